@@ -1,0 +1,61 @@
+"""Named arrays into a JAX network and out of it. `torch_impl/state.py` answers name by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jax_impl.models.enet import ENet
+from parity.spec.models import ENetConfig
+from parity.spec.tensors import check_names
+
+
+def build(
+    config: ENetConfig, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
+) -> nnx.Module:
+    """The network with these weights, in train mode.
+
+    Args:
+        config: Which network.
+        arrays: Path joined by dots -> array (HWIO); every path of the network and no other.
+        dtype: Of the parameters and statistics; counters are int32.
+
+    Raises:
+        BadInput: A path is missing, left over, or of another shape.
+        ValueError: `dtype` is float64 and JAX is not set to hold it, or a counter above 2^31.
+    """
+    # Abstract, so that a leaf which nobody filled cannot pass as initialised.
+    graph, target = nnx.split(nnx.eval_shape(lambda: ENet(config, rngs=nnx.Rngs(0))))
+    flat = nnx.to_flat_state(target)
+    shapes = {name(path): leaf.shape for path, leaf in flat}
+    check_names(shapes, {k: v.shape for k, v in arrays.items()}, "arrays")
+    filled = [
+        (path, leaf.replace(to_device(arrays[name(path)], leaf.dtype, dtype)))
+        for path, leaf in flat
+    ]
+    return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
+def state(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Path joined by dots -> array, copied out of the network; counters int64, as in files."""
+    flat = nnx.to_flat_state(nnx.state(model))
+    arrays = {name(path): np.array(leaf[...]) for path, leaf in flat}
+    return {k: v.astype(np.int64) if v.dtype == np.int32 else v for k, v in arrays.items()}
+
+
+def name(path: tuple) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def to_device(array: np.ndarray, target: np.dtype, dtype: str) -> jnp.ndarray:
+    if jnp.issubdtype(target, jnp.integer):
+        if array.size and abs(array).max() > np.iinfo(np.int32).max:
+            raise ValueError(f"counter {array.max()} does not fit int32")
+        return jnp.asarray(array, jnp.int32)
+    filled = jnp.asarray(array, dtype)
+    if filled.dtype != dtype:
+        raise ValueError(f"asked for {dtype}, JAX made {filled.dtype}: set jax_enable_x64")
+    return filled

@@ -1,0 +1,61 @@
+"""The command line. Each command is a module of `parity.commands`; none is loaded before it runs.
+
+Exit status: 0 all is well, 1 the check failed, 2 bad input or usage, with one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from parity.spec.errors import BadInput
+
+# Command -> what it does. `parity.commands.NAME` has `add_arguments(parser)` and `run(args)`, and
+# imports no framework before `run`.
+COMMANDS = {
+    "check": "climb the ladder of parity checks for a network",
+    "convert": "carry a checkpoint to another format or framework",
+    "miou": "evaluate both sides on a data set and compare every pixel",
+    "demo": "the two-minute tour, on scenes it makes itself",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse would print the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments; those of the process if not given.
+
+    Returns:
+        The exit status.
+    """
+    parser = Parser(prog="parity", description=__doc__, add_help=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, purpose in COMMANDS.items():
+        module = importlib.import_module(f"parity.commands.{name}")
+        sub = commands.add_parser(name, help=purpose, description=module.__doc__)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except BadInput as error:
+        print(f"parity {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"parity {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Every random number of the project, drawn here by a counter-based generator.
+
+Draws are keyed by what they are for, so that they depend neither on the order in which they are
+made nor on the framework that uses them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from parity.spec.models import ENetConfig
+from parity.spec.tensors import Tensor, tensors
+
+
+def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
+    """A Philox generator of its own for one use.
+
+    Args:
+        seed: The run's seed.
+        purpose: What is drawn, such as `dropout/regular1_1`.
+        *counters: Up to three numbers, such as epoch, step and sample.
+
+    Raises:
+        ValueError: More than three counters.
+    """
+    if len(counters) > 3:
+        raise ValueError(f"{len(counters)} counters, expected at most 3")
+    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    key = np.frombuffer(digest[:16], np.uint64)
+    # Philox itself counts in the lowest word, so that one stays 0.
+    words = [0, *counters, 0, 0, 0][:4]
+    return np.random.Generator(np.random.Philox(key=key, counter=words))
+
+
+def weights(config: ENetConfig, seed: int) -> dict[str, np.ndarray]:
+    """Weights that hide nothing: no statistic at its default, no two slopes alike.
+
+    Values are float32 numbers, so that a check in float64 and one in float32 start alike.
+
+    Returns:
+        Published key -> array of PyTorch's shape; float32, counters int64.
+    """
+    return {key: _tensor(spec, seed, key) for key, spec in tensors(config).items()}
+
+
+def _tensor(spec: Tensor, seed: int, key: str) -> np.ndarray:
+    rng = generator(seed, f"weights/{key}")
+    if spec.kind == "count":
+        return rng.integers(1, 1000, spec.shape)
+    if spec.kind in ("bias", "mean"):
+        values = rng.normal(0.0, 0.1, spec.shape)
+    elif spec.kind in ("scale", "var"):
+        values = rng.uniform(0.5, 1.5, spec.shape)
+    elif spec.kind == "slope":
+        values = rng.uniform(0.05, 0.45, spec.shape)
+    else:  # He et al. 2015, over the inputs of one output
+        fan_in = np.prod(spec.shape[1:]) if spec.kind == "conv" else spec.shape[0]
+        values = rng.normal(0.0, np.sqrt(2.0 / fan_in), spec.shape)
+    return np.asarray(values, np.float32)
+
+
+def dropout_masks(
+    config: ENetConfig, seed: int, epoch: int, step: int, samples: Iterable[int]
+) -> dict[str, np.ndarray]:
+    """Which channels each sample keeps in one training step.
+
+    Args:
+        config: Says where dropout acts and how often.
+        seed: The run's seed.
+        epoch: Counted from 0.
+        step: Of the epoch, counted from 0.
+        samples: The samples' indices in the data set, so that a mask follows its sample to
+            whichever device works on it.
+
+    Returns:
+        Block name -> (N, C) bool, true where the channel is kept.
+    """
+    samples = list(samples)
+    return {
+        site: np.stack(
+            [
+                generator(seed, f"dropout/{site}", epoch, step, sample).random(channels) >= p
+                for sample in samples
+            ]
+        )
+        for site, (p, channels) in config.dropout_sites().items()
+    }

@@ -1,0 +1,10 @@
+"""The one exception that the command line turns into a line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+
+class BadInput(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one line that names the file, key or value, and says what was expected.
+    """

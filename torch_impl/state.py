@@ -1,0 +1,42 @@
+"""Named arrays into a PyTorch network and out of it. `jax_impl/state.py` answers name by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from parity.spec.models import ENetConfig
+from parity.spec.tensors import check_names
+from torch_impl.models.enet import ENet
+
+
+def build(
+    config: ENetConfig, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
+) -> torch.nn.Module:
+    """The network with these weights, in train mode.
+
+    Args:
+        config: Which network.
+        arrays: Published key -> array (OIHW); every key of the network and no other.
+        dtype: Of the parameters and statistics; counters keep theirs.
+
+    Raises:
+        BadInput: A key is missing, left over, or of another shape.
+    """
+    with torch.device("meta"):
+        model = ENet(config).to(getattr(torch, dtype))
+    target = model.state_dict()
+    shapes = {k: tuple(v.shape) for k, v in target.items()}
+    check_names(shapes, {k: v.shape for k, v in arrays.items()}, "arrays")
+    state = {k: torch.tensor(arrays[k], dtype=v.dtype) for k, v in target.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_()
+    return model
+
+
+def state(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Published key -> array, copied out of the network."""
+    return {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
