@@ -24,7 +24,7 @@ def build(
         dtype: Of the parameters and statistics; counters are int32.
 
     Raises:
-        BadInput: A path is missing, left over, or of another shape.
+        InputError: A path is missing, left over, or of another shape.
         ValueError: `dtype` is float64 and JAX is not set to hold it, or a counter above 2^31.
     """
     # Abstract, so that a leaf which nobody filled cannot pass as initialised.

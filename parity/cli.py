@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from parity.spec.errors import BadInput
+from parity.spec.errors import InputError
 
 # Command -> what it does. `parity.commands.NAME` has `add_arguments(parser)` and `run(args)`, and
 # imports no framework before `run`.
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return args.run(args)
-    except BadInput as error:
+    except InputError as error:
         print(f"parity {args.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

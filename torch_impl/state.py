@@ -23,7 +23,7 @@ def build(
         dtype: Of the parameters and statistics; counters keep theirs.
 
     Raises:
-        BadInput: A key is missing, left over, or of another shape.
+        InputError: A key is missing, left over, or of another shape.
     """
     with torch.device("meta"):
         model = ENet(config).to(getattr(torch, dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class BadInput(ValueError):
+class InputError(ValueError):
     """Something the user gave cannot be used.
 
     The message is one line that names the file, key or value, and says what was expected.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from parity.spec.errors import BadInput
+from parity.spec.errors import InputError
 from parity.spec.models import Block, ENetConfig
 
 
@@ -46,8 +46,8 @@ def tensors(config: ENetConfig) -> dict[str, Tensor]:
 def config_of(network: str, shapes: Mapping[str, tuple[int, ...]]) -> ENetConfig:
     """The variant of a network whose checkpoint has these keys.
 
-    The number of classes and the kind of activations show in the keys and shapes. A best guess where
-    they contradict each other: compare with `tensors` of the result.
+    The number of classes and the kind of activations show in the keys and shapes. A best guess
+    where they contradict each other: compare with `tensors` of the result.
 
     Args:
         network: `enet`.
@@ -74,7 +74,7 @@ def check_names(
         where: What holds the found ones, for the message.
 
     Raises:
-        BadInput: One line that lists every name missing, left over, or of another shape.
+        InputError: One line that lists every name missing, left over, or of another shape.
     """
     faults = [f"{k} is missing" for k in target if k not in found]
     faults += [f"{k} is not expected" for k in found if k not in target]
@@ -84,7 +84,7 @@ def check_names(
         if k in found and tuple(found[k]) != tuple(target[k])
     ]
     if faults:
-        raise BadInput(f"{where}: {len(faults)} tensors do not match: {'; '.join(faults)}")
+        raise InputError(f"{where}: {len(faults)} tensors do not match: {'; '.join(faults)}")
 
 
 def _x(shape: tuple[int, ...]) -> str:
