@@ -8,6 +8,7 @@ a transposed convolution's kernel is (kh, kw, out, in), as `nnx.ConvTranspose` k
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -120,23 +121,30 @@ class ConvTranspose2d(nnx.Module):
                 f"output_size is {(height, width)}, but this transposed convolution makes"
                 f" {smallest} of {x.shape[1:3]}, or up to {(sh - 1, sw - 1)} more"
             )
-        # Output row y is phase (y + ph) % sh of the cell (y + ph) // sh.
-        rows, columns = (height - 1 + ph) // sh + 1, (width - 1 + pw) // sw + 1
-        th, tw = -(-kh // sh), -(-kw // sw)  # taps per phase
-        kernel, n_out = self.kernel[...], self.kernel.shape[2]
-        kernel = jnp.pad(kernel, ((0, th * sh - kh), (0, tw * sw - kw), (0, 0), (0, 0)))
-        kernel = kernel.reshape(th, sh, tw, sw, n_out, -1)[::-1, :, ::-1]
-        kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(th, tw, -1, sh * sw * n_out)
-        y = lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(1, 1),
-            padding=((th - 1, rows - x.shape[1]), (tw - 1, columns - x.shape[2])),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        y = y.reshape(-1, rows, columns, sh, sw, n_out).transpose(0, 1, 3, 2, 4, 5)
-        y = y.reshape(-1, rows * sh, columns * sw, n_out)[:, ph : ph + height, pw : pw + width]
+        size = (height, width)
+        y = conv_transpose(x, self.kernel[...], self.stride, self.padding, size)
         return y if self.bias is None else y + self.bias[...]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def conv_transpose(x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, size: Pair):
+    (sh, sw), (ph, pw), (height, width) = stride, padding, size
+    kh, kw, n_out, n_in = kernel.shape
+    # Output row y is phase (y + ph) % sh of the cell (y + ph) // sh.
+    rows, columns = (height - 1 + ph) // sh + 1, (width - 1 + pw) // sw + 1
+    th, tw = -(-kh // sh), -(-kw // sw)  # taps per phase
+    kernel = jnp.pad(kernel, ((0, th * sh - kh), (0, tw * sw - kw), (0, 0), (0, 0)))
+    kernel = kernel.reshape(th, sh, tw, sw, n_out, n_in)[::-1, :, ::-1]
+    kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(th, tw, n_in, sh * sw * n_out)
+    y = lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding=((th - 1, rows - x.shape[1]), (tw - 1, columns - x.shape[2])),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    y = y.reshape(-1, rows, columns, sh, sw, n_out).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(-1, rows * sh, columns * sw, n_out)[:, ph : ph + height, pw : pw + width]
 
 
 class BatchNorm2d(nnx.Module):
@@ -172,14 +180,26 @@ class BatchNorm2d(nnx.Module):
             n = x.size // x.shape[-1]
             if n == 1:
                 raise ValueError(f"batch norm in train mode needs two values a channel: {x.shape}")
-            # Two passes: E[x^2] - E[x]^2 cancels where the mean is large (Flax's fast variance).
-            mean = x.mean(axis=(0, 1, 2))
-            var = jnp.square(x - mean).mean(axis=(0, 1, 2))
+            mean, var = moments(x)
             m = self.momentum
             self.mean[...] = (1 - m) * self.mean[...] + m * mean
             self.var[...] = (1 - m) * self.var[...] + m * var * (n / (n - 1))
             self.num_batches_tracked[...] += 1
-        return (x - mean) * (self.scale[...] / jnp.sqrt(var + self.eps)) + self.bias[...]
+        return normalize(x, mean, var, self.scale[...], self.bias[...], self.eps)
+
+
+@jax.jit
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # Two passes: E[x^2] - E[x]^2 cancels where the mean is large (Flax's fast variance).
+    mean = x.mean(axis=(0, 1, 2))
+    return mean, jnp.square(x - mean).mean(axis=(0, 1, 2))
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def normalize(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> jax.Array:
+    return (x - mean) * (scale / jnp.sqrt(var + eps)) + bias
 
 
 class PReLU(nnx.Module):
@@ -189,7 +209,12 @@ class PReLU(nnx.Module):
         self.negative_slope = nnx.Param(jnp.full(num_parameters, init))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.where(x > 0, x, self.negative_slope[...] * x)
+        return prelu(x, self.negative_slope[...])
+
+
+@jax.jit
+def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
+    return jnp.where(x > 0, x, slope * x)
 
 
 class ReLU(nnx.Module):
@@ -236,20 +261,30 @@ class MaxPool2d(nnx.Module):
         rows, columns = (height + 2 * p - k) // s + 1, (width + 2 * p - k) // s + 1
         if rows < 1 or columns < 1:
             raise ValueError(f"a {height}x{width} map has no {k}x{k} window to pool")
-        corner = lax.broadcasted_iota(jnp.int32, (rows, columns, 1), 0) * (s * width)
-        corner += lax.broadcasted_iota(jnp.int32, (rows, columns, 1), 1) * s
-        x = jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), constant_values=-jnp.inf)
-        best = indices = None
-        for i in range(k):
-            for j in range(k):
-                value = x[:, i : i + s * (rows - 1) + 1 : s, j : j + s * (columns - 1) + 1 : s]
-                at = jnp.broadcast_to(corner + (i * width + j), value.shape)
-                if best is None:
-                    best, indices = value, at
-                else:
-                    better = (value > best) | jnp.isnan(value)
-                    best, indices = jnp.where(better, value, best), jnp.where(better, at, indices)
+        best, indices = max_pool(x, k, s, p, (rows, columns))
         return (best, indices) if self.return_indices else best
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def max_pool(
+    x: jax.Array, kernel_size: int, stride: int, padding: int, size: Pair
+) -> tuple[jax.Array, jax.Array]:
+    (rows, columns), width, s = size, x.shape[2], stride
+    corner = lax.broadcasted_iota(jnp.int32, (rows, columns, 1), 0) * (s * width)
+    corner += lax.broadcasted_iota(jnp.int32, (rows, columns, 1), 1) * s
+    rim = (padding, padding)
+    x = jnp.pad(x, ((0, 0), rim, rim, (0, 0)), constant_values=-jnp.inf)
+    best = indices = None
+    for i in range(kernel_size):
+        for j in range(kernel_size):
+            value = x[:, i : i + s * (rows - 1) + 1 : s, j : j + s * (columns - 1) + 1 : s]
+            at = jnp.broadcast_to(corner + (i * width + j), value.shape)
+            if best is None:
+                best, indices = value, at
+            else:
+                better = (value > best) | jnp.isnan(value)
+                best, indices = jnp.where(better, value, best), jnp.where(better, at, indices)
+    return best, indices
 
 
 class MaxUnpool2d(nnx.Module):
@@ -271,19 +306,21 @@ class MaxUnpool2d(nnx.Module):
             indices: Of the same shape: y * W' + x of each.
             output_size: (H', W'), the size before pooling.
         """
-        height, width = output_size
+        return max_unpool(x, indices, self.stride, output_size)
 
-        def spread(a: jax.Array, fill: int) -> jax.Array:
-            n, h, w, c = a.shape
-            s = self.stride
-            a = jnp.broadcast_to(a[:, :, None, :, None], (n, h, s, w, s, c))
-            a = a.reshape(n, h * s, w * s, c)
-            rest = ((0, 0), (0, height - h * s), (0, width - w * s), (0, 0))
-            return jnp.pad(a, rest, constant_values=fill)
 
-        here = lax.broadcasted_iota(jnp.int32, (height, width, 1), 0) * width
-        here += lax.broadcasted_iota(jnp.int32, (height, width, 1), 1)
-        return jnp.where(spread(indices, -1) == here, spread(x, 0), 0)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def max_unpool(x: jax.Array, indices: jax.Array, stride: int, size: Pair) -> jax.Array:
+    (n, h, w, c), s, (height, width) = x.shape, stride, size
+
+    def spread(a: jax.Array, fill: int) -> jax.Array:
+        a = jnp.broadcast_to(a[:, :, None, :, None], (n, h, s, w, s, c)).reshape(n, h * s, w * s, c)
+        rest = ((0, 0), (0, height - h * s), (0, width - w * s), (0, 0))
+        return jnp.pad(a, rest, constant_values=fill)
+
+    here = lax.broadcasted_iota(jnp.int32, (height, width, 1), 0) * width
+    here += lax.broadcasted_iota(jnp.int32, (height, width, 1), 1)
+    return jnp.where(spread(indices, -1) == here, spread(x, 0), 0)
 
 
 class Dropout2d(nnx.Module):

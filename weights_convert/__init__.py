@@ -1,0 +1,49 @@
+"""Checkpoints: reading them, naming their tensors for either framework, carrying them over.
+
+    checkpoint = load("enet.pth")
+    network = torch_impl.state.build(checkpoint.config, checkpoint.arrays)
+    network = jax_impl.state.build(checkpoint.config, to_jax(checkpoint.config, checkpoint.arrays))
+    convert("enet.pth", "enet.safetensors")
+
+A framework is loaded only where a file needs it: PyTorch for torch files, JAX for Orbax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from parity.spec.models import ENetConfig
+from weights_convert import dialects
+from weights_convert.checkpoint import Checkpoint, load
+from weights_convert.conversion import Conversion, convert
+from weights_convert.manifest import Manifest
+
+__all__ = [
+    "Checkpoint",
+    "Conversion",
+    "Manifest",
+    "convert",
+    "load",
+    "to_jax",
+    "to_torch",
+]
+
+
+def to_jax(config: ENetConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Published key -> array (OIHW), to NNX path joined by dots -> array (HWIO).
+
+    Raises:
+        InputError: A key is missing, left over, or of another shape.
+    """
+    return dialects.to_dialect(config, arrays, "jax")
+
+
+def to_torch(config: ENetConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `to_jax`; in the published order, counters int64.
+
+    Raises:
+        InputError: A path is missing, left over, of another shape, or of the wrong sort of number.
+    """
+    return dialects.to_canonical(config, arrays, "jax")

@@ -1,0 +1,219 @@
+"""File formats: file <-> names, arrays and metadata. What the names mean is `dialects`' business.
+
+A file is told by its content, never by its suffix; what is written is chosen by the suffix. No
+framework is loaded before a file needs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from parity.spec.errors import InputError
+
+# Format -> the module here that reads and writes it.
+FORMATS = {
+    "torch": "torch_file",
+    "safetensors": "safetensors_file",
+    "orbax": "orbax_directory",
+}
+
+# Suffix of an output -> its format.
+SUFFIXES = {
+    ".pth": "torch",
+    ".pt": "torch",
+    ".tar": "torch",
+    ".safetensors": "safetensors",
+    ".orbax": "orbax",
+    "": "orbax",
+}
+
+DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool")
+
+# Under which the manifest is kept among the metadata.
+KEY = "parity"
+
+# The number that PyTorch's files before 1.6 open with, 0x1950a86a20f9469cfc6c, as pickled.
+LEGACY_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
+
+ORBAX_FILE = "_METADATA"
+
+# The longest header that the format allows, in bytes; its length comes first.
+SAFETENSORS_HEADER = 100_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a checkpoint file holds.
+
+    Attributes:
+        format: A key of `FORMATS`.
+        arrays: Name -> array, as the file names and lays them out.
+        metadata: Text kept beside the tensors.
+        skipped: Names of what else the file holds, such as `optimizer`.
+    """
+
+    format: str
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, str]
+    skipped: tuple[str, ...] = ()
+
+
+def sniff(path: Path) -> str:
+    """The format of an existing file or directory, by its content.
+
+    Returns:
+        A key of `FORMATS`. A damaged file of a format still counts as one.
+
+    Raises:
+        InputError: Nothing is there, or it is none of the formats.
+    """
+    if path.is_dir():
+        if is_orbax(path):
+            return "orbax"
+        raise InputError(f"{path} is a directory, but not an Orbax checkpoint ({_inside(path)})")
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if not path.is_file():
+        raise InputError(f"{path} is neither a file nor a directory")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise InputError(f"{path} is empty")
+    if head.startswith(b"PK\x03\x04"):
+        return _sniff_zip(path)
+    if LEGACY_TORCH in head:
+        return "torch"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
+        return "safetensors"
+    what = "a pickle, but not one of torch.save" if head[0] == 0x80 else "of no known format"
+    raise InputError(f"{path} is {what}; expected a torch file, safetensors or an Orbax directory")
+
+
+def is_orbax(path: Path) -> bool:
+    """Whether a directory is an Orbax checkpoint."""
+    return (path / ORBAX_FILE).is_file()
+
+
+def read(path: Path) -> Contents:
+    """Read a checkpoint of whichever format.
+
+    Raises:
+        InputError: It is not there, damaged, of no known format, or holds something other than
+            named tensors of `DTYPES`.
+    """
+    try:
+        contents = _module(sniff(path)).read(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if unprintable := [repr(name) for name in contents.arrays if not name.isprintable()]:
+        raise InputError(f"{path} is damaged: it names tensors {', '.join(unprintable)}")
+    check_dtypes({k: v.dtype for k, v in contents.arrays.items()}, path)
+    return contents
+
+
+def write(
+    path: Path, format: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write a checkpoint to a path where nothing is yet.
+
+    Args:
+        path: The file, or the directory for `orbax`.
+        format: A key of `FORMATS`.
+        arrays: Name -> array.
+        metadata: Text to keep beside the tensors.
+
+    Raises:
+        InputError: A dtype is not one of `DTYPES`.
+        OSError: The file system refuses.
+    """
+    check_dtypes({k: v.dtype for k, v in arrays.items()}, path)
+    _module(format).write(path, arrays, metadata)
+
+
+def format_for(target: Path) -> str:
+    """The format that a suffix asks for.
+
+    Raises:
+        InputError: An unknown suffix; lists the known ones.
+    """
+    try:
+        return SUFFIXES[target.suffix.lower()]
+    except KeyError:
+        known = ", ".join(filter(None, SUFFIXES))
+        raise InputError(
+            f"{target}: unknown suffix {target.suffix!r}, expected one of {known},"
+            " or none for an Orbax directory"
+        ) from None
+
+
+def check_dtypes(dtypes: Mapping[str, object], where: Path) -> None:
+    """Refuse what some format could hold only after a cast.
+
+    Args:
+        dtypes: Name -> NumPy dtype, or the name of one.
+        where: The file, for the message.
+
+    Raises:
+        InputError: One line that lists every tensor of another dtype.
+    """
+    wrong = [f"{k} is {dtype}" for k, dtype in dtypes.items() if str(dtype) not in DTYPES]
+    if wrong:
+        raise InputError(f"{where}: {'; '.join(wrong)}; expected {', '.join(DTYPES)}")
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The NumPy dtype of one of `DTYPES`; bfloat16 is that of `ml_dtypes`."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def read_manifest(file: Path) -> dict[str, str]:
+    """The manifest of a format without metadata: `KEY` -> text, or nothing where there is none."""
+    try:
+        return {KEY: file.read_text(encoding="utf-8")} if file.is_file() else {}
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+
+
+def write_manifest(file: Path, metadata: Mapping[str, str]) -> None:
+    """Write what `read_manifest` reads, if there is any."""
+    if KEY in metadata:
+        file.write_text(metadata[KEY] + "\n", encoding="utf-8")
+
+
+def first_line(error: Exception) -> str:
+    """What a library said, cut to one line."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _inside(path: Path) -> str:
+    """What to say of a directory without the file: `CheckpointManager` nests two levels deeper."""
+    deeper = [*path.glob(f"*/{ORBAX_FILE}"), *path.glob(f"*/*/{ORBAX_FILE}")]
+    hint = f", but {min(deeper).parent} is one" if deeper else ""
+    return f"no {ORBAX_FILE} in it{hint}"
+
+
+def _sniff_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # damaged in whichever way; reading it says so
+        return "torch"
+    if any(name.endswith("data.pkl") for name in names):
+        return "torch"
+    raise InputError(f"{path} is a zip archive, but not a torch file (no data.pkl in it)")
+
+
+def _module(format: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{FORMATS[format]}")

@@ -1,0 +1,96 @@
+"""Predictions of a JAX network. `torch_impl/evaluate.py` answers name by name."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jax_impl.state import build
+from parity.spec.data import scale
+from parity.spec.models import ENetConfig
+
+
+def predictor(
+    config: ENetConfig, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
+) -> Predictor:
+    """A predictor for these weights.
+
+    Args:
+        config: Which network.
+        arrays: As `jax_impl.state.build` takes them.
+        dtype: `float32` or `float64`, of weights and images; JAX need not be set to 64 bits.
+
+    Raises:
+        InputError: A tensor is missing, left over, or of another shape.
+    """
+    with precision(dtype):
+        return Predictor(build(config, arrays, dtype), dtype)
+
+
+class Predictor:
+    """Images to classes, on JAX's default device, in eval mode; compiled once per shape.
+
+    Args:
+        model: The network; it is put into eval mode.
+        dtype: Of its weights.
+    """
+
+    def __init__(self, model: nnx.Module, dtype: str = "float32") -> None:
+        model.eval()
+        graph, self.state = nnx.split(model)
+        self._forward, self._predict = compiled(graph)
+        self.dtype = dtype
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The class of each pixel: the first of equal maxima.
+
+        Args:
+            images: (N, H, W, 3) uint8.
+
+        Returns:
+            (N, H, W) int32.
+
+        Raises:
+            FloatingPointError: A logit is not finite.
+        """
+        with precision(self.dtype):
+            x = scale(images, self.dtype)
+            classes, bad = jax.device_get(self._predict(self.state, x))
+        if bad:
+            raise FloatingPointError(f"{bad} logits are not finite")
+        return classes
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 to (N, H, W, classes) of the predictor's dtype."""
+        with precision(self.dtype):
+            return np.asarray(self._forward(self.state, scale(images, self.dtype)))
+
+
+@functools.lru_cache(maxsize=16)
+def compiled(graph: nnx.GraphDef) -> tuple[Callable, Callable]:
+    """The programs of one network, shared by all its checkpoints: logits, and what is made of them.
+
+    Weights are arguments: as constants they would be compiled in.
+    """
+
+    @jax.jit
+    def forward(state: nnx.State, x: jax.Array) -> jax.Array:
+        return nnx.merge(graph, state)(x)  # (N, H, W, classes)
+
+    @jax.jit
+    def predict(state: nnx.State, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = forward(state, x)
+        return logits.argmax(axis=-1).astype(jnp.int32), (~jnp.isfinite(logits)).sum()
+
+    return forward, predict
+
+
+def precision(dtype: str) -> contextlib.AbstractContextManager:
+    """Within it JAX holds what `dtype` needs; what it was set to before is back afterwards."""
+    return jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()

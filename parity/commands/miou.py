@@ -1,0 +1,131 @@
+"""Evaluate a checkpoint in PyTorch and in JAX on a data set, and compare every pixel.
+
+Exit status 1 where more pixels disagree than rounding explains: in float64 any, in float32 more
+than 1 in 100,000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+
+from parity.files import check_folder, check_writable
+from parity.miou import FRAMEWORKS, Progress, miou
+from parity.spec.data import DATASETS
+from parity.spec.data.labels import ORDERS
+from parity.spec.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="enet", help="the network (default: %(default)s)")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="the checkpoint")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
+    parser.add_argument(
+        "--size",
+        default="512x1024",
+        metavar="HxW",
+        help="resize images and labels to this height and width (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"{' or '.join(DATASETS)} (default: told by the folder's layout)",
+    )
+    parser.add_argument("--split", default="val", help="of the data set (default: %(default)s)")
+    parser.add_argument(
+        "--labels",
+        metavar="ORDER",
+        help=f"{' or '.join(ORDERS)}: which output is void (default: what the checkpoint says of"
+        " itself, else void-last)",
+    )
+    parser.add_argument(
+        "--frameworks",
+        default=",".join(FRAMEWORKS),
+        metavar="LIST",
+        help="which sides, with a comma between (default: %(default)s)",
+    )
+    parser.add_argument("--dtype", default="float32", help="float32 (default) or float64")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers to this file")
+    parser.add_argument("--html", metavar="DIR", help="write a page, index.html, to this folder")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=20,
+        metavar="N",
+        help="show the first N images on the page (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    if args.json is not None:
+        check_writable(args.json)
+    if args.html is not None:
+        check_folder(args.html)
+    try:
+        with progress_bar() as progress:
+            result = miou(
+                args.weights,
+                args.data,
+                size=parse_size(args.size),
+                model=args.model,
+                dataset=args.dataset,
+                split=args.split,
+                labels=args.labels,
+                frameworks=args.frameworks.split(","),
+                dtype=args.dtype,
+                limit=args.limit,
+                pictures=args.pictures if args.html is not None else 0,
+                progress=progress,
+            )
+    except FloatingPointError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    print(f"labels: {result.labels} ({result.labels_reason})")
+    Console().print(result.table())
+    if args.json is not None:
+        result.to_json(args.json)
+    if args.html is not None:
+        print(f"page: {result.to_html(args.html)}")
+    print(result.verdict, file=sys.stdout if result.passed else sys.stderr)
+    return 0 if result.passed else 1
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`512x1024` to (512, 1024).
+
+    Raises:
+        InputError: Anything else.
+    """
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    if not match:
+        raise InputError(f"size {text!r}, expected HEIGHTxWIDTH such as 512x1024")
+    return int(match[1]), int(match[2])
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Progress | None]:
+    """A bar on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading the data set and the checkpoint", total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=escape(what)
+        )

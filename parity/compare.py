@@ -1,0 +1,210 @@
+"""How different two arrays are, and how different they may be.
+
+Structure, in float64: rounding noise is some 5e8 times smaller than in float32, while a porting
+fault is the same size in both, so one fixed limit serves every network.
+
+Numerics, in the working precision: the port may be no less exact than the reference is. With r64
+the reference in float64, error(x) = |x - r64| / |r64| in the Euclidean norm:
+
+    error(port) <= K * (error(reference) + response) + FLOOR
+
+`response` is how far r64 itself moves when what it is fed is disturbed: the error that no
+arithmetic can avoid. A reference that happens to hit the exact value does not condemn a port that
+is as good as any other.
+
+- A layer alone: everything it is fed is disturbed by `ROUNDING`, as rounding to float32 would.
+- A whole network: its input is disturbed by `STIR`. Rounding inside a deep network turns over a few
+  max-pool choices and ReLU signs, other ones in each framework, and a single one moves the
+  gradients a thousand times more than all the other rounding does; so the reference is stirred
+  until it turns over enough of them to be a measure.
+
+A number or a few may be a sum that nearly cancels, and its relative error then is a matter of luck.
+So a tensor of fewer than `FEW` elements is measured against at least the median size of its sort
+(the same quantity of the same type of layer, anywhere in the network), and shares the largest
+error(reference) + response of its sort.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.report import Check
+
+STRUCTURE_FORWARD = 1e-10
+STRUCTURE_GRADIENT = 1e-9
+
+# Calibrated on clean networks: see docs/tolerances.md.
+K = 16.0
+FLOOR = 4 * 2.0**-23  # four units in float32's last place
+ROUNDING = 2.0**-24  # half a unit
+STIR = 2.0**-15
+FEW = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How far the port's array is from the reference's.
+
+    Attributes:
+        distance: |port - reference| in the Euclidean norm; of integers, the share that differs;
+            infinite where the arrays cannot be compared.
+        index: Where they differ most.
+        reference: The reference's value there.
+        port: The port's value there.
+        note: Why they cannot be compared.
+    """
+
+    distance: float
+    index: tuple[int, ...] = ()
+    reference: float | None = None
+    port: float | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What was measured of one quantity of one layer, before it is judged.
+
+    Attributes:
+        layer: The port's name.
+        reference: The reference's name.
+        quantity: Such as `output` or `gradient of kernel`.
+        sort: Layers and quantities whose sizes can be compared.
+        limit: Of the structure: `STRUCTURE_FORWARD` or `STRUCTURE_GRADIENT`.
+        elements: Of the array.
+        size: |r64|.
+        structure: Port against reference, float64.
+        numerics: Port in the working precision against r64; None if it was not run.
+        reference_distance: |reference in the working precision - r64|.
+        response: |r64 disturbed - r64|, the largest of several.
+    """
+
+    layer: str
+    reference: str
+    quantity: str
+    sort: str
+    limit: float
+    elements: int
+    size: float
+    structure: Difference
+    numerics: Difference | None = None
+    reference_distance: float = 0.0
+    response: float = 0.0
+
+    def with_numerics(
+        self, numerics: Difference, reference_distance: float, response: float
+    ) -> Measurement:
+        return dataclasses.replace(
+            self,
+            numerics=numerics,
+            reference_distance=reference_distance,
+            response=response,
+        )
+
+    @property
+    def yardstick(self) -> float:
+        return self.reference_distance + self.response
+
+
+def difference(
+    port: np.ndarray | None, reference: np.ndarray | None, dtype: str = "float64"
+) -> Difference:
+    """Compare two arrays in one layout.
+
+    Args:
+        port: The port's; floating point must be of `dtype`, lest a check in float64 be none.
+        reference: The reference's.
+        dtype: Of the port's floating-point arrays.
+
+    What cannot be compared is infinitely far apart: an array that one side lacks, other shapes
+    (nothing is broadcast), other dtypes, no element at all, a NaN or an infinity on either side.
+    """
+    if port is None or reference is None:
+        return Difference(
+            math.inf, note=f"missing in the {'port' if port is None else 'reference'}"
+        )
+    if port.shape != reference.shape:
+        return Difference(math.inf, note=f"shape {port.shape}, reference {reference.shape}")
+    if port.dtype.kind != reference.dtype.kind or (port.dtype.kind == "f" and port.dtype != dtype):
+        return Difference(math.inf, note=f"dtype {port.dtype}, reference {reference.dtype}")
+    if port.size == 0:
+        return Difference(math.inf, note="nothing to compare: no elements")
+    if reference.dtype.kind != "f":
+        wrong = port != reference
+        return _located(float(wrong.mean()), wrong, port, reference)
+    for side, array in (("port", port), ("reference", reference)):
+        bad = ~np.isfinite(array)
+        if bad.any():
+            note = f"{int(bad.sum())} of {bad.size} values in the {side} are not finite"
+            return dataclasses.replace(_located(math.inf, bad, port, reference), note=note)
+    apart = abs(port.astype(np.float64) - reference)
+    return _located(float(np.linalg.norm(apart)), apart, port, reference)
+
+
+def judge(rung: str, measurements: Sequence[Measurement]) -> list[Check]:
+    """Turn measurements into verdicts, structure and numerics."""
+    sorts: dict[str, list[Measurement]] = defaultdict(list)
+    for m in measurements:
+        if m.elements < FEW:
+            sorts[m.sort].append(m)
+    typical = {sort: float(np.median([m.size for m in ms])) for sort, ms in sorts.items()}
+    checks = []
+    for m in measurements:
+        few = m.elements < FEW
+        scale = max(m.size, typical[m.sort]) if few else m.size
+        checks.append(_check(rung, "structure", m, m.structure, scale, m.limit))
+        if m.numerics is not None:
+            peers = sorts[m.sort] if few else [m]
+            yardstick = max(
+                _relative(p.yardstick, max(p.size, typical[m.sort]) if few else scale)
+                for p in peers
+            )
+            limit = K * yardstick + FLOOR
+            checks.append(_check(rung, "numerics", m, m.numerics, scale, limit))
+    return checks
+
+
+def _check(
+    rung: str, kind: str, m: Measurement, d: Difference, scale: float, limit: float
+) -> Check:
+    error = _relative(d.distance, scale)
+    note = d.note or ("the reference is zero everywhere" if math.isinf(error) else "")
+    names = (rung, kind, m.layer, m.reference, m.quantity)
+    return Check(*names, error, limit, d.index, d.reference, d.port, note)
+
+
+def _relative(distance: float, scale: float) -> float:
+    return 0.0 if distance == 0 else math.inf if scale == 0 else distance / scale
+
+
+def disturb(value: Any, scale: float, rng: np.random.Generator) -> Any:
+    """Multiply floating-point arrays by 1 + scale * U(-1, 1), in float64; mappings are followed."""
+    if isinstance(value, Mapping):
+        return {k: disturb(v, scale, rng) for k, v in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return value * (1 + scale * rng.uniform(-1, 1, value.shape))
+    return value
+
+
+def round_to(value: Any, dtype: str) -> Any:
+    """Round a floating-point array to numbers of a narrower type, kept in float64."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return value.astype(dtype).astype(np.float64)
+    return value
+
+
+def size(array: np.ndarray) -> float:
+    return float(np.linalg.norm(array.astype(np.float64)))
+
+
+def _located(
+    distance: float, apart: np.ndarray, port: np.ndarray, reference: np.ndarray
+) -> Difference:
+    index = tuple(int(i) for i in np.unravel_index(np.argmax(apart), apart.shape))
+    return Difference(distance, index, reference[index].item(), port[index].item())

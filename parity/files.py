@@ -1,0 +1,88 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from parity.spec.errors import InputError
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file under a temporary name beside it, flush it to the disk, then rename it.
+
+    A device or pipe (`/dev/stdout`) is written to, never replaced.
+
+    Raises:
+        InputError: It cannot be written; what stood there before is untouched.
+    """
+    path = Path(os.path.realpath(path))  # a link stays a link
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse a path that `write_atomically` could not write, before hours of work.
+
+    Raises:
+        InputError: Its folder is missing or read-only, or it is a folder itself.
+    """
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise InputError(f"{path}: a folder, expected the name of a file to write")
+    if not os.path.isdir(folder):
+        raise InputError(f"{path}: no folder {folder} to write it in")
+    check_folder(folder)
+
+
+def check_folder(path: str | Path) -> None:
+    """Refuse a folder in which no file could be written, or that could not be made.
+
+    Raises:
+        InputError: A file is in the way, or what there is of its path is read-only.
+    """
+    existing = Path(path).absolute()
+    while not os.path.exists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"{path}: {existing} is a file, expected a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: no permission to write in {existing}")
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        InputError: A file is in the way, or it is not allowed.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: no folder can be made: {error.strerror}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a crash, where the system can (Windows cannot)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

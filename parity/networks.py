@@ -1,0 +1,64 @@
+"""The project's own networks, as ports to check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+import jax_impl.losses
+import jax_impl.state
+import torch_impl.losses
+import torch_impl.state
+from parity.port import Port, WeightMap
+from parity.spec import draw
+from parity.spec.models import ENetConfig
+from weights_convert import dialects, to_jax
+
+
+def port(
+    name: str,
+    config: ENetConfig,
+    size: tuple[int, int],
+    batch: int = 2,
+    seed: int = 0,
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> Port:
+    """One of our networks, its port, and a batch to run them on.
+
+    Args:
+        name: For tables.
+        config: Which network.
+        size: Height and width of the images, in pixels.
+        batch: Images.
+        seed: Of weights, images, labels and dropout masks.
+        arrays: Weights to check with, published key -> array; drawn if not given.
+
+    Raises:
+        ValueError: The network cannot process images of this size.
+    """
+    config.check_input(*size)
+    arrays = draw.weights(config, seed) if arrays is None else arrays
+    rng = draw.generator(seed, "check/batch")
+    images = rng.random((batch, *size, 3), np.float32)
+    labels = rng.integers(0, config.num_classes, (batch, *size))
+    # No class weighs like another, and the last, void, does not count.
+    class_weights = np.linspace(1, 2, config.num_classes, dtype=np.float32)
+    class_weights[-1] = 0
+    masks = draw.dropout_masks(config, seed, epoch=0, step=0, samples=range(batch))
+    return Port(
+        name=name,
+        reference=torch_impl.state.build(config, arrays),
+        port=jax_impl.state.build(config, to_jax(config, arrays)),
+        weights=weight_map(config),
+        inputs=(images, masks),
+        eval_inputs=(images,),
+        losses=(torch_impl.losses.cross_entropy, jax_impl.losses.cross_entropy),
+        targets=(labels, class_weights),
+    )
+
+
+def weight_map(config: ENetConfig) -> WeightMap:
+    """Where each tensor of the JAX network comes from."""
+    names = dialects._names(dialects.tensors(config), "jax")
+    return {name: (key, leaf.axes) for name, (key, leaf) in names.items()}

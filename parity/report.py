@@ -1,0 +1,192 @@
+"""What the ladder found: checks by rung, as tables, sentences and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from parity.files import write_atomically
+
+RUNGS = {
+    "L0": "weights",
+    "L1": "layers alone",
+    "L2": "whole model",
+    "L3": "gradients",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        rung: A key of `RUNGS`.
+        kind: `structure` (float64) or `numerics` (the working precision).
+        layer: The port's name of the layer or tensor.
+        reference: The reference's name of it.
+        quantity: What was compared, such as `output` or `gradient of kernel`.
+        error: Relative difference; infinite where the arrays cannot be compared.
+        limit: What the difference may be.
+        index: Place of the largest difference, in the port's layout.
+        reference_value: The reference's value there.
+        port_value: The port's value there.
+        note: Why the arrays cannot be compared.
+    """
+
+    rung: str
+    kind: str
+    layer: str
+    reference: str
+    quantity: str
+    error: float
+    limit: float
+    index: tuple[int, ...] = ()
+    reference_value: float | None = None
+    port_value: float | None = None
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.limit  # false for a NaN
+
+    @property
+    def margin(self) -> float:
+        """How many times smaller than its limit the difference is."""
+        if self.error == 0:
+            return math.inf
+        return 0.0 if math.isinf(self.error) else self.limit / self.error
+
+    def sentence(self) -> str:
+        """What was found, in one line."""
+        name = self.layer
+        if self.reference != self.layer:
+            name += f" (reference: {self.reference})"
+        found = self.note or f"differs by {self.error:.2g}, limit {self.limit:.2g}"
+        if self.index and self.reference_value is not None:
+            at = ", ".join(map(str, self.index))
+            found += f"; at [{at}] reference {self.reference_value!r}, port {self.port_value!r}"
+        return f"{self.rung} {self.kind}: {name}: {self.quantity}: {found}"
+
+
+@dataclasses.dataclass
+class Report:
+    """Everything the ladder compared.
+
+    Attributes:
+        name: Of the port.
+        precision: The working precision.
+        checks: In the order of the ladder, and on each rung in the order of the forward pass.
+        seconds: Per rung.
+    """
+
+    name: str
+    precision: str
+    checks: list[Check] = dataclasses.field(default_factory=list)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """True where something was compared on every rung climbed, and all of it agreed."""
+        compared = {c.rung for c in self.checks}
+        return bool(compared) and compared == set(self.seconds) and not self.failures()
+
+    def failures(self) -> list[Check]:
+        return [c for c in self.checks if not c.ok]
+
+    def fault(self) -> Check | None:
+        """Where to look first: of the lowest rung that failed, the first layer, by structure."""
+        failed = self.failures()
+        return min(failed, key=lambda c: (c.rung, c.kind != "structure"), default=None)
+
+    def table(self) -> Table:
+        """A row per rung and kind, with the worst check of each."""
+        table = Table(title=f"{self.name}: reference against port, {self.precision}")
+        for column in ("rung", "kind", "compared", "failed", "worst"):
+            table.add_column(column)
+        for column in ("difference", "limit", "margin"):
+            table.add_column(column, justify="right")
+        for rung, kind, checks in self._groups():
+            worst = min(checks, key=lambda c: c.margin)
+            failed = sum(not c.ok for c in checks)
+            table.add_row(
+                f"{rung} {RUNGS[rung]}",
+                kind,
+                f"{len(checks)}",
+                f"[red]{failed}[/red]" if failed else "[green]0[/green]",
+                f"{worst.layer}: {worst.quantity}",
+                f"{worst.error:.1e}",
+                f"{worst.limit:.1e}",
+                "exact" if worst.error == 0 else f"{worst.margin:.3g}x",
+            )
+        return table
+
+    def print(self, console: Console, most: int = 20) -> None:
+        """Print the table, the failures and the verdict.
+
+        Args:
+            console: Where to.
+            most: How many failures to print.
+        """
+        console.print(self.table())
+        failed = self.failures()
+        for check in failed[:most]:
+            console.print(check.sentence(), soft_wrap=True, markup=False, highlight=False)
+        if len(failed) > most:
+            console.print(f"... and {len(failed) - most} more")
+        fault = self.fault()
+        seconds = f"{sum(self.seconds.values()):.0f} s"
+        if fault:
+            console.print(f"[red]FAILED[/red] look at [bold]{fault.layer}[/bold] first ({seconds})")
+        elif self.ok:
+            console.print(f"[green]PASSED[/green] {len(self.checks)} comparisons ({seconds})")
+        else:
+            console.print(f"[red]FAILED[/red] a rung compared nothing ({seconds})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as JSON values; infinities are strings."""
+        checks = [
+            dataclasses.asdict(c) | {"ok": c.ok, "margin": _number(c.margin)} for c in self.checks
+        ]
+        for check in checks:
+            for key in ("error", "limit", "reference_value", "port_value"):
+                check[key] = _number(check[key])
+        fault = self.fault()
+        return {
+            "name": self.name,
+            "precision": self.precision,
+            "ok": self.ok,
+            "fault": fault.layer if fault else None,
+            "seconds": self.seconds,
+            "checks": checks,
+        }
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the whole report."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=1).encode())
+
+    def assert_faithful(self) -> None:
+        """Raise unless everything agreed.
+
+        Raises:
+            AssertionError: Its message is the first failure and how many more there are.
+        """
+        if not self.ok:
+            failed, fault = self.failures(), self.fault()
+            detail = f"{fault.sentence()} ({len(failed)} in all)" if fault else "nothing compared"
+            raise AssertionError(f"{self.name}: {detail}")
+
+    def _groups(self) -> list[tuple[str, str, list[Check]]]:
+        groups: dict[tuple[str, str], list[Check]] = {}
+        for check in self.checks:
+            groups.setdefault((check.rung, check.kind), []).append(check)
+        return [(rung, kind, checks) for (rung, kind), checks in sorted(groups.items())]
+
+
+def _number(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)

@@ -1,0 +1,215 @@
+"""Pairs of image and label map: how a data set is described, found on disk and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from parity.spec.errors import InputError
+
+# What Pillow's decoders raise on files that are not, or not quite, what they seem.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """An image and its label map."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What one split holds, before images and labels are paired.
+
+    Attributes:
+        images: Key -> file, the key being what an image and its label share.
+        labels: Key -> file.
+        strangers: Files whose names fit neither.
+    """
+
+    images: dict[str, Path]
+    labels: dict[str, Path]
+    strangers: tuple[Path, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """A data set for semantic segmentation.
+
+    Attributes:
+        name: As the command line calls it.
+        classes: Names of the classes that count, in the order of their trainIds.
+        palette: RGB of each class, and of void after them.
+        train_ids: id in the label files -> trainId; void's is the number of classes.
+        layout: What its folder looks like, for people.
+        recognises: Whether a folder has that layout.
+        find: (folder, split) -> its files; raises `InputError`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    train_ids: tuple[int, ...]
+    layout: str
+    recognises: Callable[[Path], bool]
+    find: Callable[[Path, str], Files]
+
+    @property
+    def void(self) -> int:
+        """The trainId of pixels that do not count."""
+        return len(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs that a network for it has: the classes and void."""
+        return len(self.classes) + 1
+
+    def samples(self, root: Path, split: str) -> list[Sample]:
+        """The pairs of one split, sorted by name.
+
+        Args:
+            root: The data set's folder.
+            split: Such as `val`.
+
+        Raises:
+            InputError: Another layout, no such split, no images, or names that do not pair.
+        """
+        require_folder(root)
+        if not self.recognises(root):
+            raise InputError(f"{root}: not {self.name}, expected {self.layout}")
+        files = self.find(root, split)
+        faults = [f"{path} fits no pattern" for path in files.strangers]
+        faults += [f"{p} has no label" for k, p in files.images.items() if k not in files.labels]
+        faults += [f"{p} has no image" for k, p in files.labels.items() if k not in files.images]
+        if faults:
+            raise InputError(f"{root}: {len(faults)} files do not pair: {some(faults)}")
+        if not files.images:
+            raise InputError(f"{root}: split {split} holds no images, expected {self.layout}")
+        return [
+            Sample(key.rsplit("/")[-1], files.images[key], files.labels[key])
+            for key in sorted(files.images)
+        ]
+
+    def load(self, sample: Sample, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read one pair and resize it.
+
+        Args:
+            sample: Which.
+            height: Rows of what comes back.
+            width: Columns.
+
+        Returns:
+            The image (H, W, 3), uint8, resized bilinearly (antialiased, as Pillow does); the
+            trainIds (H, W), uint8, resized to the nearest pixel before ids were mapped.
+
+        Raises:
+            InputError: Not an image, not 8 bits a channel, a label map with several channels, of
+                another size than its image or with an unknown id.
+        """
+        picture = read(sample.image)
+        if picture.mode not in ("RGB", "RGBA", "L"):
+            raise InputError(f"{sample.image}: mode {picture.mode}, expected 8-bit RGB")
+        label = read(sample.label)
+        if label.mode not in ("L", "P"):
+            raise InputError(f"{sample.label}: mode {label.mode}, expected one channel of 8 bits")
+        if label.size != picture.size:
+            raise InputError(
+                f"{sample.label}: {size(label)}, but its image {sample.image} is {size(picture)}"
+            )
+        ids = np.flatnonzero(np.bincount(np.asarray(label).ravel(), minlength=256))
+        unknown = ids[ids >= len(self.train_ids)]
+        if unknown.size:
+            raise InputError(
+                f"{sample.label}: unknown id {some(map(str, unknown))},"
+                f" expected 0 to {len(self.train_ids) - 1}"
+            )
+        picture = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        label = label.resize((width, height), Image.Resampling.NEAREST)
+        return np.asarray(picture), np.array(self.train_ids, np.uint8)[np.asarray(label)]
+
+
+def scale(images: np.ndarray, dtype: str) -> np.ndarray:
+    """Pixels 0 to 255 as a network takes them: in [0, 1], nothing subtracted.
+
+    Divided here once for both sides: a compiler may multiply by 1/255, which rounds otherwise.
+
+    Args:
+        images: uint8, any shape.
+        dtype: `float32` or `float64`.
+    """
+    return images.astype(dtype) / np.dtype(dtype).type(255)
+
+
+def read(path: Path) -> Image.Image:
+    """A decoded image.
+
+    Raises:
+        InputError: Pillow cannot read it.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except UNREADABLE as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else None
+        raise InputError(f"{path}: {reason or 'not an image, or a damaged one'}") from error
+
+
+def require_folder(path: Path) -> None:
+    """Refuse what is not a folder.
+
+    Raises:
+        InputError: It is missing, or a file.
+    """
+    if not os.path.isdir(path):  # which, unlike Path's, is false for names too long to exist
+        fault = "not a folder" if os.path.exists(path) else "no such folder"
+        raise InputError(f"{path}: {fault}, expected a data set")
+
+
+def require_split(root: Path, split: str, splits: Iterable[str]) -> None:
+    """Refuse a split that the data set does not have.
+
+    Raises:
+        InputError: It names those that there are.
+    """
+    known = sorted(splits)
+    if split not in known:
+        raise InputError(f"{root}: no split {split!r}, found {', '.join(known) or 'none'}")
+
+
+def folders(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """Files but for hidden ones, which file managers leave behind; sorted."""
+    return sorted(p for p in paths if p.is_file() and not p.name.startswith("."))
+
+
+def some(items: Iterable[str], limit: int = 5) -> str:
+    """The first few of them in one line, and how many more there are."""
+    items = list(items)
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
+def size(image: Image.Image) -> str:
+    return f"{image.height}x{image.width}"

@@ -1,0 +1,416 @@
+"""L6 and `parity miou`: both sides on a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenes import NAMES, camvid, cityscapes, save
+
+import parity.miou
+from parity import cli
+from parity.miou import Result, miou
+from parity.spec import draw
+from parity.spec.data.labels import outputs
+from parity.spec.errors import InputError
+from parity.spec.models import ENetConfig
+
+SIZE = (24, 40)
+GOLDEN = "enet_cityscapes_20c_miou.json"
+
+
+def save_weights(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 20 outputs."""
+    folder = tmp_path_factory.mktemp("weights")
+    return save_weights(folder / "enet.pth", draw.weights(ENetConfig(), seed=0))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four images in Cityscapes' layout."""
+    return cityscapes(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def result(weights: Path, data: Path) -> Result:
+    return miou(weights, data, SIZE)
+
+
+def test_both_sides_count_alike(result: Result) -> None:
+    """Catches a side that predicts something else, and pixels lost or counted twice."""
+    torch_score, jax_score = result.frameworks["torch"], result.frameworks["jax"]
+    np.testing.assert_array_equal(torch_score.confusion, jax_score.confusion)
+    assert result.disagreeing_pixels == 0
+    assert result.passed
+    assert torch_score.confusion.sum() == result.pixels == 4 * 24 * 40
+    assert np.count_nonzero(torch_score.confusion.sum(axis=0)) > 5  # it predicts many classes
+
+
+def test_truth_is_in_the_rows(result: Result, data: Path) -> None:
+    """Catches a transposed matrix, and labels in another order than the outputs'."""
+    counts = np.zeros(20, np.int64)
+    for sample in result.data.samples(data, "val"):
+        counts += np.bincount(result.data.load(sample, *SIZE)[1].ravel(), minlength=20)
+    np.testing.assert_array_equal(result.frameworks["jax"].confusion.sum(axis=1), counts)
+
+
+def test_predictions_are_the_first_maximum_of_the_logits() -> None:
+    """Catches ties that go to the last class on either side, and another axis than the classes'."""
+    import jax_impl.evaluate
+    import torch_impl.evaluate
+    import weights_convert
+
+    config = ENetConfig()
+    arrays = draw.weights(config, seed=0)
+    kernel = arrays["transposed_conv.weight"]
+    kernel[:, 7] = kernel[:, 3]
+    kernel[:, 19] = kernel[:, 0]
+    images = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    named = weights_convert.to_jax(config, arrays)
+    for side, state in ((torch_impl, arrays), (jax_impl, named)):
+        predict = side.evaluate.predictor(config, state)
+        logits, classes = predict.logits(images), predict(images)
+        assert logits.shape == (1, *SIZE, 20)
+        np.testing.assert_array_equal(logits[..., 7], logits[..., 3])
+        np.testing.assert_array_equal(classes, logits.argmax(axis=-1))
+        assert {0, 3} & set(np.unique(classes))  # else there was no tie to break
+        assert not {7, 19} & set(np.unique(classes))
+
+
+def test_float64_leaves_jax_as_it_was(weights: Path, data: Path) -> None:
+    """Catches 64 bits switched on for whoever comes next, and float64 computed in 32 bits."""
+    import jax
+
+    before = jax.config.jax_enable_x64
+    found = miou(weights, data, SIZE, dtype="float64", limit=1)
+    assert jax.config.jax_enable_x64 is before
+    assert found.disagreeing_pixels == 0
+    predict = parity.miou.predictor("jax", load(weights), "float64")
+    assert predict.logits(np.zeros((1, *SIZE, 3), np.uint8)).dtype == np.float64
+
+
+def load(weights: Path):
+    import weights_convert
+
+    return weights_convert.load(weights)
+
+
+def test_void_first_gives_the_same_iou(result: Result, data: Path, tmp_path: Path) -> None:
+    """Catches an order of labels that moves a class, in the matrix, the IoU or the pictures."""
+    arrays = draw.weights(ENetConfig(), seed=0)
+    last = outputs("void-first", 19)
+    arrays["transposed_conv.weight"] = arrays["transposed_conv.weight"][:, np.argsort(last)]
+    path = save_weights(tmp_path / "first.pth", arrays)
+    first = miou(path, data, SIZE, labels="void-first", frameworks=["torch"])
+    expected = result.frameworks["torch"]
+    np.testing.assert_array_equal(first.frameworks["torch"].iou, expected.iou)
+    moved = first.frameworks["torch"].confusion[np.ix_(last, last)]
+    np.testing.assert_array_equal(moved, expected.confusion)
+    assert first.pictures[0].figures["truth"] == result.pictures[0].figures["truth"]
+    assert first.pictures[0].figures["torch"] == result.pictures[0].figures["torch"]
+    assert first.as_json()["outputs"][:2] == ["void", "road"]
+    assert result.as_json()["outputs"][-2:] == ["bicycle", "void"]
+
+
+def test_the_manifest_says_the_order(weights: Path, data: Path, tmp_path: Path) -> None:
+    """Catches a manifest that is not read, or that overrules the user."""
+    import weights_convert
+
+    path = tmp_path / "enet.safetensors"
+    weights_convert.convert(weights, path, labels="void-first")
+    found = miou(path, data, SIZE, frameworks=["torch"], limit=1)
+    assert (found.labels, found.labels_reason) == (
+        "void-first",
+        "the checkpoint's manifest says so",
+    )
+    found = miou(path, data, SIZE, frameworks=["torch"], limit=1, labels="void-last")
+    assert found.labels == "void-last"
+    assert "manifest says void-first" in found.labels_reason
+
+
+def test_logits_that_are_not_finite_fail(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches two sides that agree on NaN."""
+    arrays = draw.weights(ENetConfig(), seed=0)
+    arrays["transposed_conv.weight"][0, 3] = np.nan
+    path = save_weights(tmp_path / "nan.pth", arrays)
+    for framework in ("torch", "jax"):
+        with pytest.raises(FloatingPointError, match=rf"{framework}, .*{NAMES[0]}.*not finite"):
+            miou(path, data, SIZE, frameworks=[framework])
+    arguments = ["miou", "--weights", str(path), "--data", str(data), "--size", "24x40"]
+    assert cli.main(arguments) == 1
+    assert "not finite" in capsys.readouterr().err
+
+
+def fake_predictors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both predict class 0, but for one pixel of each image that jax gives class 1."""
+
+    def predictor(framework: str, *_: object) -> Callable[[np.ndarray], np.ndarray]:
+        def predict(images: np.ndarray) -> np.ndarray:
+            classes = np.zeros(images.shape[:3], np.int32)
+            classes[:, 5, 6] = framework == "jax"
+            return classes
+
+        return predict
+
+    monkeypatch.setattr(parity.miou, "predictor", predictor)
+
+
+def test_disagreement_fails(
+    weights: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Catches a comparison that cannot fail: here one pixel of each image differs."""
+    fake_predictors(monkeypatch)
+    out = tmp_path / "miou.json"
+    arguments = ["miou", "--weights", str(weights), "--data", str(data), "--size", "24x40"]
+    assert cli.main([*arguments, "--json", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "FAILED: 4 of 3,840 pixels disagree; in float32 at most 1 in 100,000 may"
+        " (rounding, if none does in float64)\n"
+    )
+    assert "4 of 3,840" in captured.out
+    written = json.loads(out.read_text())
+    assert written["disagreeing_pixels"] == 4
+    assert not written["passed"]
+    assert [image["disagreeing_pixels"] for image in written["images"]] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "pixels", "passed"),
+    [("float64", 0, True), ("float64", 1, False), ("float32", 2, True), ("float32", 3, False)],
+)
+def test_the_limit(result: Result, dtype: str, pixels: int, passed: bool) -> None:
+    """Catches a limit that is looser than stated: of 200,000 pixels, 2 may differ in float32."""
+    image = dataclasses.replace(result.images[0], disagreeing_pixels=pixels)
+    case = dataclasses.replace(result, dtype=dtype, size=(400, 500), images=[image])
+    assert case.passed is passed
+    assert case.verdict.startswith("PASSED" if passed else "FAILED")
+
+
+def test_command(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a table, JSON or page that is not written, or lacks what it promises."""
+    out, pages = tmp_path / "miou.json", tmp_path / "new" / "pages"
+    arguments = ["miou", "--model", "enet", "--weights", str(weights), "--data", str(data)]
+    arguments += ["--size", "24x40", "--limit", "3", "--pictures", "2"]
+    assert cli.main([*arguments, "--json", str(out), "--html", str(pages)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""  # no progress bar but on a terminal
+    assert "void-last (the default; the checkpoint does not say)" in captured.out
+    for text in ("traffic light", "jax - torch", "classes present", "absent ones as 0"):
+        assert text in captured.out
+    assert "PASSED: 0 of 2,880 pixels disagree" in captured.out
+    check_json(json.loads(out.read_text()), weights)
+    page = (pages / "index.html").read_text()
+    assert [p.name for p in pages.iterdir()] == ["index.html"]
+    assert "The first 2 of 3 images." in page
+    assert page.count("<figure>") == 2 * 5
+    assert all(name in page for name in NAMES[:2])
+    assert NAMES[2] not in page
+    sources = re.findall(r'(?:src|href)="([^"]{0,10})', page)
+    assert sources
+    assert all(source.startswith("data:image") for source in sources)
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def check_json(written: dict, weights: Path) -> None:
+    assert list(written["frameworks"]) == ["torch", "jax"]
+    for score in written["frameworks"].values():
+        matrix = np.array(score["confusion"])
+        assert matrix.shape == (20, 20)
+        assert matrix.sum() == written["pixels"] == 3 * 24 * 40
+        assert len(score["iou"]) == len(written["classes"]) == 19
+        present = [x for x in score["iou"] if x is not None]
+        assert score["mean_iou_present"] == pytest.approx(np.mean(present), rel=1e-12)
+        assert score["mean_iou_absent_as_zero"] == pytest.approx(sum(present) / 19, rel=1e-12)
+        assert score["images_per_second"] > 0
+    assert written["disagreeing_pixels"] == 0
+    assert written["dataset"] == "cityscapes"
+    assert written["weights_sha256"] == load(weights).sha256
+    total = np.sum([image["confusion"]["jax"] for image in written["images"]], axis=0)
+    assert total.tolist() == written["frameworks"]["jax"]["confusion"]
+
+
+def test_one_framework_compares_nothing(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches 0 reported for a comparison that was not made."""
+    out = tmp_path / "miou.json"
+    arguments = ["miou", "--weights", str(weights), "--data", str(data), "--size", "24x40"]
+    arguments += ["--frameworks", "torch", "--limit", "1", "--json", str(out)]
+    assert cli.main([*arguments, "--html", str(tmp_path / "pages")]) == 0
+    assert "nothing to compare: torch alone was evaluated" in capsys.readouterr().out
+    assert json.loads(out.read_text())["disagreeing_pixels"] is None
+    assert (tmp_path / "pages" / "index.html").read_text().count("<figure>") == 3
+
+
+def test_a_class_absent_everywhere(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches NaN in the JSON, and an absent class in the mean over present ones."""
+    fake_predictors(monkeypatch)
+    root = cityscapes(tmp_path / "data")
+    for name in NAMES:
+        label = root / f"gtFine/val/{name.split('_')[0]}/{name}_gtFine_labelIds.png"
+        save(label, np.full((32, 64), 7, np.uint8))
+    found = miou(weights, root, SIZE)
+    found.to_json(tmp_path / "miou.json")
+    score = json.loads((tmp_path / "miou.json").read_text())["frameworks"]["torch"]
+    assert score["iou"] == [1.0] + [None] * 18
+    assert score["mean_iou_present"] == 1.0
+    assert score["mean_iou_absent_as_zero"] == pytest.approx(1 / 19)
+    assert "absent" in found.to_html(tmp_path).read_text()
+
+
+def test_names_are_escaped(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a file name that becomes markup."""
+    fake_predictors(monkeypatch)
+    root = camvid(tmp_path / "data")
+    for folder, suffix in (("val", ".png"), ("valannot", ".png")):
+        (root / folder / f"b{suffix}").rename(root / folder / f"b<i onload=x>&{suffix}")
+    path = save_weights(tmp_path / "<b>.pth", draw.weights(ENetConfig(num_classes=12), seed=0))
+    page = miou(path, root, SIZE).to_html(tmp_path / "pages").read_text()
+    assert "b&lt;i onload=x&gt;&amp;" in page
+    assert "<i " not in page
+    assert "<b>.pth" not in page
+
+
+def test_differences_stay_visible() -> None:
+    """Catches single pixels lost where the map is scaled down."""
+    from parity.miou_page import _marks
+
+    for y, x in ((0, 0), (511, 1023), (300, 1)):
+        differ = np.zeros((512, 1024), bool)
+        differ[y, x] = True
+        assert _marks(differ, (320, 640)).sum() >= 9
+    assert not _marks(np.zeros((512, 1024), bool), (320, 640)).any()
+
+
+def test_progress_is_told(weights: Path, data: Path) -> None:
+    """Catches a bar that stands still or never ends."""
+    seen: list[tuple[int, int]] = []
+    miou(
+        weights,
+        data,
+        SIZE,
+        frameworks=["torch"],
+        limit=2,
+        progress=lambda done, total, _: seen.append((done, total)),
+    )
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--size 0x5", "size: input is 0x5, but enet needs at least 7x7"),
+        ("--size 6x64", "size: input is 6x64"),
+        ("--size abc", "size 'abc', expected HEIGHTxWIDTH"),
+        ("--size 512", "size '512'"),
+        ("--size=-5x64", "size '-5x64'"),
+        ("--model alexnet", "unknown model 'alexnet', expected enet"),
+        ("--dataset voc", "unknown data set 'voc', expected cityscapes or camvid"),
+        ("--dataset camvid", "not camvid, expected SPLIT/NAME.png"),
+        ("--split test", "no split 'test', found val"),
+        ("--labels void", "label order 'void', expected void-last or void-first"),
+        ("--frameworks torch,tf", "unknown framework 'tf', expected torch or jax"),
+        ("--frameworks torch,torch", "frameworks 'torch,torch', expected each once"),
+        ("--dtype float16", "dtype 'float16', expected float32 or float64"),
+        ("--limit 0", "limit is 0, expected 1 or more"),
+        ("--pictures -1", "pictures is -1, expected 0 or more"),
+        ("--weights {tmp}/nowhere.pth", "nowhere.pth"),
+        ("--weights {tmp}/garbage.pth", "garbage.pth"),
+        ("--weights {tmp}/12.pth", "12.pth: the network has 12 outputs, but cityscapes needs 20"),
+        ("--data {tmp}/nowhere", "nowhere: no such folder"),
+        ("--data {tmp}", "no known layout"),
+        ("--data {tmp}/garbage.pth", "garbage.pth: not a folder"),
+        ("--json {tmp}/nowhere/miou.json", "no folder .*nowhere"),
+        ("--json {tmp}", "a folder, expected the name of a file"),
+        ("--html {tmp}/garbage.pth", "garbage.pth is a file, expected a folder"),
+    ],
+)
+def test_bad_input(
+    weights: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    message: str,
+) -> None:
+    """Catches a traceback, an error that names nothing, and files written all the same."""
+    (tmp_path / "garbage.pth").write_bytes(b"garbage")
+    save_weights(tmp_path / "12.pth", draw.weights(ENetConfig(num_classes=12), seed=0))
+    before = sorted(tmp_path.iterdir())
+    given = ["--weights", str(weights), "--data", str(data), "--size", "24x40"]
+    given += ["--json", str(tmp_path / "miou.json"), "--html", str(tmp_path / "pages")]
+    status = cli.main(["miou", *given, *arguments.format(tmp=tmp_path).split(maxsplit=1)])
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("parity miou: error: ")
+    assert re.search(message, captured.err)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_bad_file_among_good_ones(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a page and numbers of the images before the bad one."""
+    root = cityscapes(tmp_path / "data")
+    save(root / f"gtFine/val/ulm/{NAMES[3]}_gtFine_labelIds.png", np.full((32, 64), 34, np.uint8))
+    given = ["--weights", str(weights), "--data", str(root), "--size", "24x40"]
+    given += ["--frameworks", "torch", "--html", str(tmp_path / "pages")]
+    assert cli.main(["miou", *given]) == 2
+    assert "ulm_000000_000019_gtFine_labelIds.png: unknown id 34" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_real_checkpoint_on_real_images(shared: Path, golden: Path, dtype: str) -> None:
+    """Catches anything lost between the published network and either side, image by image.
+
+    In float64 every count equals the reference's; in float32 1 pixel in 100,000 may move.
+    """
+    expected = json.loads((golden / GOLDEN).read_text())
+    found = miou(
+        shared / "checkpoints" / "enet_cityscapes_20c.pth",
+        shared / "data" / "cityscapes_mini",
+        dtype=dtype,
+        pictures=0,
+    )
+    assert [image.name for image in found.images] == list(expected["confusion"])
+    assert found.passed
+    moved = dict.fromkeys(found.frameworks, 0)
+    for image in found.images:
+        for name, matrix in image.confusion.items():
+            difference = np.abs(matrix - np.array(expected["confusion"][image.name]))
+            moved[name] += -(-int(difference.sum()) // 2)
+    allowed = found.pixels // 100_000 if dtype == "float32" else 0
+    assert max(moved.values()) <= allowed
+    for score in found.frameworks.values():
+        assert round(score.mean_iou_present, 4) == 0.4972
+
+
+def test_errors_have_one_kind(weights: Path, data: Path) -> None:
+    """Catches a Python call that raises something else than the command line reports."""
+    with pytest.raises(InputError, match="size: input is 5x5"):
+        miou(weights, data, (5, 5))

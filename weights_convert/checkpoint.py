@@ -1,0 +1,98 @@
+"""Reading a checkpoint, whatever its format and dialect."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS, ENetConfig
+from weights_convert import dialects, formats
+from weights_convert import manifest as manifests
+from weights_convert.manifest import Manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A network's weights and what is known of them.
+
+    Attributes:
+        arrays: Published key -> array of PyTorch's shape (OIHW), in the published order.
+        network: The family, such as `enet`.
+        config: The variant, as the tensors show it.
+        format: `torch`, `safetensors` or `orbax`.
+        dialect: Whose names the file carries: `torch` or `jax`.
+        manifest: What the file says of itself, verified; none if it says nothing.
+        sha256: Of the file; of a directory see `manifest.file_sha256`.
+        skipped: Names of what the file holds besides, such as `optimizer`.
+    """
+
+    arrays: dict[str, np.ndarray]
+    network: str
+    config: ENetConfig
+    format: str
+    dialect: str
+    manifest: Manifest | None
+    sha256: str
+    skipped: tuple[str, ...]
+
+    @property
+    def labels(self) -> str | None:
+        """Which output is void, where the manifest says it."""
+        return self.manifest.labels if self.manifest else None
+
+
+def load(path: str | Path, network: str = "enet") -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: A torch file, safetensors or an Orbax directory; told apart by content.
+        network: A family (`enet`: any number of classes), or a variant of
+            `parity.spec.models.MODELS` such as `enet-camvid`, whose number of classes must be met.
+
+    Raises:
+        InputError: The network is unknown; the file is not there, damaged, or of no known format;
+            its tensors are not exactly those of the network; its manifest does not fit it.
+    """
+    path = Path(path)
+    family = family_of(network)
+    contents = formats.read(path)
+    named = dialects.strip(contents.arrays)
+    dialect = dialects.detect(named)
+    try:
+        config = dialects.config_in(family, named, dialect)
+    except ValueError as error:  # a last layer without outputs
+        raise InputError(f"{path} is not a checkpoint of {family}: {error}") from error
+    arrays = dialects.to_canonical(config, named, dialect, str(path))
+    if network != family and config.num_classes != MODELS[network].num_classes:
+        raise InputError(
+            f"{path} has {config.num_classes} classes, but {network} has"
+            f" {MODELS[network].num_classes} (model {family} takes any number)"
+        )
+    manifest = manifests.parse(contents.metadata, path)
+    if manifest:
+        found = {"network": family, "config": manifests.describe(config), "dialect": dialect}
+        manifests.verify(manifest, found, arrays, path)
+    return Checkpoint(
+        arrays=arrays,
+        network=family,
+        config=config,
+        format=contents.format,
+        dialect=dialect,
+        manifest=manifest,
+        sha256=manifests.file_sha256(path),
+        skipped=contents.skipped,
+    )
+
+
+def family_of(network: str) -> str:
+    """The family of a named variant: what stands before the first hyphen.
+
+    Raises:
+        InputError: The name is unknown; lists the known ones.
+    """
+    if network not in MODELS:
+        raise InputError(f"unknown model {network!r}, expected one of {', '.join(MODELS)}")
+    return network.partition("-")[0]

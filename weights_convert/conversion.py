@@ -1,0 +1,163 @@
+"""Carrying a checkpoint to another format and dialect."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from parity.spec.data.labels import ORDERS
+from parity.spec.errors import InputError
+from parity.spec.tensors import STATISTICS, tensors
+from weights_convert import dialects, formats
+from weights_convert import manifest as manifests
+from weights_convert.checkpoint import Checkpoint, family_of, load
+from weights_convert.formats import KEY
+from weights_convert.manifest import Manifest
+from weights_convert.replacing import replacing
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Attributes:
+        source: What was read.
+        path: What was written.
+        format: Its format: `torch`, `safetensors` or `orbax`.
+        manifest: What it says of itself.
+        tensors: How many tensors it holds.
+        parameters: How many numbers in them are trained.
+        bytes: Its size, with everything that belongs to it.
+    """
+
+    source: Checkpoint
+    path: Path
+    format: str
+    manifest: Manifest
+    tensors: int
+    parameters: int
+    bytes: int
+
+    @property
+    def dialect(self) -> str:
+        """Whose names it carries: `torch` or `jax`."""
+        return self.manifest.dialect
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """What the source holds besides, and the target does not."""
+        return self.source.skipped
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    network: str = "enet",
+    to: str | None = None,
+    labels: str | None = None,
+) -> Conversion:
+    """Carry a checkpoint to another format and dialect, and read it back before it counts.
+
+    Args:
+        source: A checkpoint; see `load`.
+        target: What to write. Its suffix chooses the format: .pth, .pt and .tar a torch file,
+            .safetensors safetensors, .orbax or none an Orbax directory. What is there is replaced.
+        network: See `load`.
+        to: Whose names to write, `torch` or `jax`. If not given: torch names in torch files, JAX
+            names in Orbax directories, and in safetensors those that the source does not have.
+        labels: Which output is void, `void-last` or `void-first`, for the manifest; that of the
+            source's manifest if not given.
+
+    Raises:
+        InputError: The source cannot be read, or the target cannot be written. Then all is as it
+            was before.
+    """
+    source, target = Path(source), Path(target)
+    _check_choice("to", to, dialects.DIALECTS)
+    _check_choice("labels", labels, ORDERS)
+    family_of(network)
+    format = formats.format_for(target)
+    try:
+        _check_target(source, target, format)
+    except OSError as error:  # such as a name that is too long
+        raise InputError(f"{error.filename}: {error.strerror}") from error
+    checkpoint = load(source, network)
+    manifest = Manifest(
+        network=checkpoint.network,
+        config=manifests.describe(checkpoint.config),
+        dialect=to or _default_dialect(format, checkpoint.dialect),
+        labels=labels or checkpoint.labels,
+        source_sha256=checkpoint.sha256,
+        tensors_sha256=manifests.tensors_sha256(checkpoint.arrays),
+    )
+    named = dialects.to_dialect(checkpoint.config, checkpoint.arrays, manifest.dialect)
+    with replacing(target) as path:
+        formats.write(path, format, named, {KEY: manifest.to_json()})
+        _verify(load(path, network), checkpoint.arrays, manifest, target)
+        size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
+    trained = [k for k, t in tensors(checkpoint.config).items() if t.kind not in STATISTICS]
+    return Conversion(
+        source=checkpoint,
+        path=target,
+        format=format,
+        manifest=manifest,
+        tensors=len(checkpoint.arrays),
+        parameters=sum(checkpoint.arrays[k].size for k in trained),
+        bytes=size,
+    )
+
+
+def _check_choice(name: str, value: str | None, choices: Mapping | tuple) -> None:
+    if value is not None and value not in choices:
+        raise InputError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def _check_target(source: Path, target: Path, format: str) -> None:
+    """Refuse a target that must not or cannot be replaced, before any work is done.
+
+    Raises:
+        InputError: There is no source; one lies in the other; there is no such folder; something
+            else than such a checkpoint is there.
+    """
+    if not source.exists():
+        raise InputError(f"{source} does not exist")
+    here, there = Path(os.path.realpath(source)), Path(os.path.realpath(target))
+    if here == there or (target.exists() and source.samefile(target)):
+        raise InputError(f"{source} and {target} are the same")
+    if there in here.parents or here in there.parents:
+        raise InputError(f"{source} and {target}: one lies in the other")
+    if not there.parent.is_dir():
+        raise InputError(f"cannot write {target}: {there.parent} is not a folder")
+    if format != "orbax" and target.is_dir():
+        raise InputError(f"{target} is a directory, expected a file")
+    if format == "orbax" and target.is_dir() and not formats.is_orbax(target):
+        raise InputError(f"{target} is a directory, but not an Orbax checkpoint: not replaced")
+    if target.exists() and not target.is_dir() and (format == "orbax" or not target.is_file()):
+        expected = "an Orbax checkpoint" if format == "orbax" else "a regular file"
+        raise InputError(f"{target} exists and is not {expected}: not replaced")
+
+
+def _default_dialect(format: str, source: str) -> str:
+    if format == "safetensors":
+        return "jax" if source == "torch" else "torch"
+    return "jax" if format == "orbax" else "torch"
+
+
+def _verify(
+    written: Checkpoint, arrays: Mapping[str, np.ndarray], manifest: Manifest, target: Path
+) -> None:
+    """Compare what a file holds with what it should, bit by bit."""
+    wrong = [
+        key
+        for key, array in arrays.items()
+        if written.arrays[key].dtype != array.dtype
+        or written.arrays[key].tobytes() != array.tobytes()
+    ]
+    if wrong:
+        raise InputError(f"cannot write {target}: read back, {', '.join(wrong)} differ")
+    if written.manifest != manifest:
+        raise InputError(f"cannot write {target}: read back, its manifest differs")

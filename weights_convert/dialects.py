@@ -1,0 +1,198 @@
+"""Dialects: how each framework names a tensor and orders its axes. The layer's path is the same.
+
+Canonical are the published PyTorch names and shapes, of which `parity.spec.tensors` says the kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from parity.spec.errors import InputError
+from parity.spec.models import ENetConfig
+from parity.spec.tensors import Tensor, check_names, config_of, tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One kind of tensor in one dialect.
+
+    Attributes:
+        name: The last part of its key.
+        axes: Which of the canonical axes each axis is; none if they are the same.
+    """
+
+    name: str
+    axes: tuple[int, ...] | None = None
+
+    def shape(self, canonical: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(canonical[i] for i in self.axes) if self.axes else canonical
+
+    def array(self, canonical: np.ndarray) -> np.ndarray:
+        return canonical.transpose(self.axes) if self.axes else canonical
+
+    def inverse(self) -> Leaf:
+        """Back to the canonical axes."""
+        return Leaf(self.name, tuple(np.argsort(self.axes).tolist()) if self.axes else None)
+
+
+DIALECTS = {
+    "torch": {
+        "conv": Leaf("weight"),  # (O, I, H, W)
+        "conv_transpose": Leaf("weight"),  # (I, O, H, W)
+        "scale": Leaf("weight"),
+        "bias": Leaf("bias"),
+        "mean": Leaf("running_mean"),
+        "var": Leaf("running_var"),
+        "count": Leaf("num_batches_tracked"),
+        "slope": Leaf("weight"),
+    },
+    "jax": {
+        "conv": Leaf("kernel", (2, 3, 1, 0)),  # (H, W, I, O)
+        "conv_transpose": Leaf("kernel", (2, 3, 1, 0)),  # (H, W, O, I)
+        "scale": Leaf("scale"),
+        "bias": Leaf("bias"),
+        "mean": Leaf("mean"),
+        "var": Leaf("var"),
+        "count": Leaf("num_batches_tracked"),
+        "slope": Leaf("negative_slope"),
+    },
+}
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+INTEGERS = ("int64", "int32")
+
+# What wrappers put before every key: DataParallel and torch.compile.
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def names(config: ENetConfig, dialect: str) -> dict[str, tuple[str, Leaf]]:
+    """How a dialect names and lays out a network's tensors.
+
+    Returns:
+        The dialect's name -> published key and how it is laid out, in the published order.
+    """
+    return _names(tensors(config), dialect)
+
+
+def detect(keys: Iterable[str]) -> str:
+    """The dialect whose own last parts occur most among the keys; torch if none does."""
+    last = [key.rpartition(".")[2] for key in keys]
+    known = {d: {leaf.name for leaf in kinds.values()} for d, kinds in DIALECTS.items()}
+    shared = set.intersection(*known.values())
+    return max(DIALECTS, key=lambda d: sum(part in known[d] - shared for part in last))
+
+
+def strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without the prefixes that every name carries."""
+    arrays = dict(arrays)
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in arrays)), None):
+        if not arrays:
+            break
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    return arrays
+
+
+def to_dialect(
+    config: ENetConfig, arrays: Mapping[str, np.ndarray], dialect: str
+) -> dict[str, np.ndarray]:
+    """Name and lay out a network's tensors for a framework.
+
+    Args:
+        config: Which network.
+        arrays: Published key -> array of PyTorch's shape.
+        dialect: A key of `DIALECTS`.
+
+    Returns:
+        The dialect's name -> array; those not transposed are the same arrays.
+
+    Raises:
+        InputError: A key is missing, left over, or of another shape.
+    """
+    target = tensors(config)
+    _check({key: spec.shape for key, spec in target.items()}, arrays, "arrays")
+    return {name: leaf.array(arrays[key]) for name, (key, leaf) in _names(target, dialect).items()}
+
+
+def to_canonical(
+    config: ENetConfig, arrays: Mapping[str, np.ndarray], dialect: str, where: str = "arrays"
+) -> dict[str, np.ndarray]:
+    """The inverse of `to_dialect`.
+
+    Args:
+        config: Which network.
+        arrays: The dialect's name -> array; counters may be int32, as JAX keeps them.
+        dialect: A key of `DIALECTS`.
+        where: What holds the arrays, for the message.
+
+    Returns:
+        Published key -> array of PyTorch's shape, a copy, in the published order; counters int64.
+
+    Raises:
+        InputError: A name is missing, left over, of another shape, or of the wrong sort of number.
+    """
+    target = tensors(config)
+    found = _names(target, dialect)
+    shapes = {name: leaf.shape(target[key].shape) for name, (key, leaf) in found.items()}
+    _check(shapes, arrays, where)
+    _check_numbers({name: target[key].kind for name, (key, _) in found.items()}, arrays, where)
+    return {key: _own(leaf.inverse().array(arrays[name])) for name, (key, leaf) in found.items()}
+
+
+def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> ENetConfig:
+    """The variant of a network that these tensors seem to be; see `parity.spec.tensors.config_of`.
+
+    Args:
+        network: `enet`.
+        arrays: The dialect's name -> array.
+        dialect: A key of `DIALECTS`.
+
+    Raises:
+        ValueError: The network is unknown, or a shape speaks of no class.
+    """
+    kinds = {leaf.name: kind for kind, leaf in reversed(DIALECTS[dialect].items())}
+    shapes = {}
+    for name, array in arrays.items():
+        path, _, last = name.rpartition(".")
+        kind, shape = kinds.get(last), array.shape
+        if kind is not None:
+            back = DIALECTS[dialect][kind].inverse()
+            if back.axes is None or len(back.axes) == len(shape):
+                shape = back.shape(shape)
+            last = DIALECTS["torch"][kind].name
+        shapes[f"{path}.{last}"] = shape
+    return config_of(network, shapes)
+
+
+def _names(target: Mapping[str, Tensor], dialect: str) -> dict[str, tuple[str, Leaf]]:
+    leaves = {key: DIALECTS[dialect][spec.kind] for key, spec in target.items()}
+    return {f"{key.rpartition('.')[0]}.{leaf.name}": (key, leaf) for key, leaf in leaves.items()}
+
+
+def _check(
+    target: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], where: str
+) -> None:
+    if not target.keys() & arrays.keys():  # else all of the network's names would be listed
+        raise InputError(
+            f"{where}: all {len(target)} tensors of the network are missing, such as"
+            f" {next(iter(target))}; found instead: {', '.join(arrays)}"
+        )
+    check_names(target, {name: array.shape for name, array in arrays.items()}, where)
+
+
+def _check_numbers(kinds: Mapping[str, str], arrays: Mapping[str, np.ndarray], where: str) -> None:
+    expected = {name: INTEGERS if kind == "count" else FLOATS for name, kind in kinds.items()}
+    wrong = [
+        f"{name} is {arrays[name].dtype}, expected {' or '.join(dtypes)}"
+        for name, dtypes in expected.items()
+        if arrays[name].dtype.name not in dtypes
+    ]
+    if wrong:
+        raise InputError(f"{where}: {'; '.join(wrong)}")
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """A copy in C order; int32, JAX's counters, becomes int64."""
+    return np.array(array, np.int64 if array.dtype == np.int32 else array.dtype, order="C")

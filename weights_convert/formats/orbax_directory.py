@@ -1,0 +1,136 @@
+"""Orbax directories, as `StandardCheckpointer` writes `nnx.to_pure_dict(nnx.state(model))`.
+
+A name is the path through the nested dicts, joined by dots. The manifest is a file of its own in
+the directory, parity.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no types
+
+from parity.spec.errors import InputError
+from weights_convert.formats import Contents, first_line, read_manifest, write_manifest
+
+MANIFEST = "parity.json"
+
+
+class AsNumpy(ocp.type_handlers.NumpyHandler):
+    """Restores as NumPy what was saved as something else.
+
+    Not as `jax.Array`: that would halve int64, and ask for the devices of the writer.
+    """
+
+    _array_metadata_store = None  # Orbax warns of a handler without one, which only writing needs
+
+    def __init__(self, saved: type) -> None:
+        super().__init__()
+        self._typestr = ocp.type_handlers.get_type_handler(saved).typestr()
+
+    def typestr(self) -> str:
+        return self._typestr
+
+    async def deserialize(
+        self,
+        infos: Sequence[ocp.type_handlers.ParamInfo],
+        args: Sequence[ocp.RestoreArgs] | None = None,
+    ) -> Sequence[np.ndarray]:
+        """Read every array, also where one fails: each read cut off would print a traceback."""
+        reads = [super(AsNumpy, self).deserialize([info]) for info in infos]
+        results = await asyncio.gather(*reads, return_exceptions=True)
+        arrays = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            arrays += result
+        return arrays
+
+
+def read(path: Path) -> Contents:
+    """Read a directory; every array comes as NumPy's, in the dtype in which it was saved.
+
+    An `nnx.State` that was saved as it is has one more step in every path, `value`; it is left out.
+
+    Raises:
+        InputError: The directory is damaged, or holds something else than nested arrays.
+    """
+    registry = ocp.type_handlers.create_type_handler_registry(
+        *((saved, AsNumpy(saved)) for saved in (np.ndarray, jax.Array, int))
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            restored = checkpointer.restore(path.absolute())
+    except Exception as error:  # files at will: Orbax and TensorStore may fail in any way
+        raise InputError(f"{path} is not a readable Orbax checkpoint: {_reason(error)}") from error
+    return Contents("orbax", _flatten(restored, path), read_manifest(path / MANIFEST))
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a directory.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    # Asked before, as Orbax's threads print pages when a disk is full; merging may take it twice.
+    needed = 2 * sum(array.nbytes for array in arrays.values()) + (1 << 20)
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path.absolute(), _nest(arrays))
+    except (ValueError, RuntimeError) as error:  # what TensorStore makes of an OSError
+        raise OSError(_reason(error)) from error
+    write_manifest(path / MANIFEST, metadata)
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error).partition(" [")[0]  # before TensorStore's whole request
+
+
+def _flatten(tree: Any, path: Path) -> dict[str, np.ndarray]:
+    leaves = [
+        (tuple(_part(key) for key in keys), leaf)
+        for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    ]
+    if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
+        leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
+    names = [".".join(parts) for parts, _ in leaves]
+    faults = [f"{name} occurs {n} times" for name, n in Counter(names).items() if n > 1]
+    faults += [
+        f"{name} is a {type(leaf).__name__}"
+        for name, (_, leaf) in zip(names, leaves, strict=True)
+        if not isinstance(leaf, np.ndarray)
+    ]
+    if faults or not leaves:
+        raise InputError(f"{path} holds {'; '.join(faults) or 'nothing'}; expected named arrays")
+    return {name: np.array(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
+
+
+def _part(key: Any) -> str:
+    """One step of a path: of a dict, a sequence or an object."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = np.array(array, order="C")
+    return tree

@@ -1,0 +1,164 @@
+"""PyTorch's files, as `torch.save` writes them. Nothing in them is ever executed.
+
+Metadata has no place in such a file; it lies beside it, in FILE.manifest.json.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from parity.spec.errors import InputError
+from weights_convert.formats import (
+    Contents,
+    check_dtypes,
+    first_line,
+    numpy_dtype,
+    read_manifest,
+    write_manifest,
+)
+
+# Where training scripts put the state dict among other things.
+NESTS = ("state_dict", "model_state_dict", "model")
+
+
+class Placeholder:
+    """Stands for a NumPy scalar, which training scripts leave in their files (a best mIoU).
+
+    `weights_only` refuses NumPy's own constructors, rightly; this one keeps nothing.
+    """
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+NUMPY_SCALAR: list[Callable | tuple[Callable, str]] = [
+    (Placeholder, name)
+    for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+]
+
+
+def read(path: Path) -> Contents:
+    """Read a state dict, bare or nested in a mapping.
+
+    Raises:
+        InputError: The file is damaged, or holds something else than one mapping of names to
+            dense tensors of a supported dtype.
+        OSError: The file system refuses.
+    """
+    tensors, skipped = _state_dict(_load(path), path)
+    strided = {k: v.detach() for k, v in tensors.items()}
+    check_dtypes({k: _dtype(v) for k, v in strided.items()}, path)
+    arrays = {k: _array(v) for k, v in strided.items()}
+    return Contents("torch", arrays, read_manifest(_manifest(path)), skipped)
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a bare state dict, and the manifest beside it.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    buffer = io.BytesIO()  # `torch.save` reports a full disk as it pleases, a file as OSError
+    torch.save({name: _tensor(array) for name, array in arrays.items()}, buffer)
+    path.write_bytes(buffer.getvalue())
+    write_manifest(_manifest(path), metadata)
+
+
+def _manifest(path: Path) -> Path:
+    return path.with_name(path.name + ".manifest.json")
+
+
+def _load(path: Path) -> object:
+    _check_sums(path)
+    try:
+        with (
+            path.open("rb") as file,  # given a path, PyTorch goes by its suffix
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(NUMPY_SCALAR),
+        ):
+            warnings.simplefilter("ignore")  # of pickle protocols and of storages of old
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # bytes at will: the unpickler may fail in any way
+        raise InputError(f"{path} is not a readable torch file: {_reason(error)}") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums of a zip archive, which `torch.load` does not; 0 is one not computed.
+
+    Raises:
+        InputError: A record is not what was written.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # an older file, or one without its end: `torch.load` says so
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                if record.CRC:
+                    archive.read(record)
+    except Exception as error:  # bytes at will, as below
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line, what of PyTorch's many speaks of the file."""
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it holds a {found[1]}, expected only tensors"
+    if found := re.search(r"WeightsUnpickler error:\s*(.+)", str(error)):
+        return f"weights_only refuses it: {found[1]}"
+    if "zip archive" in str(error) or isinstance(error, EOFError):
+        return "it is truncated or damaged"
+    return first_line(error)
+
+
+def _state_dict(data: object, path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """The one mapping of names to tensors, and the names of what lies beside it."""
+    if not isinstance(data, Mapping):
+        raise InputError(
+            f"{path} holds a {type(data).__name__}, expected a mapping of names to tensors"
+        )
+    nests = [name for name in NESTS if isinstance(data.get(name), Mapping)]
+    if len(nests) > 1:
+        raise InputError(f"{path} holds several networks: {', '.join(nests)}; expected one")
+    found = data[nests[0]] if nests else data
+    others = [f"the key {k!r}" for k in found if not isinstance(k, str)]
+    others += [
+        f"{k!r} ({type(v).__name__})" for k, v in found.items() if not isinstance(v, torch.Tensor)
+    ]
+    if others or not found:
+        raise InputError(
+            f"{path} holds {', '.join(others) or 'nothing'}; expected names with tensors,"
+            f" bare or under one of {', '.join(NESTS)}"
+        )
+    return dict(found), tuple(str(k) for k in data if nests and k != nests[0])
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
+    return str(tensor.dtype).removeprefix("torch.") if dense else f"not dense ({tensor.layout})"
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.dtype is torch.bfloat16:  # NumPy has none of its own: by its bits
+        bits = tensor.contiguous().view(torch.int16).numpy()
+        return bits.view(numpy_dtype("bfloat16")).copy()
+    return np.array(tensor.numpy(), order="C")
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    copy = np.array(array, order="C")
+    if copy.dtype.name == "bfloat16":
+        return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(copy)
