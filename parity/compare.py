@@ -144,7 +144,7 @@ def difference(
             note = f"{int(bad.sum())} of {bad.size} values in the {side} are not finite"
             return dataclasses.replace(_located(math.inf, bad, port, reference), note=note)
     apart = abs(port.astype(np.float64) - reference)
-    return _located(float(np.linalg.norm(apart)), apart, port, reference)
+    return _located(size(apart), apart, port, reference)
 
 
 def judge(rung: str, measurements: Sequence[Measurement]) -> list[Check]:
@@ -184,9 +184,11 @@ def _relative(distance: float, scale: float) -> float:
 
 
 def disturb(value: Any, scale: float, rng: np.random.Generator) -> Any:
-    """Multiply floating-point arrays by 1 + scale * U(-1, 1), in float64; mappings are followed."""
+    """Multiply floating-point arrays by 1 + scale * U(-1, 1), in float64, in any nest of them."""
     if isinstance(value, Mapping):
         return {k: disturb(v, scale, rng) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(disturb(v, scale, rng) for v in value)
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
         return value * (1 + scale * rng.uniform(-1, 1, value.shape))
     return value
@@ -200,7 +202,8 @@ def round_to(value: Any, dtype: str) -> Any:
 
 
 def size(array: np.ndarray) -> float:
-    return float(np.linalg.norm(array.astype(np.float64)))
+    """The Euclidean norm; BLAS would start threads that wait for those of the frameworks."""
+    return float(np.sqrt(np.square(array.astype(np.float64)).sum()))
 
 
 def _located(

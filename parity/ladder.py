@@ -21,11 +21,11 @@ from parity.jax_side import JaxSide
 from parity.port import Port
 from parity.report import RUNGS, Check, Report
 from parity.sides import Arrays, Call, Result
-from parity.torch_side import TorchSide
+from parity.torch_side import TorchSide, one_thread
 
 Progress = Callable[[str], None]
 
-DISTURBANCES = 2  # how often a response is measured; the largest counts
+DISTURBANCES = 2  # how often a whole network is stirred; the largest response counts
 NETWORK = "(network)"  # the layer that stands for the whole
 
 
@@ -66,7 +66,7 @@ def check(
     if precision != "float32":
         raise ValueError(f"unknown precision {precision!r}, expected float32")
     report = Report(port.name, precision)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, one_thread():
         ladder = Ladder(port, sorted(set(levels)), precision, pool)
         for level in ladder.levels:
             start = time.perf_counter()
@@ -120,7 +120,7 @@ class Ladder:
         Layers without parts are compared in both precisions; blocks, which are made of layers, in
         float64, for what they do between their layers.
         """
-        disturbed = [self.r64.disturbed(compare.ROUNDING, self.rng) for _ in range(DISTURBANCES)]
+        disturbed = self.r64.disturbed(compare.ROUNDING, self.rng)
         evaluated = self._result(self.r64, False).calls
         found: list[Measurement] = []
         for call in self._result(self.r64, True).calls.values():
@@ -128,7 +128,7 @@ class Ladder:
             if self.r64.is_container(layer):
                 continue
             block = self.r64.is_block(layer)
-            found += self._layer(call, True, [] if block else disturbed)
+            found += self._layer(call, True, None if block else disturbed)
             if not block and self.p64.has_modes(layer) and call.layer in evaluated:
                 found += self._layer(evaluated[call.layer], False, disturbed)
         return compare.judge("L1", found)
@@ -169,9 +169,10 @@ class Ladder:
         pull = [compare.round_to(c, self.precision) for c in call.cotangents] if train else None
         sides = (self.r64, self.p64, self.r32, self.p32) if disturbed else (self.r64, self.p64)
         results = [side.run_layer(layer, inputs, pull, train) for side in sides]
-        for side in disturbed:
-            args = compare.disturb((inputs, pull), compare.ROUNDING, self.rng)
-            results.append(side.run_layer(layer, *args, train))
+        if disturbed:
+            inputs = compare.disturb(inputs, compare.ROUNDING, self.rng)
+            pull = compare.disturb(pull, compare.ROUNDING, self.rng)
+            results.append(disturbed.run_layer(layer, inputs, pull, train))
         runs = []
         for result, ported in zip(results, _PORTED[: len(results)], strict=True):
             flat = {Key(call.layer, f"output {i}"): o for i, o in enumerate(result.outputs)}
@@ -201,13 +202,21 @@ class Ladder:
         """A layer's tensors under the port's names and in its layout."""
         if ported:
             return arrays
+        return {
+            name: transpose(arrays[key], axes)
+            for name, key, axes in self._tensors_of(layer)
+            if key in arrays
+        }
+
+    @functools.cache  # noqa: B019 - lives as long as the climb
+    def _tensors_of(self, layer: str) -> list[tuple[str, str, tuple[int, ...] | None]]:
+        """Of a layer's tensors: the port's name, the reference's, both within it, and the axes."""
         prefix = f"{layer}." if layer else ""
-        found = {}
-        for name, (key, axes) in self.port.weights.items():
-            if name.startswith(prefix) and key.removeprefix(prefix) in arrays:
-                array = transpose(arrays[key.removeprefix(prefix)], axes)
-                found[name.removeprefix(prefix)] = array
-        return found
+        return [
+            (name.removeprefix(prefix), key.removeprefix(prefix), axes)
+            for name, (key, axes) in self.port.weights.items()
+            if name.startswith(prefix)
+        ]
 
     def _measure(self, runs: Sequence[Flat], suffix: str = "") -> list[Measurement]:
         """Compare, key by key, the runs of r64, p64, r32, p32 and of r64 disturbed."""

@@ -6,12 +6,13 @@ Arrays cross this boundary as NumPy arrays in JAX's layout: whatever has four ax
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+Cotangents = Sequence[np.ndarray | None] | None  # None: forward only
 Loss = Callable[..., Any]
 
 
@@ -75,7 +76,7 @@ class Side(Protocol):
         """
 
     def run_layer(
-        self, layer: str, inputs: tuple[Any, ...], cotangents: list[np.ndarray | None], train: bool
+        self, layer: str, inputs: tuple[Any, ...], cotangents: Cotangents, train: bool
     ) -> Result:
         """Run one layer alone on a fresh copy of its state, and pull the cotangents back."""
 

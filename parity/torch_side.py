@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,17 @@ class TorchSide:
             return tensor
 
         return pytree.tree_map(convert, inputs)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep PyTorch to one thread: layers of a test are small, and XLA compiles beside it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def record(module: nn.Module, name: str, calls: dict[str, Call]) -> list[Any]:

@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="network, such as enet")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint; drawn weights if not given")
     parser.add_argument("--levels", default="L0,L1,L2,L3", help="rungs (default: %(default)s)")
-    parser.add_argument("--size", default="136x200", help="HEIGHTxWIDTH (default: %(default)s)")
+    parser.add_argument("--size", default="72x136", help="HEIGHTxWIDTH (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=2, help="images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images, labels and masks")
     parser.add_argument("--json", metavar="FILE", help="write every comparison")

@@ -1,0 +1,124 @@
+"""Both sides against the published reference implementations, float64, within 1e-9 relative."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jax_impl.losses
+import jax_impl.state
+import torch_impl.losses
+import torch_impl.state
+from parity.golden import Golden, probe
+from parity.jax_side import JaxSide
+from parity.networks import weight_map
+from parity.sides import Result
+from parity.spec.models import MODELS, ENetConfig
+from parity.torch_side import TorchSide
+from weights_convert import to_jax
+
+LIMIT = 1e-9
+CASES = {"enet_c20": "enet", "enet_c12": "enet-camvid"}
+
+
+class Answer:
+    """What one side answers to a golden case, in the published names and layouts."""
+
+    def __init__(self, case: Golden, config: ENetConfig, framework: str) -> None:
+        self.case = case
+        weights = case.weights()
+        if framework == "torch":
+            side, loss = TorchSide, torch_impl.losses.cross_entropy
+            model = torch_impl.state.build(config, weights, "float64")
+        else:
+            import jax
+
+            side, loss = JaxSide, jax_impl.losses.cross_entropy
+            with jax.enable_x64(True):
+                model = jax_impl.state.build(config, to_jax(config, weights), "float64")
+            self.map = weight_map(config)
+        self.framework = framework
+        network = side(model, "float64")
+        targets = (case.labels(), case.class_weights())
+        self.eval = network.run((case.images(),), train=False)
+        self.train = network.run((case.images(),), True, loss, targets)
+
+    def published(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.framework == "torch":
+            return arrays
+        found = {}
+        for name, array in arrays.items():
+            key, axes = self.map[name]
+            found[key] = array.transpose(np.argsort(axes)) if axes else array
+        return found
+
+
+@pytest.fixture(
+    scope="module", params=[(c, f) for c in CASES for f in ("torch", "jax")], ids="-".join
+)
+def answer(request: pytest.FixtureRequest, golden: Path) -> Answer:
+    case, framework = request.param
+    config = MODELS[CASES[case]].without_dropout()
+    return Answer(Golden(golden / f"{case}.npz"), config, framework)
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray, names: list[str] | None = None) -> None:
+    """Relative, element by element, naming the worst."""
+    apart = np.atleast_1d(abs(np.asarray(found) - expected) / abs(expected))
+    worst = int(np.argmax(apart))
+    name = names[worst] if names else f"element {worst}"
+    assert apart[worst] <= LIMIT, f"{name} is off by {apart[worst]:.2g}, limit {LIMIT}"
+
+
+def test_eval_output(answer: Answer) -> None:
+    """Catches any difference of the function computed in eval mode."""
+    case, (logits,) = answer.case, answer.eval.outputs
+    logits = logits.transpose(0, 3, 1, 2)
+    assert logits.shape == tuple(case["eval_logits_shape"])
+    assert logits.dtype == np.float64
+    assert_near(logits.ravel()[case["eval_logits_at"]], case["eval_logits"])
+    assert_near(np.linalg.norm(logits), case["eval_logits_l2"])
+
+
+def test_eval_layers(answer: Answer) -> None:
+    """Catches a layer that is missing, extra, misnamed, or wrong although the network is right."""
+    case, names = answer.case, answer.case.names("eval_names")
+    outputs = [answer.eval.calls[name].outputs[0] for name in names]
+    assert_near(np.array([np.linalg.norm(o) for o in outputs]), case["eval_l2"], names)
+    # A mean may nearly cancel: it is measured against the root of the mean square.
+    for name, output, mean in zip(names, outputs, case["eval_mean"], strict=True):
+        assert abs(output.mean() - mean) <= LIMIT * np.sqrt(np.square(output).mean()), name
+
+
+def test_train_loss(answer: Answer) -> None:
+    """Catches a wrong loss, weighting or batch normalisation in train mode."""
+    assert answer.train.loss.dtype == np.float64
+    assert_near(answer.train.loss, answer.case["train_loss"])
+
+
+def test_gradients(answer: Answer) -> None:
+    """Catches a wrong backward pass, and by the product a gradient in the wrong layout."""
+    case, names = answer.case, answer.case.names("grad_names")
+    gradients = answer.published(answer.train.parameter_gradients)
+    assert set(gradients) == set(names)
+    norms = np.array([np.linalg.norm(gradients[name]) for name in names])
+    assert_near(norms, case["grad_l2"], names)
+    assert_near(np.array([probe(gradients[name]) for name in names]), case["grad_dot"], names)
+
+
+def test_running_statistics(answer: Answer) -> None:
+    """Catches a wrong momentum, and biased for unbiased variance."""
+    case, names = answer.case, answer.case.names("stat_names")
+    statistics = answer.published(answer.train.statistics)
+    norms = np.array([np.linalg.norm(statistics[name]) for name in names])
+    assert_near(norms, case["stat_l2"], names)
+
+
+def test_every_batch_is_counted(answer: Answer) -> None:
+    """Catches a counter that training does not move, which the golden norms leave out."""
+    result: Result = answer.train
+    counters = [v for k, v in result.statistics.items() if k.endswith("num_batches_tracked")]
+    assert len(counters) == len(answer.case.names("stat_names")) // 2
+    assert all(int(c) == 1 for c in counters)
