@@ -95,7 +95,8 @@ def split(module: nnx.Module, train: bool) -> tuple[nnx.GraphDef, nnx.State, nnx
         module.train()
     else:
         module.eval()
-    return nnx.split(module, nnx.Param, ...)
+    graph, parameters, *rest = nnx.split(module, nnx.Param, ...)
+    return graph, parameters, rest[0]
 
 
 def compiled(function: Callable[..., Any], dtype: jnp.dtype) -> Callable[..., Any]:
@@ -170,7 +171,9 @@ def run_layer(
     floats = floats_of(arrays)
     if cotangents is None:
         return forward(parameters, floats)[1]
-    _, pull_back, record = jax.vjp(forward, parameters, floats, has_aux=True)
+    pulled, pull_back, record = jax.vjp(forward, parameters, floats, has_aux=True)
+    if [o.shape for o in pulled] != [c.shape for c in cotangents if c is not None]:
+        return record  # outputs of the wrong shape have no gradient to compare
     d_parameters, d_inputs = pull_back([c for c in cotangents if c is not None])
     return record | {"d_parameters": d_parameters, "d_inputs": d_inputs}
 

@@ -73,6 +73,9 @@ def check(
             progress(f"{level} {RUNGS[level]}")
             report.checks += getattr(ladder, level.lower())()
             report.seconds[level] = time.perf_counter() - start
+        if "L1" in levels and {c.rung for c in report.failures()} & {"L2", "L3"}:
+            progress("L1 blocks")
+            report.checks += ladder.blocks(report)
     return report
 
 
@@ -106,7 +109,8 @@ class Ladder:
         checks = []
         for name in sorted(target.keys() | self.port.weights.keys()):
             key, axes = self.port.weights.get(name, ("(none)", None))
-            note = _unlike(target.get(name), transpose(source.get(key), axes))
+            expected = transpose(source[key], axes) if key in source else None
+            note = _unlike(target.get(name), expected)
             if key in taken:
                 note = f"{key} fills {taken[key]} already"
             taken[key] = name
@@ -115,22 +119,33 @@ class Ladder:
         return checks + [_exact(key, key, "no tensor of the port uses it") for key in unused]
 
     def l1(self) -> list[Check]:
-        """Each layer alone, fed the reference's input and upstream gradient.
-
-        Layers without parts are compared in both precisions; blocks, which are made of layers, in
-        float64, for what they do between their layers.
-        """
+        """Each layer that has no parts alone, fed the reference's input and upstream gradient."""
         disturbed = self.r64.disturbed(compare.ROUNDING, self.rng)
         evaluated = self._result(self.r64, False).calls
         found: list[Measurement] = []
         for call in self._result(self.r64, True).calls.values():
             layer = call.layer.partition("#")[0]
-            if self.r64.is_container(layer):
+            if self.r64.has_parts(layer):
                 continue
-            block = self.r64.is_block(layer)
-            found += self._layer(call, True, None if block else disturbed)
-            if not block and self.p64.has_modes(layer) and call.layer in evaluated:
+            found += self._layer(call, True, disturbed)
+            if self.p64.has(layer) and self.p64.has_modes(layer) and call.layer in evaluated:
                 found += self._layer(evaluated[call.layer], False, disturbed)
+        return compare.judge("L1", found)
+
+    def blocks(self, report: Report) -> list[Check]:
+        """Blocks alone, in float64, where the network is wrong although every layer is right.
+
+        Then the fault lies in what a block does between its layers.
+        """
+        if any(c.rung == "L1" and c.kind == "structure" for c in report.failures()):
+            return []
+        calls = self._result(self.r64, True).calls.values()
+        found = [
+            m
+            for call in calls
+            if self.r64.has_parts(call.layer.partition("#")[0])
+            for m in self._layer(call, True, None)
+        ]
         return compare.judge("L1", found)
 
     def l2(self) -> list[Check]:
@@ -159,7 +174,7 @@ class Ladder:
                 flat[Key(NETWORK, f"gradient of input {i}")] = gradient
         return compare.judge("L3", self._measure(runs))
 
-    def _layer(self, call: Call, train: bool, disturbed: Sequence[TorchSide]) -> list[Measurement]:
+    def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:
         """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
         layer = call.layer.partition("#")[0]
         if not self.p64.has(layer):
@@ -276,8 +291,8 @@ class Ladder:
 _PORTED = (False, True, False, True, *[False] * DISTURBANCES)
 
 
-def transpose(array: np.ndarray | None, axes: tuple[int, ...] | None) -> np.ndarray | None:
-    return array if array is None or axes is None else array.transpose(axes)
+def transpose(array: np.ndarray, axes: tuple[int, ...] | None) -> np.ndarray:
+    return array if axes is None else array.transpose(axes)
 
 
 def _unlike(port: np.ndarray | None, reference: np.ndarray | None) -> str:

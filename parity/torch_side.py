@@ -31,11 +31,7 @@ class TorchSide:
         """The class of a layer."""
         return type(self.module.get_submodule(layer)).__name__
 
-    def is_container(self, layer: str) -> bool:
-        """Whether a layer only calls one part after the other."""
-        return isinstance(self.module.get_submodule(layer), nn.Sequential)
-
-    def is_block(self, layer: str) -> bool:
+    def has_parts(self, layer: str) -> bool:
         """Whether a layer is made of layers."""
         return any(True for _ in self.module.get_submodule(layer).children())
 

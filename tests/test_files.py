@@ -12,12 +12,14 @@ from parity.spec.errors import InputError
 
 
 def test_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    """Catches a temporary file that stays, and an old file that survives."""
-    path = tmp_path / "report.json"
+    """Catches a temporary file that stays, and an old file that is written over in place."""
+    path, before = tmp_path / "report.json", tmp_path / "before.json"
     files.write_atomically(path, b"old")
+    os.link(path, before)
     files.write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["report.json"]
+    assert before.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["before.json", "report.json"]
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import shutil
+import stat
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from safetensors.numpy import save_file
 
 from parity.spec.errors import InputError
 from weights_convert import formats
+from weights_convert.replacing import replacing
 
 SUFFIX = {"torch": ".pth", "safetensors": ".safetensors", "orbax": ".orbax"}
 SMALL = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.count": np.array(2**40)}
@@ -35,12 +40,11 @@ class Harmful:
 
 def equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
     """Whether two sets of arrays have the same names, dtypes, shapes and bits."""
-    return found.keys() == expected.keys() and all(
-        found[k].dtype == v.dtype
-        and found[k].shape == v.shape
-        and found[k].tobytes() == v.tobytes()
-        for k, v in expected.items()
-    )
+
+    def facts(arrays: dict[str, np.ndarray]) -> dict:
+        return {name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()}
+
+    return facts(found) == facts(expected)
 
 
 def refusal(path: Path) -> str:
@@ -106,8 +110,14 @@ def test_content_decides(tmp_path: Path, format: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "format"),
-    [("x.PTH", "torch"), ("x.pt", "torch"), ("x.pth.tar", "torch"), ("x", "orbax")]
-    + [("x.safetensors", "safetensors"), ("x.orbax", "orbax")],
+    [
+        ("x.PTH", "torch"),
+        ("x.pt", "torch"),
+        ("x.pth.tar", "torch"),
+        ("x.safetensors", "safetensors"),
+        ("x.orbax", "orbax"),
+        ("x", "orbax"),
+    ],
 )
 def test_suffix_of_an_output(name: str, format: str) -> None:
     """Catches an output in another format than its name says."""
@@ -294,6 +304,25 @@ def test_damaged_orbax_directory(
     assert capfd.readouterr().err == ""
 
 
+def test_one_damaged_array_among_many(tmp_path: Path) -> None:
+    """Catches reads that outlive the one that failed: most times each of them prints a page."""
+    noise = np.random.default_rng(0)
+    arrays = {f"x.a{i}": noise.random(1000) for i in range(600)}
+    formats.write(tmp_path / "x", "orbax", arrays, {})
+    largest = max(tmp_path.rglob("d/*"), key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size * 9 // 10)
+    code = (
+        "import sys, pathlib; from weights_convert import formats\n"
+        "for _ in range(4):\n"
+        "    try: formats.read(pathlib.Path(sys.argv[1]))\n"
+        "    except ValueError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x")]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert process.stdout.count("x is not a readable Orbax checkpoint: ") == 4
+    assert process.stderr == ""
+
+
 def test_a_folder_of_checkpoints_names_them(tmp_path: Path, orbax_directory: Path) -> None:
     """Catches a user of CheckpointManager left to guess which folder to name."""
     shutil.copytree(orbax_directory, tmp_path / "run" / "7" / "default")
@@ -307,3 +336,62 @@ def test_orbax_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OSError, match="No space left"):
         formats.write(tmp_path / "x", "orbax", SMALL, {})
     assert not os.listdir(tmp_path)
+
+
+# --- Whole or not at all
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+@pytest.mark.parametrize("name", ["x.pth", "x.orbax"])
+def test_a_rename_that_fails_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, failing: int
+) -> None:
+    """Catches half of what belongs together replaced: a file without its manifest, no directory."""
+
+    def replace(new: str) -> None:
+        with replacing(tmp_path / name) as path:
+            formats.write(path, formats.format_for(path), SMALL, {"parity": new})
+
+    replace("old")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    real, calls = os.replace, itertools.count(1)
+
+    def fail_once(source: Path, target: Path) -> None:
+        if next(calls) == failing:
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr("weights_convert.replacing.os.replace", fail_once)
+    if name == "x.orbax" and failing == 3:  # the old aside, the new in its place
+        replace("new")
+        assert formats.read(tmp_path / name).metadata["parity"].strip() == "new"
+    else:
+        with pytest.raises(InputError, match="No space left"):
+            replace("new")
+        after = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+        assert after == before
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors", "x.orbax"])
+def test_permissions(tmp_path: Path, name: str) -> None:
+    """Catches a file that only its owner can read, as temporary files are."""
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / name) as path:
+            formats.write(path, formats.format_for(path), SMALL, {"parity": "{}"})
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {0o640}
+    folders = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_dir()}
+    assert folders == ({0o750} if name == "x.orbax" else set())
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """Catches a link replaced by a file, what it pointed to left old."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "x.safetensors").symlink_to("real/y.safetensors")
+    with replacing(tmp_path / "x.safetensors") as path:
+        formats.write(path, "safetensors", SMALL, {})
+    assert (tmp_path / "x.safetensors").is_symlink()
+    assert os.listdir(tmp_path / "real") == ["y.safetensors"]

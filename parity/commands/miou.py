@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import sys
 from collections.abc import Iterator
 
+from parity.commands.arguments import parse_size
 from parity.files import check_folder, check_writable
 from parity.miou import FRAMEWORKS, Progress, miou
 from parity.spec.data import DATASETS
 from parity.spec.data.labels import ORDERS
-from parity.spec.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,18 +93,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"page: {result.to_html(args.html)}")
     print(result.verdict, file=sys.stdout if result.passed else sys.stderr)
     return 0 if result.passed else 1
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`512x1024` to (512, 1024).
-
-    Raises:
-        InputError: Anything else.
-    """
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
-    if not match:
-        raise InputError(f"size {text!r}, expected HEIGHTxWIDTH such as 512x1024")
-    return int(match[1]), int(match[2])
 
 
 @contextlib.contextmanager

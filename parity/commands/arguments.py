@@ -1,0 +1,19 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+import re
+
+from parity.spec.errors import InputError
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`512x1024` to (512, 1024).
+
+    Raises:
+        InputError: Anything else.
+    """
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    if not match:
+        raise InputError(f"size {text!r}, expected HEIGHTxWIDTH such as 512x1024")
+    return int(match[1]), int(match[2])

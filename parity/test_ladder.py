@@ -1,0 +1,226 @@
+"""The ladder on clean networks, and on networks with a fault planted in the port."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jax_impl import layers
+from parity.ladder import check
+from parity.networks import port
+from parity.port import Port
+from parity.report import RUNGS, Report
+from parity.spec.models import ENET_BLOCKS, MODELS, ENetConfig
+
+# One block of each kind, so that a fault is found in seconds.
+SMALL = ("downsample1_0", "regular1_1", "downsample2_0", "dilated2_2", "asymmetric2_3")
+SMALL += ("upsample4_0", "upsample5_0", "regular5_1")
+TINY = ENetConfig(num_classes=5, blocks=tuple(b for b in ENET_BLOCKS if b.name in SMALL))
+
+
+# The least that pools and unpools.
+LEAST = tuple(b for b in TINY.blocks if b.name in ("downsample1_0", "regular1_1", "upsample5_0"))
+
+
+def tiny(**changes: object) -> Port:
+    return port("tiny", dataclasses.replace(TINY, **changes), (40, 56), seed=3)
+
+
+def least() -> Port:
+    return port("least", dataclasses.replace(TINY, blocks=LEAST), (20, 28), seed=3)
+
+
+@pytest.fixture(scope="module")
+def enet() -> Report:
+    return check(port("enet", MODELS["enet"], (72, 136)))
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_enet(enet: Report, rung: str) -> None:
+    """Catches any layer, weight, output, statistic or gradient of the port that is not ENet's."""
+    checks = [c for c in enet.checks if c.rung == rung]
+    assert len(checks) >= {"L0": 622, "L1": 2000, "L2": 1000, "L3": 700}[rung]
+    failed = [c.sentence() for c in checks if not c.ok]
+    assert not failed, failed[0]
+
+
+def test_every_layer_is_compared(enet: Report) -> None:
+    """Catches a ladder that passes because it skips layers."""
+    for rung, mode in (("L1", "output 0"), ("L2", "output 0 in train mode")):
+        seen = {c.layer for c in enet.checks if c.rung == rung and c.quantity == mode}
+        assert {"initial_block.main_branch", "upsample5_0.main_unpool1", "transposed_conv"} <= seen
+        assert len(seen) >= 320  # leaves, as the golden file counts them
+
+
+@pytest.mark.parametrize(("size", "relu"), [((45, 61), True), ((60, 100), False)])
+def test_variants(size: tuple[int, int], relu: bool) -> None:
+    """Catches sizes that do not halve evenly, and either choice of activations, done wrong."""
+    config = dataclasses.replace(TINY, encoder_relu=relu, decoder_relu=relu)
+    check(port("tiny", config, size), levels=("L0", "L2", "L3")).assert_faithful()
+
+
+class Biased(layers.BatchNorm2d):
+    """Stores the biased variance, as Flax does."""
+
+    def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
+        before = self.var[...]
+        y = super().__call__(x)
+        n = x.size // x.shape[-1]
+        m = self.momentum
+        batch = (self.var[...] - (1 - m) * before) / m * ((n - 1) / n)
+        self.var[...] = (1 - m) * before + m * batch
+        return y
+
+
+class TiesShared(layers.MaxPool2d):
+    """Shares the gradient between equal maxima, as `jnp.maximum` does."""
+
+    def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
+        _, indices = super().__call__(x)
+        a, b = x[:, : x.shape[1] // 2 * 2 : 2], x[:, 1::2]
+        rows = jnp.maximum(a, b)
+        a, b = rows[:, :, : x.shape[2] // 2 * 2 : 2], rows[:, :, 1::2]
+        return jnp.maximum(a, b), indices
+
+
+class Subtracts(nnx.Module):
+    """A block whose branches are subtracted."""
+
+    def __init__(self, block: nnx.Module) -> None:
+        for name in ("ext_conv1", "ext_conv2", "ext_conv3", "ext_regul", "out_activation"):
+            setattr(self, name, getattr(block, name))
+
+    def __call__(self, x: jnp.ndarray, mask: jnp.ndarray | None = None) -> jnp.ndarray:
+        ext = self.ext_conv3(self.ext_conv2(self.ext_conv1(x)))
+        return self.out_activation(x - self.ext_regul(ext, mask))
+
+
+class Renamed(nnx.Module):
+    """A block that calls one of its layers by another name."""
+
+    def __init__(self, block: nnx.Module) -> None:
+        for name in ("ext_conv1", "ext_conv2", "ext_conv3", "out_activation"):
+            setattr(self, name, getattr(block, name))
+        self.dropout = block.ext_regul
+
+    def __call__(self, x: jnp.ndarray, mask: jnp.ndarray | None = None) -> jnp.ndarray:
+        ext = self.ext_conv3(self.ext_conv2(self.ext_conv1(x)))
+        return self.out_activation(x + self.dropout(ext, mask))
+
+
+def undilated(module: nnx.Module) -> None:
+    module.dilation = module.padding = (1, 1)
+
+
+def swapped(module: nnx.Module) -> None:
+    module.kernel.set_value(module.kernel[...].swapaxes(2, 3))
+
+
+def doubled(module: nnx.Module) -> None:
+    module.negative_slope.set_value(2 * module.negative_slope[...])
+
+
+def become(module: nnx.Module, cls: type) -> None:
+    module.__class__ = cls
+
+
+def layer(network: nnx.Module, path: str) -> nnx.Module:
+    for part in path.split("."):
+        network = getattr(network, part)
+    return network
+
+
+# Layer -> what is done to it in the port, and the rung that must see it first.
+FAULTS: dict[str, tuple[str, str, Callable[[nnx.Module], object]]] = {
+    "epsilon": ("initial_block.batch_norm", "L1", lambda m: setattr(m, "eps", 1e-3)),
+    "momentum": ("regular1_1.ext_conv2.1", "L1", lambda m: setattr(m, "momentum", 0.9)),
+    "biased variance": ("asymmetric2_3.ext_conv2.4", "L1", lambda m: become(m, Biased)),
+    "dilation": ("dilated2_2.ext_conv2.0", "L1", undilated),
+    "padding": ("initial_block.main_branch", "L1", lambda m: setattr(m, "padding", (0, 0))),
+    "pooling window": ("downsample2_0.main_max1", "L1", lambda m: setattr(m, "kernel_size", 1)),
+    "ties": ("downsample1_0.main_max1", "L1", lambda m: become(m, TiesShared)),
+    "dropout rate": ("regular5_1.ext_regul", "L1", lambda m: setattr(m, "p", 0.2)),
+    "dropout off": ("upsample4_0.ext_regul", "L1", lambda m: setattr(m, "p", 0.0)),
+    "kernel swapped": ("regular1_1.ext_conv2.0", "L0", swapped),
+    "slope": ("dilated2_2.out_activation", "L0", doubled),
+    "relu": ("dilated2_2.out_activation", "L1", lambda m: become(m, layers.ReLU)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_named(name: str) -> None:
+    """Catches a ladder that is blind to a fault, or blames the wrong layer."""
+    where, rung, plant = FAULTS[name]
+    p = tiny(encoder_relu=True) if name == "ties" else tiny()
+    plant(layer(p.port, where))
+    report = check(p, levels=("L0", "L1"))
+    assert not report.ok
+    fault = report.fault()
+    assert (fault.rung, fault.layer.startswith(where)) == (rung, True), fault.sentence()
+    assert {c.layer.startswith(where) for c in report.failures()} == {True}
+    assert where in fault.sentence()
+
+
+def test_fault_between_layers_is_named() -> None:
+    """Catches a block that is wrong although each of its layers is right."""
+    p = least()
+    p.port.regular1_1 = Subtracts(p.port.regular1_1)
+    report = check(p, levels=("L1", "L2"))
+    assert not report.ok
+    assert report.fault().layer == "regular1_1", report.fault().sentence()
+    assert report.fault().rung == "L1"
+
+
+def test_wrong_loss_is_named() -> None:
+    """Catches a loss that differs although the networks do not."""
+    p = least()
+
+    def doubled(*args: object) -> jnp.ndarray:
+        return 2 * p.losses[1](*args)
+
+    report = check(dataclasses.replace(p, losses=(p.losses[0], doubled)), levels=("L3",))
+    assert any(c.quantity == "loss" for c in report.failures())
+
+
+def test_lost_layer_is_named() -> None:
+    """Catches a layer that the port does not have under that name."""
+    p = least()
+    p.port.regular1_1 = Renamed(p.port.regular1_1)
+    report = check(p, levels=("L1",))
+    assert [c.layer for c in report.failures()] == ["regular1_1.ext_regul"]
+    assert "missing in the port" in report.fault().sentence()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_not_finite_fails(bad: float) -> None:
+    """Catches a NaN or an infinity that both sides share, and that equality would let pass."""
+    p = least()
+    images, masks = p.inputs
+    images = images.copy()
+    images[0, 3, 3, 0] = bad
+    report = check(dataclasses.replace(p, inputs=(images, masks)), levels=("L2",))
+    assert not report.ok
+    assert "not finite" in report.failures()[0].sentence()
+
+
+def test_report(enet: Report, tmp_path: Path) -> None:
+    """Catches a JSON report that hides failures or is not JSON, and a verdict over nothing."""
+    enet.to_json(tmp_path / "r.json")
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["ok"] is True
+    assert len(found["checks"]) == len(enet.checks)
+    assert not Report("nothing", "float32").ok
+    with pytest.raises(AssertionError, match="nothing"):
+        Report("nothing", "float32").assert_faithful()
+    assert not Report("a rung without checks", "float32", [], {"L1": 0.1}).ok
+    worse = dataclasses.replace(enet.checks[0], error=float("nan"))
+    report = Report("one", "float32", [worse], {"L0": 0.1})
+    assert not report.ok
+    assert report.to_dict()["checks"][0]["error"] == "nan"

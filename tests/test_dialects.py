@@ -1,0 +1,191 @@
+"""Dialects: every tensor under the name and in the layout that each network expects."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from test_formats import equal
+
+import jax_impl.state
+import torch_impl.state
+from jax_impl.models.enet import ENet
+from parity.spec.draw import weights
+from parity.spec.errors import InputError
+from parity.spec.models import ENetConfig
+from weights_convert import dialects, formats, load, to_jax, to_torch
+
+CONFIG = ENetConfig(num_classes=3)
+VARIANTS = [
+    dataclasses.replace(CONFIG, encoder_relu=encoder, decoder_relu=decoder)
+    for encoder in (False, True)
+    for decoder in (False, True)
+]
+CONV = "regular1_1.ext_conv2.0"
+TRANSPOSED = "upsample4_0.ext_tconv1"
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, np.ndarray]:
+    return weights(CONFIG, 0)
+
+
+@pytest.mark.parametrize("config", VARIANTS[1:3])  # each choice in one of the two
+def test_names_are_those_of_the_networks(config: ENetConfig) -> None:
+    """Catches a name or shape that one of the networks does not have, or has besides."""
+    drawn = weights(config, 0)
+    assert equal(torch_impl.state.state(torch_impl.state.build(config, drawn)), drawn)
+    abstract = nnx.eval_shape(lambda: ENet(config, rngs=nnx.Rngs(0)))
+    flat = nnx.to_flat_state(nnx.state(abstract))
+    expected = {jax_impl.state.name(path): leaf.shape for path, leaf in flat}
+    assert {k: v.shape for k, v in to_jax(config, drawn).items()} == expected
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_there_and_back(config: ENetConfig) -> None:
+    """Catches a layout whose inverse is not its inverse, a cast, a lost order, shared memory."""
+    dtypes = itertools.cycle(formats.numpy_dtype(name) for name in dialects.FLOATS)
+    drawn = {
+        k: v.astype(next(dtypes)) if v.dtype == np.float32 else v
+        for k, v in weights(config, 1).items()
+    }
+    back = to_torch(config, to_jax(config, drawn))
+    assert list(back) == list(drawn)
+    assert equal(back, drawn)
+    assert not any(np.shares_memory(back[key], drawn[key]) for key in drawn)
+
+
+def test_layout_of_kernels(arrays: dict[str, np.ndarray]) -> None:
+    """Catches two axes exchanged, also where they are of one length."""
+    named = to_jax(CONFIG, arrays)
+    o, i, h, w = 5, 3, 1, 0
+    conv, kernel = arrays[f"{CONV}.weight"], named[f"{CONV}.kernel"]
+    assert kernel.shape == (3, 3, 16, 16)
+    assert kernel[h, w, i, o] == conv[o, i, h, w] != conv[i, o, h, w] != conv[o, i, w, h]
+    conv, kernel = arrays[f"{TRANSPOSED}.weight"], named[f"{TRANSPOSED}.kernel"]
+    assert kernel.shape == (2, 2, 32, 32)
+    assert kernel[h, w, o, i] == conv[i, o, h, w] != conv[o, i, h, w] != conv[i, o, w, h]
+
+
+def test_names_of_the_other_kinds(arrays: dict[str, np.ndarray]) -> None:
+    """Catches the tensors of a batch norm exchanged: they are all of one shape."""
+    named = to_jax(CONFIG, arrays)
+    prefix = "regular1_1.ext_conv1.1"
+    table = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+    table |= {"num_batches_tracked": "num_batches_tracked"}
+    for torch_name, jax_name in table.items():
+        np.testing.assert_array_equal(
+            named[f"{prefix}.{jax_name}"], arrays[f"{prefix}.{torch_name}"], strict=True
+        )
+    slope = named["regular1_1.ext_conv1.2.negative_slope"]
+    assert slope == arrays["regular1_1.ext_conv1.2.weight"]
+
+
+def test_counters_of_jax_become_int64(arrays: dict[str, np.ndarray]) -> None:
+    """Catches JAX's int32 counters refused, or carried to PyTorch as int32."""
+    named = {
+        k: v.astype(np.int32) if v.dtype == int else v for k, v in to_jax(CONFIG, arrays).items()
+    }
+    assert equal(to_torch(CONFIG, named), arrays)
+
+
+@pytest.mark.parametrize("dialect", dialects.DIALECTS)
+def test_detects_dialect_and_variant(dialect: str) -> None:
+    """Catches a file read in the wrong names, or as another variant of the network."""
+    for config in VARIANTS:
+        named = dialects.to_dialect(config, weights(config, 0), dialect)
+        assert dialects.detect(named) == dialect
+        assert dialects.config_in("enet", named, dialect) == config
+
+
+@pytest.mark.parametrize("dialect", dialects.DIALECTS)
+def test_one_error_lists_all_offenders(dialect: str, arrays: dict[str, np.ndarray]) -> None:
+    """Catches a check that stops at the first fault, or passes one over."""
+    named = dialects.to_dialect(CONFIG, arrays, dialect)
+    keys = list(named)
+    lost, bent = [keys[5], keys[50]], [keys[10], keys[60]]
+    for key in lost:
+        named["extra." + key] = named.pop(key)
+    for key in bent:
+        named[key] = named[key][..., None]
+    with pytest.raises(InputError) as caught:
+        dialects.to_canonical(CONFIG, named, dialect, "FILE")
+    message = str(caught.value)
+    assert message.startswith("FILE: 6 tensors do not match")
+    assert len(message.splitlines()) == 1
+    for key in lost:
+        assert f"{key} is missing" in message
+        assert f"extra.{key} is not expected" in message
+    for key in bent:
+        assert f"x1, expected {'x'.join(map(str, named[key].shape[:-1]))}" in message
+
+
+def test_tensors_of_another_network(arrays: dict[str, np.ndarray]) -> None:
+    """Catches a foreign file whose own names are not told."""
+    with pytest.raises(InputError, match=r"missing, such as .*; found instead: fc.weight, fc.bias"):
+        dialects.to_canonical(CONFIG, {"fc.weight": np.zeros(1), "fc.bias": np.zeros(1)}, "torch")
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [
+        ("transposed_conv.weight", "int64"),
+        ("transposed_conv.weight", "bool"),
+        ("initial_block.batch_norm.num_batches_tracked", "float32"),
+    ],
+)
+def test_wrong_sort_of_number(key: str, dtype: str, arrays: dict[str, np.ndarray]) -> None:
+    """Catches weights that were truncated to integers, and counters kept as floats."""
+    wrong = {**arrays, key: arrays[key].astype(dtype)}
+    with pytest.raises(InputError, match=f"{key} is {dtype}, expected"):
+        dialects.to_canonical(CONFIG, wrong, "torch")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
+def test_prefixes_of_wrappers(prefix: str, arrays: dict[str, np.ndarray]) -> None:
+    """Catches a network that was wrapped refused."""
+    assert equal(dialects.strip({prefix + key: array for key, array in arrays.items()}), arrays)
+
+
+def test_a_prefix_of_some_names_stays(arrays: dict[str, np.ndarray]) -> None:
+    """Catches a name stripped onto another, one of the two then lost."""
+    twice = {**arrays, "module.transposed_conv.weight": arrays["transposed_conv.weight"]}
+    assert dialects.strip(twice).keys() == twice.keys()
+    with pytest.raises(InputError, match=r"module.transposed_conv.weight is not expected"):
+        dialects.to_canonical(CONFIG, dialects.strip(twice), "torch")
+    assert dialects.strip({}) == {}
+
+
+def test_networks_take_what_is_loaded(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Catches a checkpoint that fits a network not at all, or with numbers exchanged."""
+    formats.write(tmp_path / "x.safetensors", "safetensors", to_jax(CONFIG, arrays), {})
+    found = load(tmp_path / "x.safetensors")
+    model = torch_impl.state.build(found.config, found.arrays)
+    assert equal(torch_impl.state.state(model), arrays)
+    model = jax_impl.state.build(found.config, to_jax(found.config, found.arrays))
+    assert equal(to_torch(found.config, jax_impl.state.state(model)), arrays)
+
+
+def test_a_network_without_outputs(tmp_path: Path) -> None:
+    """Catches a traceback for a last layer of no channel."""
+    arrays = {"transposed_conv.weight": np.zeros((16, 0, 3, 3), np.float32)}
+    formats.write(tmp_path / "x.safetensors", "safetensors", arrays, {})
+    with pytest.raises(InputError, match="num_classes is 0"):
+        load(tmp_path / "x.safetensors")
+
+
+def test_a_file_with_offending_keys(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Catches a file with a fault loaded all the same, such as one from before the counters."""
+    old = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+    formats.write(tmp_path / "old.pth", "torch", old, {})
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "old.pth")
+    message = str(caught.value)
+    assert str(tmp_path / "old.pth") in message
+    assert message.count("num_batches_tracked is missing") == len(arrays) - len(old) > 0
