@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -55,7 +56,6 @@ def to_device(array: np.ndarray, target: np.dtype, dtype: str) -> jnp.ndarray:
         if array.size and abs(array).max() > np.iinfo(np.int32).max:
             raise ValueError(f"counter {array.max()} does not fit int32")
         return jnp.asarray(array, jnp.int32)
-    filled = jnp.asarray(array, dtype)
-    if filled.dtype != dtype:
-        raise ValueError(f"asked for {dtype}, JAX made {filled.dtype}: set jax_enable_x64")
-    return filled
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(f"JAX holds no {dtype}: set jax_enable_x64")
+    return jnp.asarray(array, dtype)

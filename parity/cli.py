@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "convert": "carry a checkpoint to another format or framework",
     "miou": "evaluate both sides on a data set and compare every pixel",
+    "bench": "time one forward pass of both sides, in one process",
     "demo": "the two-minute tour, on scenes it makes itself",
 }
 
@@ -39,14 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = Parser(prog="parity", description=__doc__, add_help=True)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, purpose in COMMANDS.items():
-        module = importlib.import_module(f"parity.commands.{name}")
-        sub = commands.add_parser(name, help=purpose, description=module.__doc__)
-        module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     try:
         return args.run(args)
     except InputError as error:
@@ -55,6 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"parity {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def parser() -> Parser:
+    """The parser of every command."""
+    purpose = "Carries networks between PyTorch and JAX, and proves that nothing was lost."
+    top = Parser(prog="parity", description=purpose)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, purpose in COMMANDS.items():
+        module = importlib.import_module(f"parity.commands.{name}")
+        sub = commands.add_parser(name, help=purpose, description=module.__doc__)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return top
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class JaxSide:
         with jax.enable_x64(self.dtype == jnp.float64):
             graph, parameters, rest = split(self.module, train)
             inputs, targets = jax.tree.map(self._cast, (inputs, targets))
-            run = compiled(run_network, self.dtype)
+            run = compiled(run_network, self.dtype.name)
             return to_result(run(graph, loss, parameters, rest, inputs, targets))
 
     def run_layer(
@@ -79,7 +79,7 @@ class JaxSide:
             cot = None
             if any(c is not None for c in cotangents or ()):
                 cot = [None if c is None else self._cast(c) for c in cotangents or ()]
-            run = compiled(run_layer, self.dtype)
+            run = compiled(run_layer, self.dtype.name)
             return to_result(run(graph, static, parameters, rest, arrays, cot))
 
     def _cast(self, value: Any) -> np.ndarray:
@@ -99,24 +99,15 @@ def split(module: nnx.Module, train: bool) -> tuple[nnx.GraphDef, nnx.State, nnx
     return graph, parameters, rest[0]
 
 
-def compiled(function: Callable[..., Any], dtype: jnp.dtype) -> Callable[..., Any]:
-    """Compile what is checked in the working precision as users do.
+@functools.cache
+def compiled(function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+    """Compile for checking, where compiling takes ten times as long as running.
 
-    Structure, in float64, asks what is computed and not how fast: without optimisation XLA
-    compiles it in half the time.
+    Structure, in float64, asks what is computed and not how fast: nothing is optimised. In the
+    working precision LLVM's first level does the same arithmetic as its third.
     """
-    exact = dtype == jnp.float64
-    return _exact(function) if exact else _fast(function)
-
-
-@functools.cache
-def _fast(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(function, static_argnums=(0, 1))
-
-
-@functools.cache
-def _exact(function: Callable[..., Any]) -> Callable[..., Any]:
-    options = {"xla_backend_optimization_level": 0}
+    level = 0 if dtype == "float64" else 1
+    options = {"xla_backend_optimization_level": level}
     return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
 
 

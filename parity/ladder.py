@@ -21,11 +21,12 @@ from parity.jax_side import JaxSide
 from parity.port import Port
 from parity.report import RUNGS, Check, Report
 from parity.sides import Arrays, Call, Result
+from parity.spec import draw
 from parity.torch_side import TorchSide, one_thread
 
 Progress = Callable[[str], None]
 
-DISTURBANCES = 2  # how often a whole network is stirred; the largest response counts
+DISTURBANCES = 1  # how often a whole network is stirred; the largest response counts
 NETWORK = "(network)"  # the layer that stands for the whole
 
 
@@ -66,7 +67,7 @@ def check(
     if precision != "float32":
         raise ValueError(f"unknown precision {precision!r}, expected float32")
     report = Report(port.name, precision)
-    with ThreadPoolExecutor(1) as pool, one_thread():
+    with ThreadPoolExecutor(2) as pool, one_thread():
         ladder = Ladder(port, sorted(set(levels)), precision, pool)
         for level in ladder.levels:
             start = time.perf_counter()
@@ -82,8 +83,7 @@ def check(
 class Ladder:
     """One climb. Whole networks are run once and serve every rung.
 
-    XLA compiles outside Python's lock, so the port's whole networks compile in the background while
-    layers are compared.
+    XLA compiles outside Python's lock, so what can be compiled beside something else is.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Ladder:
         self.precision = precision
         self.r64, self.p64 = TorchSide(port.reference, "float64"), JaxSide(port.port, "float64")
         self.r32, self.p32 = TorchSide(port.reference, precision), JaxSide(port.port, precision)
-        self.rng = np.random.default_rng(0)
+        self.pool = pool
         self.results: dict[tuple[TorchSide | JaxSide, bool], Result] = {}
         self.jobs: dict[tuple[TorchSide | JaxSide, bool], Future[Result]] = {}
         if {"L2", "L3"} & set(levels):
@@ -120,17 +120,18 @@ class Ladder:
 
     def l1(self) -> list[Check]:
         """Each layer that has no parts alone, fed the reference's input and upstream gradient."""
-        disturbed = self.r64.disturbed(compare.ROUNDING, self.rng)
+        disturbed = self.r64.disturbed(compare.ROUNDING, draw.generator(0, "rounding"))
         evaluated = self._result(self.r64, False).calls
-        found: list[Measurement] = []
+        cases: list[tuple[Call, bool]] = []
         for call in self._result(self.r64, True).calls.values():
             layer = call.layer.partition("#")[0]
             if self.r64.has_parts(layer):
                 continue
-            found += self._layer(call, True, disturbed)
+            cases.append((call, True))
             if self.p64.has(layer) and self.p64.has_modes(layer) and call.layer in evaluated:
-                found += self._layer(evaluated[call.layer], False, disturbed)
-        return compare.judge("L1", found)
+                cases.append((evaluated[call.layer], False))
+        found = self.pool.map(lambda case: self._layer(*case, disturbed), cases)
+        return compare.judge("L1", [m for layer in found for m in layer])
 
     def blocks(self, report: Report) -> list[Check]:
         """Blocks alone, in float64, where the network is wrong although every layer is right.
@@ -185,8 +186,8 @@ class Ladder:
         sides = (self.r64, self.p64, self.r32, self.p32) if disturbed else (self.r64, self.p64)
         results = [side.run_layer(layer, inputs, pull, train) for side in sides]
         if disturbed:
-            inputs = compare.disturb(inputs, compare.ROUNDING, self.rng)
-            pull = compare.disturb(pull, compare.ROUNDING, self.rng)
+            rng = draw.generator(0, f"rounding/{call.layer}")
+            inputs, pull = compare.disturb((inputs, pull), compare.ROUNDING, rng)
             results.append(disturbed.run_layer(layer, inputs, pull, train))
         runs = []
         for result, ported in zip(results, _PORTED[: len(results)], strict=True):
@@ -282,9 +283,10 @@ class Ladder:
         return side.run(inputs, train, loss, self.port.targets if train else ())
 
     @functools.cache  # noqa: B019 - lives as long as the climb
-    def _stirred(self, train: bool, _: int) -> Result:
+    def _stirred(self, train: bool, i: int) -> Result:
         inputs = self.port.inputs if train else self.port.eval_inputs
-        return self._run(self.r64, train, compare.disturb(inputs, compare.STIR, self.rng))
+        rng = draw.generator(0, "stir", i)
+        return self._run(self.r64, train, compare.disturb(inputs, compare.STIR, rng))
 
 
 # Whether a run's names and layouts are the port's: r64, p64, r32, p32, r64 disturbed.

@@ -60,5 +60,5 @@ def port(
 
 def weight_map(config: ENetConfig) -> WeightMap:
     """Where each tensor of the JAX network comes from."""
-    names = dialects._names(dialects.tensors(config), "jax")
+    names = dialects.names(config, "jax")
     return {name: (key, leaf.axes) for name, (key, leaf) in names.items()}

@@ -1,0 +1,106 @@
+"""Time one forward pass, float32, of both sides, in one process and in turn.
+
+`plain` is the PyTorch network as it is read: NCHW, eager, batch norm not folded. `torch` and `jax`
+are what `parity miou` runs: PyTorch eager with its arrays in channels-last order, JAX compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+from parity.commands.arguments import parse_size
+from parity.files import check_writable, write_atomically
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="enet", help="the network (default: %(default)s)")
+    parser.add_argument("--size", default="512x1024", metavar="HxW", help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="PyTorch's (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=15, help="of each (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the times to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+    import statistics
+
+    from rich.console import Console
+    from rich.table import Table
+
+    if args.model not in MODELS:
+        raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
+    size = parse_size(args.size)
+    try:
+        MODELS[args.model].check_input(*size)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    for name in ("threads", "runs"):
+        if getattr(args, name) < 1:
+            raise InputError(f"{name} {getattr(args, name)}, expected 1 or more")
+    if args.json is not None:
+        check_writable(args.json)
+
+    forwards = networks(args.model, size, args.threads)
+    seconds: dict[str, list[float]] = {name: [] for name in forwards}
+    for turn in range(args.runs + 2):  # two to warm up, not counted
+        for name, forward in forwards.items():
+            start = time.perf_counter()
+            forward()
+            if turn >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+
+    table = Table(title=f"{args.model}, 1 image of {args.size}, float32, {args.threads} threads")
+    for column in ("", "median ms", "min", "max", "x plain", "x torch"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, times in seconds.items():
+        figures = (medians[name], min(times), max(times))
+        ratios = [medians[name] / medians[other] for other in ("plain", "torch")]
+        table.add_row(name, *(f"{1e3 * t:.0f}" for t in figures), *(f"{r:.2f}" for r in ratios))
+    Console().print(table)
+    if args.json is not None:
+        write_atomically(args.json, json.dumps({"seconds": seconds, "median": medians}).encode())
+    return 0
+
+
+def networks(model: str, size: tuple[int, int], threads: int) -> dict[str, Callable[[], object]]:
+    """What is timed: each runs the whole network once and waits for the result."""
+    import jax
+    import numpy as np
+    import torch
+    from flax import nnx
+
+    import jax_impl.state
+    import torch_impl.state
+    from parity.spec import draw
+    from weights_convert import to_jax
+
+    torch.set_num_threads(threads)
+    config = MODELS[model]
+    arrays = draw.weights(config, 0)
+    image = draw.generator(0, "bench").random((1, *size, 3), np.float32)
+    nchw = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+    last = nchw.to(memory_format=torch.channels_last)
+    plain = torch_impl.state.build(config, arrays).eval()
+    fast = torch_impl.state.build(config, arrays).eval()
+    fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # no such stub
+
+    port = jax_impl.state.build(config, to_jax(config, arrays))
+    port.eval()
+    graph, state = nnx.split(port)
+    compiled = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    x = jax.device_put(image)
+
+    def in_torch(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return module(x)
+
+    return {
+        "plain": lambda: in_torch(plain, nchw),
+        "torch": lambda: in_torch(fast, last),
+        "jax": lambda: jax.block_until_ready(compiled(state, x)),
+    }

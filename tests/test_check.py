@@ -1,0 +1,49 @@
+"""The command `parity check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parity import cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nonet"], "nonet"),
+        (["enet", "--size", "0x5"], "0x5"),
+        (["enet", "--size", "big"], "big"),
+        (["enet", "--levels", "L0,L9"], "L9"),
+        (["enet", "--batch", "0"], "batch 0"),
+        (["enet", "--weights", "no/such.pth"], "no/such.pth"),
+        (["enet", "--json", "no/such/r.json"], "no/such"),
+    ],
+)
+def test_bad_input(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a traceback, a second line, or an error that does not say what is wrong."""
+    assert cli.main(["check", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert named in err
+
+
+def test_usage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches argparse's own page of usage."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_weights_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a command that ignores its rungs or writes no report."""
+    path = tmp_path / "r.json"
+    assert cli.main(["check", "enet-camvid", "--levels", "L0", "--json", str(path)]) == 0
+    assert "PASSED" in capsys.readouterr().out
+    report = json.loads(path.read_text())
+    assert {c["rung"] for c in report["checks"]} == {"L0"}
+    assert len(report["checks"]) == 622

@@ -1,0 +1,97 @@
+"""The checker is checked: what it must not let pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from parity.compare import FLOOR, Difference, K, Measurement, difference, judge
+from parity.spec import draw
+from parity.spec.models import MODELS
+
+ONES = np.ones((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("port", "reference", "note"),
+    [
+        (None, ONES, "missing in the port"),
+        (ONES, None, "missing in the reference"),
+        (ONES[:1], ONES, "shape"),  # would broadcast
+        (ONES.astype(np.float32), ONES, "dtype"),  # float64 that fell back
+        (ONES.astype(int), ONES, "dtype"),
+        (np.ones((0, 3)), np.ones((0, 3)), "no elements"),
+        (np.full((2, 3), np.nan), np.full((2, 3), np.nan), "not finite"),
+        (ONES, np.full((2, 3), np.inf), "reference are not finite"),
+        (np.full((2, 3), np.inf), np.full((2, 3), np.inf), "not finite"),
+    ],
+)
+def test_incomparable(port: np.ndarray, reference: np.ndarray, note: str) -> None:
+    """Catches a comparison that lets pass what it cannot compare."""
+    found = difference(port, reference)
+    assert math.isinf(found.distance)
+    assert note in found.note
+
+
+def test_difference_is_located() -> None:
+    """Catches a signed sum, where errors cancel, and an index into the wrong place."""
+    port = ONES.copy()
+    port[0, 1], port[1, 2] = 3.0, -2.0
+    found = difference(port, ONES)
+    assert found.distance == pytest.approx(math.sqrt(4 + 9))
+    assert (found.index, found.reference, found.port) == ((1, 2), 1.0, -2.0)
+    integers = difference(np.array([1, 2, 4]), np.array([1, 2, 3]))
+    assert (integers.distance, integers.index) == (pytest.approx(1 / 3), (2,))
+
+
+def measured(**changes: object) -> Measurement:
+    base = Measurement("l", "l", "output", "Conv2d: output", 1e-10, 100, 1.0, Difference(0.0))
+    return dataclasses.replace(base, **changes)
+
+
+def test_structure_has_a_fixed_limit() -> None:
+    """Catches a limit that grows with the error."""
+    good, bad = judge(
+        "L1", [measured(structure=Difference(9e-11)), measured(structure=Difference(1.1e-10))]
+    )
+    assert good.ok
+    assert not bad.ok
+    assert not judge("L1", [measured(size=0.0, structure=Difference(1e-30))])[0].ok
+
+
+def test_numerics_follow_the_reference() -> None:
+    """Catches a port that is less exact than K times what the reference and the data allow."""
+    for factor, ok in ((0.99, True), (1.01, False)):
+        m = measured(numerics=Difference(factor * (K * 3e-7 + FLOOR)))
+        m = dataclasses.replace(m, reference_distance=1e-7, response=2e-7)
+        assert judge("L1", [m])[1].ok is ok
+
+
+def test_a_lucky_number_condemns_nobody() -> None:
+    """Catches a single number that nearly cancels being judged by itself."""
+    peers = [measured(elements=1, size=1.0, numerics=Difference(0.0), reference_distance=1e-6)] * 2
+    lucky = measured(elements=1, size=1e-9, numerics=Difference(1e-6))
+    lucky = dataclasses.replace(lucky, structure=Difference(1e-15))
+    assert all(check.ok for check in judge("L3", [*peers, lucky]))
+    wrong = dataclasses.replace(lucky, numerics=Difference(1e-3), structure=Difference(1e-3))
+    assert not any(check.ok for check in judge("L3", [*peers, wrong])[-2:])
+
+
+def test_draws_depend_on_their_key_only() -> None:
+    """Catches masks that change with the order or the company in which they are drawn."""
+    config = MODELS["enet"]
+    both = draw.dropout_masks(config, 1, 2, 3, [7, 9])
+    one = draw.dropout_masks(config, 1, 2, 3, [9])
+    for site, mask in both.items():
+        np.testing.assert_array_equal(mask[1:], one[site])
+    others = [draw.dropout_masks(config, *key, [9]) for key in ((0, 2, 3), (1, 0, 3), (1, 2, 0))]
+    site = "dilated2_2"
+    assert all((one[site] != other[site]).any() for other in others)
+    many = draw.dropout_masks(config, 0, 0, 0, range(300))
+    assert abs(many[site].mean() - 0.9) < 0.01
+    assert abs(many["regular1_1"].mean() - 0.99) < 0.01
+    with pytest.raises(ValueError, match="counters"):
+        draw.generator(0, "x", 1, 2, 3, 4)

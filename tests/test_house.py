@@ -1,0 +1,128 @@
+"""The rules of the house: who imports whom, and that the two implementations are a mirror."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"parity", "torch_impl", "jax_impl", "weights_convert"}
+FRAMEWORKS = {"torch", "jax", "flax", "optax", "orbax"}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of every module that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize("package", ["torch_impl", "jax_impl", "weights_convert", "parity/spec"])
+def test_who_imports_whom(package: str) -> None:
+    """Catches an implementation that leans on the other, or a contract that leans on anything."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports(path):
+            top = name.split(".")[0]
+            if top in PACKAGES:
+                own = package.split("/")[0] == top and package != "parity/spec"
+                assert own or name.startswith("parity.spec"), f"{path} imports {name}"
+            if package == "parity/spec":
+                assert top not in FRAMEWORKS, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("side", ["torch", "jax"])
+def test_sides_keep_to_their_framework(side: str) -> None:
+    """Catches a side that computes with the other's framework."""
+    other = {"torch": {"jax", "flax"}, "jax": {"torch"}}[side]
+    for path in (ROOT / f"{side}_impl").rglob("*.py"):
+        assert not {n.split(".")[0] for n in imports(path)} & other, path
+
+
+@pytest.mark.parametrize("module", ["parity", "parity.spec", "parity.spec.draw", "parity.cli"])
+def test_imports_load_no_framework(module: str) -> None:
+    """Catches a slow `parity --help`: the contract and the command line need no framework."""
+    code = (
+        f"import sys, {module}\n"
+        "if sys.modules.get('parity.cli'): __import__('parity.cli').cli.parser()\n"
+        f"print(sorted({FRAMEWORKS!r} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert out.stdout.strip() == "[]"
+
+
+def outline(path: Path, call: str) -> list[str]:
+    """Public classes, functions, their arguments and attributes, in the order of the text."""
+    found = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            found.append(f"class {node.name}")
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef):
+                    name = "(call)" if item.name == call else item.name
+                    arguments = [a.arg for a in item.args.args]
+                    found.append(f"  {name}({', '.join(arguments)})")
+                    found += [f"    self.{name}" for name in attributes(item)]
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            arguments = [a.arg for a in node.args.args if a.arg != "rngs"]
+            found.append(f"{node.name}({', '.join(arguments)})")
+    return found
+
+
+def attributes(function: ast.FunctionDef) -> list[str]:
+    targets = [t for n in ast.walk(function) if isinstance(n, ast.Assign) for t in n.targets]
+    return [
+        t.attr
+        for t in targets
+        if isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name) and t.value.id == "self"
+    ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "torch_impl" / "models").glob("[a-z]*.py")))
+def test_models_are_mirrored(path: Path) -> None:
+    """Catches a class, argument or attribute that one side has and the other lacks or reorders."""
+    answer = ROOT / "jax_impl" / "models" / path.name
+    jax = [line.replace(", rngs)", ")") for line in outline(answer, "__call__")]
+    assert outline(path, "forward") == jax
+    for file in (path, answer):
+        assert len(file.read_text().splitlines()) <= 200, f"{file} is not a table any more"
+
+
+def test_the_same_files_on_both_sides() -> None:
+    """Catches a file that one side has and the other lacks."""
+    sides = [
+        {p.relative_to(ROOT / side) for p in (ROOT / side).rglob("*.py")}
+        for side in ("torch_impl", "jax_impl")
+    ]
+    assert sides[0] == sides[1]
+
+
+def public(path: Path) -> list[str]:
+    names = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign):
+            names += [t.id for t in node.targets if isinstance(t, ast.Name)]
+    return names
+
+
+@pytest.mark.parametrize("name", ["layers", "losses", "evaluate", "state"])
+def test_modules_answer_name_by_name(name: str) -> None:
+    """Catches a public name of the PyTorch side that the JAX side does not have."""
+    ours = {n for n in public(ROOT / "torch_impl" / f"{name}.py") if not n.startswith("_")}
+    theirs = public(ROOT / "jax_impl" / f"{name}.py")
+    missing = ours - set(theirs)
+    assert not missing
