@@ -130,7 +130,7 @@ class Ladder:
             cases.append((call, True))
             if self.p64.has(layer) and self.p64.has_modes(layer) and call.layer in evaluated:
                 cases.append((evaluated[call.layer], False))
-        found = self.pool.map(lambda case: self._layer(*case, disturbed), cases)
+        found = self.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
         return compare.judge("L1", [m for layer in found for m in layer])
 
     def blocks(self, report: Report) -> list[Check]:

@@ -8,7 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from parity.files import write_atomically
@@ -106,11 +108,16 @@ class Report:
 
     def table(self) -> Table:
         """A row per rung and kind, with the worst check of each."""
-        table = Table(title=f"{self.name}: reference against port, {self.precision}")
-        for column in ("rung", "kind", "compared", "failed", "worst"):
-            table.add_column(column)
-        for column in ("difference", "limit", "margin"):
-            table.add_column(column, justify="right")
+        table = Table(
+            title=f"{self.name}: port against reference, {self.precision}",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        for column in ("rung", "kind"):
+            table.add_column(column, no_wrap=True)
+        for column in ("compared", "failed", "margin"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("of the worst", overflow="fold")
         for rung, kind, checks in self._groups():
             worst = min(checks, key=lambda c: c.margin)
             failed = sum(not c.ok for c in checks)
@@ -119,10 +126,10 @@ class Report:
                 kind,
                 f"{len(checks)}",
                 f"[red]{failed}[/red]" if failed else "[green]0[/green]",
-                f"{worst.layer}: {worst.quantity}",
-                f"{worst.error:.1e}",
-                f"{worst.limit:.1e}",
-                "exact" if worst.error == 0 else f"{worst.margin:.3g}x",
+                "exact"
+                if worst.error == 0
+                else f"{worst.margin:,.{0 if worst.margin > 9 else 1}f}x",
+                escape(f"{worst.layer}: {worst.quantity}"),
             )
         return table
 

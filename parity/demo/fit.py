@@ -30,8 +30,8 @@ from parity.spec.tensors import Tensor, tensors
 from torch_impl.evaluate import Predictor
 
 FITTED, HELD_OUT = 1, 2  # seeds of scenes; the demo's is 0
-SCENES, EPOCHS, BATCH = 480, 6, 4
-LEARNING_RATE, WARM_UP = 4e-3, 0.1  # its peak, and the share of the steps before it
+SCENES, EPOCHS, BATCH = 480, 6, 2
+LEARNING_RATE, WARM_UP = 0.01, 0.1  # its peak, and the share of the steps before it
 
 
 def fit(
@@ -49,7 +49,7 @@ def fit(
     config = config.without_dropout()
     model = torch_impl.state.build(config, initial_weights(config, seed))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # no such stub
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True)
     weights = class_weights(truth, config.num_classes)
     steps = len(images) // BATCH
     for epoch in range(epochs):
@@ -75,28 +75,31 @@ def fit(
 
 
 def initial_weights(config: ENetConfig, seed: int) -> dict[str, np.ndarray]:
-    """He et al. 2015 for kernels, PyTorch's defaults for the rest; published key -> array."""
+    """He et al. 2015 for kernels, PyTorch's defaults for the rest; published key -> array.
+
+    The branches of bottlenecks start at a fifth and the logits at a tenth of that. After two
+    epochs a fit at full size had a mean IoU of 0.36, one like this 0.52.
+    """
     constants = {"scale": 1.0, "var": 1.0, "slope": 0.25, "bias": 0.0, "mean": 0.0}
 
     def values(key: str, spec: Tensor) -> np.ndarray:
         if spec.kind == "count":
             return np.zeros(spec.shape, np.int64)
         if spec.kind in constants:
-            return np.full(spec.shape, constants[spec.kind], np.float32)
+            size = 0.2 if key.endswith("ext_conv3.1.weight") else 1.0
+            return np.full(spec.shape, size * constants[spec.kind], np.float32)
         fan_in = spec.shape[0] if spec.kind == "conv_transpose" else math.prod(spec.shape[1:])
+        size = 0.1 if key == "transposed_conv.weight" else 1.0
         rng = draw.generator(seed, f"fit/{key}")
-        return rng.normal(0.0, math.sqrt(2 / fan_in), spec.shape).astype(np.float32)
+        return rng.normal(0.0, size * math.sqrt(2 / fan_in), spec.shape).astype(np.float32)
 
     return {key: values(key, spec) for key, spec in tensors(config).items()}
 
 
 def class_weights(truth: np.ndarray, outputs: int) -> torch.Tensor:
-    """1 / ln(1.1 + share of pixels): Paszke et al. 2016, 5.2, with 1.1 for their 1.02.
-
-    Their constant weighs thin things so much that they come out thick.
-    """
+    """1 / ln(1.02 + share of pixels): Paszke et al. 2016, 5.2."""
     share = np.bincount(truth.ravel(), minlength=outputs) / truth.size
-    return torch.from_numpy(1 / np.log(1.1 + share)).float()
+    return torch.from_numpy(1 / np.log(1.02 + share)).float()
 
 
 def learning_rate(progress: float) -> float:
