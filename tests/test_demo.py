@@ -21,6 +21,7 @@ from parity.scenes.view import IDS
 from parity.spec import metrics
 from parity.spec.data.cityscapes import CITYSCAPES
 from parity.spec.models import MODELS
+from parity.torch_side import one_thread
 from weights_convert.manifest import tensors_sha256
 
 SMALL = (32, 64)
@@ -44,7 +45,7 @@ def test_scenes_hold_their_classes() -> None:
     for pixels in labels:  # each has a sky above, a road ahead, the camera's car below
         assert (pixels[:20] == IDS["sky"]).any()
         assert (pixels[60:110] == IDS["road"]).mean() > 0.1
-        assert (pixels[-3:] == IDS["ego vehicle"]).mean() > 0.9
+        assert (pixels[-3:, 64:192] == IDS["ego vehicle"]).all()
 
 
 def test_colours_do_not_tell_the_classes() -> None:
@@ -81,15 +82,16 @@ def test_the_shipped_network_knows_streets() -> None:
     assert WEIGHTS.stat().st_size < 900_000
     model = torch_impl.state.build(checkpoint.config, checkpoint.arrays)
     share = fit.iou(model, *fit.scenes(fit.HELD_OUT, 2))
-    assert metrics.mean_iou_present(share) > 0.4
+    assert metrics.mean_iou_present(share) > 0.55
 
 
 def test_fitting_is_seeded_and_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a fit that depends on chance, does not reduce the loss, or ships something else."""
-    images, truth = (pixels[:, ::4, ::4] for pixels in fit.scenes(fit.FITTED, 4))
-    models = [fit.fit(MODELS["enet"], images, truth, epochs=6) for _ in range(2)]
+    images, truth = (pixels[:, ::4, ::4] for pixels in fit.scenes(fit.FITTED, 2))
+    with one_thread():
+        models = [fit.fit(MODELS["enet"], images, truth, epochs=10) for _ in range(2)]
     losses = [float(x) for x in re.findall(r"loss ([\d.]+)", capsys.readouterr().out)]
-    assert losses[5] < 0.7 * losses[0]
+    assert losses[9] < 0.9 * losses[0]
     one, other = (torch_impl.state.state(model) for model in models)
     assert not differences(one, other)
     path = tmp_path / "enet.safetensors"

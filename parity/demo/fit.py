@@ -2,8 +2,9 @@
 
     python -m parity.demo.fit parity/demo/enet.safetensors
 
-One thread of a CPU for about six minutes. The seeds decide all but the rounding. Scenes of the
-demo, of the fit and of its test have different seeds.
+Five minutes of one CPU thread. On 40 other scenes the mean IoU is 66.7 % over the 12 classes
+present. The seeds decide all but the rounding; those of the demo's scenes, of the fit's and of the
+held-out ones differ.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def fit(
 def initial_weights(config: ENetConfig, seed: int) -> dict[str, np.ndarray]:
     """He et al. 2015 for kernels, PyTorch's defaults for the rest; published key -> array.
 
-    The branches of bottlenecks start at a fifth and the logits at a tenth of that. After two
-    epochs a fit at full size had a mean IoU of 0.36, one like this 0.52.
+    But the branches of bottlenecks start at 0.2 of that and the logits at 0.3: after two epochs at
+    a peak rate of 0.004 the mean IoU was 0.52, with all at full size 0.36.
     """
     constants = {"scale": 1.0, "var": 1.0, "slope": 0.25, "bias": 0.0, "mean": 0.0}
 
@@ -89,7 +90,7 @@ def initial_weights(config: ENetConfig, seed: int) -> dict[str, np.ndarray]:
             size = 0.2 if key.endswith("ext_conv3.1.weight") else 1.0
             return np.full(spec.shape, size * constants[spec.kind], np.float32)
         fan_in = spec.shape[0] if spec.kind == "conv_transpose" else math.prod(spec.shape[1:])
-        size = 0.1 if key == "transposed_conv.weight" else 1.0
+        size = 0.3 if key == "transposed_conv.weight" else 1.0
         rng = draw.generator(seed, f"fit/{key}")
         return rng.normal(0.0, size * math.sqrt(2 / fan_in), spec.shape).astype(np.float32)
 

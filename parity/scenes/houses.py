@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from parity.scenes.view import NEAR, Colour, Point, View, lit, mix, pick
+from parity.scenes.view import IDS, NEAR, Colour, Point, View, lit, mix, pick
 
 PLASTER = ((188, 172, 148), (160, 98, 82), (146, 146, 150), (206, 196, 176), (124, 106, 92),
            (170, 158, 166))  # fmt: skip
@@ -122,7 +122,7 @@ def fence(view: View, rng: np.random.Generator, x: float, z: tuple[float, float]
     near, far = max(z[0], NEAR), z[1]
     metal, top = pick(rng, METAL), rng.uniform(1.1, 1.7)
     corners = [(x, 0, near), (x, 0, far), (x, top, far), (x, top, near)]
-    view.annotate.polygon([view.pixel(*c) for c in corners], 13)
+    view.annotate.polygon([view.pixel(*c) for c in corners], IDS["fence"])
     view.shadow(corners, 0.3)
     for at in np.arange(far, near, -0.32):
         view.wall(x, (at, at + 0.13), (0, top), metal)
