@@ -13,11 +13,11 @@ from flax import nnx
 
 from jax_impl.state import build
 from parity.spec.data import scale
-from parity.spec.models import ENetConfig
+from parity.spec.models import Config
 
 
 def predictor(
-    config: ENetConfig, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
+    config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
 ) -> Predictor:
     """A predictor for these weights.
 

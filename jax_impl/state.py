@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jax_impl.models.enet import ENet
-from parity.spec.models import ENetConfig
+from jax_impl.models import NETWORKS
+from parity.spec.models import Config
 from parity.spec.tensors import check_names
 
 
-def build(
-    config: ENetConfig, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
-) -> nnx.Module:
+def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32") -> nnx.Module:
     """The network with these weights, in train mode.
 
     Args:
@@ -28,8 +26,9 @@ def build(
         InputError: A path is missing, left over, or of another shape.
         ValueError: `dtype` is float64 and JAX is not set to hold it, or a counter above 2^31.
     """
+    network = NETWORKS[config.family]
     # Abstract, so that a leaf which nobody filled cannot pass as initialised.
-    graph, target = nnx.split(nnx.eval_shape(lambda: ENet(config, rngs=nnx.Rngs(0))))
+    graph, target = nnx.split(nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0))))
     flat = nnx.to_flat_state(target)
     shapes = {name(path): leaf.shape for path, leaf in flat}
     check_names(shapes, {k: v.shape for k, v in arrays.items()}, "arrays")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -11,14 +11,17 @@ import jax_impl.state
 import torch_impl.losses
 import torch_impl.state
 from parity.port import Port, WeightMap
+from parity.sides import Loss
 from parity.spec import draw
-from parity.spec.models import ENetConfig
+from parity.spec.models import Config
 from weights_convert import dialects, to_jax
+
+Task = tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]
 
 
 def port(
     name: str,
-    config: ENetConfig,
+    config: Config,
     size: tuple[int, int],
     batch: int = 2,
     seed: int = 0,
@@ -41,24 +44,36 @@ def port(
     arrays = draw.weights(config, seed) if arrays is None else arrays
     rng = draw.generator(seed, "check/batch")
     images = rng.random((batch, *size, 3), np.float32)
-    labels = rng.integers(0, config.num_classes, (batch, *size))
-    # No class weighs like another, and the last, void, does not count.
-    class_weights = np.linspace(1, 2, config.num_classes, dtype=np.float32)
-    class_weights[-1] = 0
-    masks = draw.dropout_masks(config, seed, epoch=0, step=0, samples=range(batch))
+    losses, targets = TASKS[config.family](config, rng, (batch, *size))
+    masks = draw.dropout_masks(config, size, seed, epoch=0, step=0, samples=range(batch))
     return Port(
         name=name,
         reference=torch_impl.state.build(config, arrays),
         port=jax_impl.state.build(config, to_jax(config, arrays)),
         weights=weight_map(config),
-        inputs=(images, masks),
+        inputs=(images, masks) if masks else (images,),
         eval_inputs=(images,),
-        losses=(torch_impl.losses.cross_entropy, jax_impl.losses.cross_entropy),
-        targets=(labels, class_weights),
+        losses=losses,
+        targets=targets,
     )
 
 
-def weight_map(config: ENetConfig) -> WeightMap:
+def segmentation(config: Config, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
+    """A class for every pixel; no class weighs like another, and the last, void, does not count."""
+    class_weights = np.linspace(1, 2, config.num_classes, dtype=np.float32)
+    class_weights[-1] = 0
+    return CROSS_ENTROPY, (rng.integers(0, config.num_classes, shape), class_weights)
+
+
+CROSS_ENTROPY = (torch_impl.losses.cross_entropy, jax_impl.losses.cross_entropy)
+
+# Family -> what it is trained on: losses and targets for images of a shape (N, H, W).
+TASKS: dict[str, Callable[..., Task]] = {
+    "enet": segmentation,
+}
+
+
+def weight_map(config: Config) -> WeightMap:
     """Where each tensor of the JAX network comes from."""
     names = dialects.names(config, "jax")
     return {name: (key, leaf.axes) for name, (key, leaf) in names.items()}

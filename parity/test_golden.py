@@ -7,43 +7,51 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import jax_impl.losses
 import jax_impl.state
-import torch_impl.losses
 import torch_impl.state
 from parity.golden import Golden, probe
 from parity.jax_side import JaxSide
-from parity.networks import weight_map
+from parity.networks import CROSS_ENTROPY, Task, weight_map
 from parity.sides import Result
-from parity.spec.models import MODELS, ENetConfig
+from parity.spec.models import Config
+from parity.spec.networks.enet import ENetConfig
 from parity.torch_side import TorchSide
 from weights_convert import to_jax
 
 LIMIT = 1e-9
-CASES = {"enet_c20": "enet", "enet_c12": "enet-camvid"}
+CASES: dict[str, Config] = {
+    "enet_c20": ENetConfig(),
+    "enet_c12": ENetConfig(num_classes=12),
+}
+
+
+def task(case: Golden, config: Config) -> Task:
+    """What the case was trained on."""
+    del config
+    return CROSS_ENTROPY, (case.labels(), case.class_weights())
 
 
 class Answer:
     """What one side answers to a golden case, in the published names and layouts."""
 
-    def __init__(self, case: Golden, config: ENetConfig, framework: str) -> None:
+    def __init__(self, case: Golden, config: Config, framework: str) -> None:
         self.case = case
         weights = case.weights()
         if framework == "torch":
-            side, loss = TorchSide, torch_impl.losses.cross_entropy
+            side = TorchSide
             model = torch_impl.state.build(config, weights, "float64")
         else:
             import jax
 
-            side, loss = JaxSide, jax_impl.losses.cross_entropy
+            side = JaxSide
             with jax.enable_x64(True):
                 model = jax_impl.state.build(config, to_jax(config, weights), "float64")
             self.map = weight_map(config)
         self.framework = framework
         network = side(model, "float64")
-        targets = (case.labels(), case.class_weights())
+        losses, targets = task(case, config)
         self.eval = network.run((case.images(),), train=False)
-        self.train = network.run((case.images(),), True, loss, targets)
+        self.train = network.run((case.images(),), True, losses[framework == "jax"], targets)
 
     def published(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.framework == "torch":
@@ -60,7 +68,7 @@ class Answer:
 )
 def answer(request: pytest.FixtureRequest, golden: Path) -> Answer:
     case, framework = request.param
-    config = MODELS[CASES[case]].without_dropout()
+    config = CASES[case].without_dropout()
     return Answer(Golden(golden / f"{case}.npz"), config, framework)
 
 

@@ -17,7 +17,8 @@ from parity.ladder import check
 from parity.networks import port
 from parity.port import Port
 from parity.report import RUNGS, Report
-from parity.spec.models import ENET_BLOCKS, MODELS, ENetConfig
+from parity.spec.models import MODELS
+from parity.spec.networks.enet import ENET_BLOCKS, ENetConfig
 
 # One block of each kind, so that a fault is found in seconds.
 SMALL = ("downsample1_0", "regular1_1", "downsample2_0", "dilated2_2", "asymmetric2_3")

@@ -80,17 +80,22 @@ def test_a_lucky_number_condemns_nobody() -> None:
     assert not any(check.ok for check in judge("L3", [*peers, wrong])[-2:])
 
 
+SIZE = (72, 136)
+
+
 def test_draws_depend_on_their_key_only() -> None:
     """Catches masks that change with the order or the company in which they are drawn."""
     config = MODELS["enet"]
-    both = draw.dropout_masks(config, 1, 2, 3, [7, 9])
-    one = draw.dropout_masks(config, 1, 2, 3, [9])
+    both = draw.dropout_masks(config, SIZE, 1, 2, 3, [7, 9])
+    one = draw.dropout_masks(config, SIZE, 1, 2, 3, [9])
     for site, mask in both.items():
         np.testing.assert_array_equal(mask[1:], one[site])
-    others = [draw.dropout_masks(config, *key, [9]) for key in ((0, 2, 3), (1, 0, 3), (1, 2, 0))]
+    others = [
+        draw.dropout_masks(config, SIZE, *key, [9]) for key in ((0, 2, 3), (1, 0, 3), (1, 2, 0))
+    ]
     site = "dilated2_2"
     assert all((one[site] != other[site]).any() for other in others)
-    many = draw.dropout_masks(config, 0, 0, 0, range(300))
+    many = draw.dropout_masks(config, SIZE, 0, 0, 0, range(300))
     assert abs(many[site].mean() - 0.9) < 0.01
     assert abs(many["regular1_1"].mean() - 0.99) < 0.01
     with pytest.raises(ValueError, match="counters"):

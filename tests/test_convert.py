@@ -20,7 +20,7 @@ import torch_impl.state
 from parity.cli import main
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
-from parity.spec.models import ENetConfig
+from parity.spec.networks.enet import ENetConfig
 from weights_convert import convert, dialects, formats, load, manifest
 
 Capture = pytest.CaptureFixture[str]
@@ -124,7 +124,7 @@ def test_summary(sources: Callable, tmp_path: Path, capsys: Capture) -> None:
     assert main(["convert", str(sources("nested")), str(tmp_path / "x.safetensors")]) == 0
     out = capsys.readouterr().out
     assert "not carried: epoch, optimizer\n" in out
-    assert "enet, 20 classes, PReLU encoder, ReLU decoder" in out
+    assert "enet: num_classes 20, encoder_relu False, decoder_relu True" in out
     model = torch_impl.state.build(CONFIGS["20 classes"], ARRAYS["20 classes"])
     parameters = sum(p.numel() for p in model.parameters())
     assert f"{len(model.state_dict())}, with {parameters:,} parameters" in out

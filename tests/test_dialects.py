@@ -16,7 +16,7 @@ import torch_impl.state
 from jax_impl.models.enet import ENet
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
-from parity.spec.models import ENetConfig
+from parity.spec.networks.enet import ENetConfig
 from weights_convert import dialects, formats, load, to_jax, to_torch
 
 CONFIG = ENetConfig(num_classes=3)

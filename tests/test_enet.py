@@ -14,8 +14,9 @@ import torch_impl.state
 from jax_impl.models.enet import ENet
 from parity.spec import draw
 from parity.spec.errors import InputError
-from parity.spec.models import ENET_BLOCKS, MODELS, ENetConfig
-from parity.spec.tensors import STATISTICS, config_of, tensors
+from parity.spec.models import MODELS, config_of
+from parity.spec.networks.enet import ENET_BLOCKS, ENetConfig
+from parity.spec.tensors import STATISTICS, tensors
 from weights_convert import to_jax
 
 # Both poolings and both unpoolings, and nothing else: odd sizes are their business.

@@ -10,7 +10,7 @@ import torch_impl.evaluate
 import torch_impl.state
 import weights_convert
 from parity.spec import draw
-from parity.spec.models import ENetConfig
+from parity.spec.networks.enet import ENetConfig
 
 SIZE = (24, 40)
 

@@ -119,7 +119,12 @@ def public(path: Path) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("name", ["layers", "losses", "evaluate", "state"])
+LAYERS = sorted(p.stem for p in (ROOT / "torch_impl" / "layers").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize(
+    "name", ["losses", "evaluate", "state", *(f"layers/{name}" for name in LAYERS)]
+)
 def test_modules_answer_name_by_name(name: str) -> None:
     """Catches a public name of the PyTorch side that the JAX side does not have."""
     ours = {n for n in public(ROOT / "torch_impl" / f"{name}.py") if not n.startswith("_")}

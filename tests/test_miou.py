@@ -19,7 +19,7 @@ from parity.miou import Result, miou
 from parity.spec import draw
 from parity.spec.data.labels import outputs
 from parity.spec.errors import InputError
-from parity.spec.models import ENetConfig
+from parity.spec.networks.enet import ENetConfig
 
 SIZE = (24, 40)
 GOLDEN = "enet_cityscapes_20c_miou.json"

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from parity.spec.data import scale
-from parity.spec.models import ENetConfig
+from parity.spec.models import Config
 from torch_impl.state import build
 
 
 def predictor(
-    config: ENetConfig, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
+    config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
 ) -> Predictor:
     """A predictor for these weights.
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from parity.spec.models import ENetConfig
+from parity.spec.models import Config
 from parity.spec.tensors import check_names
-from torch_impl.models.enet import ENet
+from torch_impl.models import NETWORKS
 
 
 def build(
-    config: ENetConfig, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
+    config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
 ) -> torch.nn.Module:
     """The network with these weights, in train mode.
 
@@ -26,7 +26,7 @@ def build(
         InputError: A key is missing, left over, or of another shape.
     """
     with torch.device("meta"):
-        model = ENet(config).to(getattr(torch, dtype))
+        model = NETWORKS[config.family](config).to(getattr(torch, dtype))
     target = model.state_dict()
     shapes = {k: tuple(v.shape) for k, v in target.items()}
     check_names(shapes, {k: v.shape for k, v in arrays.items()}, "arrays")

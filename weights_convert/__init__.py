@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from parity.spec.models import ENetConfig
+from parity.spec.models import Config
 from weights_convert import dialects
 from weights_convert.checkpoint import Checkpoint, load
 from weights_convert.conversion import Conversion, convert
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-def to_jax(config: ENetConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_jax(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Published key -> array (OIHW), to NNX path joined by dots -> array (HWIO).
 
     Raises:
@@ -40,7 +40,7 @@ def to_jax(config: ENetConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np
     return dialects.to_dialect(config, arrays, "jax")
 
 
-def to_torch(config: ENetConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_torch(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `to_jax`; in the published order, counters int64.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS, ENetConfig
+from parity.spec.models import MODELS, Config
 from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
 from weights_convert.manifest import Manifest
@@ -31,7 +31,7 @@ class Checkpoint:
 
     arrays: dict[str, np.ndarray]
     network: str
-    config: ENetConfig
+    config: Config
     format: str
     dialect: str
     manifest: Manifest | None
@@ -73,7 +73,7 @@ def load(path: str | Path, network: str = "enet") -> Checkpoint:
         )
     manifest = manifests.parse(contents.metadata, path)
     if manifest:
-        found = {"network": family, "config": manifests.describe(config), "dialect": dialect}
+        found = {"network": family, "config": config.describe(), "dialect": dialect}
         manifests.verify(manifest, found, arrays, path)
     return Checkpoint(
         arrays=arrays,

@@ -88,7 +88,7 @@ def convert(
     checkpoint = load(source, network)
     manifest = Manifest(
         network=checkpoint.network,
-        config=manifests.describe(checkpoint.config),
+        config=checkpoint.config.describe(),
         dialect=to or _default_dialect(format, checkpoint.dialect),
         labels=labels or checkpoint.labels,
         source_sha256=checkpoint.sha256,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from parity.spec.errors import InputError
-from parity.spec.models import ENetConfig
-from parity.spec.tensors import Tensor, check_names, config_of, tensors
+from parity.spec.models import Config, config_of
+from parity.spec.tensors import Tensor, check_names, tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,7 @@ DIALECTS = {
     "torch": {
         "conv": Leaf("weight"),  # (O, I, H, W)
         "conv_transpose": Leaf("weight"),  # (I, O, H, W)
+        "linear": Leaf("weight"),  # (O, I)
         "scale": Leaf("weight"),
         "bias": Leaf("bias"),
         "mean": Leaf("running_mean"),
@@ -52,6 +53,7 @@ DIALECTS = {
     "jax": {
         "conv": Leaf("kernel", (2, 3, 1, 0)),  # (H, W, I, O)
         "conv_transpose": Leaf("kernel", (2, 3, 1, 0)),  # (H, W, O, I)
+        "linear": Leaf("kernel", (1, 0)),  # (I, O)
         "scale": Leaf("scale"),
         "bias": Leaf("bias"),
         "mean": Leaf("mean"),
@@ -68,7 +70,7 @@ INTEGERS = ("int64", "int32")
 PREFIXES = ("module.", "_orig_mod.")
 
 
-def names(config: ENetConfig, dialect: str) -> dict[str, tuple[str, Leaf]]:
+def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
     """How a dialect names and lays out a network's tensors.
 
     Returns:
@@ -96,7 +98,7 @@ def strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def to_dialect(
-    config: ENetConfig, arrays: Mapping[str, np.ndarray], dialect: str
+    config: Config, arrays: Mapping[str, np.ndarray], dialect: str
 ) -> dict[str, np.ndarray]:
     """Name and lay out a network's tensors for a framework.
 
@@ -117,7 +119,7 @@ def to_dialect(
 
 
 def to_canonical(
-    config: ENetConfig, arrays: Mapping[str, np.ndarray], dialect: str, where: str = "arrays"
+    config: Config, arrays: Mapping[str, np.ndarray], dialect: str, where: str = "arrays"
 ) -> dict[str, np.ndarray]:
     """The inverse of `to_dialect`.
 
@@ -141,8 +143,8 @@ def to_canonical(
     return {key: _own(leaf.inverse().array(arrays[name])) for name, (key, leaf) in found.items()}
 
 
-def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> ENetConfig:
-    """The variant of a network that these tensors seem to be; see `parity.spec.tensors.config_of`.
+def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> Config:
+    """The variant of a network that these tensors seem to be; see `parity.spec.models.config_of`.
 
     Args:
         network: `enet`.
@@ -152,17 +154,18 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> E
     Raises:
         ValueError: The network is unknown, or a shape speaks of no class.
     """
-    kinds = {leaf.name: kind for kind, leaf in reversed(DIALECTS[dialect].items())}
     shapes = {}
     for name, array in arrays.items():
         path, _, last = name.rpartition(".")
-        kind, shape = kinds.get(last), array.shape
-        if kind is not None:
+        kinds = [kind for kind, leaf in DIALECTS[dialect].items() if leaf.name == last]
+        for kind in kinds:
             back = DIALECTS[dialect][kind].inverse()
-            if back.axes is None or len(back.axes) == len(shape):
-                shape = back.shape(shape)
-            last = DIALECTS["torch"][kind].name
-        shapes[f"{path}.{last}"] = shape
+            if back.axes is None or len(back.axes) == array.ndim:
+                shapes[f"{path}.{DIALECTS['torch'][kind].name}"] = back.shape(array.shape)
+                break
+        else:
+            last = DIALECTS["torch"][kinds[0]].name if kinds else last
+            shapes[f"{path}.{last}"] = array.shape
     return config_of(network, shapes)
 
 

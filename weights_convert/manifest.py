@@ -13,7 +13,6 @@ import numpy as np
 
 from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
-from parity.spec.models import ENetConfig
 from weights_convert.formats import KEY
 
 TOOL = "parity-suite"
@@ -26,7 +25,7 @@ class Manifest:
 
     Attributes:
         network: The family, such as `enet`.
-        config: `num_classes`, `encoder_relu` and `decoder_relu`.
+        config: What `parity.spec.models.Config.describe` says.
         dialect: Whose names the file carries.
         labels: One of `parity.spec.data.labels.ORDERS`, or none where nobody said.
         source_sha256: Of the file that was converted.
@@ -34,7 +33,7 @@ class Manifest:
     """
 
     network: str
-    config: dict[str, int | bool]
+    config: dict[str, Any]
     dialect: str
     labels: str | None
     source_sha256: str
@@ -43,15 +42,6 @@ class Manifest:
     def to_json(self) -> str:
         entries = {"tool": TOOL, "version": VERSION, **dataclasses.asdict(self)}
         return json.dumps(entries, indent=1)
-
-
-def describe(config: ENetConfig) -> dict[str, int | bool]:
-    """What of a config the tensors show."""
-    return {
-        "num_classes": config.num_classes,
-        "encoder_relu": config.encoder_relu,
-        "decoder_relu": config.decoder_relu,
-    }
 
 
 def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
@@ -82,7 +72,7 @@ def verify(
 
     Args:
         manifest: What was found with it.
-        found: `network`, `config` (see `describe`) and `dialect`, as they were found.
+        found: `network`, `config` and `dialect`, as they were found.
         arrays: Published key -> array, in the published order.
         where: The file, for the message.
 

@@ -1,0 +1,11 @@
+"""The networks of the JAX side, by family."""
+
+from collections.abc import Callable
+
+from flax import nnx
+
+from jax_impl.models.enet import ENet
+
+NETWORKS: dict[str, Callable[..., nnx.Module]] = {
+    "enet": ENet,
+}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_impl import layers
-from parity.spec.models import Block, ENetConfig
+from parity.spec.networks.enet import Block, ENetConfig
 
 Pair = tuple[int, int]
 
@@ -163,7 +163,7 @@ class ENet(nnx.Module):
         Args:
             x: (N, H, W, 3).
             masks: For train mode: block name -> (N, C), true where a channel is kept, for all of
-                `config.dropout_sites()` whose probability is above 0.
+                `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:
             ValueError: H or W below 7, or a mask that train mode needs is missing.

@@ -53,15 +53,12 @@ def collector_paused() -> Iterator[None]:
 
 def summary(source: str, done: Conversion) -> str:
     """What was read and written, a line each."""
-    read, config = done.source, done.source.config
-    encoder, decoder = (
-        "ReLU" if r else "PReLU" for r in (config.encoder_relu, config.decoder_relu)
-    )
+    read = done.source
+    variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
     void = f", {done.manifest.labels}" if done.manifest.labels else ""
     lines = [
         f"read      {source}: {read.format}, {read.dialect} names",
-        f"network   {read.network}, {config.num_classes} classes{void}, {encoder} encoder,"
-        f" {decoder} decoder",
+        f"network   {read.network}: {variant}{void}",
         f"tensors   {done.tensors}, with {done.parameters:,} parameters",
         f"wrote     {done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes",
         "verified  read back and compared: bitwise equal",

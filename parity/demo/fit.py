@@ -26,7 +26,7 @@ from parity.scenes import scene
 from parity.spec import draw, metrics
 from parity.spec.data import scale
 from parity.spec.data.cityscapes import CITYSCAPES
-from parity.spec.models import MODELS, ENetConfig
+from parity.spec.networks.enet import ENetConfig
 from parity.spec.tensors import Tensor, tensors
 from torch_impl.evaluate import Predictor
 
@@ -149,7 +149,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"drawing {args.scenes} scenes", flush=True)
-    ship(fit(MODELS["enet"], *scenes(FITTED, args.scenes), args.epochs), args.out)
+    ship(fit(ENetConfig(), *scenes(FITTED, args.scenes), args.epochs), args.out)
     checkpoint = weights_convert.load(args.out)
     model = torch_impl.state.build(checkpoint.config, checkpoint.arrays)
     share = iou(model, *scenes(HELD_OUT, 40))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from parity.spec.models import ENetConfig
+from parity.spec.models import Config
 from parity.spec.tensors import Tensor, tensors
 
 
@@ -35,7 +35,7 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=words))
 
 
-def weights(config: ENetConfig, seed: int) -> dict[str, np.ndarray]:
+def weights(config: Config, seed: int) -> dict[str, np.ndarray]:
     """Weights that hide nothing: no statistic at its default, no two slopes alike.
 
     Values are float32 numbers, so that a check in float64 and one in float32 start alike.
@@ -57,18 +57,24 @@ def _tensor(spec: Tensor, seed: int, key: str) -> np.ndarray:
     elif spec.kind == "slope":
         values = rng.uniform(0.05, 0.45, spec.shape)
     else:  # He et al. 2015, over the inputs of one output
-        fan_in = np.prod(spec.shape[1:]) if spec.kind == "conv" else spec.shape[0]
+        fan_in = np.prod(spec.shape[1:]) if spec.kind != "conv_transpose" else spec.shape[0]
         values = rng.normal(0.0, np.sqrt(2.0 / fan_in), spec.shape)
     return np.asarray(values, np.float32)
 
 
 def dropout_masks(
-    config: ENetConfig, seed: int, epoch: int, step: int, samples: Iterable[int]
+    config: Config,
+    size: tuple[int, int],
+    seed: int,
+    epoch: int,
+    step: int,
+    samples: Iterable[int],
 ) -> dict[str, np.ndarray]:
-    """Which channels each sample keeps in one training step.
+    """Which channels, or elements, each sample keeps in one training step.
 
     Args:
         config: Says where dropout acts and how often.
+        size: Height and width of the images, in pixels.
         seed: The run's seed.
         epoch: Counted from 0.
         step: Of the epoch, counted from 0.
@@ -76,15 +82,15 @@ def dropout_masks(
             whichever device works on it.
 
     Returns:
-        Block name -> (N, C) bool, true where the channel is kept.
+        Site -> (N, C) or (N, H', W', C) bool, true where the channel or element is kept.
     """
     samples = list(samples)
     return {
         site: np.stack(
             [
-                generator(seed, f"dropout/{site}", epoch, step, sample).random(channels) >= p
+                generator(seed, f"dropout/{site}", epoch, step, sample).random(shape) >= p
                 for sample in samples
             ]
         )
-        for site, (p, channels) in config.dropout_sites().items()
+        for site, (p, shape) in config.dropout_sites(*size).items()
     }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from parity.spec.models import Block, ENetConfig
+from parity.spec.networks.enet import Block, ENetConfig
 from torch_impl import layers
 
 Pair = tuple[int, int]
@@ -163,7 +163,7 @@ class ENet(nn.Module):
         Args:
             x: (N, 3, H, W).
             masks: For train mode: block name -> (N, C), true where a channel is kept, for all of
-                `config.dropout_sites()` whose probability is above 0.
+                `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:
             ValueError: H or W below 7, or a mask that train mode needs is missing.

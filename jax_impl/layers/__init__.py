@@ -1,0 +1,25 @@
+"""Layers of the JAX side. `torch_impl/layers` answers name by name; arrays are NHWC here.
+
+Defaults are PyTorch's, and so are the semantics where Flax differs: running variances are unbiased,
+the first of equal maxima wins and takes the gradient, paddings are numbers.
+"""
+
+from jax_impl.layers.activation import PReLU, ReLU
+from jax_impl.layers.container import Sequential
+from jax_impl.layers.convolution import Conv2d, ConvTranspose2d
+from jax_impl.layers.dropout import Dropout, Dropout2d
+from jax_impl.layers.normalization import BatchNorm2d
+from jax_impl.layers.pooling import MaxPool2d, MaxUnpool2d
+
+__all__ = [
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "Dropout",
+    "Dropout2d",
+    "MaxPool2d",
+    "MaxUnpool2d",
+    "PReLU",
+    "ReLU",
+    "Sequential",
+]

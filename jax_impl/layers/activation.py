@@ -1,0 +1,32 @@
+"""Activations."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class PReLU(nnx.Module):
+    """x where it is positive, else its product with a learned slope; at 0 the slope's gradient."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, *, rngs: nnx.Rngs) -> None:
+        self.negative_slope = nnx.Param(jnp.full(num_parameters, init))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return prelu(x, self.negative_slope[...])
+
+
+@jax.jit
+def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
+    return jnp.where(x > 0, x, slope * x)
+
+
+class ReLU(nnx.Module):
+    """x where it is positive, else 0."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        pass
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(x)

@@ -1,0 +1,92 @@
+"""Batch normalisation with PyTorch's statistics."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class BatchNorm2d(nnx.Module):
+    """Batch normalisation over N, H and W; stores the unbiased variance, as PyTorch does.
+
+    Args:
+        num_features: Channels.
+        eps: Added to the variance.
+        momentum: Share of the new batch in the running statistics (Flax's is one minus this).
+        rngs: Not used; every layer takes it.
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *, rngs: nnx.Rngs
+    ) -> None:
+        self.eps = eps
+        self.momentum = momentum
+        self.use_running_average = False  # `train()` and `eval()` of the network set it
+        self.scale = nnx.Param(jnp.ones(num_features))
+        self.bias = nnx.Param(jnp.zeros(num_features))
+        self.mean = nnx.BatchStat(jnp.zeros(num_features))
+        self.var = nnx.BatchStat(jnp.ones(num_features))
+        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise (N, H, W, C); in train mode by the batch, whose statistics are then stored.
+
+        Raises:
+            ValueError: Train mode and one value per channel.
+        """
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+            return normalize(x, mean, var, self.scale[...], self.bias[...], self.eps)
+        n = x.size // x.shape[-1]
+        if n == 1:
+            raise ValueError(f"batch norm in train mode needs two values a channel, got {x.shape}")
+        y, mean, var = batch_norm(x, self.scale[...], self.bias[...], self.eps)
+        m = self.momentum
+        self.mean[...] = (1 - m) * self.mean[...] + m * mean
+        self.var[...] = (1 - m) * self.var[...] + m * var * (n / (n - 1))
+        self.num_batches_tracked[...] += 1
+        return y
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def normalize(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> jax.Array:
+    return (x - mean) * (scale / jnp.sqrt(var + eps)) + bias
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.jit, static_argnums=3)
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalise by the batch: y, and its mean and biased variance, which carry no gradient.
+
+    The gradient is written out (Ioffe and Szegedy 2015, section 3): the derived one compiles and
+    runs half as long again.
+    """
+    mean = x.mean(axis=(0, 1, 2))
+    # Two passes: E[x^2] - E[x]^2 cancels where the mean is large (Flax's fast variance).
+    var = jnp.square(x - mean).mean(axis=(0, 1, 2))
+    return normalize(x, mean, var, scale, bias, eps), mean, var
+
+
+def batch_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> tuple:
+    y, mean, var = batch_norm(x, scale, bias, eps)
+    return (y, mean, var), (x, scale, mean, var)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def batch_norm_backward(eps: float, saved: tuple, cotangents: tuple) -> tuple:
+    (x, scale, mean, var), dy, n = saved, cotangents[0], saved[0].size // saved[0].shape[-1]
+    inverse = 1 / jnp.sqrt(var + eps)
+    normal = (x - mean) * inverse
+    d_scale, d_bias = (dy * normal).sum(axis=(0, 1, 2)), dy.sum(axis=(0, 1, 2))
+    dx = (scale * inverse) * (dy - (d_bias + normal * d_scale) / n)
+    return dx, d_scale, d_bias
+
+
+batch_norm.defvjp(batch_norm_forward, batch_norm_backward)

@@ -1,0 +1,106 @@
+"""Pooling and unpooling."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+Pair = tuple[int, int]
+
+
+class MaxPool2d(nnx.Module):
+    """Maxima of windows, rounding the size down; the first of equals wins, also for the gradient.
+
+    Raises:
+        NotImplementedError: Indices of padded windows.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int,
+        stride: int,
+        padding: int = 0,
+        return_indices: bool = False,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if return_indices and padding:
+            raise NotImplementedError("indices of padded windows")
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.return_indices = return_indices
+
+    def __call__(self, x: jax.Array) -> Any:
+        """(N, H, W, C) to (N, H', W', C), and where each stood: y * W + x, int32, as PyTorch's.
+
+        Raises:
+            ValueError: `x` is smaller than a window.
+        """
+        k, s, p = self.kernel_size, self.stride, self.padding
+        _, height, width, _ = x.shape
+        rows, columns = (height + 2 * p - k) // s + 1, (width + 2 * p - k) // s + 1
+        if rows < 1 or columns < 1:
+            raise ValueError(f"a {height}x{width} map has no {k}x{k} window to pool")
+        best, indices = max_pool(x, k, s, p, (rows, columns))
+        return (best, indices) if self.return_indices else best
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def max_pool(
+    x: jax.Array, kernel_size: int, stride: int, padding: int, size: Pair
+) -> tuple[jax.Array, jax.Array]:
+    (rows, columns), width, s = size, x.shape[2], stride
+    corner = lax.broadcasted_iota(jnp.int32, (rows, columns, 1), 0) * (s * width)
+    corner += lax.broadcasted_iota(jnp.int32, (rows, columns, 1), 1) * s
+    rim = (padding, padding)
+    x = jnp.pad(x, ((0, 0), rim, rim, (0, 0)), constant_values=-jnp.inf)
+    best, indices = x[:, : s * (rows - 1) + 1 : s, : s * (columns - 1) + 1 : s], corner
+    for i, j in itertools.product(range(kernel_size), range(kernel_size)):
+        value = x[:, i : i + s * (rows - 1) + 1 : s, j : j + s * (columns - 1) + 1 : s]
+        better = (value > best) | jnp.isnan(value)  # not >=: the first of equals stays
+        best = jnp.where(better, value, best)
+        indices = jnp.where(better, corner + (i * width + j), indices)
+    return best, jnp.broadcast_to(indices, best.shape)
+
+
+class MaxUnpool2d(nnx.Module):
+    """Puts values back where `MaxPool2d` of the same window and stride found them, zeros elsewhere.
+
+    No scatter: each output pixel looks whether its window's index is its own.
+    """
+
+    def __init__(self, kernel_size: int, stride: int, *, rngs: nnx.Rngs) -> None:
+        if kernel_size != stride:
+            raise NotImplementedError("unpooling of windows that overlap or leave gaps")
+        self.stride = stride
+
+    def __call__(self, x: jax.Array, indices: jax.Array, output_size: Pair) -> jax.Array:
+        """(N, H, W, C) to (N, H', W', C).
+
+        Args:
+            x: The values.
+            indices: Of the same shape: y * W' + x of each.
+            output_size: (H', W'), the size before pooling.
+        """
+        return max_unpool(x, indices, self.stride, output_size)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def max_unpool(x: jax.Array, indices: jax.Array, stride: int, size: Pair) -> jax.Array:
+    (n, h, w, c), s, (height, width) = x.shape, stride, size
+
+    def spread(a: jax.Array, fill: int) -> jax.Array:
+        a = jnp.broadcast_to(a[:, :, None, :, None], (n, h, s, w, s, c)).reshape(n, h * s, w * s, c)
+        rest = ((0, 0), (0, height - h * s), (0, width - w * s), (0, 0))
+        return jnp.pad(a, rest, constant_values=fill)
+
+    here = lax.broadcasted_iota(jnp.int32, (height, width, 1), 0) * width
+    here += lax.broadcasted_iota(jnp.int32, (height, width, 1), 1)
+    return jnp.where(spread(indices, -1) == here, spread(x, 0), 0)

@@ -1,0 +1,194 @@
+"""ENet, as davidtvs/PyTorch-ENet at e17d404 publishes its names, shapes and rates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from parity.spec.tensors import Entry, Tensor, batch_norm, conv, prelu
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One row of ENet's table.
+
+    Attributes:
+        name: The published name, which parameters and dropout masks carry.
+        kind: `downsample`, `regular`, `asymmetric` or `upsample`.
+        in_channels: Channels that come in.
+        out_channels: Channels that go out.
+        dilation: Dilation of the 3x3 convolution.
+    """
+
+    name: str
+    kind: str
+    in_channels: int
+    out_channels: int
+    dilation: int = 1
+
+
+ENET_BLOCKS = (
+    # Stage 1: 1/4 of the input's height and width.
+    Block("downsample1_0", "downsample", 16, 64),
+    Block("regular1_1", "regular", 64, 64),
+    Block("regular1_2", "regular", 64, 64),
+    Block("regular1_3", "regular", 64, 64),
+    Block("regular1_4", "regular", 64, 64),
+    # Stages 2 and 3: 1/8.
+    Block("downsample2_0", "downsample", 64, 128),
+    Block("regular2_1", "regular", 128, 128),
+    Block("dilated2_2", "regular", 128, 128, dilation=2),
+    Block("asymmetric2_3", "asymmetric", 128, 128),
+    Block("dilated2_4", "regular", 128, 128, dilation=4),
+    Block("regular2_5", "regular", 128, 128),
+    Block("dilated2_6", "regular", 128, 128, dilation=8),
+    Block("asymmetric2_7", "asymmetric", 128, 128),
+    Block("dilated2_8", "regular", 128, 128, dilation=16),
+    Block("regular3_0", "regular", 128, 128),
+    Block("dilated3_1", "regular", 128, 128, dilation=2),
+    Block("asymmetric3_2", "asymmetric", 128, 128),
+    Block("dilated3_3", "regular", 128, 128, dilation=4),
+    Block("regular3_4", "regular", 128, 128),
+    Block("dilated3_5", "regular", 128, 128, dilation=8),
+    Block("asymmetric3_6", "asymmetric", 128, 128),
+    Block("dilated3_7", "regular", 128, 128, dilation=16),
+    # Stage 4: 1/4. Decoder from here on.
+    Block("upsample4_0", "upsample", 128, 64),
+    Block("regular4_1", "regular", 64, 64),
+    Block("regular4_2", "regular", 64, 64),
+    # Stage 5: 1/2.
+    Block("upsample5_0", "upsample", 64, 16),
+    Block("regular5_1", "regular", 16, 16),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ENetConfig:
+    """ENet as davidtvs/PyTorch-ENet publishes it.
+
+    Attributes:
+        num_classes: Outputs of the network, void included.
+        encoder_relu: ReLU in the encoder, where the published network has PReLUs of one slope.
+        decoder_relu: ReLU in the decoder, as published; False puts PReLUs there.
+        dropout: Probability of dropping a channel, in stage 1 and in all later stages.
+        blocks: The network's table between the initial block and the last transposed convolution.
+
+    Raises:
+        ValueError: No class, or a dropout probability outside [0, 1).
+    """
+
+    family: ClassVar[str] = "enet"
+    check_size: ClassVar[tuple[int, int]] = (72, 136)  # the widest dilation meets an eighth of it
+
+    num_classes: int = 20
+    encoder_relu: bool = False
+    decoder_relu: bool = True
+    dropout: tuple[float, float] = (0.01, 0.1)
+    blocks: tuple[Block, ...] = ENET_BLOCKS
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}, expected 1 or more")
+        if any(not 0.0 <= p < 1.0 for p in self.dropout):
+            raise ValueError(f"dropout is {self.dropout}, expected probabilities in [0, 1)")
+
+    def relu(self, block: Block) -> bool:
+        """Whether the block's activations are ReLUs; else they are PReLUs."""
+        return self.decoder_relu if self._stage(block) > 3 else self.encoder_relu
+
+    def rate(self, block: Block) -> float:
+        """The block's dropout probability."""
+        return self.dropout[0] if self._stage(block) == 1 else self.dropout[1]
+
+    def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
+        """See `parity.spec.models.Config`; keys are block names."""
+        del height, width  # whole channels are dropped
+        return {b.name: (self.rate(b), (b.out_channels,)) for b in self.blocks}
+
+    def without_dropout(self) -> ENetConfig:
+        """The same network with every dropout probability 0."""
+        return dataclasses.replace(self, dropout=(0.0, 0.0))
+
+    def check_input(self, height: int, width: int) -> None:
+        """Refuse an image that the reference cannot process either.
+
+        Raises:
+            ValueError: A side is shorter than 7 pixels: halved once upwards and twice downwards,
+                nothing of it is left.
+        """
+        if min(height, width) < 7:
+            raise ValueError(f"input is {height}x{width}, but enet needs at least 7x7 pixels")
+
+    def tensors(self) -> Iterator[Entry]:
+        """See `parity.spec.models.Config`."""
+        return entries(self)
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ENetConfig:
+        """See `parity.spec.models.Config`: classes and kinds of activations show."""
+        last = shapes.get("transposed_conv.weight", (16, 20))
+        return cls(
+            num_classes=last[1] if len(last) > 1 else 20,
+            encoder_relu="initial_block.out_activation.weight" not in shapes,
+            decoder_relu="upsample4_0.out_activation.weight" not in shapes,
+        )
+
+    def describe(self) -> dict[str, int | bool]:
+        """See `parity.spec.models.Config`."""
+        return {
+            "num_classes": self.num_classes,
+            "encoder_relu": self.encoder_relu,
+            "decoder_relu": self.decoder_relu,
+        }
+
+    @staticmethod
+    def _stage(block: Block) -> int:
+        return int(block.name.split("_")[0][-1])
+
+
+def entries(config: ENetConfig) -> Iterator[Entry]:
+    yield from conv("initial_block.main_branch", 3, 13, 3, 3)
+    yield from batch_norm("initial_block.batch_norm", 16)
+    yield from _activation("initial_block.out_activation", config.encoder_relu)
+    for block in config.blocks:
+        relu = config.relu(block)
+        yield from (_upsample if block.kind == "upsample" else _bottleneck)(block, relu)
+    yield "transposed_conv.weight", Tensor("conv_transpose", (16, config.num_classes, 3, 3))
+
+
+def _bottleneck(block: Block, relu: bool) -> Iterator[Entry]:
+    n, c = block.name, block.in_channels // 4
+    k = 2 if block.kind == "downsample" else 1
+    yield from _conv_bn_act(f"{n}.ext_conv1", 0, block.in_channels, c, k, k, relu)
+    if block.kind == "asymmetric":
+        yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, c, 5, 1, relu)
+        yield from _conv_bn_act(f"{n}.ext_conv2", 3, c, c, 1, 5, relu)
+    else:
+        yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, c, 3, 3, relu)
+    yield from _conv_bn_act(f"{n}.ext_conv3", 0, c, block.out_channels, 1, 1, relu)
+    yield from _activation(f"{n}.out_activation", relu)
+
+
+def _upsample(block: Block, relu: bool) -> Iterator[Entry]:
+    n, c, out = block.name, block.in_channels // 4, block.out_channels
+    yield from _conv_bn_act(f"{n}.main_conv1", 0, block.in_channels, out, 1, 1, relu=True)
+    yield from _conv_bn_act(f"{n}.ext_conv1", 0, block.in_channels, c, 1, 1, relu)
+    yield f"{n}.ext_tconv1.weight", Tensor("conv_transpose", (c, c, 2, 2))
+    yield from batch_norm(f"{n}.ext_tconv1_bnorm", c)
+    yield from _activation(f"{n}.ext_tconv1_activation", relu)
+    yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, out, 1, 1, relu=True)
+    yield from _activation(f"{n}.out_activation", relu)
+
+
+def _conv_bn_act(
+    prefix: str, index: int, inputs: int, outputs: int, kh: int, kw: int, relu: bool
+) -> Iterator[Entry]:
+    yield from conv(f"{prefix}.{index}", inputs, outputs, kh, kw)
+    yield from batch_norm(f"{prefix}.{index + 1}", outputs)
+    yield from _activation(f"{prefix}.{index + 2}", relu)
+
+
+def _activation(name: str, relu: bool) -> Iterator[Entry]:
+    if not relu:
+        yield from prelu(name)

@@ -1,0 +1,21 @@
+"""Layers of the PyTorch side. `jax_impl/layers` answers name by name; arrays are NCHW here."""
+
+from torch_impl.layers.activation import PReLU, ReLU
+from torch_impl.layers.container import Sequential
+from torch_impl.layers.convolution import Conv2d, ConvTranspose2d
+from torch_impl.layers.dropout import Dropout, Dropout2d
+from torch_impl.layers.normalization import BatchNorm2d
+from torch_impl.layers.pooling import MaxPool2d, MaxUnpool2d
+
+__all__ = [
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "Dropout",
+    "Dropout2d",
+    "MaxPool2d",
+    "MaxUnpool2d",
+    "PReLU",
+    "ReLU",
+    "Sequential",
+]

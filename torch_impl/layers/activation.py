@@ -1,0 +1,8 @@
+"""Activations."""
+
+from __future__ import annotations
+
+from torch import nn
+
+PReLU = nn.PReLU
+ReLU = nn.ReLU

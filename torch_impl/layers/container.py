@@ -1,0 +1,7 @@
+"""Layers made of layers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+Sequential = nn.Sequential

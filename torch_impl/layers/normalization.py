@@ -1,0 +1,7 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+from torch import nn
+
+BatchNorm2d = nn.BatchNorm2d

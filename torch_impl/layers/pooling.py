@@ -1,0 +1,8 @@
+"""Pooling and unpooling."""
+
+from __future__ import annotations
+
+from torch import nn
+
+MaxPool2d = nn.MaxPool2d
+MaxUnpool2d = nn.MaxUnpool2d
