@@ -5,7 +5,7 @@ the first of equal maxima wins and takes the gradient, paddings are numbers.
 """
 
 from jax_impl.layers.activation import PReLU, ReLU
-from jax_impl.layers.container import Sequential
+from jax_impl.layers.container import ModuleList, Sequential
 from jax_impl.layers.convolution import Conv2d, ConvTranspose2d
 from jax_impl.layers.dropout import Dropout, Dropout2d
 from jax_impl.layers.normalization import BatchNorm2d
@@ -19,6 +19,7 @@ __all__ = [
     "Dropout2d",
     "MaxPool2d",
     "MaxUnpool2d",
+    "ModuleList",
     "PReLU",
     "ReLU",
     "Sequential",

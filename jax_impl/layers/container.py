@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import jax
 from flax import nnx
+
+
+class ModuleList(nnx.Module):
+    """Layers to go through, named 0, 1, 2, ... as in PyTorch."""
+
+    def __init__(self, modules: Iterable[nnx.Module]) -> None:
+        self.length = 0
+        for i, module in enumerate(modules):
+            setattr(self, str(i), module)
+            self.length = i + 1
+
+    def __iter__(self) -> Iterator[nnx.Module]:
+        return (getattr(self, str(i)) for i in range(self.length))
 
 
 class Sequential(nnx.Module):

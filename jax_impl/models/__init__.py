@@ -5,7 +5,9 @@ from collections.abc import Callable
 from flax import nnx
 
 from jax_impl.models.enet import ENet
+from jax_impl.models.erfnet import ERFNet
 
 NETWORKS: dict[str, Callable[..., nnx.Module]] = {
     "enet": ENet,
+    "erfnet": ERFNet,
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 from parity.spec.networks.enet import ENetConfig
+from parity.spec.networks.erfnet import ERFNetConfig
 from parity.spec.tensors import Entry
 
 
@@ -56,11 +57,17 @@ class Config(Protocol):
         """
 
 
-FAMILIES: dict[str, type[Config]] = {"enet": ENetConfig}
+FAMILIES: dict[str, type[Config]] = {
+    "enet": ENetConfig,
+    "erfnet": ERFNetConfig,
+}
 
 MODELS: dict[str, Config] = {
     "enet": ENetConfig(),
     "enet-camvid": ENetConfig(num_classes=12),
+    "erfnet": ERFNetConfig(),
+    "erfnet-encoder": ERFNetConfig(encoder_only=True),
+    "erfnet-mindspore": ERFNetConfig(channel_dropout=False, same_padding=True),
 }
 
 

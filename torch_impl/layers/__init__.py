@@ -1,7 +1,7 @@
 """Layers of the PyTorch side. `jax_impl/layers` answers name by name; arrays are NCHW here."""
 
 from torch_impl.layers.activation import PReLU, ReLU
-from torch_impl.layers.container import Sequential
+from torch_impl.layers.container import ModuleList, Sequential
 from torch_impl.layers.convolution import Conv2d, ConvTranspose2d
 from torch_impl.layers.dropout import Dropout, Dropout2d
 from torch_impl.layers.normalization import BatchNorm2d
@@ -15,6 +15,7 @@ __all__ = [
     "Dropout2d",
     "MaxPool2d",
     "MaxUnpool2d",
+    "ModuleList",
     "PReLU",
     "ReLU",
     "Sequential",

@@ -4,4 +4,5 @@ from __future__ import annotations
 
 from torch import nn
 
+ModuleList = nn.ModuleList
 Sequential = nn.Sequential

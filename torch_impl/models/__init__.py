@@ -5,7 +5,9 @@ from collections.abc import Callable
 from torch import nn
 
 from torch_impl.models.enet import ENet
+from torch_impl.models.erfnet import ERFNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "enet": ENet,
+    "erfnet": ERFNet,
 }
