@@ -12,16 +12,21 @@ the reference in float64, error(x) = |x - r64| / |r64| in the Euclidean norm:
 arithmetic can avoid. A reference that happens to hit the exact value does not condemn a port that
 is as good as any other.
 
-- A layer alone: everything it is fed is disturbed by `ROUNDING`, as rounding to float32 would.
-- A whole network: its input is disturbed by `STIR`. Rounding inside a deep network turns over a few
-  max-pool choices and ReLU signs, other ones in each framework, and a single one moves the
-  gradients a thousand times more than all the other rounding does; so the reference is stirred
-  until it turns over enough of them to be a measure.
+- A layer alone: everything it is fed is disturbed by `ROUNDING`, as rounding would.
+- A whole network: its input is disturbed by `stir`, which is more. Rounding inside a deep network
+  turns over a few max-pool choices and ReLU signs, other ones in each framework, and a single one
+  moves the gradients a thousand times more than all the other rounding does; so the reference is
+  stirred until it turns over enough of them to be a measure.
 
 A number or a few may be a sum that nearly cancels, and its relative error then is a matter of luck.
 So a tensor of fewer than `FEW` elements is measured against at least the median size of its sort
 (the same quantity of the same type of layer, anywhere in the network), and shares the largest
 error(reference) + response of its sort.
+
+The gradient of a bias before a batch norm is zero, for the norm takes the bias away again; what is
+left of it is the rounding of a sum whose terms are not small. A bias is one more tap of its kernel,
+on an input of ones, so its gradient is measured against at least `per_tap`: the root mean square of
+the kernel's gradient, times the root of the number of biases.
 """
 
 from __future__ import annotations
@@ -35,16 +40,29 @@ from typing import Any
 import numpy as np
 
 from parity.report import Check
+from parity.sides import is_float
+from parity.weights import SYNONYMS
 
 STRUCTURE_FORWARD = 1e-10
 STRUCTURE_GRADIENT = 1e-9
 
 # Calibrated on clean networks: see docs/tolerances.md.
 K = 16.0
-FLOOR = 4 * 2.0**-23  # four units in float32's last place
-ROUNDING = 2.0**-24  # half a unit
-STIR = 2.0**-15
 FEW = 16
+ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # half a unit
+FLOOR_UNITS = 4  # units in the last place
+STIRRED = 2.0**9  # how much more than rounding a whole network's input is disturbed,
+STIR_MOST = 2.0**-5  # but never more than this
+
+
+def stir(precision: str) -> float:
+    """How much a whole network's input is disturbed."""
+    return min(STIRRED * ROUNDING[precision], STIR_MOST)
+
+
+def floor(precision: str) -> float:
+    """What any arithmetic of this precision may differ by."""
+    return FLOOR_UNITS * 2 * ROUNDING[precision]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,43 +149,73 @@ def difference(
         )
     if port.shape != reference.shape:
         return Difference(math.inf, note=f"shape {port.shape}, reference {reference.shape}")
-    if port.dtype.kind != reference.dtype.kind or (port.dtype.kind == "f" and port.dtype != dtype):
+    if is_float(port.dtype) != is_float(reference.dtype) or (
+        is_float(port.dtype) and port.dtype != dtype
+    ):
         return Difference(math.inf, note=f"dtype {port.dtype}, reference {reference.dtype}")
     if port.size == 0:
         return Difference(math.inf, note="nothing to compare: no elements")
-    if reference.dtype.kind != "f":
+    if not is_float(reference.dtype):
         wrong = port != reference
         return _located(float(wrong.mean()), wrong, port, reference)
+    port = port.astype(np.float64)
     for side, array in (("port", port), ("reference", reference)):
         bad = ~np.isfinite(array)
         if bad.any():
             note = f"{int(bad.sum())} of {bad.size} values in the {side} are not finite"
             return dataclasses.replace(_located(math.inf, bad, port, reference), note=note)
-    apart = abs(port.astype(np.float64) - reference)
+    apart = abs(port - reference)
     return _located(size(apart), apart, port, reference)
 
 
-def judge(rung: str, measurements: Sequence[Measurement]) -> list[Check]:
-    """Turn measurements into verdicts, structure and numerics."""
+def judge(
+    rung: str, measurements: Sequence[Measurement], precision: str = "float32"
+) -> list[Check]:
+    """Turn measurements into verdicts, structure and numerics in the working precision."""
     sorts: dict[str, list[Measurement]] = defaultdict(list)
     for m in measurements:
         if m.elements < FEW:
             sorts[m.sort].append(m)
     typical = {sort: float(np.median([m.size for m in ms])) for sort, ms in sorts.items()}
+    kernels = {(m.layer, m.quantity): m for m in measurements if _leaf(m) in SYNONYMS["weight"]}
+
+    def scale(m: Measurement) -> float:
+        beside = [_beside(m, leaf) for leaf in SYNONYMS["weight"] if _leaf(m) in SYNONYMS["bias"]]
+        taps = [kernels[key] for key in beside if key in kernels]
+        few = [typical[m.sort]] if m.elements < FEW else []
+        return max(m.size, *few, *(per_tap(k.size, k.elements, m.elements) for k in taps), 0.0)
+
     checks = []
     for m in measurements:
-        few = m.elements < FEW
-        scale = max(m.size, typical[m.sort]) if few else m.size
-        checks.append(_check(rung, "structure", m, m.structure, scale, m.limit))
+        checks.append(_check(rung, "structure", m, m.structure, scale(m), m.limit))
         if m.numerics is not None:
-            peers = sorts[m.sort] if few else [m]
-            yardstick = max(
-                _relative(p.yardstick, max(p.size, typical[m.sort]) if few else scale)
-                for p in peers
-            )
-            limit = K * yardstick + FLOOR
-            checks.append(_check(rung, "numerics", m, m.numerics, scale, limit))
+            peers = sorts[m.sort] if m.elements < FEW else [m]
+            yardstick = max(_relative(p.yardstick, scale(p)) for p in peers)
+            limit = K * yardstick + floor(precision)
+            checks.append(_check(rung, "numerics", m, m.numerics, scale(m), limit))
     return checks
+
+
+def per_tap(size: float, elements: int, biases: int) -> float:
+    """How large a bias's gradient would be, were it as large as its kernel's.
+
+    Args:
+        size: The norm of the kernel's gradient.
+        elements: Of the kernel.
+        biases: Elements of the bias. A batch norm has as many scales, and no taps: 0.
+    """
+    return size * math.sqrt(biases / elements) if elements > biases else 0.0
+
+
+def _leaf(m: Measurement) -> str:
+    """Of a gradient the last part of its tensor's name, else nothing."""
+    prefix, _, path = m.quantity.partition("gradient of ")
+    return "" if prefix else path.rpartition(".")[2]
+
+
+def _beside(m: Measurement, leaf: str) -> tuple[str, str]:
+    """The layer and the quantity of another tensor's gradient in the same layer."""
+    return m.layer, m.quantity.removesuffix(_leaf(m)) + leaf
 
 
 def _check(
@@ -189,14 +237,14 @@ def disturb(value: Any, scale: float, rng: np.random.Generator) -> Any:
         return {k: disturb(v, scale, rng) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return type(value)(disturb(v, scale, rng) for v in value)
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        return value * (1 + scale * rng.uniform(-1, 1, value.shape))
+    if isinstance(value, np.ndarray) and is_float(value.dtype):
+        return value.astype(np.float64) * (1 + scale * rng.uniform(-1, 1, value.shape))
     return value
 
 
 def round_to(value: Any, dtype: str) -> Any:
     """Round a floating-point array to numbers of a narrower type, kept in float64."""
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+    if isinstance(value, np.ndarray) and is_float(value.dtype):
         return value.astype(dtype).astype(np.float64)
     return value
 

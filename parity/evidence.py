@@ -37,7 +37,7 @@ class Evidence:
         fault: The check to explain, `report.fault()`.
         failures: Every check that failed, of any layer.
         kind: Class of the reference's layer, such as `BatchNorm2d`; empty for the whole network.
-        settings: The reference layer's plain attributes, such as `{"eps": 1e-05, "stride": (2, 2)}`.
+        settings: The reference layer's plain attributes, such as `{"eps": 1e-05}`.
         cases: `train` and `eval` -> the layer alone; empty where it could not be isolated.
         weights: Tensor of the layer -> (the reference's in the port's layout, the port's).
     """

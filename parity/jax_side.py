@@ -1,53 +1,112 @@
-"""The JAX side of a comparison: compiles an NNX module and records every layer."""
+"""The JAX side of a comparison: compiles a network and records every layer."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from parity.sides import Arrays, Call, Loss, Result, count_name
-
-# Layers are recorded by their class, so one network at a time; compiling is not part of it.
-PATCHING = threading.RLock()
+from parity.jax_models import Model, Program, Record, abstract, floats_of, named, restored, wrap
+from parity.sides import (
+    Arrays,
+    Call,
+    Cotangents,
+    ForwardError,
+    Loss,
+    Result,
+    is_array,
+    leaves,
+    mapped,
+    with_arrays,
+)
 
 
 class JaxSide:
-    """An NNX module in one precision; see `parity.sides.Side`.
+    """A network in one precision.
 
     Args:
-        module: Not changed.
-        dtype: Of its parameters, buffers and inputs: `float32` or `float64`.
+        port: A Flax NNX module, a Flax Linen module, or a function of parameters and inputs; not
+            changed. Flax's own dropouts are switched off.
+        dtype: Of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`, `float16`.
+        params: Of a function: its parameters; of a Linen module: its variables.
+        modes: Keyword arguments of the network in eval mode and in train mode.
+
+    Raises:
+        InputError: The port is none of these, or its parameters are missing.
     """
 
-    def __init__(self, module: nnx.Module, dtype: str) -> None:
+    def __init__(
+        self,
+        port: Any,
+        dtype: str,
+        params: Any = None,
+        modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
+    ) -> None:
         self.dtype = jnp.dtype(dtype)
-        with jax.enable_x64(dtype == "float64"):
-            graph, state = nnx.split(module)
-            self.module = nnx.merge(graph, jax.tree.map(self._cast, state))
-        self.layers = {join(path): m for path, m in nnx.iter_modules(self.module)}
+        self.modes = modes
+        with self._precision():
+            self.model: Model = wrap(port, params).cast(self._cast)
+        self.layers = self.model.layers()
+        self.traced: dict[bool, dict[str, Call]] = {}
 
     def has(self, layer: str) -> bool:
         """Whether there is a layer of that name."""
         return layer in self.layers
 
+    def has_parts(self, layer: str) -> bool:
+        """Whether a layer is made of layers."""
+        return any(name.startswith(f"{layer}.") for name in self.layers)
+
     def has_modes(self, layer: str) -> bool:
-        """Whether a layer computes something else in eval mode."""
+        """Whether a layer may compute something else in eval mode."""
         return any(
-            hasattr(m, mode)
-            for _, m in nnx.iter_modules(self.layers[layer])
+            hasattr(module, mode)
+            for name, module in self.layers.items()
+            if name == layer or name.startswith(f"{layer}.")
             for mode in ("use_running_average", "deterministic")
         )
 
+    def kind(self, layer: str) -> str:
+        """The class of a layer."""
+        return type(self.layers[layer]).__name__
+
     def state(self) -> Arrays:
-        return named(nnx.state(self.module))
+        return self.model.state()
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take these arrays, by dotted name, cast to the precision."""
+        with self._precision():
+            self.model = self.model.filled(arrays).cast(self._cast)
+        self.layers = self.model.layers()
+
+    def trace(self, inputs: tuple[Any, ...], train: bool) -> dict[str, Call]:
+        """Every call of a layer, with abstract arguments and outputs; nothing is compiled.
+
+        Raises:
+            ForwardError: The network raised.
+        """
+        if train not in self.traced:
+            program, trained, rest = self._split("", train)
+            record = Record()
+
+            def forward(trained: Any, rest: Any, args: Any) -> Any:
+                outputs, _ = program(trained, rest, args, self.modes[train], record)
+                kept = {k: abstract(v) for k, v in record.calls.items()}
+                record.calls = kept
+                return outputs
+
+            with self._precision():
+                self._guarded(record, jax.eval_shape, forward, trained, rest, self._arrays(inputs))
+            self.traced[train] = {
+                name: Call(name, args, kwargs, tuple(leaves(outputs)))
+                for name, (args, kwargs, outputs) in record.calls.items()
+            }
+            self.layers = self.model.layers()
+        return self.traced[train]
 
     def run(
         self,
@@ -56,47 +115,88 @@ class JaxSide:
         loss: Loss | None = None,
         targets: tuple[np.ndarray, ...] = (),
     ) -> Result:
-        with jax.enable_x64(self.dtype == jnp.float64):
-            graph, parameters, rest = split(self.module, train)
-            inputs, targets = jax.tree.map(self._cast, (inputs, targets))
+        """Run the whole network; see `TorchSide.run`.
+
+        Raises:
+            ForwardError: The network or the loss raised.
+        """
+        program, trained, rest = self._split("", train)
+        modes = tuple(sorted(self.modes[train].items()))
+        with self._precision():
             run = compiled(run_network)
-            return to_result(run(graph, loss, parameters, rest, inputs, targets))
+            arrays = (trained, rest, self._arrays(inputs), self._arrays(targets))
+            return to_result(self._guarded(None, run, (program, modes), loss, *arrays))
 
     def run_layer(
-        self,
-        layer: str,
-        inputs: tuple[Any, ...],
-        cotangents: list[np.ndarray | None] | None,
-        train: bool,
+        self, call: Call, arrays: list[np.ndarray], cotangents: Cotangents, train: bool
     ) -> Result:
-        with jax.enable_x64(self.dtype == jnp.float64):
-            graph, parameters, rest = split(self.layers[layer], train)
-            is_array = [isinstance(v, np.ndarray) for v in inputs]
-            static = tuple(None if a else v for v, a in zip(inputs, is_array, strict=True))
-            arrays = tuple(
-                self._cast(v) if a else None for v, a in zip(inputs, is_array, strict=True)
-            )
-            cot = None
+        """Run one layer alone, and pull the cotangents back.
+
+        Args:
+            call: As it was traced, or as the reference made it.
+            arrays: In the place of those among its arguments, in their order.
+            cotangents: One per output, None where there is none.
+            train: Train mode, else eval mode.
+
+        Raises:
+            ForwardError: The layer raised.
+        """
+        program, trained, rest = self._split(call.module, train)
+        static = Static((call.args, call.kwargs))
+        with self._precision():
+            pull = None
             if any(c is not None for c in cotangents or ()):
-                cot = [None if c is None else self._cast(c) for c in cotangents or ()]
+                pull = [None if c is None else self._cast(c) for c in cotangents or ()]
             run = compiled(run_layer)
-            return to_result(run(graph, static, parameters, rest, arrays, cot))
+            values = [self._cast(a) for a in arrays]
+            out = self._guarded(None, run, program, static, trained, rest, values, pull)
+            return to_result(out)
+
+    def _split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
+        return self.model.split(layer, train)
+
+    def _precision(self) -> Any:
+        return jax.enable_x64(self.dtype == jnp.float64)
+
+    def _arrays(self, tree: Any) -> Any:
+        return mapped(tree, self._cast)
 
     def _cast(self, value: Any) -> np.ndarray:
         """To the precision, in NumPy: JAX would compile a cast for every shape."""
         array = np.asarray(value)
         return array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
+    def _guarded(self, record: Record | None, call: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return call(*args)
+        except Exception as error:
+            running = record.running if record else []
+            raise ForwardError("port", running[-1] if running else "", error) from error
 
-def split(module: nnx.Module, train: bool) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    graph, state = nnx.split(module)
-    module = nnx.merge(graph, state)  # a copy: the mode is set on it
-    if train:
-        module.train()
-    else:
-        module.eval()
-    graph, parameters, *rest = nnx.split(module, nnx.Param, ...)
-    return graph, parameters, rest[0]
+
+class Static:
+    """A layer's arguments without their arrays; equal where the rest is."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = mapped(tree, lambda leaf: ARRAY if is_array(leaf) else leaf)
+
+    def __hash__(self) -> int:
+        return hash(repr(self.tree))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and repr(self.tree) == repr(other.tree)
+
+
+class Placeholder:
+    """Stands for an array."""
+
+    shape = dtype = None
+
+    def __repr__(self) -> str:
+        return "ARRAY"
+
+
+ARRAY = Placeholder()
 
 
 @functools.cache
@@ -111,131 +211,86 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_network(
-    graph: nnx.GraphDef,
+    static: tuple[Program, tuple[tuple[str, Any], ...]],
     loss: Loss | None,
-    parameters: nnx.State,
-    rest: nnx.State,
+    trained: Any,
+    rest: Any,
     inputs: Any,
     targets: tuple[jax.Array, ...],
 ) -> dict[str, Any]:
     """Everything of one run, as a pytree."""
+    program, modes = static
 
-    def forward(parameters: nnx.State, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
-        module = nnx.merge(graph, parameters, jax.tree.map(lambda x: x, rest))
-        calls: dict[str, Any] = {}
-        with recording(module, calls):
-            outputs = module(*restore(inputs, floats))
-        statistics = nnx.state(module, nnx.Not(nnx.Param))
-        record = {"outputs": outputs, "calls": calls, "statistics": statistics}
-        return (loss(outputs, *targets) if loss else None), record
+    def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
+        record = Record()
+        args = restored(inputs, floats)
+        try:
+            outputs, statistics = program(trained, rest, args, dict(modes), record)
+        except Exception as error:  # its place is lost outside the trace
+            raise ForwardError(
+                "port", record.running[-1] if record.running else "", error
+            ) from error
+        calls = {name: list(arrays_of(outputs)) for name, (_, _, outputs) in record.calls.items()}
+        found = {"outputs": list(arrays_of(outputs)), "calls": calls, "statistics": statistics}
+        return (loss(outputs, *targets) if loss else None), found
 
     floats = floats_of(inputs)
     if loss is None:
-        return forward(parameters, floats)[1]
+        return forward(trained, floats)[1]
     differentiate = jax.value_and_grad(forward, argnums=(0, 1), has_aux=True)
-    (value, record), (d_parameters, d_inputs) = differentiate(parameters, floats)
-    return record | {"loss": value, "d_parameters": d_parameters, "d_inputs": d_inputs}
+    (value, found), (d_trained, d_inputs) = differentiate(trained, floats)
+    return found | {"loss": value, "d_trained": d_trained, "d_inputs": d_inputs}
 
 
 def run_layer(
-    graph: nnx.GraphDef,
-    static: tuple[Any, ...],
-    parameters: nnx.State,
-    rest: nnx.State,
-    arrays: tuple[jax.Array | None, ...],
+    program: Program,
+    static: Static,
+    trained: Any,
+    rest: Any,
+    arrays: list[jax.Array],
     cotangents: list[jax.Array | None] | None,
 ) -> dict[str, Any]:
     """Everything of one run of one layer; layers alike in all but their values compile once."""
 
-    def forward(parameters: nnx.State, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
-        module = nnx.merge(graph, parameters, jax.tree.map(lambda x: x, rest))
-        inputs = restore(arrays, floats)
-        outputs = module(*(s if a is None else a for s, a in zip(static, inputs, strict=True)))
-        leaves = jax.tree.leaves(outputs)
-        pulled = leaves
+    def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
+        args, kwargs = with_arrays(static.tree, restored(arrays, floats))
+        outputs, statistics = program(trained, rest, args, kwargs, None)
+        found = list(arrays_of(outputs))
+        pulled = found
         if cotangents is not None:
-            pulled = [o for o, c in zip(leaves, cotangents, strict=True) if c is not None]
-        statistics = nnx.state(module, nnx.Not(nnx.Param))
-        return pulled, {"outputs": outputs, "statistics": statistics}
+            pulled = [o for o, c in zip(found, cotangents, strict=True) if c is not None]
+        return pulled, {"outputs": found, "statistics": statistics}
 
     floats = floats_of(arrays)
     if cotangents is None:
-        return forward(parameters, floats)[1]
-    pulled, pull_back, record = jax.vjp(forward, parameters, floats, has_aux=True)
+        return forward(trained, floats)[1]
+    pulled, pull_back, found = jax.vjp(forward, trained, floats, has_aux=True)
     if [o.shape for o in pulled] != [c.shape for c in cotangents if c is not None]:
-        return record  # outputs of the wrong shape have no gradient to compare
-    d_parameters, d_inputs = pull_back([c for c in cotangents if c is not None])
-    return record | {"d_parameters": d_parameters, "d_inputs": d_inputs}
+        return found  # outputs of the wrong shape have no gradient to compare
+    d_trained, d_inputs = pull_back([c for c in cotangents if c is not None])
+    return found | {"d_trained": d_trained, "d_inputs": d_inputs}
 
 
-@contextlib.contextmanager
-def recording(module: nnx.Module, calls: dict[str, Any]) -> Iterator[None]:
-    """While it lasts, every call of a layer of `module` leaves its outputs in `calls`."""
-    names = {id(m): join(path) for path, m in nnx.iter_modules(module) if path}
-    originals: dict[Any, Any] = {
-        type(m): type(m).__call__ for _, m in nnx.iter_modules(module) if callable(m)
-    }
-    own = {cls for cls in originals if "__call__" in vars(cls)}
-    running: set[int] = set()
-
-    def wrap(original: Any) -> Any:
-        @functools.wraps(original)
-        def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            name = names.get(id(self))
-            if name is None or id(self) in running:  # the latter: a call of the parent class's
-                return original(self, *args, **kwargs)
-            running.add(id(self))
-            outputs = original(self, *args, **kwargs)
-            running.discard(id(self))
-            calls[count_name(name, calls)] = outputs
-            return outputs
-
-        return call
-
-    with PATCHING:
-        try:
-            for cls, original in originals.items():
-                cls.__call__ = wrap(original)
-            yield
-        finally:
-            for cls, original in originals.items():
-                if cls in own:
-                    cls.__call__ = original
-                else:
-                    del cls.__call__
-
-
-def floats_of(inputs: Any) -> list[jax.Array]:
-    return [x for x in jax.tree.leaves(inputs) if jnp.issubdtype(x.dtype, jnp.floating)]
-
-
-def restore(inputs: Any, floats: list[jax.Array]) -> Any:
-    """`inputs` with its floating-point leaves replaced, so that they can be differentiated."""
-    rest = iter(floats)
-    return jax.tree.map(
-        lambda x: next(rest) if jnp.issubdtype(x.dtype, jnp.floating) else x, inputs
-    )
+def arrays_of(outputs: Any) -> list[Any]:
+    return [leaf for leaf in leaves(outputs) if is_array(leaf)]
 
 
 def to_result(out: dict[str, Any]) -> Result:
     out = jax.device_get(out)
     return Result(
-        outputs=leaves(out["outputs"]),
-        calls={k: Call(k, outputs=leaves(v)) for k, v in out.get("calls", {}).items()},
-        loss=out.get("loss"),
-        parameter_gradients=named(out.get("d_parameters", nnx.State({}))),
-        input_gradients=leaves(out.get("d_inputs", [])),
-        statistics=named(out["statistics"]),
+        outputs=tuple(map(np.asarray, out["outputs"])),
+        calls={
+            k: Call(k, outputs=tuple(map(np.asarray, v))) for k, v in out.get("calls", {}).items()
+        },
+        loss=None if "loss" not in out else np.asarray(out["loss"]),
+        parameter_gradients=named(out.get("d_trained", {})),
+        input_gradients=tuple(map(np.asarray, out.get("d_inputs", []))),
+        statistics=flat_statistics(out["statistics"]),
     )
 
 
-def leaves(tree: Any) -> tuple[np.ndarray, ...]:
-    return tuple(np.asarray(x) for x in jax.tree.leaves(tree))
-
-
-def named(state: nnx.State) -> Arrays:
-    return {join(path): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
-
-
-def join(path: tuple) -> str:
-    return ".".join(str(part) for part in path)
+def flat_statistics(tree: Any) -> Arrays:
+    """Dotted name -> array; Linen's are in collections, whose names do not count."""
+    if not isinstance(tree, dict):
+        return named(tree)
+    return {name: array for part in tree.values() for name, array in named(part).items()}

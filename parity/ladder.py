@@ -1,4 +1,4 @@
-"""The ladder of parity checks, L0 to L3, over any pair of modules.
+"""The ladder of parity checks, L0 to L3, over any pair of networks.
 
 Each rung compares structure in float64 and numerics in the working precision; `parity.compare`
 says by how much they may differ.
@@ -6,38 +6,32 @@ says by how much they may differ.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from parity import compare
-from parity.compare import STRUCTURE_FORWARD, STRUCTURE_GRADIENT, Measurement, difference
-from parity.jax_side import JaxSide
+from parity.compare import (
+    STRUCTURE_FORWARD,
+    STRUCTURE_GRADIENT,
+    Difference,
+    Measurement,
+    difference,
+)
+from parity.evidence import Case, Evidence
 from parity.port import Port
-from parity.report import RUNGS, Check, Report
-from parity.sides import Arrays, Call, Result
+from parity.report import PRECISIONS, RUNGS, Check, Report
+from parity.runs import DISTURBANCES, Flat, Key, Runs, UnlikeError, against
+from parity.sides import NETWORK, Call, ForwardError, transposed
 from parity.spec import draw
 from parity.torch_side import TorchSide, one_thread
+from parity.weights import COUNTER
 
 Progress = Callable[[str], None]
-
-DISTURBANCES = 1  # how often a whole network is stirred; the largest response counts
-NETWORK = "(network)"  # the layer that stands for the whole
-
-
-class Key(NamedTuple):
-    """What an array is, in the port's names."""
-
-    layer: str
-    quantity: str
-
-
-Flat = dict[Key, np.ndarray]
 
 
 def check(
@@ -51,7 +45,7 @@ def check(
     Args:
         port: What to compare.
         levels: Which rungs, of `L0` to `L3`.
-        precision: The working precision.
+        precision: The working precision: `float32`, `bfloat16` or `float16`.
         progress: Called with the name of a rung when it begins.
 
     Returns:
@@ -59,79 +53,94 @@ def check(
 
     Raises:
         ValueError: An unknown rung or precision, or no rung.
+        InputError: The port cannot be compared: see `Port` for what it must be.
+        ForwardError: A network raised while it ran. If L1 can tell the layer at fault, its message
+            ends with that, and `report` is what was compared until then.
     """
     if unknown := [level for level in levels if level not in RUNGS]:
         raise ValueError(f"unknown rung {unknown[0]!r}, expected one of {', '.join(RUNGS)}")
     if not levels:
         raise ValueError(f"no rung to climb, expected one of {', '.join(RUNGS)}")
-    if precision != "float32":
-        raise ValueError(f"unknown precision {precision!r}, expected float32")
-    report = Report(port.name, precision)
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"unknown precision {precision!r}, expected one of {', '.join(PRECISIONS)}"
+        )
+    levels = sorted(set(levels))
     with ThreadPoolExecutor(2) as pool, one_thread():
-        ladder = Ladder(port, sorted(set(levels)), precision, pool)
-        for level in ladder.levels:
+        runs = Runs(port, precision, pool)
+        ladder = Ladder(runs)
+        report = Report(port.name, precision, notes=ladder.notes)
+        if {"L2", "L3"} & set(levels):
+            runs.start((True, False) if "L2" in levels else (True,))
+        for level in levels:
+            if runs.failed and level in ("L2", "L3"):
+                raise _explained(runs.failed, report)
             start = time.perf_counter()
             progress(f"{level} {RUNGS[level]}")
             report.checks += getattr(ladder, level.lower())()
             report.seconds[level] = time.perf_counter() - start
+        if runs.failed and report.ok:
+            raise runs.failed
         if "L1" in levels and {c.rung for c in report.failures()} & {"L2", "L3"}:
             progress("L1 blocks")
             report.checks += ladder.blocks(report)
+        ladder.explain(report)
     return report
 
 
 class Ladder:
     """One climb. Whole networks are run once and serve every rung.
 
-    XLA compiles outside Python's lock, so what can be compiled beside something else is.
+    Attributes:
+        notes: What could not be paired or fed alone, and what was switched off, a line each.
     """
 
-    def __init__(
-        self, port: Port, levels: Sequence[str], precision: str, pool: ThreadPoolExecutor
-    ) -> None:
-        self.port = port
-        self.levels = levels
-        self.precision = precision
-        self.r64, self.p64 = TorchSide(port.reference, "float64"), JaxSide(port.port, "float64")
-        self.r32, self.p32 = TorchSide(port.reference, precision), JaxSide(port.port, precision)
-        self.pool = pool
-        self.results: dict[tuple[TorchSide | JaxSide, bool], Result] = {}
-        self.jobs: dict[tuple[TorchSide | JaxSide, bool], Future[Result]] = {}
-        if {"L2", "L3"} & set(levels):
-            for train in (True, False) if "L2" in levels else (True,):
-                for side in (self.p64, self.p32):
-                    self.jobs[side, train] = pool.submit(self._run, side, train)
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self.notes = list(runs.alignment.notes())
+        if runs.r64.silenced:
+            self.notes.append(f"switched off on both sides: {', '.join(runs.r64.silenced)}")
 
     def l0(self) -> list[Check]:
         """Every source tensor used once, every target filled once, bit for bit."""
-        source, target = self.r32.state(), self.p32.state()
+        runs, assignment = self.runs, self.runs.assignment
+        source, target = runs.r64.state(), runs.p64.state()
         taken: dict[str, str] = {}
         checks = []
-        for name in sorted(target.keys() | self.port.weights.keys()):
-            key, axes = self.port.weights.get(name, ("(none)", None))
-            expected = transpose(source[key], axes) if key in source else None
+        for name in sorted(target.keys() | assignment.map.keys()):
+            if name in assignment.made:
+                note = _unlike(target.get(name), (assignment.arrays or {}).get(name))
+                checks.append(_exact(name, "(made by the function)", note))
+                continue
+            key, axes = assignment.map.get(name, ("(none)", None))
+            expected = transposed(source[key], axes) if key in source else None
             note = _unlike(target.get(name), expected)
             if key in taken:
                 note = f"{key} fills {taken[key]} already"
             taken[key] = name
             checks.append(_exact(name, key, note))
-        unused = sorted(source.keys() - taken.keys())
+        spare = () if runs.strict else {k for k in source if k.rpartition(".")[2] == COUNTER}
+        unused = sorted(source.keys() - taken.keys() - assignment.idle - set(spare))
         return checks + [_exact(key, key, "no tensor of the port uses it") for key in unused]
 
     def l1(self) -> list[Check]:
         """Each layer that has no parts alone, fed the reference's input and upstream gradient."""
-        disturbed = self.r64.disturbed(compare.ROUNDING, draw.generator(0, "rounding"))
-        evaluated = self._result(self.r64, False).calls
+        runs = self.runs
+        rng = draw.generator(0, "rounding")
+        disturbed = runs.r64.disturbed(compare.ROUNDING[runs.precision], rng)
+        evaluated = runs.oracle(False).calls
         cases: list[tuple[Call, bool]] = []
-        for call in self._result(self.r64, True).calls.values():
-            layer = call.layer.partition("#")[0]
-            if self.r64.has_parts(layer):
+        for call in runs.oracle(True).calls.values():
+            if not runs.leaf(call) or not (runs.strict or runs.pair(call)):
                 continue
             cases.append((call, True))
-            if self.p64.has(layer) and self.p64.has_modes(layer) and call.layer in evaluated:
+            if call.layer in evaluated and self._has_modes(call):
                 cases.append((evaluated[call.layer], False))
-        found = self.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
-        return compare.judge("L1", [m for layer in found for m in layer])
+        found = runs.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
+        measured = [m for layer in found for m in layer]
+        if not runs.p64.layers:  # a function: the whole is the only layer there is
+            measured += self._network()
+        return self._judge("L1", measured)
 
     def blocks(self, report: Report) -> list[Check]:
         """Blocks alone, in float64, where the network is wrong although every layer is right.
@@ -140,161 +149,204 @@ class Ladder:
         """
         if any(c.rung == "L1" and c.kind == "structure" for c in report.failures()):
             return []
-        calls = self._result(self.r64, True).calls.values()
-        found = [
-            m
-            for call in calls
-            if self.r64.has_parts(call.layer.partition("#")[0])
-            for m in self._layer(call, True, None)
-        ]
-        return compare.judge("L1", found)
+        runs = self.runs
+        calls = [c for c in runs.oracle(True).calls.values() if runs.r64.has_parts(c.module)]
+        paired = [c for c in calls if runs.pair(c)]
+        return self._judge("L1", [m for call in paired for m in self._layer(call, True, None)])
 
     def l2(self) -> list[Check]:
         """Every layer's output inside the whole network, and the statistics after a step."""
-        found: list[Measurement] = []
-        for train in (False, True):
-            mode = "train" if train else "eval"
-            runs = [
-                {
-                    Key(call.layer, f"output {i} in {mode} mode"): output
-                    for call in (*result.calls.values(), Call(NETWORK, (), result.outputs))
-                    for i, output in enumerate(call.outputs)
-                }
-                for result in self._networks(train)
-            ]
-            found += self._measure(runs)
-        found += self._measure(self._named("{} after a step", "statistics"))
-        return compare.judge("L2", found)
+        found = self._whole(False, lambda quantity: True)
+        found += self._whole(True, lambda quantity: quantity.endswith((" mode", " after a step")))
+        return self._judge("L2", found)
 
     def l3(self) -> list[Check]:
         """The loss, and its gradient for every parameter and input."""
-        runs = self._named("gradient of {}", "parameter_gradients")
-        for flat, result in zip(runs, self._networks(True), strict=True):
-            flat[Key(NETWORK, "loss")] = np.asarray(result.loss)
-            for i, gradient in enumerate(result.input_gradients):
-                flat[Key(NETWORK, f"gradient of input {i}")] = gradient
-        return compare.judge("L3", self._measure(runs))
+        found = self._whole(True, lambda q: q == "loss" or q.startswith("gradient of"))
+        return self._judge("L3", found)
+
+    def explain(self, report: Report) -> None:
+        """Put the likely causes of the first fault into the report."""
+        evidence = self.evidence(report)
+        if evidence is None:
+            return
+        report.evidence = evidence
+        try:
+            from parity.faults import causes
+        except ModuleNotFoundError:
+            return
+        report.causes = causes.rank(evidence)[:3]
+
+    def evidence(self, report: Report) -> Evidence | None:
+        """All that is known of a report's first fault."""
+        fault = report.fault()
+        if fault is None:
+            return None
+        runs, call = self.runs, self._call_of(fault)
+        module = fault.reference.partition("#")[0]
+        if call is None:
+            module, call = self._holder(fault)
+        kind = runs.r64.kind(module) if module else ""
+        return Evidence(
+            fault=fault,
+            failures=tuple(report.failures()),
+            kind=kind,
+            settings=runs.r64.settings(module) if module else {},
+            cases=self._cases(call) if call is not None else {},
+            weights=self._weights(module),
+        )
+
+    def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:
+        return compare.judge(rung, found, self.runs.precision)
+
+    def _has_modes(self, call: Call) -> bool:
+        pair = self.runs.pair(call)
+        port = pair is not None and self.runs.p64.has_modes(pair.port.partition("#")[0])
+        return port or self.runs.r64.has_modes(call.module)
 
     def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:
         """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
-        layer = call.layer.partition("#")[0]
-        if not self.p64.has(layer):
-            key = Key(call.layer, "output 0")
-            return [self._one(key, [call.outputs[0], None])]
-        inputs = tuple(compare.round_to(v, self.precision) for v in call.inputs)
-        pull = [compare.round_to(c, self.precision) for c in call.cotangents] if train else None
-        sides = (self.r64, self.p64, self.r32, self.p32) if disturbed else (self.r64, self.p64)
-        results = [side.run_layer(layer, inputs, pull, train) for side in sides]
+        runs, pair = self.runs, self.runs.pair(call)
+        if pair is None:
+            return [self._one(Key(call.layer, "output 0"), call.outputs[0], {})]
+        fed = runs.fed(call, train)
+        oracle = runs.alone(runs.r64, call, pair, train, fed)
+        found: dict[str, Flat] = {}
+        try:
+            found["p64"] = runs.alone(runs.p64, call, pair, train, fed)
+            if disturbed:
+                found["pw"] = runs.alone(runs.pw, call, pair, train, fed)
+        except ForwardError as error:
+            lost = {"p64": Difference(math.inf, note=str(error))}
+            return [self._one(Key(pair.port, "output 0"), call.outputs[0], lost, call.layer)]
+        except UnlikeError as reason:
+            if runs.strict:
+                lost = {"p64": Difference(math.inf, note=str(reason))}
+                return [self._one(Key(pair.port, "output 0"), call.outputs[0], lost, call.layer)]
+            self.notes.append(f"not fed alone: {pair.port} {reason}")
+            return []
         if disturbed:
+            found["rw"] = runs.alone(runs.rw, call, pair, train, fed)
             rng = draw.generator(0, f"rounding/{call.layer}")
-            inputs, pull = compare.disturb((inputs, pull), compare.ROUNDING, rng)
-            results.append(disturbed.run_layer(layer, inputs, pull, train))
-        runs = []
-        for result, ported in zip(results, _PORTED[: len(results)], strict=True):
-            flat = {Key(call.layer, f"output {i}"): o for i, o in enumerate(result.outputs)}
-            for i, gradient in enumerate(result.input_gradients):
-                flat[Key(call.layer, f"gradient of input {i}")] = gradient
-            for name, a in self._in_port_names(result.parameter_gradients, layer, ported).items():
-                flat[Key(call.layer, f"gradient of {name}")] = a
-            if train:
-                for name, a in self._in_port_names(result.statistics, layer, ported).items():
-                    flat[Key(call.layer, f"{name} after")] = a
-            runs.append(flat)
-        return self._measure(runs, "" if train else " in eval mode")
+            fed = compare.disturb(fed, compare.ROUNDING[runs.precision], rng)
+            found["stir0"] = runs.alone(disturbed, call, pair, train, fed)
+        return self._measure(oracle, found, call.layer, "" if train else " in eval mode")
 
-    def _named(self, quantity: str, attribute: str) -> list[Flat]:
-        """Named arrays of each run of the whole network in train mode."""
-        runs = []
-        for result, ported in zip(self._networks(True), _PORTED, strict=True):
-            arrays = self._in_port_names(getattr(result, attribute), "", ported)
-            flat = {}
-            for name, array in arrays.items():
-                layer, _, leaf = name.rpartition(".")
-                flat[Key(layer, quantity.format(leaf))] = array
-            runs.append(flat)
-        return runs
+    def _network(self) -> list[Measurement]:
+        """The whole network as one layer."""
+        found = self._whole(True, lambda q: "output" in q or q.startswith("gradient of"))
+        return [dataclasses.replace(m, quantity=f"{m.quantity} (whole)") for m in found]
 
-    def _in_port_names(self, arrays: Arrays, layer: str, ported: bool) -> Arrays:
-        """A layer's tensors under the port's names and in its layout."""
-        if ported:
-            return arrays
-        return {
-            name: transpose(arrays[key], axes)
-            for name, key, axes in self._tensors_of(layer)
-            if key in arrays
-        }
+    def _measure(
+        self, oracle: Flat, found: Mapping[str, Flat], reference: str, suffix: str
+    ) -> list[Measurement]:
+        """Compare, key by key, the runs of one layer with the oracle's."""
+        measured = []
+        for key in dict.fromkeys([*oracle, *found["p64"]]):
+            target = against(key, oracle, found["p64"])
+            apart = {
+                run: difference(
+                    flat.get(key), target, self.runs.precision if run[1] == "w" else "float64"
+                )
+                for run, flat in found.items()
+            }
+            measured.append(self._one(key, target, apart, reference, suffix))
+        return measured
 
-    @functools.cache  # noqa: B019 - lives as long as the climb
-    def _tensors_of(self, layer: str) -> list[tuple[str, str, tuple[int, ...] | None]]:
-        """Of a layer's tensors: the port's name, the reference's, both within it, and the axes."""
-        prefix = f"{layer}." if layer else ""
-        return [
-            (name.removeprefix(prefix), key.removeprefix(prefix), axes)
-            for name, (key, axes) in self.port.weights.items()
-            if name.startswith(prefix)
-        ]
+    def _whole(self, train: bool, wanted: Callable[[str], bool]) -> list[Measurement]:
+        """Measure runs of the whole network: those quantities that are wanted."""
+        apart = self.runs.differences(train)
+        oracle = self.runs.flat(train)
+        measured = []
+        for key in apart["p64"]:
+            if wanted(key.quantity):
+                each = {run: found[key] for run, found in apart.items() if key in found}
+                target = oracle.get(key)
+                if target is None and each["p64"].distance == 0:
+                    target = np.zeros(1)  # a gradient the reference lacks, zero in the port
+                measured.append(self._one(key, target, each))
+        return measured
 
-    def _measure(self, runs: Sequence[Flat], suffix: str = "") -> list[Measurement]:
-        """Compare, key by key, the runs of r64, p64, r32, p32 and of r64 disturbed."""
-        keys = dict.fromkeys([*runs[0], *runs[1]])
-        return [self._one(key, [run.get(key) for run in runs], suffix) for key in keys]
-
-    def _one(self, key: Key, arrays: Sequence[np.ndarray | None], suffix: str = "") -> Measurement:
-        r64, p64, *rest = arrays
-        layer = key.layer.partition("#")[0]
-        kind = "" if layer == NETWORK else self.r64.kind(layer)
+    def _one(
+        self,
+        key: Key,
+        oracle: np.ndarray | None,
+        apart: Mapping[str, Difference],
+        reference: str = "",
+        suffix: str = "",
+    ) -> Measurement:
+        pair = self.runs.by_port.get(key.layer)
+        reference = reference or (pair.reference if pair else self._reference_of(key.layer))
+        kind = ""
+        if key.layer != NETWORK and pair is not None:
+            kind = self.runs.r64.kind(pair.reference.partition("#")[0])
         gradient = key.quantity.startswith("gradient")
         measured = Measurement(
             layer=key.layer,
-            reference=key.layer,
+            reference=reference,
             quantity=key.quantity + suffix,
             sort=f"{kind}: {key.quantity}{suffix}",
             limit=STRUCTURE_GRADIENT if gradient else STRUCTURE_FORWARD,
-            elements=0 if r64 is None else r64.size,
-            size=0.0 if r64 is None else compare.size(r64),
-            structure=difference(p64, r64),
+            elements=0 if oracle is None else oracle.size,
+            size=0.0 if oracle is None else compare.size(oracle),
+            structure=apart.get("p64", difference(None, oracle)),
         )
-        if not rest or r64 is None or r64.dtype.kind != "f":
+        if "pw" not in apart or oracle is None or oracle.dtype.kind != "f":
             return measured
-        r32, p32, *stirred = rest
-        return measured.with_numerics(
-            difference(p32, r64, self.precision),
-            difference(r32, r64, self.precision).distance,
-            max(difference(s, r64).distance for s in stirred),
-        )
+        stirred = [apart[f"stir{i}"].distance for i in range(DISTURBANCES) if f"stir{i}" in apart]
+        return measured.with_numerics(apart["pw"], apart["rw"].distance, max(stirred))
 
-    def _networks(self, train: bool) -> list[Result]:
-        """Whole networks: r64, p64, r32, p32, and r64 with its input stirred."""
-        sides = (self.r64, self.p64, self.r32, self.p32)
-        results = [self._result(side, train) for side in sides]
-        return results + [self._stirred(train, i) for i in range(DISTURBANCES)]
+    def _reference_of(self, layer: str) -> str:
+        """The reference's name of a layer that was not recorded, by a tensor in it."""
+        for name, (key, _) in self.runs.assignment.map.items():
+            if name.rpartition(".")[0] == layer:
+                return key.rpartition(".")[0]
+        return layer
 
-    def _result(self, side: TorchSide | JaxSide, train: bool) -> Result:
-        """One run of a whole network, from the background if it was sent there."""
-        if (side, train) not in self.results:
-            job = self.jobs.pop((side, train), None)
-            self.results[side, train] = job.result() if job else self._run(side, train)
-        return self.results[side, train]
+    def _call_of(self, fault: Check) -> Call | None:
+        calls = self.runs.oracle(True).calls
+        return calls.get(fault.reference) if fault.reference else None
 
-    def _run(self, side: TorchSide | JaxSide, train: bool, inputs: tuple | None = None) -> Result:
-        if inputs is None:
-            inputs = self.port.inputs if train else self.port.eval_inputs
-        loss = self.port.losses[isinstance(side, JaxSide)] if train else None
-        return side.run(inputs, train, loss, self.port.targets if train else ())
+    def _holder(self, fault: Check) -> tuple[str, Call | None]:
+        """The layer that holds a tensor which L0 names, and its first call."""
+        module = fault.reference.rpartition(".")[0]
+        calls = self.runs.oracle(True).calls
+        return (module, calls[module]) if module in calls else ("", None)
 
-    @functools.cache  # noqa: B019 - lives as long as the climb
-    def _stirred(self, train: bool, i: int) -> Result:
-        inputs = self.port.inputs if train else self.port.eval_inputs
-        rng = draw.generator(0, "stir", i)
-        return self._run(self.r64, train, compare.disturb(inputs, compare.STIR, rng))
+    def _cases(self, call: Call) -> dict[str, Case]:
+        """One layer alone on both sides, in either mode."""
+        runs, pair = self.runs, self.runs.pair(call)
+        found: dict[str, Case] = {}
+        for mode, train in (("train", True), ("eval", False)):
+            called = runs.oracle(train).calls.get(call.layer)
+            if pair is None or called is None:
+                continue
+            fed = runs.fed(called, train)
+            try:
+                sides = [runs.alone(s, called, pair, train, fed) for s in (runs.r64, runs.p64)]
+            except (ForwardError, UnlikeError):
+                continue
+            arrays = [{key.quantity: a for key, a in side.items()} for side in sides]
+            found[mode] = Case(called.args, *arrays)
+        return found
+
+    def _weights(self, module: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of a layer's tensors: the reference's in the port's layout, and the port's."""
+        source, target = self.runs.r64.state(), self.runs.p64.state()
+        return {
+            name.rpartition(".")[2]: (transposed(source[key], axes), target[name])
+            for name, (key, axes) in self.runs.assignment.map.items()
+            if module and key.rpartition(".")[0] == module and name in target and key in source
+        }
 
 
-# Whether a run's names and layouts are the port's: r64, p64, r32, p32, r64 disturbed.
-_PORTED = (False, True, False, True, *[False] * DISTURBANCES)
-
-
-def transpose(array: np.ndarray, axes: tuple[int, ...] | None) -> np.ndarray:
-    return array if axes is None else array.transpose(axes)
+def _explained(error: ForwardError, report: Report) -> ForwardError:
+    """The same with what L1 found, if it found something."""
+    fault = report.fault()
+    if fault is not None:
+        error.args = (f"{error}; alone, {fault.sentence()}",)
+    error.report = report
+    return error
 
 
 def _unlike(port: np.ndarray | None, reference: np.ndarray | None) -> str:

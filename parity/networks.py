@@ -10,10 +10,12 @@ import jax_impl.losses
 import jax_impl.state
 import torch_impl.losses
 import torch_impl.state
-from parity.port import Port, WeightMap
+from parity.port import NAMES, Port
 from parity.sides import Loss
 from parity.spec import draw
 from parity.spec.models import Config
+from parity.spec.networks.erfnet import ERFNetConfig
+from parity.weights import WeightMap
 from weights_convert import dialects, to_jax
 
 Task = tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]
@@ -53,6 +55,8 @@ def port(
         weights=weight_map(config),
         inputs=(images, masks) if masks else (images,),
         eval_inputs=(images,),
+        layers=NAMES,
+        filled=True,
         losses=losses,
         targets=targets,
     )
@@ -65,11 +69,17 @@ def segmentation(config: Config, rng: np.random.Generator, shape: tuple[int, ...
     return CROSS_ENTROPY, (rng.integers(0, config.num_classes, shape), class_weights)
 
 
+def at_output(config: ERFNetConfig, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
+    """The same, at the size of the output."""
+    return segmentation(config, rng, (shape[0], *config.output_size(*shape[1:])))
+
+
 CROSS_ENTROPY = (torch_impl.losses.cross_entropy, jax_impl.losses.cross_entropy)
 
 # Family -> what it is trained on: losses and targets for images of a shape (N, H, W).
 TASKS: dict[str, Callable[..., Task]] = {
     "enet": segmentation,
+    "erfnet": at_output,
 }
 
 

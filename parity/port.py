@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.sides import Loss
+from parity.sides import NHWC, Layout, Loss, is_array
+from parity.spec import draw
+from parity.spec.errors import InputError
+from parity.weights import Weights
 
 if TYPE_CHECKING:
     import torch
-    from flax import nnx
 
-# Port's parameter or buffer -> the reference's, and the reference's axes in the port's order.
-WeightMap = Mapping[str, tuple[str, tuple[int, ...] | None]]
+NAMES = "names"  # of `Port.layers`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,21 +24,79 @@ class Port:
     """A reference, its port, and what to run them on.
 
     Attributes:
+        reference: The PyTorch module, on the CPU; not changed.
+        port: A Flax NNX module, a Flax Linen module, or a function `f(params, *inputs)`; not
+            changed.
+        inputs: Of the forward pass, in the port's layout, one item per argument: an array, a shape
+            (drawn from a standard normal distribution by `seed`), or a nest of them. A single array
+            or shape will do. Integers: give an array.
+        weights: How the port's tensors come from the reference's: a mapping of the port's name to
+            (the reference's name, axes or None); rules, of which the first whose pattern fits the
+            reference's whole name counts, (pattern, template or None for nothing, axes); or a
+            function from the reference's arrays to the port's. They are loaded into a copy of the
+            port. None: both hold the same values already, and are matched by them.
+        params: Of a function its parameters, of a Linen module its variables.
         name: For tables.
-        reference: The PyTorch module; not changed.
-        port: The NNX module, whose layers carry the same dotted names; not changed.
-        weights: How the port's tensors come from the reference's.
-        inputs: Of the forward pass: arrays, or mappings of them, in JAX's layout.
         eval_inputs: Of the forward pass in eval mode, where they differ.
-        losses: From outputs and `targets` to a scalar, for the reference and for the port.
-        targets: Such as labels and class weights.
+        losses: From outputs and `targets` to a scalar, for the reference and for the port. If not
+            given: the sum of all outputs, each element times a number drawn by `seed`.
+        targets: Such as labels and class weights, in the port's layout.
+        layers: The port's layer -> the reference's, for layers that neither their names, their
+            weights nor their values pair; or `names`: every layer must answer the one of its name.
+        layout: The axes of the reference's arrays in the port's order, by their number. By default
+            four axes are NCHW in PyTorch and NHWC in the port; `{}`: alike on both sides.
+        modes: Keyword arguments of the port in eval mode and in train mode.
+        filled: The port holds its weights; `weights` only says which they must be.
+        seed: Of drawn inputs.
+
+    PyTorch's and Flax's own dropouts are switched off on both sides, since each draws its own
+    numbers; dropout that takes a mask as an input stays on.
     """
 
-    name: str
     reference: torch.nn.Module
-    port: nnx.Module
-    weights: WeightMap
-    inputs: tuple[Any, ...]
-    eval_inputs: tuple[Any, ...]
-    losses: tuple[Loss, Loss]
+    port: Any
+    inputs: Any
+    weights: Weights = None
+    params: Any = None
+    name: str = "port"
+    eval_inputs: Any = None
+    losses: tuple[Loss, Loss] | None = None
     targets: tuple[np.ndarray, ...] = ()
+    layers: Mapping[str, str] | str | None = None
+    layout: Layout = dataclasses.field(default_factory=lambda: dict(NHWC))
+    modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+    filled: bool = False
+    seed: int = 0
+
+    def arguments(self, train: bool) -> tuple[Any, ...]:
+        """The inputs of one mode as arrays.
+
+        Raises:
+            InputError: There is none, or one is neither an array nor a shape.
+        """
+        inputs = self.inputs if train or self.eval_inputs is None else self.eval_inputs
+        if is_array(inputs) or isinstance(inputs, Mapping) or _is_shape(inputs):
+            inputs = (inputs,)
+        if not isinstance(inputs, Sequence) or isinstance(inputs, str) or not inputs:
+            raise InputError(f"inputs are {inputs!r}, expected an array or a shape per argument")
+        return tuple(_array(value, self.seed, f"input {i}") for i, value in enumerate(inputs))
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and bool(value)
+        and all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in value)
+    )
+
+
+def _array(value: Any, seed: int, name: str) -> Any:
+    if _is_shape(value):
+        return draw.generator(seed, f"inputs/{name}").standard_normal(value).astype(np.float32)
+    if isinstance(value, Mapping):
+        return {key: _array(item, seed, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_array(item, seed, f"{name}.{i}") for i, item in enumerate(value))
+    if is_array(value):
+        return np.asarray(value)
+    raise InputError(f"{name} is {value!r}, expected an array, a shape or a nest of them")

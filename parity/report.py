@@ -22,6 +22,8 @@ RUNGS = {
     "L3": "gradients",
 }
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:
@@ -39,6 +41,7 @@ class Check:
         reference_value: The reference's value there.
         port_value: The port's value there.
         note: Why the arrays cannot be compared.
+        isolated: The relative difference of the layer alone, where this check is of the whole.
     """
 
     rung: str
@@ -52,6 +55,7 @@ class Check:
     reference_value: float | None = None
     port_value: float | None = None
     note: str = ""
+    isolated: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -85,12 +89,18 @@ class Report:
         precision: The working precision.
         checks: In the order of the ladder, and on each rung in the order of the forward pass.
         seconds: Per rung.
+        notes: What could not be paired or was switched off, a line each.
+        causes: The likely causes of the first fault, likeliest first.
+        evidence: What they were derived from.
     """
 
     name: str
     precision: str
     checks: list[Check] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    causes: list[Any] = dataclasses.field(default_factory=list)
+    evidence: Any = None
 
     @property
     def ok(self) -> bool:

@@ -1,19 +1,28 @@
 """What the referee needs of either framework, and the records it compares.
 
-Arrays cross this boundary as NumPy arrays in JAX's layout: whatever has four axes is (N, H, W, C).
+Arrays cross this boundary as NumPy arrays in the port's layout: with `NHWC`, whatever has four axes
+is (N, H, W, C).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from parity.spec.errors import InputError
 
 Arrays = dict[str, np.ndarray]
 Cotangents = Sequence[np.ndarray | None] | None  # None: forward only
 Loss = Callable[..., Any]
+
+# Axes of the reference's arrays in the port's order, by their number; others are as they are.
+Layout = Mapping[int, tuple[int, ...]]
+NHWC: Layout = {4: (0, 2, 3, 1)}
+
+NETWORK = "(network)"  # the layer that stands for the whole
 
 
 @dataclasses.dataclass
@@ -23,15 +32,26 @@ class Call:
     Attributes:
         layer: Dotted name in the framework it was recorded in; `#2` and so on behind the name
             from its second call on.
-        inputs: Positional arguments, arrays or plain values.
+        args: Positional arguments: arrays, plain values, or nests of them.
+        kwargs: Keyword arguments.
         outputs: Every array it returned.
         cotangents: The loss's gradient for each output, None where it has none.
     """
 
     layer: str
-    inputs: tuple[Any, ...] = ()
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     outputs: tuple[np.ndarray, ...] = ()
     cotangents: list[np.ndarray | None] = dataclasses.field(default_factory=list)
+
+    @property
+    def module(self) -> str:
+        """The layer without the count of its calls."""
+        return self.layer.partition("#")[0]
+
+    def arrays(self) -> list[np.ndarray]:
+        """Every array among the arguments."""
+        return [leaf for leaf in leaves((self.args, self.kwargs)) if is_array(leaf)]
 
 
 @dataclasses.dataclass
@@ -55,33 +75,23 @@ class Result:
     statistics: Arrays = dataclasses.field(default_factory=dict)
 
 
-class Side(Protocol):
-    """A network in one framework and one precision."""
+class ForwardError(InputError):
+    """A network or a layer raised while it ran.
 
-    def run(
-        self,
-        inputs: tuple[Any, ...],
-        train: bool,
-        loss: Loss | None = None,
-        targets: tuple[np.ndarray, ...] = (),
-    ) -> Result:
-        """Run the whole network on a fresh copy of its state.
+    Args:
+        side: `reference` or `port`.
+        layer: The innermost layer that was running, empty if none was.
+        error: What it raised.
+    """
 
-        Args:
-            inputs: Arrays, or mappings of them; floating-point ones are cast to the precision.
-            train: Train mode, else eval mode.
-            loss: From the network's outputs and `targets` to the scalar to differentiate; forward
-                only if None.
-            targets: Such as labels and class weights; cast like the inputs.
-        """
-
-    def run_layer(
-        self, layer: str, inputs: tuple[Any, ...], cotangents: Cotangents, train: bool
-    ) -> Result:
-        """Run one layer alone on a fresh copy of its state, and pull the cotangents back."""
-
-    def state(self) -> Arrays:
-        """Every parameter and buffer, by the framework's own name."""
+    def __init__(self, side: str, layer: str, error: BaseException) -> None:
+        text = " ".join(str(error).split())
+        text = text if len(text) <= 300 else f"{text[:300]} ..."
+        where = f" in {layer}" if layer else ""
+        self.report: Any = None  # what was compared before, where something was
+        super().__init__(f"the {side} raised {type(error).__name__}{where}: {text}")
+        self.side = side
+        self.layer = layer
 
 
 def count_name(layer: str, seen: Mapping[str, Any]) -> str:
@@ -92,3 +102,50 @@ def count_name(layer: str, seen: Mapping[str, Any]) -> str:
     while f"{layer}#{n}" in seen:
         n += 1
     return f"{layer}#{n}"
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array or a tensor of any framework, or an abstract one."""
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether NumPy's dtype is a floating-point one; `bfloat16` is none of NumPy's own."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """The leaves of nested tuples, lists and mappings; mappings by sorted key, as JAX does."""
+    if isinstance(tree, Mapping):
+        for key in sorted(tree):
+            yield from leaves(tree[key])
+    elif isinstance(tree, tuple | list):
+        for item in tree:
+            yield from leaves(item)
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type) and not is_array(tree):
+        for field in dataclasses.fields(tree):
+            yield from leaves(getattr(tree, field.name))
+    elif tree is not None:
+        yield tree
+
+
+def mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
+    """The same nest with `function` of each leaf, in the order of `leaves`."""
+    if isinstance(tree, Mapping):
+        return {key: mapped(tree[key], function) for key in sorted(tree)}
+    if isinstance(tree, tuple | list):
+        items = [mapped(item, function) for item in tree]
+        if isinstance(tree, list):
+            return items
+        return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
+    return tree if tree is None else function(tree)
+
+
+def with_arrays(tree: Any, arrays: Iterable[Any]) -> Any:
+    """The same nest with its arrays replaced, one after the other."""
+    rest = iter(arrays)
+    return mapped(tree, lambda leaf: next(rest) if is_array(leaf) else leaf)
+
+
+def transposed(array: np.ndarray, axes: Sequence[int] | None) -> np.ndarray:
+    return array if axes is None else array.transpose(axes)

@@ -7,33 +7,74 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
-from parity.sides import Arrays, Call, Loss, Result, count_name
+from parity.sides import (
+    NHWC,
+    Arrays,
+    Call,
+    Cotangents,
+    ForwardError,
+    Layout,
+    Loss,
+    Result,
+    count_name,
+    leaves,
+    mapped,
+)
+from parity.spec.errors import InputError
+
+# Layers that draw their own random numbers, which the other side cannot share.
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 class TorchSide:
-    """A module in one precision; see `parity.sides.Side`.
+    """A module in one precision.
 
     Args:
-        module: Copied, then cast.
-        dtype: Of its parameters, buffers and inputs: `float32` or `float64`.
+        module: Copied, then cast. PyTorch's own dropouts are switched off.
+        dtype: Of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`, `float16`.
+        layout: How its arrays lie in the port.
+
+    Raises:
+        InputError: It is not a module, or on another device than the CPU.
     """
 
-    def __init__(self, module: nn.Module, dtype: str) -> None:
+    def __init__(self, module: nn.Module, dtype: str, layout: Layout = NHWC) -> None:
+        if not isinstance(module, nn.Module):
+            kind = type(module).__name__
+            raise InputError(f"the reference is a {kind}, expected a torch.nn.Module")
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if tensor.device.type != "cpu":
+                raise InputError(f"the reference's {name} is on {tensor.device}, expected the cpu")
         self.dtype = getattr(torch, dtype)
+        self.layout = layout
         self.module = copy.deepcopy(module).to(self.dtype)
+        self.silenced = [n for n, m in self.module.named_modules() if isinstance(m, DROPOUTS)]
+        for name in self.silenced:
+            setattr(self.module.get_submodule(name), "p", 0.0)  # noqa: B010 - of any class
 
     def kind(self, layer: str) -> str:
         """The class of a layer."""
         return type(self.module.get_submodule(layer)).__name__
 
+    def settings(self, layer: str) -> dict[str, Any]:
+        """A layer's plain attributes, such as `{"eps": 1e-05}`."""
+        plain = (bool, int, float, str, tuple)
+        attributes = vars(self.module.get_submodule(layer))
+        return {k: v for k, v in attributes.items() if k[0] != "_" and isinstance(v, plain)}
+
     def has_parts(self, layer: str) -> bool:
         """Whether a layer is made of layers."""
         return any(True for _ in self.module.get_submodule(layer).children())
+
+    def has_modes(self, layer: str) -> bool:
+        """Whether a layer may compute something else in eval mode."""
+        module = self.module.get_submodule(layer)
+        return hasattr(module, "track_running_stats") or "Dropout" in type(module).__name__
 
     def disturbed(self, scale: float, rng: np.random.Generator) -> TorchSide:
         """The same with every parameter and floating-point buffer times 1 + scale * U(-1, 1)."""
@@ -47,7 +88,11 @@ class TorchSide:
         return side
 
     def state(self) -> Arrays:
-        return {k: v.detach().numpy() for k, v in self.module.state_dict().items()}
+        return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
+
+    def parameters(self) -> set[str]:
+        """Names of what is trained."""
+        return {name for name, _ in self.module.named_parameters()}
 
     def run(
         self,
@@ -56,65 +101,86 @@ class TorchSide:
         loss: Loss | None = None,
         targets: tuple[np.ndarray, ...] = (),
     ) -> Result:
+        """Run the whole network on a fresh copy of its state.
+
+        Args:
+            inputs: Arrays, or nests of them; floating-point ones are cast to the precision.
+            train: Train mode, else eval mode.
+            loss: From the network's outputs and `targets` to the scalar to differentiate; forward
+                only if None.
+            targets: Such as labels and class weights; cast like the inputs.
+
+        Raises:
+            ForwardError: The network or the loss raised.
+        """
         module = copy.deepcopy(self.module).train(train)
         arguments = self._to_torch(inputs, loss is not None)
-        calls: dict[str, Call] = {}
-        handles = [h for name, m in module.named_modules() if name for h in record(m, name, calls)]
-        with torch.set_grad_enabled(loss is not None):
+        recorder = Recorder(module, self.layout)
+        with torch.set_grad_enabled(loss is not None), recorder, blamed(recorder.running):
             outputs = module(*arguments)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
-        for handle in handles:
-            handle.remove()
-        result = Result(outputs=arrays_of(outputs), calls=calls, statistics=statistics(module))
+        result = Result(
+            outputs=self._arrays(outputs),
+            calls=recorder.calls,
+            statistics=statistics(module),
+        )
         if value is not None:
-            result.loss = value.detach().numpy()
+            result.loss = to_numpy(value)
             value.backward()
             self._gradients(result, module, arguments)
         return result
 
-    def run_layer(
-        self,
-        layer: str,
-        inputs: tuple[Any, ...],
-        cotangents: list[np.ndarray | None] | None,
-        train: bool,
-    ) -> Result:
-        module = copy.deepcopy(self.module.get_submodule(layer)).train(train)
+    def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> Result:
+        """Run one layer alone on a fresh copy of its state, and pull the cotangents back.
+
+        Raises:
+            ForwardError: The layer raised.
+        """
+        module = copy.deepcopy(self.module.get_submodule(call.module)).train(train)
         differentiate = any(c is not None for c in cotangents or ())
-        arguments = self._to_torch(inputs, differentiate)
-        with torch.set_grad_enabled(differentiate):
-            outputs = module(*arguments)
-        result = Result(outputs=arrays_of(outputs), statistics=statistics(module))
+        args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
+        with torch.set_grad_enabled(differentiate), blamed([call.layer]):
+            outputs = module(*args, **kwargs)
+        result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
             pairs = [
-                (o, from_numpy(c).to(o.dtype))
+                (o, self._from_numpy(c).to(o.dtype))
                 for o, c in zip(tensors_of(outputs), cotangents or (), strict=True)
                 if c is not None
             ]
             torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
-            self._gradients(result, module, arguments)
+            self._gradients(result, module, (args, kwargs))
         return result
 
     def _gradients(self, result: Result, module: nn.Module, arguments: Any) -> None:
         for name, p in module.named_parameters():
             if p.grad is not None:
-                result.parameter_gradients[name] = p.grad.numpy()
+                result.parameter_gradients[name] = to_numpy(p.grad)
         result.input_gradients = tuple(
-            to_numpy(torch.zeros_like(a) if a.grad is None else a.grad)
+            laid_out(torch.zeros_like(a) if a.grad is None else a.grad, self.layout)
             for a in tensors_of(arguments)
             if a.is_floating_point()
         )
+
+    def _arrays(self, outputs: Any) -> tuple[np.ndarray, ...]:
+        return tuple(laid_out(t, self.layout).copy() for t in tensors_of(outputs))
 
     def _to_torch(self, inputs: Any, differentiate: bool) -> Any:
         def convert(value: Any) -> Any:
             if not isinstance(value, np.ndarray):
                 return value
-            tensor = from_numpy(value)
+            tensor = self._from_numpy(value)
             if tensor.is_floating_point():
                 tensor = tensor.to(self.dtype).requires_grad_(differentiate)
             return tensor
 
-        return pytree.tree_map(convert, inputs)
+        return mapped(inputs, convert)
+
+    def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
+        """From the port's layout; the tensor owns its memory."""
+        axes = self.layout.get(array.ndim)
+        array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+        return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
 
 
 @contextlib.contextmanager
@@ -128,49 +194,89 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def record(module: nn.Module, name: str, calls: dict[str, Call]) -> list[Any]:
-    """Hook a layer so that each call, its inputs and the gradients of its outputs are kept."""
-    pending: list[tuple[Any, ...]] = []
+@contextlib.contextmanager
+def blamed(running: list[str]) -> Iterator[None]:
+    """Name the layer that ran when something was raised."""
+    try:
+        yield
+    except Exception as error:
+        raise ForwardError("reference", running[-1] if running else "", error) from error
 
-    def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        # Copied before the layer runs: it may work in place.
-        values = (*args, *kwargs.values())
-        pending.append(
-            tuple(to_numpy(v).copy() if isinstance(v, torch.Tensor) else v for v in values)
-        )
 
-    def after(_: nn.Module, args: tuple, outputs: Any) -> None:
-        call = Call(count_name(name, calls), pending.pop(), arrays_of(outputs))
-        calls[call.layer] = call
-        call.cotangents = [None] * len(call.outputs)
-        for i, tensor in enumerate(tensors_of(outputs)):
-            if tensor.requires_grad:
-                tensor.register_hook(lambda g, i=i: call.cotangents.__setitem__(i, to_numpy(g)))
+class Recorder:
+    """Keeps, while entered, each call of each layer, its arguments and its outputs' gradients.
 
-    return [
-        module.register_forward_pre_hook(before, with_kwargs=True),
-        module.register_forward_hook(after),
-    ]
+    Attributes:
+        calls: By `Call.layer`, in the order in which they returned.
+        running: The layers that have begun and not returned, innermost last.
+    """
+
+    def __init__(self, module: nn.Module, layout: Layout) -> None:
+        self.module = module
+        self.layout = layout
+        self.calls: dict[str, Call] = {}
+        self.running: list[str] = []
+        self.pending: list[tuple[Any, Any]] = []
+        self.handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        for name, layer in self.module.named_modules():
+            if name:
+                self._hook(layer, name)
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _hook(self, layer: nn.Module, name: str) -> None:
+        def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            # Kept before the layer runs: it may work in place.
+            self.pending.append(mapped((args, kwargs), self._keep))
+            self.running.append(name)
+
+        def after(_: nn.Module, args: tuple, kwargs: dict, outputs: Any) -> None:
+            self.running.pop()
+            kept = tuple(self._keep(t) for t in tensors_of(outputs))
+            call = Call(count_name(name, self.calls), *self.pending.pop(), kept)
+            self.calls[call.layer] = call
+            call.cotangents = [None] * len(kept)
+            for i, tensor in enumerate(tensors_of(outputs)):
+                if tensor.requires_grad:
+                    tensor.register_hook(
+                        lambda g, i=i: call.cotangents.__setitem__(i, laid_out(g, self.layout))
+                    )
+
+        self.handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
+        self.handles.append(layer.register_forward_hook(after, with_kwargs=True))
+
+    def _keep(self, value: Any) -> Any:
+        """A copy; of what one layer gives and the next one takes, the same."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        version, array = getattr(value, "_parity_kept", (None, None))
+        if version != value._version:
+            array = laid_out(value, self.layout).copy()
+            value._parity_kept = (value._version, array)  # type: ignore[attr-defined] # our own
+        return array
 
 
 def statistics(module: nn.Module) -> Arrays:
-    return {k: v.detach().numpy() for k, v in module.named_buffers()}
+    return {k: to_numpy(v) for k, v in module.named_buffers()}
 
 
 def tensors_of(outputs: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
-
-
-def arrays_of(outputs: Any) -> tuple[np.ndarray, ...]:
-    return tuple(to_numpy(t).copy() for t in tensors_of(outputs))
+    return [leaf for leaf in leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """(N, C, H, W) to (N, H, W, C); other ranks as they are."""
-    array = tensor.detach().numpy()
-    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
 
 
-def from_numpy(array: np.ndarray) -> torch.Tensor:
-    """(N, H, W, C) to (N, C, H, W); other ranks as they are. The tensor owns its memory."""
-    return torch.tensor(array.transpose(0, 3, 1, 2).copy() if array.ndim == 4 else array)
+def laid_out(tensor: torch.Tensor, layout: Layout) -> np.ndarray:
+    """In the port's layout."""
+    array = to_numpy(tensor)
+    axes = layout.get(array.ndim)
+    return array if axes is None else array.transpose(axes)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from parity.compare import FLOOR, Difference, K, Measurement, difference, judge
+from parity.compare import Difference, K, Measurement, difference, floor, judge
 from parity.spec import draw
 from parity.spec.models import MODELS
 
@@ -65,7 +65,7 @@ def test_structure_has_a_fixed_limit() -> None:
 def test_numerics_follow_the_reference() -> None:
     """Catches a port that is less exact than K times what the reference and the data allow."""
     for factor, ok in ((0.99, True), (1.01, False)):
-        m = measured(numerics=Difference(factor * (K * 3e-7 + FLOOR)))
+        m = measured(numerics=Difference(factor * (K * 3e-7 + floor("float32"))))
         m = dataclasses.replace(m, reference_distance=1e-7, response=2e-7)
         assert judge("L1", [m])[1].ok is ok
 
