@@ -13,6 +13,7 @@ from flax import nnx
 
 import jax_impl.layers
 import torch_impl.layers
+from jax_impl.layers.convolution import conv_by_taps, pair
 from jax_impl.losses import cross_entropy as jax_cross_entropy
 from torch_impl.losses import cross_entropy as torch_cross_entropy
 
@@ -120,6 +121,33 @@ def test_conv(kernel: int, stride: int, padding: int, dilation: int, groups: int
     b.bias.set_value(jnp.asarray(a.bias.detach().numpy()))
     expected = to_numpy(a(to_torch(x)))
     np.testing.assert_allclose(b(jnp.asarray(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation"),
+    [((3, 1), (1, 0), 1), ((1, 3), (0, 16), (1, 16)), ((3, 1), (2, 1), (4, 1)), ((1, 3), 0, 2)],
+)
+def test_conv_by_taps(kernel: tuple, padding: int | tuple, dilation: int | tuple) -> None:
+    """Catches a tap shifted the wrong way, or beyond the map, in value and both gradients."""
+    x = images(2, 7, 10, 64)
+    a = torch_impl.layers.Conv2d(64, 5, kernel, 1, padding, dilation)
+    b = jax_impl.layers.Conv2d(64, 5, kernel, 1, padding, dilation, rngs=RNGS)
+    b.kernel.set_value(jnp.asarray(a.weight.detach().numpy().transpose(2, 3, 1, 0)))
+    b.bias.set_value(jnp.asarray(a.bias.detach().numpy()))
+    t = to_torch(x).requires_grad_()
+    expected = a(t)
+    np.testing.assert_allclose(b(jnp.asarray(x)), to_numpy(expected), rtol=1e-5, atol=1e-6)
+    upstream = images(*to_numpy(expected).shape)
+    expected.backward(to_torch(upstream))
+
+    def value(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = conv_by_taps(x, kernel, pair(padding), pair(dilation))
+        return (y * upstream).sum()
+
+    dx, dk = jax.grad(value, argnums=(0, 1))(jnp.asarray(x), b.kernel[...])
+    np.testing.assert_allclose(dx, to_numpy(t.grad), rtol=1e-5, atol=1e-5)
+    expected_dk = a.weight.grad.numpy().transpose(2, 3, 1, 0)
+    np.testing.assert_allclose(dk, expected_dk, rtol=1e-4, atol=1e-4)
 
 
 def test_initial_weights_are_pytorchs() -> None:

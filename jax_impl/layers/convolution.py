@@ -7,6 +7,7 @@ with `transpose_kernel=True`.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 
 import jax
@@ -58,6 +59,8 @@ class Conv2d(nnx.Module):
             # A matrix product: XLA's CPU backend takes 1.5 to 3 times as long for the convolution.
             sh, sw = self.stride
             y = x[:, ::sh, ::sw] @ self.kernel[0, 0]
+        elif self._is_line() and self.stride == (1, 1) and self.groups == 1:
+            y = conv_by_taps(x, self.kernel[...], self.padding, self.dilation)
         else:
             y = lax.conv_general_dilated(
                 x,
@@ -69,6 +72,10 @@ class Conv2d(nnx.Module):
                 feature_group_count=self.groups,
             )
         return y if self.bias is None else y + self.bias[...]
+
+    def _is_line(self) -> bool:
+        """Whether it is a 3x1 or 1x3 of so many channels that `conv_by_taps` is faster."""
+        return sorted(self.kernel_size) == [1, 3] and self.kernel.shape[2] >= 64
 
 
 class ConvTranspose2d(nnx.Module):
@@ -122,6 +129,27 @@ class ConvTranspose2d(nnx.Module):
         size = (height, width)
         y = conv_transpose(x, self.kernel[...], self.stride, self.padding, size)
         return y if self.bias is None else y + self.bias[...]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def conv_by_taps(x: jax.Array, kernel: jax.Array, padding: Pair, dilation: Pair) -> jax.Array:
+    """A convolution of stride 1 as one matrix product for all taps, shifted afterwards and added.
+
+    On two cores, best of 9, in ms: 3x1 of 64 channels on 128x256 pixels 7.0 (XLA's convolution
+    11.4, PyTorch's 4.7), 1x3 7.1 (10.3, 5.4); of 128 channels on 64x128 with dilation 16, 6.3 (7.2,
+    4.7) and 5.7 (6.8, 4.3). Of 16 channels on 256x512 the convolution is as fast.
+    """
+    kh, kw, n_in, n_out = kernel.shape
+    (ph, pw), (dh, dw) = padding, dilation
+    taps = x @ kernel.transpose(2, 0, 1, 3).reshape(n_in, -1)
+    zero, y = jnp.zeros((), taps.dtype), None
+    for i, j in itertools.product(range(kh), range(kw)):
+        start = (i * kw + j) * n_out
+        rows, columns = (ph - i * dh, ph - (kh - 1 - i) * dh), (pw - j * dw, pw - (kw - 1 - j) * dw)
+        rim = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))  # a negative one cuts off
+        shifted = lax.pad(taps[..., start : start + n_out], zero, rim)
+        y = shifted if y is None else y + shifted
+    return y
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
