@@ -201,7 +201,9 @@ class Ladder:
 
     def _has_modes(self, call: Call) -> bool:
         pair = self.runs.pair(call)
-        port = pair is not None and self.runs.p64.has_modes(pair.port.partition("#")[0])
+        if pair is None:
+            return False
+        port = self.runs.p64.has_modes(pair.port.partition("#")[0])
         return port or self.runs.r64.has_modes(call.module)
 
     def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:

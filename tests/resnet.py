@@ -1,0 +1,78 @@
+"""A ResNet-18 in Flax NNX whose names and nesting owe nothing to torchvision's."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Norm(nnx.BatchNorm):
+    """Flax's batch norm, which stores the biased variance, made to store the unbiased one."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
+        super().__init__(width, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        before, n = self.var[...], x.size // x.shape[-1]
+        y = super().__call__(x)
+        if not self.use_running_average:
+            batch = (self.var[...] - 0.9 * before) * (n / (n - 1))
+            self.var[...] = 0.9 * before + batch
+        return y
+
+
+def conv(i: int, o: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
+    pad = size // 2
+    return nnx.Conv(
+        i, o, (size, size), stride, padding=((pad, pad), (pad, pad)), use_bias=False, rngs=rngs
+    )
+
+
+class Unit(nnx.Module):
+    """Two convolutions and a way past them."""
+
+    def __init__(self, i: int, o: int, stride: int, *, rngs: nnx.Rngs) -> None:
+        self.first = conv(i, o, 3, stride, rngs)
+        self.first_norm = Norm(o, rngs=rngs)
+        self.second = conv(o, o, 3, 1, rngs)
+        self.second_norm = Norm(o, rngs=rngs)
+        self.skip = nnx.data(None)
+        if i != o:
+            self.skip = nnx.Sequential(conv(i, o, 1, stride, rngs), Norm(o, rngs=rngs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jax.nn.relu(self.first_norm(self.first(x)))
+        y = self.second_norm(self.second(y))
+        return jax.nn.relu(y + (x if self.skip is None else self.skip(x)))
+
+
+class Stem(nnx.Module):
+    """A quarter of the height and width."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.project = conv(3, 64, 7, 2, rngs)
+        self.normalise = Norm(64, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = jax.nn.relu(self.normalise(self.project(x)))
+        return nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+class ResNet(nnx.Module):
+    """Images (N, H, W, 3) to 1000 logits; all units in one flat list."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.stem = Stem(rngs=rngs)
+        widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
+        self.units = nnx.List(
+            Unit(i, o, 1 if i == o else 2, rngs=rngs)
+            for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.classify = nnx.Linear(512, 1000, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.stem(x)
+        for unit in self.units:
+            x = unit(x)
+        return self.classify(jnp.mean(x, axis=(1, 2)))
