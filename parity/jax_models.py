@@ -160,6 +160,7 @@ class NnxModel:
 @dataclasses.dataclass(frozen=True)
 class LinenProgram:
     module: linen.Module
+    train: bool
 
     def __call__(
         self, trained: Any, rest: Any, args: Any, kwargs: Any, record: Record | None
@@ -170,7 +171,7 @@ class LinenProgram:
             name = ".".join(context.module.path)
             if context.method_name != "__call__" or not name or record is None:
                 return call(*args, **kwargs)
-            MODULES.setdefault(self.module, {})[name] = context.module.clone(parent=None)
+            MODULES.setdefault((self.module, self.train), {})[name] = context.module.clone(parent=None)
             return record.around(name, call, args, kwargs)
 
         with linen.intercept_methods(intercept):
@@ -180,8 +181,8 @@ class LinenProgram:
         return outputs, dict(changed)
 
 
-# Linen module -> its layers by name, detached; filled when it is traced.
-MODULES: dict[linen.Module, dict[str, linen.Module]] = {}
+# Linen module and mode -> its layers by name, detached; filled when it is traced.
+MODULES: dict[tuple[linen.Module, bool], dict[str, linen.Module]] = {}
 
 
 class LinenModel:
@@ -192,7 +193,7 @@ class LinenModel:
         self.variables = variables if "params" in variables else {"params": variables}
 
     def layers(self) -> dict[str, Any]:
-        return MODULES.get(self.module, {})
+        return MODULES.get((self.module, False), {}) | MODULES.get((self.module, True), {})
 
     def cast(self, cast: Cast) -> LinenModel:
         return LinenModel(self.module, jax.tree.map(cast, dict(self.variables)))
@@ -208,11 +209,12 @@ class LinenModel:
         return LinenModel(self.module, variables)
 
     def split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
-        del train  # Linen's modes are arguments
-        module = self.layers()[layer] if layer else self.module
+        module = self.module
+        if layer:  # as this mode made it: a mode may be an argument of its making
+            module = MODULES.get((self.module, train), {}).get(layer) or self.layers()[layer]
         trees = {name: below(tree, layer) for name, tree in self.variables.items()}
         trained = trees.pop("params")
-        return LinenProgram(module), trained or {}, {k: v for k, v in trees.items() if v}
+        return LinenProgram(module, train), trained or {}, {k: v for k, v in trees.items() if v}
 
 
 @dataclasses.dataclass(frozen=True)

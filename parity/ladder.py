@@ -84,6 +84,7 @@ def check(
         if "L1" in levels and {c.rung for c in report.failures()} & {"L2", "L3"}:
             progress("L1 blocks")
             report.checks += ladder.blocks(report)
+        report.checks = _with_isolated(report.checks)
         ladder.explain(report)
     return report
 
@@ -340,6 +341,24 @@ class Ladder:
             for name, (key, axes) in self.runs.assignment.map.items()
             if module and key.rpartition(".")[0] == module and name in target and key in source
         }
+
+
+def _with_isolated(checks: list[Check]) -> list[Check]:
+    """Beside each failed output inside the network, how wrong the layer is alone."""
+    alone = {
+        (c.kind, c.layer, c.quantity.removesuffix(" in eval mode"), "eval" in c.quantity): c.error
+        for c in checks
+        if c.rung == "L1"
+    }
+
+    def found(c: Check) -> float | None:
+        quantity, _, mode = c.quantity.partition(" in ")
+        here = alone.get((c.kind, c.layer, quantity, False))
+        return alone.get((c.kind, c.layer, quantity, mode == "eval mode"), here)
+
+    return [
+        c if c.ok or c.rung != "L2" else dataclasses.replace(c, isolated=found(c)) for c in checks
+    ]
 
 
 def _explained(error: ForwardError, report: Report) -> ForwardError:

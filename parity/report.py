@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,18 @@ class Check:
         if self.reference != self.layer:
             name += f" (reference: {self.reference})"
         found = self.note or f"differs by {self.error:.2g}, limit {self.limit:.2g}"
-        if self.index and self.reference_value is not None:
-            at = ", ".join(map(str, self.index))
-            found += f"; at [{at}] reference {self.reference_value!r}, port {self.port_value!r}"
+        if self.isolated is not None:
+            found += f" (alone {self.isolated:.2g})"
+        if place := self.place():
+            found += f"; {place}"
         return f"{self.rung} {self.kind}: {name}: {self.quantity}: {found}"
+
+    def place(self) -> str:
+        """Where the two differ most, and both values there."""
+        if self.reference_value is None:
+            return ""
+        at = ", ".join(map(str, self.index))
+        return f"at [{at}] reference {self.reference_value!r}, port {self.port_value!r}"
 
 
 @dataclasses.dataclass
@@ -128,20 +137,23 @@ class Report:
         for column in ("compared", "failed", "margin"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("of the worst", overflow="fold")
-        for rung, kind, checks in self._groups():
-            worst = min(checks, key=lambda c: c.margin)
-            failed = sum(not c.ok for c in checks)
-            table.add_row(
-                f"{rung} {RUNGS[rung]}",
-                kind,
-                f"{len(checks)}",
-                f"[red]{failed}[/red]" if failed else "[green]0[/green]",
-                "exact"
-                if worst.error == 0
-                else f"{worst.margin:,.{0 if worst.margin > 9 else 1}f}x",
-                escape(f"{worst.layer}: {worst.quantity}"),
-            )
+        for rung, kind, compared, failed, margin, worst in self.rows():
+            mark = f"[red]{failed}[/red]" if failed else "[green]0[/green]"
+            table.add_row(rung, kind, f"{compared}", mark, margin, escape(worst))
         return table
+
+    def rows(self) -> Iterator[tuple[str, str, int, int, str, str]]:
+        """Per rung and kind: compared, failed, the smallest margin, and of what it is."""
+        groups: dict[tuple[str, str], list[Check]] = {}
+        for check in self.checks:
+            groups.setdefault((check.rung, check.kind), []).append(check)
+        for (rung, kind), checks in sorted(groups.items()):
+            worst = min(checks, key=lambda c: c.margin)
+            digits = 0 if worst.margin > 9 else 1
+            margin = "exact" if worst.error == 0 else f"{worst.margin:,.{digits}f}x"
+            failed = sum(not c.ok for c in checks)
+            name = f"{worst.layer}: {worst.quantity}"
+            yield f"{rung} {RUNGS[rung]}", kind, len(checks), failed, margin, name
 
     def print(self, console: Console, most: int = 20) -> None:
         """Print the table, the failures and the verdict.
@@ -158,8 +170,12 @@ class Report:
             console.print(f"... and {len(failed) - most} more")
         fault = self.fault()
         seconds = f"{sum(self.seconds.values()):.0f} s"
+        for note in self.notes:
+            console.print(note if len(note) <= 300 else f"{note[:300]} ...", markup=False)
         if fault:
             console.print(f"[red]FAILED[/red] look at [bold]{fault.layer}[/bold] first ({seconds})")
+            for i, cause in enumerate(self.causes):
+                console.print(f"  likely cause {i + 1}: {cause}", markup=False, soft_wrap=True)
         elif self.ok:
             console.print(f"[green]PASSED[/green] {len(self.checks)} comparisons ({seconds})")
         else:
@@ -171,7 +187,7 @@ class Report:
             dataclasses.asdict(c) | {"ok": c.ok, "margin": _number(c.margin)} for c in self.checks
         ]
         for check in checks:
-            for key in ("error", "limit", "reference_value", "port_value"):
+            for key in ("error", "limit", "reference_value", "port_value", "isolated"):
                 check[key] = _number(check[key])
         fault = self.fault()
         return {
@@ -179,6 +195,8 @@ class Report:
             "precision": self.precision,
             "ok": self.ok,
             "fault": fault.layer if fault else None,
+            "causes": [str(cause) for cause in self.causes],
+            "notes": self.notes,
             "seconds": self.seconds,
             "checks": checks,
         }
@@ -186,6 +204,12 @@ class Report:
     def to_json(self, path: str | Path) -> None:
         """Write the whole report."""
         write_atomically(path, json.dumps(self.to_dict(), indent=1).encode())
+
+    def to_html(self, path: str | Path) -> None:
+        """Write a page: verdict, error against depth in both precisions, failures and causes."""
+        from parity.report_page import page
+
+        write_atomically(path, page(self).encode())
 
     def assert_faithful(self) -> None:
         """Raise unless everything agreed.
@@ -196,13 +220,9 @@ class Report:
         if not self.ok:
             failed, fault = self.failures(), self.fault()
             detail = f"{fault.sentence()} ({len(failed)} in all)" if fault else "nothing compared"
+            if self.causes:
+                detail += f"; likely {'; or '.join(str(cause) for cause in self.causes)}"
             raise AssertionError(f"{self.name}: {detail}")
-
-    def _groups(self) -> list[tuple[str, str, list[Check]]]:
-        groups: dict[tuple[str, str], list[Check]] = {}
-        for check in self.checks:
-            groups.setdefault((check.rung, check.kind), []).append(check)
-        return [(rung, kind, checks) for (rung, kind), checks in sorted(groups.items())]
 
 
 def _number(value: float | None) -> float | str | None:

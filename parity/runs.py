@@ -315,5 +315,5 @@ def _named(quantity: str, arrays: Arrays) -> Flat:
     flat = {}
     for name, array in arrays.items():
         layer, _, leaf = name.rpartition(".")
-        flat[Key(layer, quantity.format(leaf))] = array
+        flat[Key(layer or NETWORK, quantity.format(leaf))] = array
     return flat

@@ -1,21 +1,32 @@
 """Compare a network with its port, rung by rung: weights, layers, outputs, gradients.
 
-Structure in float64, numerics in float32. Exit status 1 names the layer to look at first.
+Structure in float64, numerics in the working precision. Exit status 1 names the layer to look at
+first. Your own pair of networks: FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, where the function
+takes nothing and returns a parity.Port.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from parity.commands.arguments import parse_size
+from parity.factory import is_factory, make_port
 from parity.files import check_writable
-from parity.report import RUNGS
+from parity.report import PRECISIONS, RUNGS
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 
+if TYPE_CHECKING:
+    from parity.port import Port
+
+OURS = ("weights", "size", "batch", "seed")  # options that only our own networks have
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=f"the network: {', '.join(MODELS)}")
+    parser.add_argument(
+        "model", help=f"the network: {', '.join(MODELS)}; or a function that makes a Port"
+    )
     parser.add_argument(
         "--weights", metavar="FILE", help="a checkpoint to check with (default: drawn weights)"
     )
@@ -26,50 +37,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which rungs, with a comma between (default: %(default)s)",
     )
     parser.add_argument(
-        "--size",
-        default="72x136",
-        metavar="HxW",
-        help="of the images; at the default the widest dilation still meets an eighth of the width"
-        " (default: %(default)s)",
+        "--precision",
+        default=PRECISIONS[0],
+        help=f"the working precision: {', '.join(PRECISIONS)} (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=int, default=2, help="images (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of weights, images, labels, masks (default: 0)"
+        "--size", metavar="HxW", help="of the images (default: one that meets everything quickly)"
     )
+    parser.add_argument("--batch", type=int, help="images (default: 2)")
+    parser.add_argument("--seed", type=int, help="of weights, images, labels, masks (default: 0)")
     parser.add_argument("--json", metavar="FILE", help="write every comparison to this file")
+    parser.add_argument("--html", metavar="FILE", help="write a page with error against depth")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of what a network raised"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    levels = args.levels.split(",")
+    if unknown := [level for level in levels if level not in RUNGS]:
+        raise InputError(f"rung {unknown[0]!r}, expected some of {','.join(RUNGS)}")
+    if args.precision not in PRECISIONS:
+        raise InputError(f"precision {args.precision!r}, expected one of {', '.join(PRECISIONS)}")
+    for path in (args.json, args.html):
+        if path is not None:
+            check_writable(path)
+    try:
+        return climb(theirs(args) if is_factory(args.model) else ours(args), levels, args)
+    except InputError as error:
+        if args.debug and error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
+
+
+def climb(port: Port, levels: list[str], args: argparse.Namespace) -> int:
+    """Check, print and write."""
+    from rich.console import Console
+
+    from parity.ladder import check
+
+    with Console(stderr=True).status("", refresh_per_second=4) as status:
+        report = check(port, levels, args.precision, status.update)
+    report.print(Console())
+    if args.json is not None:
+        report.to_json(args.json)
+    if args.html is not None:
+        report.to_html(args.html)
+    return 0 if report.ok else 1
+
+
+def theirs(args: argparse.Namespace) -> Port:
+    """The port that a user's function makes."""
+    if given := [name for name in OURS if getattr(args, name) is not None]:
+        raise InputError(f"--{given[0]} is for our own networks; {args.model} makes its own")
+    return make_port(args.model)
+
+
+def ours(args: argparse.Namespace) -> Port:
+    """One of the project's own networks."""
     if args.model not in MODELS:
-        raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
-    size, config, arrays = parse_size(args.size), MODELS[args.model], None
+        raise InputError(
+            f"model {args.model!r}, expected one of {', '.join(MODELS)}, or FILE.py:FUNCTION"
+        )
+    config, arrays = MODELS[args.model], None
+    size = config.check_size if args.size is None else parse_size(args.size)
+    batch = 2 if args.batch is None else args.batch
+    if batch < 1:
+        raise InputError(f"batch {batch}, expected 1 or more")
     try:
         config.check_input(*size)
     except ValueError as error:
         raise InputError(str(error)) from None
-    levels = args.levels.split(",")
-    if unknown := [level for level in levels if level not in RUNGS]:
-        raise InputError(f"rung {unknown[0]!r}, expected some of {','.join(RUNGS)}")
-    if args.batch < 1:
-        raise InputError(f"batch {args.batch}, expected 1 or more")
-    if args.json is not None:
-        check_writable(args.json)
     if args.weights is not None:
         import weights_convert
 
         checkpoint = weights_convert.load(args.weights, args.model)
         config, arrays = checkpoint.config, checkpoint.arrays
-
-    from rich.console import Console
-
-    from parity.ladder import check
     from parity.networks import port
 
-    console = Console()
-    ours = port(args.model, config, size, args.batch, args.seed, arrays)
-    with Console(stderr=True).status("", refresh_per_second=4) as status:
-        report = check(ours, levels, progress=status.update)
-    report.print(console)
-    if args.json is not None:
-        report.to_json(args.json)
-    return 0 if report.ok else 1
+    return port(args.model, config, size, batch, args.seed or 0, arrays)
