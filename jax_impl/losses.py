@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -31,3 +33,23 @@ def cross_entropy(
     weight = jnp.where(counts, jnp.where(known, class_weights[target], jnp.nan), 0)
     # Where nothing counts, log_p may be anything: it must not reach the sum.
     return -jnp.where(weight == 0, 0, weight * log_p).sum() / weight.sum()
+
+
+def icnet_loss(
+    outputs: Sequence[jax.Array], labels4: jax.Array, labels8: jax.Array, labels16: jax.Array
+) -> jax.Array:
+    """ICNet's loss as published: cross-entropy at 1/4, and 0.4 of it at 1/8 and at 1/16.
+
+    Args:
+        outputs: ICNet's four; the first, of the image's size, does not count.
+        labels4: (N, H, W) integers at the size of the second output, -1 where a pixel does not
+            count. `parity.spec.data.icnet_labels` makes them.
+        labels8: The same for the third.
+        labels16: The same for the fourth.
+    """
+    _, *logits = outputs
+    main, *auxiliary = (
+        cross_entropy(a, b, ignore_index=-1)
+        for a, b in zip(logits, (labels4, labels8, labels16), strict=True)
+    )
+    return main + 0.4 * sum(auxiliary)

@@ -13,8 +13,10 @@ import torch_impl.state
 from parity.port import NAMES, Port
 from parity.sides import Loss
 from parity.spec import draw
+from parity.spec.data import icnet_labels
 from parity.spec.models import Config
 from parity.spec.networks.erfnet import ERFNetConfig
+from parity.spec.networks.icnet import ICNetConfig
 from parity.weights import WeightMap
 from weights_convert import dialects, to_jax
 
@@ -74,12 +76,21 @@ def at_output(config: ERFNetConfig, rng: np.random.Generator, shape: tuple[int, 
     return segmentation(config, rng, (shape[0], *config.output_size(*shape[1:])))
 
 
+def at_three_sizes(config: ICNetConfig, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
+    """A class for every pixel, or none, at the sizes of the last three outputs."""
+    labels = rng.integers(-1, config.num_classes, shape)
+    _, *sizes = config.output_sizes(*shape[1:])
+    return ICNET_LOSS, tuple(icnet_labels.published(labels, size) for size in sizes)
+
+
 CROSS_ENTROPY = (torch_impl.losses.cross_entropy, jax_impl.losses.cross_entropy)
+ICNET_LOSS = (torch_impl.losses.icnet_loss, jax_impl.losses.icnet_loss)
 
 # Family -> what it is trained on: losses and targets for images of a shape (N, H, W).
 TASKS: dict[str, Callable[..., Task]] = {
     "enet": segmentation,
     "erfnet": at_output,
+    "icnet": at_three_sizes,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
@@ -26,3 +28,26 @@ def cross_entropy(
     return functional.cross_entropy(
         logits, labels.long(), weight=class_weights, ignore_index=ignore_index
     )
+
+
+def icnet_loss(
+    outputs: Sequence[torch.Tensor],
+    labels4: torch.Tensor,
+    labels8: torch.Tensor,
+    labels16: torch.Tensor,
+) -> torch.Tensor:
+    """ICNet's loss as published: cross-entropy at 1/4, and 0.4 of it at 1/8 and at 1/16.
+
+    Args:
+        outputs: ICNet's four; the first, of the image's size, does not count.
+        labels4: (N, H, W) integers at the size of the second output, -1 where a pixel does not
+            count. `parity.spec.data.icnet_labels` makes them.
+        labels8: The same for the third.
+        labels16: The same for the fourth.
+    """
+    _, *logits = outputs
+    main, *auxiliary = (
+        cross_entropy(a, b, ignore_index=-1)
+        for a, b in zip(logits, (labels4, labels8, labels16), strict=True)
+    )
+    return main + 0.4 * sum(auxiliary)

@@ -8,19 +8,24 @@ from jax_impl.layers.activation import PReLU, ReLU
 from jax_impl.layers.container import ModuleList, Sequential
 from jax_impl.layers.convolution import Conv2d, ConvTranspose2d
 from jax_impl.layers.dropout import Dropout, Dropout2d
+from jax_impl.layers.linear import Linear
 from jax_impl.layers.normalization import BatchNorm2d
-from jax_impl.layers.pooling import MaxPool2d, MaxUnpool2d
+from jax_impl.layers.pooling import AdaptiveAvgPool2d, MaxPool2d, MaxUnpool2d
+from jax_impl.layers.resize import Resize
 
 __all__ = [
+    "AdaptiveAvgPool2d",
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
     "Dropout",
     "Dropout2d",
+    "Linear",
     "MaxPool2d",
     "MaxUnpool2d",
     "ModuleList",
     "PReLU",
     "ReLU",
+    "Resize",
     "Sequential",
 ]

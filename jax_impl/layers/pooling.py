@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -104,3 +105,27 @@ def max_unpool(x: jax.Array, indices: jax.Array, stride: int, size: Pair) -> jax
     here = lax.broadcasted_iota(jnp.int32, (height, width, 1), 0) * width
     here += lax.broadcasted_iota(jnp.int32, (height, width, 1), 1)
     return jnp.where(spread(indices, -1) == here, spread(x, 0), 0)
+
+
+class AdaptiveAvgPool2d(nnx.Module):
+    """Means of output_size x output_size windows, which overlap where they do not divide a side.
+
+    As PyTorch's: of n pixels the i-th of b windows begins at floor(i n / b) and ends before
+    ceil((i + 1) n / b).
+    """
+
+    def __init__(self, output_size: int, *, rngs: nnx.Rngs) -> None:
+        self.output_size = output_size
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, C) to (N, output_size, output_size, C)."""
+        rows, columns = (windows(n, self.output_size) for n in x.shape[1:3])
+        area = rows.sum(1)[:, None] * columns.sum(1)
+        sums = jnp.einsum("ih,nhwc,jw->nijc", rows.astype(x.dtype), x, columns.astype(x.dtype))
+        return sums / area[..., None].astype(x.dtype)
+
+
+def windows(n: int, bins: int) -> np.ndarray:
+    """(bins, n) bool: which of n pixels each window holds."""
+    i, at = np.arange(bins)[:, None], np.arange(n)
+    return (at >= i * n // bins) & (at < -(-(i + 1) * n // bins))

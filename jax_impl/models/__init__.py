@@ -6,8 +6,10 @@ from flax import nnx
 
 from jax_impl.models.enet import ENet
 from jax_impl.models.erfnet import ERFNet
+from jax_impl.models.icnet import ICNet
 
 NETWORKS: dict[str, Callable[..., nnx.Module]] = {
     "enet": ENet,
     "erfnet": ERFNet,
+    "icnet": ICNet,
 }

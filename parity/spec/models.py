@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.networks.erfnet import ERFNetConfig
+from parity.spec.networks.icnet import RESNET_BLOCKS, ICNetConfig
 from parity.spec.tensors import Entry
 
 
@@ -60,6 +61,7 @@ class Config(Protocol):
 FAMILIES: dict[str, type[Config]] = {
     "enet": ENetConfig,
     "erfnet": ERFNetConfig,
+    "icnet": ICNetConfig,
 }
 
 MODELS: dict[str, Config] = {
@@ -68,6 +70,8 @@ MODELS: dict[str, Config] = {
     "erfnet": ERFNetConfig(),
     "erfnet-encoder": ERFNetConfig(encoder_only=True),
     "erfnet-mindspore": ERFNetConfig(channel_dropout=False, same_padding=True),
+    "icnet": ICNetConfig(),
+    "icnet-resnet101": ICNetConfig(blocks=RESNET_BLOCKS[101]),
 }
 
 

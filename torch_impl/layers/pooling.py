@@ -6,3 +6,4 @@ from torch import nn
 
 MaxPool2d = nn.MaxPool2d
 MaxUnpool2d = nn.MaxUnpool2d
+AdaptiveAvgPool2d = nn.AdaptiveAvgPool2d

@@ -6,8 +6,10 @@ from torch import nn
 
 from torch_impl.models.enet import ENet
 from torch_impl.models.erfnet import ERFNet
+from torch_impl.models.icnet import ICNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "enet": ENet,
     "erfnet": ERFNet,
+    "icnet": ICNet,
 }

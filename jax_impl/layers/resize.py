@@ -1,0 +1,67 @@
+"""Resizing."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+class Resize(nnx.Module):
+    """Bilinear interpolation to a size, without antialiasing.
+
+    Args:
+        align_corners: The corners' pixels keep their places, else the image's corners.
+        rngs: Not used; every layer takes it.
+    """
+
+    def __init__(self, align_corners: bool = False, *, rngs: nnx.Rngs) -> None:
+        self.align_corners = align_corners
+
+    def __call__(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+        """(N, H, W, C) to (N, H', W', C)."""
+        for axis, n in zip((1, 2), size, strict=True):
+            x = interpolate(x, axis, n, self.align_corners)
+        return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def interpolate(x: jax.Array, axis: int, n: int, align_corners: bool) -> jax.Array:
+    """Linear interpolation along one axis to n places."""
+    if x.shape[axis] == n:
+        return x
+    low, high, share = places(x.shape[axis], n, align_corners)
+    spread = share.reshape((-1,) + (1,) * (x.ndim - 1 - axis)).astype(x.dtype)
+    return jnp.take(x, low, axis) * (1 - spread) + jnp.take(x, high, axis) * spread
+
+
+def interpolate_forward(x: jax.Array, axis: int, n: int, align_corners: bool) -> tuple:
+    return interpolate(x, axis, n, align_corners), x.shape[axis]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def interpolate_backward(axis: int, n: int, align_corners: bool, size: int, dy: jax.Array) -> tuple:
+    """By a matrix: the gradient of a gather is a scatter, which XLA does one by one on a CPU."""
+    low, high, share = places(size, n, align_corners)
+    matrix = np.zeros((n, size))
+    np.add.at(matrix, (np.arange(n), low), 1 - share)
+    np.add.at(matrix, (np.arange(n), high), share)
+    dx = jnp.tensordot(dy, matrix.astype(dy.dtype), ((axis,), (0,)))
+    return (jnp.moveaxis(dx, -1, axis),)
+
+
+interpolate.defvjp(interpolate_forward, interpolate_backward)
+
+
+def places(size: int, n: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of n places the two pixels beside it, and the share of the second."""
+    if align_corners:
+        at = np.arange(n) * ((size - 1) / max(n - 1, 1))
+    else:
+        at = np.maximum((np.arange(n) + 0.5) * (size / n) - 0.5, 0)
+    low = np.minimum(at.astype(np.int32), size - 1)
+    return low, np.minimum(low + 1, size - 1), np.clip(at - low, 0, 1)

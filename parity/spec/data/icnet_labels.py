@@ -1,0 +1,74 @@
+"""Labels at the sizes of ICNet's outputs, made once, so that both sides train on the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Size = tuple[int, int]
+
+
+def published(labels: np.ndarray, size: Size) -> np.ndarray:
+    """What ICNet was trained on: labels resized as an image, and truncated.
+
+    Between two classes this makes up others, and a float32 just below a class becomes the class
+    before it, so the arithmetic is that of PyTorch's `interpolate` on a CPU with fused
+    multiply-add, bit for bit: mode bilinear, corners aligned, float32. It has two ways to add up,
+    a short one for outputs of up to 128 rows and columns together.
+
+    Args:
+        labels: (N, H, W) integers, -1 where there is no class.
+        size: Height and width to come to.
+
+    Returns:
+        (N, H', W') int64.
+    """
+    x = labels.astype(np.float32)
+    top, bottom, up, down = _places(x.shape[1], size[0])
+    left, right, before, after = _places(x.shape[2], size[1])
+    up, down = up[:, None], down[:, None]
+    corners = [x[:, rows][:, :, columns] for rows in (top, bottom) for columns in (left, right)]
+    if sum(size) <= 128:
+        parts = (up * before, up * after, down * before, down * after)
+        y = _add(corners[0], parts[0], corners[1] * parts[1])
+        y = _add(corners[2], parts[2], y)
+        y = _add(corners[3], parts[3], y)
+    else:
+        above = _add(corners[0], before, corners[1] * after)
+        below = _add(corners[2], before, corners[3] * after)
+        y = _add(above, up, below * down)
+    return y.astype(np.int64)
+
+
+def nearest(labels: np.ndarray, size: Size) -> np.ndarray:
+    """The same without made-up classes: of each place the label nearest to it, corners aligned.
+
+    Args:
+        labels: (N, H, W) integers, -1 where there is no class.
+        size: Height and width to come to.
+
+    Returns:
+        (N, H', W') int64.
+    """
+    rows, columns = (_nearest(n, m) for n, m in zip(labels.shape[1:], size, strict=True))
+    return labels[:, rows][:, :, columns].astype(np.int64)
+
+
+def _nearest(n: int, m: int) -> np.ndarray:
+    """Of each of m places the nearest of n, in integers; of two equally near the later."""
+    i = np.arange(m)
+    return (2 * i * (n - 1) + (m - 1)) // (2 * (m - 1)) if m > 1 else np.zeros(1, np.int64)
+
+
+def _places(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of m places the two of n beside it, and their shares, in float32."""
+    one = np.float32(1)
+    scale = np.float32(n - 1) / np.float32(m - 1) if m > 1 else np.float32(0)
+    at = scale * np.arange(m, dtype=np.float32)
+    low = np.minimum(at.astype(np.int64), n - 1)
+    share = at - low.astype(np.float32)
+    return low, np.minimum(low + 1, n - 1), one - share, share
+
+
+def _add(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """a * b + c, rounded once: in float64 the product of two float32 is exact."""
+    return (a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)).astype(np.float32)

@@ -1,0 +1,25 @@
+"""Resizing."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Resize(nn.Module):
+    """Bilinear interpolation to a size, without antialiasing.
+
+    Args:
+        align_corners: The corners' pixels keep their places, else the image's corners.
+    """
+
+    def __init__(self, align_corners: bool = False) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+
+    def forward(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(N, C, H, W) to (N, C, H', W')."""
+        return functional.interpolate(
+            x, size, mode="bilinear", align_corners=self.align_corners, antialias=False
+        )
