@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": "carry a checkpoint to another format or framework",
     "miou": "evaluate both sides on a data set and compare every pixel",
     "bench": "time one forward pass of both sides, in one process",
+    "calibrate": "measure on clean ports what the limits are derived from",
     "demo": "the two-minute tour, on scenes it makes itself",
 }
 

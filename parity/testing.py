@@ -1,16 +1,99 @@
-"""The pytest plugin of the project's own tests: where data lies, and what XLA compiled before.
+"""The ladder as pytest tests, for any port; and the plugin of the project's own tests.
 
-Loaded by `pyproject.toml`, so that `parity/` and `tests/` share it.
+A test file of yours needs two lines:
+
+    from parity.testing import ladder
+    test_port = ladder(make_port)
+
+where `make_port` takes nothing and returns a `parity.Port`. Each rung and layer becomes a test.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from parity.port import Port
+    from parity.report import Check
+
 ROOT = Path(__file__).resolve().parent.parent
+REST = "(network)"  # the test of a rung that takes what belongs to no layer of the reference
+
+
+def ladder(
+    make_port: Callable[[], Port],
+    levels: Sequence[str] = ("L0", "L1", "L2", "L3"),
+    precision: str = "float32",
+) -> Callable[..., None]:
+    """One test per rung and layer of the reference.
+
+    The ladder is climbed once, by the first test that runs.
+
+    Args:
+        make_port: Called once to name the tests, and once to run them.
+        levels: See `parity.check`.
+        precision: See `parity.check`.
+
+    Returns:
+        A parametrised test function: bind it to a name that starts with `test`.
+    """
+
+    @functools.cache
+    def climbed() -> dict[tuple[str, str], list[Check]]:
+        from parity.ladder import check
+
+        port = make_port()
+        known = set(cases(port, levels))
+        found: dict[tuple[str, str], list[Check]] = {}
+        for c in check(port, levels, precision).checks:
+            case = (c.rung, layer_of(c))
+            found.setdefault(case if case in known else (c.rung, REST), []).append(c)
+        return found
+
+    @pytest.mark.parametrize(
+        ("rung", "layer"),
+        [pytest.param(*case, id="-".join(case)) for case in cases(make_port(), levels)],
+    )
+    def test(rung: str, layer: str) -> None:
+        """Catches a difference between the port and its reference on this rung in this layer."""
+        found = climbed()
+        checks = found.get((rung, layer), [])
+        if failed := [c.sentence() for c in checks if not c.ok]:
+            pytest.fail("\n".join(failed), pytrace=False)
+        if layer == REST:
+            assert any(on == rung for on, _ in found), f"{rung} compared nothing"
+        elif not checks:
+            pytest.skip(f"{layer}: nothing of the port answers this layer on rung {rung}")
+
+    return test
+
+
+def cases(port: Port, levels: Sequence[str]) -> list[tuple[str, str]]:
+    """Rung and layer of the reference, in the order of both; last on each rung `REST`."""
+    return [(rung, layer) for rung in sorted(levels) for layer in (*_layers(port, rung), REST)]
+
+
+def _layers(port: Port, rung: str) -> Iterator[str]:
+    for name, module in port.reference.named_modules():
+        leaf = not any(True for _ in module.children())
+        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        trained = any(p.requires_grad for p in module.parameters(recurse=False))
+        wanted = {"L0": bool(tensors), "L1": leaf, "L2": leaf, "L3": trained}[rung]
+        if name and wanted:
+            yield name
+
+
+def layer_of(check: Check) -> str:
+    """The layer of the reference that a check belongs to."""
+    if check.rung == "L0":
+        return check.reference.rpartition(".")[0]
+    return check.reference.partition("#")[0]
 
 
 def pytest_configure() -> None:
