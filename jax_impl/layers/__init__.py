@@ -6,7 +6,7 @@ the first of equal maxima wins and takes the gradient, paddings are numbers.
 
 from jax_impl.layers.activation import PReLU, ReLU
 from jax_impl.layers.container import ModuleList, Sequential
-from jax_impl.layers.convolution import Conv2d, ConvTranspose2d
+from jax_impl.layers.convolution import Conv2d, ConvTranspose2d, ConvTranspose2dSame
 from jax_impl.layers.dropout import Dropout, Dropout2d
 from jax_impl.layers.linear import Linear
 from jax_impl.layers.normalization import BatchNorm2d
@@ -18,6 +18,7 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
+    "ConvTranspose2dSame",
     "Dropout",
     "Dropout2d",
     "Linear",

@@ -2,7 +2,7 @@
 
 from torch_impl.layers.activation import PReLU, ReLU
 from torch_impl.layers.container import ModuleList, Sequential
-from torch_impl.layers.convolution import Conv2d, ConvTranspose2d
+from torch_impl.layers.convolution import Conv2d, ConvTranspose2d, ConvTranspose2dSame
 from torch_impl.layers.dropout import Dropout, Dropout2d
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.normalization import BatchNorm2d
@@ -14,6 +14,7 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
+    "ConvTranspose2dSame",
     "Dropout",
     "Dropout2d",
     "Linear",
