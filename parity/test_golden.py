@@ -12,11 +12,12 @@ import torch_impl.state
 from parity.compare import per_tap
 from parity.golden import Golden, probe
 from parity.jax_side import JaxSide
-from parity.networks import CROSS_ENTROPY, Task, weight_map
-from parity.sides import Result
+from parity.networks import CROSS_ENTROPY, ICNET_LOSS, Task, weight_map
+from parity.sides import Result, count_name
 from parity.spec.models import Config
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.networks.erfnet import ERFNetConfig
+from parity.spec.networks.icnet import ICNetConfig
 from parity.torch_side import TorchSide
 from weights_convert import to_jax
 
@@ -26,12 +27,14 @@ CASES: dict[str, Config] = {
     "enet_c12": ENetConfig(num_classes=12),
     "erfnet_c20": ERFNetConfig(),
     "erfnet_encoder_c20": ERFNetConfig(encoder_only=True),
+    "icnet_c19": ICNetConfig(),
 }
 
 
 def task(case: Golden, config: Config) -> Task:
     """What the case was trained on."""
-    del config
+    if isinstance(config, ICNetConfig):
+        return ICNET_LOSS, tuple(case[f"target_sub{n}"] for n in (4, 8, 16))
     return CROSS_ENTROPY, (case.labels(), case.class_weights())
 
 
@@ -91,22 +94,48 @@ def assert_near(
 
 def test_eval_output(answer: Answer) -> None:
     """Catches any difference of the function computed in eval mode."""
-    case, (logits,) = answer.case, answer.eval.outputs
-    logits = logits.transpose(0, 3, 1, 2)
-    assert logits.shape == tuple(case["eval_logits_shape"])
-    assert logits.dtype == np.float64
-    assert_near(logits.ravel()[case["eval_logits_at"]], case["eval_logits"])
-    assert_near(np.linalg.norm(logits), case["eval_logits_l2"])
+    case, outputs = answer.case, answer.eval.outputs
+    names = ["eval_logits", *(f"eval_logits_{i}" for i in range(1, len(outputs)))]
+    assert {k for k in case.arrays if k.startswith("eval_logits") and k.endswith("_at")} == {
+        f"{name}_at" for name in names
+    }
+    for name, logits in zip(names, outputs, strict=True):
+        logits = logits.transpose(0, 3, 1, 2)
+        assert logits.shape == tuple(case[f"{name}_shape"])
+        assert logits.dtype == np.float64
+        assert_near(logits.ravel()[case[f"{name}_at"]], case[name])
+        assert_near(np.linalg.norm(logits), case[f"{name}_l2"])
 
 
 def test_eval_layers(answer: Answer) -> None:
     """Catches a layer that is missing, extra, misnamed, or wrong although the network is right."""
-    case, names = answer.case, answer.case.names("eval_names")
+    case, names = answer.case, recorded(answer.case)
     outputs = [answer.eval.calls[name].outputs[0] for name in names]
     assert_near(np.array([np.linalg.norm(o) for o in outputs]), case["eval_l2"], names)
     # A mean may nearly cancel: it is measured against the root of the mean square.
     for name, output, mean in zip(names, outputs, case["eval_mean"], strict=True):
         assert abs(output.mean() - mean) <= LIMIT * np.sqrt(np.square(output).mean()), name
+
+
+def recorded(case: Golden) -> list[str]:
+    """Of each entry the call whose output it holds.
+
+    ICNet's reference adds and rectifies in place: where it does, the entry of a batch norm holds,
+    number for number, what the ReLU soon after it made of the norm's output.
+    """
+    calls: dict[str, None] = {}
+    for name in case.names("eval_names"):
+        calls[count_name(name, calls)] = None
+    names, norms = (
+        list(calls),
+        {key.removesuffix(".running_var") for key in case.names("stat_names")},
+    )
+    values = list(zip(case["eval_l2"], case["eval_mean"], strict=True))
+    same = [[j for j in range(i, i + 4) if values[j : j + 1] == [v]] for i, v in enumerate(values)]
+    return [
+        names[js[-1] if n.partition("#")[0] in norms else js[0]]
+        for n, js in zip(names, same, strict=True)
+    ]
 
 
 def test_train_loss(answer: Answer) -> None:

@@ -105,9 +105,9 @@ class ICNetConfig:
 
         The first is the image's where that is a multiple of 8, else larger.
         """
-        at8 = (-(-height // 8), -(-width // 8))  # three convolutions of stride 2, which round up
-        at16 = tuple(-(-(n // 2) // 8) for n in (height, width))  # of half the image, rounded down
-        return tuple((n * at8[0], n * at8[1]) for n in (8, 2, 1)) + ((at16[0], at16[1]),)
+        h, w = -(-height // 8), -(-width // 8)  # three convolutions of stride 2, which round up
+        at16 = (-(-(height // 2) // 8), -(-(width // 2) // 8))  # the same of half the image
+        return (8 * h, 8 * w), (2 * h, 2 * w), (h, w), at16
 
     def tensors(self) -> Iterator[Entry]:
         """See `parity.spec.models.Config`."""
