@@ -190,14 +190,13 @@ def conv_by_taps(x: jax.Array, kernel: jax.Array, padding: Pair, dilation: Pair)
     kh, kw, n_in, n_out = kernel.shape
     (ph, pw), (dh, dw) = padding, dilation
     taps = x @ kernel.transpose(2, 0, 1, 3).reshape(n_in, -1)
-    zero, y = jnp.zeros((), taps.dtype), None
+    zero, shifted = jnp.zeros((), taps.dtype), []
     for i, j in itertools.product(range(kh), range(kw)):
         start = (i * kw + j) * n_out
         rows, columns = (ph - i * dh, ph - (kh - 1 - i) * dh), (pw - j * dw, pw - (kw - 1 - j) * dw)
         rim = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))  # a negative one cuts off
-        shifted = lax.pad(taps[..., start : start + n_out], zero, rim)
-        y = shifted if y is None else y + shifted
-    return y
+        shifted.append(lax.pad(taps[..., start : start + n_out], zero, rim))
+    return functools.reduce(jnp.add, shifted)
 
 
 def conv_by_taps_forward(

@@ -61,10 +61,8 @@ class UpsamplerBlock(nnx.Module):
 
     def __init__(self, row: Block, same_padding: bool, *, rngs: nnx.Rngs) -> None:
         i, o = row.in_channels, row.out_channels
-        if same_padding:
-            self.conv = layers.ConvTranspose2dSame(i, o, 3, 2, rngs=rngs)
-        else:
-            self.conv = layers.ConvTranspose2d(i, o, 3, 2, 1, rngs=rngs)
+        same, plain = layers.ConvTranspose2dSame, layers.ConvTranspose2d
+        self.conv = same(i, o, 3, 2, rngs=rngs) if same_padding else plain(i, o, 3, 2, 1, rngs=rngs)
         self.bn = layers.BatchNorm2d(row.out_channels, eps=EPS, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -62,10 +62,8 @@ class UpsamplerBlock(nn.Module):
     def __init__(self, row: Block, same_padding: bool) -> None:
         super().__init__()
         i, o = row.in_channels, row.out_channels
-        if same_padding:
-            self.conv = layers.ConvTranspose2dSame(i, o, 3, 2)
-        else:
-            self.conv = layers.ConvTranspose2d(i, o, 3, 2, 1)
+        same, plain = layers.ConvTranspose2dSame, layers.ConvTranspose2d
+        self.conv = same(i, o, 3, 2) if same_padding else plain(i, o, 3, 2, 1)
         self.bn = layers.BatchNorm2d(row.out_channels, eps=EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
