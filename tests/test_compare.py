@@ -80,6 +80,19 @@ def test_a_lucky_number_condemns_nobody() -> None:
     assert not any(check.ok for check in judge("L3", [*peers, wrong])[-2:])
 
 
+def test_a_bias_before_a_norm_is_one_more_tap() -> None:
+    """Catches rounding of a gradient that is zero being condemned, and a fault of it let pass."""
+    kernel = measured(quantity="gradient of kernel", elements=400, size=2.0)
+    for apart, ok in ((1e-17, True), (0.9e-10, True), (1.1e-10, False)):
+        bias = measured(quantity="gradient of bias", elements=100, size=1e-17)
+        bias = dataclasses.replace(bias, structure=Difference(apart))  # the limit is 1e-10
+        assert judge("L3", [kernel, bias])[1].ok is ok
+    norm = measured(quantity="gradient of scale", elements=100, size=2.0)
+    assert not judge("L3", [norm, bias])[1].ok
+    other = dataclasses.replace(kernel, layer="another")
+    assert not judge("L3", [other, dataclasses.replace(bias, structure=Difference(1e-17))])[1].ok
+
+
 SIZE = (72, 136)
 
 

@@ -1,0 +1,73 @@
+"""The ladder on ERFNet and its variants, and a fault that only a network with biases can have."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jax_impl import layers
+from parity.ladder import check
+from parity.networks import port
+from parity.port import Port
+from parity.report import RUNGS, Report
+from parity.spec.models import MODELS
+from parity.spec.networks.erfnet import Block
+
+# One block of each kind.
+ENCODER = (Block("down", 3, 16), Block("down", 16, 24), Block("nb1d", 24, 24, dilation=2))
+DECODER = (Block("up", 24, 16),)
+
+
+def small(model: str) -> Port:
+    config = dataclasses.replace(MODELS[model], num_classes=5, encoder=ENCODER, decoder=DECODER)
+    return port(model, config, (20, 28), seed=3)
+
+
+@pytest.fixture(scope="module")
+def erfnet() -> Report:
+    config = MODELS["erfnet"]
+    return check(port("erfnet", config, config.check_size, batch=1))
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_erfnet(erfnet: Report, rung: str) -> None:
+    """Catches any layer, weight, output, statistic or gradient of the port that is not ERFNet's."""
+    checks = [c for c in erfnet.checks if c.rung == rung]
+    assert len(checks) >= {"L0": 345, "L1": 1200, "L2": 800, "L3": 450}[rung]
+    failed = [c.sentence() for c in checks if not c.ok]
+    assert not failed, failed[0]
+
+
+def test_encoder_alone() -> None:
+    """Catches a gradient for the decoder, which rests, and one lost in the encoder's classifier."""
+    report = check(small("erfnet-encoder"), ("L0", "L3"))
+    report.assert_faithful()
+    assert any(c.layer == "encoder.output_conv" and c.rung == "L3" for c in report.checks)
+
+
+def test_mindspore() -> None:
+    """Catches masks of elements in the other layout, and a pixel's shift lost or the other way."""
+    check(small("erfnet-mindspore"), ("L0", "L2", "L3")).assert_faithful()
+
+
+class RowLost(layers.Conv2d):
+    """Leaves one row of the map out of its bias's gradient."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = super().__call__(x)
+        lost = jnp.arange(y.shape[1])[:, None, None] == 0
+        change = self.bias[...] - jax.lax.stop_gradient(self.bias[...])  # 0
+        return y - jnp.where(lost, change, 0)
+
+
+def test_fault_in_a_gradient_that_is_zero_is_named() -> None:
+    """Catches a rule for biases before a batch norm under which any gradient would pass."""
+    p = small("erfnet-encoder")
+    p.port.encoder.initial_block.conv.__class__ = RowLost
+    failures = check(p, levels=("L1",)).failures()
+    fault = ("encoder.initial_block.conv", "gradient of bias")
+    assert {(c.layer, c.quantity) for c in failures} == {fault}
+    assert {c.kind for c in failures} == {"structure", "numerics"}
