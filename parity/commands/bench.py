@@ -15,10 +15,15 @@ from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 
+# Height, width and number of the images of each family; those not named here have `USUAL`.
+USUAL = ("512x1024", 1)
+TIMED = {"genet": ("32x32", 32)}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="enet", help="the network (default: %(default)s)")
-    parser.add_argument("--size", default="512x1024", metavar="HxW", help="(default: %(default)s)")
+    parser.add_argument("--size", metavar="HxW", help=f"(default: {USUAL[0]}; genet's is 32x32)")
+    parser.add_argument("--batch", type=int, help=f"images (default: {USUAL[1]}; genet's is 32)")
     parser.add_argument("--threads", type=int, default=2, help="PyTorch's (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=15, help="of each (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the times to this file")
@@ -33,18 +38,21 @@ def run(args: argparse.Namespace) -> int:
 
     if args.model not in MODELS:
         raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
-    size = parse_size(args.size)
+    config = MODELS[args.model]
+    usual = TIMED.get(config.family, USUAL)
+    size = parse_size(args.size or usual[0])
+    batch = usual[1] if args.batch is None else args.batch
     try:
-        MODELS[args.model].check_input(*size)
+        config.check_input(*size)
     except ValueError as error:
         raise InputError(str(error)) from None
-    for name in ("threads", "runs"):
-        if getattr(args, name) < 1:
-            raise InputError(f"{name} {getattr(args, name)}, expected 1 or more")
+    for name, value in (("threads", args.threads), ("runs", args.runs), ("batch", batch)):
+        if value < 1:
+            raise InputError(f"{name} {value}, expected 1 or more")
     if args.json is not None:
         check_writable(args.json)
 
-    forwards = networks(args.model, size, args.threads)
+    forwards = networks(args.model, size, batch, args.threads)
     seconds: dict[str, list[float]] = {name: [] for name in forwards}
     for turn in range(args.runs + 2):  # two to warm up, not counted
         for name, forward in forwards.items():
@@ -54,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
 
-    table = Table(title=f"{args.model}, 1 image of {args.size}, float32, {args.threads} threads")
+    images = f"{batch} image{'s' if batch > 1 else ''} of {size[0]}x{size[1]}"
+    table = Table(title=f"{args.model}, {images}, float32, {args.threads} threads")
     for column in ("", "median ms", "min", "max", "x plain", "x torch"):
         table.add_column(column, justify="right" if column else "left")
     for name, times in seconds.items():
@@ -67,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def networks(model: str, size: tuple[int, int], threads: int) -> dict[str, Callable[[], object]]:
+def networks(
+    model: str, size: tuple[int, int], batch: int, threads: int
+) -> dict[str, Callable[[], object]]:
     """What is timed: each runs the whole network once and waits for the result."""
     import jax
     import numpy as np
@@ -82,7 +93,7 @@ def networks(model: str, size: tuple[int, int], threads: int) -> dict[str, Calla
     torch.set_num_threads(threads)
     config = MODELS[model]
     arrays = draw.weights(config, 0)
-    image = draw.generator(0, "bench").random((1, *size, 3), np.float32)
+    image = draw.generator(0, "bench").random((batch, *size, 3), np.float32)
     nchw = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
     last = nchw.to(memory_format=torch.channels_last)
     plain = torch_impl.state.build(config, arrays).eval()
