@@ -101,6 +101,8 @@ class Measurement:
         numerics: Port in the working precision against r64; None if it was not run.
         reference_distance: |reference in the working precision - r64|.
         response: |r64 disturbed - r64|, the largest of several.
+        terms: The norm of the sum of the terms' absolute values, where the quantity is a plain sum
+            of which they are known: rounding is relative to them, however much they cancel.
     """
 
     layer: str
@@ -114,6 +116,7 @@ class Measurement:
     numerics: Difference | None = None
     reference_distance: float = 0.0
     response: float = 0.0
+    terms: float = 0.0
 
     def with_numerics(
         self, numerics: Difference, reference_distance: float, response: float
@@ -183,7 +186,8 @@ def judge(
         beside = [_beside(m, leaf) for leaf in SYNONYMS["weight"] if _leaf(m) in SYNONYMS["bias"]]
         taps = [kernels[key] for key in beside if key in kernels]
         few = [typical[m.sort]] if m.elements < FEW else []
-        return max(m.size, *few, *(per_tap(k.size, k.elements, m.elements) for k in taps), 0.0)
+        tapped = [per_tap(k.size, k.elements, m.elements) for k in taps]
+        return max(m.size, m.terms, *few, *tapped, 0.0)
 
     checks = []
     for m in measurements:

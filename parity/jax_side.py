@@ -169,6 +169,8 @@ class JaxSide:
     def _guarded(self, record: Record | None, call: Callable[..., Any], *args: Any) -> Any:
         try:
             return call(*args)
+        except ForwardError:
+            raise
         except Exception as error:
             running = record.running if record else []
             raise ForwardError("port", running[-1] if running else "", error) from error

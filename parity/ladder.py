@@ -29,7 +29,7 @@ from parity.runs import DISTURBANCES, Flat, Key, Runs, UnlikeError, against
 from parity.sides import NETWORK, Call, ForwardError, transposed
 from parity.spec import draw
 from parity.torch_side import TorchSide, one_thread
-from parity.weights import COUNTER
+from parity.weights import COUNTER, SYNONYMS
 
 Progress = Callable[[str], None]
 
@@ -174,7 +174,7 @@ class Ladder:
         report.evidence = evidence
         try:
             from parity.faults import causes
-        except ModuleNotFoundError:
+        except ImportError:
             return
         report.causes = causes.rank(evidence)[:3]
 
@@ -293,11 +293,30 @@ class Ladder:
             elements=0 if oracle is None else oracle.size,
             size=0.0 if oracle is None else compare.size(oracle),
             structure=apart.get("p64", difference(None, oracle)),
+            terms=self._terms(key, reference) if oracle is not None else 0.0,
         )
         if "pw" not in apart or oracle is None or oracle.dtype.kind != "f":
             return measured
         stirred = [apart[f"stir{i}"].distance for i in range(DISTURBANCES) if f"stir{i}" in apart]
         return measured.with_numerics(apart["pw"], apart["rw"].distance, max(stirred))
+
+    def _terms(self, key: Key, reference: str) -> float:
+        """Of a bias's gradient: the size of what is summed, the gradient of the layer's output.
+
+        Before a batch norm in train mode the sum is zero but for rounding.
+        """
+        leaf = key.quantity.removeprefix("gradient of ")
+        if leaf not in SYNONYMS["bias"] or leaf == key.quantity:
+            return 0.0
+        module = reference.partition("#")[0]
+        calls = self.runs.oracle(True).calls.values()
+        return sum(
+            compare.size(abs(c).sum(axis=tuple(range(c.ndim - 1))))
+            for call in calls
+            if call.module == module
+            for c in call.cotangents
+            if c is not None
+        )
 
     def _reference_of(self, layer: str) -> str:
         """The reference's name of a layer that was not recorded, by a tensor in it."""

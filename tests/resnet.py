@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -66,8 +68,7 @@ class ResNet(nnx.Module):
         self.stem = Stem(rngs=rngs)
         widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
         self.units = nnx.List(
-            Unit(i, o, 1 if i == o else 2, rngs=rngs)
-            for i, o in zip(widths[:-1], widths[1:], strict=True)
+            Unit(i, o, 1 if i == o else 2, rngs=rngs) for i, o in itertools.pairwise(widths)
         )
         self.classify = nnx.Linear(512, 1000, rngs=rngs)
 
