@@ -31,7 +31,13 @@ class Resize(nnx.Module):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def interpolate(x: jax.Array, axis: int, n: int, align_corners: bool) -> jax.Array:
-    """Linear interpolation along one axis to n places."""
+    """Linear interpolation along one axis to n places.
+
+    Forward by a gather, backward by a matrix. On one busy core, best of 7, both axes, in ms: 19
+    channels from 128x256 to 512x1024 by gathers 123, by matrices 507; 128 channels from 64x128 to
+    128x256 1.2 and 73. Forward and backward: by gathers and their scatters 457 and 223, by gathers
+    and matrices 359 and 139.
+    """
     if x.shape[axis] == n:
         return x
     low, high, share = places(x.shape[axis], n, align_corners)
