@@ -171,7 +171,8 @@ class LinenProgram:
             name = ".".join(context.module.path)
             if context.method_name != "__call__" or not name or record is None:
                 return call(*args, **kwargs)
-            MODULES.setdefault((self.module, self.train), {})[name] = context.module.clone(parent=None)
+            layers = MODULES.setdefault((self.module, self.train), {})
+            layers[name] = context.module.clone(parent=None)
             return record.around(name, call, args, kwargs)
 
         with linen.intercept_methods(intercept):

@@ -297,8 +297,10 @@ class Ladder:
         )
         if "pw" not in apart or oracle is None or oracle.dtype.kind != "f":
             return measured
+        # A gradient that the reference lacks is in none of its runs.
+        rounded = apart["rw"].distance if "rw" in apart else 0.0
         stirred = [apart[f"stir{i}"].distance for i in range(DISTURBANCES) if f"stir{i}" in apart]
-        return measured.with_numerics(apart["pw"], apart["rw"].distance, max(stirred))
+        return measured.with_numerics(apart["pw"], rounded, max(stirred, default=0.0))
 
     def _terms(self, key: Key, reference: str) -> float:
         """Of a bias's gradient: the size of what is summed, the gradient of the layer's output.
