@@ -203,6 +203,7 @@ def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | No
     """The axes of `reference` that make it `port`, None if there are none."""
     if sorted(reference.shape) != sorted(port.shape) or reference.dtype.kind != port.dtype.kind:
         return None
+    reference, port = np.asarray(reference), np.asarray(port)
     scale = float(np.sqrt(np.square(reference, dtype=np.float64).sum()))
     if not np.isclose(scale, np.sqrt(np.square(port, dtype=np.float64).sum()), rtol=SAME):
         return None

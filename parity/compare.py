@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 
 from parity.report import Check
-from parity.sides import is_float
+from parity.sides import is_array, is_float
 from parity.weights import SYNONYMS
 
 STRUCTURE_FORWARD = 1e-10
@@ -156,6 +156,7 @@ def difference(
         is_float(port.dtype) and port.dtype != dtype
     ):
         return Difference(math.inf, note=f"dtype {port.dtype}, reference {reference.dtype}")
+    port, reference = np.asarray(port), np.asarray(reference)
     if port.size == 0:
         return Difference(math.inf, note="nothing to compare: no elements")
     if not is_float(reference.dtype):
@@ -248,14 +249,15 @@ def disturb(value: Any, scale: float, rng: np.random.Generator) -> Any:
 
 def round_to(value: Any, dtype: str) -> Any:
     """Round a floating-point array to numbers of a narrower type, kept in float64."""
-    if isinstance(value, np.ndarray) and is_float(value.dtype):
-        return value.astype(dtype).astype(np.float64)
-    return value
+    if not is_array(value):
+        return value
+    array = np.asarray(value)
+    return array.astype(dtype).astype(np.float64) if is_float(array.dtype) else array
 
 
 def size(array: np.ndarray) -> float:
     """The Euclidean norm; BLAS would start threads that wait for those of the frameworks."""
-    return float(np.sqrt(np.square(array.astype(np.float64)).sum()))
+    return float(np.sqrt(np.square(np.asarray(array, np.float64)).sum()))
 
 
 def _located(

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
+from jax.experimental import io_callback
 
-from parity.sides import Arrays, count_name, is_array, mapped
+from parity.sides import Arrays, count_name, is_array, leaves, mapped
 from parity.spec.errors import InputError
 
 # Layers are recorded by their class, so one network at a time; compiling is not part of it.
@@ -34,18 +35,51 @@ class Record:
     Attributes:
         calls: `Call.layer` -> (args, kwargs, outputs), in the order in which they returned.
         running: The layers that have begun and not returned, innermost last.
+        sink: If there is one, it is called with a call's name and its outputs as soon as they are
+            computed, and the outputs are not kept.
     """
 
     calls: dict[str, tuple[Any, Any, Any]] = dataclasses.field(default_factory=dict)
     running: list[str] = dataclasses.field(default_factory=list)
+    sink: Callable[..., None] | None = None
 
     def around(self, name: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call a layer, and keep it."""
         self.running.append(name)
         outputs = call(*args, **kwargs)
         self.running.pop()
-        self.calls[count_name(name, self.calls)] = (args, kwargs, outputs)
+        name = count_name(name, self.calls)
+        self.calls[name] = (args, kwargs, outputs)
+        if self.sink is not None:
+            hand_over(functools.partial(self.sink, name), outputs)
+            self.calls[name] = ((), {}, ())
         return outputs
+
+
+def hand_over(sink: Callable[..., None], outputs: Any) -> None:
+    """Give a traced call's outputs to the host when they are computed.
+
+    In words of four bytes: the thread that takes them does not know of 64-bit numbers.
+    """
+    arrays = [jax.lax.stop_gradient(x) for x in leaves(outputs) if is_array(x)]
+    dtypes = [np.dtype(x.dtype) for x in arrays]
+
+    def take(*words: jax.Array) -> None:
+        sink(
+            *(
+                np.asarray(w).view(d)[..., 0] if d.itemsize == 8 else np.asarray(w)
+                for w, d in zip(words, dtypes, strict=True)
+            )
+        )
+
+    io_callback(
+        take,
+        None,
+        *(
+            jax.lax.bitcast_convert_type(x, jnp.uint32) if d.itemsize == 8 else x
+            for x, d in zip(arrays, dtypes, strict=True)
+        ),
+    )
 
 
 class Program(Protocol):

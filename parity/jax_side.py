@@ -24,6 +24,8 @@ from parity.sides import (
     with_arrays,
 )
 
+Sink = Callable[..., None] | None
+
 
 class JaxSide:
     """A network in one precision.
@@ -114,8 +116,17 @@ class JaxSide:
         train: bool,
         loss: Loss | None = None,
         targets: tuple[np.ndarray, ...] = (),
+        sink: Sink = None,
     ) -> Result:
         """Run the whole network; see `TorchSide.run`.
+
+        Args:
+            inputs: See there.
+            train: See there.
+            loss: See there.
+            targets: See there.
+            sink: Called with each call's name and outputs as they are computed; the result then
+                has no calls.
 
         Raises:
             ForwardError: The network or the loss raised.
@@ -125,7 +136,10 @@ class JaxSide:
         with self._precision():
             run = compiled(run_network)
             arrays = (trained, rest, self._arrays(inputs), self._arrays(targets))
-            return to_result(self._guarded(None, run, (program, modes), loss, *arrays))
+            found = to_result(self._guarded(None, run, (program, modes, sink), loss, *arrays))
+            if sink is not None:
+                jax.effects_barrier()
+            return found
 
     def run_layer(
         self, call: Call, arrays: list[np.ndarray], cotangents: Cotangents, train: bool
@@ -213,7 +227,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_network(
-    static: tuple[Program, tuple[tuple[str, Any], ...]],
+    static: tuple[Program, tuple[tuple[str, Any], ...], Sink],
     loss: Loss | None,
     trained: Any,
     rest: Any,
@@ -221,10 +235,10 @@ def run_network(
     targets: tuple[jax.Array, ...],
 ) -> dict[str, Any]:
     """Everything of one run, as a pytree."""
-    program, modes = static
+    program, modes, sink = static
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
-        record = Record()
+        record = Record(sink=sink)
         args = restored(inputs, floats)
         try:
             outputs, statistics = program(trained, rest, args, dict(modes), record)
@@ -232,8 +246,8 @@ def run_network(
             raise ForwardError(
                 "port", record.running[-1] if record.running else "", error
             ) from error
-        calls = {name: list(arrays_of(outputs)) for name, (_, _, outputs) in record.calls.items()}
-        found = {"outputs": list(arrays_of(outputs)), "calls": calls, "statistics": statistics}
+        calls = {k: arrays_of(outputs) for k, (_, _, outputs) in record.calls.items() if not sink}
+        found = {"outputs": arrays_of(outputs), "calls": calls, "statistics": statistics}
         return (loss(outputs, *targets) if loss else None), found
 
     floats = floats_of(inputs)
@@ -257,7 +271,7 @@ def run_layer(
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
         args, kwargs = with_arrays(static.tree, restored(arrays, floats))
         outputs, statistics = program(trained, rest, args, kwargs, None)
-        found = list(arrays_of(outputs))
+        found = arrays_of(outputs)
         pulled = found
         if cotangents is not None:
             pulled = [o for o, c in zip(found, cotangents, strict=True) if c is not None]

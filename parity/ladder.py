@@ -313,7 +313,7 @@ class Ladder:
         module = reference.partition("#")[0]
         calls = self.runs.oracle(True).calls.values()
         return sum(
-            compare.size(abs(c).sum(axis=tuple(range(c.ndim - 1))))
+            compare.size(abs(np.asarray(c)).sum(axis=tuple(range(c.ndim - 1))))
             for call in calls
             if call.module == module
             for c in call.cotangents

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,11 +23,14 @@ from parity.port import NAMES, Port
 from parity.probe import probe_losses
 from parity.sides import NETWORK, Arrays, Call, ForwardError, Result, is_array, mapped, transposed
 from parity.spec import draw
+from parity.spool import Spool
 from parity.torch_side import TorchSide
 from parity.weights import Axes, assign
 
 DISTURBANCES = 1  # how often a whole network is stirred; the largest response counts
-LARGE = 2**29  # bytes of activations above which runs are made one after the other
+# Bytes of one run's activations in float64 above which runs are made one after the other, and the
+# activations wait in a file or are compared as they are made.
+LARGE = 2**29
 
 # The runs beside the oracle, and whether the port makes them.
 WHOLE = {"p64": True, "rw": False, "pw": True, **{f"stir{i}": False for i in range(DISTURBANCES)}}
@@ -75,18 +78,19 @@ class Runs:
         self.folded: dict[tuple[str, bool], dict[Key, Difference]] = {}
         self.jobs: dict[tuple[str, bool], Future[dict[Key, Difference]]] = {}
         self.failed: ForwardError | None = None
-        self.oracle(False)  # what the reference refuses is its own fault
         try:
             for train in (False, True):
                 self.p64.trace(self.inputs[train], train)
         except ForwardError as error:
             self.failed = error
+        self.large = not self.failed and self._bytes() > LARGE
+        self.oracle(False)  # raises what the reference refuses
         self.alignment = self._align()
         self.by_port = self.alignment.of_port()
 
     def start(self, modes: Sequence[bool]) -> None:
         """Begin the port's runs in the background, unless they are too large to be held at once."""
-        if self.failed or self._bytes() > LARGE:
+        if self.failed or self.large:
             return
         for train in modes:
             for run in ("p64", "pw"):
@@ -216,27 +220,47 @@ class Runs:
     def _fold(self, run: str, train: bool) -> dict[Key, Difference]:
         """Make one run of the whole network and compare it with the oracle."""
         oracle = self.flat(train)
+        found: dict[Key, Difference] = {}
+        dtype = self.precision if run in ("rw", "pw") else "float64"
+
+        def compared(name: str, *outputs: Any) -> None:
+            """Compare a layer's outputs as the port makes them."""
+            if name not in self.by_port and not self.strict:
+                return
+            for i, output in enumerate(outputs):
+                key = Key(name, f"output {i} in {'train' if train else 'eval'} mode")
+                found[key] = difference(np.asarray(output), oracle.get(key), dtype)
+
         if run.startswith("stir"):
             rng = draw.generator(0, "stir", int(run[4:]))
             stir = compare.stir(self.precision)
             result = self._run(self.r64, train, compare.disturb(self.inputs[train], stir, rng))
         else:
-            result = self._run(getattr(self, run), train)
+            result = self._run(getattr(self, run), train, sink=compared)
         flat = self._flat(result, train, WHOLE[run])
-        dtype = self.precision if run in ("rw", "pw") else "float64"
-        return {
-            key: difference(flat.get(key), against(key, oracle, flat), dtype)
-            for key in dict.fromkeys([*oracle, *flat])
-        }
+        for key in dict.fromkeys([*oracle, *flat]):
+            if key not in found:
+                found[key] = difference(flat.get(key), against(key, oracle, flat), dtype)
+        return {key: found[key] for key in dict.fromkeys([*oracle, *found])}
 
-    def _run(self, side: TorchSide | JaxSide, train: bool, inputs: tuple | None = None) -> Result:
+    def _run(
+        self,
+        side: TorchSide | JaxSide,
+        train: bool,
+        inputs: tuple | None = None,
+        sink: Callable[..., None] | None = None,
+    ) -> Result:
+        """Run a whole network; of a large one, activations go to a file or to `sink`."""
         inputs = self.inputs[train] if inputs is None else inputs
+        large: dict[str, Any] = {}
+        if self.large:
+            large = {"sink": sink} if isinstance(side, JaxSide) else {"keep": Spool()}
         if not train:
-            return side.run(inputs, train)
+            return side.run(inputs, train, **large)
         losses, targets = self.port.losses, self.port.targets
         if losses is None:
             losses, targets = probe_losses(self.oracle(False).outputs, self.port)
-        return side.run(inputs, train, losses[isinstance(side, JaxSide)], targets)
+        return side.run(inputs, train, losses[isinstance(side, JaxSide)], targets, **large)
 
     def _flat(self, result: Result, train: bool, ported: bool) -> Flat:
         mode = "train" if train else "eval"

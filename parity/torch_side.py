@@ -26,6 +26,7 @@ from parity.sides import (
     mapped,
 )
 from parity.spec.errors import InputError
+from parity.spool import Keeper, in_memory
 
 # Layers that draw their own random numbers, which the other side cannot share.
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -100,6 +101,7 @@ class TorchSide:
         train: bool,
         loss: Loss | None = None,
         targets: tuple[np.ndarray, ...] = (),
+        keep: Keeper = in_memory,
     ) -> Result:
         """Run the whole network on a fresh copy of its state.
 
@@ -109,13 +111,14 @@ class TorchSide:
             loss: From the network's outputs and `targets` to the scalar to differentiate; forward
                 only if None.
             targets: Such as labels and class weights; cast like the inputs.
+            keep: Keeps what layers take and give, such as a `Spool`.
 
         Raises:
             ForwardError: The network or the loss raised.
         """
         module = copy.deepcopy(self.module).train(train)
         arguments = self._to_torch(inputs, loss is not None)
-        recorder = Recorder(module, self.layout)
+        recorder = Recorder(module, self.layout, keep)
         with torch.set_grad_enabled(loss is not None), recorder, blamed(recorder.running):
             outputs = module(*arguments)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
@@ -211,7 +214,8 @@ class Recorder:
         running: The layers that have begun and not returned, innermost last.
     """
 
-    def __init__(self, module: nn.Module, layout: Layout) -> None:
+    def __init__(self, module: nn.Module, layout: Layout, keep: Keeper) -> None:
+        self.keep = keep
         self.module = module
         self.layout = layout
         self.calls: dict[str, Call] = {}
@@ -243,7 +247,9 @@ class Recorder:
             for i, tensor in enumerate(tensors_of(outputs)):
                 if tensor.requires_grad:
                     tensor.register_hook(
-                        lambda g, i=i: call.cotangents.__setitem__(i, laid_out(g, self.layout))
+                        lambda g, i=i: call.cotangents.__setitem__(
+                            i, self.keep(laid_out(g, self.layout))
+                        )
                     )
 
         self.handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
@@ -255,7 +261,7 @@ class Recorder:
             return value
         version, array = getattr(value, "_parity_kept", (None, None))
         if version != value._version:
-            array = laid_out(value, self.layout).copy()
+            array = self.keep(laid_out(value, self.layout))
             value._parity_kept = (value._version, array)  # type: ignore[attr-defined] # our own
         return array
 

@@ -1,0 +1,87 @@
+"""Arrays kept in a file until they are asked for: a large network's activations, twice over."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Keeper(Protocol):
+    """Takes an array that will be wanted later."""
+
+    def __call__(self, array: np.ndarray) -> Any: ...
+
+
+def in_memory(array: np.ndarray) -> np.ndarray:
+    """A copy of its own."""
+    return array.copy()
+
+
+class Spool:
+    """A temporary file of arrays; it vanishes with the last of them."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile(prefix="parity-")  # noqa: SIM115 - closed with the last
+        self.size = 0
+
+    def __call__(self, array: np.ndarray) -> Stored:
+        """Keep an array."""
+        stored = Stored(self, self.size, array.shape, array.dtype)
+        self.file.write(np.ascontiguousarray(array).data)
+        self.file.flush()
+        self.size += array.nbytes
+        return stored
+
+
+class Stored:
+    """An array in a spool; NumPy reads it when it computes with it.
+
+    Args:
+        spool: Where it is.
+        offset: In bytes.
+        shape: As it lies in the file.
+        dtype: Of NumPy.
+        axes: How its axes are turned when it is read.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        offset: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        axes: tuple[int, ...] | None = None,
+    ) -> None:
+        self.spool = spool
+        self.offset = offset
+        self.stored_shape = shape
+        self.dtype = dtype
+        self.axes = tuple(range(len(shape))) if axes is None else axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.stored_shape[i] for i in self.axes)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.axes)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.stored_shape))
+
+    def transpose(self, axes: Sequence[int]) -> Stored:
+        """The same in the file, read with its axes turned."""
+        turned = tuple(self.axes[i] for i in axes)
+        return Stored(self.spool, self.offset, self.stored_shape, self.dtype, turned)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read it."""
+        del copy  # what is read is the caller's own
+        data = os.pread(self.spool.file.fileno(), self.size * self.dtype.itemsize, self.offset)
+        array = np.frombuffer(data, self.dtype).reshape(self.stored_shape).transpose(self.axes)
+        return array if dtype is None else array.astype(dtype)
