@@ -18,6 +18,7 @@ from parity.spec.errors import InputError
 COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "convert": "carry a checkpoint to another format or framework",
+    "faults": "plant the faults of the catalogue, and count those that are found and named",
     "miou": "evaluate both sides on a data set and compare every pixel",
     "bench": "time one forward pass of both sides, in one process",
     "calibrate": "measure on clean ports what the limits are derived from",

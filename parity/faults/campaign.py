@@ -1,0 +1,69 @@
+"""Many runs: the whole catalogue in every network, and runs without a fault."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from parity.faults import mutants as catalogue
+from parity.faults.result import Result
+from parity.faults.rows import Clean, Row
+from parity.faults.rules import verdicts
+from parity.faults.runner import port_outputs, reference_outputs, run
+from parity.faults.small import models, small
+from parity.ladder import check
+from parity.networks import port
+
+Progress = Callable[[str], None]
+
+
+def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) -> Result:
+    """Run every mutant.
+
+    Args:
+        model: Of this network; of all that there are if None.
+        fast: One per fault.
+        progress: Called with what is run next.
+    """
+    rows: list[Row] = []
+    for name in models() if model is None else [model]:
+        found = catalogue.fast(name) if fast else catalogue.mutants(name)
+        for i, mutant in enumerate(found):
+            progress(f"{name} {i + 1}/{len(found)}: {mutant.fault} {mutant.name} {mutant.place}")
+            rows.append(run(mutant))
+    return Result(rows)
+
+
+def clean(count: int, model: str | None, progress: Progress = lambda _: None) -> Result:
+    """Run so many networks without a fault, each with a seed of its own.
+
+    Sizes and networks take turns; each is compiled once.
+    """
+    names = models() if model is None else [model]
+    shapes = [(n, s) for n in names for s in sizes(n)]
+    found: list[Clean] = []
+    for seed, (name, size) in zip(range(count), itertools.cycle(shapes), strict=False):
+        progress(f"{seed + 1}/{count}: {name} {size[0]}x{size[1]}")
+        found.append(clean_run(name, size, seed))
+    return Result(clean=found)
+
+
+def clean_run(model: str, size: tuple[int, int], seed: int) -> Clean:
+    """One network without a fault on every rung."""
+    made = port(model, small(model, least=True)[0], size, seed=seed)
+    fault = check(made).fault()
+    equal = verdicts(port_outputs(made), *reference_outputs(made))
+    return Clean(model, seed, size, fault.sentence() if fault else "", equal)
+
+
+def sizes(model: str) -> list[tuple[int, int]]:
+    """Of the smallest network's images: its own, and an odd one where it takes one."""
+    config, (height, width) = small(model, least=True)
+    found = [(height, width)]
+    for odd in ((height + 1, width + 3), (height + 8, width)):
+        try:
+            config.check_input(*odd)
+        except ValueError:
+            continue
+        return [*found, odd]
+    return found

@@ -1,0 +1,166 @@
+"""Faults of the loss, planted in the port's.
+
+One loss holds all of them, and a number among the targets says which it makes: so a network is
+compiled once for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import jax_impl.losses
+import torch_impl.losses
+from parity.port import Port
+from parity.sides import Loss
+from parity.spec import draw
+from parity.spec.data import icnet_labels
+
+VOID = 255
+Planted = tuple[int, str, Callable[[], Port]]
+
+
+def sound(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
+    return loss(outputs, *targets)
+
+
+def over_all(loss: Loss, outputs: Any, labels: Any, weights: Any) -> jax.Array:
+    """Averages over void pixels too."""
+    return loss(outputs, labels, weights) * (weights[labels] > 0).mean()
+
+
+def over_number(loss: Loss, outputs: Any, labels: Any, weights: Any) -> jax.Array:
+    """Divides by the number of valid pixels, not by their weights' sum."""
+    each = weights[labels]
+    return loss(outputs, labels, weights) * each.sum() / (each > 0).sum()
+
+
+def twice(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
+    """Takes probabilities for logits."""
+    return loss(jax.tree.map(jax.nn.softmax, outputs), *targets)
+
+
+def wrong_axis(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
+    """Takes the softmax over rows."""
+    return loss(jax.tree.map(lambda o: jax.nn.log_softmax(o, axis=1), outputs), *targets)
+
+
+def through_int8(loss: Loss, outputs: Any, labels: Any, weights: Any) -> jax.Array:
+    """Reads 255 as -1, which JAX takes for the last class."""
+    return loss(outputs, labels.astype(jnp.int8).astype(labels.dtype) % len(weights), weights)
+
+
+def clamped(loss: Loss, outputs: Any, labels: Any, weights: Any) -> jax.Array:
+    """Clamps 255 to the last class, as JAX does an index out of range."""
+    return loss(outputs, jnp.minimum(labels, len(weights) - 1), weights)
+
+
+def rounded(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
+    """Takes the nearest labels, the second half of the targets."""
+    return loss(outputs, *targets[len(targets) // 2 :])
+
+
+def interpolated(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
+    """Takes the interpolated labels, the first half of the targets."""
+    return loss(outputs, *targets[: len(targets) // 2])
+
+
+@dataclasses.dataclass(frozen=True)
+class Switched:
+    """A loss with all these faults; the last target is the number of the one it makes."""
+
+    loss: Loss
+    faults: tuple[Callable[..., jax.Array], ...]
+
+    def __call__(self, outputs: Any, *targets: Any) -> jax.Array:
+        *rest, which = targets
+        branches = [functools.partial(fault, self.loss) for fault in self.faults]
+        return lax.switch(which, branches, outputs, *rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """The reference's loss, of so many of the targets."""
+
+    loss: Loss
+    count: int
+
+    def __call__(self, outputs: Any, *targets: Any) -> Any:
+        return self.loss(outputs, *targets[: self.count])
+
+
+@functools.cache
+def ignoring(loss: Loss) -> Loss:
+    """A cross-entropy whose label 255 does not count."""
+    return lambda outputs, labels, weights: loss(outputs, labels, weights, VOID)
+
+
+def planted(port: Port) -> Iterator[Planted]:
+    """Every fault that the port's loss can have: number, what is done, and the faulty port."""
+    if port.losses is None:
+        return
+    if port.losses[1] is jax_impl.losses.cross_entropy:
+        yield from _of_classes(port)
+    elif port.losses[1] is getattr(jax_impl.losses, "icnet_loss", None):
+        yield from _of_icnet(port)
+    else:
+        yield _plant(port, port.losses, (sound, twice), 1, 26, "softmax twice", port.targets)
+
+
+def _of_classes(port: Port) -> Iterator[Planted]:
+    losses = (ignoring(torch_impl.losses.cross_entropy), ignoring(jax_impl.losses.cross_entropy))
+    faults = (sound, over_all, over_number, through_int8, clamped, twice, wrong_axis)
+    names = ("", "mean over all pixels", "divided by the number", "255 through int8", "255 clamped")
+    names += ("softmax twice", "softmax over rows")
+    for i, number in enumerate((23, 24, 25, 25, 26, 26), 1):
+        targets = _with_void(*port.targets) if number == 25 else port.targets
+        yield _plant(port, losses, faults, i, number, names[i], targets)
+
+
+def _of_icnet(port: Port) -> Iterator[Planted]:
+    """Labels are made anew, for the ones that came with the port are of three sizes."""
+    classes = 1 + max(int(t.max()) for t in port.targets)
+    size = tuple(4 * n for n in port.targets[0].shape[1:])
+    labels = draw.generator(port.seed, "faults/labels").integers(
+        0, classes, (len(port.targets[0]), *size)
+    )
+    sizes = [t.shape[1:] for t in port.targets]
+    pairs = [
+        tuple(make(labels, s) for s in sizes)
+        for make in (icnet_labels.published, icnet_labels.nearest)
+    ]
+    assert port.losses is not None
+    faults = (interpolated, rounded, twice)
+    targets = (*pairs[0], *pairs[1])
+    for i, number, name in ((1, 49, "nearest labels"), (2, 26, "softmax twice")):
+        yield _plant(port, port.losses, faults, i, number, name, targets, len(sizes))
+
+
+def _plant(
+    port: Port,
+    losses: tuple[Loss, Loss],
+    faults: tuple[Callable[..., jax.Array], ...],
+    which: int,
+    number: int,
+    name: str,
+    targets: tuple[np.ndarray, ...],
+    count: int | None = None,
+) -> Planted:
+    count = len(targets) if count is None else count
+    both = (Plain(losses[0], count), Switched(losses[1], faults))
+    made = dataclasses.replace(port, losses=both, targets=(*targets, np.array(which)))
+    return number, name, lambda: made
+
+
+def _with_void(labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of label 255, which do not count, and every class counting."""
+    labels = labels.copy()
+    labels[:, ::3, ::2] = VOID
+    return labels, np.linspace(1, 2, len(weights), dtype=np.float32)

@@ -1,0 +1,142 @@
+"""Every mutant of a network: a clean port with one fault of the catalogue planted in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from flax import nnx
+
+from parity.faults.blocks import CutShort
+from parity.faults.catalogue import CATALOGUE
+from parity.faults.faulty import AlwaysTrains, become
+from parity.faults.losses import planted
+from parity.faults.plants import NORM, PLANTS, Plant
+from parity.faults.small import Subject, subject
+from parity.jax_models import join
+from parity.port import Port
+from parity.sides import NETWORK
+
+PLACES = 3  # of each way to plant a fault, in each network
+BLOCK_PLACES = 2  # the same of blocks, where the whole network is compiled for each
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A port with one fault.
+
+    Attributes:
+        fault: Its number in the catalogue.
+        name: What was done.
+        subject: What it was done to.
+        place: The layer or block that is the right answer; empty where there is no single one.
+        level: `layer`, `block`, `network` or `loss`.
+        make: Gives the faulty port.
+        equivalent: Why no input can tell it apart, empty if one can.
+    """
+
+    fault: int
+    name: str
+    subject: Subject
+    place: str
+    level: str
+    make: Callable[[], Port]
+    equivalent: str = ""
+
+
+def copied(port: Port) -> Port:
+    """The same with a copy of the network, to plant in."""
+    return dataclasses.replace(port, port=nnx.clone(port.port))
+
+
+def layers(network: nnx.Module) -> dict[str, Any]:
+    """Path -> layer."""
+    return {join(path): layer for path, layer in nnx.iter_modules(network) if path}
+
+
+def mutants(model: str, least: bool = False, places: int = PLACES) -> list[Mutant]:
+    """All mutants of a model's small network, in the order of the catalogue.
+
+    Args:
+        model: A key of `MODELS`.
+        least: Of its smallest network.
+        places: How many per way to plant a fault, spread over the depth.
+    """
+    found = [m for p in PLANTS for m in _of_plant(p, subject(model, p.condition, least), places)]
+    clean = subject(model, least=least)
+    found += [*_of_network(clean), *_of_loss(clean)]
+    return sorted(found, key=lambda m: m.fault)
+
+
+def fast(model: str) -> list[Mutant]:
+    """One mutant per fault, in the smallest network."""
+    seen: dict[int, Mutant] = {}
+    for mutant in mutants(model, least=True, places=1):
+        if not mutant.equivalent:
+            seen.setdefault(mutant.fault, mutant)
+    return list(seen.values())
+
+
+def _of_plant(plant: Plant, at: Subject, places: int) -> Iterator[Mutant]:
+    known, fit, same = layers(at.port.port), [], {}
+    for name, call in at.calls.items():
+        if name not in known or not plant.takes(known[name], list(call.args)):
+            continue
+        reason = plant.equivalent(known[name], list(call.args))
+        if reason:
+            same.setdefault(reason, name)
+        else:
+            fit.append(name)
+    for name in spread(fit, min(places, BLOCK_PLACES) if plant.level == "block" else places):
+        yield _mutant(plant, at, name)
+    for reason, name in same.items():  # one for each reason
+        yield dataclasses.replace(_mutant(plant, at, name), equivalent=reason)
+
+
+def _mutant(plant: Plant, at: Subject, name: str) -> Mutant:
+    def make() -> Port:
+        port = copied(at.port)
+        plant.act(layers(port.port)[name], list(at.calls[name].args))
+        return port
+
+    return Mutant(plant.fault, plant.name, at, name, plant.level, make)
+
+
+def _of_network(at: Subject) -> Iterator[Mutant]:
+    def all_train() -> Port:
+        port = copied(at.port)
+        for layer in layers(port.port).values():
+            if type(layer).__name__ in NORM:
+                become(layer, AlwaysTrains)
+        return port
+
+    def cut_short() -> Port:
+        port = copied(at.port)
+        become(port.port, CutShort)
+        return port
+
+    if any(type(layer).__name__ in NORM for layer in layers(at.port.port).values()):
+        yield Mutant(5, "all train in eval mode", at, "", "network", all_train)
+    if type(at.port.port).__name__ == "ICNet":
+        yield Mutant(47, "half image stops at layer2", at, "", "network", cut_short)
+
+
+def _of_loss(at: Subject) -> Iterator[Mutant]:
+    for fault, name, make in planted(at.port):
+        yield Mutant(fault, name, at, "", "loss", make)
+
+
+def spread(items: Sequence[str], count: int) -> list[str]:
+    """So many of them, first and last included."""
+    if count >= len(items):
+        return list(items)
+    if count == 1:
+        return [items[0]]
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def missing(found: Sequence[Mutant]) -> list[int]:
+    """Live faults of which there is no mutant."""
+    seen = {m.fault for m in found}
+    return [n for n, entry in CATALOGUE.items() if entry.live and n not in seen]

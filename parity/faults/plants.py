@@ -1,0 +1,266 @@
+"""How each fault of a layer is planted in the port: by its settings, its weights or its class."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from parity.faults import faulty
+from parity.faults.blocks import BLOCKS
+from parity.faults.faulty import become
+
+Arrays = list[np.ndarray]  # what a layer is fed, NHWC, in float64
+OFFSET = 300.0  # how many standard deviations a mean must be for E[x^2] - E[x]^2 to show
+
+
+def anywhere(layer: Any, fed: Arrays) -> bool:
+    return True
+
+
+def never(layer: Any, fed: Arrays) -> str:
+    return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plant:
+    """A fault of a layer, ready to be planted.
+
+    Attributes:
+        fault: Its number in the catalogue.
+        name: What is done.
+        kinds: Names of the layer classes, or of their bases, that can have it.
+        act: Plants it, in place, in a layer that was fed these arrays.
+        fits: Whether a layer fed these arrays can have it.
+        equivalent: Why no input can tell it apart there; empty if one can.
+        condition: Of the network that it is planted in: a key of `small.CONDITIONS`.
+        level: `layer`, or `block` for what a block does between its layers.
+    """
+
+    fault: int
+    name: str
+    kinds: tuple[str, ...]
+    act: Callable[[Any, Arrays], Any]
+    fits: Callable[[Any, Arrays], bool] = anywhere
+    equivalent: Callable[[Any, Arrays], str] = never
+    condition: str = ""
+    level: str = "layer"
+
+    def takes(self, layer: nnx.Module, fed: Arrays) -> bool:
+        """Whether the layer is of the kind, and can have it."""
+        names = {cls.__name__ for cls in type(layer).__mro__}
+        return bool(names & set(self.kinds)) and self.fits(layer, fed)
+
+
+def assign(**settings: Any) -> Callable[[Any, Arrays], None]:
+    """Give a layer other settings; a function makes one of the layer's."""
+
+    def act(layer: Any, fed: Arrays) -> None:
+        for name, value in settings.items():
+            setattr(layer, name, value(layer) if callable(value) else value)
+
+    return act
+
+
+def substitute(fault: type) -> Callable[[Any, Arrays], None]:
+    return lambda layer, fed: become(layer, fault)
+
+
+def reweigh(tensor: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable:
+    """Change a stored tensor."""
+
+    def act(layer: Any, fed: Arrays) -> None:
+        variable = getattr(layer, tensor)
+        variable.set_value(np.ascontiguousarray(change(np.asarray(variable[...]))))
+
+    return act
+
+
+def pads_unevenly(layer: Any, fed: Arrays) -> bool:
+    """Whether SAME is meant by the padding: stride 2, and half the kernel at either end."""
+    if getattr(layer, "return_indices", False) or getattr(layer, "dilation", (1, 1)) != (1, 1):
+        return False
+    k, s, p = (faulty.pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
+    return max(s) > 1 and k != (1, 1) and all(2 * b + 1 == a for a, b in zip(k, p, strict=True))
+
+
+def even_ends(layer: Any, fed: Arrays) -> str:
+    strides = faulty.pair(layer.stride)
+    odd = all(n % s == 1 for n, s in zip(fed[0].shape[1:3], strides, strict=True))
+    return "at odd sizes SAME pads both ends alike" if odd else ""
+
+
+def no_remainder(layer: Any, fed: Arrays) -> str:
+    k, s, p = layer.kernel_size, layer.stride, layer.padding
+    for n in fed[0].shape[1:3]:
+        if (n + 2 * p - k) % s and (-(-(n + 2 * p - k) // s)) * s < n + p:
+            return ""
+    return "windows divide the size, so rounding up and down agree"
+
+
+def no_ties(layer: Any, fed: Arrays) -> str:
+    x, k, s, p = fed[0], layer.kernel_size, layer.stride, layer.padding
+    x = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), constant_values=-np.inf)
+    rows, columns = ((n - k) // s + 1 for n in x.shape[1:3])
+    taps = np.stack(
+        [
+            x[:, i : i + s * (rows - 1) + 1 : s, j : j + s * (columns - 1) + 1 : s]
+            for i, j in itertools.product(range(k), range(k))
+        ]
+    )
+    tied = (taps == taps.max(axis=0)).sum(axis=0) > 1
+    return "" if tied.any() else "no window holds two equal maxima"
+
+
+def square(layer: Any, fed: Arrays) -> bool:
+    shape = layer.kernel.shape
+    return shape[-1] == shape[-2] > 1
+
+
+def depthwise(layer: Any, fed: Arrays) -> bool:
+    return layer.groups > 1 and layer.kernel.shape[2] == 1
+
+
+def asymmetric(layer: Any, fed: Arrays) -> bool:
+    return max(layer.kernel.shape[:2]) > 1
+
+
+def no_choice(layer: Any, fed: Arrays) -> str:
+    asked = next((a for a in fed[1:] if np.ndim(a) == 1), None)
+    k, s, p = layer.kernel_size, layer.stride, layer.padding
+    smallest = [(n - 1) * t - 2 * q + w for n, w, t, q in zip(fed[0].shape[1:3], k, s, p, strict=True)]
+    if asked is None or list(asked) == smallest:
+        return "the output has no padding of its own"
+    return ""
+
+
+def paddable(layer: Any, fed: Arrays) -> bool:
+    """Whether there is padding to move the output's into."""
+    return min(layer.padding) > 0
+
+
+def drops(layer: Any, fed: Arrays) -> bool:
+    return layer.p > 0 and len(fed) > 1
+
+
+def keeps_all(layer: Any, fed: Arrays) -> str:
+    return "" if (fed[1] == 0).any() else "the masks of this seed keep everything"
+
+
+def half(layer: Any, fed: Arrays) -> str:
+    return "p is 0.5, and so is 1 - p" if layer.p == 0.5 else ""
+
+
+def offset(layer: Any, fed: Arrays) -> bool:
+    axes = (0, 1, 2)
+    return bool(np.median(abs(fed[0].mean(axes)) / (fed[0].std(axes) + 1e-12)) > OFFSET)
+
+
+def resizes(up: bool) -> Callable[[Any, Arrays], bool]:
+    def fits(layer: Any, fed: Arrays) -> bool:
+        size = next((tuple(a) for a in fed[1:] if np.ndim(a) == 1), fed[0].shape[1:3])
+        before = fed[0].shape[1:3]
+        return before != size and before != (1, 1) and (size > before) == up
+
+    return fits
+
+
+def adapts(layer: Any, fed: Arrays) -> bool:
+    bins = faulty.pair(layer.output_size)
+    return all(b > 1 and n >= b for n, b in zip(fed[0].shape[1:3], bins, strict=True))
+
+
+def divisible(layer: Any, fed: Arrays) -> str:
+    bins = faulty.pair(layer.output_size)
+    exact = all(n % b == 0 for n, b in zip(fed[0].shape[1:3], bins, strict=True))
+    return "windows divide the size, so fixed ones are the same" if exact else ""
+
+
+def per_channel(layer: Any, fed: Arrays) -> None:
+    slope = np.asarray(layer.negative_slope[...])
+    layer.negative_slope.set_value(np.full(fed[0].shape[-1], slope[0], slope.dtype))
+
+
+CONV, TRANSPOSED = ("Conv2d",), ("ConvTranspose2d",)
+NORM, POOL, DROPOUT = ("BatchNorm2d",), ("MaxPool2d",), ("Dropout", "Dropout2d")
+
+PLANTS = (
+    Plant(1, "momentum 1 - m", NORM, assign(momentum=lambda m: 1 - m.momentum)),
+    Plant(2, "another eps", NORM, assign(eps=lambda m: 1e-5 if m.eps == 1e-3 else 1e-3)),
+    Plant(3, "biased variance stored", NORM, substitute(faulty.BiasedVariance)),
+    Plant(4, "E[x^2] - E[x]^2", NORM, substitute(faulty.FastVariance), offset, condition="offset"),
+    Plant(5, "trains in eval mode", NORM, substitute(faulty.AlwaysTrains)),
+    Plant(6, "SAME", CONV, substitute(faulty.SameConv), pads_unevenly, even_ends),
+    Plant(6, "SAME", POOL, substitute(faulty.SamePool), pads_unevenly, even_ends),
+    Plant(7, "not flipped", TRANSPOSED, substitute(faulty.Flipped), asymmetric),
+    Plant(7, "stored flipped", TRANSPOSED, reweigh("kernel", lambda k: k[::-1, ::-1]), asymmetric),
+    Plant(8, "before the map", TRANSPOSED, substitute(faulty.WrongSide), paddable, no_choice),
+    Plant(9, "read swapped", CONV + TRANSPOSED, substitute(faulty.Swapped), square),
+    Plant(9, "stored swapped", CONV, reweigh("kernel", lambda k: k.swapaxes(2, 3)), square),
+    Plant(9, "depthwise axes", CONV, substitute(faulty.Depthwise), depthwise),
+    Plant(
+        10,
+        "align_corners",
+        ("Resize",),
+        assign(align_corners=lambda m: not m.align_corners),
+        resizes(up=True),
+    ),
+    Plant(
+        11,
+        "align_corners",
+        ("Resize",),
+        assign(align_corners=lambda m: not m.align_corners),
+        resizes(up=False),
+    ),
+    Plant(12, "antialiased", ("Resize",), substitute(faulty.Antialiased), resizes(up=False)),
+    Plant(
+        14,
+        "padding counted",
+        ("AvgPool2d",),
+        assign(count_include_pad=lambda m: not m.count_include_pad),
+        lambda layer, fed: max(faulty.pair(layer.padding)) > 0,
+    ),
+    Plant(15, "rounds up", POOL, substitute(faulty.CeilPool), equivalent=no_remainder),
+    Plant(
+        16,
+        "indices of NHWC",
+        POOL,
+        substitute(faulty.IndicesNHWC),
+        lambda layer, fed: layer.return_indices,
+    ),
+    Plant(16, "indices read as NHWC", ("MaxUnpool2d",), substitute(faulty.UnpoolNHWC)),
+    Plant(
+        17, "ties shared", POOL, substitute(faulty.TiesShared), equivalent=no_ties, condition="ties"
+    ),
+    Plant(
+        18,
+        "a slope per channel",
+        ("PReLU",),
+        per_channel,
+        lambda layer, fed: layer.negative_slope.shape == (1,) and fed[0].shape[-1] > 1,
+    ),
+    Plant(20, "elements", ("Dropout2d",), substitute(faulty.Elementwise), drops, keeps_all),
+    Plant(
+        20,
+        "channels",
+        ("Dropout",),
+        substitute(faulty.Channelwise),
+        lambda layer, fed: drops(layer, fed) and fed[1].ndim == 4,
+        keeps_all,
+    ),
+    Plant(21, "p is 1 - p", DROPOUT, assign(p=lambda m: 1 - m.p), drops, half),
+    Plant(21, "drops what it keeps", DROPOUT, substitute(faulty.DropsTheKept), drops),
+    Plant(22, "not rescaled", DROPOUT, substitute(faulty.NotRescaled), drops),
+    Plant(48, "fixed windows", ("AdaptiveAvgPool2d",), substitute(faulty.FixedWindows), adapts, divisible),
+    *(
+        Plant(52, "before the shortcut", (block,), substitute(fault), level="block")
+        for block, fault in BLOCKS.items()
+    ),
+    Plant(50, "TF32", CONV + TRANSPOSED, substitute(faulty.TF32)),
+    Plant(51, "returns float32", CONV + TRANSPOSED, substitute(faulty.Single)),
+    Plant(51, "float32 within", CONV + TRANSPOSED, substitute(faulty.SingleWithin)),
+)

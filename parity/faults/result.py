@@ -1,0 +1,154 @@
+"""What a run of the catalogue found: tables, totals and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from parity.faults.catalogue import CATALOGUE
+from parity.faults.rows import Clean, Row
+from parity.files import write_atomically
+
+FIRST = 3  # so many suggested causes count
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Of mutants, of clean runs, or of both."""
+
+    rows: Sequence[Row] = ()
+    clean: Sequence[Clean] = ()
+
+    @property
+    def counted(self) -> list[Row]:
+        """Mutants that something can tell apart."""
+        return [r for r in self.rows if not r.equivalent]
+
+    @property
+    def survivors(self) -> list[Row]:
+        return [r for r in self.counted if not r.killed]
+
+    @property
+    def false_alarms(self) -> list[Clean]:
+        return [c for c in self.clean if c.alarm]
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.rows or self.clean) and not self.survivors and not self.false_alarms
+
+    def totals(self) -> dict[str, Any]:
+        """Counts: (how many, of how many)."""
+        counted, rows = self.counted, [r for r in self.counted if r.killed]
+        layers = [r for r in rows if r.level == "layer"]
+        found: dict[str, Any] = {}
+        if self.rows:
+            first = sum(r.rank is not None and r.rank <= FIRST for r in rows)
+            found |= {
+                "killed": (len(rows), len(counted)),
+                "first named right, of layers": (sum(bool(r.right) for r in layers), len(layers)),
+                f"cause in the first {FIRST}": (first, len(rows)),
+                "equivalent": (len(self.rows) - len(counted), len(self.rows)),
+            }
+        if self.clean:
+            found["false alarms"] = (len(self.false_alarms), len(self.clean))
+        return found
+
+    def others(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Ours and other tools' rules: killed mutants, and false alarms in clean runs."""
+        asked = [r for r in self.counted if r.equal]
+        tools = list((asked or self.clean)[0].equal) if asked or self.clean else []
+        ours = (sum(r.killed for r in asked), len(asked))
+        alarms = (len(self.false_alarms), len(self.clean))
+        found = {"parity": {"killed": ours, "false alarms": alarms}}
+        for tool in tools:
+            found[tool] = {
+                "killed": (sum(not r.equal[tool] for r in asked), len(asked)),
+                "false alarms": (sum(not c.equal[tool] for c in self.clean), len(self.clean)),
+            }
+        return found
+
+    def print(self, console: Console) -> None:
+        """Print everything."""
+        if self.rows:
+            console.print(self._mutants())
+            for row in (r for r in self.rows if r.equivalent):
+                where = f"{row.fault} {row.name}, {row.model} {row.place}"
+                console.print(f"equivalent: {where}: {row.equivalent}", highlight=False)
+            self._print_absent(console)
+        for alarm in self.false_alarms:
+            console.print(f"[red]false alarm[/red] {alarm.model} seed {alarm.seed}: {alarm.alarm}")
+        if self.others()["parity"] and (self.clean or any(r.equal for r in self.rows)):
+            console.print(self._rules())
+        for name, (count, of) in self.totals().items():
+            share = f" ({count / of:.0%})" if of else ""
+            console.print(f"{name}: {count} of {of}{share}", highlight=False)
+        console.print("[green]PASSED[/green]" if self.ok else "[red]FAILED[/red]")
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything."""
+        rows = [dataclasses.asdict(r) | {"margin": _number(r.margin)} for r in self.rows]
+        found = {
+            "ok": self.ok,
+            "totals": {name: list(pair) for name, pair in self.totals().items()},
+            "rules": self.others(),
+            "mutants": rows,
+            "clean": [dataclasses.asdict(c) for c in self.clean],
+            "pending": {n: e.pending for n, e in CATALOGUE.items() if e.pending},
+        }
+        write_atomically(path, json.dumps(found, indent=1).encode())
+
+    def _print_absent(self, console: Console) -> None:
+        """Faults that were not planted, and why."""
+        planted = {r.fault for r in self.rows}
+        for n, entry in CATALOGUE.items():
+            if entry.pending:
+                console.print(f"pending: {n} {entry.title}: {entry.pending}", highlight=False)
+            elif n not in planted:
+                console.print(f"no place: {n} {entry.title}", highlight=False)
+
+    def _mutants(self) -> Table:
+        table = _table("fault", "place", "rung", "named", "above the limit", "cause", "s")
+        for r in self.rows:
+            state = f"{r.rung} {r.kind}" if r.killed else "[red]survived[/red]"
+            if r.equivalent and not r.killed:
+                state = "equivalent"
+            named = {True: "right", False: f"[red]{r.named}[/red]", None: r.named}[r.right]
+            table.add_row(
+                f"{r.fault} {r.title}: {r.name}",
+                f"{r.model} {r.place or r.level}",
+                state,
+                named if r.killed else "",
+                "" if not r.killed else "exact" if math.isinf(r.margin) else f"{r.margin:.0e}x",
+                str(r.rank or ""),
+                f"{r.seconds:.1f}",
+            )
+        return table
+
+    def _rules(self) -> Table:
+        from parity.faults.rules import RULES
+
+        table = _table("rule", "constants", "killed", "false alarms")
+        for name, found in self.others().items():
+            constants = RULES[name][0] if name in RULES else "docs/tolerances.md"
+            cells = (f"{n} of {of}" if of else "" for n, of in found.values())
+            table.add_row(name, constants, *cells)
+        return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,66 @@
+"""What becomes of one mutant, and of one clean run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What became of one mutant.
+
+    Attributes:
+        fault: Its number in the catalogue.
+        title: Of the fault.
+        name: What was done.
+        model: In which network.
+        place: The right answer; empty where there is no single one.
+        level: `layer`, `block`, `network`, `loss` or `evaluation`.
+        equivalent: Why no input can tell it apart; empty if one can.
+        killed: Whether anything was found.
+        rung: The lowest that found it.
+        kind: `structure` or `numerics`.
+        named: The layer to look at first.
+        right: Whether that is the place; None where there is no single one.
+        margin: How many times above its limit the difference was.
+        rank: Of the true cause among those suggested, from 1; None if it is not among them.
+        seconds: That it took.
+        equal: Tool -> whether its default rule calls the mutant equal; see `parity.faults.rules`.
+    """
+
+    fault: int
+    title: str
+    name: str
+    model: str
+    place: str
+    level: str
+    equivalent: str = ""
+    killed: bool = False
+    rung: str = ""
+    kind: str = ""
+    named: str = ""
+    right: bool | None = None
+    margin: float = 0.0
+    rank: int | None = None
+    seconds: float = 0.0
+    equal: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clean:
+    """What became of a run without a fault.
+
+    Attributes:
+        model: Which network.
+        seed: Of weights, images, labels and masks.
+        size: Height and width of the images.
+        alarm: The first check that failed, as a sentence; empty if all is well.
+        equal: Tool -> whether its default rule calls the sides equal.
+    """
+
+    model: str
+    seed: int
+    size: tuple[int, int]
+    alarm: str
+    equal: Mapping[str, bool]

@@ -1,0 +1,112 @@
+"""Runs mutants up the ladder, and says what became of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.faults import causes, rules
+from parity.faults.catalogue import CATALOGUE
+from parity.faults.mutants import Mutant, copied
+from parity.faults.rows import Row
+from parity.ladder import check
+from parity.port import Port
+from parity.report import Report
+from parity.sides import ForwardError, leaves
+from parity.torch_side import TorchSide
+
+FIRST = ("L0", "L1")
+ALL = ("L0", "L1", "L2", "L3")
+
+
+def run(mutant: Mutant, others: bool = True) -> Row:
+    """Climb the ladder with one mutant: the layers alone first, the rest if they are all right.
+
+    Args:
+        mutant: Which.
+        others: Ask other tools' rules too.
+    """
+    start, port = time.perf_counter(), mutant.make()
+    report = None if mutant.level == "loss" else climb(port, FIRST)
+    if report is None or report.ok:
+        report = climb(port, ALL)
+    fault = report.fault()
+    row = Row(
+        mutant.fault,
+        CATALOGUE[mutant.fault].title,
+        mutant.name,
+        mutant.subject.model,
+        mutant.place,
+        mutant.level,
+        mutant.equivalent,
+        killed=fault is not None,
+        seconds=time.perf_counter() - start,
+        equal=_equal(mutant, port) if others else {},
+    )
+    if fault is None:
+        return row
+    named = fault.layer.partition("#")[0]
+    if fault.rung == "L0":
+        named = named.rpartition(".")[0]
+    return dataclasses.replace(
+        row,
+        rung=fault.rung,
+        kind=fault.kind,
+        named=named,
+        right=named == mutant.place if mutant.place else None,
+        margin=fault.error / fault.limit if fault.limit else math.inf,
+        rank=_rank(mutant.fault, report),
+    )
+
+
+def climb(port: Port, levels: Sequence[str]) -> Report:
+    """As `check`; a port that raises is a report too.
+
+    Raises:
+        ForwardError: It raises, and no layer alone tells why.
+    """
+    try:
+        return check(port, levels)
+    except ForwardError as error:
+        if error.report is None or error.report.ok:
+            raise
+        return error.report
+
+
+def _rank(fault: int, report: Report) -> int | None:
+    if report.evidence is None:
+        return None
+    found = [cause.fault for cause in causes.rank(report.evidence)]
+    return found.index(fault) + 1 if fault in found else None
+
+
+def _equal(mutant: Mutant, port: Port) -> dict[str, bool]:
+    """What the other rules say; a port that raises is equal to none."""
+    try:
+        outputs = port_outputs(port)
+    except Exception:  # of any kind: it is what the tool's user would see
+        return dict.fromkeys(rules.RULES, False)
+    return rules.verdicts(outputs, *reference_outputs(mutant.subject.port))
+
+
+def port_outputs(port: Port) -> list[np.ndarray]:
+    """The port's outputs in float32, in eval mode; not compiled as a whole."""
+    network = copied(port).port
+    network.eval()
+    return [np.asarray(o) for o in leaves(network(*port.arguments(train=False)))]
+
+
+def reference_outputs(port: Port) -> tuple[Any, Any]:
+    """The reference's outputs in eval mode: in float32, in float64."""
+    found = [
+        TorchSide(port.reference, dtype, port.layout)
+        .run(port.arguments(train=False), train=False)
+        .outputs
+        for dtype in ("float32", "float64")
+    ]
+    return found[0], found[1]

@@ -1,0 +1,129 @@
+"""Small but complete networks to plant faults in: every kind of layer, little to compile."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from parity.networks import port
+from parity.port import Port
+from parity.sides import Call
+from parity.spec import draw
+from parity.spec.models import MODELS, Config
+from parity.spec.tensors import tensors
+from parity.torch_side import TorchSide
+
+Pair = tuple[int, int]
+
+SEED = 3
+ENET = ("downsample1_0", "regular1_1", "downsample2_0", "dilated2_2", "asymmetric2_3")
+ENET += ("upsample4_0", "upsample5_0", "regular5_1")
+ENET_LEAST = ("downsample1_0", "regular1_1", "upsample5_0")
+
+
+def enet(config: Any, least: bool) -> tuple[Config, Pair]:
+    """A block of each kind; the map before the second pooling is of an odd size."""
+    names = ENET_LEAST if least else ENET
+    blocks = tuple(b for b in config.blocks if b.name in names)
+    return dataclasses.replace(config, blocks=blocks), (20, 28) if least else (44, 60)
+
+
+def erfnet(config: Any, least: bool) -> tuple[Config, Pair]:
+    """A block of each kind at each scale."""
+
+    def block(kind: str, i: int, o: int, dilation: int = 1) -> Any:
+        return type(config.encoder[0])(kind, i, o, dilation)
+
+    encoder = (block("down", 3, 16), block("down", 16, 24), block("nb1d", 24, 24))
+    decoder = (block("up", 24, 16), block("nb1d", 16, 16))
+    if not least:
+        encoder += (block("down", 24, 64), block("nb1d", 64, 64, 4))
+        decoder = (block("up", 64, 16), block("nb1d", 16, 16), block("up", 16, 8))
+    size = (24, 32) if least else (40, 56)
+    return dataclasses.replace(config, encoder=encoder, decoder=decoder), size
+
+
+def icnet(config: Any, least: bool) -> tuple[Config, Pair]:
+    """A bottleneck or two in each stage, narrow; the pyramid's map divides by none of its bins."""
+    blocks = (1, 1, 1, 1) if least else (2, 1, 1, 1)
+    return dataclasses.replace(config, blocks=blocks, width=8, classifier=0), (224, 240)
+
+
+# Family -> its small network, and the size of the images; `least` in every respect if so asked.
+SMALL: dict[str, Callable[[Any, bool], tuple[Config, Pair]]] = {
+    "enet": enet,
+    "erfnet": erfnet,
+    "icnet": icnet,
+}
+
+
+def ties(arrays: dict[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
+    """Slopes of 0, so that activations make exact ties."""
+    kinds = tensors(config)
+    return {k: a * 0 if kinds[k].kind == "slope" else a for k, a in arrays.items()}
+
+
+def offsets(arrays: dict[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
+    """Biases around 2000, so that means are large against deviations."""
+    kinds = tensors(config)
+    return {k: a + np.float32(2000) if kinds[k].kind == "bias" else a for k, a in arrays.items()}
+
+
+# Condition -> what it makes of the weights, and of the images in [0, 1].
+CONDITIONS: dict[str, tuple[Callable, Callable[[np.ndarray], np.ndarray]]] = {
+    "": (lambda arrays, config: arrays, lambda images: images),
+    "ties": (ties, lambda images: np.round(images * 8) / np.float32(8)),
+    "offset": (offsets, lambda images: np.float32(1) + images / np.float32(4096)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A clean port, and what each of its layers is fed by the reference in train mode.
+
+    Attributes:
+        model: Its name.
+        port: The clean port.
+        config: Of its network.
+        calls: Layer -> its first call; arrays in float64, NHWC.
+    """
+
+    model: str
+    port: Port
+    config: Config
+    calls: dict[str, Call]
+
+
+def small(model: str, least: bool = False) -> tuple[Config, Pair]:
+    """A model's small network, whole if nobody has made a small one, and its images' size."""
+    config = MODELS[model]
+    if config.family in SMALL:
+        return SMALL[config.family](config, least)
+    return config, config.check_size
+
+
+@functools.lru_cache(maxsize=16)
+def subject(model: str, condition: str = "", least: bool = False, seed: int = SEED) -> Subject:
+    """A clean small network under a condition."""
+    config, size = small(model, least)
+    weigh, picture = CONDITIONS[condition]
+    arrays = weigh(draw.weights(config, seed), config)
+    made = port(model, config, size, seed=seed, arrays=arrays)
+    images, *rest = made.inputs
+    made = dataclasses.replace(
+        made, inputs=(picture(images), *rest), eval_inputs=(picture(images),)
+    )
+    run = TorchSide(made.reference, "float64", made.layout).run(made.inputs, train=True)
+    return Subject(model, made, config, run.calls)
+
+
+def models() -> list[str]:
+    """One model of each different network: those that differ only in their classes are alike."""
+    seen: dict[Any, str] = {}
+    for name in MODELS:
+        seen.setdefault(dataclasses.replace(MODELS[name], num_classes=20), name)  # type: ignore[type-var] # configs are frozen dataclasses
+    return list(seen.values())
