@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import jax_impl.state
 import torch_impl.state
@@ -85,11 +87,11 @@ def assert_near(
     names: list[str] | None = None,
     least: np.ndarray | float = 0.0,
 ) -> None:
-    """Relative, element by element, naming the worst; relative to `least` what is smaller."""
+    """Relative, element by element, naming the first that is off; what is below `least` to that."""
     apart = np.atleast_1d(abs(np.asarray(found) - expected) / np.maximum(abs(expected), least))
-    worst = int(np.argmax(apart))
-    name = names[worst] if names else f"element {worst}"
-    assert apart[worst] <= LIMIT, f"{name} is off by {apart[worst]:.2g}, limit {LIMIT}"
+    first = int(np.argmin(apart <= LIMIT))  # a NaN is not
+    name = names[first] if names else f"element {first}"
+    assert apart[first] <= LIMIT, f"{name} is off by {apart[first]:.2g}, limit {LIMIT}"
 
 
 def test_eval_output(answer: Answer) -> None:
@@ -185,3 +187,44 @@ def test_every_batch_is_counted(answer: Answer) -> None:
     counters = {k: v for k, v in result.statistics.items() if k.endswith(suffix)}
     assert len(counters) == len(answer.case.names("stat_names")) // 2
     assert all(int(c) == ran.count(k.removesuffix(suffix)) for k, c in counters.items())
+
+
+def doubled_bias(network: torch.nn.Module) -> None:
+    network.asymmetric2_3.ext_conv2[1].bias.data *= 2
+
+
+def changed_padding(network: torch.nn.Module) -> None:
+    network.initial_block.ext_branch.padding = 0
+    network.initial_block.ext_branch.ceil_mode = True
+
+
+def swapped_activation(network: torch.nn.Module) -> None:
+    network.regular4_1.ext_conv2[2] = torch.nn.LeakyReLU(0.1)
+
+
+@pytest.mark.parametrize(
+    ("plant", "named"),
+    [
+        (doubled_bias, "asymmetric2_3.ext_conv2.1 is off"),
+        (changed_padding, "initial_block.ext_branch is off"),
+        (swapped_activation, "regular4_1.ext_conv2.2 is off"),
+    ],
+)
+def test_a_wrong_reference_is_named(
+    golden: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable, named: str
+) -> None:
+    """Catches golden vectors that a fault in the reference itself would get past."""
+    build = torch_impl.state.build
+
+    def wrong(*args: object) -> torch.nn.Module:
+        network = build(*args)
+        plant(network)
+        return network
+
+    monkeypatch.setattr(torch_impl.state, "build", wrong)
+    config = CASES["enet_c12"].without_dropout()
+    answer = Answer(Golden(golden / "enet_c12.npz"), config, "torch")
+    with pytest.raises(AssertionError, match=named):
+        test_eval_layers(answer)
+    with pytest.raises(AssertionError, match="is off"):
+        test_gradients(answer)
