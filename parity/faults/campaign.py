@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+from parity.faults import evaluation
 from parity.faults import mutants as catalogue
 from parity.faults.result import Result
 from parity.faults.rows import Clean, Row
 from parity.faults.rules import verdicts
-from parity.faults.runner import port_outputs, reference_outputs, run
-from parity.faults.small import models, small
+from parity.faults.runner import port_outputs, predict, reference_outputs, run
+from parity.faults.small import models, small, subject
 from parity.ladder import check
 from parity.networks import port
 
@@ -31,6 +32,8 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
         for i, mutant in enumerate(found):
             progress(f"{name} {i + 1}/{len(found)}: {mutant.fault} {mutant.name} {mutant.place}")
             rows.append(run(mutant))
+        progress(f"{name}: evaluation")
+        rows += evaluation.rows(subject(name, least=fast), predict)
     return Result(rows)
 
 

@@ -1,8 +1,8 @@
 """Which fault of the catalogue explains what the ladder found.
 
-Each hypothesis looks at the evidence alone: the layer's class and settings, which quantities failed,
-and the layer on its own on both sides. Where it can, it computes what the reference would give with
-that fault, and asks how much of the difference that explains.
+Each hypothesis looks at the evidence alone: the layer's class and settings, which quantities
+failed, and the layer on its own on both sides. Where it can, it computes what the reference would
+give with that fault, and asks how much of the difference that explains.
 """
 
 from __future__ import annotations
@@ -97,7 +97,11 @@ def convolution(e: Evidence) -> Found:
             yield 9, score, "a kernel with in and out swapped gives the port's output"
         if kernel.shape[2] == 1:
             twisted = kernel.transpose(2, 3, 0, 1).reshape(kernel.shape)
-            yield 9, output(e, signs.convolved(e, twisted)), "a depthwise kernel's axes are mixed up"
+            yield (
+                9,
+                output(e, signs.convolved(e, twisted)),
+                "a depthwise kernel's axes are mixed up",
+            )
     yield from _kernels(e)
     yield from precision(e)
     c = case(e)
@@ -200,7 +204,11 @@ def dropout(e: Evidence) -> Found:
         port, reference = c.port[OUTPUT], c.reference[OUTPUT]
         factor = signs.ratio(port, reference)
         if factor is not None:
-            yield 22, float(np.isclose(factor, 1 - p)), f"the output is the reference's times {1 - p:g}"
+            yield (
+                22,
+                float(np.isclose(factor, 1 - p)),
+                f"the output is the reference's times {1 - p:g}",
+            )
             close = p > 0 and np.isclose(factor, (1 - p) / p)
             yield 21, float(close), f"the output is rescaled by 1 / p, p = {p:g}"
         kept, should = (port != 0), (reference != 0)
@@ -233,9 +241,7 @@ def resizing(e: Evidence) -> Found:
 
 def loss(e: Evidence) -> Found:
     """Outputs agree; the loss does not."""
-    errors = {
-        c.quantity: c.error for c in e.failures if c.rung == "L3" and c.kind == "structure"
-    }
+    errors = {c.quantity: c.error for c in e.failures if c.rung == "L3" and c.kind == "structure"}
     gradients = [v for (q, v) in errors.items() if q.startswith("gradient")]
     apart = errors.get("loss", 0.0)
     proportional = bool(gradients) and np.isclose(np.median(gradients), apart, rtol=1e-3)
@@ -285,6 +291,6 @@ def _looks(e: Evidence) -> list[Callable[[Evidence], Found]]:
     if e.fault.rung == "L3" and ("L3", NETWORK, "loss") in broken:
         return [loss]  # the lowest rung that failed is the one where the loss is
     looks = [look for part, look in KINDS if part in e.kind][:1]
-    if e.kind and not looks or e.fault.rung in ("L2", "L3"):
+    if (e.kind and not looks) or e.fault.rung in ("L2", "L3"):
         looks.append(whole)
     return looks or [precision, whole]

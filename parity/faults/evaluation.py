@@ -6,12 +6,15 @@ An evaluation is a row of steps. The first whose result differs is where the fau
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from parity.faults.catalogue import CATALOGUE
+from parity.faults.rows import Row
 from parity.faults.small import Subject
 from parity.port import Port
 from parity.scenes import scene
@@ -119,7 +122,7 @@ def void_first(ids: np.ndarray) -> np.ndarray:
 
 
 def not_mapped(ids: np.ndarray) -> np.ndarray:
-    """ids taken for trainIds; those that are none are void."""
+    """Ids taken for trainIds; those that are none are void."""
     return np.where(ids < VOID, ids, VOID).astype(np.uint8)
 
 
@@ -191,7 +194,7 @@ class Stage:
 
 
 def differing(reference: Steps, port: Steps) -> list[str]:
-    """The steps that gave something else, in their order; predictions in more than 1 of 1e5."""
+    """The steps that gave something else, in their order."""
     found = []
     for step, expected in reference.items():
         got = port[step]
@@ -200,13 +203,50 @@ def differing(reference: Steps, port: Steps) -> list[str]:
     return found
 
 
+def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterator[Row]:
+    """What becomes of every fault of the evaluation.
+
+    Args:
+        subject: A network that predicts a class for each pixel; of others there are no rows.
+        predict: See `Stage`.
+
+    Raises:
+        AssertionError: The sides differ without a fault.
+    """
+    if predict(subject.port, subject.port.arguments(train=False)[0]).ndim != 4:
+        return
+    stage = Stage(subject, predict)
+    clean = differing(stage.reference, stage.port({}))
+    assert not clean, f"{subject.model}: clean evaluations differ in {clean[0]}"
+    for fault, name, step, changes in FAULTS:
+        start = time.perf_counter()
+        steps = stage.port(changes)
+        wrong, ranked = differing(stage.reference, steps), causes(stage.reference, steps)
+        yield Row(
+            fault,
+            CATALOGUE[fault].title,
+            name,
+            subject.model,
+            f"({step})",
+            "evaluation",
+            equivalent(fault, stage.reference),
+            killed=bool(wrong),
+            rung="L6" if wrong else "",
+            named=f"({wrong[0]})" if wrong else "",
+            right=wrong[0] == step if wrong else None,
+            margin=float("inf") if wrong else 0.0,
+            rank=ranked.index(fault) + 1 if fault in ranked else None,
+            seconds=time.perf_counter() - start,
+        )
+
+
 def equivalent(fault: int, reference: Steps) -> str:
     """Why the scenes cannot tell a fault apart, empty if they can."""
     counted = reference["confusion"]
     if fault == 45 and not np.isnan(metrics.iou(counted, VOID)).any():
-        return "no class is absent from truth and predictions"
+        return "on these scenes no class is absent from truth and predictions"
     if fault == 46 and not np.delete(counted, VOID, axis=0)[:, VOID].any():
-        return "the network never predicts void"
+        return "on these scenes the network never predicts void"
     return ""
 
 

@@ -35,7 +35,7 @@ class BiasedVariance(nnx.Module):
 
     def __call__(self: Any, x: jax.Array) -> jax.Array:
         before, n, m = self.var[...], x.size // x.shape[-1], self.momentum
-        y = super().__call__(x)  # type: ignore[misc] # of the layer's class
+        y = super().__call__(x)
         if not self.use_running_average:
             batch = (self.var[...] - (1 - m) * before) * ((n - 1) / n)
             self.var[...] = (1 - m) * before + batch
@@ -47,7 +47,7 @@ class FastVariance(nnx.Module):
 
     def __call__(self: Any, x: jax.Array) -> jax.Array:
         if self.use_running_average:
-            return super().__call__(x)  # type: ignore[misc] # of the layer's class
+            return super().__call__(x)
         n, m = x.size // x.shape[-1], self.momentum
         mean = x.mean(axis=(0, 1, 2))
         var = jnp.maximum(jnp.square(x).mean(axis=(0, 1, 2)) - jnp.square(mean), 0)
@@ -62,7 +62,7 @@ class AlwaysTrains(nnx.Module):
 
     def __call__(self: Any, x: jax.Array) -> jax.Array:
         mode, self.use_running_average = self.use_running_average, False
-        y = super().__call__(x)  # type: ignore[misc] # of the layer's class
+        y = super().__call__(x)
         self.use_running_average = mode
         return y
 
@@ -112,7 +112,7 @@ class TiesShared(nnx.Module):
     """Shares the gradient between equal maxima, as `jnp.max` does."""
 
     def __call__(self: Any, x: jax.Array) -> Any:
-        sound = super().__call__(x)  # type: ignore[misc] # of the layer's class
+        sound = super().__call__(x)
         best, at = sound if self.return_indices else (sound, None)
         k, s, p = self.kernel_size, self.stride, self.padding
         rim = (p, p)
@@ -131,7 +131,7 @@ class IndicesNHWC(nnx.Module):
     """Says where maxima stood in a map flattened with its channels, as TensorFlow does."""
 
     def __call__(self: Any, x: jax.Array) -> Any:
-        best, at = super().__call__(x)  # type: ignore[misc] # of the layer's class
+        best, at = super().__call__(x)
         return best, at * x.shape[-1] + jnp.arange(x.shape[-1], dtype=at.dtype)
 
 
@@ -149,16 +149,19 @@ class UnpoolNHWC(nnx.Module):
 def reads_kernel(change: Callable[[jax.Array], jax.Array], name: str) -> type:
     """A fault that computes with a changed kernel; the stored one is sound."""
 
-    def call(self: Any, *args: Any) -> jax.Array:
-        kernel = self.kernel[...]
-        self.kernel.set_value(change(kernel))
-        try:
-            return super(fault, self).__call__(*args)  # type: ignore[misc] # of the layer's class
-        finally:
-            self.kernel.set_value(kernel)
+    class ReadsKernel(nnx.Module):
+        """Computes with a changed kernel."""
 
-    fault = type(nnx.Module)(name, (nnx.Module,), {"__call__": call, "__doc__": "Computes with a changed kernel."})
-    return fault
+        def __call__(self: Any, *args: Any) -> jax.Array:
+            kernel = self.kernel[...]
+            self.kernel.set_value(change(kernel))
+            try:
+                return super().__call__(*args)
+            finally:
+                self.kernel.set_value(kernel)
+
+    ReadsKernel.__name__ = name
+    return ReadsKernel
 
 
 Flipped = reads_kernel(lambda k: k[::-1, ::-1], "Flipped")
@@ -198,21 +201,21 @@ class Channelwise(nnx.Module):
     def __call__(self: Any, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         if mask is not None:
             mask = jnp.broadcast_to(mask[:, :1, :1], mask.shape)
-        return super().__call__(x, mask)  # type: ignore[misc] # of the layer's class
+        return super().__call__(x, mask)
 
 
 class DropsTheKept(nnx.Module):
     """Keeps what is to be dropped, as where the keep probability is given for the other."""
 
     def __call__(self: Any, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        return super().__call__(x, None if mask is None else ~mask)  # type: ignore[misc] # as above
+        return super().__call__(x, None if mask is None else ~mask)
 
 
 class NotRescaled(nnx.Module):
     """Leaves what it keeps as it is."""
 
     def __call__(self: Any, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        y = super().__call__(x, mask)  # type: ignore[misc] # of the layer's class
+        y = super().__call__(x, mask)
         return y if self.deterministic else y * (1.0 - self.p)
 
 
@@ -221,11 +224,11 @@ class TF32(nnx.Module):
 
     def __call__(self: Any, x: jax.Array, *args: Any) -> jax.Array:
         if x.dtype != jnp.float32:
-            return super().__call__(x, *args)  # type: ignore[misc] # of the layer's class
+            return super().__call__(x, *args)
         kernel = self.kernel[...]
         self.kernel.set_value(lax.reduce_precision(kernel, 8, 10))
         try:
-            return super().__call__(lax.reduce_precision(x, 8, 10), *args)  # type: ignore[misc] # as above
+            return super().__call__(lax.reduce_precision(x, 8, 10), *args)
         finally:
             self.kernel.set_value(kernel)
 
@@ -234,11 +237,13 @@ class Single(nnx.Module):
     """Computes in float32, whatever it is fed, and returns that."""
 
     def __call__(self: Any, x: jax.Array, *args: Any) -> jax.Array:
-        held = {n: getattr(self, n)[...] for n in ("kernel", "bias") if getattr(self, n) is not None}
+        held = {
+            n: getattr(self, n)[...] for n in ("kernel", "bias") if getattr(self, n) is not None
+        }
         for name, value in held.items():
             getattr(self, name).set_value(value.astype(jnp.float32))
         try:
-            return super().__call__(x.astype(jnp.float32), *args)  # type: ignore[misc] # as above
+            return super().__call__(x.astype(jnp.float32), *args)
         finally:
             for name, value in held.items():
                 getattr(self, name).set_value(value)
@@ -258,6 +263,13 @@ class Antialiased(nnx.Module):
         return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=True)
 
 
+class OtherNearest(nnx.Module):
+    """Takes the pixel whose centre is nearest, where PyTorch rounds its corner's place down."""
+
+    def __call__(self: Any, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+        return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "nearest")
+
+
 class FixedWindows(nnx.Module):
     """Pools by windows of one size and stride, floor(in / out), where they shall adapt."""
 
@@ -265,5 +277,7 @@ class FixedWindows(nnx.Module):
         rows, columns = pair(self.output_size)
         s = (x.shape[1] // rows, x.shape[2] // columns)
         k = (x.shape[1] - (rows - 1) * s[0], x.shape[2] - (columns - 1) * s[1])
-        total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, (1, *k, 1), (1, *s, 1), "VALID")
+        total = lax.reduce_window(
+            x, jnp.zeros((), x.dtype), lax.add, (1, *k, 1), (1, *s, 1), "VALID"
+        )
         return total / (k[0] * k[1])

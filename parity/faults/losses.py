@@ -117,11 +117,17 @@ def planted(port: Port) -> Iterator[Planted]:
 def _of_classes(port: Port) -> Iterator[Planted]:
     losses = (ignoring(torch_impl.losses.cross_entropy), ignoring(jax_impl.losses.cross_entropy))
     faults = (sound, over_all, over_number, through_int8, clamped, twice, wrong_axis)
-    names = ("", "mean over all pixels", "divided by the number", "255 through int8", "255 clamped")
-    names += ("softmax twice", "softmax over rows")
-    for i, number in enumerate((23, 24, 25, 25, 26, 26), 1):
+    names = (
+        (23, "mean over all pixels"),
+        (24, "divided by the number"),
+        (25, "255 through int8"),
+        (25, "255 clamped"),
+        (26, "softmax twice"),
+        (26, "softmax over rows"),
+    )
+    for i, (number, name) in enumerate(names, 1):
         targets = _with_void(*port.targets) if number == 25 else port.targets
-        yield _plant(port, losses, faults, i, number, names[i], targets)
+        yield _plant(port, losses, faults, i, number, name, targets)
 
 
 def _of_icnet(port: Port) -> Iterator[Planted]:

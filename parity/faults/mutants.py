@@ -16,7 +16,6 @@ from parity.faults.plants import NORM, PLANTS, Plant
 from parity.faults.small import Subject, subject
 from parity.jax_models import join
 from parity.port import Port
-from parity.sides import NETWORK
 
 PLACES = 3  # of each way to plant a fault, in each network
 BLOCK_PLACES = 2  # the same of blocks, where the whole network is compiled for each
@@ -79,7 +78,8 @@ def fast(model: str) -> list[Mutant]:
 
 
 def _of_plant(plant: Plant, at: Subject, places: int) -> Iterator[Mutant]:
-    known, fit, same = layers(at.port.port), [], {}
+    known, fit = layers(at.port.port), []
+    same: dict[str, str] = {}  # reason -> the first layer
     for name, call in at.calls.items():
         if name not in known or not plant.takes(known[name], list(call.args)):
             continue

@@ -15,7 +15,7 @@ from parity.faults.blocks import BLOCKS
 from parity.faults.faulty import become
 
 Arrays = list[np.ndarray]  # what a layer is fed, NHWC, in float64
-OFFSET = 300.0  # how many standard deviations a mean must be for E[x^2] - E[x]^2 to show
+OFFSET = 30.0  # how many standard deviations a mean must be for E[x^2] - E[x]^2 to show
 
 
 def anywhere(layer: Any, fed: Arrays) -> bool:
@@ -132,7 +132,9 @@ def asymmetric(layer: Any, fed: Arrays) -> bool:
 def no_choice(layer: Any, fed: Arrays) -> str:
     asked = next((a for a in fed[1:] if np.ndim(a) == 1), None)
     k, s, p = layer.kernel_size, layer.stride, layer.padding
-    smallest = [(n - 1) * t - 2 * q + w for n, w, t, q in zip(fed[0].shape[1:3], k, s, p, strict=True)]
+    smallest = [
+        (n - 1) * t - 2 * q + w for n, w, t, q in zip(fed[0].shape[1:3], k, s, p, strict=True)
+    ]
     if asked is None or list(asked) == smallest:
         return "the output has no padding of its own"
     return ""
@@ -164,9 +166,22 @@ def resizes(up: bool) -> Callable[[Any, Arrays], bool]:
     def fits(layer: Any, fed: Arrays) -> bool:
         size = next((tuple(a) for a in fed[1:] if np.ndim(a) == 1), fed[0].shape[1:3])
         before = fed[0].shape[1:3]
+        if not hasattr(layer, "align_corners"):
+            return False
         return before != size and before != (1, 1) and (size > before) == up
 
     return fits
+
+
+def nearest(layer: Any, fed: Arrays) -> bool:
+    mode = str(getattr(layer, "mode", type(layer).__name__)).lower()
+    return "nearest" in mode and fed[0].shape[1:3] != (1, 1)
+
+
+def integer_ratio(layer: Any, fed: Arrays) -> str:
+    size = next((tuple(a) for a in fed[1:] if np.ndim(a) == 1), fed[0].shape[1:3])
+    exact = all(m % n == 0 for m, n in zip(size, fed[0].shape[1:3], strict=True))
+    return "at integer ratios both take the same pixels" if exact else ""
 
 
 def adapts(layer: Any, fed: Arrays) -> bool:
@@ -255,7 +270,22 @@ PLANTS = (
     Plant(21, "p is 1 - p", DROPOUT, assign(p=lambda m: 1 - m.p), drops, half),
     Plant(21, "drops what it keeps", DROPOUT, substitute(faulty.DropsTheKept), drops),
     Plant(22, "not rescaled", DROPOUT, substitute(faulty.NotRescaled), drops),
-    Plant(48, "fixed windows", ("AdaptiveAvgPool2d",), substitute(faulty.FixedWindows), adapts, divisible),
+    Plant(
+        53,
+        "centres",
+        ("Resize", "Nearest", "NearestResize", "NearestUpsample", "Upsample"),
+        substitute(faulty.OtherNearest),
+        nearest,
+        integer_ratio,
+    ),
+    Plant(
+        48,
+        "fixed windows",
+        ("AdaptiveAvgPool2d",),
+        substitute(faulty.FixedWindows),
+        adapts,
+        divisible,
+    ),
     *(
         Plant(52, "before the shortcut", (block,), substitute(fault), level="block")
         for block, fault in BLOCKS.items()

@@ -95,10 +95,20 @@ def _equal(mutant: Mutant, port: Port) -> dict[str, bool]:
 
 
 def port_outputs(port: Port) -> list[np.ndarray]:
-    """The port's outputs in float32, in eval mode; not compiled as a whole."""
+    """The port's outputs in float32, in eval mode."""
+    return outputs_of(port, *port.arguments(train=False))
+
+
+def predict(port: Port, images: np.ndarray) -> np.ndarray:
+    """The first of them, of these images."""
+    return outputs_of(port, images)[0]
+
+
+def outputs_of(port: Port, *inputs: Any) -> list[np.ndarray]:
+    """Not compiled as a whole: that would take longer than it saves."""
     network = copied(port).port
     network.eval()
-    return [np.asarray(o) for o in leaves(network(*port.arguments(train=False)))]
+    return [np.asarray(o) for o in leaves(network(*inputs))]
 
 
 def reference_outputs(port: Port) -> tuple[Any, Any]:

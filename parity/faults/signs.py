@@ -30,7 +30,7 @@ def failed(e: Evidence) -> set[str]:
 
 def apart(a: np.ndarray | None, b: np.ndarray | None) -> float:
     """|a - b| / |b|; infinite where they cannot be compared."""
-    if a is None or b is None or np.shape(a) != np.shape(b):
+    if a is None or b is None or a.shape != b.shape:
         return float("inf")
     size = float(np.linalg.norm(np.ravel(b)))
     distance = float(np.linalg.norm(np.ravel(np.asarray(a, np.float64) - b)))
@@ -51,7 +51,8 @@ def explained(found: np.ndarray | None, wrong: np.ndarray | None, sound: Any = N
     left = apart(found, wrong)
     if not np.isfinite(left):
         return 0.0
-    was = apart(found, sound) if sound is not None and np.shape(sound) == np.shape(found) else 1.0
+    was = apart(found, sound)
+    was = was if np.isfinite(was) else 1.0
     return 0.0 if was == 0 else 1.0 if left <= EXACT * was else max(0.0, 1 - left / was)
 
 
@@ -85,7 +86,7 @@ def tensor(e: Evidence, kind: str) -> np.ndarray | None:
 def setting(e: Evidence, name: str, default: Any = 0) -> tuple[int, int]:
     """A setting of the reference's layer, in both directions."""
     value = e.settings.get(name, default)
-    return tuple(value) if isinstance(value, Sequence) else (value, value)  # type: ignore[return-value] # of two
+    return tuple(value) if isinstance(value, Sequence) else (value, value)
 
 
 def nchw(array: np.ndarray) -> torch.Tensor:
@@ -102,13 +103,19 @@ def convolved(e: Evidence, kernel: np.ndarray, same: bool = False) -> np.ndarray
     if c is None or kernel.ndim != 4:
         return None
     x, stride, dilation = nchw(c.inputs[0]), setting(e, "stride", 1), setting(e, "dilation", 1)
-    padding = setting(e, "padding", 0) if isinstance(e.settings.get("padding", 0), tuple | int) else (0, 0)
+    padding = (
+        setting(e, "padding", 0)
+        if isinstance(e.settings.get("padding", 0), tuple | int)
+        else (0, 0)
+    )
     if same:
         x = functional.pad(x, _same(x, kernel.shape[:2], stride, dilation))
         padding = (0, 0)
     weight = torch.tensor(np.asarray(kernel, np.float64).transpose(3, 2, 0, 1).copy())
     try:
-        y = functional.conv2d(x, weight, None, stride, padding, dilation, e.settings.get("groups", 1))
+        y = functional.conv2d(
+            x, weight, None, stride, padding, dilation, e.settings.get("groups", 1)
+        )
     except RuntimeError:
         return None
     return _biased(e, nhwc(y))

@@ -1,0 +1,193 @@
+"""The fault catalogue, the causes and other tools' rules, on arrays made here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity import cli
+from parity.evidence import Case, Evidence
+from parity.faults import causes, evaluation
+from parity.faults.catalogue import CATALOGUE
+from parity.faults.mutants import spread
+from parity.faults.plants import PLANTS
+from parity.faults.result import Result
+from parity.faults.rows import Clean, Row
+from parity.faults.rules import RULES, verdicts
+from parity.report import RUNGS, Check
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(1, 2, (2, 6, 8, 4))
+NORM = {
+    "scale": RNG.uniform(0.5, 1.5, 4),
+    "bias": RNG.normal(size=4),
+    "mean": RNG.normal(size=4),
+    "var": RNG.uniform(0.5, 1.5, 4),
+}
+CHECK = Check("L1", "structure", "a.bn", "a.bn", "output 0", 0.1, 1e-10)
+
+
+def test_catalogue_is_complete() -> None:
+    """Catches an entry that is lost, without a rung, or neither live nor pending with a reason."""
+    assert list(CATALOGUE) == list(range(1, 55))
+    assert len({e.title for e in CATALOGUE.values()}) == 54
+    for entry in CATALOGUE.values():
+        assert entry.live == (entry.rung in (*RUNGS, "L6")), entry
+    planted = {p.fault for p in PLANTS} | {f[0] for f in evaluation.FAULTS}
+    planted |= {5, 23, 24, 25, 26, 47, 49}  # of the network and of the loss
+    assert {n for n in planted if not CATALOGUE[n].live} == set()
+
+
+def test_every_live_fault_can_be_planted() -> None:
+    """Catches a live entry that no code plants."""
+    planted = {p.fault for p in PLANTS} | {f[0] for f in evaluation.FAULTS}
+    planted |= {23, 24, 25, 26, 47, 49}
+    assert {n for n, e in CATALOGUE.items() if e.live} - planted == set()
+
+
+def batch_norm(eps: float, mean: np.ndarray | None = None) -> np.ndarray:
+    mean, var = X.mean((0, 1, 2)) if mean is None else mean, X.var((0, 1, 2))
+    return (X - mean) / np.sqrt(var + eps) * NORM["scale"] + NORM["bias"]
+
+
+def evidence(
+    kind: str, settings: dict, reference: dict, port: dict, weights: dict | None = None
+) -> Evidence:
+    wrong = [k for k in reference if not np.array_equal(reference[k], port[k])]
+    failures = tuple(dataclasses.replace(CHECK, quantity=k) for k in wrong)
+    return Evidence(
+        fault=failures[0],
+        failures=failures,
+        kind=kind,
+        settings=settings,
+        cases={"train": Case((X,), reference, port)},
+        weights={k: (v, v) for k, v in (weights or {}).items()},
+    )
+
+
+def first(found: Evidence) -> int:
+    return causes.rank(found)[0].fault
+
+
+def test_eps_is_told_by_trying_it() -> None:
+    """Catches a cause that does not come from the arrays."""
+    sound, wrong = {"output 0": batch_norm(1e-5)}, {"output 0": batch_norm(1e-3)}
+    found = evidence("BatchNorm2d", {"eps": 1e-5, "momentum": 0.1}, sound, wrong, NORM)
+    assert first(found) == 2
+    assert "0.001" in causes.rank(found)[0].why
+    other = evidence(
+        "BatchNorm2d",
+        {"eps": 1e-5, "momentum": 0.1},
+        wrong | sound,
+        {"output 0": batch_norm(1e-5, X.mean((0, 1, 2)) + 0.1)},
+        NORM,
+    )
+    assert causes.rank(other)[0].score < 0.6  # a shift that no entry explains
+
+
+@pytest.mark.parametrize(("share", "factor", "fault"), [(0.9, 96 / 95, 1), (0.1, 1.0, 3)])
+def test_statistics_are_told_apart(share: float, factor: float, fault: int) -> None:
+    """Catches momentum and the biased variance taken for each other."""
+    mean, var, n = X.mean((0, 1, 2)), X.var((0, 1, 2)), X.size // 4
+
+    def after(m: float, unbiased: float) -> dict[str, np.ndarray]:
+        return {
+            "mean after": (1 - m) * NORM["mean"] + m * mean,
+            "var after": (1 - m) * NORM["var"] + m * var * unbiased,
+        }
+
+    sound = after(0.1, n / (n - 1))
+    found = evidence("BatchNorm2d", {"momentum": 0.1}, sound, after(share, factor), NORM)
+    assert first(found) == fault
+
+
+@pytest.mark.parametrize(("factor", "fault"), [(0.8, 22), (4.0, 21)])
+def test_dropout_is_told_by_its_factor(factor: float, fault: int) -> None:
+    """Catches a rescaling that is forgotten taken for one by the wrong probability."""
+    sound = {"output 0": X * 1.25}
+    wrong = {"output 0": X * 1.25 * factor}
+    assert first(evidence("Dropout2d", {"p": 0.2}, sound, wrong)) == fault
+
+
+def test_gradient_alone_means_ties() -> None:
+    """Catches a max-pool's ties that are not looked for where outputs agree."""
+    sound = {"output 0": X, "gradient of input 0": X}
+    wrong = {"output 0": X, "gradient of input 0": X + 1}
+    assert first(evidence("MaxPool2d", {"kernel_size": 2, "stride": 2}, sound, wrong)) == 17
+
+
+def test_swapped_kernel_is_told_by_its_values() -> None:
+    """Catches a stored kernel whose layout is wrong, which L0 finds and nothing computes."""
+    kernel = RNG.normal(size=(3, 3, 4, 4))
+    fault = dataclasses.replace(CHECK, rung="L0", quantity="values")
+    weights = {"kernel": (kernel, kernel.swapaxes(2, 3))}
+    assert first(Evidence(fault, (fault,), "Conv2d", weights=weights)) == 9
+
+
+def test_factor_of_loss_and_gradients() -> None:
+    """Catches a loss's wrong denominator taken for a wrong function."""
+    quantities = ("gradient of kernel", "loss")
+    for errors, expected in (((0.5, 0.5), {23, 24}), ((0.7, 0.1), {26, 25})):
+        failures = tuple(
+            dataclasses.replace(
+                CHECK, rung="L3", quantity=q, error=e, layer="(network)" if q == "loss" else "a"
+            )
+            for q, e in zip(quantities, errors, strict=True)
+        )
+        ranked = causes.rank(Evidence(failures[0], failures, "Conv2d"))
+        assert {c.fault for c in ranked[:2]} == expected
+
+
+def test_rules() -> None:
+    """Catches a tool's rule with another constant, or one that lets NaN or another shape pass."""
+    ref = RNG.normal(size=(4, 5))
+    near = verdicts([ref * (1 + 5e-7)], [ref], [ref])
+    assert all(near[name] for name in RULES if name != "reprod_log")
+    off = verdicts([ref + 2e-5], [ref], [ref])
+    assert {n for n, same in off.items() if same} == {
+        "HuggingFace PT-Flax, formerly",
+        "nobuco",
+        "TroubleShooter",
+        "msprobe",
+    }
+    zero = verdicts([ref * 0 + 5e-6], [ref * 0], [ref * 0])
+    assert zero["Polygraphy"]
+    assert not zero["chex"]
+    assert not any(verdicts([ref + np.nan], [ref], [ref]).values())
+    assert not any(verdicts([ref[:2]], [ref], [ref]).values())
+    assert not any(verdicts([], [ref], [ref]).values())
+    assert not verdicts([-ref], [ref], [ref])["msprobe"]
+
+
+def test_result_fails_on_a_survivor(tmp_path: Path) -> None:
+    """Catches a verdict that lets a survivor or a false alarm pass, or counts equivalents."""
+    row = Row(2, "eps", "another eps", "enet", "a.bn", "layer", killed=True, right=True, rank=1)
+    same = dataclasses.replace(row, killed=False, right=None, equivalent="no input shows it")
+    assert Result([row, same]).ok
+    assert Result([row, same]).totals()["killed"] == (1, 1)
+    assert not Result([row, dataclasses.replace(row, killed=False)]).ok
+    assert not Result().ok
+    assert not Result(clean=[Clean("enet", 0, (8, 8), "L1 ...", {})]).ok
+    Result([row]).to_json(tmp_path / "f.json")
+    assert json.loads((tmp_path / "f.json").read_text())["totals"]["killed"] == [1, 1]
+
+
+def test_places_are_spread() -> None:
+    """Catches mutants that all lie at the beginning."""
+    assert spread("abcdefg", 3) == ["a", "d", "g"]
+    assert spread("ab", 3) == ["a", "b"]
+    assert spread("abc", 1) == ["a"]
+    assert spread("", 3) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--model", "nonet"], ["--clean", "0"], ["--json", "no/such/f.json"]]
+)
+def test_bad_input(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a traceback, or a run that begins before its arguments are checked."""
+    assert cli.main(["faults", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
