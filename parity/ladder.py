@@ -28,6 +28,7 @@ from parity.report import PRECISIONS, RUNGS, Check, Report
 from parity.runs import DISTURBANCES, Flat, Key, Runs, UnlikeError, against
 from parity.sides import NETWORK, Call, ForwardError, transposed
 from parity.spec import draw
+from parity.spool import release
 from parity.torch_side import TorchSide, one_thread
 from parity.weights import COUNTER, SYNONYMS
 
@@ -79,6 +80,8 @@ def check(
             progress(f"{level} {RUNGS[level]}")
             report.checks += getattr(ladder, level.lower())()
             report.seconds[level] = time.perf_counter() - start
+            if runs.large:
+                release()
         if runs.failed and report.ok:
             raise runs.failed
         if "L1" in levels and {c.rung for c in report.failures()} & {"L2", "L3"}:

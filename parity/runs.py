@@ -23,7 +23,7 @@ from parity.port import NAMES, Port
 from parity.probe import probe_losses
 from parity.sides import NETWORK, Arrays, Call, ForwardError, Result, is_array, mapped, transposed
 from parity.spec import draw
-from parity.spool import Spool
+from parity.spool import Spool, release
 from parity.torch_side import TorchSide
 from parity.weights import Axes, assign
 
@@ -255,6 +255,7 @@ class Runs:
         large: dict[str, Any] = {}
         if self.large:
             large = {"sink": sink} if isinstance(side, JaxSide) else {"keep": Spool()}
+            release()
         if not train:
             return side.run(inputs, train, **large)
         losses, targets = self.port.losses, self.port.targets
