@@ -83,6 +83,11 @@ def at_three_sizes(config: ICNetConfig, rng: np.random.Generator, shape: tuple[i
     return ICNET_LOSS, tuple(icnet_labels.published(labels, size) for size in sizes)
 
 
+def classification(config: Config, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
+    """A class for every image."""
+    return CROSS_ENTROPY, (rng.integers(0, config.num_classes, shape[0]),)
+
+
 CROSS_ENTROPY = (torch_impl.losses.cross_entropy, jax_impl.losses.cross_entropy)
 ICNET_LOSS = (torch_impl.losses.icnet_loss, jax_impl.losses.icnet_loss)
 
@@ -90,6 +95,7 @@ ICNET_LOSS = (torch_impl.losses.icnet_loss, jax_impl.losses.icnet_loss)
 TASKS: dict[str, Callable[..., Task]] = {
     "enet": segmentation,
     "erfnet": at_output,
+    "genet": classification,
     "icnet": at_three_sizes,
 }
 

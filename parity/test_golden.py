@@ -19,6 +19,7 @@ from parity.sides import Result, count_name
 from parity.spec.models import Config
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.networks.erfnet import ERFNetConfig
+from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import ICNetConfig
 from parity.torch_side import TorchSide
 from weights_convert import to_jax
@@ -30,6 +31,12 @@ CASES: dict[str, Config] = {
     "erfnet_c20": ERFNetConfig(),
     "erfnet_encoder_c20": ERFNetConfig(encoder_only=True),
     "icnet_c19": ICNetConfig(),
+    "genet_wrn16_2_extent2_avg_mlp": GENetConfig(width=2, extent=2, mlp=True),
+    "genet_wrn16_2_extent4_params": GENetConfig(width=2, extent=4, extra_params=True),
+    "genet_wrn16_2_extent8_params_mlp": GENetConfig(width=2, extent=8, extra_params=True, mlp=True),
+    "genet_wrn16_2_global_avg": GENetConfig(width=2),
+    "genet_wrn16_2_global_params_mlp": GENetConfig(width=2, extra_params=True, mlp=True),
+    "genet_wrn16_8_global_avg": GENetConfig(),
 }
 
 
@@ -37,6 +44,8 @@ def task(case: Golden, config: Config) -> Task:
     """What the case was trained on."""
     if isinstance(config, ICNetConfig):
         return ICNET_LOSS, tuple(case[f"target_sub{n}"] for n in (4, 8, 16))
+    if isinstance(config, GENetConfig):
+        return CROSS_ENTROPY, (case.labels(),)
     return CROSS_ENTROPY, (case.labels(), case.class_weights())
 
 
@@ -102,7 +111,7 @@ def test_eval_output(answer: Answer) -> None:
         f"{name}_at" for name in names
     }
     for name, logits in zip(names, outputs, strict=True):
-        logits = logits.transpose(0, 3, 1, 2)
+        logits = logits.transpose(0, 3, 1, 2) if logits.ndim == 4 else logits
         assert logits.shape == tuple(case[f"{name}_shape"])
         assert logits.dtype == np.float64
         assert_near(logits.ravel()[case[f"{name}_at"]], case[name])

@@ -4,29 +4,33 @@ Defaults are PyTorch's, and so are the semantics where Flax differs: running var
 the first of equal maxima wins and takes the gradient, paddings are numbers.
 """
 
-from jax_impl.layers.activation import PReLU, ReLU
-from jax_impl.layers.container import ModuleList, Sequential
+from jax_impl.layers.activation import PReLU, ReLU, Sigmoid
+from jax_impl.layers.container import Identity, ModuleList, Sequential
 from jax_impl.layers.convolution import Conv2d, ConvTranspose2d, ConvTranspose2dSame
 from jax_impl.layers.dropout import Dropout, Dropout2d
 from jax_impl.layers.linear import Linear
 from jax_impl.layers.normalization import BatchNorm2d
-from jax_impl.layers.pooling import AdaptiveAvgPool2d, MaxPool2d, MaxUnpool2d
-from jax_impl.layers.resize import Resize
+from jax_impl.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, MaxUnpool2d
+from jax_impl.layers.resize import Nearest, Resize
 
 __all__ = [
     "AdaptiveAvgPool2d",
+    "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
     "ConvTranspose2dSame",
     "Dropout",
     "Dropout2d",
+    "Identity",
     "Linear",
     "MaxPool2d",
     "MaxUnpool2d",
     "ModuleList",
+    "Nearest",
     "PReLU",
     "ReLU",
     "Resize",
     "Sequential",
+    "Sigmoid",
 ]

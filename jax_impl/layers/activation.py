@@ -30,3 +30,13 @@ class ReLU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jax.nn.relu(x)
+
+
+class Sigmoid(nnx.Module):
+    """1 / (1 + exp(-x))."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        pass
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(x)

@@ -8,6 +8,16 @@ import jax
 from flax import nnx
 
 
+class Identity(nnx.Module):
+    """What comes in."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        pass
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
 class ModuleList(nnx.Module):
     """Layers to go through, named 0, 1, 2, ... as in PyTorch."""
 

@@ -129,3 +129,16 @@ def windows(n: int, bins: int) -> np.ndarray:
     """(bins, n) bool: which of n pixels each window holds."""
     i, at = np.arange(bins)[:, None], np.arange(n)
     return (at >= i * n // bins) & (at < -(-(i + 1) * n // bins))
+
+
+class AvgPool2d(nnx.Module):
+    """Means of windows side by side; rows and columns that fill none are left out."""
+
+    def __init__(self, kernel_size: int, *, rngs: nnx.Rngs) -> None:
+        self.kernel_size = kernel_size
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, C) to (N, H // kernel_size, W // kernel_size, C)."""
+        k, (n, h, w, c) = self.kernel_size, x.shape
+        x = x[:, : h // k * k, : w // k * k]
+        return x.reshape(n, h // k, k, w // k, k, c).mean(axis=(2, 4))

@@ -71,3 +71,19 @@ def places(size: int, n: int, align_corners: bool) -> tuple[np.ndarray, np.ndarr
         at = np.maximum((np.arange(n) + 0.5) * (size / n) - 0.5, 0)
     low = np.minimum(at.astype(np.int32), size - 1)
     return low, np.minimum(low + 1, size - 1), np.clip(at - low, 0, 1)
+
+
+class Nearest(nnx.Module):
+    """Repetition of pixels to a size: pixel i of n' is pixel floor(i n / n') of n."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        pass
+
+    def __call__(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+        """(N, H, W, C) to (N, H', W', C)."""
+        for axis, n in zip((1, 2), size, strict=True):
+            if n % x.shape[axis] == 0:
+                x = jnp.repeat(x, n // x.shape[axis], axis)
+            else:
+                x = jnp.take(x, jnp.arange(n) * x.shape[axis] // n, axis)
+        return x

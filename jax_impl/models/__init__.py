@@ -6,10 +6,12 @@ from flax import nnx
 
 from jax_impl.models.enet import ENet
 from jax_impl.models.erfnet import ERFNet
+from jax_impl.models.genet import GENet
 from jax_impl.models.icnet import ICNet
 
 NETWORKS: dict[str, Callable[..., nnx.Module]] = {
     "enet": ENet,
     "erfnet": ERFNet,
+    "genet": GENet,
     "icnet": ICNet,
 }

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.networks.erfnet import ERFNetConfig
+from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import RESNET_BLOCKS, ICNetConfig
 from parity.spec.tensors import Entry
 
@@ -61,6 +62,7 @@ class Config(Protocol):
 FAMILIES: dict[str, type[Config]] = {
     "enet": ENetConfig,
     "erfnet": ERFNetConfig,
+    "genet": GENetConfig,
     "icnet": ICNetConfig,
 }
 
@@ -70,6 +72,12 @@ MODELS: dict[str, Config] = {
     "erfnet": ERFNetConfig(),
     "erfnet-encoder": ERFNetConfig(encoder_only=True),
     "erfnet-mindspore": ERFNetConfig(channel_dropout=False, same_padding=True),
+    "genet": GENetConfig(),
+    "genet-theta": GENetConfig(extra_params=True),
+    "genet-theta-plus": GENetConfig(extra_params=True, mlp=True),
+    "genet-extent2": GENetConfig(extent=2, extra_params=True),
+    "genet-extent4": GENetConfig(extent=4, extra_params=True),
+    "genet-extent8": GENetConfig(extent=8, extra_params=True),
     "icnet": ICNetConfig(),
     "icnet-resnet101": ICNetConfig(blocks=RESNET_BLOCKS[101]),
 }

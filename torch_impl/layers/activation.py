@@ -6,3 +6,4 @@ from torch import nn
 
 PReLU = nn.PReLU
 ReLU = nn.ReLU
+Sigmoid = nn.Sigmoid

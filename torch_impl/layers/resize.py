@@ -23,3 +23,11 @@ class Resize(nn.Module):
         return functional.interpolate(
             x, size, mode="bilinear", align_corners=self.align_corners, antialias=False
         )
+
+
+class Nearest(nn.Module):
+    """Repetition of pixels to a size: pixel i of n' is pixel floor(i n / n') of n."""
+
+    def forward(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(N, C, H, W) to (N, C, H', W')."""
+        return functional.interpolate(x, size, mode="nearest")
