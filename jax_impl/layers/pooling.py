@@ -53,6 +53,28 @@ class MaxPool2d(nnx.Module):
         return (best, indices) if self.return_indices else best
 
 
+class MaxPool2dSame(nnx.Module):
+    """Maxima of windows, padded as MindSpore's `same`: a side of n gives ceil(n / stride).
+
+    Of an odd number of rows to pad the larger half lies below. MindSpore 2.x, `nn.MaxPool2d`.
+    """
+
+    def __init__(self, kernel_size: int, stride: int, *, rngs: nnx.Rngs) -> None:
+        self.kernel_size = kernel_size
+        self.stride = stride
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, C) to (N, H', W', C)."""
+        k, s = self.kernel_size, self.stride
+        rows, columns = (-(-n // s) for n in x.shape[1:3])
+        totals = [
+            max((m - 1) * s + k - n, 0) for m, n in zip((rows, columns), x.shape[1:3], strict=True)
+        ]
+        rim = [(0, 0), *((t // 2, t - t // 2) for t in totals), (0, 0)]
+        x = jnp.pad(x, rim, constant_values=-jnp.inf)
+        return max_pool(x, k, s, 0, (rows, columns))[0]
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def max_pool(
     x: jax.Array, kernel_size: int, stride: int, padding: int, size: Pair

@@ -87,3 +87,21 @@ class Nearest(nnx.Module):
             else:
                 x = jnp.take(x, jnp.arange(n) * x.shape[axis] // n, axis)
         return x
+
+
+class BilinearX2(nnx.Module):
+    """Bilinear interpolation to twice the size: pixel i lies at i / 2, the last one is repeated.
+
+    As MindSpore's `ResizeBilinear` with neither `align_corners` nor `half_pixel_centers`.
+    """
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        pass
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, C) to (N, 2 H, 2 W, C)."""
+        n, h, w, c = x.shape
+        after = jnp.concatenate((x[:, 1:], x[:, -1:]), axis=1)
+        x = jnp.stack((x, (x + after) / 2), axis=2).reshape(n, 2 * h, w, c)
+        after = jnp.concatenate((x[:, :, 1:], x[:, :, -1:]), axis=2)
+        return jnp.stack((x, (x + after) / 2), axis=3).reshape(n, 2 * h, 2 * w, c)

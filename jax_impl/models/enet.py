@@ -13,44 +13,24 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_impl import layers
+from jax_impl.models.enet_parts import Pair, activation, conv_bn, conv_bn_act, dropout
 from parity.spec.networks.enet import Block, ENetConfig
-
-Pair = tuple[int, int]
-
-
-def activation(relu: bool, *, rngs: nnx.Rngs) -> nnx.Module:
-    return layers.ReLU(rngs=rngs) if relu else layers.PReLU(rngs=rngs)
-
-
-def conv_bn(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int | Pair,
-    stride: int = 1,
-    padding: int | Pair = 0,
-    dilation: int = 1,
-    *,
-    rngs: nnx.Rngs,
-) -> tuple[nnx.Module, nnx.Module]:
-    conv = layers.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False, rngs=rngs
-    )
-    return conv, layers.BatchNorm2d(out_channels, rngs=rngs)
-
-
-def conv_bn_act(*args: int, relu: bool, rngs: nnx.Rngs, **kwargs: int) -> layers.Sequential:
-    return layers.Sequential(*conv_bn(*args, rngs=rngs, **kwargs), activation(relu, rngs=rngs))
 
 
 class InitialBlock(nnx.Module):
     """A convolution beside a pooling of the image: H, W to H/2, W/2, rounded up."""
 
-    def __init__(self, in_channels: int, out_channels: int, relu: bool, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, config: ENetConfig, *, rngs: nnx.Rngs
+    ) -> None:
         c = out_channels - in_channels
         self.main_branch = layers.Conv2d(in_channels, c, 3, 2, 1, bias=False, rngs=rngs)
-        self.ext_branch = layers.MaxPool2d(3, 2, 1, rngs=rngs)
+        same, plain = layers.MaxPool2dSame, layers.MaxPool2d
+        self.ext_branch = (
+            same(3, 2, rngs=rngs) if config.same_padding else plain(3, 2, 1, rngs=rngs)
+        )
         self.batch_norm = layers.BatchNorm2d(out_channels, rngs=rngs)
-        self.out_activation = activation(relu, rngs=rngs)
+        self.out_activation = activation(config.slopes(None, out_channels), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = jnp.concatenate((self.main_branch(x), self.ext_branch(x)), axis=-1)
@@ -60,16 +40,18 @@ class InitialBlock(nnx.Module):
 class RegularBottleneck(nnx.Module):
     """Identity plus 1x1, 3x3 (dilated), 1x1."""
 
-    def __init__(self, row: Block, dropout: float, relu: bool, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, row: Block, config: ENetConfig, *, rngs: nnx.Rngs) -> None:
         c = row.in_channels // 4
-        self.ext_conv1 = conv_bn_act(row.in_channels, c, 1, relu=relu, rngs=rngs)
-        self.ext_conv2 = self.middle(c, row.dilation, relu, rngs)
-        self.ext_conv3 = conv_bn_act(c, row.out_channels, 1, relu=relu, rngs=rngs)
-        self.ext_regul = layers.Dropout2d(dropout, rngs=rngs)
-        self.out_activation = activation(relu, rngs=rngs)
+        inner, outer = config.slopes(row, c), config.slopes(row, row.out_channels)
+        self.ext_conv1 = conv_bn_act(row.in_channels, c, 1, slopes=inner, rngs=rngs)
+        self.ext_conv2 = self.middle(c, row, config, rngs)
+        self.ext_conv3 = conv_bn_act(c, row.out_channels, 1, slopes=outer, rngs=rngs)
+        self.ext_regul = dropout(row, config, rngs=rngs)
+        self.out_activation = activation(outer, rngs=rngs)
 
-    def middle(self, c: int, dilation: int, relu: bool, rngs: nnx.Rngs) -> layers.Sequential:
-        return conv_bn_act(c, c, 3, padding=dilation, dilation=dilation, relu=relu, rngs=rngs)
+    def middle(self, c: int, row: Block, config: ENetConfig, rngs: nnx.Rngs) -> layers.Sequential:
+        d, slopes = row.dilation, config.slopes(row, c)
+        return conv_bn_act(c, c, 3, padding=d, dilation=d, slopes=slopes, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         ext = self.ext_conv3(self.ext_conv2(self.ext_conv1(x)))
@@ -77,30 +59,34 @@ class RegularBottleneck(nnx.Module):
 
 
 class AsymmetricBottleneck(RegularBottleneck):
-    """Identity plus 1x1, 5x1, 1x5, 1x1."""
+    """Identity plus 1x1, 5x1, 1x5 (or 1x5, 5x1), 1x1."""
 
-    def middle(self, c: int, dilation: int, relu: bool, rngs: nnx.Rngs) -> layers.Sequential:
-        p = 2 * dilation
-        conv1 = conv_bn(c, c, (5, 1), padding=(p, 0), dilation=dilation, rngs=rngs)
-        conv2 = conv_bn(c, c, (1, 5), padding=(0, p), dilation=dilation, rngs=rngs)
+    def middle(self, c: int, row: Block, config: ENetConfig, rngs: nnx.Rngs) -> layers.Sequential:
+        slopes, p = config.slopes(row, c), 2 * row.dilation
+        lines = (((5, 1), (p, 0)), ((1, 5), (0, p)))
+        first, second = (
+            conv_bn(c, c, kernel_size, 1, padding, row.dilation, rngs=rngs)
+            for kernel_size, padding in lines[:: -1 if config.row_first else 1]
+        )
         return layers.Sequential(
-            *conv1, activation(relu, rngs=rngs), *conv2, activation(relu, rngs=rngs)
+            *first, activation(slopes, rngs=rngs), *second, activation(slopes, rngs=rngs)
         )
 
 
 class DownsamplingBottleneck(nnx.Module):
     """Halves H and W, rounding down, and hands on where each maximum stood."""
 
-    def __init__(self, row: Block, dropout: float, relu: bool, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, row: Block, config: ENetConfig, *, rngs: nnx.Rngs) -> None:
         c = row.in_channels // 4
+        inner, outer = config.slopes(row, c), config.slopes(row, row.out_channels)
         self.main_max1 = layers.MaxPool2d(2, 2, return_indices=True, rngs=rngs)
-        self.ext_conv1 = conv_bn_act(row.in_channels, c, 2, stride=2, relu=relu, rngs=rngs)
+        self.ext_conv1 = conv_bn_act(row.in_channels, c, 2, stride=2, slopes=inner, rngs=rngs)
         self.ext_conv2 = conv_bn_act(
-            c, c, 3, padding=row.dilation, dilation=row.dilation, relu=relu, rngs=rngs
+            c, c, 3, padding=row.dilation, dilation=row.dilation, slopes=inner, rngs=rngs
         )
-        self.ext_conv3 = conv_bn_act(c, row.out_channels, 1, relu=relu, rngs=rngs)
-        self.ext_regul = layers.Dropout2d(dropout, rngs=rngs)
-        self.out_activation = activation(relu, rngs=rngs)
+        self.ext_conv3 = conv_bn_act(c, row.out_channels, 1, slopes=outer, rngs=rngs)
+        self.ext_regul = dropout(row, config, rngs=rngs)
+        self.out_activation = activation(outer, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         main, max_indices = self.main_max1(x)
@@ -111,26 +97,33 @@ class DownsamplingBottleneck(nnx.Module):
 
 
 class UpsamplingBottleneck(nnx.Module):
-    """Doubles H and W; values return to where the paired downsampling found its maxima."""
+    """Doubles H and W; values return to where the paired downsampling found its maxima.
 
-    def __init__(self, row: Block, dropout: float, relu: bool, *, rngs: nnx.Rngs) -> None:
+    Or they are interpolated.
+    """
+
+    def __init__(self, row: Block, config: ENetConfig, *, rngs: nnx.Rngs) -> None:
         c = row.in_channels // 4
+        inner, outer = config.slopes(row, c), config.slopes(row, row.out_channels)
         self.main_conv1 = layers.Sequential(
             *conv_bn(row.in_channels, row.out_channels, 1, rngs=rngs)
         )
-        self.main_unpool1 = layers.MaxUnpool2d(2, 2, rngs=rngs)
-        self.ext_conv1 = conv_bn_act(row.in_channels, c, 1, relu=relu, rngs=rngs)
+        self.bilinear = config.bilinear
+        double, unpool = layers.BilinearX2, layers.MaxUnpool2d
+        self.main_unpool1 = double(rngs=rngs) if self.bilinear else unpool(2, 2, rngs=rngs)
+        self.ext_conv1 = conv_bn_act(row.in_channels, c, 1, slopes=inner, rngs=rngs)
         self.ext_tconv1 = layers.ConvTranspose2d(c, c, 2, 2, bias=False, rngs=rngs)
         self.ext_tconv1_bnorm = layers.BatchNorm2d(c, rngs=rngs)
-        self.ext_tconv1_activation = activation(relu, rngs=rngs)
+        self.ext_tconv1_activation = activation(inner, rngs=rngs)
         self.ext_conv2 = layers.Sequential(*conv_bn(c, row.out_channels, 1, rngs=rngs))
-        self.ext_regul = layers.Dropout2d(dropout, rngs=rngs)
-        self.out_activation = activation(relu, rngs=rngs)
+        self.ext_regul = dropout(row, config, rngs=rngs)
+        self.out_activation = activation(outer, rngs=rngs)
 
     def __call__(
         self, x: jax.Array, indices: jax.Array, size: Pair, mask: jax.Array | None = None
     ) -> jax.Array:
-        main = self.main_unpool1(self.main_conv1(x), indices, size)
+        places = () if self.bilinear else (indices, size)
+        main = self.main_unpool1(self.main_conv1(x), *places)
         ext = self.ext_tconv1(self.ext_conv1(x), size)
         ext = self.ext_tconv1_activation(self.ext_tconv1_bnorm(ext))
         ext = self.ext_regul(self.ext_conv2(ext), mask)
@@ -150,11 +143,14 @@ class ENet(nnx.Module):
 
     def __init__(self, config: ENetConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.initial_block = InitialBlock(3, 16, config.encoder_relu, rngs=rngs)
+        self.initial_block = InitialBlock(3, 16, config, rngs=rngs)
         for b in config.blocks:  # the table is in parity/spec/models.py
-            setattr(self, b.name, BLOCKS[b.kind](b, config.rate(b), config.relu(b), rngs=rngs))
-        self.transposed_conv = layers.ConvTranspose2d(
-            16, config.num_classes, 3, 2, 1, bias=False, rngs=rngs
+            setattr(self, b.name, BLOCKS[b.kind](b, config, rngs=rngs))
+        c, same, plain = config.num_classes, layers.ConvTranspose2dSame, layers.ConvTranspose2d
+        self.transposed_conv = (
+            same(16, c, 3, 2, bias=False, rngs=rngs)
+            if config.same_padding
+            else plain(16, c, 3, 2, 1, bias=False, rngs=rngs)
         )
 
     def __call__(self, x: jax.Array, masks: Mapping[str, jax.Array] | None = None) -> jax.Array:
@@ -162,8 +158,8 @@ class ENet(nnx.Module):
 
         Args:
             x: (N, H, W, 3).
-            masks: For train mode: block name -> (N, C), true where a channel is kept, for all of
-                `config.dropout_sites(H, W)` whose probability is above 0.
+            masks: For train mode: block name -> what it keeps, (N, C) or (N, H', W', C), for all
+                of `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:
             ValueError: H or W below 7, or a mask that train mode needs is missing.

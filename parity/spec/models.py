@@ -69,6 +69,13 @@ FAMILIES: dict[str, type[Config]] = {
 MODELS: dict[str, Config] = {
     "enet": ENetConfig(),
     "enet-camvid": ENetConfig(num_classes=12),
+    "enet-mindspore": ENetConfig(
+        channel_slopes=True,
+        row_first=True,
+        bilinear=True,
+        same_padding=True,
+        channel_dropout=False,
+    ),
     "erfnet": ERFNetConfig(),
     "erfnet-encoder": ERFNetConfig(encoder_only=True),
     "erfnet-mindspore": ERFNetConfig(channel_dropout=False, same_padding=True),

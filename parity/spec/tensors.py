@@ -7,8 +7,8 @@ PyTorch's (OIHW). Nothing here needs a framework, so that a file can be judged w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from parity.spec.errors import InputError
 
@@ -114,3 +114,14 @@ def batch_norm(name: str, channels: int) -> Iterator[Entry]:
 def prelu(name: str, slopes: int = 1) -> Iterator[Entry]:
     """Of a PReLU."""
     yield f"{name}.weight", Tensor("slope", (slopes,))
+
+
+def differences(config: Any, fields: Iterable[str]) -> dict[str, bool]:
+    """Those of a config's fields that are not at their defaults, which are the published network's.
+
+    Args:
+        config: A dataclass.
+        fields: Names of fields that are true or false.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return {f: getattr(config, f) for f in fields if getattr(config, f) != defaults[f]}

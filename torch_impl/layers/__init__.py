@@ -6,13 +6,20 @@ from torch_impl.layers.convolution import Conv2d, ConvTranspose2d, ConvTranspose
 from torch_impl.layers.dropout import Dropout, Dropout2d
 from torch_impl.layers.linear import Linear
 from torch_impl.layers.normalization import BatchNorm2d
-from torch_impl.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, MaxUnpool2d
-from torch_impl.layers.resize import Nearest, Resize
+from torch_impl.layers.pooling import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    MaxPool2d,
+    MaxPool2dSame,
+    MaxUnpool2d,
+)
+from torch_impl.layers.resize import BilinearX2, Nearest, Resize
 
 __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm2d",
+    "BilinearX2",
     "Conv2d",
     "ConvTranspose2d",
     "ConvTranspose2dSame",
@@ -21,6 +28,7 @@ __all__ = [
     "Identity",
     "Linear",
     "MaxPool2d",
+    "MaxPool2dSame",
     "MaxUnpool2d",
     "ModuleList",
     "Nearest",

@@ -31,3 +31,17 @@ class Nearest(nn.Module):
     def forward(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """(N, C, H, W) to (N, C, H', W')."""
         return functional.interpolate(x, size, mode="nearest")
+
+
+class BilinearX2(nn.Module):
+    """Bilinear interpolation to twice the size: pixel i lies at i / 2, the last one is repeated.
+
+    As MindSpore's `ResizeBilinear` with neither `align_corners` nor `half_pixel_centers`.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C, 2 H, 2 W)."""
+        for axis in (2, 3):
+            after = torch.cat((x.narrow(axis, 1, x.shape[axis] - 1), x.narrow(axis, -1, 1)), axis)
+            x = torch.stack((x, (x + after) / 2), axis + 1).flatten(axis, axis + 1)
+        return x

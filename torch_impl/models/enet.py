@@ -13,42 +13,20 @@ from torch import nn
 
 from parity.spec.networks.enet import Block, ENetConfig
 from torch_impl import layers
-
-Pair = tuple[int, int]
-
-
-def activation(relu: bool) -> nn.Module:
-    return layers.ReLU() if relu else layers.PReLU()
-
-
-def conv_bn(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int | Pair,
-    stride: int = 1,
-    padding: int | Pair = 0,
-    dilation: int = 1,
-) -> tuple[nn.Module, nn.Module]:
-    conv = layers.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False
-    )
-    return conv, layers.BatchNorm2d(out_channels)
-
-
-def conv_bn_act(*args: int, relu: bool, **kwargs: int) -> layers.Sequential:
-    return layers.Sequential(*conv_bn(*args, **kwargs), activation(relu))
+from torch_impl.models.enet_parts import Pair, activation, conv_bn, conv_bn_act, dropout
 
 
 class InitialBlock(nn.Module):
     """A convolution beside a pooling of the image: H, W to H/2, W/2, rounded up."""
 
-    def __init__(self, in_channels: int, out_channels: int, relu: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, config: ENetConfig) -> None:
         super().__init__()
         c = out_channels - in_channels
         self.main_branch = layers.Conv2d(in_channels, c, 3, 2, 1, bias=False)
-        self.ext_branch = layers.MaxPool2d(3, 2, 1)
+        same, plain = layers.MaxPool2dSame, layers.MaxPool2d
+        self.ext_branch = same(3, 2) if config.same_padding else plain(3, 2, 1)
         self.batch_norm = layers.BatchNorm2d(out_channels)
-        self.out_activation = activation(relu)
+        self.out_activation = activation(config.slopes(None, out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.cat((self.main_branch(x), self.ext_branch(x)), dim=1)
@@ -58,17 +36,19 @@ class InitialBlock(nn.Module):
 class RegularBottleneck(nn.Module):
     """Identity plus 1x1, 3x3 (dilated), 1x1."""
 
-    def __init__(self, row: Block, dropout: float, relu: bool) -> None:
+    def __init__(self, row: Block, config: ENetConfig) -> None:
         super().__init__()
         c = row.in_channels // 4
-        self.ext_conv1 = conv_bn_act(row.in_channels, c, 1, relu=relu)
-        self.ext_conv2 = self.middle(c, row.dilation, relu)
-        self.ext_conv3 = conv_bn_act(c, row.out_channels, 1, relu=relu)
-        self.ext_regul = layers.Dropout2d(dropout)
-        self.out_activation = activation(relu)
+        inner, outer = config.slopes(row, c), config.slopes(row, row.out_channels)
+        self.ext_conv1 = conv_bn_act(row.in_channels, c, 1, slopes=inner)
+        self.ext_conv2 = self.middle(c, row, config)
+        self.ext_conv3 = conv_bn_act(c, row.out_channels, 1, slopes=outer)
+        self.ext_regul = dropout(row, config)
+        self.out_activation = activation(outer)
 
-    def middle(self, c: int, dilation: int, relu: bool) -> layers.Sequential:
-        return conv_bn_act(c, c, 3, padding=dilation, dilation=dilation, relu=relu)
+    def middle(self, c: int, row: Block, config: ENetConfig) -> layers.Sequential:
+        d, slopes = row.dilation, config.slopes(row, c)
+        return conv_bn_act(c, c, 3, padding=d, dilation=d, slopes=slopes)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         ext = self.ext_conv3(self.ext_conv2(self.ext_conv1(x)))
@@ -76,29 +56,33 @@ class RegularBottleneck(nn.Module):
 
 
 class AsymmetricBottleneck(RegularBottleneck):
-    """Identity plus 1x1, 5x1, 1x5, 1x1."""
+    """Identity plus 1x1, 5x1, 1x5 (or 1x5, 5x1), 1x1."""
 
-    def middle(self, c: int, dilation: int, relu: bool) -> layers.Sequential:
-        p = 2 * dilation
-        conv1 = conv_bn(c, c, (5, 1), padding=(p, 0), dilation=dilation)
-        conv2 = conv_bn(c, c, (1, 5), padding=(0, p), dilation=dilation)
-        return layers.Sequential(*conv1, activation(relu), *conv2, activation(relu))
+    def middle(self, c: int, row: Block, config: ENetConfig) -> layers.Sequential:
+        slopes, p = config.slopes(row, c), 2 * row.dilation
+        lines = (((5, 1), (p, 0)), ((1, 5), (0, p)))
+        first, second = (
+            conv_bn(c, c, kernel_size, 1, padding, row.dilation)
+            for kernel_size, padding in lines[:: -1 if config.row_first else 1]
+        )
+        return layers.Sequential(*first, activation(slopes), *second, activation(slopes))
 
 
 class DownsamplingBottleneck(nn.Module):
     """Halves H and W, rounding down, and hands on where each maximum stood."""
 
-    def __init__(self, row: Block, dropout: float, relu: bool) -> None:
+    def __init__(self, row: Block, config: ENetConfig) -> None:
         super().__init__()
         c = row.in_channels // 4
+        inner, outer = config.slopes(row, c), config.slopes(row, row.out_channels)
         self.main_max1 = layers.MaxPool2d(2, 2, return_indices=True)
-        self.ext_conv1 = conv_bn_act(row.in_channels, c, 2, stride=2, relu=relu)
+        self.ext_conv1 = conv_bn_act(row.in_channels, c, 2, stride=2, slopes=inner)
         self.ext_conv2 = conv_bn_act(
-            c, c, 3, padding=row.dilation, dilation=row.dilation, relu=relu
+            c, c, 3, padding=row.dilation, dilation=row.dilation, slopes=inner
         )
-        self.ext_conv3 = conv_bn_act(c, row.out_channels, 1, relu=relu)
-        self.ext_regul = layers.Dropout2d(dropout)
-        self.out_activation = activation(relu)
+        self.ext_conv3 = conv_bn_act(c, row.out_channels, 1, slopes=outer)
+        self.ext_regul = dropout(row, config)
+        self.out_activation = activation(outer)
 
     def forward(
         self, x: torch.Tensor, mask: torch.Tensor | None = None
@@ -111,25 +95,32 @@ class DownsamplingBottleneck(nn.Module):
 
 
 class UpsamplingBottleneck(nn.Module):
-    """Doubles H and W; values return to where the paired downsampling found its maxima."""
+    """Doubles H and W; values return to where the paired downsampling found its maxima.
 
-    def __init__(self, row: Block, dropout: float, relu: bool) -> None:
+    Or they are interpolated.
+    """
+
+    def __init__(self, row: Block, config: ENetConfig) -> None:
         super().__init__()
         c = row.in_channels // 4
+        inner, outer = config.slopes(row, c), config.slopes(row, row.out_channels)
         self.main_conv1 = layers.Sequential(*conv_bn(row.in_channels, row.out_channels, 1))
-        self.main_unpool1 = layers.MaxUnpool2d(2, 2)
-        self.ext_conv1 = conv_bn_act(row.in_channels, c, 1, relu=relu)
+        self.bilinear = config.bilinear
+        double, unpool = layers.BilinearX2, layers.MaxUnpool2d
+        self.main_unpool1 = double() if self.bilinear else unpool(2, 2)
+        self.ext_conv1 = conv_bn_act(row.in_channels, c, 1, slopes=inner)
         self.ext_tconv1 = layers.ConvTranspose2d(c, c, 2, 2, bias=False)
         self.ext_tconv1_bnorm = layers.BatchNorm2d(c)
-        self.ext_tconv1_activation = activation(relu)
+        self.ext_tconv1_activation = activation(inner)
         self.ext_conv2 = layers.Sequential(*conv_bn(c, row.out_channels, 1))
-        self.ext_regul = layers.Dropout2d(dropout)
-        self.out_activation = activation(relu)
+        self.ext_regul = dropout(row, config)
+        self.out_activation = activation(outer)
 
     def forward(
         self, x: torch.Tensor, indices: torch.Tensor, size: Pair, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        main = self.main_unpool1(self.main_conv1(x), indices, size)
+        places = () if self.bilinear else (indices, size)
+        main = self.main_unpool1(self.main_conv1(x), *places)
         ext = self.ext_tconv1(self.ext_conv1(x), size)
         ext = self.ext_tconv1_activation(self.ext_tconv1_bnorm(ext))
         ext = self.ext_regul(self.ext_conv2(ext), mask)
@@ -150,10 +141,15 @@ class ENet(nn.Module):
     def __init__(self, config: ENetConfig) -> None:
         super().__init__()
         self.config = config
-        self.initial_block = InitialBlock(3, 16, config.encoder_relu)
+        self.initial_block = InitialBlock(3, 16, config)
         for b in config.blocks:  # the table is in parity/spec/models.py
-            setattr(self, b.name, BLOCKS[b.kind](b, config.rate(b), config.relu(b)))
-        self.transposed_conv = layers.ConvTranspose2d(16, config.num_classes, 3, 2, 1, bias=False)
+            setattr(self, b.name, BLOCKS[b.kind](b, config))
+        c, same, plain = config.num_classes, layers.ConvTranspose2dSame, layers.ConvTranspose2d
+        self.transposed_conv = (
+            same(16, c, 3, 2, bias=False)
+            if config.same_padding
+            else plain(16, c, 3, 2, 1, bias=False)
+        )
 
     def forward(
         self, x: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None
@@ -162,8 +158,8 @@ class ENet(nn.Module):
 
         Args:
             x: (N, 3, H, W).
-            masks: For train mode: block name -> (N, C), true where a channel is kept, for all of
-                `config.dropout_sites(H, W)` whose probability is above 0.
+            masks: For train mode: block name -> what it keeps, (N, C) or (N, C, H', W'), for all
+                of `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:
             ValueError: H or W below 7, or a mask that train mode needs is missing.

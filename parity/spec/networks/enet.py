@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from parity.spec.tensors import Entry, Tensor, batch_norm, conv, prelu
+from parity.spec.tensors import Entry, Tensor, batch_norm, conv, differences, prelu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,14 @@ class ENetConfig:
         num_classes: Outputs of the network, void included.
         encoder_relu: ReLU in the encoder, where the published network has PReLUs of one slope.
         decoder_relu: ReLU in the decoder, as published; False puts PReLUs there.
-        dropout: Probability of dropping a channel, in stage 1 and in all later stages.
+        channel_slopes: A PReLU has a slope for every channel.
+        row_first: An asymmetric block's 1x5 comes before its 5x1.
+        bilinear: Maps are doubled by interpolation instead of unpooling: pixel i lies at i / 2.
+        same_padding: The first pooling and the last convolution pad as MindSpore's `same`: of an
+            even side the pooling pads the end alone, and the logits lie one pixel further down and
+            to the right. Sides are then multiples of 8.
+        channel_dropout: Whole channels are dropped; False drops elements.
+        dropout: Probability of dropping, in stage 1 and in all later stages.
         blocks: The network's table between the initial block and the last transposed convolution.
 
     Raises:
@@ -80,10 +87,16 @@ class ENetConfig:
 
     family: ClassVar[str] = "enet"
     check_size: ClassVar[tuple[int, int]] = (72, 136)  # the widest dilation meets an eighth of it
+    hidden: ClassVar[tuple[str, ...]] = ("bilinear", "same_padding", "channel_dropout")
 
     num_classes: int = 20
     encoder_relu: bool = False
     decoder_relu: bool = True
+    channel_slopes: bool = False
+    row_first: bool = False
+    bilinear: bool = False
+    same_padding: bool = False
+    channel_dropout: bool = True
     dropout: tuple[float, float] = (0.01, 0.1)
     blocks: tuple[Block, ...] = ENET_BLOCKS
 
@@ -97,14 +110,34 @@ class ENetConfig:
         """Whether the block's activations are ReLUs; else they are PReLUs."""
         return self.decoder_relu if self._stage(block) > 3 else self.encoder_relu
 
+    def slopes(self, block: Block | None, channels: int) -> int:
+        """How many slopes an activation of so many channels has: 0 of a ReLU.
+
+        Args:
+            block: Where it is; none for the initial block.
+            channels: Of its map.
+        """
+        if self.encoder_relu if block is None else self.relu(block):
+            return 0
+        return channels if self.channel_slopes else 1
+
     def rate(self, block: Block) -> float:
         """The block's dropout probability."""
         return self.dropout[0] if self._stage(block) == 1 else self.dropout[1]
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
         """See `parity.spec.models.Config`; keys are block names."""
-        del height, width  # whole channels are dropped
-        return {b.name: (self.rate(b), (b.out_channels,)) for b in self.blocks}
+        height, width = (height + 1) // 2, (width + 1) // 2
+        sites, before = {}, []
+        for b in self.blocks:
+            if b.kind == "downsample":
+                before.append((height, width))
+                height, width = height // 2, width // 2
+            elif b.kind == "upsample":
+                height, width = before.pop()
+            size = () if self.channel_dropout else (height, width)
+            sites[b.name] = (self.rate(b), (*size, b.out_channels))
+        return sites
 
     def without_dropout(self) -> ENetConfig:
         """The same network with every dropout probability 0."""
@@ -115,8 +148,13 @@ class ENetConfig:
 
         Raises:
             ValueError: A side is shorter than 7 pixels: halved once upwards and twice downwards,
-                nothing of it is left.
+                nothing of it is left; or it is no multiple of 8 and only ever doubled after.
         """
+        if (self.bilinear or self.same_padding) and (height % 8 or width % 8):
+            raise ValueError(
+                f"input is {height}x{width}, but enet-mindspore needs multiples of 8 in both"
+                " directions"
+            )
         if min(height, width) < 7:
             raise ValueError(f"input is {height}x{width}, but enet needs at least 7x7 pixels")
 
@@ -128,19 +166,23 @@ class ENetConfig:
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ENetConfig:
         """See `parity.spec.models.Config`: classes and kinds of activations show."""
         last = shapes.get("transposed_conv.weight", (16, 20))
+        line = shapes.get("asymmetric2_3.ext_conv2.0.weight", ())
         return cls(
             num_classes=last[1] if len(last) > 1 else 20,
+            channel_slopes=shapes.get("initial_block.out_activation.weight", (1,)) != (1,),
+            row_first=line[2:] == (1, 5),
             encoder_relu="initial_block.out_activation.weight" not in shapes,
             decoder_relu="upsample4_0.out_activation.weight" not in shapes,
         )
 
     def describe(self) -> dict[str, int | bool]:
         """See `parity.spec.models.Config`."""
-        return {
+        shown = {
             "num_classes": self.num_classes,
             "encoder_relu": self.encoder_relu,
             "decoder_relu": self.decoder_relu,
         }
+        return shown | differences(self, ("channel_slopes", "row_first", *self.hidden))
 
     @staticmethod
     def _stage(block: Block) -> int:
@@ -150,45 +192,47 @@ class ENetConfig:
 def entries(config: ENetConfig) -> Iterator[Entry]:
     yield from conv("initial_block.main_branch", 3, 13, 3, 3)
     yield from batch_norm("initial_block.batch_norm", 16)
-    yield from _activation("initial_block.out_activation", config.encoder_relu)
+    yield from _activation("initial_block.out_activation", config.slopes(None, 16))
     for block in config.blocks:
-        relu = config.relu(block)
-        yield from (_upsample if block.kind == "upsample" else _bottleneck)(block, relu)
+        yield from (_upsample if block.kind == "upsample" else _bottleneck)(block, config)
     yield "transposed_conv.weight", Tensor("conv_transpose", (16, config.num_classes, 3, 3))
 
 
-def _bottleneck(block: Block, relu: bool) -> Iterator[Entry]:
-    n, c = block.name, block.in_channels // 4
-    k = 2 if block.kind == "downsample" else 1
-    yield from _conv_bn_act(f"{n}.ext_conv1", 0, block.in_channels, c, k, k, relu)
-    if block.kind == "asymmetric":
-        yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, c, 5, 1, relu)
-        yield from _conv_bn_act(f"{n}.ext_conv2", 3, c, c, 1, 5, relu)
-    else:
-        yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, c, 3, 3, relu)
-    yield from _conv_bn_act(f"{n}.ext_conv3", 0, c, block.out_channels, 1, 1, relu)
-    yield from _activation(f"{n}.out_activation", relu)
-
-
-def _upsample(block: Block, relu: bool) -> Iterator[Entry]:
+def _bottleneck(block: Block, config: ENetConfig) -> Iterator[Entry]:
     n, c, out = block.name, block.in_channels // 4, block.out_channels
-    yield from _conv_bn_act(f"{n}.main_conv1", 0, block.in_channels, out, 1, 1, relu=True)
-    yield from _conv_bn_act(f"{n}.ext_conv1", 0, block.in_channels, c, 1, 1, relu)
+    inner, outer = config.slopes(block, c), config.slopes(block, out)
+    k = 2 if block.kind == "downsample" else 1
+    yield from _conv_bn_act(f"{n}.ext_conv1", 0, block.in_channels, c, k, k, inner)
+    if block.kind == "asymmetric":
+        kh, kw = (1, 5) if config.row_first else (5, 1)
+        yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, c, kh, kw, inner)
+        yield from _conv_bn_act(f"{n}.ext_conv2", 3, c, c, kw, kh, inner)
+    else:
+        yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, c, 3, 3, inner)
+    yield from _conv_bn_act(f"{n}.ext_conv3", 0, c, out, 1, 1, outer)
+    yield from _activation(f"{n}.out_activation", outer)
+
+
+def _upsample(block: Block, config: ENetConfig) -> Iterator[Entry]:
+    n, c, out = block.name, block.in_channels // 4, block.out_channels
+    inner, outer = config.slopes(block, c), config.slopes(block, out)
+    yield from _conv_bn_act(f"{n}.main_conv1", 0, block.in_channels, out, 1, 1, slopes=0)
+    yield from _conv_bn_act(f"{n}.ext_conv1", 0, block.in_channels, c, 1, 1, inner)
     yield f"{n}.ext_tconv1.weight", Tensor("conv_transpose", (c, c, 2, 2))
     yield from batch_norm(f"{n}.ext_tconv1_bnorm", c)
-    yield from _activation(f"{n}.ext_tconv1_activation", relu)
-    yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, out, 1, 1, relu=True)
-    yield from _activation(f"{n}.out_activation", relu)
+    yield from _activation(f"{n}.ext_tconv1_activation", inner)
+    yield from _conv_bn_act(f"{n}.ext_conv2", 0, c, out, 1, 1, slopes=0)
+    yield from _activation(f"{n}.out_activation", outer)
 
 
 def _conv_bn_act(
-    prefix: str, index: int, inputs: int, outputs: int, kh: int, kw: int, relu: bool
+    prefix: str, index: int, inputs: int, outputs: int, kh: int, kw: int, slopes: int
 ) -> Iterator[Entry]:
     yield from conv(f"{prefix}.{index}", inputs, outputs, kh, kw)
     yield from batch_norm(f"{prefix}.{index + 1}", outputs)
-    yield from _activation(f"{prefix}.{index + 2}", relu)
+    yield from _activation(f"{prefix}.{index + 2}", slopes)
 
 
-def _activation(name: str, relu: bool) -> Iterator[Entry]:
-    if not relu:
-        yield from prelu(name)
+def _activation(name: str, slopes: int) -> Iterator[Entry]:
+    if slopes:
+        yield from prelu(name, slopes)
