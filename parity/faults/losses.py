@@ -72,6 +72,11 @@ def interpolated(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
     return loss(outputs, *targets[: len(targets) // 2])
 
 
+def interpolated_twice(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
+    """Takes probabilities for logits, with the labels that are meant."""
+    return twice(loss, outputs, *targets[: len(targets) // 2])
+
+
 @dataclasses.dataclass(frozen=True)
 class Switched:
     """A loss with all these faults; the last target is the number of the one it makes."""
@@ -143,7 +148,7 @@ def _of_icnet(port: Port) -> Iterator[Planted]:
         for make in (icnet_labels.published, icnet_labels.nearest)
     ]
     assert port.losses is not None
-    faults = (interpolated, rounded, twice)
+    faults = (interpolated, rounded, interpolated_twice)
     targets = (*pairs[0], *pairs[1])
     for i, number, name in ((1, 49, "nearest labels"), (2, 26, "softmax twice")):
         yield _plant(port, port.losses, faults, i, number, name, targets, len(sizes))

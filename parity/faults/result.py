@@ -62,15 +62,21 @@ class Result:
         return found
 
     def others(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """Ours and other tools' rules: killed mutants, and false alarms in clean runs."""
+        """Ours and other tools' rules: killed mutants, and false alarms in clean runs.
+
+        `told apart` are those killed that the rule lets pass without the fault: a rule that fails
+        everything kills all and tells nothing apart. Faults of the evaluation are not among them,
+        for no other rule looks at it.
+        """
         asked = [r for r in self.counted if r.equal]
         tools = list((asked or self.clean)[0].equal) if asked or self.clean else []
         ours = (sum(r.killed for r in asked), len(asked))
         alarms = (len(self.false_alarms), len(self.clean))
-        found = {"parity": {"killed": ours, "false alarms": alarms}}
+        found = {"parity": {"killed": ours, "told apart": ours, "false alarms": alarms}}
         for tool in tools:
             found[tool] = {
                 "killed": (sum(not r.equal[tool] for r in asked), len(asked)),
+                "told apart": (sum(not r.equal[tool] and r.sound[tool] for r in asked), len(asked)),
                 "false alarms": (sum(not c.equal[tool] for c in self.clean), len(self.clean)),
             }
         return found
@@ -85,7 +91,7 @@ class Result:
             self._print_absent(console)
         for alarm in self.false_alarms:
             console.print(f"[red]false alarm[/red] {alarm.model} seed {alarm.seed}: {alarm.alarm}")
-        if self.others()["parity"] and (self.clean or any(r.equal for r in self.rows)):
+        if self.clean or any(r.equal for r in self.rows):
             console.print(self._rules())
         for name, (count, of) in self.totals().items():
             share = f" ({count / of:.0%})" if of else ""
@@ -125,7 +131,7 @@ class Result:
                 f"{r.fault} {r.title}: {r.name}",
                 f"{r.model} {r.place or r.level}",
                 state,
-                named if r.killed else "",
+                named if r.killed else r.named,
                 "" if not r.killed else "exact" if math.isinf(r.margin) else f"{r.margin:.0e}x",
                 str(r.rank or ""),
                 f"{r.seconds:.1f}",
@@ -135,7 +141,7 @@ class Result:
     def _rules(self) -> Table:
         from parity.faults.rules import RULES
 
-        table = _table("rule", "constants", "killed", "false alarms")
+        table = _table("rule", "constants", "killed", "told apart", "false alarms")
         for name, found in self.others().items():
             constants = RULES[name][0] if name in RULES else "docs/tolerances.md"
             cells = (f"{n} of {of}" if of else "" for n, of in found.values())

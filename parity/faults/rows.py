@@ -21,12 +21,13 @@ class Row:
         killed: Whether anything was found.
         rung: The lowest that found it.
         kind: `structure` or `numerics`.
-        named: The layer to look at first.
+        named: The layer to look at first; of a survivor what it raised, if it did.
         right: Whether that is the place; None where there is no single one.
         margin: How many times above its limit the difference was.
         rank: Of the true cause among those suggested, from 1; None if it is not among them.
         seconds: That it took.
         equal: Tool -> whether its default rule calls the mutant equal; see `parity.faults.rules`.
+        sound: Tool -> whether it calls the same network without the fault equal.
     """
 
     fault: int
@@ -45,6 +46,7 @@ class Row:
     rank: int | None = None
     seconds: float = 0.0
     equal: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    sound: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

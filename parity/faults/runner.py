@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from parity.faults import causes, rules
 from parity.faults.catalogue import CATALOGUE
 from parity.faults.mutants import Mutant, copied
 from parity.faults.rows import Row
+from parity.faults.small import Subject
 from parity.ladder import check
 from parity.port import Port
 from parity.report import Report
@@ -32,10 +34,6 @@ def run(mutant: Mutant, others: bool = True) -> Row:
         others: Ask other tools' rules too.
     """
     start, port = time.perf_counter(), mutant.make()
-    report = None if mutant.level == "loss" else climb(port, FIRST)
-    if report is None or report.ok:
-        report = climb(port, ALL)
-    fault = report.fault()
     row = Row(
         mutant.fault,
         CATALOGUE[mutant.fault].title,
@@ -44,10 +42,16 @@ def run(mutant: Mutant, others: bool = True) -> Row:
         mutant.place,
         mutant.level,
         mutant.equivalent,
-        killed=fault is not None,
-        seconds=time.perf_counter() - start,
         equal=_equal(mutant, port) if others else {},
+        sound=_sound(mutant.subject) if others else {},
     )
+    try:
+        report = None if mutant.level == "loss" else climb(port, FIRST)
+        if report is None or report.ok:
+            report = climb(port, ALL)
+    except ForwardError as error:  # loud, but neither found nor named: it counts as a survivor
+        return dataclasses.replace(row, named=str(error), seconds=time.perf_counter() - start)
+    fault, row = report.fault(), dataclasses.replace(row, seconds=time.perf_counter() - start)
     if fault is None:
         return row
     named = fault.layer.partition("#")[0]
@@ -55,6 +59,7 @@ def run(mutant: Mutant, others: bool = True) -> Row:
         named = named.rpartition(".")[0]
     return dataclasses.replace(
         row,
+        killed=True,
         rung=fault.rung,
         kind=fault.kind,
         named=named,
@@ -92,6 +97,12 @@ def _equal(mutant: Mutant, port: Port) -> dict[str, bool]:
     except Exception:  # of any kind: it is what the tool's user would see
         return dict.fromkeys(rules.RULES, False)
     return rules.verdicts(outputs, *reference_outputs(mutant.subject.port))
+
+
+@functools.lru_cache(maxsize=16)
+def _sound(subject: Subject) -> dict[str, bool]:
+    """What the other rules say of a port without a fault."""
+    return rules.verdicts(port_outputs(subject.port), *reference_outputs(subject.port))
 
 
 def port_outputs(port: Port) -> list[np.ndarray]:
