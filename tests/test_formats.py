@@ -24,7 +24,7 @@ from parity.spec.errors import InputError
 from weights_convert import formats
 from weights_convert.replacing import replacing
 
-SUFFIX = {"torch": ".pth", "safetensors": ".safetensors", "orbax": ".orbax"}
+SUFFIX = {"torch": ".pth", "safetensors": ".safetensors", "orbax": ".orbax", "mindspore": ".ckpt"}
 SMALL = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.count": np.array(2**40)}
 
 

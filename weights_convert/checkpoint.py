@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,10 +23,11 @@ class Checkpoint:
         arrays: Published key -> array of PyTorch's shape (OIHW), in the published order.
         network: The family, such as `enet`.
         config: The variant, as the tensors show it.
-        format: `torch`, `safetensors` or `orbax`.
-        dialect: Whose names the file carries: `torch` or `jax`.
+        format: `torch`, `safetensors`, `orbax` or `mindspore`.
+        dialect: Whose names the file carries: `torch`, `jax` or `mindspore`.
         manifest: What the file says of itself, verified; none if it says nothing.
         sha256: Of the file; of a directory see `manifest.file_sha256`.
+        filled: Published keys that the file may lack and does: 0.
         skipped: Names of what the file holds besides, such as `optimizer`.
     """
 
@@ -37,6 +39,7 @@ class Checkpoint:
     manifest: Manifest | None
     sha256: str
     skipped: tuple[str, ...]
+    filled: tuple[str, ...] = ()
 
     @property
     def labels(self) -> str | None:
@@ -44,25 +47,34 @@ class Checkpoint:
         return self.manifest.labels if self.manifest else None
 
 
-def load(path: str | Path, network: str = "enet") -> Checkpoint:
+def load(path: str | Path, network: str | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        path: A torch file, safetensors or an Orbax directory; told apart by content.
+        path: A torch file, safetensors, a MindSpore file or an Orbax directory; told
+            apart by content.
         network: A family (`enet`: any number of classes), or a variant of
             `parity.spec.models.MODELS` such as `enet-camvid`, whose number of classes must be met.
+            What the tensors do not show of a variant, such as where a map is shifted, is told by
+            the named variant, else by the manifest, else by the names: MindSpore's are its port's.
+            If not given: the family whose names the file has.
 
     Raises:
         InputError: The network is unknown; the file is not there, damaged, or of no known format;
             its tensors are not exactly those of the network; its manifest does not fit it.
     """
     path = Path(path)
-    family = family_of(network)
+    if network is not None:
+        family_of(network)
     contents = formats.read(path)
     named = dialects.strip(contents.arrays)
     dialect = dialects.detect(named)
+    network = network or dialects.family_in(named, dialect)
+    family = family_of(network)
+    manifest = manifests.parse(contents.metadata, path)
     try:
         config = dialects.config_in(family, named, dialect)
+        config = _with_hidden(config, network, manifest, dialect)
     except ValueError as error:  # a last layer without outputs
         raise InputError(f"{path} is not a checkpoint of {family}: {error}") from error
     arrays = dialects.to_canonical(config, named, dialect, str(path))
@@ -71,7 +83,9 @@ def load(path: str | Path, network: str = "enet") -> Checkpoint:
             f"{path} has {config.num_classes} classes, but {network} has"
             f" {MODELS[network].num_classes} (model {family} takes any number)"
         )
-    manifest = manifests.parse(contents.metadata, path)
+    hides = _hidden(MODELS[network]) != _hidden(MODELS[family])
+    if hides and config.describe() != MODELS[network].describe():
+        raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
     if manifest:
         found = {"network": family, "config": config.describe(), "dialect": dialect}
         manifests.verify(manifest, found, arrays, path)
@@ -84,7 +98,25 @@ def load(path: str | Path, network: str = "enet") -> Checkpoint:
         manifest=manifest,
         sha256=manifests.file_sha256(path),
         skipped=contents.skipped,
+        filled=dialects.absent(config, named, dialect),
     )
+
+
+def _hidden(config: Config) -> dict[str, Any]:
+    """What of a config no tensor shows."""
+    return {name: getattr(config, name) for name in getattr(config, "hidden", ())}
+
+
+def _with_hidden(config: Config, network: str, manifest: Manifest | None, dialect: str) -> Config:
+    """A config as the tensors show it, completed by whatever knows more."""
+    told = MODELS[network]
+    if network == config.family and dialect == "mindspore":
+        told = MODELS[f"{network}-mindspore"]
+    hidden = _hidden(told)
+    if network == config.family and manifest:
+        given = manifest.config if isinstance(manifest.config, dict) else {}
+        hidden |= {k: bool(given[k]) for k in hidden if k in given}
+    return dataclasses.replace(cast(Any, config), **hidden)
 
 
 def family_of(network: str) -> str:

@@ -27,8 +27,9 @@ class Conversion:
     Attributes:
         source: What was read.
         path: What was written.
-        format: Its format: `torch`, `safetensors` or `orbax`.
+        format: Its format: `torch`, `safetensors`, `orbax` or `mindspore`.
         manifest: What it says of itself.
+        lost: Published keys of what was not 0 and has no name in the target's dialect.
         tensors: How many tensors it holds.
         parameters: How many numbers in them are trained.
         bytes: Its size, with everything that belongs to it.
@@ -38,13 +39,14 @@ class Conversion:
     path: Path
     format: str
     manifest: Manifest
+    lost: tuple[str, ...]
     tensors: int
     parameters: int
     bytes: int
 
     @property
     def dialect(self) -> str:
-        """Whose names it carries: `torch` or `jax`."""
+        """Whose names it carries: `torch`, `jax` or `mindspore`."""
         return self.manifest.dialect
 
     @property
@@ -56,7 +58,7 @@ class Conversion:
 def convert(
     source: str | Path,
     target: str | Path,
-    network: str = "enet",
+    network: str | None = None,
     to: str | None = None,
     labels: str | None = None,
 ) -> Conversion:
@@ -65,10 +67,12 @@ def convert(
     Args:
         source: A checkpoint; see `load`.
         target: What to write. Its suffix chooses the format: .pth, .pt and .tar a torch file,
-            .safetensors safetensors, .orbax or none an Orbax directory. What is there is replaced.
+            .safetensors safetensors, .ckpt a MindSpore file, .orbax or none an Orbax
+            directory. What is there is replaced.
         network: See `load`.
-        to: Whose names to write, `torch` or `jax`. If not given: torch names in torch files, JAX
-            names in Orbax directories, and in safetensors those that the source does not have.
+        to: Whose names to write, `torch`, `jax` or `mindspore`. If not given: torch names in
+            torch files, MindSpore's in its own, JAX names in Orbax directories, and in safetensors
+            JAX names of a torch source, else torch names.
         labels: Which output is void, `void-last` or `void-first`, for the manifest; that of the
             source's manifest if not given.
 
@@ -79,25 +83,28 @@ def convert(
     source, target = Path(source), Path(target)
     _check_choice("to", to, dialects.DIALECTS)
     _check_choice("labels", labels, ORDERS)
-    family_of(network)
+    if network is not None:
+        family_of(network)
     format = formats.format_for(target)
     try:
         _check_target(source, target, format)
     except OSError as error:  # such as a name that is too long
         raise InputError(f"{error.filename}: {error.strerror}") from error
     checkpoint = load(source, network)
+    dialect = to or _default_dialect(format, checkpoint.dialect)
+    arrays = dialects.carried(checkpoint.config, checkpoint.arrays, dialect)
     manifest = Manifest(
         network=checkpoint.network,
         config=checkpoint.config.describe(),
-        dialect=to or _default_dialect(format, checkpoint.dialect),
+        dialect=dialect,
         labels=labels or checkpoint.labels,
         source_sha256=checkpoint.sha256,
-        tensors_sha256=manifests.tensors_sha256(checkpoint.arrays),
+        tensors_sha256=manifests.tensors_sha256(arrays),
     )
-    named = dialects.to_dialect(checkpoint.config, checkpoint.arrays, manifest.dialect)
+    named = dialects.to_dialect(checkpoint.config, arrays, dialect)
     with replacing(target) as path:
         formats.write(path, format, named, {KEY: manifest.to_json()})
-        _verify(load(path, network), checkpoint.arrays, manifest, target)
+        _verify(load(path, network), arrays, manifest, target)
         size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
     trained = [k for k, t in tensors(checkpoint.config).items() if t.kind not in STATISTICS]
     return Conversion(
@@ -105,7 +112,8 @@ def convert(
         path=target,
         format=format,
         manifest=manifest,
-        tensors=len(checkpoint.arrays),
+        lost=tuple(k for k, a in checkpoint.arrays.items() if a.any() and not arrays[k].any()),
+        tensors=len(named),
         parameters=sum(checkpoint.arrays[k].size for k in trained),
         bytes=size,
     )
@@ -144,7 +152,7 @@ def _check_target(source: Path, target: Path, format: str) -> None:
 def _default_dialect(format: str, source: str) -> str:
     if format == "safetensors":
         return "jax" if source == "torch" else "torch"
-    return "jax" if format == "orbax" else "torch"
+    return {"orbax": "jax", "mindspore": "mindspore"}.get(format, "torch")
 
 
 def _verify(

@@ -1,18 +1,23 @@
 """Dialects: how each framework names a tensor and orders its axes. The layer's path is the same.
 
+MindSpore's ports have paths of their own, too: `weights_convert.paths`.
+
 Canonical are the published PyTorch names and shapes, of which `parity.spec.tensors` says the kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from parity.spec.errors import InputError
-from parity.spec.models import Config, config_of
+from parity.spec.models import FAMILIES, MODELS, Config, config_of
 from parity.spec.tensors import Tensor, check_names, tensors
+from weights_convert.paths import MINDSPORE, renamed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,7 @@ DIALECTS = {
         "linear": Leaf("weight"),  # (O, I)
         "scale": Leaf("weight"),
         "bias": Leaf("bias"),
+        "shift": Leaf("bias"),  # the bias of a batch norm
         "mean": Leaf("running_mean"),
         "var": Leaf("running_var"),
         "count": Leaf("num_batches_tracked"),
@@ -56,12 +62,30 @@ DIALECTS = {
         "linear": Leaf("kernel", (1, 0)),  # (I, O)
         "scale": Leaf("scale"),
         "bias": Leaf("bias"),
+        "shift": Leaf("bias"),
         "mean": Leaf("mean"),
         "var": Leaf("var"),
         "count": Leaf("num_batches_tracked"),
         "slope": Leaf("negative_slope"),
     },
+    "mindspore": {  # which counts no batches
+        "conv": Leaf("weight"),
+        "conv_transpose": Leaf("weight"),
+        "linear": Leaf("weight"),
+        "scale": Leaf("gamma"),
+        "bias": Leaf("bias"),
+        "shift": Leaf("beta"),
+        "mean": Leaf("moving_mean"),
+        "var": Leaf("moving_variance"),
+        "slope": Leaf("w"),
+    },
 }
+
+COUNTERS = r".*\.num_batches_tracked"
+
+# Family -> what published files of it may lack, all of a pattern or none: it becomes 0. ERFNet's
+# are older than the counters, and lack the classifier that only served to train the encoder.
+ABSENT = {"erfnet": (COUNTERS, r"encoder\.output_conv\..*")}
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32")
@@ -74,9 +98,43 @@ def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
     """How a dialect names and lays out a network's tensors.
 
     Returns:
-        The dialect's name -> published key and how it is laid out, in the published order.
+        The dialect's name -> published key and how it is laid out, in the published order; without
+        those that have no name there.
+
+    Raises:
+        InputError: The network has no such names.
     """
-    return _names(tensors(config), dialect)
+    target, found = tensors(config), {}
+    if dialect == "mindspore" and config.family not in MINDSPORE:
+        raise InputError(f"{config.family} has no mindspore names, only {', '.join(MINDSPORE)} do")
+    for key, spec in target.items():
+        path = key.rpartition(".")[0]
+        normal = spec.kind == "bias" and f"{path}.running_mean" in target
+        leaf = DIALECTS[dialect].get("shift" if normal else spec.kind)
+        there = renamed(path, MINDSPORE[config.family]) if dialect == "mindspore" else path
+        if leaf and there:
+            found[f"{there}.{leaf.name}"] = (key, leaf)
+    return found
+
+
+def carried(
+    config: Config, arrays: Mapping[str, np.ndarray], dialect: str
+) -> dict[str, np.ndarray]:
+    """What a dialect keeps of a network: the published arrays, with 0 where it has no name."""
+    kept = {key for key, _ in names(config, dialect).values()}
+    return {k: a if k in kept else np.zeros_like(a) for k, a in arrays.items()}
+
+
+def absent(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> tuple[str, ...]:
+    """The published keys that these arrays lack and may lack: without name here, or `ABSENT`."""
+    there = {key: name for name, (key, _) in names(config, dialect).items()}
+    needed = r"encoder\.output_conv\..*" if getattr(config, "encoder_only", False) else ""
+    lost = set(tensors(config)) - set(there)
+    for pattern in ABSENT.get(config.family, ()):
+        group = [key for key in there if pattern != needed and re.fullmatch(pattern, key)]
+        if not any(there[key] in arrays for key in group):
+            lost.update(group)
+    return tuple(key for key in tensors(config) if key in lost)
 
 
 def detect(keys: Iterable[str]) -> str:
@@ -115,7 +173,7 @@ def to_dialect(
     """
     target = tensors(config)
     _check({key: spec.shape for key, spec in target.items()}, arrays, "arrays")
-    return {name: leaf.array(arrays[key]) for name, (key, leaf) in _names(target, dialect).items()}
+    return {name: leaf.array(arrays[key]) for name, (key, leaf) in names(config, dialect).items()}
 
 
 def to_canonical(
@@ -130,30 +188,39 @@ def to_canonical(
         where: What holds the arrays, for the message.
 
     Returns:
-        Published key -> array of PyTorch's shape, a copy, in the published order; counters int64.
+        Published key -> array of PyTorch's shape, a copy, in the published order; counters int64;
+        0 for those that are `absent`.
 
     Raises:
         InputError: A name is missing, left over, of another shape, or of the wrong sort of number.
     """
     target = tensors(config)
-    found = _names(target, dialect)
+    lost = absent(config, arrays, dialect)
+    every = names(config, dialect).items()
+    found = {name: (key, leaf) for name, (key, leaf) in every if key not in lost}
     shapes = {name: leaf.shape(target[key].shape) for name, (key, leaf) in found.items()}
     _check(shapes, arrays, where)
     _check_numbers({name: target[key].kind for name, (key, _) in found.items()}, arrays, where)
-    return {key: _own(leaf.inverse().array(arrays[name])) for name, (key, leaf) in found.items()}
+    own = {key: _own(leaf.inverse().array(arrays[name])) for name, (key, leaf) in found.items()}
+    float_ = next(a.dtype for key, a in own.items() if target[key].kind != "count")
+    zeros = {k: np.zeros(target[k].shape, np.int64 if _counts(target[k]) else float_) for k in lost}
+    return {key: own[key] if key in own else zeros[key] for key in target}
 
 
 def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> Config:
     """The variant of a network that these tensors seem to be; see `parity.spec.models.config_of`.
 
     Args:
-        network: `enet`.
+        network: A family.
         arrays: The dialect's name -> array.
         dialect: A key of `DIALECTS`.
 
     Raises:
         ValueError: The network is unknown, or a shape speaks of no class.
     """
+    if dialect == "mindspore":
+        known = names(MODELS[network], dialect) | names(_largest(network), dialect)
+        return config_of(network, {known[k][0]: a.shape for k, a in arrays.items() if k in known})
     shapes = {}
     for name, array in arrays.items():
         path, _, last = name.rpartition(".")
@@ -169,9 +236,21 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> C
     return config_of(network, shapes)
 
 
-def _names(target: Mapping[str, Tensor], dialect: str) -> dict[str, tuple[str, Leaf]]:
-    leaves = {key: DIALECTS[dialect][spec.kind] for key, spec in target.items()}
-    return {f"{key.rpartition('.')[0]}.{leaf.name}": (key, leaf) for key, leaf in leaves.items()}
+def _largest(family: str) -> Config:
+    """MindSpore's variant with every tensor that it may have."""
+    config: Any = MODELS[f"{family}-mindspore"]
+    return dataclasses.replace(config, decoder_relu=False) if family == "enet" else config
+
+
+def family_in(arrays: Mapping[str, np.ndarray], dialect: str) -> str:
+    """The family whose names occur most among these; `enet` if none does."""
+    families = [f for f in FAMILIES if dialect != "mindspore" or f in MINDSPORE]
+    known = {f: names(MODELS.get(f"{f}-{dialect}", MODELS[f]), dialect).keys() for f in families}
+    return max(families, key=lambda f: len(known[f] & arrays.keys()))
+
+
+def _counts(spec: Tensor) -> bool:
+    return spec.kind == "count"
 
 
 def _check(

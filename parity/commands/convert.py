@@ -1,8 +1,8 @@
 """Carry a checkpoint to another format or framework, bit by bit.
 
-IN may be a torch file, safetensors or an Orbax directory, with the names of either framework; all
+IN may be a torch file, safetensors, a MindSpore .ckpt or an Orbax directory, with any names; all
 is told by its content. The suffix of OUT chooses the format: .pth, .pt, .tar a torch file,
-.safetensors safetensors, .orbax or none an Orbax directory.
+.safetensors safetensors, .ckpt a MindSpore file, .orbax or none an Orbax directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from weights_convert.dialects import DIALECTS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help="the checkpoint to read")
     parser.add_argument("target", metavar="OUT", help="what to write; replaced if it is there")
-    parser.add_argument("--model", default="enet", help="which network (default: %(default)s)")
+    parser.add_argument("--model", help="which network (default: the one whose names the file has)")
     parser.add_argument(
         "--to",
         choices=DIALECTS,
@@ -63,6 +63,9 @@ def summary(source: str, done: Conversion) -> str:
         f"wrote     {done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes",
         "verified  read back and compared: bitwise equal",
     ]
+    for keys, what in ((read.filled, "absent    set to 0"), (done.lost, "not carried")):
+        if keys:
+            lines.insert(3, f"{what}: {len(keys)} tensors, such as {keys[0]}")
     if done.skipped:
         lines.insert(3, f"not carried: {', '.join(done.skipped)}")
     return "\n".join(lines)

@@ -38,7 +38,7 @@ class Config(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """What of the config the tensors show, as JSON values."""
+        """What the tensors show of the config, and what else is not as published; JSON values."""
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
         """Where dropout acts on images of this size, in call order.

@@ -22,6 +22,7 @@ FORMATS = {
     "torch": "torch_file",
     "safetensors": "safetensors_file",
     "orbax": "orbax_directory",
+    "mindspore": "mindspore_file",
 }
 
 # Suffix of an output -> its format.
@@ -31,6 +32,7 @@ SUFFIXES = {
     ".tar": "torch",
     ".safetensors": "safetensors",
     ".orbax": "orbax",
+    ".ckpt": "mindspore",
     "": "orbax",
 }
 
@@ -92,8 +94,16 @@ def sniff(path: Path) -> str:
         return "torch"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
         return "safetensors"
+    mindspore = _module("mindspore")
+    if mindspore.is_encrypted(head):
+        raise InputError(f"{path} is an encrypted MindSpore checkpoint: decrypt it there first")
+    if mindspore.looks_like(head):
+        return "mindspore"
     what = "a pickle, but not one of torch.save" if head[0] == 0x80 else "of no known format"
-    raise InputError(f"{path} is {what}; expected a torch file, safetensors or an Orbax directory")
+    raise InputError(
+        f"{path} is {what}; expected a torch file, safetensors, a MindSpore checkpoint or an Orbax"
+        " directory"
+    )
 
 
 def is_orbax(path: Path) -> bool:

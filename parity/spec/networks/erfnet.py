@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from parity.spec.tensors import Entry, batch_norm, conv, conv_transpose
+from parity.spec.tensors import Entry, batch_norm, conv, conv_transpose, differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,8 @@ class ERFNetConfig:
     family: ClassVar[str] = "erfnet"
     check_size: ClassVar[tuple[int, int]] = (136, 136)  # the widest dilation meets an eighth of it
 
+    hidden: ClassVar[tuple[str, ...]] = ("encoder_only", "channel_dropout", "same_padding")
+
     num_classes: int = 20
     encoder_only: bool = False
     dropout: tuple[float, float] = (0.03, 0.3)
@@ -144,9 +146,9 @@ class ERFNetConfig:
         last = shapes.get("decoder.output_conv.weight", (16, 20))
         return cls(num_classes=last[1] if len(last) > 1 else 20)
 
-    def describe(self) -> dict[str, int]:
+    def describe(self) -> dict[str, int | bool]:
         """See `parity.spec.models.Config`."""
-        return {"num_classes": self.num_classes}
+        return {"num_classes": self.num_classes} | differences(self, self.hidden)
 
 
 def named_blocks(config: ERFNetConfig) -> Iterator[tuple[str, Block]]:
