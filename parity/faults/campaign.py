@@ -11,7 +11,7 @@ from parity.faults.result import Result
 from parity.faults.rows import Clean, Row
 from parity.faults.rules import verdicts
 from parity.faults.runner import port_outputs, predict, reference_outputs, run
-from parity.faults.small import models, small, subject
+from parity.faults.small import accepts, models, small, subject
 from parity.ladder import check
 from parity.networks import port
 
@@ -62,11 +62,5 @@ def clean_run(model: str, size: tuple[int, int], seed: int) -> Clean:
 def sizes(model: str) -> list[tuple[int, int]]:
     """Of the smallest network's images: its own, and an odd one where it takes one."""
     config, (height, width) = small(model, least=True)
-    found = [(height, width)]
-    for odd in ((height + 1, width + 3), (height + 8, width)):
-        try:
-            config.check_input(*odd)
-        except ValueError:
-            continue
-        return [*found, odd]
-    return found
+    odd = ((height + 1, width + 3), (height + 8, width))
+    return [(height, width), *[size for size in odd if accepts(config, size)][:1]]

@@ -261,6 +261,8 @@ def whole(e: Evidence) -> Found:
     """A block or the network is wrong although each of its layers is right."""
     updates = {c.quantity for c in e.failures if c.quantity.endswith("after a step")}
     outputs = [c for c in e.failures if "eval mode" in c.quantity and c.rung == "L2"]
+    if any("num_batches_tracked" in quantity for quantity in updates):
+        yield 47, 0.9, "batch norms have counted another number of batches"
     if updates and not outputs:
         yield 47, 0.8, "only statistics differ, and what train mode makes of them"
     if e.fault.note.startswith("missing"):

@@ -237,7 +237,7 @@ PLANTS = (
         "padding counted",
         ("AvgPool2d",),
         assign(count_include_pad=lambda m: not m.count_include_pad),
-        lambda layer, fed: max(faulty.pair(layer.padding)) > 0,
+        lambda layer, fed: max(faulty.pair(getattr(layer, "padding", 0))) > 0,
     ),
     Plant(15, "rounds up", POOL, substitute(faulty.CeilPool), equivalent=no_remainder),
     Plant(

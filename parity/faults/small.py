@@ -25,10 +25,13 @@ ENET = ENET_LEAST | {"downsample2_0", "dilated2_2", "asymmetric2_3", "upsample4_
 
 
 def enet(config: Any, least: bool) -> tuple[Config, Pair]:
-    """A block of each kind; the map before the second pooling is of an odd size."""
+    """A block of each kind; the map before the second pooling is of an odd size, where allowed."""
     names = ENET_LEAST if least else ENET
-    blocks = tuple(b for b in config.blocks if b.name in names)
-    return dataclasses.replace(config, blocks=blocks), (20, 28) if least else (44, 60)
+    made = dataclasses.replace(config, blocks=tuple(b for b in config.blocks if b.name in names))
+    for size in ((20, 28), (24, 32)) if least else ((44, 60), (48, 64)):
+        if accepts(made, size):
+            break
+    return made, size
 
 
 def erfnet(config: Any, least: bool) -> tuple[Config, Pair]:
@@ -52,10 +55,26 @@ def icnet(config: Any, least: bool) -> tuple[Config, Pair]:
     return dataclasses.replace(config, blocks=(1, 1, 1, 1), width=8, classifier=0), (160, 224)
 
 
+def accepts(config: Config, size: Pair) -> bool:
+    """Whether the network takes images of this size."""
+    try:
+        config.check_input(*size)
+    except ValueError:
+        return False
+    return True
+
+
+def genet(config: Any, least: bool) -> tuple[Config, Pair]:
+    """A narrow block in each group."""
+    del least
+    return dataclasses.replace(config, depth=10, width=1), config.check_size
+
+
 # Family -> its small network, and the size of the images; `least` in every respect if so asked.
 SMALL: dict[str, Callable[[Any, bool], tuple[Config, Pair]]] = {
     "enet": enet,
     "erfnet": erfnet,
+    "genet": genet,
     "icnet": icnet,
 }
 
