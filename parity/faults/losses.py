@@ -111,7 +111,7 @@ def planted(port: Port) -> Iterator[Planted]:
     """Every fault that the port's loss can have: number, what is done, and the faulty port."""
     if port.losses is None:
         return
-    if port.losses[1] is jax_impl.losses.cross_entropy:
+    if port.losses[1] is jax_impl.losses.cross_entropy and len(port.targets) == 2:
         yield from _of_classes(port)
     elif port.losses[1] is getattr(jax_impl.losses, "icnet_loss", None):
         yield from _of_icnet(port)
