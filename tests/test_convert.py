@@ -144,7 +144,10 @@ def test_real_checkpoint(shared: Path, tmp_path: Path, capsys: Capture) -> None:
     assert [f"module.{key}" for key in found] == list(original)
     assert all(found[k.removeprefix("module.")].equal(v) for k, v in original.items())
     assert load(tmp_path / "c.pth", "enet").labels == "void-last"
-    assert "enet: num_classes 20, encoder_relu False, decoder_relu True, void-last" in capsys.readouterr().out
+    assert (
+        "enet: num_classes 20, encoder_relu False, decoder_relu True, void-last"
+        in capsys.readouterr().out
+    )
 
 
 def loaded_modules(*argv: object) -> set[str]:

@@ -35,6 +35,17 @@ class ResNetEarly(nnx.Module):
         return self.relu(y) + (x if self.downsample is None else self.downsample(x))
 
 
+class GENetEarly(nnx.Module):
+    """Gates after the shortcut is added, not before it."""
+
+    def __call__(self: Any, x: jax.Array) -> jax.Array:
+        a = self.relu1(self.bn1(x))
+        u = self.conv2(self.relu2(self.bn2(self.conv1(a))))
+        surroundings = self.mlp(self.downop(u))
+        gate = self.sigmoid(self.upsample(surroundings, (u.shape[1], u.shape[2])))
+        return ((x if self.convShortcut is None else self.convShortcut(a)) + u) * gate
+
+
 class CutShort(nnx.Module):
     """Runs the backbone of the half image only as far as it is used."""
 
@@ -54,4 +65,5 @@ BLOCKS: dict[str, type] = {
     "RegularBottleneck": ENetEarly,
     "NonBottleneck1d": ERFNetEarly,
     "Bottleneck": ResNetEarly,
+    "GatedBlock": GENetEarly,
 }

@@ -116,6 +116,10 @@ def no_ties(layer: Any, fed: Arrays) -> str:
     return "" if tied.any() else "no window holds two equal maxima"
 
 
+def no_padding(layer: Any, fed: Arrays) -> str:
+    return "" if max(faulty.pair(getattr(layer, "padding", 0))) else "it pads nothing"
+
+
 def square(layer: Any, fed: Arrays) -> bool:
     shape = layer.kernel.shape
     return shape[-1] == shape[-2] > 1
@@ -236,8 +240,8 @@ PLANTS = (
         14,
         "padding counted",
         ("AvgPool2d",),
-        assign(count_include_pad=lambda m: not m.count_include_pad),
-        lambda layer, fed: max(faulty.pair(getattr(layer, "padding", 0))) > 0,
+        assign(count_include_pad=lambda m: not getattr(m, "count_include_pad", True)),
+        equivalent=no_padding,
     ),
     Plant(15, "rounds up", POOL, substitute(faulty.CeilPool), equivalent=no_remainder),
     Plant(
