@@ -33,7 +33,10 @@ def apart(a: np.ndarray | None, b: np.ndarray | None) -> float:
     if a is None or b is None or a.shape != b.shape:
         return float("inf")
     size = float(np.linalg.norm(np.ravel(b)))
-    distance = float(np.linalg.norm(np.ravel(np.asarray(a, np.float64) - b)))
+    with np.errstate(invalid="ignore"):  # infinite on both sides
+        distance = float(np.linalg.norm(np.ravel(np.asarray(a, np.float64) - b)))
+    if not np.isfinite(distance):
+        return float("inf")
     return distance / size if size else distance
 
 
