@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from parity import compiled
 from parity.spec.errors import InputError
 
 # Command -> what it does. `parity.commands.NAME` has `add_arguments(parser)` and `run(args)`, and
@@ -19,6 +20,7 @@ COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "convert": "carry a checkpoint to another format or framework",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
+    "summary": "print the layers of both sides: shapes, receptive fields, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",
     "bench": "time one forward pass of both sides, in one process",
     "calibrate": "measure on clean ports what the limits are derived from",
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     args = parser().parse_args(argv)
+    compiled.keep_compiled(compiled.of_user())
     try:
         return args.run(args)
     except InputError as error:

@@ -156,9 +156,10 @@ class NnxModel:
         for _, layer in nnx.iter_modules(self.module):
             if isinstance(layer, nnx.Dropout):  # draws its own numbers
                 layer.rate = 0.0
+        self.by_name = {join(path): m for path, m in nnx.iter_modules(self.module) if path}
 
     def layers(self) -> dict[str, Any]:
-        return {join(path): m for path, m in nnx.iter_modules(self.module) if path}
+        return self.by_name
 
     def cast(self, cast: Cast) -> NnxModel:
         graph, state, random = self._parts()

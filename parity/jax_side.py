@@ -25,6 +25,7 @@ from parity.sides import (
 )
 
 Sink = Callable[..., None] | None
+NARROWER = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}
 
 
 class JaxSide:
@@ -36,6 +37,8 @@ class JaxSide:
         dtype: Of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`, `float16`.
         params: Of a function: its parameters; of a Linen module: its variables.
         modes: Keyword arguments of the network in eval mode and in train mode.
+        optimize: Whether whole runs are compiled with all of LLVM's optimisation, which pays where
+            running takes longer than compiling.
 
     Raises:
         InputError: The port is none of these, or its parameters are missing.
@@ -47,9 +50,11 @@ class JaxSide:
         dtype: str,
         params: Any = None,
         modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
+        optimize: bool = False,
     ) -> None:
         self.dtype = jnp.dtype(dtype)
         self.modes = modes
+        self.optimize = optimize
         with self._precision():
             self.model: Model = wrap(port, params).cast(self._cast)
         self.layers = self.model.layers()
@@ -134,7 +139,7 @@ class JaxSide:
         program, trained, rest = self._split("", train)
         modes = tuple(sorted(self.modes[train].items()))
         with self._precision():
-            run = compiled(run_network)
+            run = compiled(run_network, self.optimize)
             arrays = (trained, rest, self._arrays(inputs), self._arrays(targets))
             found = to_result(self._guarded(None, run, (program, modes, sink), loss, *arrays))
             if sink is not None:
@@ -176,9 +181,15 @@ class JaxSide:
         return mapped(tree, self._cast)
 
     def _cast(self, value: Any) -> np.ndarray:
-        """To the precision, in NumPy: JAX would compile a cast for every shape."""
+        """To the precision, in NumPy: JAX would compile a cast for every shape.
+
+        Integers of 64 bits to 32 as JAX does by itself where x64 is off; left to JAX, a call beside
+        one where it is on was seen to get the other's.
+        """
         array = np.asarray(value)
-        return array.astype(self.dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            return array.astype(self.dtype)
+        return array.astype(NARROWER.get(array.dtype, array.dtype))
 
     def _guarded(self, record: Record | None, call: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -216,13 +227,13 @@ ARRAY = Placeholder()
 
 
 @functools.cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], optimize: bool = False) -> Callable[..., Any]:
     """Compile for checking, where compiling takes ten times as long as running.
 
     Without LLVM's optimisation it takes half the time. XLA's own passes, which decide what is
     computed and in which order, are those of every program.
     """
-    options = {"xla_backend_optimization_level": 0}
+    options = {} if optimize else {"xla_backend_optimization_level": 0}
     return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
 
 

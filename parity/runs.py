@@ -84,6 +84,7 @@ class Runs:
         except ForwardError as error:
             self.failed = error
         self.large = not self.failed and self._bytes() > LARGE
+        self.p64.optimize = self.pw.optimize = self.large
         self.oracle(False)  # raises what the reference refuses
         self.alignment = self._align()
         self.by_port = self.alignment.of_port()

@@ -16,13 +16,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "extent 4, parameters" else pytest.mark.long)
-        for name in VARIANTS
-    ],
-)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants(name: str) -> None:
     """Catches a gate that gathers, or a batch norm of one pixel a channel, done otherwise."""
     check(port(name, VARIANTS[name], (32, 32), batch=4)).assert_faithful()

@@ -55,18 +55,18 @@ class Answer:
     def __init__(self, case: Golden, config: Config, framework: str) -> None:
         self.case = case
         weights = case.weights()
+        network: TorchSide | JaxSide
         if framework == "torch":
-            side = TorchSide
-            model = torch_impl.state.build(config, weights, "float64")
+            network = TorchSide(torch_impl.state.build(config, weights, "float64"), "float64")
         else:
             import jax
 
-            side = JaxSide
             with jax.enable_x64(True):
                 model = jax_impl.state.build(config, to_jax(config, weights), "float64")
+            wide = isinstance(config, GENetConfig) and config.width > 2  # runs longer than compiles
+            network = JaxSide(model, "float64", optimize=wide)
             self.map = weight_map(config)
         self.framework = framework
-        network = side(model, "float64")
         losses, targets = task(case, config)
         self.eval = network.run((case.images(),), train=False)
         self.train = network.run((case.images(),), True, losses[framework == "jax"], targets)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from parity import compiled
+
 if TYPE_CHECKING:
     from parity.port import Port
     from parity.report import Check
@@ -97,10 +99,8 @@ def layer_of(check: Check) -> str:
 
 
 def pytest_configure() -> None:
-    """Keep compiled XLA programs between runs, in `.cache/xla` unless JAX was told otherwise."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    """Keep compiled XLA programs between runs, before anything imports JAX."""
+    compiled.keep_compiled(compiled.of_user())
 
 
 @pytest.fixture(scope="session")

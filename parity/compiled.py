@@ -1,0 +1,45 @@
+"""Compiled XLA programs, kept between processes: compiling takes longer than most runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+LARGEST = 2**30  # bytes
+
+
+def keep_compiled(directory: Path) -> None:
+    """Keep them in a directory, unless the environment tells JAX otherwise; before JAX is imported.
+
+    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+    """
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(directory),
+        # Small programs too: a ladder has hundreds.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    drop_oldest(directory, LARGEST)
+
+
+def of_user() -> Path:
+    """Where a user's programs keep what can be made again; see the XDG base directory standard."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "parity-suite" / "xla"
+
+
+def drop_oldest(directory: Path, largest: int) -> None:
+    """Delete a directory's oldest files until at most `largest` bytes are left.
+
+    JAX can keep a limit itself, but then looks at every file whenever it adds one: a ladder took a
+    third longer.
+    """
+    files = [(path, path.stat()) for path in directory.glob("*")]
+    excess = sum(stat.st_size for _, stat in files) - largest
+    for path, stat in sorted(files, key=lambda file: file[1].st_mtime):
+        if excess <= 0:
+            return
+        path.unlink(missing_ok=True)
+        excess -= stat.st_size
