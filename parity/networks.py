@@ -95,6 +95,7 @@ ICNET_LOSS = (torch_impl.losses.icnet_loss, jax_impl.losses.icnet_loss)
 TASKS: dict[str, Callable[..., Task]] = {
     "enet": segmentation,
     "erfnet": at_output,
+    "erfnet-imagenet": classification,
     "genet": classification,
     "icnet": at_three_sizes,
 }

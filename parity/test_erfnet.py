@@ -53,6 +53,15 @@ def test_mindspore() -> None:
     check(small("erfnet-mindspore"), ("L0", "L2", "L3")).assert_faithful()
 
 
+def test_imagenet() -> None:
+    """Catches a head that pools otherwise, or whose numbers meet other weights."""
+    encoder = (Block("down", 3, 8), Block("down", 8, 12), Block("nb1d", 12, 12, dilation=2))
+    config = dataclasses.replace(MODELS["erfnet-imagenet"], num_classes=5, encoder=encoder)
+    report = check(port("erfnet-imagenet", config, (112, 120), seed=3))
+    report.assert_faithful()
+    assert any(c.layer == "features.mean_pool" and c.rung == "L1" for c in report.checks)
+
+
 class RowLost(layers.Conv2d):
     """Leaves one row of the map out of its bias's gradient."""
 

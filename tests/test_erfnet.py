@@ -54,7 +54,7 @@ def outputs(config: ERFNetConfig, size: tuple[int, int]) -> tuple[np.ndarray, np
     return expected, np.asarray(found)
 
 
-VARIANTS = {name: MODELS[name] for name in MODELS if name.startswith("erfnet")}
+VARIANTS = {name: config for name, config in MODELS.items() if config.family == "erfnet"}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

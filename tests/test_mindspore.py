@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import zlib
 from pathlib import Path
@@ -136,6 +137,15 @@ def test_names_are_mindspores(golden: Path) -> None:
     assert parts == {f"down{i}" for i in (1, 2, 3)} | {f"bottleneck{i}" for i in range(1, 14)}
     parts = {name.split(".")[1] for name in erfnet if name.startswith("decoder")}
     assert parts == {"up1", "up2", "pred", *(f"bottleneck{i}" for i in range(1, 5))}
+
+
+@pytest.mark.parametrize("model", ["enet-mindspore", "erfnet-mindspore"])
+def test_any_number_of_classes(model: str, tmp_path: Path) -> None:
+    """Catches a variant that is known by its twenty classes."""
+    config = dataclasses.replace(MODELS[model], num_classes=5)
+    named = dialects.to_dialect(config, weights(config, 0), "mindspore")
+    formats.write(tmp_path / "a.ckpt", "mindspore", named, {})
+    assert load(tmp_path / "a.ckpt").config == config
 
 
 def test_no_such_names() -> None:

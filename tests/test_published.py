@@ -31,9 +31,9 @@ def old_erfnet() -> dict[str, np.ndarray]:
     return {k: v for k, v in arrays.items() if not any(a in k for a in absent)}
 
 
-def round_trip(source: Path, expected: dict[str, np.ndarray]) -> None:
+def round_trip(source: Path, expected: dict[str, np.ndarray], by: str = "safetensors") -> None:
     """To JAX's names and back, bit for bit."""
-    there, back = source.with_suffix(".safetensors"), source.with_name("back.pth")
+    there, back = source.with_suffix(f".{by}"), source.with_name("back.pth")
     assert convert(source, there).dialect == "jax"
     convert(there, back)
     found = formats.read(back).arrays
@@ -68,6 +68,25 @@ def test_erfnet_lacks_only_what_it_may(tmp_path: Path) -> None:
         load(tmp_path / "a.pth")
 
 
+def test_erfnet_imagenet(tmp_path: Path) -> None:
+    """Catches the encoder's file for ImageNet refused, taken for an ERFNet, or its head lost."""
+    arrays = weights(MODELS["erfnet-imagenet"], 0)
+    old = {k: v for k, v in arrays.items() if "num_batches_tracked" not in k}
+    save(tmp_path / "a.pth.tar", old, "module.", epoch=1, arch="erfnet", best_prec1=65.0)
+    found = load(tmp_path / "a.pth.tar")
+    assert found.network == "erfnet-imagenet"
+    assert found.config == MODELS["erfnet-imagenet"]
+    assert found.skipped == ("epoch", "arch", "best_prec1")
+    assert set(found.filled) == arrays.keys() - old.keys()
+    round_trip(tmp_path / "a.pth.tar", old)
+    with pytest.raises(InputError, match="all 304 tensors of the network are missing"):
+        load(tmp_path / "a.pth.tar", "erfnet")
+    del old["classifier.linear.bias"]
+    save(tmp_path / "a.pth.tar", old, "module.")
+    with pytest.raises(InputError, match=r"classifier\.linear\.bias is missing"):
+        load(tmp_path / "a.pth.tar")
+
+
 @pytest.mark.parametrize("classifier", [0, 5])
 def test_icnet(classifier: int, tmp_path: Path) -> None:
     """Catches the backbone's classifier demanded, or lost."""
@@ -76,7 +95,7 @@ def test_icnet(classifier: int, tmp_path: Path) -> None:
     assert any(k.startswith("pretrained.fc") for k in arrays) == bool(classifier)
     save(tmp_path / "a.pth", arrays)
     assert load(tmp_path / "a.pth").config == config
-    round_trip(tmp_path / "a.pth", arrays)
+    round_trip(tmp_path / "a.pth", arrays, "orbax" if classifier else "safetensors")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -88,4 +107,4 @@ def test_genet(prefix: str, tmp_path: Path) -> None:
     found = load(tmp_path / "a.pth")
     assert found.config == config
     assert found.skipped == ("arch", "best_err1", "optimizer")
-    round_trip(tmp_path / "a.pth", arrays)
+    round_trip(tmp_path / "a.pth", arrays, "orbax" if prefix else "safetensors")

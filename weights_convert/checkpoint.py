@@ -120,11 +120,11 @@ def _with_hidden(config: Config, network: str, manifest: Manifest | None, dialec
 
 
 def family_of(network: str) -> str:
-    """The family of a named variant: what stands before the first hyphen.
+    """The family of a named variant.
 
     Raises:
         InputError: The name is unknown; lists the known ones.
     """
     if network not in MODELS:
         raise InputError(f"unknown model {network!r}, expected one of {', '.join(MODELS)}")
-    return network.partition("-")[0]
+    return MODELS[network].family

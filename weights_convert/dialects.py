@@ -85,7 +85,10 @@ COUNTERS = r".*\.num_batches_tracked"
 
 # Family -> what published files of it may lack, all of a pattern or none: it becomes 0. ERFNet's
 # are older than the counters, and lack the classifier that only served to train the encoder.
-ABSENT = {"erfnet": (COUNTERS, r"encoder\.output_conv\..*")}
+ABSENT = {
+    "erfnet": (COUNTERS, r"encoder\.output_conv\..*"),
+    "erfnet-imagenet": (COUNTERS,),
+}
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32")
@@ -257,9 +260,10 @@ def _check(
     target: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], where: str
 ) -> None:
     if not target.keys() & arrays.keys():  # else all of the network's names would be listed
+        more = f", and {len(arrays) - 3} more" if len(arrays) > 3 else ""
         raise InputError(
             f"{where}: all {len(target)} tensors of the network are missing, such as"
-            f" {next(iter(target))}; found instead: {', '.join(arrays)}"
+            f" {next(iter(target))}; found instead: {', '.join(list(arrays)[:3])}{more}"
         )
     check_names(target, {name: array.shape for name, array in arrays.items()}, where)
 

@@ -86,7 +86,9 @@ class Encoder(nnx.Module):
         self.predicts = config.encoder_only
         self.initial_block = block(first, config, rngs=rngs)
         self.layers = layers.ModuleList(block(b, config, config.rate(b), rngs=rngs) for b in rest)
-        self.output_conv = layers.Conv2d(rest[-1].out_channels, config.num_classes, 1, rngs=rngs)
+        if config.output_conv:
+            c = rest[-1].out_channels
+            self.output_conv = layers.Conv2d(c, config.num_classes, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array, masks: Mapping[str, jax.Array]) -> jax.Array:
         x = self.initial_block(x)  # (N, H/2, W/2, 16)

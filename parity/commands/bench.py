@@ -17,13 +17,15 @@ from parity.spec.models import MODELS
 
 # Height, width and number of the images of each family; those not named here have `USUAL`.
 USUAL = ("512x1024", 1)
-TIMED = {"genet": ("32x32", 32)}
+TIMED = {"genet": ("32x32", 32), "erfnet-imagenet": ("224x224", 8)}
+SIZES = f"(default: {USUAL[0]}; {', '.join(f'{name} {size}' for name, (size, _) in TIMED.items())})"
+BATCHES = f"(default: {USUAL[1]}; {', '.join(f'{name} {n}' for name, (_, n) in TIMED.items())})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="enet", help="the network (default: %(default)s)")
-    parser.add_argument("--size", metavar="HxW", help=f"(default: {USUAL[0]}; genet's is 32x32)")
-    parser.add_argument("--batch", type=int, help=f"images (default: {USUAL[1]}; genet's is 32)")
+    parser.add_argument("--size", metavar="HxW", help=SIZES)
+    parser.add_argument("--batch", type=int, help=f"images {BATCHES}")
     parser.add_argument("--threads", type=int, default=2, help="PyTorch's (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=15, help="of each (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the times to this file")

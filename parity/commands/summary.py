@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from parity.commands.arguments import parse_size
-from parity.commands.bench import TIMED, USUAL
+from parity.commands.bench import SIZES, TIMED, USUAL
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
@@ -18,7 +18,7 @@ from parity.spec.models import MODELS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=f"the network: {', '.join(MODELS)}")
-    parser.add_argument("--size", metavar="HxW", help=f"(default: {USUAL[0]}; genet's is 32x32)")
+    parser.add_argument("--size", metavar="HxW", help=SIZES)
     parser.add_argument("--json", metavar="FILE", help="write the layers to this file")
 
 

@@ -49,6 +49,13 @@ def erfnet(config: Any, least: bool) -> tuple[Config, Pair]:
     return dataclasses.replace(config, encoder=encoder, decoder=decoder), size
 
 
+def erfnet_imagenet(config: Any, least: bool) -> tuple[Config, Pair]:
+    """The same encoder, at the smallest size of an image."""
+    made: Any = erfnet(config, least)[0]
+    size = (112, 112) if least else config.check_size
+    return dataclasses.replace(made, decoder=()), size
+
+
 def icnet(config: Any, least: bool) -> tuple[Config, Pair]:
     """A bottleneck in each stage, narrow; the pyramid's map, 5x7, divides by none of its bins."""
     del least
@@ -74,6 +81,7 @@ def genet(config: Any, least: bool) -> tuple[Config, Pair]:
 SMALL: dict[str, Callable[[Any, bool], tuple[Config, Pair]]] = {
     "enet": enet,
     "erfnet": erfnet,
+    "erfnet-imagenet": erfnet_imagenet,
     "genet": genet,
     "icnet": icnet,
 }

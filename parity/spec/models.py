@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.networks.erfnet import ERFNetConfig
+from parity.spec.networks.erfnet_imagenet import ERFNetImageNetConfig
 from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import RESNET_BLOCKS, ICNetConfig
 from parity.spec.tensors import Entry
@@ -62,6 +63,7 @@ class Config(Protocol):
 FAMILIES: dict[str, type[Config]] = {
     "enet": ENetConfig,
     "erfnet": ERFNetConfig,
+    "erfnet-imagenet": ERFNetImageNetConfig,
     "genet": GENetConfig,
     "icnet": ICNetConfig,
 }
@@ -79,6 +81,7 @@ MODELS: dict[str, Config] = {
     "erfnet": ERFNetConfig(),
     "erfnet-encoder": ERFNetConfig(encoder_only=True),
     "erfnet-mindspore": ERFNetConfig(channel_dropout=False, same_padding=True),
+    "erfnet-imagenet": ERFNetImageNetConfig(),
     "genet": GENetConfig(),
     "genet-theta": GENetConfig(extra_params=True),
     "genet-theta-plus": GENetConfig(extra_params=True, mlp=True),

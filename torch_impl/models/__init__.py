@@ -6,12 +6,14 @@ from torch import nn
 
 from torch_impl.models.enet import ENet
 from torch_impl.models.erfnet import ERFNet
+from torch_impl.models.erfnet_imagenet import ERFNetImageNet
 from torch_impl.models.genet import GENet
 from torch_impl.models.icnet import ICNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "enet": ENet,
     "erfnet": ERFNet,
+    "erfnet-imagenet": ERFNetImageNet,
     "genet": GENet,
     "icnet": ICNet,
 }

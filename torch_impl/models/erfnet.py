@@ -88,7 +88,8 @@ class Encoder(nn.Module):
         self.predicts = config.encoder_only
         self.initial_block = block(first, config)
         self.layers = layers.ModuleList(block(b, config, config.rate(b)) for b in rest)
-        self.output_conv = layers.Conv2d(rest[-1].out_channels, config.num_classes, 1)
+        if config.output_conv:
+            self.output_conv = layers.Conv2d(rest[-1].out_channels, config.num_classes, 1)
 
     def forward(self, x: torch.Tensor, masks: Mapping[str, torch.Tensor]) -> torch.Tensor:
         x = self.initial_block(x)  # (N, 16, H/2, W/2)

@@ -84,6 +84,7 @@ class ERFNetConfig:
     check_size: ClassVar[tuple[int, int]] = (136, 136)  # the widest dilation meets an eighth of it
 
     hidden: ClassVar[tuple[str, ...]] = ("encoder_only", "channel_dropout", "same_padding")
+    output_conv: ClassVar[bool] = True  # whether the encoder has one
 
     num_classes: int = 20
     encoder_only: bool = False
@@ -162,16 +163,17 @@ def named_blocks(config: ERFNetConfig) -> Iterator[tuple[str, Block]]:
 def entries(config: ERFNetConfig) -> Iterator[Entry]:
     blocks = list(named_blocks(config))
     for name, block in blocks[: len(config.encoder)]:
-        yield from _block(name, block)
+        yield from block_entries(name, block)
     width = config.encoder[-1].out_channels
     yield from conv("encoder.output_conv", width, config.num_classes, 1, 1, bias=True)
     for name, block in blocks[len(config.encoder) :]:
-        yield from _block(name, block)
+        yield from block_entries(name, block)
     width = config.decoder[-1].out_channels
     yield from conv_transpose("decoder.output_conv", width, config.num_classes, 2, 2, bias=True)
 
 
-def _block(name: str, block: Block) -> Iterator[Entry]:
+def block_entries(name: str, block: Block) -> Iterator[Entry]:
+    """The tensors of one block."""
     inputs, outputs = block.in_channels, block.out_channels
     if block.kind == "down":  # the pooled input makes up the rest
         yield from conv(f"{name}.conv", inputs, outputs - inputs, 3, 3, bias=True)

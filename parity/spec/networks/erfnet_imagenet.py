@@ -1,0 +1,52 @@
+"""ERFNet's encoder as a classifier of ImageNet, from which its segmentation is started."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from parity.spec.networks.erfnet import Block, ERFNetConfig, block_entries, named_blocks
+from parity.spec.tensors import Entry, linear
+
+WINDOW = 14  # pixels a side of the last average
+
+
+@dataclasses.dataclass(frozen=True)
+class ERFNetImageNetConfig(ERFNetConfig):
+    """The network of Eromera's `erfnet_encoder_pretrained.pth.tar`; see `ERFNetConfig`."""
+
+    family: ClassVar[str] = "erfnet-imagenet"
+    check_size: ClassVar[tuple[int, int]] = (224, 224)
+    hidden: ClassVar[tuple[str, ...]] = ()
+    output_conv: ClassVar[bool] = False
+
+    num_classes: int = 1000
+    dropout: tuple[float, float] = (0.1, 0.1)
+    decoder: tuple[Block, ...] = ()
+
+    def check_input(self, height: int, width: int) -> None:
+        """Refuse an image that the reference cannot process either.
+
+        Raises:
+            ValueError: A side is no multiple of the downsampling, or the last map, halved, holds no
+                window of 14x14 pixels, or more than one.
+        """
+        super().check_input(height, width)
+        n = 2 * 2 ** sum(block.kind == "down" for block in self.encoder)
+        if any(side // n // WINDOW != 1 for side in (height, width)):
+            raise ValueError(
+                f"input is {height}x{width}, but erfnet-imagenet needs {n * WINDOW} pixels a side,"
+                f" and less than {2 * n * WINDOW}"
+            )
+
+    def tensors(self) -> Iterator[Entry]:
+        """See `parity.spec.models.Config`."""
+        for name, block in named_blocks(self):
+            yield from block_entries(f"features.{name}", block)
+        yield from linear("classifier.linear", self.encoder[-1].out_channels, self.num_classes)
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ERFNetImageNetConfig:
+        """See `parity.spec.models.Config`: only the classes show."""
+        return cls(num_classes=shapes.get("classifier.linear.weight", (1000,))[0])
