@@ -99,7 +99,10 @@ def layer_of(check: Check) -> str:
 
 
 def pytest_configure() -> None:
-    """Keep compiled XLA programs between runs, before anything imports JAX."""
+    """Before anything imports a framework: keep what XLA compiled, and share the cores."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:  # PyTorch's threads would wait for each other's cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     compiled.keep_compiled(compiled.of_user())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import pickle
@@ -9,7 +10,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -17,14 +20,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import torch
-from flax import nnx
+from flax import nnx, serialization
 from safetensors.numpy import save_file
 
 from parity.spec.errors import InputError
 from weights_convert import formats
 from weights_convert.replacing import replacing
 
-SUFFIX = {"torch": ".pth", "safetensors": ".safetensors", "orbax": ".orbax", "mindspore": ".ckpt"}
+SUFFIX = {"torch": ".pth", "mindspore": ".ckpt"}  # else the format's name
 SMALL = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.count": np.array(2**40)}
 
 
@@ -78,7 +81,12 @@ def test_every_dtype_and_layout_survives(tmp_path: Path, format: str) -> None:
     arrays |= {"x.bool": np.array([True, False]), "y.scalar": np.array(2**33 + 1)}
     arrays |= {"y.transposed": base.T, "y.strided": np.arange(10)[::3]}
     arrays["x.float32"].view(np.uint32)[0, 2] = 0x7FC00001
-    path = tmp_path / f"x{SUFFIX[format]}"
+    if format == "npz":
+        with pytest.raises(InputError, match="bfloat16, which NumPy"):
+            formats.write(tmp_path / "x", format, arrays, {})
+        assert not os.listdir(tmp_path)
+        del arrays["x.bfloat16"]
+    path = tmp_path / f"x{SUFFIX.get(format, f'.{format}')}"
     formats.write(path, format, arrays, {"parity": "said"})
     found = formats.read(path)
     assert found.format == format
@@ -116,6 +124,8 @@ def test_content_decides(tmp_path: Path, format: str) -> None:
         ("x.pth.tar", "torch"),
         ("x.safetensors", "safetensors"),
         ("x.orbax", "orbax"),
+        ("x.msgpack", "msgpack"),
+        ("x.npz", "npz"),
         ("x", "orbax"),
     ],
 )
@@ -149,8 +159,9 @@ def test_files_of_no_known_format(tmp_path: Path, data: bytes, what: str) -> Non
 
 def test_a_zip_of_something_else(tmp_path: Path) -> None:
     """Catches every zip archive taken for a torch file."""
-    np.savez(tmp_path / "x.npz", a=np.zeros(2))
-    assert "not a torch file" in refusal(tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    assert "neither a torch file" in refusal(tmp_path / "x.zip")
 
 
 def test_nothing_there_and_a_plain_directory(tmp_path: Path) -> None:
@@ -290,6 +301,92 @@ def test_orbax_reads_what_we_write(orbax_directory: Path) -> None:
         tree = checkpointer.restore(orbax_directory)
     assert tree.keys() == {"a"}
     assert equal({f"a.{k}": v for k, v in tree["a"].items()}, SMALL)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_what_numpy_users_save(tmp_path: Path, save: Callable[..., None]) -> None:
+    """Catches columns read as rows, and archives that NumPy does not read or write so."""
+    arrays = SMALL | {"turned": np.asfortranarray(np.arange(6.0).reshape(2, 3))}
+    save(tmp_path / "x.npz", **arrays)
+    assert equal(formats.read(tmp_path / "x.npz").arrays, arrays)
+    formats.write(tmp_path / "y.npz", "npz", arrays, {})
+    with np.load(tmp_path / "y.npz") as found:
+        assert equal(dict(found), arrays)
+
+
+def npz(path: Path, name: str, header: dict[str, object], body: bytes) -> Path:
+    """An archive of one .npy, with a header at will."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, file.getvalue() + body)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "descr", "body", "what"),
+    [
+        ("a.npy", (2,), "<f4", bytes(4), "holds 4 bytes, but claims"),
+        ("a.npy", (10**12, 10**9), "<f4", bytes(8), "holds 8 bytes, but claims"),
+        ("a.npy", (-1,), "<f4", bytes(8), "holds 8 bytes, but claims"),
+        ("a.npy", (1,), "|O", pickle.dumps(1), "holds objects"),
+        ("a.txt.npy/b", (1,), "<f4", bytes(4), "expected only arrays"),
+        ("a.npy", (2**28,), "|b1", bytes(2**28), "would grow to"),
+    ],
+)
+def test_hostile_npz(
+    tmp_path: Path, name: str, shape: tuple[int, ...], descr: str, body: bytes, what: str
+) -> None:
+    """Catches objects unpickled, memory taken on a header's word, and a bomb unpacked."""
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    path = npz(tmp_path / "x", name, header, body)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("b.npy", b"")
+    assert what in refusal(path)
+
+
+def test_what_flax_users_save(tmp_path: Path) -> None:
+    """Catches numbers as keys, Linen's collections, and JAX's arrays that Flax packs, refused."""
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.layers = nnx.List([nnx.Linear(2, 3, rngs=nnx.Rngs(0))])
+
+    tree = nnx.to_pure_dict(nnx.state(Net()))
+    (tmp_path / "x").write_bytes(serialization.msgpack_serialize(tree))
+    assert set(formats.read(tmp_path / "x").arrays) == {"layers.0.kernel", "layers.0.bias"}
+    variables = {"params": {"conv": {"kernel": jnp.ones(2, jnp.bfloat16)}}}
+    variables["batch_stats"] = {"norm": {"mean": np.zeros(3)}}
+    (tmp_path / "x").write_bytes(serialization.to_bytes(variables))
+    found = formats.read(tmp_path / "x").arrays
+    assert {name: array.dtype.name for name, array in found.items()} == {
+        "conv.kernel": "bfloat16",
+        "norm.mean": "float64",
+    }
+
+
+def test_flax_reads_what_we_write(tmp_path: Path) -> None:
+    """Catches a file that only we can read, or int64 halved."""
+    formats.write(tmp_path / "x", "msgpack", SMALL, {})
+    tree = serialization.msgpack_restore((tmp_path / "x").read_bytes())
+    assert tree.keys() == {"a"}
+    assert equal({f"a.{k}": v for k, v in tree["a"].items()}, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\x81\xa1a\x01", "a is a int"),
+        (b"\x81\xa1a" + b"\x81\xa1a" * 5000 + b"\xc0", "not a whole msgpack file"),
+        (b"\x81\xa1a\xc7\xff\x01", "not a whole msgpack file"),
+        (b"\x81\xa1a\xdd\xff\xff\xff\xff", "not a whole msgpack file"),
+        (b"\x82\xa1a\xc0\xa1b\xc0", "holds nothing"),
+    ],
+)
+def test_hostile_msgpack(tmp_path: Path, data: bytes, what: str) -> None:
+    """Catches a traceback, or memory taken on a length's word."""
+    (tmp_path / "x").write_bytes(data)
+    assert what in refusal(tmp_path / "x")
 
 
 @pytest.mark.parametrize("lost", ["_METADATA", "manifest.ocdbt", "d"])

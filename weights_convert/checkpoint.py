@@ -23,7 +23,7 @@ class Checkpoint:
         arrays: Published key -> array of PyTorch's shape (OIHW), in the published order.
         network: The family, such as `enet`.
         config: The variant, as the tensors show it.
-        format: `torch`, `safetensors`, `orbax` or `mindspore`.
+        format: A key of `weights_convert.formats.FORMATS`.
         dialect: Whose names the file carries: `torch`, `jax` or `mindspore`.
         manifest: What the file says of itself, verified; none if it says nothing.
         sha256: Of the file; of a directory see `manifest.file_sha256`.
@@ -51,8 +51,8 @@ def load(path: str | Path, network: str | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        path: A torch file, safetensors, a MindSpore file or an Orbax directory; told
-            apart by content.
+        path: A torch file, safetensors, Flax's msgpack, NumPy's .npz, a MindSpore file or an Orbax
+            directory; told apart by content.
         network: A family (`enet`: any number of classes), or a variant of
             `parity.spec.models.MODELS` such as `enet-camvid`, whose number of classes must be met.
             What the tensors do not show of a variant, such as where a map is shifted, is told by
@@ -66,7 +66,17 @@ def load(path: str | Path, network: str | None = None) -> Checkpoint:
     path = Path(path)
     if network is not None:
         family_of(network)
-    contents = formats.read(path)
+    return understand(formats.read(path), path, network)
+
+
+def understand(contents: formats.Contents, path: Path, network: str | None = None) -> Checkpoint:
+    """What `load` does, of a file that has been read.
+
+    Raises:
+        InputError: See there.
+    """
+    if network is not None:
+        family_of(network)
     named = dialects.strip(contents.arrays)
     dialect = dialects.detect(named)
     network = network or dialects.family_in(named, dialect)

@@ -27,7 +27,7 @@ class Conversion:
     Attributes:
         source: What was read.
         path: What was written.
-        format: Its format: `torch`, `safetensors`, `orbax` or `mindspore`.
+        format: Its format, a key of `weights_convert.formats.FORMATS`.
         manifest: What it says of itself.
         lost: Published keys of what was not 0 and has no name in the target's dialect.
         tensors: How many tensors it holds.
@@ -67,12 +67,12 @@ def convert(
     Args:
         source: A checkpoint; see `load`.
         target: What to write. Its suffix chooses the format: .pth, .pt and .tar a torch file,
-            .safetensors safetensors, .ckpt a MindSpore file, .orbax or none an Orbax
-            directory. What is there is replaced.
+            .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a MindSpore
+            file, .orbax or none an Orbax directory. What is there is replaced.
         network: See `load`.
         to: Whose names to write, `torch`, `jax` or `mindspore`. If not given: torch names in
-            torch files, MindSpore's in its own, JAX names in Orbax directories, and in safetensors
-            JAX names of a torch source, else torch names.
+            torch files, MindSpore's in its own, JAX names in Orbax directories and msgpack, and in
+            safetensors and .npz JAX names of a torch source, else torch names.
         labels: Which output is void, `void-last` or `void-first`, for the manifest; that of the
             source's manifest if not given.
 
@@ -150,9 +150,9 @@ def _check_target(source: Path, target: Path, format: str) -> None:
 
 
 def _default_dialect(format: str, source: str) -> str:
-    if format == "safetensors":
+    if format in ("safetensors", "npz"):
         return "jax" if source == "torch" else "torch"
-    return {"orbax": "jax", "mindspore": "mindspore"}.get(format, "torch")
+    return {"orbax": "jax", "msgpack": "jax", "mindspore": "mindspore"}.get(format, "torch")
 
 
 def _verify(

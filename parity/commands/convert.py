@@ -1,8 +1,9 @@
 """Carry a checkpoint to another format or framework, bit by bit.
 
-IN may be a torch file, safetensors, a MindSpore .ckpt or an Orbax directory, with any names; all
-is told by its content. The suffix of OUT chooses the format: .pth, .pt, .tar a torch file,
-.safetensors safetensors, .ckpt a MindSpore file, .orbax or none an Orbax directory.
+IN may be a torch file, safetensors, Flax's msgpack, NumPy's .npz, a MindSpore .ckpt or an Orbax
+directory, with any names; all is told by its content. The suffix of OUT chooses the format: .pth,
+.pt, .tar a torch file, .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a
+MindSpore file, .orbax or none an Orbax directory.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         choices=DIALECTS,
-        help="whose names to write (default: torch in a torch file, jax in an Orbax directory,"
-        " the other framework's than the source's in safetensors)",
+        help="whose names to write (default: torch in a torch file, jax in msgpack and an Orbax"
+        " directory, the other framework's than the source's in safetensors and .npz)",
     )
     parser.add_argument(
         "--labels", choices=ORDERS, help="which output is void, to be kept in the manifest"

@@ -22,6 +22,8 @@ FORMATS = {
     "torch": "torch_file",
     "safetensors": "safetensors_file",
     "orbax": "orbax_directory",
+    "msgpack": "msgpack_file",
+    "npz": "npz_file",
     "mindspore": "mindspore_file",
 }
 
@@ -32,6 +34,8 @@ SUFFIXES = {
     ".tar": "torch",
     ".safetensors": "safetensors",
     ".orbax": "orbax",
+    ".msgpack": "msgpack",
+    ".npz": "npz",
     ".ckpt": "mindspore",
     "": "orbax",
 }
@@ -99,10 +103,12 @@ def sniff(path: Path) -> str:
         raise InputError(f"{path} is an encrypted MindSpore checkpoint: decrypt it there first")
     if mindspore.looks_like(head):
         return "mindspore"
+    if 0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):  # a map that is not empty
+        return "msgpack"
     what = "a pickle, but not one of torch.save" if head[0] == 0x80 else "of no known format"
     raise InputError(
-        f"{path} is {what}; expected a torch file, safetensors, a MindSpore checkpoint or an Orbax"
-        " directory"
+        f"{path} is {what}; expected a torch file, safetensors, Flax's msgpack, NumPy's .npz, a"
+        " MindSpore checkpoint or an Orbax directory"
     )
 
 
@@ -187,6 +193,11 @@ def numpy_dtype(name: str) -> np.dtype:
     return np.dtype(name)
 
 
+def beside(path: Path) -> Path:
+    """Where the manifest of a file without metadata lies."""
+    return path.with_name(path.name + ".manifest.json")
+
+
 def read_manifest(file: Path) -> dict[str, str]:
     """The manifest of a format without metadata: `KEY` -> text, or nothing where there is none."""
     try:
@@ -222,7 +233,12 @@ def _sniff_zip(path: Path) -> str:
         return "torch"
     if any(name.endswith("data.pkl") for name in names):
         return "torch"
-    raise InputError(f"{path} is a zip archive, but not a torch file (no data.pkl in it)")
+    if any(name.endswith(".npy") for name in names):
+        return "npz"
+    raise InputError(
+        f"{path} is a zip archive, but neither a torch file (no data.pkl in it) nor NumPy's (no"
+        " .npy)"
+    )
 
 
 def _module(format: str) -> ModuleType:

@@ -20,7 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, numpy_dtype, read_manifest, write_manifest
+from weights_convert.formats import (
+    Contents,
+    beside,
+    numpy_dtype,
+    read_manifest,
+    write_manifest,
+)
 
 # The format's name of a dtype -> ours; others are refused.
 DTYPES = {
@@ -82,8 +88,7 @@ def read(path: Path) -> Contents:
         arrays, texts = _arrays(_without_trailer(data))
     except DamagedError as error:
         raise InputError(f"{path} is not a whole MindSpore checkpoint: {error}") from None
-    manifest = path.with_name(path.name + ".manifest.json")
-    return Contents("mindspore", arrays, read_manifest(manifest), texts)
+    return Contents("mindspore", arrays, read_manifest(beside(path)), texts)
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -97,7 +102,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
             content = array.tobytes()
             for start in range(0, max(len(content), 1), SLICE):
                 file.write(_value(name, array, content[start : start + SLICE]))
-    write_manifest(path.with_name(path.name + ".manifest.json"), metadata)
+    write_manifest(beside(path), metadata)
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:

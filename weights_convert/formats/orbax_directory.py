@@ -10,10 +10,8 @@ import asyncio
 import errno
 import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +19,7 @@ import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no ty
 
 from parity.spec.errors import InputError
 from weights_convert.formats import Contents, first_line, read_manifest, write_manifest
+from weights_convert.formats.nested import flatten, nest
 
 MANIFEST = "parity.json"
 
@@ -59,8 +58,6 @@ class AsNumpy(ocp.type_handlers.NumpyHandler):
 def read(path: Path) -> Contents:
     """Read a directory; every array comes as NumPy's, in the dtype in which it was saved.
 
-    An `nnx.State` that was saved as it is has one more step in every path, `value`; it is left out.
-
     Raises:
         InputError: The directory is damaged, or holds something else than nested arrays.
     """
@@ -73,7 +70,7 @@ def read(path: Path) -> Contents:
             restored = checkpointer.restore(path.absolute())
     except Exception as error:  # files at will: Orbax and TensorStore may fail in any way
         raise InputError(f"{path} is not a readable Orbax checkpoint: {_reason(error)}") from error
-    return Contents("orbax", _flatten(restored, path), read_manifest(path / MANIFEST))
+    return Contents("orbax", flatten(restored, path), read_manifest(path / MANIFEST))
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -88,7 +85,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path.absolute(), _nest(arrays))
+            checkpointer.save(path.absolute(), nest(arrays))
     except (ValueError, RuntimeError) as error:  # what TensorStore makes of an OSError
         raise OSError(_reason(error)) from error
     write_manifest(path / MANIFEST, metadata)
@@ -96,41 +93,3 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
 
 def _reason(error: Exception) -> str:
     return first_line(error).partition(" [")[0]  # before TensorStore's whole request
-
-
-def _flatten(tree: Any, path: Path) -> dict[str, np.ndarray]:
-    leaves = [
-        (tuple(_part(key) for key in keys), leaf)
-        for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    ]
-    if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
-        leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
-    names = [".".join(parts) for parts, _ in leaves]
-    faults = [f"{name} occurs {n} times" for name, n in Counter(names).items() if n > 1]
-    faults += [
-        f"{name} is a {type(leaf).__name__}"
-        for name, (_, leaf) in zip(names, leaves, strict=True)
-        if not isinstance(leaf, np.ndarray)
-    ]
-    if faults or not leaves:
-        raise InputError(f"{path} holds {'; '.join(faults) or 'nothing'}; expected named arrays")
-    return {name: np.array(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
-
-
-def _part(key: Any) -> str:
-    """One step of a path: of a dict, a sequence or an object."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
-
-
-def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *path, leaf = name.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = np.array(array, order="C")
-    return tree

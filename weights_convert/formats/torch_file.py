@@ -18,6 +18,7 @@ import torch
 from parity.spec.errors import InputError
 from weights_convert.formats import (
     Contents,
+    beside,
     check_dtypes,
     first_line,
     numpy_dtype,
@@ -60,7 +61,7 @@ def read(path: Path) -> Contents:
     strided = {k: v.detach() for k, v in tensors.items()}
     check_dtypes({k: _dtype(v) for k, v in strided.items()}, path)
     arrays = {k: _array(v) for k, v in strided.items()}
-    return Contents("torch", arrays, read_manifest(_manifest(path)), skipped)
+    return Contents("torch", arrays, read_manifest(beside(path)), skipped)
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -72,11 +73,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     buffer = io.BytesIO()  # `torch.save` reports a full disk as it pleases, a file as OSError
     torch.save({name: _tensor(array) for name, array in arrays.items()}, buffer)
     path.write_bytes(buffer.getvalue())
-    write_manifest(_manifest(path), metadata)
-
-
-def _manifest(path: Path) -> Path:
-    return path.with_name(path.name + ".manifest.json")
+    write_manifest(beside(path), metadata)
 
 
 def _load(path: Path) -> object:

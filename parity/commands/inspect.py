@@ -1,0 +1,76 @@
+"""Say what a checkpoint file holds: format, names, network, tensors, hash, manifest.
+
+Told by its content. A file that is no whole checkpoint of our networks is described all the same,
+and why it is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from parity.files import check_writable, write_atomically
+from weights_convert.inspection import Inspection, inspect
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the checkpoint")
+    parser.add_argument("--model", help="which network (default: the one whose names the file has)")
+    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("--json", metavar="FILE", help="write all of it to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    if args.json is not None:
+        check_writable(args.json)
+    found = inspect(args.file, args.model)
+    if args.json is not None:
+        write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
+    print("\n".join(f"{name:<10}{text}" for name, text in facts(found)))
+    if args.tensors:
+        print()
+        wide = max(map(len, found.tensors))
+        for name, (dtype, shape) in found.tensors.items():
+            print(f"{name:<{wide}}  {dtype:<8}  {'x'.join(map(str, shape)) or 'scalar'}")
+    return 0
+
+
+def facts(found: Inspection) -> list[tuple[str, str]]:
+    """What is shown, a line each."""
+    held, numbers = found.checkpoint, sum(_size(shape) for _, shape in found.tensors.values())
+    after = f", each after {found.prefix!r}" if found.prefix else ""
+    dtypes = ", ".join(f"{n} {dtype}" for dtype, n in found.dtypes.items())
+    lines = [
+        ("file", f"{found.path}, {found.bytes:,} bytes"),
+        ("sha256", found.sha256),
+        ("format", found.format),
+        ("names", f"{found.dialect}{after}"),
+    ]
+    if held:
+        variant = ", ".join(f"{name} {value}" for name, value in held.config.describe().items())
+        lines.append(("network", f"{held.network}: {variant}"))
+        lines.append(("outputs", f"void is {held.labels}" if held.labels else "void unknown"))
+    else:
+        lines.append(("network", f"unknown: {found.reason}"))
+    lines.append(("tensors", f"{len(found.tensors)}: {dtypes}"))
+    trained = "" if found.parameters is None else f", of which {found.parameters:,} are parameters"
+    lines.append(("numbers", f"{numbers:,}{trained}"))
+    if held and held.filled:
+        lines.append(("absent", f"{len(held.filled)} tensors, such as {held.filled[0]}"))
+    lines.append(("manifest", "verified" if found.verified else "none: unverified"))
+    if found.skipped:
+        lines.append(("beside", ", ".join(found.skipped)))
+    lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
+    return lines
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    import math
+
+    return math.prod(shape)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:77]}..."

@@ -1,0 +1,94 @@
+"""What `parity inspect` says of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from parity.cli import main
+from parity.spec.draw import weights
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS
+from weights_convert import convert, formats
+from weights_convert.inspection import inspect
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("inspect") / "a.pth"
+    arrays = weights(MODELS["enet-camvid"], 0)
+    tensors = {f"module.{k}": torch.from_numpy(np.array(v)) for k, v in arrays.items()}
+    torch.save({"state_dict": tensors, "epoch": 3}, path)
+    return path
+
+
+def test_without_manifest(source: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Catches a fact that is wrong, left out, or that differs between the text and the JSON."""
+    file = tmp_path / "facts.json"
+    assert main(["inspect", str(source), "--json", str(file)]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert lines == {
+        "file": f"{source}, {source.stat().st_size:,} bytes",
+        "sha256": digest,
+        "format": "torch",
+        "names": "torch, each after 'module.'",
+        "network": "enet: num_classes 12, encoder_relu False, decoder_relu True",
+        "outputs": "void unknown",
+        "tensors": "622: 534 float32, 88 int64",
+        "numbers": "359,348, of which 350,652 are parameters",
+        "manifest": "none: unverified",
+        "beside": "epoch",
+    }
+    found = json.loads(file.read_text())
+    assert found["sha256"] == digest
+    assert found["verified"] is False
+    assert found["tensors"]["module.transposed_conv.weight"] == {
+        "dtype": "float32",
+        "shape": [16, 12, 3, 3],
+    }
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "orbax", "msgpack", "npz"])
+def test_with_manifest(source: Path, suffix: str, tmp_path: Path) -> None:
+    """Catches a manifest that is not verified, or that is but was not looked at."""
+    target = tmp_path / f"b.{suffix}"
+    convert(source, target, labels="void-first")
+    found = inspect(target)
+    assert (found.format, found.dialect, found.prefix) == (suffix, "jax", "")
+    assert found.verified
+    assert found.checkpoint.labels == "void-first"
+    assert found.parameters == 350_652
+
+
+def test_another_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a stranger's file refused, or taken for one of ours."""
+    formats.write(tmp_path / "x", "safetensors", {"a.weight": np.zeros((2, 3))}, {"by": "them"})
+    assert main(["inspect", str(tmp_path / "x"), "--tensors"]) == 0
+    out = capsys.readouterr().out
+    assert "tensors of the network are missing, such as initial_block" in out
+    assert "a.weight  float64   2x3" in out
+    assert "metadata  by: them" in out
+    with pytest.raises(InputError, match="tensors of the network are missing"):
+        inspect(tmp_path / "x", "enet")
+
+
+def test_damaged(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a file described that is not what its manifest says, or that cannot be read."""
+    target = tmp_path / "b.npz"
+    convert(source, target)
+    arrays = formats.read(target).arrays
+    arrays["transposed_conv.kernel"][0, 0, 0, 0] += 1
+    manifest = target.with_name("b.npz.manifest.json").read_text()
+    formats.write(target, "npz", arrays, {"parity": manifest})
+    assert main(["inspect", str(target)]) == 2
+    shown = capsys.readouterr()
+    assert "does not hold the tensors its manifest was written for" in shown.err
+    assert not shown.out
+    assert main(["inspect", str(tmp_path / "nothing")]) == 2
+    assert capsys.readouterr().err.endswith("nothing does not exist\n")

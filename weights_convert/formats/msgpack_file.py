@@ -1,0 +1,58 @@
+"""Flax's msgpack files, as `flax.serialization.to_bytes` writes them.
+
+A name is the path through the nested maps, joined by dots. Metadata has no place in such a file; it
+lies beside it, in FILE.manifest.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from flax import serialization
+
+from parity.spec.errors import InputError
+from weights_convert.formats import (
+    Contents,
+    beside,
+    first_line,
+    numpy_dtype,
+    read_manifest,
+    write_manifest,
+)
+from weights_convert.formats.nested import flatten, nest
+
+
+def read(path: Path) -> Contents:
+    """Read a file.
+
+    Raises:
+        InputError: It is damaged, or holds something else than nested arrays.
+        OSError: The file system refuses.
+    """
+    data = path.read_bytes()
+    try:
+        tree = serialization.msgpack_restore(data)
+    except Exception as error:  # bytes at will: msgpack, NumPy and Flax may fail in any way
+        reason = first_line(error)
+        raise InputError(f"{path} is not a whole msgpack file of Flax's: {reason}") from error
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{path} holds a {type(tree).__name__}, expected nested maps of arrays")
+    arrays = {name: _own(array) for name, array in flatten(tree, path).items()}
+    return Contents("msgpack", arrays, read_manifest(beside(path)))
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a file, and the manifest beside it.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    path.write_bytes(serialization.msgpack_serialize(nest(arrays), in_place=True))
+    write_manifest(beside(path), metadata)
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """With the dtype under which `parity` knows bfloat16."""
+    return array.astype(numpy_dtype("bfloat16")) if array.dtype.name == "bfloat16" else array

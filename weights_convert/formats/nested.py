@@ -1,0 +1,68 @@
+"""Names as paths through nested mappings, which Flax's formats hold. Loads no framework."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.spec.errors import InputError
+
+# Linen's collections, which come before every path of a network saved whole.
+COLLECTIONS = frozenset(("params", "batch_stats"))
+
+
+def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Dotted name -> array, as nested dicts."""
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = np.array(array, order="C")
+    return tree
+
+
+def flatten(tree: Any, path: Path) -> dict[str, np.ndarray]:
+    """Nested mappings and sequences of arrays, by dotted name.
+
+    An `nnx.State` that was saved as it is has one more step in every path, `value`, and Linen's
+    variables have their collection before it; both are left out.
+
+    Args:
+        tree: What was read.
+        path: From where, for the message.
+
+    Raises:
+        InputError: It holds nothing, something else than arrays, or two of one name.
+    """
+    leaves = list(_leaves(tree, ()))
+    if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
+        leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
+    if isinstance(tree, Mapping) and tree and tree.keys() <= COLLECTIONS:
+        leaves = [(parts[1:], leaf) for parts, leaf in leaves]
+    names = [".".join(parts) for parts, _ in leaves]
+    faults = [f"{name} occurs {n} times" for name, n in Counter(names).items() if n > 1]
+    faults += [
+        f"{name} is a {type(leaf).__name__}"
+        for name, (_, leaf) in zip(names, leaves, strict=True)
+        if not isinstance(leaf, np.ndarray)
+    ]
+    if faults or not leaves:
+        raise InputError(f"{path} holds {'; '.join(faults) or 'nothing'}; expected named arrays")
+    return {name: np.array(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
+
+
+def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, (*path, str(key)))
+    elif isinstance(tree, Sequence) and not isinstance(tree, str | bytes):
+        for i, value in enumerate(tree):
+            yield from _leaves(value, (*path, str(i)))
+    elif tree is not None:
+        yield path, tree

@@ -1,0 +1,92 @@
+"""NumPy's .npz: a zip archive with one .npy per name. Loads no framework.
+
+NumPy has no bfloat16. Metadata has no place in such a file; it lies beside it, in
+FILE.manifest.json.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from parity.spec.errors import InputError
+from weights_convert.formats import Contents, beside, first_line, read_manifest, write_manifest
+
+SUFFIX = ".npy"
+# What an archive may grow to, in times its size and bytes beside: weights hardly compress.
+TIMES, BESIDE = 2, 2**27
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read(path: Path) -> Contents:
+    """Read a file, compressed or not.
+
+    Raises:
+        InputError: It is damaged, holds something else than arrays, or grows beyond all measure.
+        OSError: The file system refuses.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{', '.join(twice)} occurs more than once")
+            total = sum(entry.file_size for entry in entries)
+            if total > TIMES * path.stat().st_size + BESIDE:
+                raise ValueError(f"it would grow to {total:,} bytes")
+            arrays = {e.filename.removesuffix(SUFFIX): _array(e, archive.read(e)) for e in entries}
+    except OSError:
+        raise
+    except Exception as error:  # bytes at will
+        raise InputError(f"{path} is not a readable .npz file: {first_line(error)}") from error
+    return Contents("npz", arrays, read_manifest(beside(path)))
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a file, not compressed, and the manifest beside it.
+
+    Raises:
+        InputError: A tensor is bfloat16.
+        OSError: The file system refuses.
+    """
+    if wrong := [name for name, array in arrays.items() if array.dtype.name == "bfloat16"]:
+        raise InputError(f"{path}: {', '.join(wrong)} is bfloat16, which NumPy's files cannot hold")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            # A date of its own, so that the same arrays give the same file.
+            entry = zipfile.ZipInfo(name + SUFFIX, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.array(array, order="C"), allow_pickle=False)
+    write_manifest(beside(path), metadata)
+
+
+def _array(entry: zipfile.ZipInfo, data: bytes) -> np.ndarray:
+    """One .npy file.
+
+    Raises:
+        ValueError: It is none, holds objects, or its size is not what its header says.
+    """
+    if not entry.filename.endswith(SUFFIX):
+        raise ValueError(f"it holds {entry.filename!r}, expected only arrays ({SUFFIX})")
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"{entry.filename} is of version {version}")
+    shape, by_columns, dtype = HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError(f"{entry.filename} holds objects, expected numbers")
+    body = data[file.tell() :]
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(body):
+        raise ValueError(f"{entry.filename} holds {len(body)} bytes, but claims {shape} {dtype}")
+    array = np.frombuffer(body, dtype).reshape(shape, order="F" if by_columns else "C")
+    return np.array(array, order="C")

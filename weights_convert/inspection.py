@@ -1,0 +1,127 @@
+"""What a checkpoint file holds, whether or not it is one of our networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from parity.spec.errors import InputError
+from parity.spec.tensors import STATISTICS, tensors
+from weights_convert import dialects, formats
+from weights_convert import manifest as manifests
+from weights_convert.checkpoint import Checkpoint, understand
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """A file's facts.
+
+    Attributes:
+        path: The file or directory.
+        bytes: Its size; of a directory, of all its files.
+        sha256: See `weights_convert.manifest.file_sha256`.
+        format: A key of `weights_convert.formats.FORMATS`.
+        dialect: Whose names it carries: `torch`, `jax` or `mindspore`.
+        prefix: What a wrapper put before every name, such as `module.`.
+        tensors: Name -> dtype and shape, in the file's order.
+        checkpoint: What it is; none if it is no whole checkpoint of our networks.
+        reason: Why it is none.
+        metadata: Text kept beside the tensors, without our manifest.
+        skipped: Names of what else it holds.
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+    format: str
+    dialect: str
+    prefix: str
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    checkpoint: Checkpoint | None
+    reason: str
+    metadata: dict[str, str]
+    skipped: tuple[str, ...]
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Dtype -> how many tensors have it."""
+        return dict(Counter(dtype for dtype, _ in self.tensors.values()))
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers are trained, where the network is known."""
+        if self.checkpoint is None:
+            return None
+        kinds = tensors(self.checkpoint.config)
+        found = self.checkpoint.arrays
+        return sum(found[key].size for key, t in kinds.items() if t.kind not in STATISTICS)
+
+    @property
+    def verified(self) -> bool:
+        """Whether a manifest of ours came with it, and all that it says is so."""
+        return self.checkpoint is not None and self.checkpoint.manifest is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found = self.checkpoint
+        return {
+            "path": str(self.path),
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "format": self.format,
+            "dialect": self.dialect,
+            "prefix": self.prefix,
+            "network": found.network if found else None,
+            "config": found.config.describe() if found else None,
+            "reason": self.reason or None,
+            "labels": found.labels if found else None,
+            "parameters": self.parameters,
+            "verified": self.verified,
+            "absent": list(found.filled) if found else [],
+            "skipped": list(self.skipped),
+            "metadata": self.metadata,
+            "tensors": {
+                name: {"dtype": dtype, "shape": shape}
+                for name, (dtype, shape) in self.tensors.items()
+            },
+        }
+
+
+def inspect(path: str | Path, network: str | None = None) -> Inspection:
+    """Look into a checkpoint.
+
+    Args:
+        path: See `weights_convert.load`.
+        network: See there.
+
+    Raises:
+        InputError: The file is not there, damaged, of no known format, or is not what its manifest
+            says.
+    """
+    path = Path(path)
+    contents = formats.read(path)
+    stripped = dialects.strip(contents.arrays)
+    prefix = next(iter(contents.arrays)).removesuffix(next(iter(stripped)))
+    checkpoint, reason = None, ""
+    try:
+        checkpoint = understand(contents, path, network)
+    except InputError as error:
+        if network is not None or manifests.parse(contents.metadata, path):
+            raise
+        reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return Inspection(
+        path=path,
+        bytes=sum(file.stat().st_size for file in files),
+        sha256=manifests.file_sha256(path),
+        format=contents.format,
+        dialect=dialects.detect(stripped),
+        prefix=prefix,
+        tensors={k: (a.dtype.name, a.shape) for k, a in contents.arrays.items()},
+        checkpoint=checkpoint,
+        reason=reason,
+        metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
+        skipped=contents.skipped,
+    )
