@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from parity.console import WIDTH, standard_output
 from parity.files import write_atomically
 
 RUNGS = {
@@ -126,7 +128,7 @@ class Report:
         return min(failed, key=lambda c: (c.rung, c.kind != "structure"), default=None)
 
     def table(self) -> Table:
-        """A row per rung and kind, with the worst check of each."""
+        """A row per rung and kind, with the worst check of each; `rich` prints it."""
         table = Table(
             title=f"{self.name}: port against reference, {self.precision}",
             box=SIMPLE_HEAD,
@@ -155,13 +157,20 @@ class Report:
             name = f"{worst.layer}: {worst.quantity}"
             yield f"{rung} {RUNGS[rung]}", kind, len(checks), failed, margin, name
 
-    def print(self, console: Console, most: int = 20) -> None:
+    def __str__(self) -> str:
+        """What `print` prints, as plain text."""
+        text = io.StringIO()
+        self.print(Console(file=text, width=WIDTH))
+        return text.getvalue()
+
+    def print(self, to: Console | None = None, most: int = 20) -> None:
         """Print the table, the failures and the verdict.
 
         Args:
-            console: Where to.
+            to: Where to; standard output if not given.
             most: How many failures to print.
         """
+        console = to or standard_output()
         console.print(self.table())
         failed = self.failures()
         for check in failed[:most]:

@@ -517,3 +517,49 @@ def test_public_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'chekc'"):
         _ = parity.chekc
     assert hasattr(Ladder, "evidence")
+
+
+class OneConv(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.conv(x))
+
+
+class MyNet(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = OneConv()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x)
+
+
+class OneConvPort(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.conv = nnx.Conv(3, 4, (3, 3), padding=1, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(self.conv(x))
+
+
+class MyPort(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.first = OneConvPort(rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.first(x)
+
+
+def test_the_readmes_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Catches an example that a stranger copies and that does not run."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    (example,) = (part for part in text.split("```python\n") if part.startswith("import torch"))
+    monkeypatch.chdir(tmp_path)
+    exec(example.partition("```")[0], {"MyNet": MyNet, "MyPort": MyPort})
+    assert "PASSED" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.html"}

@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> int:
     import json
     import statistics
 
-    from rich.console import Console
     from rich.table import Table
+
+    from parity.console import standard_output
 
     if args.model not in MODELS:
         raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         figures = (medians[name], min(times), max(times))
         ratios = [medians[name] / medians[other] for other in ("plain", "torch")]
         table.add_row(name, *(f"{1e3 * t:.0f}" for t in figures), *(f"{r:.2f}" for r in ratios))
-    Console().print(table)
+    standard_output().print(table)
     if args.json is not None:
         write_atomically(args.json, json.dumps({"seconds": seconds, "median": medians}).encode())
     return 0

@@ -43,10 +43,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from parity.calibrate import calibrate, table
+    from parity.console import standard_output
 
     with Console(stderr=True).status("", refresh_per_second=4) as status:
         rows = calibrate(models, precisions, range(args.seeds), status.update)
-    Console().print(table(rows))
+    standard_output().print(table(rows))
     if args.json is not None:
         entries = [dataclasses.asdict(row) for row in rows]
         write_atomically(args.json, json.dumps(entries, indent=1).encode())

@@ -78,7 +78,7 @@ def climb(port: Port, levels: list[str], args: argparse.Namespace) -> int:
 
     with Console(stderr=True).status("", refresh_per_second=4) as status:
         report = check(port, levels, args.precision, status.update)
-    report.print(Console())
+    report.print()
     if args.json is not None:
         report.to_json(args.json)
     if args.html is not None:

@@ -39,15 +39,16 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from parity.console import standard_output
     from parity.faults.campaign import clean, mutants
 
-    console = Console()
+    out = standard_output()
     with Console(stderr=True).status("", refresh_per_second=4) as status:
         if args.clean is not None:
             result = clean(args.clean, args.model, status.update)
         else:
             result = mutants(args.model, args.fast, status.update)
-    result.print(console)
+    result.print(out)
     if args.json is not None:
         result.to_json(args.json)
     return 0 if result.ok else 1

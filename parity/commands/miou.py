@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
+    from parity.console import standard_output
 
     if args.json is not None:
         check_writable(args.json)
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
     print(f"labels: {result.labels} ({result.labels_reason})")
-    Console().print(result.table())
+    standard_output().print(result.table())
     if args.json is not None:
         result.to_json(args.json)
     if args.html is not None:

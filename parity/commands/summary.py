@@ -25,8 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from rich.console import Console
-
     if args.model not in MODELS:
         raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
     config = MODELS[args.model]
@@ -38,20 +36,15 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
+    from parity.console import standard_output
     from parity.summary import summary, table
 
     found = summary(args.model, config, size)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)  # a file has no width to fit
-    console.print(table(found))
+    standard_output().print(table(found))
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
     print(verdict(found.ok, len(found.rows), found.totals[0]))
     return 0 if found.ok else 1
-
-
-WIDTH = 160
 
 
 def verdict(ok: bool, rows: int, parameters: int) -> str:
