@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import gc
 from collections.abc import Callable
+
+import jax
 
 from parity.faults import evaluation
 from parity.faults import mutants as catalogue
@@ -16,6 +18,8 @@ from parity.ladder import check
 from parity.networks import port
 
 Progress = Callable[[str], None]
+
+FRESH = 20  # mutants, after which what was compiled for them is given back
 
 
 def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) -> Result:
@@ -32,23 +36,34 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
         for i, mutant in enumerate(found):
             progress(f"{name} {i + 1}/{len(found)}: {mutant.fault} {mutant.name} {mutant.place}")
             rows.append(run(mutant))
+            if i % FRESH == FRESH - 1:
+                forget()
         progress(f"{name}: evaluation")
         rows += evaluation.rows(subject(name, least=fast), predict)
+        forget()
     return Result(rows)
 
 
 def clean(count: int, model: str | None, progress: Progress = lambda _: None) -> Result:
     """Run so many networks without a fault, each with a seed of its own.
 
-    Sizes and networks take turns; each is compiled once.
+    Each network and size has its share of the seeds, and is compiled once.
     """
     names = models() if model is None else [model]
     shapes = [(n, s) for n in names for s in sizes(n)]
     found: list[Clean] = []
-    for seed, (name, size) in zip(range(count), itertools.cycle(shapes), strict=False):
-        progress(f"{seed + 1}/{count}: {name} {size[0]}x{size[1]}")
-        found.append(clean_run(name, size, seed))
+    for i, (name, size) in enumerate(shapes):
+        for seed in range(i, count, len(shapes)):
+            progress(f"{len(found) + 1}/{count}: {name} {size[0]}x{size[1]}")
+            found.append(clean_run(name, size, seed))
+        forget()
     return Result(clean=found)
+
+
+def forget() -> None:
+    """Give back what was compiled: every mutant's own programs would stay, gigabytes in the end."""
+    jax.clear_caches()
+    gc.collect()
 
 
 def clean_run(model: str, size: tuple[int, int], seed: int) -> Clean:
