@@ -195,9 +195,13 @@ def judge(
         checks.append(_check(rung, "structure", m, m.structure, scale(m), m.limit))
         if m.numerics is not None:
             peers = sorts[m.sort] if m.elements < FEW else [m]
-            yardstick = max(_relative(p.yardstick, scale(p)) for p in peers)
-            limit = K * yardstick + floor(precision)
-            checks.append(_check(rung, "numerics", m, m.numerics, scale(m), limit))
+            yardsticks = [_relative(p.yardstick, scale(p)) for p in peers]
+            limit = K * max(filter(math.isfinite, yardsticks), default=0.0) + floor(precision)
+            numerics = m.numerics
+            if not math.isfinite(m.yardstick):  # against it anything would be near enough
+                note = f"the reference itself is not finite in {precision}"
+                numerics = Difference(math.inf, note=note)
+            checks.append(_check(rung, "numerics", m, numerics, scale(m), limit))
     return checks
 
 

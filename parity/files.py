@@ -18,10 +18,11 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     Raises:
         InputError: It cannot be written; what stood there before is untouched.
     """
-    path = Path(os.path.realpath(path))  # a link stays a link
+    device = os.path.exists(path) and not os.path.isfile(path)
+    path = Path(path) if device else Path(os.path.realpath(path))  # a link stays a link
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        if path.exists() and not path.is_file():
+        if device:
             path.write_bytes(data)
             return
         with temporary.open("xb") as file:

@@ -156,6 +156,8 @@ class NnxModel:
         for _, layer in nnx.iter_modules(self.module):
             if isinstance(layer, nnx.Dropout):  # draws its own numbers
                 layer.rate = 0.0
+            if isinstance(layer, nnx.Embed) and layer.dtype == layer.param_dtype:
+                layer.dtype = layer.embedding.dtype  # not chosen, but taken from the parameter
         self.by_name = {join(path): m for path, m in nnx.iter_modules(self.module) if path}
 
     def layers(self) -> dict[str, Any]:

@@ -109,6 +109,8 @@ class Ladder:
         """Every source tensor used once, every target filled once, bit for bit."""
         runs, assignment = self.runs, self.runs.assignment
         source, target = runs.r64.state(), runs.p64.state()
+        if not source and not target:
+            return [_exact(NETWORK, NETWORK, "")]
         taken: dict[str, str] = {}
         checks = []
         for name in sorted(target.keys() | assignment.map.keys()):
@@ -135,14 +137,18 @@ class Ladder:
         evaluated = runs.oracle(False).calls
         cases: list[tuple[Call, bool]] = []
         for call in runs.oracle(True).calls.values():
-            if not runs.leaf(call) or not (runs.strict or runs.pair(call)):
+            pair = runs.pair(call)
+            if not runs.leaf(call) or not (runs.strict or pair):
+                continue
+            if pair and (made := runs.made(pair.port.partition("#")[0])):
+                self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
                 continue
             cases.append((call, True))
             if call.layer in evaluated and self._has_modes(call):
                 cases.append((evaluated[call.layer], False))
         found = runs.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
         measured = [m for layer in found for m in layer]
-        if not runs.p64.layers:  # a function: the whole is the only layer there is
+        if not measured:  # such as a function: the whole is the only layer there is
             measured += self._network()
         return self._judge("L1", measured)
 

@@ -68,6 +68,21 @@ class Port:
     filled: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what is of the wrong sort.
+
+        Raises:
+            InputError: Says which field, and what was expected.
+        """
+        losses, layers = self.losses, self.layers
+        pair = isinstance(losses, tuple | list) and len(losses) == 2 and all(map(callable, losses))
+        if losses is not None and not pair:
+            raise InputError(f"losses are {losses!r}, expected two functions: torch's and jax's")
+        if not (layers is None or layers == NAMES or isinstance(layers, Mapping)):
+            raise InputError(f"layers are {layers!r}, expected a mapping or {NAMES!r}")
+        if not isinstance(self.layout, Mapping):
+            raise InputError(f"layout is {self.layout!r}, expected a mapping: dimensions -> axes")
+
     def arguments(self, train: bool) -> tuple[Any, ...]:
         """The inputs of one mode as arrays.
 
@@ -92,11 +107,21 @@ def _is_shape(value: Any) -> bool:
 
 def _array(value: Any, seed: int, name: str) -> Any:
     if _is_shape(value):
+        if min(value) < 1:
+            raise InputError(f"{name} is the shape {value!r}, expected sides of 1 or more")
         return draw.generator(seed, f"inputs/{name}").standard_normal(value).astype(np.float32)
     if isinstance(value, Mapping):
         return {key: _array(item, seed, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, tuple | list):
         return tuple(_array(item, seed, f"{name}.{i}") for i, item in enumerate(value))
     if is_array(value):
-        return np.asarray(value)
+        return _numbers(value, name)
     raise InputError(f"{name} is {value!r}, expected an array, a shape or a nest of them")
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    value = value.detach() if hasattr(value, "detach") else value  # a PyTorch tensor
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise InputError(f"{name} is an array of {array.dtype}, expected numbers")
+    return array

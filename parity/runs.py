@@ -154,8 +154,10 @@ class Runs:
         flat = {Key(pair.port, f"output {i}"): o for i, o in enumerate(outputs)}
         for i, gradient in enumerate(gradients):
             flat[Key(pair.port, f"gradient of input {i}")] = gradient
+        frozen = self._frozen(pair)
         for name, a in self.in_port_names(result.parameter_gradients, pair, ported).items():
-            flat[Key(pair.port, f"gradient of {name}")] = a
+            if name not in frozen:
+                flat[Key(pair.port, f"gradient of {name}")] = a
         if train:
             for name, a in self.in_port_names(result.statistics, pair, ported).items():
                 flat[Key(pair.port, f"{name} after")] = a
@@ -186,6 +188,25 @@ class Runs:
             for name, (key, axes) in self.assignment.map.items()
             if name.startswith(mine) and key.startswith(other)
         ]
+
+    @functools.cache  # noqa: B019 - lives as long as the comparison
+    def _frozen(self, pair: Pair | None) -> frozenset[str]:
+        """The port's tensors, within a layer, whose reference is not trained, or is elsewhere.
+
+        The latter where layers share a tensor: what they make of it together is compared on L3.
+        """
+        mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
+        trained = self.r64.parameters()
+        return frozenset(
+            name.removeprefix(mine)
+            for name, (key, _) in self.assignment.map.items()
+            if name.startswith(mine) and not (key.startswith(other) and key in trained)
+        )
+
+    def made(self, layer: str) -> list[str]:
+        """Tensors of a layer of the port that answer none of the reference's, but were made."""
+        prefix = _prefix(layer)
+        return sorted(name for name in self.assignment.made if name.startswith(prefix))
 
     def _fitted(
         self, call: Call, pair: Pair, train: bool, arguments: tuple
@@ -261,8 +282,13 @@ class Runs:
             return side.run(inputs, train, **large)
         losses, targets = self.port.losses, self.port.targets
         if losses is None:
-            losses, targets = probe_losses(self.oracle(False).outputs, self.port)
+            losses, targets = self._probe()
         return side.run(inputs, train, losses[isinstance(side, JaxSide)], targets, **large)
+
+    @functools.cache  # noqa: B019 - lives as long as the comparison
+    def _probe(self) -> Any:
+        """A loss of whatever the reference gives in train mode."""
+        return probe_losses(self.r64.run(self.inputs[True], True).outputs, self.port)
 
     def _flat(self, result: Result, train: bool, ported: bool) -> Flat:
         mode = "train" if train else "eval"
@@ -276,18 +302,10 @@ class Runs:
             return flat
         if not isinstance(self.p64.model, Function):  # which keeps no statistics
             statistics = self.in_port_names(result.statistics, None, ported)
-            flat |= _named("{} after a step", statistics)
+            flat |= _named("{} after a step", without(statistics, self.assignment.made))
         gradients = self.in_port_names(result.parameter_gradients, None, ported)
-        trained = self.r64.parameters()
-        unknown = ("", None)
-        flat |= _named(
-            "gradient of {}",
-            {
-                name: gradient
-                for name, gradient in gradients.items()
-                if self.assignment.map.get(name, unknown)[0] in trained | {""}
-            },
-        )
+        gradients = without(gradients, self.assignment.made | self._frozen(None))
+        flat |= _named("gradient of {}", gradients)
         flat[Key(NETWORK, "loss")] = np.asarray(result.loss)
         for i, gradient in enumerate(result.input_gradients):
             flat[Key(NETWORK, f"gradient of input {i}")] = gradient
@@ -310,6 +328,11 @@ class Runs:
         """Of one run's activations in float64."""
         calls = self.p64.traced[True].values()
         return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
+
+
+def without(arrays: Arrays, names: frozenset[str]) -> Arrays:
+    """Those of other names."""
+    return {name: array for name, array in arrays.items() if name not in names}
 
 
 class UnlikeError(Exception):

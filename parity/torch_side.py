@@ -49,11 +49,17 @@ class TorchSide:
             kind = type(module).__name__
             raise InputError(f"the reference is a {kind}, expected a torch.nn.Module")
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if isinstance(tensor, nn.parameter.UninitializedParameter):
+                raise InputError(f"the reference's {name} has no shape yet: run it once before")
             if tensor.device.type != "cpu":
                 raise InputError(f"the reference's {name} is on {tensor.device}, expected the cpu")
         self.dtype = getattr(torch, dtype)
         self.layout = layout
-        self.module = copy.deepcopy(module).to(self.dtype)
+        try:
+            self.module = copy.deepcopy(module).to(self.dtype)
+        except Exception as error:  # a module's own way of copying
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"the reference cannot be copied: {reason}") from error
         self.silenced = [n for n, m in self.module.named_modules() if isinstance(m, DROPOUTS)]
         for name in self.silenced:
             setattr(self.module.get_submodule(name), "p", 0.0)  # noqa: B010 - of any class
@@ -92,8 +98,9 @@ class TorchSide:
         return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
 
     def parameters(self) -> set[str]:
-        """Names of what is trained."""
-        return {name for name, _ in self.module.named_parameters()}
+        """Names of what is trained; a tensor that is tied has several."""
+        every = self.module.named_parameters(remove_duplicate=False)
+        return {name for name, parameter in every if parameter.requires_grad}
 
     def run(
         self,
@@ -129,7 +136,8 @@ class TorchSide:
         )
         if value is not None:
             result.loss = to_numpy(value)
-            value.backward()
+            with blamed([]):
+                value.backward()
             self._gradients(result, module, arguments)
         return result
 
@@ -151,14 +159,16 @@ class TorchSide:
                 for o, c in zip(tensors_of(outputs), cotangents or (), strict=True)
                 if c is not None
             ]
-            torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
+            with blamed([call.layer]):
+                torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
             self._gradients(result, module, (args, kwargs))
         return result
 
     def _gradients(self, result: Result, module: nn.Module, arguments: Any) -> None:
         for name, p in module.named_parameters():
             if p.grad is not None:
-                result.parameter_gradients[name] = to_numpy(p.grad)
+                gradient = p.grad.to_dense() if p.grad.is_sparse else p.grad
+                result.parameter_gradients[name] = to_numpy(gradient)
         result.input_gradients = tuple(
             laid_out(torch.zeros_like(a) if a.grad is None else a.grad, self.layout)
             for a in tensors_of(arguments)

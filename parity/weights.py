@@ -77,15 +77,35 @@ def assign(weights: Weights, source: Arrays, target: Arrays, filled: bool) -> As
         return _converted(weights, source, target)
     idle: set[str] = set()
     if isinstance(weights, Mapping):
-        found = dict(weights)
-    else:
+        found = {name: _entry(name, entry) for name, entry in weights.items()}
+    elif isinstance(weights, Sequence) and not isinstance(weights, str):
         found, idle = _by_rules(weights, source)
+    else:
+        raise InputError(f"weights are {weights!r}, expected a mapping, rules or a function")
+    idle |= _tied(source, {key for key, _ in found.values()})
     if filled:
         return Assignment(found, idle=frozenset(idle))
     _refuse(found, source, target, idle)
     arrays = {name: transposed(source[key], axes) for name, (key, axes) in found.items()}
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
     return Assignment(found, arrays, idle=frozenset(idle))
+
+
+def _entry(name: str, entry: Any) -> tuple[str, Axes]:
+    """One entry of a mapping."""
+    if isinstance(entry, str) or not isinstance(entry, Sequence) or len(entry) != 2:
+        raise InputError(f"weights: {name} is {entry!r}, expected (the reference's name, axes)")
+    return entry[0], entry[1]
+
+
+def _tied(source: Arrays, used: set[str]) -> set[str]:
+    """Names of tensors that share their memory with one that is used."""
+    memory = {_memory(source[key]) for key in used if key in source}
+    return {k for k, a in source.items() if k not in used and a.size and _memory(a) in memory}
+
+
+def _memory(array: np.ndarray) -> Any:
+    return array.__array_interface__["data"][0], array.shape, array.strides
 
 
 def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
@@ -154,13 +174,16 @@ def _by_rules(rules: Rules, source: Arrays) -> tuple[dict[str, tuple[str, Axes]]
     found: dict[str, tuple[str, Axes]] = {}
     idle: set[str] = set()
     left = []
+    for rule in rules:
+        if isinstance(rule, str) or not isinstance(rule, Sequence) or len(rule) not in (2, 3):
+            raise InputError(f"weights: {rule!r} is no rule: (pattern, name in the port, axes)")
     for key in source:
         for pattern, template, *axes in rules:
-            if match := re.fullmatch(pattern, key):
+            if match := _matched(pattern, key):
                 if template is None:
                     idle.add(key)
                     break
-                name = match.expand(template)
+                name = _expanded(match, template)
                 if name in found:
                     raise InputError(f"weights: {key} and {found[name][0]} both become {name}")
                 found[name] = (key, axes[0] if axes else None)
@@ -173,14 +196,33 @@ def _by_rules(rules: Rules, source: Arrays) -> tuple[dict[str, tuple[str, Axes]]
     return found, idle
 
 
+def _matched(pattern: str, key: str) -> re.Match[str] | None:
+    try:
+        return re.fullmatch(pattern, key)
+    except re.error as error:
+        raise InputError(f"weights: {pattern!r} is no pattern: {error}") from error
+
+
+def _expanded(match: re.Match[str], template: str) -> str:
+    try:
+        return match.expand(template)
+    except (re.error, IndexError) as error:
+        raise InputError(f"weights: {template!r} is no template: {error}") from error
+
+
 def _converted(convert: Converter, source: Arrays, target: Arrays) -> Assignment:
     """Let a function make the port's tensors, and watch which of the reference's it reads."""
     read = Watched(source)
-    arrays = convert(read)
+    try:
+        arrays = convert(read)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"weights: the function raised {reason}") from error
     if not isinstance(arrays, Mapping):
         raise InputError(f"weights: the function gave a {type(arrays).__name__}, expected a dict")
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    unread = [k for k in source if k not in read.seen and k.rpartition(".")[2] != COUNTER]
+    spare = _tied(source, read.seen)
+    unread = [k for k in source if k not in read.seen | spare and k.rpartition(".")[2] != COUNTER]
     if unread:
         raise InputError(f"weights: the function does not read {_some(unread)} of the reference")
     if missing := [name for name in target if name not in arrays]:
@@ -204,6 +246,9 @@ class Watched(dict[str, np.ndarray]):
     def __init__(self, arrays: Arrays) -> None:
         super().__init__(arrays)
         self.seen: set[str] = set()
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # with one of its own, `dict` copies through `__getitem__`
 
     def __getitem__(self, key: str) -> np.ndarray:
         self.seen.add(key)

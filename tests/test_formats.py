@@ -331,6 +331,7 @@ def npz(path: Path, name: str, header: dict[str, object], body: bytes) -> Path:
         ("a.npy", (-1,), "<f4", bytes(8), "holds 8 bytes, but claims"),
         ("a.npy", (1,), "|O", pickle.dumps(1), "holds objects"),
         ("a.txt.npy/b", (1,), "<f4", bytes(4), "expected only arrays"),
+        (".npy", (1,), "<f4", bytes(4), "expected only arrays"),
         ("a.npy", (2**28,), "|b1", bytes(2**28), "would grow to"),
     ],
 )
@@ -343,6 +344,27 @@ def test_hostile_npz(
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("b.npy", b"")
     assert what in refusal(path)
+
+
+def test_npz_that_lies_about_its_size(tmp_path: Path) -> None:
+    """Catches more unpacked than the archive says, and a name that comes twice."""
+    header = {"descr": "|b1", "fortran_order": False, "shape": (2**22,)}
+    path = npz(tmp_path / "x", "a.npy", header, bytes(2**22))
+    data = path.read_bytes()
+    size = (2**22 + 128).to_bytes(4, "little")
+    assert data.count(size) == 2
+    path.write_bytes(data.replace(size, (1000).to_bytes(4, "little")))
+    assert "Bad CRC" in refusal(path)
+    path = npz(tmp_path / "y", "a.npy", header, bytes(2**22))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("a.npy", b"")
+    assert "it holds a.npy more than once" in refusal(path)
+
+
+def test_a_file_without_tensors(tmp_path: Path) -> None:
+    """Catches an empty file read as a checkpoint."""
+    save_file({}, tmp_path / "x")
+    assert "holds no tensors" in refusal(tmp_path / "x")
 
 
 def test_what_flax_users_save(tmp_path: Path) -> None:
@@ -381,6 +403,7 @@ def test_flax_reads_what_we_write(tmp_path: Path) -> None:
         (b"\x81\xa1a\xc7\xff\x01", "not a whole msgpack file"),
         (b"\x81\xa1a\xdd\xff\xff\xff\xff", "not a whole msgpack file"),
         (b"\x82\xa1a\xc0\xa1b\xc0", "holds nothing"),
+        (b"\x82\xa1a\x01\xa1a\x01", "it holds a more than once"),
     ],
 )
 def test_hostile_msgpack(tmp_path: Path, data: bytes, what: str) -> None:

@@ -68,12 +68,13 @@ def test_with_manifest(source: Path, suffix: str, tmp_path: Path) -> None:
 
 def test_another_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a stranger's file refused, or taken for one of ours."""
-    formats.write(tmp_path / "x", "safetensors", {"a.weight": np.zeros((2, 3))}, {"by": "them"})
+    metadata = {"by": "them\x1b[31m"}
+    formats.write(tmp_path / "x", "safetensors", {"a.weight": np.zeros((2, 3))}, metadata)
     assert main(["inspect", str(tmp_path / "x"), "--tensors"]) == 0
     out = capsys.readouterr().out
     assert "tensors of the network are missing, such as initial_block" in out
     assert "a.weight  float64   2x3" in out
-    assert "metadata  by: them" in out
+    assert "metadata  by: them\\x1b[31m" in out
     with pytest.raises(InputError, match="tensors of the network are missing"):
         inspect(tmp_path / "x", "enet")
 

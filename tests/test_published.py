@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from test_formats import equal
 
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS
+from parity.spec.models import MODELS, Config
 from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import ICNetConfig
 from weights_convert import convert, formats, load
@@ -108,3 +109,50 @@ def test_genet(prefix: str, tmp_path: Path) -> None:
     assert found.config == config
     assert found.skipped == ("arch", "best_err1", "optimizer")
     round_trip(tmp_path / "a.pth", arrays, "orbax" if prefix else "safetensors")
+
+
+def test_genet_extents_of_means(tmp_path: Path) -> None:
+    """Catches an extent that no tensor shows taken for global, another network."""
+    config = GENetConfig(depth=10, width=1, extent=2, mlp=True)
+    arrays = weights(config, 0)
+    save(tmp_path / "a.pth", arrays)
+    assert load(tmp_path / "a.pth").config == GENetConfig(depth=10, width=1, mlp=True)
+    save(tmp_path / "b.pth", weights(MODELS["genet-mean4"], 0))
+    found = load(tmp_path / "b.pth", "genet-mean4")
+    assert found.config == MODELS["genet-mean4"]
+    convert(tmp_path / "b.pth", tmp_path / "c.npz", "genet-mean4")
+    assert load(tmp_path / "c.npz").config == MODELS["genet-mean4"]
+
+
+@pytest.mark.parametrize(
+    ("config", "variant"),
+    [
+        (ICNetConfig(**TINY_ICNET), "icnet-resnet101"),
+        (MODELS["genet"], "genet-theta-plus"),
+        (MODELS["genet-extent4"], "genet-extent8"),
+        (MODELS["genet-extent2"], "genet-mean2"),
+    ],
+)
+def test_a_variant_is_not_another(config: Config, variant: str, tmp_path: Path) -> None:
+    """Catches weights checked as a network that they are not of."""
+    config = dataclasses.replace(config, num_classes=MODELS[variant].num_classes)
+    save(tmp_path / "a.pth", weights(config, 0))
+    with pytest.raises(InputError, match=f"but not {variant}"):
+        load(tmp_path / "a.pth", variant)
+
+
+def test_an_erfnet_is_its_encoder_too(tmp_path: Path) -> None:
+    """Catches a manifest that forbids the same tensors another output."""
+    save(tmp_path / "a.pth", weights(MODELS["erfnet"], 0))
+    convert(tmp_path / "a.pth", tmp_path / "a.safetensors")
+    for model in ("erfnet", "erfnet-encoder"):
+        assert load(tmp_path / "a.safetensors", model).config == MODELS[model]
+
+
+@pytest.mark.parametrize("model", ["enet", "erfnet"])
+def test_published_is_not_mindspores(model: str, tmp_path: Path) -> None:
+    """Catches weights of a network written under the names of another one."""
+    save(tmp_path / "a.pth", weights(MODELS[model], 0))
+    with pytest.raises(InputError, match=f"belong to {model}-mindspore, another network"):
+        convert(tmp_path / "a.pth", tmp_path / "a.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]

@@ -93,12 +93,11 @@ def understand(contents: formats.Contents, path: Path, network: str | None = Non
             f"{path} has {config.num_classes} classes, but {network} has"
             f" {MODELS[network].num_classes} (model {family} takes any number)"
         )
-    hides = _hidden(MODELS[network]) != _hidden(MODELS[family])
-    if hides and config.describe() != MODELS[network].describe():
+    if network != family and told(config) != told(MODELS[network]):
         raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
     if manifest:
         found = {"network": family, "config": config.describe(), "dialect": dialect}
-        manifests.verify(manifest, found, arrays, path)
+        manifests.verify(manifest, found, arrays, path, loose(config))
     return Checkpoint(
         arrays=arrays,
         network=family,
@@ -112,6 +111,16 @@ def understand(contents: formats.Contents, path: Path, network: str | None = Non
     )
 
 
+def loose(config: Config) -> tuple[str, ...]:
+    """Fields in which a config may differ from a named variant's or a manifest's."""
+    return getattr(config, "loose", ())
+
+
+def told(config: Config) -> dict[str, Any]:
+    """What is said of a variant, without what is loose."""
+    return {k: v for k, v in config.describe().items() if k not in loose(config)}
+
+
 def _hidden(config: Config) -> dict[str, Any]:
     """What of a config no tensor shows."""
     return {name: getattr(config, name) for name in getattr(config, "hidden", ())}
@@ -119,13 +128,13 @@ def _hidden(config: Config) -> dict[str, Any]:
 
 def _with_hidden(config: Config, network: str, manifest: Manifest | None, dialect: str) -> Config:
     """A config as the tensors show it, completed by whatever knows more."""
-    told = MODELS[network]
+    known = MODELS[network]
     if network == config.family and dialect == "mindspore":
-        told = MODELS[f"{network}-mindspore"]
-    hidden = _hidden(told)
+        known = MODELS[f"{network}-mindspore"]
+    hidden = {name: getattr(known, name) for name in _hidden(config)}
     if network == config.family and manifest:
         given = manifest.config if isinstance(manifest.config, dict) else {}
-        hidden |= {k: bool(given[k]) for k in hidden if k in given}
+        hidden |= {k: type(v)(given[k]) for k, v in hidden.items() if k in given}
     return dataclasses.replace(cast(Any, config), **hidden)
 
 

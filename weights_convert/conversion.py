@@ -11,6 +11,7 @@ import numpy as np
 
 from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
+from parity.spec.models import MODELS
 from parity.spec.tensors import STATISTICS, tensors
 from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
@@ -92,6 +93,7 @@ def convert(
         raise InputError(f"{error.filename}: {error.strerror}") from error
     checkpoint = load(source, network)
     dialect = to or _default_dialect(format, checkpoint.dialect)
+    _check_variant(checkpoint, dialect, source)
     arrays = dialects.carried(checkpoint.config, checkpoint.arrays, dialect)
     manifest = Manifest(
         network=checkpoint.network,
@@ -103,8 +105,11 @@ def convert(
     )
     named = dialects.to_dialect(checkpoint.config, arrays, dialect)
     with replacing(target) as path:
-        formats.write(path, format, named, {KEY: manifest.to_json()})
-        _verify(load(path, network), arrays, manifest, target)
+        try:
+            formats.write(path, format, named, {KEY: manifest.to_json()})
+            _verify(load(path, network), arrays, manifest, target)
+        except InputError as error:  # of the place where it is made
+            raise InputError(str(error).replace(str(path), str(target))) from error
         size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
     trained = [k for k, t in tensors(checkpoint.config).items() if t.kind not in STATISTICS]
     return Conversion(
@@ -147,6 +152,23 @@ def _check_target(source: Path, target: Path, format: str) -> None:
     if target.exists() and not target.is_dir() and (format == "orbax" or not target.is_file()):
         expected = "an Orbax checkpoint" if format == "orbax" else "a regular file"
         raise InputError(f"{target} exists and is not {expected}: not replaced")
+
+
+def _check_variant(checkpoint: Checkpoint, dialect: str, source: Path) -> None:
+    """Refuse MindSpore's names for a network that its port does not compute."""
+    config, port = checkpoint.config, f"{checkpoint.network}-mindspore"
+    if dialect != "mindspore" or port not in MODELS:
+        return
+    wrong = [k for k in ("same_padding", "channel_dropout") if differs(config, MODELS[port], k)]
+    if wrong:
+        raise InputError(
+            f"{source} is an {checkpoint.network} as published, but MindSpore's names belong to"
+            f" {port}, another network; --model {port} says that these are its weights"
+        )
+
+
+def differs(a: object, b: object, field: str) -> bool:
+    return getattr(a, field) != getattr(b, field)
 
 
 def _default_dialect(format: str, source: str) -> str:

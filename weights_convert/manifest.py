@@ -66,7 +66,11 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
 
 
 def verify(
-    manifest: Manifest, found: Mapping[str, object], arrays: Mapping[str, np.ndarray], where: Path
+    manifest: Manifest,
+    found: Mapping[str, object],
+    arrays: Mapping[str, np.ndarray],
+    where: Path,
+    loose: tuple[str, ...] = (),
 ) -> None:
     """Refuse a checkpoint that is not what its manifest says.
 
@@ -75,12 +79,19 @@ def verify(
         found: `network`, `config` and `dialect`, as they were found.
         arrays: Published key -> array, in the published order.
         where: The file, for the message.
+        loose: Fields of `config` that do not count.
 
     Raises:
         InputError: One of them differs, or the tensors do.
     """
+
+    def counted(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: v for k, v in value.items() if k not in loose}
+
     for name, value in found.items():
-        if getattr(manifest, name) != value:
+        if counted(getattr(manifest, name)) != counted(value):
             raise InputError(
                 f"the manifest of {where} says {name} {getattr(manifest, name)}, found {value}"
             )

@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"rung {unknown[0]!r}, expected some of {','.join(RUNGS)}")
     if args.precision not in PRECISIONS:
         raise InputError(f"precision {args.precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if args.json is not None and args.json == args.html:
+        raise InputError(f"{args.json} is named for --json and for --html, expected two files")
     for path in (args.json, args.html):
         if path is not None:
             check_writable(path)

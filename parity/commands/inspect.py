@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     found = inspect(args.file, args.model)
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
-    print("\n".join(f"{name:<10}{text}" for name, text in facts(found)))
+    print("\n".join(f"{name:<10}{_printable(text)}" for name, text in facts(found)))
     if args.tensors:
         print()
         wide = max(map(len, found.tensors))
@@ -69,6 +69,11 @@ def _size(shape: tuple[int, ...]) -> int:
     import math
 
     return math.prod(shape)
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _short(text: str) -> str:

@@ -88,6 +88,9 @@ MODELS: dict[str, Config] = {
     "genet-extent2": GENetConfig(extent=2, extra_params=True),
     "genet-extent4": GENetConfig(extent=4, extra_params=True),
     "genet-extent8": GENetConfig(extent=8, extra_params=True),
+    "genet-mean2": GENetConfig(extent=2),
+    "genet-mean4": GENetConfig(extent=4),
+    "genet-mean8": GENetConfig(extent=8),
     "icnet": ICNetConfig(),
     "icnet-resnet101": ICNetConfig(blocks=RESNET_BLOCKS[101]),
 }

@@ -128,6 +128,8 @@ def read(path: Path) -> Contents:
         contents = _module(sniff(path)).read(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if not contents.arrays:
+        raise InputError(f"{path} holds no tensors")
     if unprintable := [repr(name) for name in contents.arrays if not name.isprintable()]:
         raise InputError(f"{path} is damaged: it names tensors {', '.join(unprintable)}")
     check_dtypes({k: v.dtype for k, v in contents.arrays.items()}, path)

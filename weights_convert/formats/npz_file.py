@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,13 +38,13 @@ def read(path: Path) -> Contents:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{', '.join(twice)} occurs more than once")
+            count = Counter(entry.filename for entry in entries)
+            if twice := [name for name, n in count.items() if n > 1]:
+                raise ValueError(f"it holds {twice[0]} more than once")
             total = sum(entry.file_size for entry in entries)
             if total > TIMES * path.stat().st_size + BESIDE:
                 raise ValueError(f"it would grow to {total:,} bytes")
-            arrays = {e.filename.removesuffix(SUFFIX): _array(e, archive.read(e)) for e in entries}
+            arrays = {e.filename.removesuffix(SUFFIX): _array(archive, e) for e in entries}
     except OSError:
         raise
     except Exception as error:  # bytes at will
@@ -70,14 +71,18 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     write_manifest(beside(path), metadata)
 
 
-def _array(entry: zipfile.ZipInfo, data: bytes) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     """One .npy file.
 
     Raises:
         ValueError: It is none, holds objects, or its size is not what its header says.
     """
-    if not entry.filename.endswith(SUFFIX):
-        raise ValueError(f"it holds {entry.filename!r}, expected only arrays ({SUFFIX})")
+    if not entry.filename.endswith(SUFFIX) or entry.filename == SUFFIX:
+        raise ValueError(f"it holds {entry.filename!r}, expected only arrays (NAME{SUFFIX})")
+    with archive.open(entry) as packed:
+        data = packed.read(entry.file_size + 1)  # not more, whatever it unpacks to
+    if len(data) != entry.file_size:
+        raise ValueError(f"{entry.filename} is not of {entry.file_size} bytes, as it says")
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:

@@ -84,6 +84,7 @@ class ERFNetConfig:
     check_size: ClassVar[tuple[int, int]] = (136, 136)  # the widest dilation meets an eighth of it
 
     hidden: ClassVar[tuple[str, ...]] = ("encoder_only", "channel_dropout", "same_padding")
+    loose: ClassVar[tuple[str, ...]] = ("encoder_only",)  # of the same tensors
     output_conv: ClassVar[bool] = True  # whether the encoder has one
 
     num_classes: int = 20

@@ -29,19 +29,22 @@ class ERFNetImageNetConfig(ERFNetConfig):
         """Refuse an image that the reference cannot process either.
 
         Raises:
-            ValueError: A side is no multiple of the downsampling, or the last map, halved, holds no
-                window of 14x14 pixels, or more than one.
+            ValueError: A side is no multiple of the downsampling, or the last map, halved, is not
+                of 14x14 pixels.
         """
         super().check_input(height, width)
         n = 2 * 2 ** sum(block.kind == "down" for block in self.encoder)
-        if any(side // n // WINDOW != 1 for side in (height, width)):
+        if any(side // n != WINDOW for side in (height, width)):
             raise ValueError(
-                f"input is {height}x{width}, but erfnet-imagenet needs {n * WINDOW} pixels a side,"
-                f" and less than {2 * n * WINDOW}"
+                f"input is {height}x{width}, but erfnet-imagenet needs {n * WINDOW} or"
+                f" {n * WINDOW + n // 2} pixels a side"
             )
 
     def tensors(self) -> Iterator[Entry]:
-        """See `parity.spec.models.Config`."""
+        """See `parity.spec.models.Config`.
+
+        In the order of ERFNet's; the published file has a block's norms after its convolutions.
+        """
         for name, block in named_blocks(self):
             yield from block_entries(f"features.{name}", block)
         yield from linear("classifier.linear", self.encoder[-1].out_channels, self.num_classes)

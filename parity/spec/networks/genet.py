@@ -57,6 +57,11 @@ class GENetConfig:
     family: ClassVar[str] = "genet"
     check_size: ClassVar[tuple[int, int]] = (SIDE, SIDE)
 
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What no tensor shows: the extent of means."""
+        return () if self.extra_params else ("extent",)
+
     num_classes: int = 10
     depth: int = 16
     width: int = 8
@@ -105,7 +110,7 @@ class GENetConfig:
         """See `parity.spec.models.Config`.
 
         Means over an extent have no weights, so that extents without parameters do not show: they
-        count as 0.
+        count as 0 where neither a named variant nor a manifest says otherwise.
         """
         blocks = [k for k in shapes if k.startswith("block1.") and k.endswith(".conv1.weight")]
         first = shapes.get("block1.layer.0.conv1.weight", (128,))
@@ -124,10 +129,7 @@ class GENetConfig:
 
     def describe(self) -> dict[str, Any]:
         """See `parity.spec.models.Config`."""
-        shown = dataclasses.asdict(self)
-        if not self.extra_params:
-            shown.pop("extent")
-        return shown
+        return dataclasses.asdict(self)
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
         """See `parity.spec.models.Config`: none."""

@@ -55,6 +55,7 @@ class ICNetConfig:
     """
 
     family: ClassVar[str] = "icnet"
+    loose: ClassVar[tuple[str, ...]] = ("classifier",)  # a file may lack it
     check_size: ClassVar[tuple[int, int]] = (128, 256)
 
     num_classes: int = 19

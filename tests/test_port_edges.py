@@ -1,0 +1,250 @@
+"""Ports that are right and unusual must pass, wrong or unfit ones must be told in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from torch import nn
+
+from parity import Port, check
+from parity.sides import ForwardError
+from parity.spec.errors import InputError
+
+ROWS = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+LINEAR = [(r"(.*)\.weight", r"\1.kernel", (1, 0)), (r"(.*)\.bias", r"\1.bias", None)]
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, 6)
+        self.b = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.tanh(self.a(x)))
+
+
+class TwoPort(nnx.Module):
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.a = nnx.Linear(6, 6, rngs=rngs)
+        self.b = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.b(jnp.tanh(self.a(x)))
+
+
+def two(**fields: Any) -> Port:
+    given = {"reference": Two(), "port": TwoPort(), "weights": LINEAR, "inputs": ROWS}
+    return Port(**(given | fields))
+
+
+def frozen() -> Port:
+    """A parameter that the reference does not train."""
+    p = two()
+    p.reference.a.weight.requires_grad_(False)
+    return p
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 6)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.embed(ids)
+
+
+class WordsPort(nnx.Module):
+    def __init__(self) -> None:
+        self.embed = nnx.Embed(9, 6, rngs=nnx.Rngs(0))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return self.embed(ids)
+
+
+def embedding() -> Port:
+    """A layer of Flax's that keeps the precision it was made in."""
+    rules = [(r"(.*)\.weight", r"\1.embedding")]
+    return Port(Words(), WordsPort(), inputs=(np.array([[1, 2], [8, 0]]),), weights=rules)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, 6, bias=False)
+        self.b = nn.Linear(6, 6, bias=False)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.tanh(self.a(x)))
+
+
+class TiedPort(nnx.Module):
+    def __init__(self) -> None:
+        self.a = nnx.Linear(6, 6, use_bias=False, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.a(jnp.tanh(self.a(x)))
+
+
+def tied() -> Port:
+    """One tensor under two names."""
+    return Port(Tied(), TiedPort(), inputs=ROWS, weights={"a.kernel": ("a.weight", (1, 0))})
+
+
+class Fused(nnx.Module):
+    def __init__(self) -> None:
+        self.both = nnx.Linear(6, 12, rngs=nnx.Rngs(0))
+        self.last = nnx.Linear(12, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.last(jnp.tanh(self.both(x)))
+
+
+class Apart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(torch.cat((self.q(x), self.k(x)), 1)))
+
+
+def fuse(source: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    source = dict(source)  # as a careful user does
+    return {
+        "both.kernel": np.concatenate((source["q.weight"], source["k.weight"])).T,
+        "both.bias": np.concatenate((source["q.bias"], source["k.bias"])),
+        "last.kernel": source["last.weight"].T,
+        "last.bias": source["last.bias"],
+    }
+
+
+def fused() -> Port:
+    """Tensors of the port that are made of several."""
+    return Port(Apart(), Fused(), inputs=ROWS, weights=fuse)
+
+
+class Quiet(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x)
+
+
+def no_tensors() -> Port:
+    """Nothing to carry over, no layer to look into."""
+    return Port(Quiet(), lambda params, x: jnp.tanh(x), params={}, inputs=ROWS, weights={})
+
+
+class Auxiliary(Two):
+    def forward(self, x: torch.Tensor) -> Any:
+        y = super().forward(x)
+        return (y, y.sum(1)) if self.training else y
+
+
+class AuxiliaryPort(TwoPort):
+    def __call__(self, x: jax.Array, train: bool = False) -> Any:
+        y = super().__call__(x)
+        return (y, y.sum(1)) if train else y
+
+
+def auxiliary() -> Port:
+    """An output that there is in train mode only."""
+    modes = ({"train": False}, {"train": True})
+    return two(reference=Auxiliary(), port=AuxiliaryPort(), modes=modes)
+
+
+@pytest.mark.parametrize(
+    "make", [frozen, embedding, tied, fused, no_tensors, auxiliary], ids=lambda f: f.__name__
+)
+def test_right_and_unusual(make: Callable[[], Port]) -> None:
+    """Catches a right port that is called wrong, or refused."""
+    check(make()).assert_faithful()
+
+
+def test_made_of_wrong_tensors_is_seen() -> None:
+    """Catches a tensor that is not compared because it was made."""
+
+    def exchanged(source: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        made = fuse(source)
+        return made | {"both.bias": made["both.bias"][::-1].copy()}
+
+    assert not check(Port(Apart(), Fused(), inputs=ROWS, weights=exchanged)).ok
+
+
+class Overflows(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x) * 4
+
+
+class OverflowsPort(nnx.Module):
+    """Right in float64; in any other precision all its outputs are 7."""
+
+    def __init__(self) -> None:
+        self.a = nnx.Linear(6, 6, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.a(x) * 4
+        return y if y.dtype == jnp.float64 else y + jax.lax.stop_gradient(7 - y)
+
+
+def test_a_reference_that_overflows_is_no_yardstick() -> None:
+    """Catches a limit that is infinite, under which anything passes."""
+    rows = ROWS.copy()
+    rows[0] = 6e4
+    p = Port(Overflows(), OverflowsPort(), inputs=rows, weights=LINEAR)
+    report = check(p, precision="float16")
+    assert not report.ok
+    notes = [c.note for c in report.failures()]
+    assert any("the reference itself is not finite in float16" in note for note in notes)
+
+
+class WithoutGradient(Two):
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"losses": abs}, "losses are .*, expected two functions"),
+        ({"layers": ["a"]}, "layers are .*, expected a mapping"),
+        ({"layers": "name"}, "layers are 'name', expected a mapping"),
+        ({"layout": None}, "layout is None, expected a mapping"),
+        ({"inputs": (-1, 6)}, "shape .*, expected sides of 1 or more"),
+        ({"inputs": np.array(["a"])}, "array of <U1, expected numbers"),
+        ({"weights": {"a.kernel": "a.weight"}}, "a.kernel is 'a.weight', expected"),
+        ({"weights": 3}, "weights are 3, expected"),
+        ({"weights": [("(", "x")]}, r"'\(' is no pattern"),
+        ({"weights": [(r"(.*)", r"\2")]}, r"is no template"),
+        ({"weights": ["ab"]}, "'ab' is no rule"),
+        ({"weights": lambda source: source["nothing"]}, "the function raised KeyError"),
+        ({"reference": WithoutGradient()}, "the reference raised"),
+        ({"reference": nn.Sequential(nn.LazyLinear(3))}, "has no shape yet"),
+    ],
+)
+def test_unfit_ports_are_refused(fields: dict[str, Any], message: str) -> None:
+    """Catches a traceback where one line says what is wrong."""
+    with pytest.raises((InputError, ForwardError)) as caught:
+        check(two(**fields))
+    assert re.search(message, str(caught.value)), caught.value
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_of_pytorchs_will_do() -> None:
+    """Catches an input refused because it has a gradient."""
+    rows = torch.tensor(ROWS, requires_grad=True)
+    check(two(inputs=(rows,)), levels=("L2",)).assert_faithful()
