@@ -63,6 +63,10 @@ class Runs:
         self.port = port
         self.precision = precision
         self.pool = pool
+        # Of this object: a cache of the class would keep every comparison's activations for ever.
+        self._tensors_of = functools.cache(self._find_tensors_of)
+        self._frozen = functools.cache(self._find_frozen)
+        self._probe = functools.cache(self._make_probe)
         self.r64 = TorchSide(port.reference, "float64", port.layout)
         self.rw = TorchSide(port.reference, precision, port.layout)
         self.p64 = JaxSide(port.port, "float64", port.params, port.modes)
@@ -179,8 +183,7 @@ class Runs:
             if key in arrays
         }
 
-    @functools.cache  # noqa: B019 - lives as long as the comparison
-    def _tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
+    def _find_tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
         """Of a layer's tensors: the port's name, the reference's, both within it, and the axes."""
         mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
         return [
@@ -189,8 +192,7 @@ class Runs:
             if name.startswith(mine) and key.startswith(other)
         ]
 
-    @functools.cache  # noqa: B019 - lives as long as the comparison
-    def _frozen(self, pair: Pair | None) -> frozenset[str]:
+    def _find_frozen(self, pair: Pair | None) -> frozenset[str]:
         """The port's tensors, within a layer, whose reference is not trained, or is elsewhere.
 
         The latter where layers share a tensor: what they make of it together is compared on L3.
@@ -285,8 +287,7 @@ class Runs:
             losses, targets = self._probe()
         return side.run(inputs, train, losses[isinstance(side, JaxSide)], targets, **large)
 
-    @functools.cache  # noqa: B019 - lives as long as the comparison
-    def _probe(self) -> Any:
+    def _make_probe(self) -> Any:
         """A loss of whatever the reference gives in train mode."""
         return probe_losses(self.r64.run(self.inputs[True], True).outputs, self.port)
 
