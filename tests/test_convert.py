@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -18,10 +17,14 @@ from test_formats import SMALL, equal
 
 import torch_impl.state
 from parity.cli import main
+from parity.spec.data.cityscapes import CITYSCAPES
+from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.networks.enet import ENetConfig
 from weights_convert import convert, dialects, formats, load, manifest
+from weights_convert.formats import sidecar
+from weights_convert.hashes import file_sha256
 
 Capture = pytest.CaptureFixture[str]
 
@@ -194,8 +197,12 @@ def test_manifest(pth: Path, tmp_path: Path, name: str) -> None:
         config={"num_classes": 20, "encoder_relu": False, "decoder_relu": True},
         dialect="torch",
         labels="void-first",  # from the first conversion
+        preprocessing=Preprocessing((512, 1024), classes=("void", *CITYSCAPES.classes), void=0),
+        optimizer=None,
         source_sha256=first.sha256,
-        tensors_sha256=done.manifest.tensors_sha256,  # the same in every format
+        tensors=done.manifest.tensors,  # the same in every format
+        tensors_sha256=done.manifest.tensors_sha256,
+        tool_version=manifest.tool_version(),
     )
     convert(tmp_path / name, tmp_path / "last.pth", labels="void-last")
     assert load(tmp_path / "last.pth").labels == "void-last"
@@ -208,7 +215,7 @@ def test_hash_of_a_file_and_of_a_directory(pth: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "x").mkdir(exist_ok=True)
         (tmp_path / "x" / name).write_text("same")
-        hashes.add(manifest.file_sha256(tmp_path / "x"))
+        hashes.add(file_sha256(tmp_path / "x"))
         (tmp_path / "x" / name).unlink()
     assert len(hashes) == 2
 
@@ -223,9 +230,9 @@ def change_tensor(path: Path) -> None:
 def change_manifest(**entries: object) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         contents = formats.read(path)
-        said = json.loads(contents.metadata["parity"]) | entries
+        said = sidecar.unseal(contents.metadata["parity"], "it") | entries
         path.unlink()
-        formats.write(path, "safetensors", contents.arrays, {"parity": json.dumps(said)})
+        formats.write(path, "safetensors", contents.arrays, {"parity": sidecar.seal(said)})
 
     return change
 
@@ -238,7 +245,10 @@ def change_manifest(**entries: object) -> Callable[[Path], None]:
         (change_manifest(config={"num_classes": 3}), "says config {'num_classes': 3}, found"),
         (change_manifest(dialect="torch"), "says dialect torch, found jax"),
         (change_manifest(labels="void"), "says labels 'void', expected one of void-last"),
-        (change_manifest(version=99), "is of version 99, expected 1"),
+        (change_manifest(version=99), "is not of version 2 of parity-suite's"),
+        (change_manifest(more=1), "expected exactly network, config"),
+        (change_manifest(tensors=[]), "expected objects as config and tensors"),
+        (change_manifest(preprocessing={"mean": [0, 0, 0]}), "three numbers with a decimal point"),
     ],
 )
 def test_manifest_that_does_not_fit(
@@ -257,7 +267,8 @@ def test_manifests_of_others_and_damaged_ones(pth: Path, tmp_path: Path) -> None
     beside = tmp_path / "x.pth.manifest.json"
     beside.write_text('{"tool": "another"}')
     assert load(tmp_path / "x.pth").manifest is None
-    for text, what in (("{", "not JSON"), ('{"tool": "parity-suite", "version": 1}', "lacks")):
+    version_1 = '{"tool": "parity-suite", "version": 1}'
+    for text, what in (("{", "no JSON object"), (version_1, "of an older version")):
         beside.write_text(text)
         with pytest.raises(InputError, match=what):
             load(tmp_path / "x.pth")
@@ -390,9 +401,9 @@ def test_what_was_written_is_read_back(
     """Catches a file that does not hold what it should counted as written."""
     real = formats.write
 
-    def wrong(path: Path, format: str, arrays: dict, metadata: dict) -> None:
+    def wrong(path: Path, format: str, arrays: dict, metadata: dict, optimizer: None) -> None:
         key = next(iter(arrays))
-        real(path, format, {**arrays, key: -arrays[key]}, metadata)
+        real(path, format, {**arrays, key: -arrays[key]}, metadata, optimizer)
 
     monkeypatch.setattr(formats, "write", wrong)
     with pytest.raises(InputError, match="does not hold the tensors"):

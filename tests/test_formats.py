@@ -87,11 +87,11 @@ def test_every_dtype_and_layout_survives(tmp_path: Path, format: str) -> None:
         assert not os.listdir(tmp_path)
         del arrays["x.bfloat16"]
     path = tmp_path / f"x{SUFFIX.get(format, f'.{format}')}"
-    formats.write(path, format, arrays, {"parity": "said"})
+    formats.write(path, format, arrays, {"parity": '"said"'})
     found = formats.read(path)
     assert found.format == format
     assert equal(found.arrays, arrays)
-    assert found.metadata["parity"].strip() == "said"
+    assert found.metadata["parity"] == '"said"'
     assert all(array.flags.writeable for array in found.arrays.values())
 
 
@@ -472,7 +472,7 @@ def test_a_rename_that_fails_is_undone(
         with replacing(tmp_path / name) as path:
             formats.write(path, formats.format_for(path), SMALL, {"parity": new})
 
-    replace("old")
+    replace('"old"')
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     real, calls = os.replace, itertools.count(1)
 
@@ -483,11 +483,11 @@ def test_a_rename_that_fails_is_undone(
 
     monkeypatch.setattr("weights_convert.replacing.os.replace", fail_once)
     if name == "x.orbax" and failing == 3:  # the old aside, the new in its place
-        replace("new")
-        assert formats.read(tmp_path / name).metadata["parity"].strip() == "new"
+        replace('"new"')
+        assert formats.read(tmp_path / name).metadata["parity"] == '"new"'
     else:
         with pytest.raises(InputError, match="No space left"):
-            replace("new")
+            replace('"new"')
         after = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
         assert after == before
 

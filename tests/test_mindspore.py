@@ -49,7 +49,7 @@ def test_there_and_back(tmp_path: Path) -> None:
 def test_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches the slices of a large tensor taken for several tensors, or put together wrongly."""
     monkeypatch.setattr(mindspore_file, "SLICE", 64)
-    mindspore_file.write(tmp_path / "x.ckpt", ARRAYS, {})
+    mindspore_file.write(tmp_path / "x.ckpt", ARRAYS)
     assert (tmp_path / "x.ckpt").read_bytes().count(b"\x0a\x01c\x12") == 25
     assert equal(mindspore_file.read(tmp_path / "x.ckpt").arrays, ARRAYS)
 
@@ -57,7 +57,7 @@ def test_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_checksum(tmp_path: Path) -> None:
     """Catches a file with a checksum refused, and one that does not match let pass."""
     path = tmp_path / "x.ckpt"
-    mindspore_file.write(path, ARRAYS, {})
+    mindspore_file.write(path, ARRAYS)
     data = path.read_bytes()
     path.write_bytes(data + b"crc_num" + zlib.crc32(data).to_bytes(10, "big"))
     assert equal(formats.read(path).arrays, ARRAYS)
@@ -71,7 +71,7 @@ def test_texts_are_skipped(tmp_path: Path) -> None:
     text = "2.4".encode("utf-32-le")
     tensor = mindspore_file._bytes(2, b"str") + mindspore_file._bytes(3, text)
     value = mindspore_file._bytes(1, b"version") + mindspore_file._bytes(2, tensor)
-    mindspore_file.write(tmp_path / "x.ckpt", ARRAYS, {})
+    mindspore_file.write(tmp_path / "x.ckpt", ARRAYS)
     with (tmp_path / "x.ckpt").open("ab") as file:
         file.write(mindspore_file._bytes(1, value))
     found = formats.read(tmp_path / "x.ckpt")
@@ -82,7 +82,7 @@ def test_texts_are_skipped(tmp_path: Path) -> None:
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
     """Catches a part of a file taken for the whole, other than one that ends with a tensor."""
     path = tmp_path / "x.ckpt"
-    mindspore_file.write(path, ARRAYS, {})
+    mindspore_file.write(path, ARRAYS)
     data, whole = path.read_bytes(), []
     for n in range(1, len(data)):
         path.write_bytes(data[:n])
@@ -94,7 +94,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 def test_garbage_is_one_line(tmp_path: Path) -> None:
     """Catches a changed byte that ends in a traceback or in memory for what is not there."""
     path, rng = tmp_path / "x.ckpt", np.random.default_rng(0)
-    mindspore_file.write(path, ARRAYS, {})
+    mindspore_file.write(path, ARRAYS)
     data = path.read_bytes()
     for _ in range(500):
         wrong = bytearray(data)

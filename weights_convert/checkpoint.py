@@ -12,7 +12,9 @@ from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
 from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
+from weights_convert import optimizer as optimizers
 from weights_convert.manifest import Manifest
+from weights_convert.optimizer import NotCarriedError, Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +28,11 @@ class Checkpoint:
         format: A key of `weights_convert.formats.FORMATS`.
         dialect: Whose names the file carries: `torch`, `jax` or `mindspore`.
         manifest: What the file says of itself, verified; none if it says nothing.
-        sha256: Of the file; of a directory see `manifest.file_sha256`.
+        sha256: See `weights_convert.formats.Contents`.
         filled: Published keys that the file may lack and does: 0.
-        skipped: Names of what the file holds besides, such as `optimizer`.
+        skipped: Names of what the file holds besides, such as `epoch`; with the reason, where there
+            is an optimizer's state that cannot be carried.
+        optimizer: Its state, where the file holds one.
     """
 
     arrays: dict[str, np.ndarray]
@@ -40,6 +44,7 @@ class Checkpoint:
     sha256: str
     skipped: tuple[str, ...]
     filled: tuple[str, ...] = ()
+    optimizer: Optimizer | None = None
 
     @property
     def labels(self) -> str | None:
@@ -47,7 +52,7 @@ class Checkpoint:
         return self.manifest.labels if self.manifest else None
 
 
-def load(path: str | Path, network: str | None = None) -> Checkpoint:
+def load(path: str | Path, network: str | None = None, dialect: str | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
@@ -58,18 +63,27 @@ def load(path: str | Path, network: str | None = None) -> Checkpoint:
             What the tensors do not show of a variant, such as where a map is shifted, is told by
             the named variant, else by the manifest, else by the names: MindSpore's are its port's.
             If not given: the family whose names the file has.
+        dialect: Whose names the file carries, a key of `weights_convert.dialects.DIALECTS`; told
+            by the names if not given.
 
     Raises:
-        InputError: The network is unknown; the file is not there, damaged, or of no known format;
-            its tensors are not exactly those of the network; its manifest does not fit it.
+        InputError: The network or the dialect is unknown; the file is not there, damaged, or of no
+            known format; its tensors are not exactly those of the network; its manifest does not
+            fit it.
     """
     path = Path(path)
     if network is not None:
         family_of(network)
-    return understand(formats.read(path), path, network)
+    dialects.check(dialect)
+    return understand(formats.read(path), path, network, dialect)
 
 
-def understand(contents: formats.Contents, path: Path, network: str | None = None) -> Checkpoint:
+def understand(
+    contents: formats.Contents,
+    path: Path,
+    network: str | None = None,
+    dialect: str | None = None,
+) -> Checkpoint:
     """What `load` does, of a file that has been read.
 
     Raises:
@@ -77,8 +91,9 @@ def understand(contents: formats.Contents, path: Path, network: str | None = Non
     """
     if network is not None:
         family_of(network)
-    named = dialects.strip(contents.arrays)
-    dialect = dialects.detect(named)
+    own, beside, rest = optimizers.split(contents.arrays)
+    named = dialects.strip(own)
+    dialect = dialect or dialects.detect(named)
     network = network or dialects.family_in(named, dialect)
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)
@@ -95,9 +110,11 @@ def understand(contents: formats.Contents, path: Path, network: str | None = Non
         )
     if network != family and told(config) != told(MODELS[network]):
         raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
+    optimizer, left = _optimizer(config, contents, beside, dialect, manifest)
     if manifest:
         found = {"network": family, "config": config.describe(), "dialect": dialect}
-        manifests.verify(manifest, found, arrays, path, loose(config))
+        state = optimizer.flat() if optimizer else {}
+        manifests.verify(manifest, found, arrays | state, path, loose(config))
     return Checkpoint(
         arrays=arrays,
         network=family,
@@ -105,10 +122,31 @@ def understand(contents: formats.Contents, path: Path, network: str | None = Non
         format=contents.format,
         dialect=dialect,
         manifest=manifest,
-        sha256=manifests.file_sha256(path),
-        skipped=contents.skipped,
+        sha256=contents.sha256,
+        skipped=(*contents.skipped, *rest, *left),
         filled=dialects.absent(config, named, dialect),
+        optimizer=optimizer,
     )
+
+
+def _optimizer(
+    config: Config,
+    contents: formats.Contents,
+    beside: dict[str, np.ndarray],
+    dialect: str,
+    manifest: Manifest | None,
+) -> tuple[Optimizer | None, tuple[str, ...]]:
+    """An optimizer's state, or why it stays behind, if there is one."""
+    try:
+        if contents.optimizer is not None:
+            found = optimizers.from_torch(config, contents.optimizer)
+        elif beside:
+            found = optimizers.from_dialect(config, beside, dialect)
+        else:
+            return None, ()
+    except NotCarriedError as error:
+        return None, (f"optimizer ({error})",)
+    return optimizers.restored(found, manifest.optimizer if manifest else None), ()
 
 
 def loose(config: Config) -> tuple[str, ...]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from parity.spec.data.labels import ORDERS
+from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.tensors import STATISTICS, tensors
 from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
+from weights_convert import optimizer as optimizers
 from weights_convert.checkpoint import Checkpoint, family_of, load
-from weights_convert.formats import KEY
+from weights_convert.formats import KEY, numpy_dtype, sidecar
+from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
+from weights_convert.optimizer import Optimizer
 from weights_convert.replacing import replacing
 
 
@@ -62,6 +66,12 @@ def convert(
     network: str | None = None,
     to: str | None = None,
     labels: str | None = None,
+    *,
+    dialect: str | None = None,
+    dtype: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    weights_only: bool = False,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> Conversion:
     """Carry a checkpoint to another format and dialect, and read it back before it counts.
 
@@ -76,6 +86,14 @@ def convert(
             safetensors and .npz JAX names of a torch source, else torch names.
         labels: Which output is void, `void-last` or `void-first`, for the manifest; that of the
             source's manifest if not given.
+        dialect: Whose names the source carries; see `load`.
+        dtype: To which floating-point numbers of the network are cast, one of
+            `weights_convert.dialects.FLOATS`; counters and an optimizer's state are not. As they
+            are if not given.
+        preprocessing: What the network expects of an image, for the manifest. If not given: what
+            the source's manifest says, else what the published recipe does.
+        weights_only: Leave an optimizer's state behind.
+        progress: Called with what is done next.
 
     Raises:
         InputError: The source cannot be read, or the target cannot be written. Then all is as it
@@ -84,6 +102,7 @@ def convert(
     source, target = Path(source), Path(target)
     _check_choice("to", to, dialects.DIALECTS)
     _check_choice("labels", labels, ORDERS)
+    _check_choice("dtype", dtype, dialects.FLOATS)
     if network is not None:
         family_of(network)
     format = formats.format_for(target)
@@ -91,37 +110,117 @@ def convert(
         _check_target(source, target, format)
     except OSError as error:  # such as a name that is too long
         raise InputError(f"{error.filename}: {error.strerror}") from error
-    checkpoint = load(source, network)
-    dialect = to or _default_dialect(format, checkpoint.dialect)
-    _check_variant(checkpoint, dialect, source)
-    arrays = dialects.carried(checkpoint.config, checkpoint.arrays, dialect)
-    manifest = Manifest(
-        network=checkpoint.network,
-        config=checkpoint.config.describe(),
-        dialect=dialect,
-        labels=labels or checkpoint.labels,
-        source_sha256=checkpoint.sha256,
-        tensors_sha256=manifests.tensors_sha256(arrays),
-    )
-    named = dialects.to_dialect(checkpoint.config, arrays, dialect)
+    progress(f"reading {source}")
+    checkpoint = load(source, network, dialect)
+    to = to or _default_dialect(format, checkpoint.dialect)
+    _check_variant(checkpoint, to, source)
+    kept = dialects.carried(checkpoint.config, checkpoint.arrays, to)
+    arrays = cast(kept, dtype, source)
+    optimizer = None if weights_only else _carried_optimizer(checkpoint, to)
+    progress("hashing its tensors")
+    manifest = _manifest(checkpoint, to, arrays, optimizer, labels, preprocessing)
+    named = dialects.to_dialect(checkpoint.config, arrays, to)
+    nested = None
+    if optimizer and (format, to) == ("torch", "torch"):
+        nested = optimizers.to_torch(checkpoint.config, optimizer)
+    elif optimizer:
+        named |= optimizers.to_dialect(checkpoint.config, optimizer, to)
     with replacing(target) as path:
         try:
-            formats.write(path, format, named, {KEY: manifest.to_json()})
-            _verify(load(path, network), arrays, manifest, target)
+            progress(f"writing {target}")
+            formats.write(path, format, named, {KEY: manifest.to_json()}, nested)
+            progress("reading it back")
+            _verify(load(path, network, to), arrays, optimizer, manifest, target)
         except InputError as error:  # of the place where it is made
             raise InputError(str(error).replace(str(path), str(target))) from error
         size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
+        covered = _cover(path, target, format)
+    if covered:
+        sidecar.settle(sidecar.place(Path(os.path.realpath(target))))
     trained = [k for k, t in tensors(checkpoint.config).items() if t.kind not in STATISTICS]
     return Conversion(
         source=checkpoint,
         path=target,
         format=format,
         manifest=manifest,
-        lost=tuple(k for k, a in checkpoint.arrays.items() if a.any() and not arrays[k].any()),
+        lost=tuple(k for k, a in checkpoint.arrays.items() if a.any() and not kept[k].any()),
         tensors=len(named),
         parameters=sum(checkpoint.arrays[k].size for k in trained),
         bytes=size,
     )
+
+
+def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> dict[str, np.ndarray]:
+    """Floating-point arrays in another precision, rounded to nearest.
+
+    Args:
+        arrays: Name -> array.
+        dtype: One of `weights_convert.dialects.FLOATS`; none leaves all as it is.
+        where: What holds them, for the message.
+
+    Raises:
+        InputError: A number is too large for it; lists the tensors.
+    """
+    if dtype is None:
+        return dict(arrays)
+    with np.errstate(over="ignore"):
+        done = {
+            k: a.astype(numpy_dtype(dtype)) if a.dtype.name in dialects.FLOATS else a
+            for k, a in arrays.items()
+        }
+    wrong = [k for k, a in arrays.items() if (np.isfinite(a) & ~np.isfinite(done[k])).any()]
+    if wrong:
+        raise InputError(f"{where}: {', '.join(wrong)}: too large for {dtype}")
+    return done
+
+
+def _carried_optimizer(checkpoint: Checkpoint, dialect: str) -> Optimizer | None:
+    """What a dialect keeps of an optimizer's state: that of the parameters it has names for."""
+    if checkpoint.optimizer is None:
+        return None
+    named = {key for key, _ in dialects.names(checkpoint.config, dialect).values()}
+    slots = {
+        slot: {key: array for key, array in found.items() if key in named}
+        for slot, found in checkpoint.optimizer.slots.items()
+    }
+    return dataclasses.replace(checkpoint.optimizer, slots=slots)
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    dialect: str,
+    arrays: Mapping[str, np.ndarray],
+    optimizer: Optimizer | None,
+    labels: str | None,
+    preprocessing: Preprocessing | None,
+) -> Manifest:
+    """What the target says of itself."""
+    config, said = checkpoint.config, checkpoint.manifest
+    labels = labels or checkpoint.labels
+    if preprocessing is None and said is not None and labels == said.labels:
+        preprocessing = said.preprocessing
+    hashes = tensor_sha256s({**arrays, **(optimizer.flat() if optimizer else {})})
+    return Manifest(
+        network=checkpoint.network,
+        config=config.describe(),
+        dialect=dialect,
+        labels=labels,
+        preprocessing=preprocessing or published(config, labels),
+        optimizer=optimizer.describe(config) if optimizer else None,
+        source_sha256=checkpoint.sha256,
+        tensors=hashes,
+        tensors_sha256=whole_sha256(hashes),
+        tool_version=manifests.tool_version(),
+    )
+
+
+def _cover(path: Path, target: Path, format: str) -> bool:
+    """Let the new manifest speak of the old file too, as long as that is still there."""
+    old = Path(os.path.realpath(target))
+    needed = format in formats.WITH_SIDECAR and old.is_file()
+    if needed:
+        sidecar.covering(sidecar.place(path), old)
+    return needed
 
 
 def _check_choice(name: str, value: str | None, choices: Mapping | tuple) -> None:
@@ -178,16 +277,24 @@ def _default_dialect(format: str, source: str) -> str:
 
 
 def _verify(
-    written: Checkpoint, arrays: Mapping[str, np.ndarray], manifest: Manifest, target: Path
+    written: Checkpoint,
+    arrays: Mapping[str, np.ndarray],
+    optimizer: Optimizer | None,
+    manifest: Manifest,
+    target: Path,
 ) -> None:
     """Compare what a file holds with what it should, bit by bit."""
-    wrong = [
-        key
-        for key, array in arrays.items()
-        if written.arrays[key].dtype != array.dtype
-        or written.arrays[key].tobytes() != array.tobytes()
-    ]
+    should = {**arrays, **(optimizer.flat() if optimizer else {})}
+    does = {**written.arrays, **(written.optimizer.flat() if written.optimizer else {})}
+    wrong = [key for key in should.keys() | does.keys() if not _same(should, does, key)]
     if wrong:
         raise InputError(f"cannot write {target}: read back, {', '.join(wrong)} differ")
     if written.manifest != manifest:
         raise InputError(f"cannot write {target}: read back, its manifest differs")
+
+
+def _same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], key: str) -> bool:
+    """Whether both hold the same bits under a name."""
+    if key not in a or key not in b or (a[key].dtype, a[key].shape) != (b[key].dtype, b[key].shape):
+        return False
+    return a[key].tobytes() == b[key].tobytes()

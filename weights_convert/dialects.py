@@ -93,8 +93,18 @@ ABSENT = {
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32")
 
-# What wrappers put before every key: DataParallel and torch.compile.
-PREFIXES = ("module.", "_orig_mod.")
+# What wrappers put before every key: DataParallel, torch.compile, and programs that train.
+PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+def check(dialect: str | None) -> None:
+    """Refuse an unknown dialect.
+
+    Raises:
+        InputError: Lists the known ones.
+    """
+    if dialect is not None and dialect not in DIALECTS:
+        raise InputError(f"dialect is {dialect!r}, expected one of {', '.join(DIALECTS)}")
 
 
 def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
@@ -156,6 +166,13 @@ def strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             break
         arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     return arrays
+
+
+def without_prefix(name: str) -> str:
+    """One name, without them."""
+    while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def to_dialect(

@@ -21,7 +21,7 @@ class Inspection:
     Attributes:
         path: The file or directory.
         bytes: Its size; of a directory, of all its files.
-        sha256: See `weights_convert.manifest.file_sha256`.
+        sha256: See `weights_convert.formats.Contents`.
         format: A key of `weights_convert.formats.FORMATS`.
         dialect: Whose names it carries: `torch`, `jax` or `mindspore`.
         prefix: What a wrapper put before every name, such as `module.`.
@@ -66,6 +66,8 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         found = self.checkpoint
+        manifest = found.manifest if found else None
+        state = found.optimizer if found else None
         return {
             "path": str(self.path),
             "bytes": self.bytes,
@@ -79,6 +81,8 @@ class Inspection:
             "labels": found.labels if found else None,
             "parameters": self.parameters,
             "verified": self.verified,
+            "preprocessing": manifest.preprocessing.to_dict() if manifest else None,
+            "optimizer": state.describe(found.config) if found and state else None,
             "absent": list(found.filled) if found else [],
             "skipped": list(self.skipped),
             "metadata": self.metadata,
@@ -115,7 +119,7 @@ def inspect(path: str | Path, network: str | None = None) -> Inspection:
     return Inspection(
         path=path,
         bytes=sum(file.stat().st_size for file in files),
-        sha256=manifests.file_sha256(path),
+        sha256=contents.sha256,
         format=contents.format,
         dialect=dialects.detect(stripped),
         prefix=prefix,

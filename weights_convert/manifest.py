@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity.spec.data.labels import ORDERS
+from parity.spec.data.preprocessing import Preprocessing
+from parity.spec.data.preprocessing import parse as parse_preprocessing
 from parity.spec.errors import InputError
-from weights_convert.formats import KEY
+from weights_convert.formats import KEY, sidecar
+from weights_convert.hashes import tensor_sha256s, whole_sha256
 
-TOOL = "parity-suite"
-VERSION = 1  # of the manifest's form
+VERSION = 2  # of the manifest's form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,41 +29,62 @@ class Manifest:
         config: What `parity.spec.models.Config.describe` says.
         dialect: Whose names the file carries.
         labels: One of `parity.spec.data.labels.ORDERS`, or none where nobody said.
+        preprocessing: What the network expects of an image.
+        optimizer: What `weights_convert.optimizer.Optimizer.describe` says; none without one.
         source_sha256: Of the file that was converted.
-        tensors_sha256: See `tensors_sha256`.
+        tensors: Published name -> `weights_convert.hashes.tensor_sha256s`.
+        tensors_sha256: Of all: `weights_convert.hashes.whole_sha256`.
+        tool_version: Of the program that wrote it.
     """
 
     network: str
     config: dict[str, Any]
     dialect: str
     labels: str | None
+    preprocessing: Preprocessing
+    optimizer: dict[str, Any] | None
     source_sha256: str
+    tensors: dict[str, str]
     tensors_sha256: str
+    tool_version: str = ""
 
     def to_json(self) -> str:
-        entries = {"tool": TOOL, "version": VERSION, **dataclasses.asdict(self)}
-        return json.dumps(entries, indent=1)
+        entries = {"tool": sidecar.TOOL, "version": VERSION, **dataclasses.asdict(self)}
+        return sidecar.seal(entries | {"preprocessing": self.preprocessing.to_dict()})
+
+
+def tool_version() -> str:
+    """The version of this program, as it was installed."""
+    try:
+        return version(sidecar.TOOL)
+    except PackageNotFoundError:  # run from a checkout
+        return "unknown"
 
 
 def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
-    """The manifest among a checkpoint's metadata, if there is one of ours.
+    """The manifest among a checkpoint's metadata, if there is one.
 
     Raises:
         InputError: It is damaged, or of a version that this one does not know.
     """
     if KEY not in metadata:
         return None
-    try:
-        entries = json.loads(metadata[KEY])
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the manifest of {where} is not JSON: {error}") from error
-    if not isinstance(entries, dict) or entries.get("tool") != TOOL:
-        return None  # somebody else's
-    if entries.get("version") != VERSION:
+    entries = sidecar.unseal(metadata[KEY], f"the manifest of {where}")
+    if entries.pop("tool", None) != sidecar.TOOL or entries.pop("version", None) != VERSION:
+        raise InputError(f"the manifest of {where} is not of version {VERSION} of {sidecar.TOOL}'s")
+    fields = [field.name for field in dataclasses.fields(Manifest)]
+    if set(entries) != set(fields):
+        raise InputError(f"the manifest of {where}: expected exactly {', '.join(fields)}")
+    if entries["labels"] not in (None, *ORDERS):
         raise InputError(
-            f"the manifest of {where} is of version {entries.get('version')}, expected {VERSION}"
+            f"the manifest of {where} says labels {entries['labels']!r},"
+            f" expected one of {', '.join(ORDERS)} or null"
         )
-    return _manifest(entries, where)
+    if not all(isinstance(entries[name], dict) for name in ("config", "tensors")):
+        raise InputError(f"the manifest of {where}: expected objects as config and tensors")
+    where_in = f"the preprocessing in the manifest of {where}"
+    entries["preprocessing"] = parse_preprocessing(entries["preprocessing"], where_in)
+    return Manifest(**entries)
 
 
 def verify(
@@ -76,13 +98,13 @@ def verify(
 
     Args:
         manifest: What was found with it.
-        found: `network`, `config` and `dialect`, as they were found.
+        found: `network`, `config`, `dialect` and the like, as they were found.
         arrays: Published key -> array, in the published order.
         where: The file, for the message.
         loose: Fields of `config` that do not count.
 
     Raises:
-        InputError: One of them differs, or the tensors do.
+        InputError: One of them differs, or a tensor does.
     """
 
     def counted(value: Any) -> Any:
@@ -95,44 +117,12 @@ def verify(
             raise InputError(
                 f"the manifest of {where} says {name} {getattr(manifest, name)}, found {value}"
             )
-    if tensors_sha256(arrays) != manifest.tensors_sha256:
+    tensors = tensor_sha256s(arrays)
+    either = [*tensors, *(name for name in manifest.tensors if name not in tensors)]
+    wrong = [name for name in either if tensors.get(name) != manifest.tensors.get(name)]
+    if wrong or whole_sha256(manifest.tensors) != manifest.tensors_sha256:
+        named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         raise InputError(
             f"{where} does not hold the tensors its manifest was written for: damaged, or changed"
-            " since (then remove the manifest)"
+            f" since (then remove the manifest): {named or 'their order'}"
         )
-
-
-def tensors_sha256(arrays: Mapping[str, np.ndarray]) -> str:
-    """One hash of names, dtypes, shapes and values, alike in every format and dialect.
-
-    Args:
-        arrays: Published key -> array of PyTorch's shape, in the published order.
-    """
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(array.tobytes())  # in C order, however it lies in memory
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """The hash of a file; of a directory: of its files' names and hashes, in sorted order."""
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file())
-        lines = [f"{p.relative_to(path).as_posix()} {file_sha256(p)}\n" for p in files]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _manifest(entries: dict[str, Any], where: Path) -> Manifest:
-    fields = [field.name for field in dataclasses.fields(Manifest)]
-    missing = [name for name in fields if name not in entries]
-    if missing:
-        raise InputError(f"the manifest of {where} lacks {', '.join(missing)}")
-    if entries["labels"] not in (None, *ORDERS):
-        raise InputError(
-            f"the manifest of {where} says labels {entries['labels']!r},"
-            f" expected one of {', '.join(ORDERS)} or null"
-        )
-    return Manifest(**{name: entries[name] for name in fields})

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from parity.files import read_json
 from parity.spec.data.labels import ORDERS
+from parity.spec.data.preprocessing import parse
 from weights_convert import Conversion, convert
-from weights_convert.dialects import DIALECTS
+from weights_convert.dialects import DIALECTS, FLOATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,21 +26,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="OUT", help="what to write; replaced if it is there")
     parser.add_argument("--model", help="which network (default: the one whose names the file has)")
     parser.add_argument(
+        "--from",
+        dest="dialect",
+        choices=DIALECTS,
+        help="whose names IN carries (default: told by the names)",
+    )
+    parser.add_argument(
         "--to",
         choices=DIALECTS,
         help="whose names to write (default: torch in a torch file, jax in msgpack and an Orbax"
         " directory, the other framework's than the source's in safetensors and .npz)",
     )
     parser.add_argument(
+        "--dtype",
+        choices=FLOATS,
+        help="cast the network's numbers to this precision (default: as they are)",
+    )
+    parser.add_argument(
+        "--weights-only", action="store_true", help="leave an optimizer's state behind"
+    )
+    parser.add_argument(
         "--labels", choices=ORDERS, help="which output is void, to be kept in the manifest"
+    )
+    parser.add_argument(
+        "--preprocessing",
+        metavar="FILE",
+        help="JSON to be kept in the manifest: size, mean, std, channels, classes, void (default:"
+        " the source's, else the published recipe's)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    with collector_paused():
-        done = convert(args.source, args.target, args.model, args.to, args.labels)
-    print(summary(args.source, done))
+    given = None
+    if args.preprocessing is not None:
+        given = parse(read_json(args.preprocessing), args.preprocessing)
+    with collector_paused(), shown_progress() as progress:
+        done = convert(
+            args.source,
+            args.target,
+            args.model,
+            args.to,
+            args.labels,
+            dialect=args.dialect,
+            dtype=args.dtype,
+            preprocessing=given,
+            weights_only=args.weights_only,
+            progress=progress,
+        )
+    print(summary(args.source, done, args.dtype))
     return 0
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[[str], None]]:
+    """Show what is being done, and since when, to a person who waits; nothing to a file."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting")
+        yield lambda stage: bar.update(task, description=stage)
 
 
 @contextmanager
@@ -52,7 +104,7 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def summary(source: str, done: Conversion) -> str:
+def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
     """What was read and written, a line each."""
     read = done.source
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
@@ -64,6 +116,13 @@ def summary(source: str, done: Conversion) -> str:
         f"wrote     {done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes",
         "verified  read back and compared: bitwise equal",
     ]
+    if done.manifest.optimizer:
+        said = done.manifest.optimizer
+        lines.insert(3, f"optimizer {said['kind']}, step {said['step']}, carried")
+    if dtype:
+        lines.insert(3, f"cast      to {dtype}, rounded to nearest")
+    if read.manifest is None:
+        lines.insert(1, "manifest  none: unverified")
     for keys, what in ((read.filled, "absent    set to 0"), (done.lost, "not carried")):
         if keys:
             lines.insert(3, f"{what}: {len(keys)} tensors, such as {keys[0]}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from parity.files import check_writable, write_atomically
+from parity.spec.data.preprocessing import Preprocessing
 from weights_convert.inspection import Inspection, inspect
 
 
@@ -58,10 +59,26 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     lines.append(("numbers", f"{numbers:,}{trained}"))
     if held and held.filled:
         lines.append(("absent", f"{len(held.filled)} tensors, such as {held.filled[0]}"))
-    lines.append(("manifest", "verified" if found.verified else "none: unverified"))
+    if held and held.optimizer:
+        state = held.optimizer
+        lines.append(("optimizer", f"{state.kind}, step {state.step}"))
+    if held and held.manifest:
+        lines.append(("manifest", f"verified, of version {held.manifest.tool_version}"))
+        lines += [("images", text) for text in _images(held.manifest.preprocessing)]
+    else:
+        lines.append(("manifest", "none: unverified"))
     if found.skipped:
         lines.append(("beside", ", ".join(found.skipped)))
     lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
+    return lines
+
+
+def _images(said: Preprocessing) -> list[str]:
+    """What the network expects of an image, a line each."""
+    size = "of any size" if said.size is None else f"{said.size[0]}x{said.size[1]}"
+    lines = [f"{said.channels}, {size}, mean {list(said.mean)}, std {list(said.std)}"]
+    if said.classes:
+        lines.append(", ".join(said.classes))
     return lines
 
 

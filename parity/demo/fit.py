@@ -10,6 +10,7 @@ held-out ones differ.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import tempfile
 import time
@@ -26,6 +27,7 @@ from parity.scenes import scene
 from parity.spec import draw, metrics
 from parity.spec.data import scale
 from parity.spec.data.cityscapes import CITYSCAPES
+from parity.spec.data.preprocessing import published
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.tensors import Tensor, tensors
 from torch_impl.evaluate import Predictor
@@ -138,7 +140,9 @@ def ship(model: torch.nn.Module, path: Path) -> None:
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
         torch.save(state, Path(folder) / "enet.pth")
-        weights_convert.convert(Path(folder) / "enet.pth", path, to="torch", labels="void-last")
+        source, order = Path(folder) / "enet.pth", "void-last"
+        images = dataclasses.replace(published(ENetConfig(), order), size=SIZE)
+        weights_convert.convert(source, path, to="torch", labels=order, preprocessing=images)
 
 
 def main() -> None:

@@ -12,10 +12,14 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from parity.spec.errors import InputError
+from weights_convert.formats import sidecar
+from weights_convert.formats.sidecar import KEY
+from weights_convert.hashes import file_sha256
 
 # Format -> the module here that reads and writes it.
 FORMATS = {
@@ -42,8 +46,8 @@ SUFFIXES = {
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool")
 
-# Under which the manifest is kept among the metadata.
-KEY = "parity"
+# Formats without room for text: their manifest lies beside them.
+WITH_SIDECAR = ("torch", "orbax", "msgpack", "npz", "mindspore")
 
 # The number that PyTorch's files before 1.6 open with, 0x1950a86a20f9469cfc6c, as pickled.
 LEGACY_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
@@ -62,13 +66,19 @@ class Contents:
         format: A key of `FORMATS`.
         arrays: Name -> array, as the file names and lays them out.
         metadata: Text kept beside the tensors.
-        skipped: Names of what else the file holds, such as `optimizer`.
+        skipped: Names of what else the file holds, such as `epoch`.
+        optimizer: What `torch.optim.Optimizer.state_dict()` gave, with NumPy arrays, where a torch
+            file holds it beside the tensors.
+        sha256: Of the file; of a directory see `weights_convert.hashes.file_sha256`, without the
+            manifest in it.
     """
 
     format: str
     arrays: dict[str, np.ndarray]
-    metadata: dict[str, str]
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    optimizer: dict[str, Any] | None = None
+    sha256: str = ""
 
 
 def sniff(path: Path) -> str:
@@ -125,19 +135,29 @@ def read(path: Path) -> Contents:
             named tensors of `DTYPES`.
     """
     try:
-        contents = _module(sniff(path)).read(path)
+        format = sniff(path)
+        sha256 = file_sha256(path, without=sidecar.INSIDE)
+        # Before the file is trusted with anything: is it the one that the manifest speaks of?
+        beside = sidecar.read(path, sha256) if format in WITH_SIDECAR else {}
+        contents = _module(format).read(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if not contents.arrays:
         raise InputError(f"{path} holds no tensors")
+    if lost := [k for k, text in contents.metadata.items() if k != KEY and sidecar.is_ours(text)]:
+        raise InputError(f"{path} is damaged: its manifest is named {lost[0]!r}, expected {KEY!r}")
     if unprintable := [repr(name) for name in contents.arrays if not name.isprintable()]:
         raise InputError(f"{path} is damaged: it names tensors {', '.join(unprintable)}")
     check_dtypes({k: v.dtype for k, v in contents.arrays.items()}, path)
-    return contents
+    return dataclasses.replace(contents, metadata=contents.metadata | beside, sha256=sha256)
 
 
 def write(
-    path: Path, format: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    path: Path,
+    format: str,
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    optimizer: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint to a path where nothing is yet.
 
@@ -146,13 +166,22 @@ def write(
         format: A key of `FORMATS`.
         arrays: Name -> array.
         metadata: Text to keep beside the tensors.
+        optimizer: See `Contents`; only a torch file has a place for it.
 
     Raises:
         InputError: A dtype is not one of `DTYPES`.
         OSError: The file system refuses.
     """
     check_dtypes({k: v.dtype for k, v in arrays.items()}, path)
-    _module(format).write(path, arrays, metadata)
+    module = _module(format)
+    if format not in WITH_SIDECAR:
+        module.write(path, arrays, metadata)
+    elif optimizer is not None:
+        module.write(path, arrays, optimizer)
+    else:
+        module.write(path, arrays)
+    if format in WITH_SIDECAR:
+        sidecar.write(path, metadata)
 
 
 def format_for(target: Path) -> str:
@@ -193,25 +222,6 @@ def numpy_dtype(name: str) -> np.dtype:
 
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
-
-
-def beside(path: Path) -> Path:
-    """Where the manifest of a file without metadata lies."""
-    return path.with_name(path.name + ".manifest.json")
-
-
-def read_manifest(file: Path) -> dict[str, str]:
-    """The manifest of a format without metadata: `KEY` -> text, or nothing where there is none."""
-    try:
-        return {KEY: file.read_text(encoding="utf-8")} if file.is_file() else {}
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is damaged: {error}") from error
-
-
-def write_manifest(file: Path, metadata: Mapping[str, str]) -> None:
-    """Write what `read_manifest` reads, if there is any."""
-    if KEY in metadata:
-        file.write_text(metadata[KEY] + "\n", encoding="utf-8")
 
 
 def first_line(error: Exception) -> str:

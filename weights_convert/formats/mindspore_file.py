@@ -6,8 +6,7 @@
 
 A large tensor comes in slices, one value after the other under one tag; a scalar has no dims, or
 one of 0. Behind the last value there may be a checksum. As `mindspore/train/serialization.py` of
-MindSpore 2.x writes them. Metadata has no place in such a file; it lies beside it, in
-FILE.manifest.json.
+MindSpore 2.x writes them.
 """
 
 from __future__ import annotations
@@ -20,13 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.spec.errors import InputError
-from weights_convert.formats import (
-    Contents,
-    beside,
-    numpy_dtype,
-    read_manifest,
-    write_manifest,
-)
+from weights_convert.formats import Contents, numpy_dtype
 
 # The format's name of a dtype -> ours; others are refused.
 DTYPES = {
@@ -88,11 +81,11 @@ def read(path: Path) -> Contents:
         arrays, texts = _arrays(_without_trailer(data))
     except DamagedError as error:
         raise InputError(f"{path} is not a whole MindSpore checkpoint: {error}") from None
-    return Contents("mindspore", arrays, read_manifest(beside(path)), texts)
+    return Contents("mindspore", arrays, skipped=texts)
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a file, without a checksum, and the manifest beside it.
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a file, without a checksum.
 
     Raises:
         OSError: The file system refuses.
@@ -102,7 +95,6 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
             content = array.tobytes()
             for start in range(0, max(len(content), 1), SLICE):
                 file.write(_value(name, array, content[start : start + SLICE]))
-    write_manifest(beside(path), metadata)
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:

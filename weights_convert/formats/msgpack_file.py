@@ -1,7 +1,6 @@
 """Flax's msgpack files, as `flax.serialization.to_bytes` writes them.
 
-A name is the path through the nested maps, joined by dots. Metadata has no place in such a file; it
-lies beside it, in FILE.manifest.json.
+A name is the path through the nested maps, joined by dots.
 """
 
 from __future__ import annotations
@@ -16,14 +15,7 @@ import numpy as np
 from flax import serialization
 
 from parity.spec.errors import InputError
-from weights_convert.formats import (
-    Contents,
-    beside,
-    first_line,
-    numpy_dtype,
-    read_manifest,
-    write_manifest,
-)
+from weights_convert.formats import Contents, first_line, numpy_dtype
 from weights_convert.formats.nested import flatten, nest
 
 
@@ -44,17 +36,16 @@ def read(path: Path) -> Contents:
     if not isinstance(tree, Mapping):
         raise InputError(f"{path} holds a {type(tree).__name__}, expected nested maps of arrays")
     arrays = {name: _own(array) for name, array in flatten(tree, path).items()}
-    return Contents("msgpack", arrays, read_manifest(beside(path)))
+    return Contents("msgpack", arrays)
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a file, and the manifest beside it.
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a file.
 
     Raises:
         OSError: The file system refuses.
     """
     path.write_bytes(serialization.msgpack_serialize(nest(arrays), in_place=True))
-    write_manifest(beside(path), metadata)
 
 
 def refuse_repeated(data: bytes) -> None:

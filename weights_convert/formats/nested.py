@@ -13,6 +13,7 @@ from parity.spec.errors import InputError
 
 # Linen's collections, which come before every path of a network saved whole.
 COLLECTIONS = frozenset(("params", "batch_stats"))
+TRAINING = frozenset(("opt_state", "step"))  # what lies beside them in a `TrainState`
 
 
 def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -43,8 +44,8 @@ def flatten(tree: Any, path: Path) -> dict[str, np.ndarray]:
     leaves = list(_leaves(tree, ()))
     if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
         leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
-    if isinstance(tree, Mapping) and tree and tree.keys() <= COLLECTIONS:
-        leaves = [(parts[1:], leaf) for parts, leaf in leaves]
+    if isinstance(tree, Mapping) and tree and tree.keys() - TRAINING <= COLLECTIONS:
+        leaves = [(parts[parts[0] in COLLECTIONS :], leaf) for parts, leaf in leaves]
     names = [".".join(parts) for parts, _ in leaves]
     faults = [f"{name} occurs {n} times" for name, n in Counter(names).items() if n > 1]
     faults += [

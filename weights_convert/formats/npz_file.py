@@ -1,7 +1,6 @@
 """NumPy's .npz: a zip archive with one .npy per name. Loads no framework.
 
-NumPy has no bfloat16. Metadata has no place in such a file; it lies beside it, in
-FILE.manifest.json.
+NumPy has no bfloat16.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, beside, first_line, read_manifest, write_manifest
+from weights_convert.formats import Contents, first_line
 
 SUFFIX = ".npy"
 # What an archive may grow to, in times its size and bytes beside: weights hardly compress.
@@ -49,11 +48,11 @@ def read(path: Path) -> Contents:
         raise
     except Exception as error:  # bytes at will
         raise InputError(f"{path} is not a readable .npz file: {first_line(error)}") from error
-    return Contents("npz", arrays, read_manifest(beside(path)))
+    return Contents("npz", arrays)
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a file, not compressed, and the manifest beside it.
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a file, not compressed.
 
     Raises:
         InputError: A tensor is bfloat16.
@@ -68,7 +67,6 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
             entry.external_attr = 0o644 << 16
             with archive.open(entry, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.array(array, order="C"), allow_pickle=False)
-    write_manifest(beside(path), metadata)
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:

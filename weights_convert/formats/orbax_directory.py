@@ -1,7 +1,6 @@
 """Orbax directories, as `StandardCheckpointer` writes `nnx.to_pure_dict(nnx.state(model))`.
 
-A name is the path through the nested dicts, joined by dots. The manifest is a file of its own in
-the directory, parity.json.
+A name is the path through the nested dicts, joined by dots.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no types
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, first_line, read_manifest, write_manifest
+from weights_convert.formats import Contents, first_line
 from weights_convert.formats.nested import flatten, nest
-
-MANIFEST = "parity.json"
 
 
 class AsNumpy(ocp.type_handlers.NumpyHandler):
@@ -70,10 +67,10 @@ def read(path: Path) -> Contents:
             restored = checkpointer.restore(path.absolute())
     except Exception as error:  # files at will: Orbax and TensorStore may fail in any way
         raise InputError(f"{path} is not a readable Orbax checkpoint: {_reason(error)}") from error
-    return Contents("orbax", flatten(restored, path), read_manifest(path / MANIFEST))
+    return Contents("orbax", flatten(restored, path))
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a directory.
 
     Raises:
@@ -88,7 +85,6 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
             checkpointer.save(path.absolute(), nest(arrays))
     except (ValueError, RuntimeError) as error:  # what TensorStore makes of an OSError
         raise OSError(_reason(error)) from error
-    write_manifest(path / MANIFEST, metadata)
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,4 @@
-"""PyTorch's files, as `torch.save` writes them. Nothing in them is ever executed.
-
-Metadata has no place in such a file; it lies beside it, in FILE.manifest.json.
-"""
+"""PyTorch's files, as `torch.save` writes them. Nothing in them is ever executed."""
 
 from __future__ import annotations
 
@@ -11,23 +8,23 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from parity.spec.errors import InputError
 from weights_convert.formats import (
+    DTYPES,
     Contents,
-    beside,
     check_dtypes,
     first_line,
     numpy_dtype,
-    read_manifest,
-    write_manifest,
 )
 
 # Where training scripts put the state dict among other things.
 NESTS = ("state_dict", "model_state_dict", "model")
+OPTIMIZERS = ("optimizer", "optimizer_state_dict")
 
 
 class Placeholder:
@@ -57,23 +54,31 @@ def read(path: Path) -> Contents:
             dense tensors of a supported dtype.
         OSError: The file system refuses.
     """
-    tensors, skipped = _state_dict(_load(path), path)
+    data = _load(path)
+    tensors, skipped = _state_dict(data, path)
+    optimizer = _optimizer(data)
+    if optimizer is not None:
+        skipped = tuple(name for name in skipped if name not in OPTIMIZERS)
     strided = {k: v.detach() for k, v in tensors.items()}
     check_dtypes({k: _dtype(v) for k, v in strided.items()}, path)
     arrays = {k: _array(v) for k, v in strided.items()}
-    return Contents("torch", arrays, read_manifest(beside(path)), skipped)
+    return Contents("torch", arrays, skipped=skipped, optimizer=optimizer)
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a bare state dict, and the manifest beside it.
+def write(
+    path: Path, arrays: Mapping[str, np.ndarray], optimizer: Mapping[str, Any] | None = None
+) -> None:
+    """Write a state dict: bare, or nested with an optimizer's beside it.
 
     Raises:
         OSError: The file system refuses.
     """
     buffer = io.BytesIO()  # `torch.save` reports a full disk as it pleases, a file as OSError
-    torch.save({name: _tensor(array) for name, array in arrays.items()}, buffer)
+    data: dict[str, Any] = {name: _tensor(array) for name, array in arrays.items()}
+    if optimizer is not None:
+        data = {NESTS[0]: data, OPTIMIZERS[0]: _with_tensors(optimizer)}
+    torch.save(data, buffer)
     path.write_bytes(buffer.getvalue())
-    write_manifest(beside(path), metadata)
 
 
 def _load(path: Path) -> object:
@@ -140,6 +145,41 @@ def _state_dict(data: object, path: Path) -> tuple[dict[str, torch.Tensor], tupl
             f" bare or under one of {', '.join(NESTS)}"
         )
     return dict(found), tuple(str(k) for k in data if nests and k != nests[0])
+
+
+def _optimizer(data: object) -> dict[str, Any] | None:
+    """An optimizer's state dict with NumPy arrays, if there is one that can be understood."""
+    if not isinstance(data, Mapping):
+        return None
+    found = [data[name] for name in OPTIMIZERS if name in data]
+    try:
+        (nested,) = found
+        state = {
+            int(index): {str(slot): _value(value) for slot, value in slots.items()}
+            for index, slots in nested["state"].items()
+        }
+        groups = [
+            dict(group) | {"params": list(group["params"])} for group in nested["param_groups"]
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return {"state": state, "param_groups": groups} if state and groups else None
+
+
+def _value(value: object) -> object:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if _dtype(value) not in DTYPES:
+        raise TypeError(f"{_dtype(value)} is no dtype of ours")
+    return _array(value.detach())
+
+
+def _with_tensors(nested: Mapping[str, Any]) -> dict[str, Any]:
+    state = {
+        index: {slot: _tensor(np.asarray(value)) for slot, value in slots.items()}
+        for index, slots in nested["state"].items()
+    }
+    return {"state": state, "param_groups": nested["param_groups"]}
 
 
 def _dtype(tensor: torch.Tensor) -> str:

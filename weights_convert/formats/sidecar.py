@@ -1,0 +1,146 @@
+"""The manifest of a format without room for text: a JSON file that goes with the checkpoint.
+
+It holds the manifest, the hash of the checkpoint that it speaks of, and a seal: its own hash. So
+no byte of either file can change unseen. Two files cannot be replaced in one step; while the new
+one of the checkpoint is not there yet, the old one is known by `before`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parity.spec.errors import InputError
+from weights_convert.hashes import file_sha256, text_sha256
+
+# Under which the manifest is kept among the metadata.
+KEY = "parity"
+TOOL = "parity-suite"
+
+INSIDE = "parity.json"  # in a directory
+SUFFIX = ".manifest.json"  # after the name of a file
+SEAL = "seal_sha256"
+
+
+def place(path: Path) -> Path:
+    """Where the manifest of a checkpoint lies."""
+    return path / INSIDE if path.is_dir() else path.with_name(path.name + SUFFIX)
+
+
+def is_ours(text: str) -> bool:
+    """Whether a text is, or was before it was damaged, written by us."""
+    return f'"{TOOL}"' in text or SEAL in text
+
+
+def seal(entries: Mapping[str, Any]) -> str:
+    """JSON that ends with its own hash."""
+    return _dump({**entries, SEAL: text_sha256(_dump(entries))})
+
+
+def unseal(text: str, where: str) -> dict[str, Any]:
+    """What `seal` was given.
+
+    Raises:
+        InputError: The text is not what it was.
+    """
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not JSON: {error}") from error
+    if not isinstance(entries, dict) or SEAL not in entries:
+        raise InputError(f"{where} is damaged, or of an older version: it has no {SEAL}")
+    whole = {name: value for name, value in entries.items() if name != SEAL}
+    if seal(whole) != text:
+        raise InputError(f"{where} is damaged, or was changed: its {SEAL} is not that of its text")
+    return whole
+
+
+def write(path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the manifest of a checkpoint that is there, if it has one."""
+    if KEY in metadata:
+        manifest = json.loads(metadata[KEY])
+        entries = {"tool": TOOL, "file_sha256": _hash(path), "manifest": manifest}
+        place(path).write_text(seal(entries) + "\n", encoding="utf-8")
+
+
+def read(path: Path, sha256: str) -> dict[str, str]:
+    """The manifest that goes with a checkpoint: `KEY` -> text; nothing where there is none.
+
+    Args:
+        path: The checkpoint.
+        sha256: See `weights_convert.formats.Contents`.
+
+    Raises:
+        InputError: It is damaged, or written for another content than the checkpoint's.
+    """
+    file = place(path)
+    if not file.is_file():
+        return {}
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+    entries = parse(text, file)
+    if entries is None:
+        return {}
+    for state in (entries, entries.get("before", {})):
+        if state.get("file_sha256") == sha256:
+            return {KEY: _dump(state["manifest"])} if state["manifest"] is not None else {}
+    raise InputError(
+        f"{path} is not what its manifest was written for: damaged, or changed since (then remove"
+        f" {file.name})"
+    )
+
+
+def parse(text: str, file: Path) -> dict[str, Any] | None:
+    """The entries of a manifest's file, or none if it is somebody else's.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    if not is_ours(text):
+        try:
+            others = isinstance(json.loads(text), dict)
+        except (ValueError, RecursionError):
+            others = False
+        if others:
+            return None
+        raise InputError(f"{file} is damaged: it is no JSON object")
+    return unseal(text.removesuffix("\n"), str(file))
+
+
+def covering(new: Path, target: Path) -> None:
+    """Let a new manifest's file also speak of the checkpoint that is to be replaced.
+
+    Args:
+        new: The file, where it is made.
+        target: The checkpoint that is there.
+    """
+    entries = unseal(new.read_text(encoding="utf-8").removesuffix("\n"), str(new))
+    sha256 = _hash(target)
+    try:
+        old = read(target, sha256).get(KEY)
+    except (InputError, OSError):
+        return  # it was not whole: nothing to be known by
+    manifest = None if old is None else json.loads(old)
+    entries["before"] = {"file_sha256": sha256, "manifest": manifest}
+    new.write_text(seal(entries) + "\n", encoding="utf-8")
+
+
+def settle(file: Path) -> None:
+    """Forget the replaced checkpoint, once the new one is there."""
+    entries = unseal(file.read_text(encoding="utf-8").removesuffix("\n"), str(file))
+    if entries.pop("before", None) is not None:
+        new = file.with_name(f".{file.name}.new")
+        new.write_text(seal(entries) + "\n", encoding="utf-8")
+        new.replace(file)
+
+
+def _hash(path: Path) -> str:
+    return file_sha256(path, without=INSIDE)
+
+
+def _dump(entries: Mapping[str, Any]) -> str:
+    return json.dumps(entries, indent=1)

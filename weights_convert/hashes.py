@@ -1,0 +1,51 @@
+"""Hashes of files and of tensors. Loads no framework."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+
+def file_sha256(path: Path, without: str = "") -> str:
+    """The hash of a file; of a directory: of its files' names and hashes, in sorted order.
+
+    Args:
+        path: A file or directory.
+        without: The name of a file in the directory that does not count.
+    """
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p != path / without)
+        lines = [f"{p.relative_to(path).as_posix()} {file_sha256(p)}\n" for p in files]
+        return text_sha256("".join(lines))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """The hash of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tensor_sha256s(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Name -> hash of the dtype, the shape and the values in C order.
+
+    Given published names and PyTorch's shapes, it is the same in every format and dialect.
+    """
+    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock alone
+        return dict(zip(arrays, pool.map(_tensor_sha256, arrays.values()), strict=True))
+
+
+def whole_sha256(tensors: Mapping[str, str]) -> str:
+    """One hash of all, of names and hashes in their order."""
+    return text_sha256("".join(f"{name} {digest}\n" for name, digest in tensors.items()))
+
+
+def _tensor_sha256(array: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{array.dtype.name} {array.shape}\n".encode())
+    # By its bytes: NumPy cannot lend out a bfloat16, nor an array that lies otherwise.
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

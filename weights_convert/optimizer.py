@@ -1,0 +1,258 @@
+"""An optimizer's state beside the weights: Adam's moments, SGD's momentum, the step.
+
+Canonical are PyTorch's slots with the published names; each dialect has its own:
+
+    PyTorch     optimizer.exp_avg.NAME   optimizer.exp_avg_sq.NAME   optimizer.momentum_buffer.NAME
+    optax       opt_state.mu.NAME        opt_state.nu.NAME           opt_state.trace.NAME
+    MindSpore   moment1.NAME             moment2.NAME                moments.NAME
+
+A torch file with torch names has it as `torch.optim` does, so that `load_state_dict` takes it;
+elsewhere it lies among the tensors. `optax.tree_utils.tree_set` takes `mu`, `nu` and `count`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from parity.spec.models import Config
+from parity.spec.tensors import STATISTICS, tensors
+from weights_convert import dialects
+
+# Slot -> what stands before a parameter's name, by dialect.
+SLOTS = {
+    "exp_avg": {"torch": "optimizer.exp_avg", "jax": "opt_state.mu", "mindspore": "moment1"},
+    "exp_avg_sq": {"torch": "optimizer.exp_avg_sq", "jax": "opt_state.nu", "mindspore": "moment2"},
+    "momentum_buffer": {
+        "torch": "optimizer.momentum_buffer",
+        "jax": "opt_state.trace",
+        "mindspore": "moments",
+    },
+}
+STEP = {"torch": "optimizer.step", "jax": "opt_state.count", "mindspore": "global_step"}
+KINDS = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
+
+# A leaf of optax's state: chains and wrappers put numbers and names of their own in between.
+OPTAX = re.compile(
+    r"(?:optimizer\.)?opt_state(?:\.(?:\d+|inner_state|inner_opt_state))*"
+    r"\.(mu|nu|trace|count)((?:\..+)?)"
+)
+# What else training leaves among the tensors, and no other framework's optimizer has a place for.
+BESIDE = re.compile(
+    r"(?:optimizer\.|opt_state\.).*|step|learning_rate|beta[12]_power|epoch_num|step_num"
+    r"|scale_sense|current_iterator_step|last_overflow_iterator_step"
+)
+
+
+class NotCarriedError(Exception):
+    """Why an optimizer's state stays behind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """The state of Adam, or of SGD with momentum.
+
+    Attributes:
+        kind: A key of `KINDS`.
+        step: How many steps were made; none where it does not say.
+        slots: Slot -> published key of a parameter -> array of its shape. A parameter that never
+            had a gradient may be absent.
+        hyperparameters: As `torch.optim` names them; empty where nobody said.
+    """
+
+    kind: str
+    step: int | None
+    slots: dict[str, dict[str, np.ndarray]]
+    hyperparameters: dict[str, Any]
+
+    def flat(self) -> dict[str, np.ndarray]:
+        """Slot and published key, as PyTorch's dialect names it -> array."""
+        return {
+            f"{SLOTS[slot]['torch']}.{key}": array
+            for slot, found in self.slots.items()
+            for key, array in found.items()
+        }
+
+    def absent(self, config: Config) -> list[str]:
+        """The parameters without state."""
+        return [key for key in parameters(config) if key not in next(iter(self.slots.values()))]
+
+    def describe(self, config: Config) -> dict[str, Any]:
+        """JSON values: all but the arrays."""
+        return {
+            "kind": self.kind,
+            "step": self.step,
+            "hyperparameters": self.hyperparameters,
+            "absent": self.absent(config),
+        }
+
+
+def parameters(config: Config) -> list[str]:
+    """The published keys of what is trained, in the order of `parameters()`."""
+    return [key for key, spec in tensors(config).items() if spec.kind not in STATISTICS]
+
+
+def split(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Part what a file holds.
+
+    Returns:
+        The network's tensors; the optimizer's, chains of optax left out of their names; the rest,
+        such as a learning rate.
+    """
+    network: dict[str, np.ndarray] = {}
+    optimizer: dict[str, np.ndarray] = {}
+    rest: dict[str, np.ndarray] = {}
+    prefixes = [f"{names[dialect]}." for names in SLOTS.values() for dialect in names]
+    for name, array in arrays.items():
+        if leaf := OPTAX.fullmatch(name):
+            short = f"opt_state.{leaf[1]}{leaf[2]}"
+            same = optimizer.get(short)
+            known = same is None or (same.dtype == array.dtype and np.array_equal(same, array))
+            (optimizer if known else rest)[short if known else name] = array
+        elif name in STEP.values() or name.startswith(tuple(prefixes)):
+            optimizer[name] = array
+        elif BESIDE.fullmatch(name):
+            rest[name] = array
+        else:
+            network[name] = array
+    return network, optimizer, rest
+
+
+def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> Optimizer:
+    """Understand what `split` found.
+
+    Raises:
+        NotCarriedError: It is no state of `KINDS`, or does not fit the network.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {slot: {} for slot in SLOTS}
+    names, target = dialects.names(config, dialect), tensors(config)
+    for name, array in arrays.items():
+        if name == STEP[dialect]:
+            continue
+        slot = next((s for s, n in SLOTS.items() if name.startswith(f"{n[dialect]}.")), None)
+        rest = name.removeprefix(f"{SLOTS[slot][dialect]}.") if slot else name
+        rest = dialects.without_prefix(rest)
+        if slot is None or rest not in names:
+            raise NotCarriedError(f"{name} is no state of a parameter")
+        key, leaf = names[rest]
+        if array.shape != leaf.shape(target[key].shape):
+            raise NotCarriedError(f"{name} is not of its parameter's shape")
+        found[slot][key] = np.array(leaf.inverse().array(array), order="C")
+    step = arrays.get(STEP[dialect])
+    return _whole(config, found, None if step is None else int(step.reshape(-1)[0]), {})
+
+
+def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.ndarray]:
+    """Name and lay it out for a framework; 0 for a parameter without state.
+
+    Returns:
+        The dialect's name -> array.
+    """
+    made: dict[str, np.ndarray] = {}
+    trained, shapes = set(parameters(config)), tensors(config)
+    for slot, found in state.slots.items():
+        dtype = next(iter(found.values())).dtype
+        for name, (key, leaf) in dialects.names(config, dialect).items():
+            if key in trained:
+                array = found[key] if key in found else np.zeros(shapes[key].shape, dtype)
+                made[f"{SLOTS[slot][dialect]}.{name}"] = leaf.array(array)
+    if state.step is not None:
+        shape = (1,) if dialect == "mindspore" else ()
+        made[STEP[dialect]] = np.full(shape, state.step, np.int32)
+    return made
+
+
+def from_torch(config: Config, nested: Mapping[str, Any]) -> Optimizer:
+    """Understand what `torch.optim.Optimizer.state_dict()` gives.
+
+    Raises:
+        NotCarriedError: It is no state of `KINDS`; which parameter is which is not known; their
+            steps differ.
+    """
+    keys = _keys(config, nested["param_groups"])
+    found: dict[str, dict[str, np.ndarray]] = {slot: {} for slot in SLOTS}
+    steps, shapes = set(), tensors(config)
+    for index, slots in nested["state"].items():
+        if index not in keys:
+            raise NotCarriedError(f"it has a state of parameter {index}, which is in no group")
+        for slot, value in slots.items():
+            if slot == "step":
+                steps.add(int(np.asarray(value).reshape(-1)[0]))
+            elif slot not in SLOTS:
+                raise NotCarriedError(f"{slot} has no name elsewhere")
+            elif value is not None:
+                if np.shape(value) != shapes[keys[index]].shape:
+                    raise NotCarriedError(f"{slot} of parameter {index} is not of its shape")
+                found[slot][keys[index]] = np.asarray(value)
+    if len(steps) > 1:
+        raise NotCarriedError(f"its parameters are at different steps, {sorted(steps)}")
+    first = {k: v for k, v in nested["param_groups"][0].items() if not k.startswith("param")}
+    return _whole(config, found, next(iter(steps), None), first)
+
+
+def to_torch(config: Config, state: Optimizer) -> dict[str, Any]:
+    """What `torch.optim.Optimizer.load_state_dict` takes, with NumPy arrays."""
+    keys = parameters(config)
+    step = {} if state.step is None else {"step": np.float32(state.step)}
+    entries = {
+        i: step | {slot: found[key] for slot, found in state.slots.items() if key in found}
+        for i, key in enumerate(keys)
+    }
+    group = state.hyperparameters | {"params": list(range(len(keys)))}
+    return {
+        "state": {i: slots for i, slots in entries.items() if slots.keys() - {"step"}},
+        "param_groups": [group],
+    }
+
+
+def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
+    """With what a manifest knows: hyperparameters, and which parameters had no state."""
+    if said is None:
+        return state
+    absent = {
+        k
+        for k in said["absent"]
+        if all(not s.get(k, np.ones(1)).any() for s in state.slots.values())
+    }
+    slots = {s: {k: a for k, a in f.items() if k not in absent} for s, f in state.slots.items()}
+    known = state.hyperparameters or said["hyperparameters"]
+    return dataclasses.replace(state, slots=slots, hyperparameters=known)
+
+
+def _keys(config: Config, groups: list[Mapping[str, Any]]) -> dict[int, str]:
+    """Index of a parameter -> its published key."""
+    trained = parameters(config)
+    indices = [i for group in groups for i in group["params"]]
+    if all("param_names" in group for group in groups):
+        given = [dialects.without_prefix(n) for group in groups for n in group["param_names"]]
+        if set(given) <= set(trained) and len(given) == len(indices):
+            return dict(zip(indices, given, strict=True))
+    if len(groups) > 1:
+        raise NotCarriedError(f"{len(groups)} groups, and it does not say which parameter is which")
+    if len(indices) != len(trained):
+        raise NotCarriedError(f"it is of {len(indices)} parameters, the network has {len(trained)}")
+    return dict(zip(indices, trained, strict=True))
+
+
+def _whole(
+    config: Config,
+    found: dict[str, dict[str, np.ndarray]],
+    step: int | None,
+    hyperparameters: dict[str, Any],
+) -> Optimizer:
+    there = {slot: arrays for slot, arrays in found.items() if arrays}
+    kind = next((k for k, slots in KINDS.items() if set(slots) == set(there)), None)
+    if kind is None:
+        what = ", ".join(there) or "no slots"
+        raise NotCarriedError(f"it has {what}, expected those of Adam or of SGD with momentum")
+    if len({frozenset(arrays) for arrays in there.values()}) > 1:
+        raise NotCarriedError("one of its slots lacks parameters that another has")
+    order = parameters(config)
+    slots = {slot: {k: there[slot][k] for k in order if k in there[slot]} for slot in KINDS[kind]}
+    return Optimizer(kind, step, slots, hyperparameters)
