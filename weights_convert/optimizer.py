@@ -192,8 +192,7 @@ def from_torch(config: Config, nested: Mapping[str, Any]) -> Optimizer:
                 found[slot][keys[index]] = np.asarray(value)
     if len(steps) > 1:
         raise NotCarriedError(f"its parameters are at different steps, {sorted(steps)}")
-    first = {k: v for k, v in nested["param_groups"][0].items() if not k.startswith("param")}
-    return _whole(config, found, next(iter(steps), None), first)
+    return _whole(config, found, next(iter(steps), None), _numbers(nested["param_groups"][0]))
 
 
 def to_torch(config: Config, state: Optimizer) -> dict[str, Any]:
@@ -204,7 +203,9 @@ def to_torch(config: Config, state: Optimizer) -> dict[str, Any]:
         i: step | {slot: found[key] for slot, found in state.slots.items() if key in found}
         for i, key in enumerate(keys)
     }
-    group = state.hyperparameters | {"params": list(range(len(keys)))}
+    given = state.hyperparameters.items()
+    group = {k: tuple(v) if isinstance(v, list) else v for k, v in given}  # betas
+    group["params"] = list(range(len(keys)))
     return {
         "state": {i: slots for i, slots in entries.items() if slots.keys() - {"step"}},
         "param_groups": [group],
@@ -238,6 +239,18 @@ def _keys(config: Config, groups: list[Mapping[str, Any]]) -> dict[int, str]:
     if len(indices) != len(trained):
         raise NotCarriedError(f"it is of {len(indices)} parameters, the network has {len(trained)}")
     return dict(zip(indices, trained, strict=True))
+
+
+def _numbers(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a group, as JSON has them."""
+    made = {name: list(v) if isinstance(v, tuple) else v for name, v in group.items()}
+    simple = (bool, int, float, str, type(None))
+    return {
+        name: value
+        for name, value in made.items()
+        if not name.startswith("param")
+        and all(isinstance(v, simple) for v in (value if isinstance(value, list) else [value]))
+    }
 
 
 def _whole(

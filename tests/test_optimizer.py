@@ -1,0 +1,280 @@
+"""An optimizer's state carried between frameworks, as PyTorch and optax themselves hold it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx, serialization
+
+import jax_impl.state
+import torch_impl.state
+from parity.cli import main
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS
+from parity.spec.networks.genet import GENetConfig
+from parity.spec.tensors import tensors
+from weights_convert import convert, dialects, formats, load, to_jax
+from weights_convert.formats.nested import nest
+from weights_convert.optimizer import parameters
+
+CONFIG = GENetConfig(depth=10, width=1)
+TORCH: dict[str, Any] = {
+    "adam": lambda p: torch.optim.Adam(p, lr=3e-4, betas=(0.8, 0.99)),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+}
+OPTAX = {"adam": optax.adam(3e-4, 0.8, 0.99), "sgd": optax.sgd(0.1, momentum=0.9)}
+SUFFIXES = [".pth", ".safetensors", ".npz", ".msgpack", ".orbax"]
+
+
+def weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        key: np.int64(3)[None].reshape(()) if t.kind == "count" else rng.random(t.shape, np.float32)
+        for key, t in tensors(CONFIG).items()
+    }
+
+
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+
+
+@pytest.fixture(params=["adam", "sgd"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def training(kind: str) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    model = torch_impl.state.build(CONFIG, weights())
+    optimizer = TORCH[kind](model.parameters())
+    for seed in range(3):
+        step(model, optimizer, seed)
+    return model, optimizer
+
+
+@pytest.fixture
+def source(training: tuple, tmp_path: Path) -> Path:
+    """As training programs save it."""
+    model, optimizer = training
+    path = tmp_path / "in.pth.tar"
+    state = {"epoch": 3, "arch": "genet", "state_dict": model.state_dict()}
+    torch.save(state | {"optimizer": optimizer.state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_there_and_back(training: tuple, source: Path, tmp_path: Path, suffix: str) -> None:
+    """Catches a moment lost, swapped or transposed: the next step would be another."""
+    model, optimizer = training
+    convert(source, tmp_path / f"there{suffix}")
+    done = convert(tmp_path / f"there{suffix}", tmp_path / "back.pth")
+    assert done.manifest.optimizer["absent"] == []
+    saved = torch.load(tmp_path / "back.pth", weights_only=True)
+    again = torch_impl.state.build(CONFIG, weights())
+    again.load_state_dict(saved["state_dict"])
+    other = TORCH["adam" if "betas" in saved["optimizer"]["param_groups"][0] else "sgd"](
+        again.parameters()
+    )
+    for group in other.param_groups:
+        group["lr"] = 123.0  # what was saved counts
+    other.load_state_dict(saved["optimizer"])
+    for pair in ((model, optimizer), (again, other)):
+        step(*pair, seed=9)
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_optax_goes_on(training: tuple, source: Path, tmp_path: Path, kind: str) -> None:
+    """Catches a name that is not optax's: its next update would not be PyTorch's."""
+    model, optimizer = training
+    convert(source, tmp_path / "x.safetensors", to="jax")
+    contents = formats.read(tmp_path / "x.safetensors")
+    fields: dict[str, Any] = {}
+    for name, array in contents.arrays.items():
+        if name.startswith("opt_state."):
+            _, field, *path = name.split(".", 2)
+            fields.setdefault(field, {})[path[0] if path else ""] = jnp.asarray(array)
+    if "count" in fields:
+        fields["count"] = fields["count"][""]
+    names = to_jax(CONFIG, load(tmp_path / "x.safetensors").arrays)
+    trained = [name for name in names if name in fields.get("mu", fields.get("trace"))]
+    params = {name: jnp.asarray(names[name]) for name in trained}
+    state = optax.tree_utils.tree_set(OPTAX[kind].init(params), **fields)
+    step(model, optimizer, seed=9)
+    gradients = {k: p.grad.numpy() for k, p in model.named_parameters()}
+    there = to_jax(CONFIG, weights() | gradients)
+    updates, _ = OPTAX[kind].update({k: jnp.asarray(there[k]) for k in trained}, state, params)
+    after = to_jax(CONFIG, torch_impl.state.state(model))
+    for name in trained:
+        np.testing.assert_allclose(params[name] + updates[name], after[name], rtol=2e-6, atol=2e-7)
+
+
+def jax_training(kind: str, wrapped: bool) -> tuple[nnx.Module, Any]:
+    model = jax_impl.state.build(CONFIG, to_jax(CONFIG, weights()))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    tx = optax.chain(optax.clip(1.0), OPTAX[kind]) if wrapped else OPTAX[kind]
+    state = tx.init(params)
+    for i in range(2):
+        gradients = jax.tree.map(lambda p, i=i: jnp.full_like(p, i + 0.5), params)
+        _, state = tx.update(gradients, state, params)
+    return model, state
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("suffix", [".msgpack", ".safetensors"])
+def test_what_flax_saves(tmp_path: Path, kind: str, wrapped: bool, suffix: str) -> None:
+    """Catches optax's own tree, in a chain or not, that is not understood."""
+    model, state = jax_training(kind, wrapped)
+    tree = {
+        **nest(jax_impl.state.state(model)),
+        "opt_state": serialization.to_state_dict(jax.device_get(state)),
+        "step": np.asarray(2, np.int32),
+    }
+    (tmp_path / "in").write_bytes(serialization.msgpack_serialize(jax.device_get(tree)))
+    convert(tmp_path / "in", tmp_path / f"x{suffix}")
+    found = load(tmp_path / f"x{suffix}")
+    assert found.optimizer.kind == kind
+    assert found.optimizer.step == (2 if kind == "adam" else None)
+    assert list(next(iter(found.optimizer.slots.values()))) == parameters(CONFIG)
+    last = {"adam": 0.2 * (0.8 * 0.5 + 1.5), "sgd": 0.9 * 0.5 + 1.5}[kind]
+    if wrapped:  # clipped to 1
+        last = {"adam": 0.2 * (0.8 * 0.5 + 1.0), "sgd": 0.9 * 0.5 + 1.0}[kind]
+    for array in next(iter(found.optimizer.slots.values())).values():
+        np.testing.assert_allclose(array, last, rtol=1e-6)
+
+
+def test_mindspore_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches MindSpore's training checkpoints refused, or their moments named otherwise."""
+    config = MODELS["enet-mindspore"]
+    names = dialects.names(config, "mindspore")
+    rng, trained = np.random.default_rng(0), set(parameters(config))
+    arrays = {n: rng.random(tensors(config)[k].shape, np.float32) for n, (k, _) in names.items()}
+    moments = {
+        f"{slot}.{name}": rng.random(arrays[name].shape, np.float32)
+        for slot in ("moment1", "moment2")
+        for name, (key, _) in names.items()
+        if key in trained
+    }
+    beside = {"learning_rate": np.float32(0.1)[None], "beta1_power": np.float32(0.9)[None]}
+    steps = {"global_step": np.array([7], np.int32)}
+    formats.write(tmp_path / "in.ckpt", "mindspore", arrays | moments | beside | steps, {})
+    assert main(["convert", str(tmp_path / "in.ckpt"), str(tmp_path / "x.pth")]) == 0
+    out = capsys.readouterr().out
+    assert "optimizer adam, step 7, carried" in out
+    assert "not carried: learning_rate, beta1_power" in out
+    saved = torch.load(tmp_path / "x.pth", weights_only=True)["optimizer"]
+    key = parameters(config)[5]
+    name = next(n for n, (k, _) in names.items() if k == key)
+    assert np.array_equal(saved["state"][5]["exp_avg_sq"].numpy(), moments[f"moment2.{name}"])
+    assert float(saved["state"][5]["step"]) == 7
+    convert(tmp_path / "x.pth", tmp_path / "back.ckpt")
+    back = formats.read(tmp_path / "back.ckpt").arrays
+    assert back.keys() == (arrays | moments | steps).keys()
+    assert all(np.array_equal(back[k], v) for k, v in (arrays | moments | steps).items())
+
+
+def changed(source: Path, change: Any) -> Path:
+    saved = torch.load(source, weights_only=True)
+    change(saved["optimizer"])
+    torch.save(saved, source)
+    return source
+
+
+def two_groups(optimizer: dict, named: bool) -> None:
+    (group,) = optimizer["param_groups"]
+    last = copy.deepcopy(group)
+    last["params"], group["params"] = group["params"][:2], group["params"][2:]
+    if named:
+        keys = [f"module.{key}" for key in parameters(CONFIG)]
+        group["param_names"], last["param_names"] = keys[2:], keys[:2]
+    optimizer["param_groups"] = [group, last]
+
+
+def other_step(optimizer: dict) -> None:
+    optimizer["state"][1]["step"] += 1
+
+
+def amsgrad(optimizer: dict) -> None:
+    optimizer["state"][1]["max_exp_avg_sq"] = optimizer["state"][1]["exp_avg_sq"]
+
+
+def turned(optimizer: dict) -> None:
+    optimizer["state"][0]["exp_avg"] = optimizer["state"][0]["exp_avg"].flatten()
+
+
+@pytest.mark.parametrize("kind", ["adam"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda o: two_groups(o, False), "2 groups, and it does not say which parameter is which"),
+        (other_step, "its parameters are at different steps, [3, 4]"),
+        (amsgrad, "max_exp_avg_sq has no name elsewhere"),
+        (turned, "exp_avg of parameter 0 is not of its shape"),
+        (lambda o: o["param_groups"][0]["params"].pop(), "the network has"),
+        (lambda o: o["state"][0].pop("exp_avg"), "one of its slots lacks parameters"),
+    ],
+)
+def test_what_cannot_be_carried_is_said(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, reason: str
+) -> None:
+    """Catches a state guessed at, or dropped in silence; the weights come along all the same."""
+    changed(source, change)
+    assert main(["convert", str(source), str(tmp_path / "x.orbax")]) == 0
+    out = capsys.readouterr().out
+    assert "not carried: epoch, arch, optimizer (" in out
+    assert reason in out
+    assert load(tmp_path / "x.orbax").optimizer is None
+
+
+@pytest.mark.parametrize("kind", ["adam"], indirect=True)
+def test_named_groups(source: Path, tmp_path: Path) -> None:
+    """Catches groups in another order than the parameters', though they carry their names."""
+    whole = load(source).optimizer
+    found = load(changed(source, lambda o: two_groups(o, True))).optimizer
+    assert found.slots["exp_avg"].keys() == whole.slots["exp_avg"].keys()
+    first, third = parameters(CONFIG)[0], parameters(CONFIG)[2]
+    assert np.array_equal(found.slots["exp_avg"][third], whole.slots["exp_avg"][third])
+    assert np.array_equal(found.slots["exp_avg"][first], whole.slots["exp_avg"][first])
+
+
+@pytest.mark.parametrize("kind", ["adam"], indirect=True)
+@pytest.mark.parametrize("suffix", [".orbax", ".npz", ".pth"])
+def test_a_parameter_without_state(source: Path, tmp_path: Path, suffix: str) -> None:
+    """Catches one that never had a gradient given a state on its way back."""
+    changed(source, lambda o: o["state"].pop(4))
+    convert(source, tmp_path / f"x{suffix}")
+    convert(tmp_path / f"x{suffix}", tmp_path / "back.pth")
+    saved = torch.load(tmp_path / "back.pth", weights_only=True)["optimizer"]
+    assert 4 not in saved["state"]
+    assert len(saved["state"]) == len(parameters(CONFIG)) - 1
+
+
+@pytest.mark.parametrize("kind", ["sgd"], indirect=True)
+def test_weights_only(source: Path, tmp_path: Path) -> None:
+    """Catches a state carried against the user's will."""
+    arguments = ["convert", str(source), str(tmp_path / "x.pth"), "--weights-only"]
+    assert main(arguments) == 0
+    assert torch.load(tmp_path / "x.pth", weights_only=True).keys() == set(weights())
+
+
+@pytest.mark.parametrize("kind", ["sgd"], indirect=True)
+def test_a_changed_moment_is_refused(source: Path, tmp_path: Path) -> None:
+    """Catches a manifest that speaks of the weights alone."""
+    convert(source, tmp_path / "x.safetensors")
+    contents = formats.read(tmp_path / "x.safetensors")
+    name = next(name for name in contents.arrays if name.startswith("opt_state.trace."))
+    contents.arrays[name].flat[0] += 1
+    formats.write(tmp_path / "y", "safetensors", contents.arrays, contents.metadata)
+    with pytest.raises(InputError, match=r"does not hold the tensors .* optimizer\.momentum_buf"):
+        load(tmp_path / "y")
