@@ -1,0 +1,210 @@
+"""What travels with a checkpoint: its manifest, and what the user may say on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.cli import main
+from parity.spec.data.preprocessing import CIFAR10, Preprocessing, parse, published
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS
+from parity.spec.networks.genet import GENetConfig
+from parity.spec.tensors import tensors
+from weights_convert import convert, formats, load
+from weights_convert.formats import sidecar
+
+CONFIG = GENetConfig(depth=10, width=1)
+SUFFIXES = [".pth", ".safetensors", ".npz", ".msgpack", ".orbax"]
+WITH_SIDECAR = [suffix for suffix in SUFFIXES if suffix != ".safetensors"]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {
+        key: np.array(3) if t.kind == "count" else rng.standard_normal(t.shape).astype(np.float32)
+        for key, t in tensors(CONFIG).items()
+    }
+    formats.write(tmp_path / "in", "safetensors", arrays, {})
+    return tmp_path / "in"
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_byte_changes_unseen(source: Path, tmp_path: Path, suffix: str) -> None:
+    """Catches a flipped bit, a lost or an added byte after which the file still loads."""
+    good = tmp_path / "good" / f"x{suffix}"
+    good.parent.mkdir()
+    convert(source, good)
+    rng = np.random.default_rng(1)
+    for file in [f for f in good.parent.rglob("*") if f.is_file()]:
+        for changed in mutants(file.read_bytes(), rng):
+            shutil.copytree(good.parent, tmp_path / "bad")
+            (tmp_path / "bad" / file.relative_to(good.parent)).write_bytes(changed)
+            refusal(tmp_path / "bad" / good.name)
+            shutil.rmtree(tmp_path / "bad")
+
+
+def mutants(data: bytes, rng: np.random.Generator) -> list[bytes]:
+    flips = []
+    for at in rng.integers(0, len(data), 6):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << int(rng.integers(8))
+        flips.append(bytes(flipped))
+    return [*flips, data[: int(rng.integers(len(data)))], data + b"\n", data + b"\0"]
+
+
+def test_a_manifest_under_another_name(source: Path, tmp_path: Path) -> None:
+    """Catches a flipped bit in the key, after which the file would pass as one without manifest."""
+    convert(source, tmp_path / "x.safetensors")
+    contents = formats.read(tmp_path / "x.safetensors")
+    metadata = {"qarity": contents.metadata["parity"]}
+    formats.write(tmp_path / "y", "safetensors", contents.arrays, metadata)
+    assert "its manifest is named 'qarity', expected 'parity'" in refusal(tmp_path / "y")
+
+
+@pytest.mark.parametrize("suffix", WITH_SIDECAR)
+def test_a_file_of_another_day(source: Path, tmp_path: Path, suffix: str) -> None:
+    """Catches a manifest believed that speaks of another file."""
+    convert(source, tmp_path / f"a{suffix}")
+    contents = formats.read(tmp_path / f"a{suffix}")
+    first = next(iter(contents.arrays))
+    contents.arrays[first].flat[0] += 1
+    target = tmp_path / f"b{suffix}"
+    formats.write(target, formats.format_for(target), contents.arrays, {})
+    shutil.copy(sidecar.place(tmp_path / f"a{suffix}"), sidecar.place(target))
+    assert "is not what its manifest was written for" in refusal(target)
+
+
+@pytest.mark.parametrize("old", ["verified", "unverified"])
+def test_between_the_two_renames(source: Path, tmp_path: Path, old: str) -> None:
+    """Catches an old file that is refused because the new manifest is there before the new file."""
+    target, new = tmp_path / "x.npz", tmp_path / "new.npz"
+    convert(source, target, labels="void-last")
+    if old == "unverified":
+        sidecar.place(target).unlink()
+    convert(source, new, labels="void-first", dtype="float16")
+    sidecar.covering(sidecar.place(new), target)
+    shutil.copy(sidecar.place(new), sidecar.place(target))
+    found = load(target)  # killed here
+    assert found.labels == ("void-last" if old == "verified" else None)
+    assert found.arrays["conv1.weight"].dtype == np.float32
+    shutil.copy(new, target)
+    assert load(target).labels == "void-first"
+    sidecar.settle(sidecar.place(target))
+    assert load(target).labels == "void-first"
+    assert "before" not in json.loads(sidecar.place(target).read_text())
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        ["in", *(f"{n}{s}" for n in ("new.npz", "x.npz") for s in ("", sidecar.SUFFIX))]
+    )
+
+
+def test_replacing_leaves_a_plain_manifest(source: Path, tmp_path: Path) -> None:
+    """Catches what is said of the replaced file kept for ever."""
+    for labels in ("void-last", "void-first"):
+        convert(source, tmp_path / "x.npz", labels=labels)
+    assert "before" not in json.loads(sidecar.place(tmp_path / "x.npz").read_text())
+    assert load(tmp_path / "x.npz").labels == "void-first"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_dtype(source: Path, tmp_path: Path, dtype: str) -> None:
+    """Catches another rounding than to nearest, and a counter that is cast too."""
+    arguments = ["convert", str(source), str(tmp_path / "x.safetensors"), "--dtype", dtype]
+    assert main(arguments) == 0
+    before, after = load(source).arrays, load(tmp_path / "x.safetensors").arrays
+    for key, array in before.items():
+        if array.dtype == np.int64:
+            assert after[key].dtype == np.int64
+            continue
+        assert after[key].dtype.name == dtype
+        error = np.abs(after[key].astype(np.float64) - array)
+        half_step = {"float16": 2**-11, "bfloat16": 2**-8, "float64": 0}[dtype]
+        assert (error <= half_step * np.abs(array) + 2**-25).all()
+
+
+def test_a_number_too_large(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches an overflow that becomes infinity in silence."""
+    contents = formats.read(source)
+    contents.arrays["conv1.weight"].flat[3] = 1e5
+    formats.write(tmp_path / "big", "safetensors", contents.arrays, {})
+    target = tmp_path / "x.pth"
+    assert main(["convert", str(tmp_path / "big"), str(target), "--dtype", "float16"]) == 2
+    assert "big: conv1.weight: too large for float16" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_from(source: Path, tmp_path: Path) -> None:
+    """Catches the user's word on the names that is not taken."""
+    assert load(source, dialect="torch").dialect == "torch"
+    with pytest.raises(InputError, match="tensors do not match"):
+        load(source, dialect="jax")
+    with pytest.raises(InputError, match="dialect is 'keras', expected one of torch, jax"):
+        convert(source, tmp_path / "x.pth", dialect="keras")
+    assert main(["convert", str(source), str(tmp_path / "x.pth"), "--from", "jax"]) == 2
+
+
+def test_preprocessing(source: Path, tmp_path: Path) -> None:
+    """Catches what was given that is not kept, or not carried further."""
+    given = {"size": [40, 48], "mean": [0.5, 0.25, 0.125], "channels": "BGR"}
+    (tmp_path / "images.json").write_text(json.dumps(given))
+    first, second = tmp_path / "x.npz", tmp_path / "y.orbax"
+    arguments = ["--preprocessing", str(tmp_path / "images.json")]
+    assert main(["convert", str(source), str(first), *arguments]) == 0
+    convert(first, second)
+    for path in (first, second):
+        said = load(path).manifest.preprocessing
+        assert said == Preprocessing((40, 48), (0.5, 0.25, 0.125), channels="BGR")
+    convert(source, tmp_path / "z.pth")
+    assert load(tmp_path / "z.pth").manifest.preprocessing.mean == CIFAR10[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "expected an object with only size, mean"),
+        ('{"sizes": null}', "expected an object with only size, mean"),
+        ('{"size": [1.5, 2]}', "size is .* expected two whole numbers"),
+        ('{"std": [0.2, 0.2]}', "std is .* expected three numbers"),
+        ('{"channels": "YUV"}', "channels is 'YUV', expected RGB or BGR"),
+        ('{"classes": "road"}', "classes is 'road', expected a list of names"),
+    ],
+)
+def test_bad_preprocessing(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture, text: str, what: str
+) -> None:
+    """Catches a value of another kind that reaches the manifest, or a traceback."""
+    (tmp_path / "i.json").write_text(text)
+    arguments = ["convert", str(source), str(tmp_path / "x.pth")]
+    assert main([*arguments, "--preprocessing", str(tmp_path / "i.json")]) == 2
+    assert re.search(what, capsys.readouterr().err)
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_published() -> None:
+    """Catches a class list of another data set, or void at the wrong end."""
+    assert published(MODELS["enet"], "void-first").void == 0
+    assert published(MODELS["enet"], "void-last").classes[19] == "void"
+    assert published(MODELS["enet"], None).classes is None
+    assert published(MODELS["enet-camvid"], "void-last").classes[0] == "sky"
+    assert published(MODELS["enet-camvid"], "void-last").size == (360, 480)
+    assert published(MODELS["icnet"], None).classes[18] == "bicycle"
+    assert published(MODELS["icnet"], None).void is None
+    assert published(MODELS["genet"], None).classes[9] == "truck"
+    for name in MODELS:
+        said = published(MODELS[name], None)
+        assert parse(json.loads(json.dumps(said.to_dict())), "it") == said
