@@ -41,9 +41,10 @@ def to_jax(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 def to_torch(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `to_jax`; in the published order, counters int64.
+    """The inverse of `to_jax`; copies, in the published order, counters int64.
 
     Raises:
         InputError: A path is missing, left over, of another shape, or of the wrong sort of number.
     """
-    return dialects.to_canonical(config, arrays, "jax")
+    made = dialects.to_canonical(config, arrays, "jax")
+    return {key: np.array(array, order="C") for key, array in made.items()}

@@ -89,6 +89,62 @@ def understand(
     Raises:
         InputError: See there.
     """
+    known = identify(contents, path, network, dialect)
+    config, dialect = known.config, known.dialect
+    arrays = dialects.to_canonical(config, known.named, dialect, str(path))
+    optimizer, left = _optimizer(config, contents, known.beside, dialect, known.manifest)
+    if known.manifest:
+        found = {"network": known.network, "config": config.describe(), "dialect": dialect}
+        state = optimizer.flat() if optimizer else {}
+        manifests.verify(known.manifest, found, arrays | state, path, loose(config))
+    return Checkpoint(
+        arrays=arrays,
+        network=known.network,
+        config=config,
+        format=contents.format,
+        dialect=dialect,
+        manifest=known.manifest,
+        sha256=contents.sha256,
+        skipped=(*contents.skipped, *known.rest, *left),
+        filled=dialects.absent(config, known.named, dialect),
+        optimizer=optimizer,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Which network a file holds, by its names and shapes.
+
+    Attributes:
+        network: The family.
+        config: The variant.
+        dialect: Whose names the file carries.
+        manifest: What the file says of itself; not compared with its tensors yet.
+        named: The network's tensors, without what wrappers put before every name.
+        beside: An optimizer's.
+        rest: What training leaves besides.
+    """
+
+    network: str
+    config: Config
+    dialect: str
+    manifest: Manifest | None
+    named: dict[str, np.ndarray]
+    beside: dict[str, np.ndarray]
+    rest: dict[str, np.ndarray]
+
+
+def identify(
+    contents: formats.Contents,
+    path: Path,
+    network: str | None = None,
+    dialect: str | None = None,
+) -> Identity:
+    """Tell which network a file holds, without touching a number of it.
+
+    Raises:
+        InputError: See `load`.
+    """
     if network is not None:
         family_of(network)
     own, beside, rest = optimizers.split(contents.arrays)
@@ -102,7 +158,6 @@ def understand(
         config = _with_hidden(config, network, manifest, dialect)
     except ValueError as error:  # a last layer without outputs
         raise InputError(f"{path} is not a checkpoint of {family}: {error}") from error
-    arrays = dialects.to_canonical(config, named, dialect, str(path))
     if network != family and config.num_classes != MODELS[network].num_classes:
         raise InputError(
             f"{path} has {config.num_classes} classes, but {network} has"
@@ -110,23 +165,7 @@ def understand(
         )
     if network != family and told(config) != told(MODELS[network]):
         raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
-    optimizer, left = _optimizer(config, contents, beside, dialect, manifest)
-    if manifest:
-        found = {"network": family, "config": config.describe(), "dialect": dialect}
-        state = optimizer.flat() if optimizer else {}
-        manifests.verify(manifest, found, arrays | state, path, loose(config))
-    return Checkpoint(
-        arrays=arrays,
-        network=family,
-        config=config,
-        format=contents.format,
-        dialect=dialect,
-        manifest=manifest,
-        sha256=contents.sha256,
-        skipped=(*contents.skipped, *rest, *left),
-        filled=dialects.absent(config, named, dialect),
-        optimizer=optimizer,
-    )
+    return Identity(family, config, dialect, manifest, named, beside, rest)
 
 
 def _optimizer(

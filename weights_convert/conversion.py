@@ -6,22 +6,23 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS
-from parity.spec.tensors import STATISTICS, tensors
+from parity.spec.models import MODELS, Config
 from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
-from weights_convert.checkpoint import Checkpoint, family_of, load
+from weights_convert.checkpoint import Checkpoint, family_of, identify, load
 from weights_convert.formats import KEY, numpy_dtype, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
-from weights_convert.optimizer import Optimizer
+from weights_convert.memory import contiguous, different
+from weights_convert.optimizer import Optimizer, parameters
 from weights_convert.replacing import replacing
 
 
@@ -119,35 +120,61 @@ def convert(
     optimizer = None if weights_only else _carried_optimizer(checkpoint, to)
     progress("hashing its tensors")
     manifest = _manifest(checkpoint, to, arrays, optimizer, labels, preprocessing)
-    named = dialects.to_dialect(checkpoint.config, arrays, to)
-    nested = None
-    if optimizer and (format, to) == ("torch", "torch"):
-        nested = optimizers.to_torch(checkpoint.config, optimizer)
-    elif optimizer:
-        named |= optimizers.to_dialect(checkpoint.config, optimizer, to)
+    draft = _draft(checkpoint.config, format, arrays, optimizer, manifest)
     with replacing(target) as path:
         try:
             progress(f"writing {target}")
-            formats.write(path, format, named, {KEY: manifest.to_json()}, nested)
+            formats.write(path, format, draft.named, {KEY: manifest.to_json()}, draft.nested)
             progress("reading it back")
-            _verify(load(path, network, to), arrays, optimizer, manifest, target)
+            _verify(path, network, checkpoint.config, draft, target)
         except InputError as error:  # of the place where it is made
             raise InputError(str(error).replace(str(path), str(target))) from error
         size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
         covered = _cover(path, target, format)
     if covered:
         sidecar.settle(sidecar.place(Path(os.path.realpath(target))))
-    trained = [k for k, t in tensors(checkpoint.config).items() if t.kind not in STATISTICS]
     return Conversion(
         source=checkpoint,
         path=target,
         format=format,
         manifest=manifest,
         lost=tuple(k for k, a in checkpoint.arrays.items() if a.any() and not kept[k].any()),
-        tensors=len(named),
-        parameters=sum(checkpoint.arrays[k].size for k in trained),
+        tensors=len(draft.named),
+        parameters=sum(checkpoint.arrays[k].size for k in parameters(checkpoint.config)),
         bytes=size,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """What is to be written.
+
+    Attributes:
+        named: The dialect's name -> array.
+        nested: An optimizer's state as `torch.optim` has it, in a torch file with torch names.
+        optimizer: The same, as it is known here.
+        manifest: What the file will say of itself.
+    """
+
+    named: dict[str, np.ndarray]
+    nested: dict[str, Any] | None
+    optimizer: Optimizer | None
+    manifest: Manifest
+
+
+def _draft(
+    config: Config,
+    format: str,
+    arrays: Mapping[str, np.ndarray],
+    optimizer: Optimizer | None,
+    manifest: Manifest,
+) -> Draft:
+    named, nested = dialects.to_dialect(config, arrays, manifest.dialect), None
+    if optimizer and (format, manifest.dialect) == ("torch", "torch"):
+        nested = optimizers.to_torch(config, optimizer)
+    elif optimizer:
+        named |= optimizers.to_dialect(config, optimizer, manifest.dialect)
+    return Draft(contiguous(named), nested, optimizer, manifest)
 
 
 def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> dict[str, np.ndarray]:
@@ -276,25 +303,15 @@ def _default_dialect(format: str, source: str) -> str:
     return {"orbax": "jax", "msgpack": "jax", "mindspore": "mindspore"}.get(format, "torch")
 
 
-def _verify(
-    written: Checkpoint,
-    arrays: Mapping[str, np.ndarray],
-    optimizer: Optimizer | None,
-    manifest: Manifest,
-    target: Path,
-) -> None:
+def _verify(path: Path, network: str | None, config: Config, draft: Draft, target: Path) -> None:
     """Compare what a file holds with what it should, bit by bit."""
-    should = {**arrays, **(optimizer.flat() if optimizer else {})}
-    does = {**written.arrays, **(written.optimizer.flat() if written.optimizer else {})}
-    wrong = [key for key in should.keys() | does.keys() if not _same(should, does, key)]
+    contents = formats.read(path, hashed=False)
+    wrong = different(draft.named, contents.arrays)
+    if draft.nested is not None and draft.optimizer is not None:
+        found = optimizers.from_torch(config, contents.optimizer or {})
+        wrong += different(draft.optimizer.flat(), found.flat())
     if wrong:
         raise InputError(f"cannot write {target}: read back, {', '.join(wrong)} differ")
-    if written.manifest != manifest:
+    known = identify(contents, path, network, draft.manifest.dialect)
+    if (known.config, known.manifest) != (config, draft.manifest):
         raise InputError(f"cannot write {target}: read back, its manifest differs")
-
-
-def _same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], key: str) -> bool:
-    """Whether both hold the same bits under a name."""
-    if key not in a or key not in b or (a[key].dtype, a[key].shape) != (b[key].dtype, b[key].shape):
-        return False
-    return a[key].tobytes() == b[key].tobytes()

@@ -17,6 +17,7 @@ import numpy as np
 from parity.spec.errors import InputError
 from parity.spec.models import FAMILIES, MODELS, Config, config_of
 from parity.spec.tensors import Tensor, check_names, tensors
+from weights_convert.memory import contiguous
 from weights_convert.paths import MINDSPORE, renamed
 
 
@@ -208,8 +209,8 @@ def to_canonical(
         where: What holds the arrays, for the message.
 
     Returns:
-        Published key -> array of PyTorch's shape, a copy, in the published order; counters int64;
-        0 for those that are `absent`.
+        Published key -> array of PyTorch's shape in C order, in the published order; those that lay
+        so already are the same arrays; counters int64; 0 for those that are `absent`.
 
     Raises:
         InputError: A name is missing, left over, of another shape, or of the wrong sort of number.
@@ -221,7 +222,8 @@ def to_canonical(
     shapes = {name: leaf.shape(target[key].shape) for name, (key, leaf) in found.items()}
     _check(shapes, arrays, where)
     _check_numbers({name: target[key].kind for name, (key, _) in found.items()}, arrays, where)
-    own = {key: _own(leaf.inverse().array(arrays[name])) for name, (key, leaf) in found.items()}
+    own = contiguous({k: leaf.inverse().array(arrays[name]) for name, (k, leaf) in found.items()})
+    own = {k: a.astype(np.int64) if a.dtype == np.int32 else a for k, a in own.items()}  # JAX's
     float_ = next(a.dtype for key, a in own.items() if target[key].kind != "count")
     zeros = {k: np.zeros(target[k].shape, np.int64 if _counts(target[k]) else float_) for k in lost}
     return {key: own[key] if key in own else zeros[key] for key in target}
@@ -294,8 +296,3 @@ def _check_numbers(kinds: Mapping[str, str], arrays: Mapping[str, np.ndarray], w
     ]
     if wrong:
         raise InputError(f"{where}: {'; '.join(wrong)}")
-
-
-def _own(array: np.ndarray) -> np.ndarray:
-    """A copy in C order; int32, JAX's counters, becomes int64."""
-    return np.array(array, np.int64 if array.dtype == np.int32 else array.dtype, order="C")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
+from weights_convert.memory import as_bytes, each
 
 
 def file_sha256(path: Path, without: str = "") -> str:
@@ -35,8 +36,7 @@ def tensor_sha256s(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
     Given published names and PyTorch's shapes, it is the same in every format and dialect.
     """
-    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock alone
-        return dict(zip(arrays, pool.map(_tensor_sha256, arrays.values()), strict=True))
+    return dict(zip(arrays, each(_tensor_sha256, arrays.values()), strict=True))
 
 
 def whole_sha256(tensors: Mapping[str, str]) -> str:
@@ -46,6 +46,5 @@ def whole_sha256(tensors: Mapping[str, str]) -> str:
 
 def _tensor_sha256(array: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.dtype.name} {array.shape}\n".encode())
-    # By its bytes: NumPy cannot lend out a bfloat16, nor an array that lies otherwise.
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    digest.update(as_bytes(array).data)  # NumPy cannot lend out a bfloat16
     return digest.hexdigest()

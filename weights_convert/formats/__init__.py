@@ -127,8 +127,12 @@ def is_orbax(path: Path) -> bool:
     return (path / ORBAX_FILE).is_file()
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, hashed: bool = True) -> Contents:
     """Read a checkpoint of whichever format.
+
+    Args:
+        path: The file or directory.
+        hashed: Whether `Contents.sha256` is wanted where no manifest beside the file needs it.
 
     Raises:
         InputError: It is not there, damaged, of no known format, or holds something other than
@@ -136,7 +140,8 @@ def read(path: Path) -> Contents:
     """
     try:
         format = sniff(path)
-        sha256 = file_sha256(path, without=sidecar.INSIDE)
+        hashed = hashed or format in WITH_SIDECAR
+        sha256 = file_sha256(path, without=sidecar.INSIDE) if hashed else ""
         # Before the file is trusted with anything: is it the one that the manifest speaks of?
         beside = sidecar.read(path, sha256) if format in WITH_SIDECAR else {}
         contents = _module(format).read(path)

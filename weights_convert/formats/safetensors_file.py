@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from parity.spec.errors import InputError
 from weights_convert.formats import Contents, check_dtypes, first_line, numpy_dtype
+from weights_convert.memory import contiguous
 
 # The format's name of a dtype -> ours; those not here pass under their own name and are refused.
 DTYPES = {
@@ -40,7 +41,7 @@ def read(path: Path) -> Contents:
     dtypes = {name: DTYPES.get(view["dtype"], view["dtype"]) for name, view in views.items()}
     check_dtypes(dtypes, path)
     arrays = {
-        name: np.frombuffer(view["data"], numpy_dtype(dtypes[name])).reshape(view["shape"]).copy()
+        name: np.frombuffer(view["data"], numpy_dtype(dtypes[name])).reshape(view["shape"])
         for name, view in views.items()
     }
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -53,6 +54,5 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     Raises:
         OSError: The file system refuses.
     """
-    # `save` takes the memory as it lies.
-    contiguous = {name: np.array(array, order="C") for name, array in arrays.items()}
-    path.write_bytes(save(contiguous, metadata=dict(metadata)))
+    # `save` takes the memory as it lies; `save_file` lets only the owner read.
+    path.write_bytes(save(contiguous(arrays), metadata=dict(metadata)))

@@ -78,7 +78,7 @@ def write(
     if optimizer is not None:
         data = {NESTS[0]: data, OPTIMIZERS[0]: _with_tensors(optimizer)}
     torch.save(data, buffer)
-    path.write_bytes(buffer.getvalue())
+    path.write_bytes(buffer.getbuffer())
 
 
 def _load(path: Path) -> object:
@@ -190,12 +190,12 @@ def _dtype(tensor: torch.Tensor) -> str:
 def _array(tensor: torch.Tensor) -> np.ndarray:
     if tensor.dtype is torch.bfloat16:  # NumPy has none of its own: by its bits
         bits = tensor.contiguous().view(torch.int16).numpy()
-        return bits.view(numpy_dtype("bfloat16")).copy()
-    return np.array(tensor.numpy(), order="C")
+        return bits.view(numpy_dtype("bfloat16"))
+    return np.array(tensor.numpy(), order="C", copy=None)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    copy = np.array(array, order="C")
-    if copy.dtype.name == "bfloat16":
-        return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(copy)
+    whole = np.require(array, requirements=["C", "W"])
+    if whole.dtype.name == "bfloat16":
+        return torch.from_numpy(whole.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(whole)
