@@ -406,6 +406,6 @@ def test_what_was_written_is_read_back(
         real(path, format, {**arrays, key: -arrays[key]}, metadata, optimizer)
 
     monkeypatch.setattr(formats, "write", wrong)
-    with pytest.raises(InputError, match="read back, .* differ"):
+    with pytest.raises(InputError, match=r"read back, .* differ"):
         convert(pth, tmp_path / name)
     assert not os.listdir(tmp_path)
