@@ -16,7 +16,9 @@ import torch_impl.state
 from jax_impl.models.enet import ENet
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
+from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
+from parity.spec.tensors import tensors
 from weights_convert import dialects, formats, load, to_jax, to_torch
 
 CONFIG = ENetConfig(num_classes=3)
@@ -189,3 +191,16 @@ def test_a_file_with_offending_keys(tmp_path: Path, arrays: dict[str, np.ndarray
     message = str(caught.value)
     assert str(tmp_path / "old.pth") in message
     assert message.count("num_batches_tracked is missing") == len(arrays) - len(old) > 0
+
+
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_an_encoder_saved_alone_or_as_a_part(wrapper: str) -> None:
+    """Catches `encoder.` that is taken for a part of the name, or a part for a wrapper's."""
+    for family, config in (("erfnet", MODELS["erfnet-encoder"]), ("enet", MODELS["enet"])):
+        names = dict.fromkeys(tensors(config), np.zeros(0))
+        part = "encoder." if family == "erfnet" else ""
+        for prefix in ("", "encoder."):
+            saved = {wrapper + prefix + name.removeprefix(part): a for name, a in names.items()}
+            found = dialects.aligned(dialects.strip(saved), "torch")
+            assert list(found) == list(names)
+            assert dialects.family_in(found, "torch") == family

@@ -150,6 +150,7 @@ def identify(
     own, beside, rest = optimizers.split(contents.arrays)
     named = dialects.strip(own)
     dialect = dialect or dialects.detect(named)
+    named = dialects.aligned(named, dialect)
     network = network or dialects.family_in(named, dialect)
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)

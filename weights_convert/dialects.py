@@ -8,6 +8,7 @@ Canonical are the published PyTorch names and shapes, of which `parity.spec.tens
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -264,11 +265,29 @@ def _largest(family: str) -> Config:
     return dataclasses.replace(config, decoder_relu=False) if family == "enet" else config
 
 
-def family_in(arrays: Mapping[str, np.ndarray], dialect: str) -> str:
+def family_in(arrays: Iterable[str], dialect: str) -> str:
     """The family whose names occur most among these; `enet` if none does."""
+    known, found = known_names(dialect), set(arrays)
+    return max(known, key=lambda family: len(known[family] & found))
+
+
+def aligned(arrays: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:
+    """With `encoder.` before every name, or without it, where more of a network's names come out.
+
+    An encoder may have been saved alone or as a part, and a whole network as somebody's encoder.
+    """
+    prefix, known = "encoder.", known_names(dialect)
+    candidates = [dict(arrays), {prefix + name: array for name, array in arrays.items()}]
+    if all(name.startswith(prefix) for name in arrays):
+        candidates.append({name.removeprefix(prefix): a for name, a in arrays.items()})
+    return max(candidates, key=lambda c: max(len(names & c.keys()) for names in known.values()))
+
+
+@functools.cache
+def known_names(dialect: str) -> dict[str, set[str]]:
+    """Family -> the names of its tensors."""
     families = [f for f in FAMILIES if dialect != "mindspore" or f in MINDSPORE]
-    known = {f: names(MODELS.get(f"{f}-{dialect}", MODELS[f]), dialect).keys() for f in families}
-    return max(families, key=lambda f: len(known[f] & arrays.keys()))
+    return {f: set(names(MODELS.get(f"{f}-{dialect}", MODELS[f]), dialect)) for f in families}
 
 
 def _counts(spec: Tensor) -> bool:
