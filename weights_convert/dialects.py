@@ -272,15 +272,16 @@ def family_in(arrays: Iterable[str], dialect: str) -> str:
 
 
 def aligned(arrays: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:
-    """With `encoder.` before every name, or without it, where more of a network's names come out.
+    """Without `encoder.` before every name, where a network's names come out only then.
 
-    An encoder may have been saved alone or as a part, and a whole network as somebody's encoder.
+    A whole network may have been somebody's encoder; ERFNet's encoder is only a part.
     """
-    prefix, known = "encoder.", known_names(dialect)
-    candidates = [dict(arrays), {prefix + name: array for name, array in arrays.items()}]
-    if all(name.startswith(prefix) for name in arrays):
-        candidates.append({name.removeprefix(prefix): a for name, a in arrays.items()})
-    return max(candidates, key=lambda c: max(len(names & c.keys()) for names in known.values()))
+    whole = {name.removeprefix("encoder."): array for name, array in arrays.items()}
+    if not all(name.startswith("encoder.") for name in arrays):
+        return dict(arrays)
+    known = known_names(dialect).values()
+    candidates = (dict(arrays), whole)
+    return max(candidates, key=lambda c: max(len(names & c.keys()) for names in known))
 
 
 @functools.cache
