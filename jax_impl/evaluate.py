@@ -12,12 +12,15 @@ import numpy as np
 from flax import nnx
 
 from jax_impl.state import build
-from parity.spec.data import scale
+from parity.spec.data.preprocessing import PLAIN, Preprocessing
 from parity.spec.models import Config
 
 
 def predictor(
-    config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
+    config: Config,
+    arrays: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+    preprocessing: Preprocessing = PLAIN,
 ) -> Predictor:
     """A predictor for these weights.
 
@@ -25,12 +28,13 @@ def predictor(
         config: Which network.
         arrays: As `jax_impl.state.build` takes them.
         dtype: `float32` or `float64`, of weights and images; JAX need not be set to 64 bits.
+        preprocessing: How an image becomes the input.
 
     Raises:
         InputError: A tensor is missing, left over, or of another shape.
     """
     with precision(dtype):
-        return Predictor(build(config, arrays, dtype), dtype)
+        return Predictor(build(config, arrays, dtype), dtype, preprocessing)
 
 
 class Predictor:
@@ -39,13 +43,17 @@ class Predictor:
     Args:
         model: The network; it is put into eval mode.
         dtype: Of its weights.
+        preprocessing: How an image becomes the input.
     """
 
-    def __init__(self, model: nnx.Module, dtype: str = "float32") -> None:
+    def __init__(
+        self, model: nnx.Module, dtype: str = "float32", preprocessing: Preprocessing = PLAIN
+    ) -> None:
         model.eval()
         graph, self.state = nnx.split(model)
         self._forward, self._predict = compiled(graph)
         self.dtype = dtype
+        self.preprocessing = preprocessing
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The class of each pixel: the first of equal maxima.
@@ -60,7 +68,7 @@ class Predictor:
             FloatingPointError: A logit is not finite.
         """
         with precision(self.dtype):
-            x = scale(images, self.dtype)
+            x = self.preprocessing(images, self.dtype)
             classes, bad = jax.device_get(self._predict(self.state, x))
         if bad:
             raise FloatingPointError(f"{bad} logits are not finite")
@@ -69,7 +77,8 @@ class Predictor:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 to (N, H, W, classes) of the predictor's dtype."""
         with precision(self.dtype):
-            return np.asarray(self._forward(self.state, scale(images, self.dtype)))
+            x = self.preprocessing(images, self.dtype)
+            return np.asarray(self._forward(self.state, x))
 
 
 @functools.lru_cache(maxsize=16)
@@ -81,7 +90,9 @@ def compiled(graph: nnx.GraphDef) -> tuple[Callable, Callable]:
 
     @jax.jit
     def forward(state: nnx.State, x: jax.Array) -> jax.Array:
-        return nnx.merge(graph, state)(x)  # (N, H, W, classes)
+        outputs = nnx.merge(graph, state)(x)
+        # Of several, the first is of the image's size: (N, H, W, classes).
+        return outputs[0] if isinstance(outputs, tuple) else outputs
 
     @jax.jit
     def predict(state: nnx.State, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -16,6 +16,7 @@ from parity.spec import metrics
 from parity.spec.data import Sample, Segmentation
 from parity.spec.data import dataset as find_dataset
 from parity.spec.data.labels import ORDERS, outputs
+from parity.spec.data.preprocessing import published
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 
@@ -71,12 +72,13 @@ def miou(
     import weights_convert
 
     checkpoint = weights_convert.load(path, model)
-    if checkpoint.config.num_classes != source.outputs:
+    found = checkpoint.config.num_classes
+    if found not in (source.outputs, len(source.classes)):
         raise InputError(
-            f"{path}: the network has {checkpoint.config.num_classes} outputs, but {source.name}"
-            f" needs {source.outputs} ({len(source.classes)} classes and void)"
+            f"{path}: the network has {found} outputs, but {source.name} needs {source.outputs}"
+            f" ({len(source.classes)} classes and void), or {len(source.classes)}"
         )
-    order, reason = label_order(labels, checkpoint.manifest, path)
+    order, reason = label_order(labels, checkpoint.manifest, path, found == source.outputs)
     frameworks = [name for name in FRAMEWORKS if name in frameworks]
     predictors = {name: predictor(name, checkpoint, dtype) for name in frameworks}
     run = Run(source, order, predictors, size, pictures)
@@ -196,19 +198,26 @@ def predictor(framework: str, checkpoint: Any, dtype: str) -> Callable[[np.ndarr
     """A checkpoint's network in one framework: images (N, H, W, 3) uint8 to classes (N, H, W)."""
     import weights_convert
 
-    arrays = checkpoint.arrays
+    arrays, manifest = checkpoint.arrays, checkpoint.manifest
+    expected = manifest.preprocessing if manifest else published(checkpoint.config, None)
     if framework == "jax":
         arrays = weights_convert.to_jax(checkpoint.config, arrays)
     side = importlib.import_module(f"{framework}_impl.evaluate")
-    return side.predictor(checkpoint.config, arrays, dtype)
+    return side.predictor(checkpoint.config, arrays, dtype, expected)
 
 
-def label_order(asked: str | None, manifest: Any, weights: Path) -> tuple[str, str]:
+def label_order(
+    asked: str | None, manifest: Any, weights: Path, has_void: bool = True
+) -> tuple[str, str]:
     """Which output is void, and why that is taken to be so.
 
     Raises:
-        InputError: An unknown order.
+        InputError: An unknown order, or one that the network cannot have.
     """
+    if not has_void and asked == "void-first":
+        raise InputError(f"{weights}: labels void-first, but the network has no output for void")
+    if not has_void:
+        return "void-last", "the network has no output for void"
     said = getattr(manifest, "labels", None)
     order, reason = "void-last", "the default; the checkpoint does not say"
     if asked is not None:

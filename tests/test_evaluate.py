@@ -10,6 +10,7 @@ import torch_impl.evaluate
 import torch_impl.state
 import weights_convert
 from parity.spec import draw
+from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.networks.enet import ENetConfig
 
 SIZE = (24, 40)
@@ -48,3 +49,21 @@ def test_float64_is_the_plain_formulation() -> None:
         expected = model(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().double() / 255)
     assert logits.dtype == np.float64
     np.testing.assert_array_equal(logits, expected.permute(0, 2, 3, 1).numpy())
+
+
+def test_preprocessing() -> None:
+    """Catches a mean or deviation left out, swapped, or applied to the wrong channel on a side."""
+    config = ENetConfig()
+    arrays = draw.weights(config, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    mean, std = (0.5, 0.25, 0.125), (0.2, 0.3, 0.4)
+    expected = Preprocessing(mean=mean, std=std, channels="BGR")
+    model = torch_impl.state.build(config, arrays, "float64").eval()
+    x = torch.from_numpy(images.astype(np.float64)).flip(-1) / 255
+    x = (x - torch.tensor(mean, dtype=torch.float64)) / torch.tensor(std, dtype=torch.float64)
+    with torch.inference_mode():
+        y = model(x.permute(0, 3, 1, 2).contiguous()).permute(0, 2, 3, 1).numpy()
+    named = weights_convert.to_jax(config, arrays)
+    for side, state in ((torch_impl, arrays), (jax_impl, named)):
+        found = side.evaluate.predictor(config, state, "float64", expected).logits(images)
+        np.testing.assert_allclose(found, y, rtol=1e-9, atol=1e-12)

@@ -14,11 +14,14 @@ import torch
 from scenes import NAMES, camvid, cityscapes, save
 
 import parity.miou
+import torch_impl.state
 from parity import cli
 from parity.miou import Result, miou
-from parity.spec import draw
+from parity.spec import draw, metrics
 from parity.spec.data.labels import outputs
+from parity.spec.data.preprocessing import IMAGENET
 from parity.spec.errors import InputError
+from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
 
 SIZE = (24, 40)
@@ -391,3 +394,21 @@ def test_errors_have_one_kind(weights: Path, data: Path) -> None:
     """Catches a Python call that raises something else than the command line reports."""
     with pytest.raises(InputError, match="size: input is 5x5"):
         miou(weights, data, (5, 5))
+
+
+def test_a_network_of_several_outputs_and_none_for_void(data: Path, tmp_path: Path) -> None:
+    """Catches ICNet refused, taken at another of its outputs' size, or fed without its mean."""
+    config = MODELS["icnet"]
+    path = save_weights(tmp_path / "icnet.pth", arrays := draw.weights(config, seed=0))
+    found = miou(path, data, (64, 96), model="icnet", frameworks=["torch"], limit=1)
+    assert found.labels_reason == "the network has no output for void"
+    image, truth = found.data.load(found.data.samples(data, "val")[0], 64, 96)
+    model = torch_impl.state.build(config, arrays).eval()
+    x = (image / 255.0 - IMAGENET[0]) / IMAGENET[1]
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(x.astype(np.float32)).permute(2, 0, 1)[None].contiguous())
+    expected = metrics.confusion(truth, logits[0].argmax(1)[0].numpy(), 20)
+    moved = np.abs(found.frameworks["torch"].confusion - expected).sum() / 2
+    assert moved <= 5  # pixels whose classes are equal but for rounding
+    with pytest.raises(InputError, match="labels void-first, but the network has no output for"):
+        miou(path, data, (64, 96), model="icnet", labels="void-first")

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from parity.spec.data import scale
+from parity.spec.data.preprocessing import PLAIN, Preprocessing
 from parity.spec.models import Config
 from torch_impl.state import build
 
 
 def predictor(
-    config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
+    config: Config,
+    arrays: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+    preprocessing: Preprocessing = PLAIN,
 ) -> Predictor:
     """A predictor for these weights.
 
@@ -21,11 +24,12 @@ def predictor(
         config: Which network.
         arrays: As `torch_impl.state.build` takes them.
         dtype: `float32` or `float64`, of weights and images.
+        preprocessing: How an image becomes the input.
 
     Raises:
         InputError: A tensor is missing, left over, or of another shape.
     """
-    return Predictor(build(config, arrays, dtype), dtype)
+    return Predictor(build(config, arrays, dtype), dtype, preprocessing)
 
 
 class Predictor:
@@ -36,10 +40,14 @@ class Predictor:
             which it takes about half the time. In float64 that is no faster, and more pixels that
             should be equal come out unequal by a rounding, so that max-pooling picks another one.
         dtype: Of its weights.
+        preprocessing: How an image becomes the input.
     """
 
-    def __init__(self, model: torch.nn.Module, dtype: str = "float32") -> None:
+    def __init__(
+        self, model: torch.nn.Module, dtype: str = "float32", preprocessing: Preprocessing = PLAIN
+    ) -> None:
         self.dtype = dtype
+        self.preprocessing = preprocessing
         self.layout = torch.channels_last if dtype == "float32" else torch.contiguous_format
         # Ignored: torch's stubs know no such argument.
         self.model = model.eval().to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -70,6 +78,8 @@ class Predictor:
             return self._forward(images).permute(0, 2, 3, 1).contiguous().numpy()
 
     def _forward(self, images: np.ndarray) -> torch.Tensor:
-        x = torch.from_numpy(scale(images, self.dtype)).permute(0, 3, 1, 2)
+        x = torch.from_numpy(self.preprocessing(images, self.dtype)).permute(0, 3, 1, 2)
         # Channels last this copies nothing: so NHWC lies in memory.
-        return self.model(x.contiguous(memory_format=self.layout))  # (N, classes, H, W)
+        outputs = self.model(x.contiguous(memory_format=self.layout))
+        # Of several, the first is of the image's size: (N, classes, H, W).
+        return outputs[0] if isinstance(outputs, tuple) else outputs

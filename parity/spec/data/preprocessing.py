@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from parity.spec.data import camvid, cityscapes
+import numpy as np
+
+from parity.spec.data import camvid, cityscapes, scale
 from parity.spec.errors import InputError
 from parity.spec.models import Config
 
@@ -46,11 +48,25 @@ class Preprocessing:
     classes: tuple[str, ...] | None = None
     void: int | None = None
 
+    def __call__(self, images: np.ndarray, dtype: str) -> np.ndarray:
+        """A network's input, made here once for both sides, so that it is rounded alike.
+
+        Args:
+            images: (..., 3) uint8, RGB.
+            dtype: `float32` or `float64`, in which it is computed.
+        """
+        x = scale(images if self.channels == "RGB" else images[..., ::-1], dtype)
+        if (self.mean, self.std) == (PLAIN.mean, PLAIN.std):
+            return x
+        return (x - np.asarray(self.mean, dtype)) / np.asarray(self.std, dtype)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON gives it back: lists for tuples."""
         fields = dataclasses.asdict(self)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
+
+PLAIN = Preprocessing()  # pixels in [0, 1]
 
 # Family -> what its published recipe does. A network of another number of classes has its own size.
 PUBLISHED = {
