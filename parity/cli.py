@@ -19,6 +19,7 @@ from parity.spec.errors import InputError
 COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "convert": "carry a checkpoint to another format or framework",
+    "export": "write a network as an ONNX file, from either side",
     "inspect": "say what a checkpoint file holds",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
     "summary": "print the layers of both sides: shapes, receptive fields, parameters",
