@@ -24,6 +24,7 @@ COMMANDS = {
     "faults": "plant the faults of the catalogue, and count those that are found and named",
     "summary": "print the layers of both sides: shapes, receptive fields, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",
+    "infer": "predict a folder of images with an ONNX file",
     "bench": "time one forward pass of both sides, in one process",
     "calibrate": "measure on clean ports what the limits are derived from",
     "demo": "the two-minute tour, on scenes it makes itself",
