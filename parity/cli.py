@@ -19,10 +19,12 @@ from parity.spec.errors import InputError
 COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "convert": "carry a checkpoint to another format or framework",
+    "export": "write a network as an ONNX file, from either side",
     "inspect": "say what a checkpoint file holds",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
     "summary": "print the layers of both sides: shapes, receptive fields, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",
+    "infer": "predict a folder of images with an ONNX file",
     "bench": "time one forward pass of both sides, in one process",
     "calibrate": "measure on clean ports what the limits are derived from",
     "demo": "the two-minute tour, on scenes it makes itself",

@@ -25,6 +25,9 @@ RUNGS = {
     "L3": "gradients",
 }
 
+ONNX = "onnx"  # the rung of ONNX files, which only our own networks have
+TITLES = {**RUNGS, ONNX: "ONNX Runtime"}
+
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -33,7 +36,7 @@ class Check:
     """One comparison.
 
     Attributes:
-        rung: A key of `RUNGS`.
+        rung: A key of `RUNGS`, or `ONNX`.
         kind: `structure` (float64) or `numerics` (the working precision).
         layer: The port's name of the layer or tensor.
         reference: The reference's name of it.
@@ -155,7 +158,7 @@ class Report:
             margin = "exact" if worst.error == 0 else f"{worst.margin:,.{digits}f}x"
             failed = sum(not c.ok for c in checks)
             name = f"{worst.layer}: {worst.quantity}"
-            yield f"{rung} {RUNGS[rung]}", kind, len(checks), failed, margin, name
+            yield f"{rung} {TITLES[rung]}", kind, len(checks), failed, margin, name
 
     def __str__(self) -> str:
         """What `print` prints, as plain text."""

@@ -119,7 +119,7 @@ def convert(
     arrays = cast(kept, dtype, source)
     optimizer = None if weights_only else _carried_optimizer(checkpoint, to)
     progress("hashing its tensors")
-    manifest = _manifest(checkpoint, to, arrays, optimizer, labels, preprocessing)
+    manifest = manifest_of(checkpoint, to, arrays, optimizer, labels, preprocessing)
     draft = _draft(checkpoint.config, format, arrays, optimizer, manifest)
     with replacing(target) as path:
         try:
@@ -213,7 +213,7 @@ def _carried_optimizer(checkpoint: Checkpoint, dialect: str) -> Optimizer | None
     return dataclasses.replace(checkpoint.optimizer, slots=slots)
 
 
-def _manifest(
+def manifest_of(
     checkpoint: Checkpoint,
     dialect: str,
     arrays: Mapping[str, np.ndarray],

@@ -180,6 +180,7 @@ def conv(
 MOST_TAPS = 25  # of a kernel whose products are written out one by one
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def depthwise(
     x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, dilation: Pair
 ) -> jax.Array:

@@ -2,15 +2,18 @@
 
 `plain` is the PyTorch network as it is read: NCHW, eager, batch norm not folded. `torch` and `jax`
 are what `parity miou` runs: PyTorch eager with its arrays in channels-last order, JAX compiled.
+With --onnx also what each side exports, in ONNX Runtime: `torch.onnx` and `jax.onnx`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 
 from parity.commands.arguments import parse_size
+from parity.export import FRAMEWORKS as SIDES
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
@@ -28,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help=f"images {BATCHES}")
     parser.add_argument("--threads", type=int, default=2, help="PyTorch's (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=15, help="of each (default: %(default)s)")
+    parser.add_argument("--onnx", action="store_true", help="also what both sides export")
     parser.add_argument("--json", metavar="FILE", help="write the times to this file")
 
 
@@ -56,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.json)
 
     forwards = networks(args.model, size, batch, args.threads)
+    if args.onnx:
+        forwards |= exported(args.model, size, batch, args.threads)
     seconds: dict[str, list[float]] = {name: [] for name in forwards}
     for turn in range(args.runs + 2):  # two to warm up, not counted
         for name, forward in forwards.items():
@@ -118,3 +124,25 @@ def networks(
         "torch": lambda: in_torch(fast, last),
         "jax": lambda: jax.block_until_ready(compiled(state, x)),
     }
+
+
+def exported(
+    model: str, size: tuple[int, int], batch: int, threads: int
+) -> dict[str, Callable[[], object]]:
+    """The same of what each side exports, in ONNX Runtime."""
+    import tempfile
+
+    import numpy as np
+
+    from parity import witness
+    from parity.export.reading import open_network
+    from parity.spec import draw
+
+    config = MODELS[model]
+    images = draw.generator(0, "bench").random((batch, 3, *size), np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        files = witness.made(folder, config, draw.weights(config, 0), size)
+        opened = {
+            f"{name}.onnx": open_network(f, threads) for name, f in zip(SIDES, files, strict=True)
+        }
+    return {name: functools.partial(network, images) for name, network in opened.items()}

@@ -8,19 +8,25 @@ takes nothing and returns a parity.Port.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from parity.commands.arguments import parse_size
 from parity.factory import is_factory, make_port
 from parity.files import check_writable
 from parity.report import PRECISIONS, RUNGS
+from parity.spec import draw
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS
+from parity.spec.models import MODELS, Config
 
 if TYPE_CHECKING:
-    from parity.port import Port
+    import numpy as np
 
-OURS = ("weights", "size", "batch", "seed")  # options that only our own networks have
+    from parity.port import Port
+    from parity.report import Report
+
+MADE = ""  # of --onnx: no file is given
+OURS = ("weights", "size", "batch", "seed", "onnx")  # options that only our own networks have
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights", metavar="FILE", help="a checkpoint to check with (default: drawn weights)"
+    )
+    parser.add_argument(
+        "--onnx",
+        action="append",
+        nargs="?",
+        const=MADE,
+        metavar="FILE",
+        help="compare what ONNX Runtime computes of this file with the network, at the file's size;"
+        " without FILE: of what both sides export (may be given several times)",
     )
     parser.add_argument(
         "--levels",
@@ -65,27 +80,58 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             check_writable(path)
     try:
-        return climb(theirs(args) if is_factory(args.model) else ours(args), levels, args)
+        if is_factory(args.model):
+            return climb(theirs(args), None, levels, args)
+        return climb(*ours(args), levels, args)
     except InputError as error:
         if args.debug and error.__cause__ is not None:
             raise error.__cause__ from None
         raise
 
 
-def climb(port: Port, levels: list[str], args: argparse.Namespace) -> int:
+def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse.Namespace) -> int:
     """Check, print and write."""
     from rich.console import Console
 
     from parity.ladder import check
 
     with Console(stderr=True).status("", refresh_per_second=4) as status:
+        files = opened(args.onnx or [])  # before minutes of work
         report = check(port, levels, args.precision, status.update)
+        if subject is not None and args.onnx is not None:
+            status.update("ONNX Runtime")
+            witness(report, subject, files, args)
     report.print()
     if args.json is not None:
         report.to_json(args.json)
     if args.html is not None:
         report.to_html(args.html)
     return 0 if report.ok else 1
+
+
+def opened(names: list[str]) -> list[str]:
+    """The files among what `--onnx` was given.
+
+    Raises:
+        InputError: One cannot be opened.
+    """
+    from parity.export.reading import open_network
+
+    for name in (files := [name for name in names if name != MADE]):
+        open_network(name)
+    return files
+
+
+def witness(report: Report, subject: Subject, files: list[str], args: argparse.Namespace) -> None:
+    """Add the rung of ONNX files to a report."""
+    import tempfile
+
+    from parity import witness
+
+    with tempfile.TemporaryDirectory() as folder:
+        if MADE in args.onnx:
+            files = files + witness.made(folder, subject.config, subject.arrays, subject.size)
+        witness.add(report, files, subject.config, subject.arrays, args.seed or 0)
 
 
 def theirs(args: argparse.Namespace) -> Port:
@@ -95,7 +141,15 @@ def theirs(args: argparse.Namespace) -> Port:
     return make_port(args.model)
 
 
-def ours(args: argparse.Namespace) -> Port:
+class Subject(NamedTuple):
+    """What a port of ours was made from."""
+
+    config: Config
+    arrays: Mapping[str, np.ndarray]
+    size: tuple[int, int]
+
+
+def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
     """One of the project's own networks."""
     if args.model not in MODELS:
         raise InputError(
@@ -117,4 +171,6 @@ def ours(args: argparse.Namespace) -> Port:
         config, arrays = checkpoint.config, checkpoint.arrays
     from parity.networks import port
 
-    return port(args.model, config, size, batch, args.seed or 0, arrays)
+    made = port(args.model, config, size, batch, args.seed or 0, arrays)
+    arrays = draw.weights(config, args.seed or 0) if arrays is None else arrays
+    return made, Subject(config, arrays, size)

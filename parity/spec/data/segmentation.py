@@ -58,7 +58,8 @@ class Segmentation:
         name: As the command line calls it.
         classes: Names of the classes that count, in the order of their trainIds.
         palette: RGB of each class, and of void after them.
-        train_ids: id in the label files -> trainId; void's is the number of classes.
+        train_ids: id in the label files -> trainId; void's is the number of classes; -1 where no
+            file holds the id.
         layout: What its folder looks like, for people.
         recognises: Whether a folder has that layout.
         find: (folder, split) -> its files; raises `InputError`.
@@ -124,26 +125,59 @@ class Segmentation:
             InputError: Not an image, not 8 bits a channel, a label map with several channels, of
                 another size than its image or with an unknown id.
         """
-        picture = read(sample.image)
-        if picture.mode not in ("RGB", "RGBA", "L"):
-            raise InputError(f"{sample.image}: mode {picture.mode}, expected 8-bit RGB")
-        label = read(sample.label)
+        picture = picture_of(sample.image)
+        label = self.label(sample.label, height, width, (sample.image, picture))
+        return resized(picture, height, width), label
+
+    def label(
+        self, path: Path, height: int, width: int, beside: tuple[Path, Image.Image]
+    ) -> np.ndarray:
+        """Read a label map and resize it to the nearest pixel before ids are mapped.
+
+        Args:
+            path: The file.
+            height: Rows of what comes back.
+            width: Columns.
+            beside: The image whose size it must have: its file, and itself.
+
+        Returns:
+            The trainIds (H, W), uint8.
+
+        Raises:
+            InputError: See `load`.
+        """
+        label = read(path)
         if label.mode not in ("L", "P"):
-            raise InputError(f"{sample.label}: mode {label.mode}, expected one channel of 8 bits")
+            raise InputError(f"{path}: mode {label.mode}, expected one channel of 8 bits")
+        image, picture = beside
         if label.size != picture.size:
-            raise InputError(
-                f"{sample.label}: {size(label)}, but its image {sample.image} is {size(picture)}"
-            )
+            raise InputError(f"{path}: {size(label)}, but its image {image} is {size(picture)}")
         ids = np.flatnonzero(np.bincount(np.asarray(label).ravel(), minlength=256))
-        unknown = ids[ids >= len(self.train_ids)]
-        if unknown.size:
+        known = [i for i, train_id in enumerate(self.train_ids) if train_id >= 0]
+        if (unknown := np.setdiff1d(ids, known)).size:
             raise InputError(
-                f"{sample.label}: unknown id {some(map(str, unknown))},"
+                f"{path}: unknown id {some(map(str, unknown))},"
                 f" expected 0 to {len(self.train_ids) - 1}"
             )
-        picture = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
         label = label.resize((width, height), Image.Resampling.NEAREST)
-        return np.asarray(picture), np.array(self.train_ids, np.uint8)[np.asarray(label)]
+        return np.array(self.train_ids).astype(np.uint8)[np.asarray(label)]
+
+
+def picture_of(path: Path) -> Image.Image:
+    """An image of 8 bits a channel, in RGB.
+
+    Raises:
+        InputError: It is none.
+    """
+    picture = read(path)
+    if picture.mode not in ("RGB", "RGBA", "L"):
+        raise InputError(f"{path}: mode {picture.mode}, expected 8-bit RGB")
+    return picture.convert("RGB")
+
+
+def resized(picture: Image.Image, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) uint8, resized bilinearly, antialiased, as Pillow does."""
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def scale(images: np.ndarray, dtype: str) -> np.ndarray:

@@ -1,0 +1,203 @@
+"""Networks as ONNX files, from either side, that ONNX Runtime computes alike.
+
+    exported = export("enet", "enet.pth", "enet.onnx", framework="jax")
+
+Both sides' files are interchangeable: `input` is (N, 3, H, W) float32, RGB; the outputs are those
+of `OUTPUTS`, (N, classes, H', W') or (N, classes).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity.spec.data.labels import ORDERS
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS, Config
+from weights_convert.formats.sidecar import KEY, TOOL
+
+if TYPE_CHECKING:
+    import onnx
+
+    from parity.report import Check
+    from weights_convert import Checkpoint
+
+FRAMEWORKS = ("torch", "jax")
+EXPORT_KEY = f"{KEY}.export"  # of the metadata: what is said here beside the manifest
+
+# Family -> its outputs, in order; all others have `logits` alone.
+OUTPUTS = {"icnet": ("logits", "logits4", "logits8", "logits16")}
+USUAL_SIZES = {"genet": (32, 32), "erfnet-imagenet": (224, 224)}
+USUAL_SIZE = (512, 1024)
+
+Pair = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        source: The checkpoint.
+        framework: Which side's network it computes.
+        size: Height and width of the images.
+        outputs: Names of the outputs.
+        bytes: Of the file.
+        checks: What ONNX Runtime computes of it, against the network.
+    """
+
+    path: Path
+    source: Checkpoint
+    framework: str
+    size: Pair
+    outputs: tuple[str, ...]
+    bytes: int
+    checks: tuple[Check, ...]
+
+
+def export(
+    model: str,
+    weights: str | Path,
+    target: str | Path,
+    framework: str = "torch",
+    size: Pair | None = None,
+    dynamic_batch: bool = False,
+    labels: str | None = None,
+) -> Exported:
+    """Write a network as an ONNX file, and run it before it counts.
+
+    Args:
+        model: A network's name.
+        weights: A checkpoint, in any format that `weights_convert.load` reads.
+        target: What to write, NAME.onnx; what is there is replaced.
+        framework: Whose network: `torch` or `jax`.
+        size: (H, W) of the images; 512x1024, GENet's 32x32, ERFNet-ImageNet's 224x224 if not given.
+        dynamic_batch: Any number of images; else one.
+        labels: Which output is void, for the manifest; the checkpoint's if not given.
+
+    Raises:
+        InputError: Anything given cannot be used, or what ONNX Runtime computes is not what the
+            network does. Then all is as it was before.
+    """
+    from parity import witness
+    from weights_convert import load
+    from weights_convert.replacing import replacing
+
+    target = Path(target)
+    check_arguments(model, Path(weights), target, framework, labels)
+    checkpoint = load(weights, model)
+    config = checkpoint.config
+    size = size or usual_size(config)
+    made = network(config, checkpoint.arrays, framework, size, None if dynamic_batch else 1)
+    describe(made, checkpoint, framework, size, labels)
+    data = made.SerializeToString()
+    with replacing(target) as path:
+        path.write_bytes(data)
+        checks = witness.checks(path, config, checkpoint.arrays)
+        if failed := [check for check in checks if not check.ok]:
+            raise InputError(f"cannot write {target}: in ONNX Runtime {failed[0].sentence()}")
+    names = outputs_of(config)
+    return Exported(target, checkpoint, framework, size, names, len(data), tuple(checks))
+
+
+def network(
+    config: Config, arrays: Any, framework: str, size: Pair, batch: int | None
+) -> onnx.ModelProto:
+    """The ONNX model of one side's network, without metadata.
+
+    Args:
+        config: Which network.
+        arrays: Published key -> array.
+        framework: `torch` or `jax`.
+        size: Height and width of the images.
+        batch: Images; None leaves it open.
+
+    Raises:
+        InputError: The network cannot process images of this size, or has no translation.
+    """
+    from parity.export.tuning import tuned
+
+    try:
+        config.check_input(*size)
+    except ValueError as error:
+        raise InputError(f"size: {error}") from None
+    names: Sequence[str] = outputs_of(config)
+    if framework == "jax":
+        import jax_impl.state
+        from parity.export import from_jax
+        from weights_convert import to_jax
+
+        port = jax_impl.state.build(config, to_jax(config, arrays))
+        port.eval()
+        return tuned(from_jax.graph_of(lambda x: port(x), size, names, batch))
+    import torch_impl.state
+    from parity.export import from_torch
+
+    reference = torch_impl.state.build(config, arrays).eval()
+    return tuned(from_torch.graph_of(reference, size, names, batch))
+
+
+def outputs_of(config: Config) -> tuple[str, ...]:
+    """Names of a network's outputs."""
+    return OUTPUTS.get(config.family, ("logits",))
+
+
+def usual_size(config: Config) -> Pair:
+    """Height and width of the images that a network is used with."""
+    return USUAL_SIZES.get(config.family, USUAL_SIZE)
+
+
+def describe(
+    model: onnx.ModelProto, checkpoint: Checkpoint, framework: str, size: Pair, labels: str | None
+) -> None:
+    """Put into a model's metadata what it is: the manifest, and what was exported."""
+    import importlib.metadata
+
+    from onnx import helper
+
+    from weights_convert.conversion import manifest_of
+
+    manifest = manifest_of(checkpoint, framework, checkpoint.arrays, None, labels, None)
+    images = dataclasses.replace(manifest.preprocessing, size=size)
+    manifest = dataclasses.replace(manifest, preprocessing=images)
+    model.producer_name = TOOL
+    model.producer_version = manifest.tool_version
+    facts: dict[str, Any] = {
+        "framework": framework,
+        "framework_version": importlib.metadata.version(framework),
+        "outputs": list(outputs_of(checkpoint.config)),
+        "input": "(N, 3, H, W) float32, as the manifest's preprocessing makes it",
+    }
+    helper.set_model_props(model, {KEY: manifest.to_json(), EXPORT_KEY: json.dumps(facts)})
+
+
+def check_arguments(
+    model: str, source: Path, target: Path, framework: str, labels: str | None
+) -> None:
+    """Refuse what cannot be meant, before any work is done.
+
+    Raises:
+        InputError: It names the argument.
+    """
+    from parity.files import check_writable
+
+    for name, value, known in (
+        ("model", model, MODELS),
+        ("framework", framework, FRAMEWORKS),
+        ("labels", labels, (None, *ORDERS)),
+    ):
+        if value not in known:
+            expected = ", ".join(k for k in known if k)
+            raise InputError(f"{name} {value!r}, expected one of {expected}")
+    if target.suffix != ".onnx":
+        raise InputError(f"{target}: expected the name of a file ending in .onnx")
+    check_writable(target)
+    if target.exists() and not target.is_file():
+        raise InputError(f"{target} exists and is not a regular file: not replaced")
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise InputError(f"{source} and {target} are the same")

@@ -1,0 +1,153 @@
+"""A JAX network as an ONNX graph: its jaxpr, equation by equation.
+
+JAX's maps are (N, H, W, C) and ONNX's operators want (N, C, H, W). So a value is a tensor and the
+order in which its axes are stored; a transposition only changes that order, and one is carried out
+only where an operator needs another. What depends on no input is computed here, with NumPy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+from jax import export as jax_export
+from jax.extend import core
+
+from parity.export import folding, functions, primitives
+from parity.export.graph import BATCH, Graph
+from parity.spec.errors import InputError
+
+Shape = tuple[Any, ...]  # of integers, and None where the batch is
+Axes = tuple[int, ...]
+
+CHANNELS_FIRST = (0, 3, 1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A value that depends on the input.
+
+    Attributes:
+        name: In the graph.
+        axes: The stored tensor's axis i is this value's axis axes[i].
+        shape: Of the value, as JAX sees it.
+        dtype: Of NumPy.
+        windows: Where the value tells places of a pooling's maxima: the name of ONNX's places, and
+            of the map that was pooled.
+    """
+
+    name: str
+    axes: Axes
+    shape: Shape
+    dtype: np.dtype
+    windows: tuple[str, str] | None = None
+
+    @property
+    def stored_shape(self) -> Shape:
+        return tuple(self.shape[i] for i in self.axes)
+
+
+Value = Tensor | np.ndarray
+
+
+def graph_of(
+    network: Callable[[Any], Any], size: tuple[int, int], names: Sequence[str], batch: int | None
+) -> onnx.ModelProto:
+    """The ONNX graph of a network.
+
+    Args:
+        network: From images (N, H, W, 3) to an array or several, (N, H', W', C) or (N, C).
+        size: Height and width of the images.
+        names: Of the outputs.
+        batch: Images; None leaves it open.
+
+    Returns:
+        From `input`, (N, 3, H, W) float32, to the outputs, (N, C, H', W') or (N, C).
+
+    Raises:
+        InputError: The network uses a primitive that has no translation.
+    """
+    (n,) = jax_export.symbolic_shape("b")
+    traced = jax.make_jaxpr(network)(jax.ShapeDtypeStruct((n, *size, 3), jnp.float32))
+    lowering = Lowering(Graph())
+    image = Tensor("input", CHANNELS_FIRST, (None, *size, 3), np.dtype(np.float32))
+    found = lowering.run(traced, [image])
+    outputs = {}
+    for name, value in zip(names, found, strict=True):
+        axes = CHANNELS_FIRST if len(value.shape) == 4 else tuple(range(len(value.shape)))
+        shape = [value.shape[i] or batch or BATCH for i in axes]
+        outputs[name] = lowering.stored(value, axes), shape
+    return lowering.graph.model({"input": (batch or BATCH, 3, *size)}, outputs)
+
+
+class Lowering:
+    """Walks a jaxpr and adds to a graph what it computes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def run(self, closed: core.ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
+        """The outputs of a jaxpr.
+
+        Raises:
+            InputError: See `graph_of`.
+        """
+        jaxpr = closed.jaxpr
+        values: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+        values |= zip(jaxpr.constvars, (np.asarray(c) for c in closed.consts), strict=True)
+
+        def read(atom: Any) -> Value:
+            return np.asarray(atom.val) if isinstance(atom, core.Literal) else values[atom]
+
+        for eqn in jaxpr.eqns:
+            outputs = self.equation(eqn, [read(v) for v in eqn.invars])
+            values |= zip(eqn.outvars, outputs, strict=True)
+        return [read(v) for v in jaxpr.outvars]
+
+    def equation(self, eqn: Any, inputs: list[Value]) -> list[Value]:
+        """The outputs of one equation."""
+        called = next((eqn.params[k] for k in ("jaxpr", "call_jaxpr") if k in eqn.params), None)
+        if called is not None:
+            rule = functions.TABLE.get(eqn.params.get("name", ""))
+            given = rule(self, called, inputs) if rule else None
+            return self.run(called, inputs) if given is None else given
+        name = eqn.primitive.name
+        if all(isinstance(v, np.ndarray) for v in inputs):
+            return folding.fold(eqn, inputs)
+        if name not in primitives.TABLE:
+            raise InputError(
+                f"the network uses JAX's primitive {name!r}, which has no translation to ONNX:"
+                f" expected some of {', '.join(sorted(primitives.TABLE))}"
+            )
+        return [primitives.TABLE[name](self, eqn, inputs)]
+
+    def stored(self, value: Value, axes: Axes) -> str:
+        """The name of a tensor that holds a value with its axes in this order."""
+        if isinstance(value, np.ndarray):
+            return self.graph.constant(folding.narrowed(value).transpose(axes))
+        if value.axes == axes:
+            return value.name
+        order = [value.axes.index(i) for i in axes]
+        return self.graph.one("Transpose", value.name, perm=order)
+
+    def tensor(self, name: str, axes: Axes, aval: Any) -> Tensor:
+        """A value of the type that an equation says its output has."""
+        return Tensor(name, axes, known(aval.shape), np.dtype(aval.dtype))
+
+
+def known(shape: Sequence[Any]) -> Shape:
+    """A shape of JAX's, the batch as None."""
+    return tuple(n if isinstance(n, int) else int(n) if _fixed(n) else None for n in shape)
+
+
+def _fixed(n: Any) -> bool:
+    try:
+        int(n)
+    except Exception:  # whatever a symbolic number raises
+        return False
+    return True

@@ -1,0 +1,325 @@
+"""What each primitive of JAX is in ONNX: the table is at the end.
+
+A translation takes the lowering, the equation and its inputs, of which at least one depends on the
+network's input; it gives the output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from parity.export import reshaping
+from parity.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.export.from_jax import Axes, Lowering, Tensor, Value
+
+Rule = Callable[["Lowering", Any, list[Any]], Any]
+
+NHWC_CONVOLUTION = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+LARGEST = {"max": -math.inf, "sum": 0.0}
+
+
+def unsupported(eqn: Any, what: str) -> InputError:
+    """The error of a primitive used in a way that no network of ours does."""
+    return InputError(f"no translation to ONNX for JAX's {eqn.primitive.name} with {what}")
+
+
+def elementwise(op: str, *more: str) -> Rule:
+    """One operator per element, `more` of them on its result."""
+
+    def rule(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+        axes = order(inputs)
+        name = low.graph.one(op, *(low.stored(v, axes if v.shape else ()) for v in inputs))
+        for after in more:
+            name = low.graph.one(after, name)
+        return low.tensor(name, axes, eqn.outvars[0].aval)
+
+    return rule
+
+
+def order(inputs: list[Any]) -> Axes:
+    """In which order of axes to compute: that of the first input that is no constant."""
+    return next(v.axes for v in inputs if not isinstance(v, np.ndarray))
+
+
+def maximum(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    x, y = inputs
+    if isinstance(y, np.ndarray) and y.dtype.kind == "f" and not y.any():
+        return low.tensor(low.graph.one("Relu", x.name), x.axes, eqn.outvars[0].aval)
+    return elementwise("Max")(low, eqn, inputs)
+
+
+def select(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    which, *cases = inputs
+    if len(cases) != 2 or which.dtype != bool:
+        raise unsupported(eqn, f"{len(cases)} cases")
+    return elementwise("Where")(low, eqn, [which, cases[1], cases[0]])
+
+
+def convert(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(eqn.params["new_dtype"]))
+    name = low.graph.one("Cast", inputs[0].name, to=kind)
+    return low.tensor(name, inputs[0].axes, eqn.outvars[0].aval)
+
+
+def concatenate(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    axes = order(inputs)
+    names = [low.stored(v, axes) for v in inputs]
+    axis = axes.index(eqn.params["dimension"])
+    return low.tensor(low.graph.one("Concat", *names, axis=axis), axes, eqn.outvars[0].aval)
+
+
+def pad(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    x, fill = inputs
+    config = [tuple(map(int, side)) for side in eqn.params["padding_config"]]
+    if any(between for _, _, between in config) or not isinstance(fill, np.ndarray):
+        raise unsupported(eqn, f"padding {config}")
+    sides = [config[i] for i in x.axes]
+    name = x.name
+    if any(before or after for before, after, _ in sides):
+        pads = low.graph.integers(*(s[0] for s in sides), *(s[1] for s in sides))
+        name = low.graph.one("Pad", name, pads, low.graph.constant(fill))
+    return low.tensor(name, x.axes, eqn.outvars[0].aval)
+
+
+def cut(low: Lowering, x: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
+    """Part of one axis."""
+    whole = x.shape[axis]
+    if (start, step) == (0, 1) and stop == whole:
+        return x
+    ends = [low.graph.integers(n) for n in (start, stop, x.axes.index(axis), step)]
+    shape = (*x.shape[:axis], len(range(start, stop, step)), *x.shape[axis + 1 :])
+    return type(x)(low.graph.one("Slice", x.name, *ends), x.axes, shape, x.dtype)
+
+
+def slices(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    (x,), p = inputs, eqn.params
+    steps = p["strides"] or (1,) * len(x.shape)
+    ranges = zip(x.shape, p["start_indices"], p["limit_indices"], steps, strict=True)
+    for axis, (size, start, stop, step) in enumerate(ranges):
+        if size is not None:
+            x = cut(low, x, axis, int(start), int(stop), int(step))
+    return x
+
+
+def gather(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    """Places of constant indices along some axes, each axis by itself.
+
+    So JAX writes `x[:, ::2, 3]` and `jnp.take` of constant places.
+    """
+    x, places = inputs
+    d, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    if not isinstance(places, np.ndarray) or d.operand_batching_dims:
+        raise unsupported(eqn, "places that depend on the input")
+    out = eqn.outvars[0].aval
+    kept = [axis for axis in range(len(x.shape)) if axis not in d.collapsed_slice_dims]
+    grid = [i for i in range(len(out.shape)) if i not in d.offset_dims]  # the places' own axes
+    for k, axis in enumerate(d.start_index_map):
+        index, size = places[..., k], sizes[axis]
+        if axis in d.collapsed_slice_dims and grid:
+            x = _take(low, eqn, x, axis, _row(eqn, index, k, len(grid)))
+        else:  # one place: what begins there
+            first = int(index.flat[0])
+            x = cut(low, x, axis, first, first + int(size), 1)
+    dropped = tuple(d.collapsed_slice_dims) if not grid else ()
+    expected = sorted(kept + ([] if dropped else list(d.collapsed_slice_dims)))
+    if not dropped and [axis in kept for axis in expected] != [
+        i in d.offset_dims for i in range(len(out.shape))
+    ]:
+        raise unsupported(eqn, "axes that change places")
+    return reshaping.without(low, x, dropped) if dropped else x
+
+
+def _row(eqn: Any, index: np.ndarray, k: int, axes: int) -> np.ndarray:
+    """The places along one axis, where they are alike along the others' axes."""
+    at = k if axes > 1 else 0
+    row = np.moveaxis(index, at, 0).reshape(index.shape[at], -1)
+    if index.ndim != axes or (row != row[:, :1]).any():
+        raise unsupported(eqn, "places that are no grid")
+    return row[:, 0]
+
+
+def _take(low: Lowering, eqn: Any, x: Tensor, axis: int, row: np.ndarray) -> Tensor:
+    size = x.shape[axis]
+    if size is None or row.min() < 0 or row.max() >= size:
+        raise unsupported(eqn, "places outside")
+    step = int(row[1] - row[0]) if len(row) > 1 else 1
+    if step > 0 and (np.diff(row) == step).all():
+        return cut(low, x, axis, int(row[0]), int(row[-1]) + 1, step)
+    at = low.graph.constant(row.astype(np.int64))
+    name = low.graph.one("Gather", x.name, at, axis=x.axes.index(axis))
+    shape = (*x.shape[:axis], len(row), *x.shape[axis + 1 :])
+    return type(x)(name, x.axes, shape, x.dtype)
+
+
+def convolution(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    (x, kernel), p = inputs, eqn.params
+    d = p["dimension_numbers"]
+    if (d.lhs_spec, d.rhs_spec, d.out_spec) != NHWC_CONVOLUTION or p["batch_group_count"] != 1:
+        raise unsupported(eqn, f"axes {d}")
+    if set(p["lhs_dilation"]) != {1}:
+        raise unsupported(eqn, "a dilated input")
+    name = conv(
+        low,
+        x,
+        kernel,
+        strides=p["window_strides"],
+        sides=p["padding"],
+        dilations=p["rhs_dilation"],
+        group=p["feature_group_count"],
+    )
+    return low.tensor(name, d.out_spec, eqn.outvars[0].aval)
+
+
+def conv(
+    low: Lowering,
+    x: Value,
+    kernel: Value,
+    strides: tuple = (1, 1),
+    sides: tuple = ((0, 0), (0, 0)),
+    dilations: tuple = (1, 1),
+    group: int = 1,
+) -> str:
+    """A convolution of (N, H, W, in) with a kernel (kh, kw, in, out); stored channels first."""
+    (top, bottom), (left, right) = sides
+    return low.graph.one(
+        "Conv",
+        low.stored(x, (0, 3, 1, 2)),
+        low.stored(kernel, (3, 2, 0, 1)),
+        kernel_shape=[int(n) for n in kernel.shape[:2]],
+        strides=list(map(int, strides)),
+        pads=[int(n) for n in (top, left, bottom, right)],
+        dilations=list(map(int, dilations)),
+        group=int(group),
+    )
+
+
+def dot(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    """Products with constants: 1x1 convolutions, fully connected layers, sums with weights."""
+    contract, batch = eqn.params["dimension_numbers"]
+    flip = isinstance(inputs[0], np.ndarray)
+    x, y = inputs[::-1] if flip else inputs
+    if not isinstance(y, np.ndarray):
+        raise unsupported(eqn, "two factors that depend on the input")
+    (summed, with_), (kept, kept_of) = (
+        map(tuple, p[::-1] if flip else p) for p in (contract, batch)
+    )
+    free = [i for i in range(len(x.shape)) if i not in (*summed, *kept)]
+    own = [i for i in range(y.ndim) if i not in (*with_, *kept_of)]
+    if own and kept:
+        raise unsupported(eqn, f"dimensions {eqn.params['dimension_numbers']}")
+    theirs = dict(zip((*kept, *summed), (*kept_of, *with_), strict=True))
+    shared = [i for i in x.axes if i in theirs]
+    weights = y.transpose([theirs[i] for i in shared] + own)
+    if own:
+        name, stored = _product(low, x, weights, shared)
+    else:
+        name, stored = _weighted_sum(low, x, weights, shared, summed)
+    new = [-1 - i for i in range(len(own))]
+    logical = [*kept, *([*new, *free] if flip else [*free, *new])]
+    return low.tensor(name, tuple(logical.index(i) for i in stored), eqn.outvars[0].aval)
+
+
+def _product(low: Lowering, x: Tensor, y: np.ndarray, summed: list[int]) -> tuple[str, list[int]]:
+    """Some axes of `x` times a constant (*summed, *new).
+
+    Returns:
+        The name, and the axes as they are stored; new ones are -1, -2, ...
+    """
+    rest = [i for i in x.axes if i not in summed]
+    new = y.shape[len(summed) :]
+    if len(x.shape) == 4 and summed == [3] and len(new) == 1:
+        return conv(low, x, y[None, None]), [0, -1, 1, 2]
+    if len(rest) > 1 and [x.axes[-2]] == summed and len(new) == 1:  # rows of what is stored
+        return low.graph.one("MatMul", low.graph.constant(y.T), x.name), [*rest[:-1], -1, rest[-1]]
+    name, shape = low.stored(x, (*rest, *summed)), [x.shape[i] for i in rest]
+    many = math.prod(y.shape[: len(summed)])
+    if len(summed) > 1:
+        name = reshaping.reshaped(low, name, [*shape, many])
+    name = low.graph.one("MatMul", name, low.graph.constant(y.reshape(many, -1)))
+    if len(new) > 1:
+        name = reshaping.reshaped(low, name, [*shape, *new])
+    return name, [*rest, *(-1 - i for i in range(len(new)))]
+
+
+def _weighted_sum(
+    low: Lowering, x: Tensor, y: np.ndarray, shared: list[int], summed: tuple[int, ...]
+) -> tuple[str, list[int]]:
+    """`x` times a constant of some of its axes, summed; the name, and the axes as stored."""
+    sizes = dict(zip(shared, y.shape, strict=True))
+    weights = low.graph.constant(y.reshape([sizes.get(i, 1) for i in x.axes]))
+    where = low.graph.integers(*sorted(x.axes.index(i) for i in summed))
+    name = low.graph.one("ReduceSum", low.graph.one("Mul", x.name, weights), where, keepdims=0)
+    return name, [i for i in x.axes if i not in summed]
+
+
+def reduction(op: str) -> Rule:
+    def rule(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+        (x,), summed = inputs, eqn.params["axes"]
+        where = low.graph.integers(*sorted(x.axes.index(i) for i in summed))
+        name = low.graph.one(op, x.name, where, keepdims=0)
+        left = [i for i in range(len(x.shape)) if i not in summed]
+        axes = tuple(left.index(i) for i in x.axes if i not in summed)
+        return low.tensor(name, axes, eqn.outvars[0].aval)
+
+    return rule
+
+
+def power(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    exponent = np.asarray(eqn.params["y"], inputs[0].dtype)
+    return elementwise("Pow")(low, eqn, [inputs[0], exponent])
+
+
+def same(low: Lowering, eqn: Any, inputs: list[Any]) -> Value:
+    return inputs[0]
+
+
+TABLE: dict[str, Rule] = {
+    "abs": elementwise("Abs"),
+    "add": elementwise("Add"),
+    "and": elementwise("And"),
+    "broadcast_in_dim": reshaping.broadcast,
+    "concatenate": concatenate,
+    "conv_general_dilated": convolution,
+    "convert_element_type": convert,
+    "copy": same,
+    "div": elementwise("Div"),
+    "dot_general": dot,
+    "eq": elementwise("Equal"),
+    "exp": elementwise("Exp"),
+    "gather": gather,
+    "ge": elementwise("GreaterOrEqual"),
+    "gt": elementwise("Greater"),
+    "integer_pow": power,
+    "le": elementwise("LessOrEqual"),
+    "logistic": elementwise("Sigmoid"),
+    "lt": elementwise("Less"),
+    "max": maximum,
+    "min": elementwise("Min"),
+    "mul": elementwise("Mul"),
+    "ne": elementwise("Equal", "Not"),
+    "neg": elementwise("Neg"),
+    "not": elementwise("Not"),
+    "or": elementwise("Or"),
+    "pad": pad,
+    "reduce_max": reduction("ReduceMax"),
+    "reduce_sum": reduction("ReduceSum"),
+    "reshape": reshaping.reshape,
+    "select_n": select,
+    "slice": slices,
+    "sqrt": elementwise("Sqrt"),
+    "squeeze": reshaping.squeeze,
+    "stack": reshaping.stack,
+    "stop_gradient": same,
+    "sub": elementwise("Sub"),
+    "tanh": elementwise("Tanh"),
+    "transpose": reshaping.transpose,
+}
+assert onnx.defs.onnx_opset_version() >= 20

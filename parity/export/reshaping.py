@@ -1,0 +1,109 @@
+"""Primitives that move axes: most of them move nothing in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from parity.export.from_jax import Lowering, Shape, Tensor
+
+Group = tuple[range, range]
+
+
+def transpose(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    (x,), order = inputs, list(eqn.params["permutation"])
+    return low.tensor(x.name, tuple(order.index(i) for i in x.axes), eqn.outvars[0].aval)
+
+
+def squeeze(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    return without(low, inputs[0], tuple(eqn.params["dimensions"]))
+
+
+def without(low: Lowering, x: Tensor, dropped: Sequence[int]) -> Tensor:
+    """A value without axes of one element."""
+    if not dropped:
+        return x
+    at = low.graph.integers(*sorted(x.axes.index(i) for i in dropped))
+    left = [i for i in range(len(x.shape)) if i not in dropped]
+    axes = tuple(left.index(i) for i in x.axes if i not in dropped)
+    shape = tuple(x.shape[i] for i in left)
+    return type(x)(low.graph.one("Squeeze", x.name, at), axes, shape, x.dtype)
+
+
+def reshape(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    """Splits and merges axes where they are stored, if those that merge are stored side by side.
+
+    Else they are brought together first, and four axes into channels first.
+    """
+    (x,), aval = inputs, eqn.outvars[0].aval
+    target = low.tensor("", (), aval).shape
+    found = list(groups(x.shape, target))
+    if not all(_together(x, old) for old, _ in found):
+        first = [found[i] for i in ((0, 3, 1, 2) if len(found) == 4 else range(len(found)))]
+        axes = tuple(i for old, _ in first for i in old)
+        x = type(x)(low.stored(x, axes), axes, x.shape, x.dtype)
+    place = {i: n for n, i in enumerate(x.axes)}
+    found.sort(key=lambda group: place[group[0][0]] if group[0] else -1)
+    axes = tuple(i for _, new in found for i in new)
+    return low.tensor(reshaped(low, x.name, [target[i] for i in axes]), axes, aval)
+
+
+def reshaped(low: Lowering, name: str, shape: Sequence[int | None]) -> str:
+    """A Reshape; the batch is what is left."""
+    return low.graph.one("Reshape", name, low.graph.integers(*(n or -1 for n in shape)))
+
+
+def groups(old: Shape, new: Shape) -> Iterator[Group]:
+    """Which axes of a shape become which of another: the smallest runs of equal products."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        a, b, left, right = i, j, 1, 1
+        if i < len(old) and old[i] is None:  # the batch stays the batch
+            i, j = i + 1, j + 1
+        else:
+            while i == a or left != right or j == b:
+                if i < len(old) and old[i] is not None and (left <= right or j >= len(new)):
+                    left, i = left * (old[i] or 1), i + 1
+                elif j < len(new) and new[j] is not None:
+                    right, j = right * (new[j] or 1), j + 1
+                else:
+                    break
+        yield range(a, i), range(b, j)
+
+
+def _together(x: Tensor, axes: range) -> bool:
+    places = [x.axes.index(i) for i in axes]
+    return all(q == p + 1 for p, q in itertools.pairwise(places))
+
+
+def broadcast(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    """New axes are stored after the one they follow, so that they can merge with it."""
+    (x,), aval = inputs, eqn.outvars[0].aval
+    shape = low.tensor("", (), aval).shape
+    given = list(eqn.params["broadcast_dimensions"])
+    axes = [given[i] for i in x.axes]
+    for axis in range(len(shape)):
+        if axis not in given:
+            axes.insert(axes.index(axis - 1) + 1 if axis else 0, axis)
+    before = [x.shape[given.index(i)] if i in given else 1 for i in axes]
+    after = [shape[i] for i in axes]
+    name = x.name if len(before) == len(x.shape) else reshaped(low, x.name, before)
+    if before != after:
+        name = low.graph.one("Expand", name, low.graph.integers(*(n or 1 for n in after)))
+    return low.tensor(name, tuple(axes), aval)
+
+
+def stack(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    """The new axis is stored after the one it follows."""
+    axis, aval = eqn.params["axis"], eqn.outvars[0].aval
+    first = next(v for v in inputs if not isinstance(v, np.ndarray))
+    axes = [i + (i >= axis) for i in first.axes]
+    place = axes.index(axis - 1) + 1 if axis else 0
+    axes.insert(place, axis)
+    at = low.graph.integers(place)
+    names = [low.graph.one("Unsqueeze", low.stored(v, first.axes), at) for v in inputs]
+    return low.tensor(low.graph.one("Concat", *names, axis=place), tuple(axes), aval)

@@ -1,0 +1,140 @@
+"""ONNX Runtime as a third witness: what an ONNX file computes, against the network.
+
+The reference in float64 is the oracle, and the rule is that of every other whole network in the
+working precision (`parity.compare`): the file may be no less exact than the reference in float32.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from parity import compare
+from parity.compare import STRUCTURE_FORWARD, Difference, Measurement, difference
+from parity.export import FRAMEWORKS, network, outputs_of
+from parity.export.reading import Network, open_network
+from parity.report import ONNX, Check, Report
+from parity.spec import draw
+from parity.spec.errors import InputError
+from parity.spec.models import Config
+
+Arrays = Mapping[str, np.ndarray]
+
+PRECISION = "float32"
+
+
+def add(
+    report: Report,
+    files: Sequence[str | Path],
+    config: Config,
+    arrays: Arrays,
+    seed: int = 0,
+) -> None:
+    """Put the rung of ONNX files into a report.
+
+    Args:
+        report: Of the ladder.
+        files: To compare.
+        config: Which network they should compute.
+        arrays: Its weights, published key -> array.
+        seed: Of the images.
+
+    Raises:
+        InputError: A file cannot be opened.
+    """
+    start = time.perf_counter()
+    for path in files:
+        report.checks += checks(Path(path), config, arrays, seed)
+        report.notes += notes(open_network(path), arrays)
+    report.seconds[ONNX] = time.perf_counter() - start
+
+
+def made(folder: str | Path, config: Config, arrays: Arrays, size: tuple[int, int]) -> list[str]:
+    """Files of both sides, for any number of images.
+
+    Args:
+        folder: Where to write them.
+        config: Which network.
+        arrays: Its weights, published key -> array.
+        size: Height and width of the images.
+    """
+    paths = [Path(folder) / f"{framework}.onnx" for framework in FRAMEWORKS]
+    for path in paths:
+        path.write_bytes(network(config, arrays, path.stem, size, None).SerializeToString())
+    return [str(path) for path in paths]
+
+
+def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Check]:
+    """Compare every output of a file with the network's.
+
+    Args:
+        path: The file; images are of its size.
+        config: Which network it should compute.
+        arrays: Its weights, published key -> array.
+        seed: Of the images.
+
+    Raises:
+        InputError: The file cannot be opened, or the network takes no images of its size.
+    """
+    file, names = open_network(path), outputs_of(config)
+    try:
+        config.check_input(*file.size)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    # More than one where that is possible, so that a mixed up batch shows.
+    images = draw.generator(seed, "check/onnx").random((file.batch or 2, 3, *file.size), np.float32)
+    oracle = reference(config, arrays, "float64", images)
+    plain = reference(config, arrays, PRECISION, images)
+    stirred = compare.disturb(images, compare.stir(PRECISION), draw.generator(seed, "stir", 0))
+    moved = reference(config, arrays, "float64", stirred)
+    found = dict(zip(file.outputs, file(images), strict=True))
+    measured = [
+        Measurement(
+            layer=f"{path.name}: {name}",
+            reference=name,
+            quantity="output in eval mode",
+            sort=name,
+            limit=STRUCTURE_FORWARD,
+            elements=oracle[name].size,
+            size=compare.size(oracle[name]),
+            structure=Difference(0.0),  # ONNX Runtime does not convolve in float64
+            numerics=difference(found.get(name), oracle[name], PRECISION),
+            reference_distance=difference(plain[name], oracle[name], PRECISION).distance,
+            response=difference(moved[name], oracle[name]).distance,
+        )
+        for name in names
+    ]
+    judged = [c for c in compare.judge(ONNX, measured, PRECISION) if c.kind == "numerics"]
+    return judged + [_unknown(path, name) for name in file.outputs if name not in names]
+
+
+def reference(
+    config: Config, arrays: Arrays, dtype: str, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The outputs of the PyTorch network by name, (N, classes, H', W') or (N, classes)."""
+    import torch
+
+    import torch_impl.state
+
+    network = torch_impl.state.build(config, arrays, dtype).eval()
+    with torch.inference_mode():
+        outputs = network(torch.from_numpy(images.astype(dtype)))
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return {n: o.numpy() for n, o in zip(outputs_of(config), outputs, strict=True)}
+
+
+def notes(file: Network, arrays: Arrays) -> list[str]:
+    """What a file's manifest says against the weights it is compared with."""
+    from weights_convert.hashes import tensor_sha256s
+
+    if file.manifest and file.manifest.tensors != tensor_sha256s(arrays):
+        return [f"{file.path} says that it was made of other weights than these"]
+    return []
+
+
+def _unknown(path: Path, name: str) -> Check:
+    layer = f"{path.name}: {name}"
+    return Check(ONNX, "numerics", layer, name, "output", np.inf, 0.0, note="the network has none")
