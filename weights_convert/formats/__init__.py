@@ -53,6 +53,13 @@ ORBAX_FILE = "_METADATA"
 # The longest header that the format allows, in bytes; its length comes first.
 SAFETENSORS_HEADER = 100_000_000
 
+# What a file may hold: more tensors are no network's, and cost memory that the file does not show.
+MOST_TENSORS = 50_000
+
+# What its arrays may take, in times its size and bytes beside: weights hardly compress, and few
+# tensors are views of each other.
+TIMES, BESIDE = 2, 2**27
+
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
@@ -126,8 +133,12 @@ def read(path: Path) -> Contents:
     """
     try:
         contents = _module(sniff(path)).read(path)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # bytes at will: what no reader thought of
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
     if not contents.arrays:
         raise InputError(f"{path} holds no tensors")
     if unprintable := [repr(name) for name in contents.arrays if not name.isprintable()]:
@@ -186,6 +197,30 @@ def check_dtypes(dtypes: Mapping[str, object], where: Path) -> None:
         raise InputError(f"{where}: {'; '.join(wrong)}; expected {', '.join(DTYPES)}")
 
 
+def check_growth(total: int, path: Path) -> None:
+    """Refuse a file whose arrays take far more than it has: a bomb.
+
+    Args:
+        total: Bytes of its arrays.
+        path: The file.
+
+    Raises:
+        ValueError: They do.
+    """
+    if total > TIMES * path.stat().st_size + BESIDE:
+        raise ValueError(f"it would grow to {total:,} bytes")
+
+
+def check_count(count: int) -> None:
+    """Refuse more tensors than networks have.
+
+    Raises:
+        ValueError: They are more than `MOST_TENSORS`.
+    """
+    if count > MOST_TENSORS:
+        raise ValueError(f"it holds {count:,} tensors, expected at most {MOST_TENSORS:,}")
+
+
 def numpy_dtype(name: str) -> np.dtype:
     """The NumPy dtype of one of `DTYPES`; bfloat16 is that of `ml_dtypes`."""
     if name == "bfloat16":
@@ -215,9 +250,10 @@ def write_manifest(file: Path, metadata: Mapping[str, str]) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What a library said, cut to one line."""
+    """What a library said, cut to one line, without what a terminal would obey."""
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if line.isprintable() else line.encode("unicode_escape").decode()
 
 
 def _inside(path: Path) -> str:
