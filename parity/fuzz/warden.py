@@ -159,7 +159,7 @@ class Warden:
         os.close(theirs)
         self.served = 0
         for path in self.warm * 2:
-            for task in ("load", "inspect"):
+            for task in ("load", "inspect", "settle"):
                 if self._ask(path, task, size_of(path), START) is None:
                     raise RuntimeError(f"the child cannot read {path}: {self._last_words()}")
 

@@ -196,7 +196,15 @@ def inspect(path: str) -> dict[str, Any]:
     return found | {"line": err.getvalue() or loaded.get("line", ""), "starved": starved}
 
 
-TASKS = {"load": load, "inspect": inspect}
+def settle(path: str) -> dict[str, Any]:
+    """Leave what there is out of every later collection: it stays."""
+    del path
+    gc.collect()
+    gc.freeze()
+    return {"outcome": "settled"}
+
+
+TASKS = {"load": load, "inspect": inspect, "settle": settle}
 
 
 def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,8 +43,10 @@ SUFFIXES = {
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool")
 
-# Under which the manifest is kept among the metadata.
+# Under which the manifest is kept among the metadata; and where there are none, in a file.
 KEY = "parity"
+BESIDE_SUFFIX = ".manifest.json"
+LONGEST_MANIFEST = 20_000_000  # bytes
 
 # The number that PyTorch's files before 1.6 open with, 0x1950a86a20f9469cfc6c, as pickled.
 LEGACY_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
@@ -232,13 +235,25 @@ def numpy_dtype(name: str) -> np.dtype:
 
 def beside(path: Path) -> Path:
     """Where the manifest of a file without metadata lies."""
-    return path.with_name(path.name + ".manifest.json")
+    return path.with_name(path.name + BESIDE_SUFFIX)
 
 
 def read_manifest(file: Path) -> dict[str, str]:
-    """The manifest of a format without metadata: `KEY` -> text, or nothing where there is none."""
+    """The manifest of a format without metadata: `KEY` -> text, or nothing where there is none.
+
+    Raises:
+        InputError: It is a link to another folder than the checkpoint's, no file, or no text.
+    """
+    if not os.path.lexists(file):
+        return {}
+    checkpoint = file.with_name(file.name.removesuffix(BESIDE_SUFFIX))
+    folders = {os.path.dirname(os.path.realpath(p)) for p in (file.parent / "x", checkpoint)}
+    if os.path.dirname(os.path.realpath(file)) not in folders:
+        raise InputError(f"{file} is a link that leaves its folder: not read")
+    if not file.is_file() or file.stat().st_size > LONGEST_MANIFEST:
+        raise InputError(f"{file} is not a file of at most {LONGEST_MANIFEST:,} bytes")
     try:
-        return {KEY: file.read_text(encoding="utf-8")} if file.is_file() else {}
+        return {KEY: file.read_text(encoding="utf-8")}
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is damaged: {error}") from error
 
@@ -250,10 +265,9 @@ def write_manifest(file: Path, metadata: Mapping[str, str]) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What a library said, cut to one line, without what a terminal would obey."""
+    """What a library said, cut to one line."""
     text = str(error).strip()
-    line = text.splitlines()[0] if text else type(error).__name__
-    return line if line.isprintable() else line.encode("unicode_escape").decode()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _inside(path: Path) -> str:

@@ -18,7 +18,13 @@ import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no types
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, first_line, read_manifest, write_manifest
+from weights_convert.formats import (
+    Contents,
+    first_line,
+    orbax_guard,
+    read_manifest,
+    write_manifest,
+)
 from weights_convert.formats.nested import flatten, nest
 
 MANIFEST = "parity.json"
@@ -66,6 +72,7 @@ def read(path: Path) -> Contents:
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     try:
+        orbax_guard.check(path)
         with ocp.Checkpointer(handler) as checkpointer:
             restored = checkpointer.restore(path.absolute())
     except Exception as error:  # files at will: Orbax and TensorStore may fail in any way

@@ -2,72 +2,76 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from parity.fuzz.hostile.archives import arrays
 from parity.fuzz.hostile.kinds import Kind, Place
-from parity.fuzz.hostile.zips import archive
+from parity.fuzz.samples import sample
 from weights_convert import formats
-from weights_convert.manifest import TOOL, VERSION
 
 GROUP = "manifest"
-WHOLE = {
-    "tool": TOOL,
-    "version": VERSION,
-    "network": "enet",
-    "config": {},
-    "dialect": "torch",
-    "labels": None,
-    "source_sha256": "0" * 64,
-    "tensors_sha256": "0" * 64,
-}
+
+
+@functools.cache
+def whole() -> tuple[bytes, bytes]:
+    """A checkpoint of a network, and its manifest."""
+    with tempfile.TemporaryDirectory(prefix="parity-manifest-") as folder:
+        path = sample(Path(folder), "npz")
+        return path.read_bytes(), formats.beside(path).read_bytes()
 
 
 def texts() -> dict[str, bytes]:
     """Name -> what the manifest holds."""
 
+    text = whole()[1]
+    entries = json.loads(text)
+
     def changed(**fields: Any) -> bytes:
-        return json.dumps(WHOLE | fields).encode()
+        return json.dumps(entries | fields).encode()
+
+    def config(value: bytes) -> bytes:
+        return changed(config="CONFIG").replace(b'"CONFIG"', value)
 
     deep = b"[" * 10**5 + b"]" * 10**5
-    whole = changed()
     return {
         "empty": b"",
         "no JSON": b"{nothing}",
         "not UTF-8": b'{"tool": "\xff\xfe"}',
         "JSON 100,000 deep": deep,
-        "a config 100,000 deep": whole.replace(b'"config": {}', b'"config": ' + deep),
-        "a number of a million digits": whole.replace(b'"config": {}', b'"config": ' + b"9" * 10**6),
+        "a config 100,000 deep": config(deep),
+        "a number of a million digits": config(b"9" * 10**6),
         "a version of the future": changed(version=10**6),
         "a version of text": changed(version="1"),
-        "no network": json.dumps({k: v for k, v in WHOLE.items() if k != "network"}).encode(),
+        "no network": json.dumps({k: v for k, v in entries.items() if k != "network"}).encode(),
         "a network that is a list": changed(network=[[]]),
         "a config that is a list": changed(config=[1]),
         "a dialect of a number": changed(dialect=7),
         "labels that are a list": changed(labels=["void-last"]),
         "labels that are a map": changed(labels={"a": 1}),
         "a network with escapes": changed(network="\x1b[2J\n"),
-        "cut short": whole[:-10],
-        "more behind": whole + b"{}",
+        "cut short": text[:-10],
+        "more behind": text + b"{}",
         "half a letter": changed(network="\ud800"),
     }
 
 
 def beside(make: Callable[[Place], None]) -> Callable[[Place], None]:
-    """An ordinary archive, and what the function puts beside it."""
+    """An ordinary checkpoint, and what the function puts beside it."""
 
     def both(place: Place) -> None:
-        place.file.write_bytes(archive(arrays()))
+        place.file.write_bytes(whole()[0])
         make(place)
 
     return both
 
 
-def _text(data: bytes) -> Callable[[Place], None]:
-    return beside(lambda place: _write(place, data))
+def _text(name: str) -> Callable[[Place], None]:
+    return beside(lambda place: _write(place, texts()[name]))
 
 
 def _write(place: Place, data: bytes) -> None:
@@ -76,7 +80,7 @@ def _write(place: Place, data: bytes) -> None:
 
 def _link(place: Place) -> None:
     secret = place.outside / "manifest.json"
-    secret.write_text(json.dumps(WHOLE))
+    secret.write_bytes(whole()[1])
     formats.beside(place.file).symlink_to(secret)
 
 
@@ -87,8 +91,8 @@ def _large(place: Place) -> None:
 
 def kinds() -> Iterator[Kind]:
     """All."""
-    for name, data in texts().items():
-        yield Kind(GROUP, name, _text(data))
+    for name in texts():
+        yield Kind(GROUP, name, _text(name))
     yield Kind(GROUP, "a link that leaves the folder", beside(_link))
     yield Kind(GROUP, "a link to nothing", beside(lambda p: formats.beside(p.file).symlink_to("x")))
     yield Kind(GROUP, "a pipe", beside(lambda p: os.mkfifo(formats.beside(p.file))))
