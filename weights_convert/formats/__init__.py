@@ -17,6 +17,7 @@ from types import ModuleType
 import numpy as np
 
 from parity.spec.errors import InputError
+from weights_convert.bridge import crossed
 
 # Format -> the module here that reads and writes it.
 FORMATS = {
@@ -253,9 +254,10 @@ def read_manifest(file: Path) -> dict[str, str]:
     if not file.is_file() or file.stat().st_size > LONGEST_MANIFEST:
         raise InputError(f"{file} is not a file of at most {LONGEST_MANIFEST:,} bytes")
     try:
-        return {KEY: file.read_text(encoding="utf-8")}
+        text = crossed(file.read_text(encoding="utf-8"), checkpoint)
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is damaged: {error}") from error
+    return {} if text is None else {KEY: text}
 
 
 def write_manifest(file: Path, metadata: Mapping[str, str]) -> None:
