@@ -1,4 +1,4 @@
-"""Files outside a hostile file's folder, watched by the kernel: also C++ cannot open them unseen."""
+"""Files outside a hostile file's folder, watched by the kernel: C++ cannot open them unseen."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Bait:
 
     def touched(self) -> list[str]:
         """What was opened, made or removed since the last call."""
-        found = {}
+        found: dict[str, None] = {}
         while data := self._read():
             at = 0
             while at < len(data):
@@ -49,7 +49,9 @@ class Bait:
                 name = data[at + HEADER.size : at + HEADER.size + length].rstrip(b"\0")
                 at += HEADER.size + length
                 where = self._names.get(number, self.folder) / os.fsdecode(name)
-                verb = "made" if mask & CREATE else "opened" if mask & (OPEN | ACCESS) else "changed"
+                verb = (
+                    "made" if mask & CREATE else "opened" if mask & (OPEN | ACCESS) else "changed"
+                )
                 found[f"{verb} {where}"] = None
         self.canary.unlink(missing_ok=True)
         self._drain()

@@ -113,9 +113,8 @@ def damaged(found: damage.Damage) -> Row:
         (found.same, "loaded as if nothing were"),
     ):
         faults += [f"{number} {how}"] if number else []
-    return Row(
-        found.kind, found.format, found.tried, found.refused, found.accepted, tuple(faults), what
-    )
+    numbers = (found.tried, found.refused, found.accepted)
+    return Row(found.kind, found.format, *numbers, tuple(faults), what, found.accepted)
 
 
 def by_group(name: str, reads: Iterable[ordeal.Read]) -> Iterator[Row]:

@@ -204,7 +204,7 @@ class Forge:
         """One whole run: seconds, seconds until it writes, steps of the writing."""
         start = time.perf_counter()
         self._ask(case, 0)
-        begun, steps = 0.0, 0
+        begun = 0.0
         while True:
             found = next(self._lines)
             if found.get("writing"):

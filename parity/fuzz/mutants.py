@@ -38,7 +38,7 @@ def number(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
     value = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63)[rng.integers(7)]
     at = int(rng.integers(len(data)))
     order = ("little", "big")[rng.integers(2)]
-    data[at : at + wide] = (value % 2 ** (8 * wide)).to_bytes(wide, order)  # type: ignore[arg-type]
+    data[at : at + wide] = (value % 2 ** (8 * wide)).to_bytes(wide, order)
 
 
 def insert(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
@@ -146,5 +146,7 @@ class Breeder:
 def read(breeder: Breeder, warden: Warden, seed: int, number: int) -> Read:
     """Make a mutant and have it read; it may be read as plain arrays."""
     kind, path = breeder.make(seed, number)
-    kind = Kind(kind.group, f"mutant {number} of {kind.name}", kind.make, "arrays, and nothing else")
+    kind = Kind(
+        kind.group, f"mutant {number} of {kind.name}", kind.make, "arrays, and nothing else"
+    )
     return Read(kind, warden.read(path, "inspect"))

@@ -99,7 +99,7 @@ def endure(
     arrays = {k: _cast(np.asarray(a), dtype) for k, a in weights(config, 1).items()}
     found.parameters = sum(a.size for a in arrays.values())
     expected = dialects.carried(config, arrays, dialect)
-    found.without = sum(a.any() and not expected[k].any() for k, a in arrays.items())
+    found.without = sum(bool(a.any() and not expected[k].any()) for k, a in arrays.items())
     model = name if config == MODELS[name] else MODELS[name].family
     for start in formats.FORMATS:
         if dtype in CANNOT.get(start, ()):
@@ -134,6 +134,8 @@ def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
 
 def _same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
     return list(found) == list(expected) and all(
-        found[k].dtype == a.dtype and found[k].shape == a.shape and found[k].tobytes() == a.tobytes()
+        found[k].dtype == a.dtype
+        and found[k].shape == a.shape
+        and found[k].tobytes() == a.tobytes()
         for k, a in expected.items()
     )

@@ -70,7 +70,11 @@ def endure(way: str) -> list[Refusal]:
             text=True,
             cwd="/",
             env=os.environ
-            | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": f"{folder}/cache"},
+            | {
+                "PYTHONPATH": str(ROOT),
+                "JAX_PLATFORMS": "cpu",
+                "XDG_CACHE_HOME": f"{folder}/cache",
+            },
         )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or len(lines) != len(formats.FORMATS):

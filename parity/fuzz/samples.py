@@ -41,7 +41,7 @@ def sample(folder: Path, format: str, seed: int = 0) -> Path:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Everything that belongs to a checkpoint: the file and its manifest, or what a directory has."""
+    """All that belongs to a checkpoint: the file and its manifest, or a directory's files."""
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file())
     return [p for p in (path, formats.beside(path)) if p.is_file()]

@@ -1,4 +1,4 @@
-"""Reads files in a child process, which is killed when it takes too long and replaced when it dies."""
+"""Reads files in a child process, killed when it takes too long and replaced when it dies."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ class Warden:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -96,7 +99,14 @@ class Warden:
             line = self._last_words()
             self.stop()
             found = {"outcome": outcome, "line": line, "seconds": SECONDS if late else 0.0}
-        found = {"events": [], "memory": 0, "said": "", "line": "", "starved": False} | found
+        empty: dict[str, Any] = {
+            "events": [],
+            "memory": 0,
+            "said": "",
+            "line": "",
+            "starved": False,
+        }
+        found = empty | found
         return Verdict(
             found["outcome"],
             found["line"],

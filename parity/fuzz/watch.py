@@ -141,7 +141,9 @@ class Watch:
         asks = frame.f_code.co_filename if frame else ""
         # `ast.literal_eval` compiles to a tree, which runs nothing.
         tree = event == "compile" and asks.endswith(f"{os.sep}ast.py")
-        return tree or asks.endswith((f"{os.sep}dataclasses.py", f"{os.sep}collections/__init__.py"))
+        return tree or asks.endswith(
+            (f"{os.sep}dataclasses.py", f"{os.sep}collections/__init__.py")
+        )
 
     def _found(self, what: str) -> None:
         if len(self.events) < 20:
@@ -176,7 +178,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def inspect(path: str) -> dict[str, Any]:
-    """What `parity inspect` prints and returns, in this process, and then what `load` makes of it."""
+    """What `parity inspect` prints and returns, and then what `load` makes of the file."""
     from parity import cli
     from parity.commands import inspect as command
 

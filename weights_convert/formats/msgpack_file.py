@@ -17,11 +17,11 @@ from weights_convert.formats import (
     Contents,
     beside,
     first_line,
+    msgpack_scan,
     numpy_dtype,
     read_manifest,
     write_manifest,
 )
-from weights_convert.formats import msgpack_scan
 from weights_convert.formats.nested import flatten, nest
 
 

@@ -117,7 +117,7 @@ def _bytes(text: bytes) -> int:
     chunks = entries.get("chunks") or grid.get("configuration", {}).get("chunk_shape", [])
     sides = (entries.get("shape"), chunks)
     for found in sides:
-        if not isinstance(found, list) or not all(type(n) is int and 0 <= n for n in found):
+        if not isinstance(found, list) or not all(type(n) is int and n >= 0 for n in found):
             raise ValueError(f"an array of shape {str(found)[:60]}")
     digits = re.search(r"\d+$", dtype) if isinstance(dtype, str) else None
     if digits is None and dtype not in ("bool", "bfloat16"):

@@ -1,4 +1,4 @@
-"""Pickles, looked at opcode by opcode before PyTorch's reader meets them. Nothing is unpickled here.
+"""Pickles, looked at opcode by opcode before PyTorch's reader meets them; none is unpickled.
 
 `weights_only` decides what a pickle may call. It does not decide how much memory it may take: a
 byte makes an empty dict, and a number may ask for terabytes.

@@ -21,8 +21,8 @@ from weights_convert.formats import (
     numpy_dtype,
 )
 
-# Bytes of a header that are read, a twentieth of what the format allows: a header of many small things
-# takes some forty times its size in memory.
+# Bytes of a header that are read, a twentieth of what the format allows: a header of many small
+# things takes some forty times its size in memory.
 LONGEST = 5_000_000
 
 # The format's name of a dtype -> ours; those not here pass under their own name and are refused.

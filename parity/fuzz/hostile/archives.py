@@ -119,11 +119,15 @@ def bombs(found: list[Entry], suffix: str) -> dict[str, Callable[[], bytes]]:
     name = f"bomb{suffix}"
     return {
         "a bomb, deflated": lambda: archive([*found, zeros(name, 512)]),
-        "a bomb, bzip2": lambda: archive([*found, Entry(name, _bz2(size), BZIP2, size=size, crc=0)]),
+        "a bomb, bzip2": lambda: archive(
+            [*found, Entry(name, _bz2(size), BZIP2, size=size, crc=0)]
+        ),
         "a bomb, bzip2, claims little": lambda: archive(
             [*found, Entry(name, _bz2(size), BZIP2, size=100, crc=0)]
         ),
-        "a bomb, LZMA": lambda: archive([*found, Entry(name, _lzma(size // 16), LZMA, size=size, crc=0)]),
+        "a bomb, LZMA": lambda: archive(
+            [*found, Entry(name, _lzma(size // 16), LZMA, size=size, crc=0)]
+        ),
     }
 
 

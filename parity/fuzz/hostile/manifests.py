@@ -27,7 +27,6 @@ def whole() -> tuple[bytes, bytes]:
 
 def texts() -> dict[str, bytes]:
     """Name -> what the manifest holds."""
-
     text = whole()[1]
     entries = json.loads(text)
 

@@ -103,7 +103,9 @@ def values() -> dict[str, bytes]:
         "a slice elsewhere": value((4, 3)) + other + value((4, 3)),
         "another field among the values": good + field(2, b"x"),
         "a number among the values": good + field(1, 7),
-        "only a text": value((1,), kind=b"str", content="2.3.1".encode("utf-32-le"), tag=b"version"),
+        "only a text": value(
+            (1,), kind=b"str", content="2.3.1".encode("utf-32-le"), tag=b"version"
+        ),
         "a group": good + varint(1 << 3 | START) + good + varint(1 << 3 | END),
         "a group that does not end": good + varint(1 << 3 | START) * 1000,
         "groups 100,000 deep": good + varint(1 << 3 | START) * 10**5,

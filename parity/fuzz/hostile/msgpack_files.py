@@ -18,7 +18,9 @@ def packed(value: Any) -> bytes:
     return msgpack.packb(value, strict_types=False)
 
 
-def array(shape: Any = (2, 3), dtype: Any = "float32", body: Any = NUMBERS, code: int = ARRAY) -> Any:
+def array(
+    shape: Any = (2, 3), dtype: Any = "float32", body: Any = NUMBERS, code: int = ARRAY
+) -> Any:
     """An array as Flax packs it."""
     return msgpack.ExtType(code, packed((shape, dtype, body)))
 
@@ -111,9 +113,10 @@ def structure() -> dict[str, bytes]:
         "a map of 65,535": b"\xde\xff\xff\xa1a\xc0",
         "a key twice": b"\x82" + good[1:] * 2,
         "a key twice, deep": raw(b"\x82" + good[1:] * 2),
-        "one path in two ways": b"\x82" + packed("a.b") + packed(array()) + raw(raw(packed(array())))[
-            1:
-        ].replace(b"\xa1a\x81\xa1a", b"\xa1a\x81\xa1b", 1),
+        "one path in two ways": b"\x82"
+        + packed("a.b")
+        + packed(array())
+        + raw(raw(packed(array())))[1:].replace(b"\xa1a\x81\xa1a", b"\xa1a\x81\xa1b", 1),
         "a number as a key": b"\x81\x07" + packed(array()),
         "a list as a key": b"\x81\x91\x01" + packed(array()),
         "a map as a key": b"\x81\x80" + packed(array()),
@@ -140,7 +143,9 @@ def large() -> dict[str, Callable[[], bytes]]:
     return {
         "16 million empty lists": lambda: raw(head + b"\x90" * count),
         "16 million empty maps": lambda: raw(head + b"\x80" * count),
-        "4 million empty types": lambda: raw(b"\xdd" + struct.pack(">I", 2**22) + b"\xc7\x00\x07" * 2**22),
+        "4 million empty types": lambda: raw(
+            b"\xdd" + struct.pack(">I", 2**22) + b"\xc7\x00\x07" * 2**22
+        ),
         "16 million nils": lambda: raw(head + b"\xc0" * count),
         "4 million dates": lambda: raw(
             b"\xdd" + struct.pack(">I", 2**22) + (b"\xd6\xff" + bytes(4)) * 2**22

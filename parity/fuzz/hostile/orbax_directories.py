@@ -311,9 +311,9 @@ def prefixed(prefix: str) -> Edit:
         for key in (k for k in files if k.startswith("a.")):
             store.write(key, files[key]).result()
         memory = ts.KvStore.open("memory://", context=context).result()
-        for key in memory.list().result():
-            file = Path(os.path.normpath(f"{path}/{key.decode()}"))
-            file.write_bytes(memory.read(key).result().value)
+        for stored in memory.list().result():
+            file = Path(os.path.normpath(f"{path}/{stored.decode()}"))
+            file.write_bytes(memory.read(stored).result().value)
 
     return edit
 
@@ -361,4 +361,3 @@ def kinds() -> Iterator[Kind]:
     for name, edit in folders().items():
         yield kind(f"zarr: {name}", edit, ocdbt=False, harmless=fine.get(name, ""))
     yield kind("a store under ../", prefixed("../../outside/"))
-    

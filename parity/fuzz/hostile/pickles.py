@@ -52,7 +52,9 @@ def commands(canary: str) -> dict[str, bytes]:
         "REDUCE of torch.load": pickled(Call(Global("torch", "load"), (canary,))),
         "REDUCE of numpy.load": pickled(Call(Global("numpy", "load"), (canary,))),
         "REDUCE of numpy's reconstruct": pickled(
-            Call(Global("numpy.core.multiarray", "_reconstruct"), (Global("numpy", "ndarray"), (0,)))
+            Call(
+                Global("numpy.core.multiarray", "_reconstruct"), (Global("numpy", "ndarray"), (0,))
+            )
         ),
         "INST": b"(S'" + text + b"'\nios\nsystem\n.",
         "OBJ": b"(cos\nsystem\nS'" + text + b"'\no.",
@@ -87,9 +89,7 @@ def limits() -> dict[str, Callable[[], bytes]]:
     return {
         "lists 100,000 deep": lambda: b"\x80\x02" + b"]" * deep + b"a" * (deep - 1) + b".",
         "tuples 100,000 deep": lambda: b"\x80\x02)" + b"\x85" * deep + b".",
-        "dicts 100,000 deep": lambda: (
-            b"\x80\x02" + b"}K\x00" * deep + b"}" + b"s" * deep + b"."
-        ),
+        "dicts 100,000 deep": lambda: b"\x80\x02" + b"}K\x00" * deep + b"}" + b"s" * deep + b".",
         "a list that holds itself": lambda: b"\x80\x02]q\x00h\x00a.",
         "two to the 64 in 64 lists": lambda: (
             b"\x80\x02]" + b"".join(b"q%c](h%ch%ce" % (i, i, i) for i in range(64)) + b"."

@@ -98,7 +98,9 @@ def records() -> dict[str, bytes]:
         "a tensor's record of nothing": archive(entries(data_0=b"")),
         "a version of the future": archive(entries(version=b"99999999999999999999\n")),
         "a version of text": archive(entries(version=b"latest\n")),
-        "a storage alignment of -1": archive([*no_order, Entry(f"{PREFIX}.storage_alignment", b"-1")]),
+        "a storage alignment of -1": archive(
+            [*no_order, Entry(f"{PREFIX}.storage_alignment", b"-1")]
+        ),
         "a storage alignment of 2**70": archive(
             [*no_order, Entry(f"{PREFIX}.storage_alignment", str(2**70).encode())]
         ),
@@ -123,7 +125,9 @@ def legacy() -> dict[str, bytes]:
             pickled({"a": tensor(of=Persistent((*views[:4], 2**40, None)))})
         ),
         "a view of a storage, outside": torch_legacy(pickled({"a": tensor(of=window)})),
-        "a storage that claims another size": whole[:-32] + (2**40).to_bytes(8, "little") + bytes(24),
+        "a storage that claims another size": whole[:-32]
+        + (2**40).to_bytes(8, "little")
+        + bytes(24),
         "a storage of a negative size": whole[:-32] + b"\xff" * 8 + bytes(24),
         "a storage cut short": whole[:-1],
         "no storages": whole[: -32 - len(pickled(["0"]))],
@@ -143,7 +147,9 @@ def growing() -> dict[str, Callable[[], bytes]]:
         "a bomb beside the tensors": lambda: archive([*entries(), zeros(f"{PREFIX}extra", 1024)]),
         "a bomb that claims to be small": lambda: archive([pickle, zeros(name, 1024, size=24)]),
         "a bomb without a checksum": lambda: archive([pickle, zeros(name, 1024, crc=0)]),
-        "a pickle as a bomb": lambda: archive([deflated(f"{PREFIX}data.pkl", dicts), *entries()[1:]]),
+        "a pickle as a bomb": lambda: archive(
+            [deflated(f"{PREFIX}data.pkl", dicts), *entries()[1:]]
+        ),
         "many small bombs": lambda: archive([*entries(), *bombs]),
         "1,000 views of one number": lambda: torch_zip(
             pickled({f"a{i}": tensor(size=(MEBIBYTE,), stride=(0,)) for i in range(1000)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 import zlib
+from typing import Any
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 FLAG_ENCRYPTED, FLAG_UTF8 = 1, 0x800
@@ -95,7 +96,7 @@ def zeros(name: str, mebibytes: int, head: bytes = b"", **claims: int) -> Entry:
     crc = zlib.crc32(head)
     for _ in range(mebibytes):
         crc = zlib.crc32(bytes(MEBIBYTE), crc)
-    facts = {"size": len(head) + mebibytes * MEBIBYTE, "crc": crc} | claims
+    facts: dict[str, Any] = {"size": len(head) + mebibytes * MEBIBYTE, "crc": crc} | claims
     return Entry(name, packed, DEFLATED, **facts)
 
 
