@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import filecmp
 import os
 import re
 import shutil
@@ -61,7 +62,8 @@ def _move(staging: Path, target: Path) -> None:
         return
     before = place.read_bytes() if place.is_file() else None
     first = manifest
-    if target.exists():
+    # The same bytes may have either manifest: then nothing needs to be bridged.
+    if target.exists() and not filecmp.cmp(new, target, shallow=False):
         first = staging / "bridge"
         old = before.decode(errors="replace") if before is not None else None
         first.write_text(bridge(target, old, manifest.read_text(encoding="utf-8")))
@@ -92,14 +94,17 @@ def _put(new: Path, target: Path) -> None:
         os.replace(new, target)
     elif not _exchange(new, target):
         aside = Path(tempfile.mkdtemp(prefix=".parity-old-", dir=target.parent)) / target.name
-        os.replace(target, aside)
         try:
-            os.replace(new, target)
-        except BaseException:
-            os.replace(aside, target)
-            aside.parent.rmdir()
-            raise
-        shutil.rmtree(aside.parent, ignore_errors=True)
+            os.replace(target, aside)
+            try:
+                os.replace(new, target)
+            except BaseException:
+                os.replace(aside, target)
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            with contextlib.suppress(OSError):
+                aside.parent.rmdir()  # unless the old one is in it, which could not be put back
 
 
 def _exchange(one: Path, other: Path) -> bool:

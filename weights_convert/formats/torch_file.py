@@ -110,24 +110,25 @@ def _check_bytes(path: Path) -> None:
                 check_stream(data)
                 return
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is truncated or damaged")
+            raise ValueError("truncated or damaged")
         with zipfile.ZipFile(path) as archive:
             for record in checked(archive, path):
                 _check_record(archive, record)
     except OSError:
         raise
     except Exception as error:  # bytes at will, as below
-        raise InputError(f"{path} is not a readable torch file: {first_line(error)}") from error
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
-    if record.CRC:  # 0 is one not computed
-        with archive.open(record) as file:
+    if not record.CRC:  # one that PyTorch was told not to compute
+        record.CRC = None  # type: ignore[assignment]
+    with archive.open(record) as file:
+        if record.filename.endswith("data.pkl"):
+            check_pickle(io.BytesIO(file.read()))
+        elif record.CRC:
             while file.read(1 << 20):
                 pass
-    if record.filename.endswith("data.pkl"):
-        with archive.open(record) as file:
-            check_pickle(io.BytesIO(file.read()))
 
 
 def _reason(error: Exception) -> str:
