@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "carry a checkpoint to another format or framework",
     "export": "write a network as an ONNX file, from either side",
     "inspect": "say what a checkpoint file holds",
+    "fuzz": "put checkpoints through ordeals: damage, hostile files, kills, full disks",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
     "summary": "print the layers of both sides: shapes, receptive fields, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",

@@ -94,7 +94,12 @@ def understand(
     arrays = dialects.to_canonical(config, known.named, dialect, str(path))
     optimizer, left = _optimizer(config, contents, known.beside, dialect, known.manifest)
     if known.manifest:
-        found = {"network": known.network, "config": config.describe(), "dialect": dialect}
+        found = {
+            "network": known.network,
+            "config": config.describe(),
+            "dialect": dialect,
+            "optimizer": optimizer.describe(config) if optimizer else None,
+        }
         state = optimizer.flat() if optimizer else {}
         manifests.verify(known.manifest, found, arrays | state, path, loose(config))
     return Checkpoint(

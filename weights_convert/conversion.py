@@ -18,7 +18,7 @@ from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
 from weights_convert.checkpoint import Checkpoint, family_of, identify, load
-from weights_convert.formats import KEY, numpy_dtype, sidecar
+from weights_convert.formats import KEY, numpy_dtype
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
 from weights_convert.memory import contiguous, different
@@ -130,9 +130,6 @@ def convert(
         except InputError as error:  # of the place where it is made
             raise InputError(str(error).replace(str(path), str(target))) from error
         size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
-        covered = _cover(path, target, format)
-    if covered:
-        sidecar.settle(sidecar.place(Path(os.path.realpath(target))))
     return Conversion(
         source=checkpoint,
         path=target,
@@ -239,15 +236,6 @@ def manifest_of(
         tensors_sha256=whole_sha256(hashes),
         tool_version=manifests.tool_version(),
     )
-
-
-def _cover(path: Path, target: Path, format: str) -> bool:
-    """Let the new manifest speak of the old file too, as long as that is still there."""
-    old = Path(os.path.realpath(target))
-    needed = format in formats.WITH_SIDECAR and old.is_file()
-    if needed:
-        sidecar.covering(sidecar.place(path), old)
-    return needed
 
 
 def _check_choice(name: str, value: str | None, choices: Mapping | tuple) -> None:

@@ -18,6 +18,7 @@ from weights_convert.formats import KEY, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 
 VERSION = 2  # of the manifest's form
+OPTIMIZER = ("kind", "step", "hyperparameters", "absent")  # what is said of one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +83,22 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
         )
     if not all(isinstance(entries[name], dict) for name in ("config", "tensors")):
         raise InputError(f"the manifest of {where}: expected objects as config and tensors")
+    if not _is_optimizer(entries["optimizer"]):
+        raise InputError(
+            f"the manifest of {where}: expected null or {', '.join(OPTIMIZER)} as optimizer"
+        )
     where_in = f"the preprocessing in the manifest of {where}"
     entries["preprocessing"] = parse_preprocessing(entries["preprocessing"], where_in)
     return Manifest(**entries)
+
+
+def _is_optimizer(said: Any) -> bool:
+    if not isinstance(said, dict):
+        return said is None
+    kinds = {
+        name: type(value) for name, value in said.items() if name in ("hyperparameters", "absent")
+    }
+    return set(said) == set(OPTIMIZER) and kinds == {"hyperparameters": dict, "absent": list}
 
 
 def verify(

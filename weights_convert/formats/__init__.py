@@ -57,6 +57,13 @@ ORBAX_FILE = "_METADATA"
 # The longest header that the format allows, in bytes; its length comes first.
 SAFETENSORS_HEADER = 100_000_000
 
+# What a file may hold: more tensors are no network's, and cost memory that the file does not show.
+MOST_TENSORS = 50_000
+
+# What its arrays may take, in times its size and bytes beside: weights hardly compress, and few
+# tensors are views of each other.
+TIMES, BESIDE = 2, 2**27
+
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
@@ -145,8 +152,12 @@ def read(path: Path, hashed: bool = True) -> Contents:
         # Before the file is trusted with anything: is it the one that the manifest speaks of?
         beside = sidecar.read(path, sha256) if format in WITH_SIDECAR else {}
         contents = _module(format).read(path)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # bytes at will: what no reader thought of
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
     if not contents.arrays:
         raise InputError(f"{path} holds no tensors")
     if lost := [k for k, text in contents.metadata.items() if k != KEY and sidecar.is_ours(text)]:
@@ -218,6 +229,30 @@ def check_dtypes(dtypes: Mapping[str, object], where: Path) -> None:
     wrong = [f"{k} is {dtype}" for k, dtype in dtypes.items() if str(dtype) not in DTYPES]
     if wrong:
         raise InputError(f"{where}: {'; '.join(wrong)}; expected {', '.join(DTYPES)}")
+
+
+def check_growth(total: int, path: Path) -> None:
+    """Refuse a file whose arrays take far more than it has: a bomb.
+
+    Args:
+        total: Bytes of its arrays.
+        path: The file.
+
+    Raises:
+        ValueError: They do.
+    """
+    if total > TIMES * path.stat().st_size + BESIDE:
+        raise ValueError(f"it would grow to {total:,} bytes")
+
+
+def check_count(count: int) -> None:
+    """Refuse more tensors than networks have.
+
+    Raises:
+        ValueError: They are more than `MOST_TENSORS`.
+    """
+    if count > MOST_TENSORS:
+        raise ValueError(f"it holds {count:,} tensors, expected at most {MOST_TENSORS:,}")
 
 
 def numpy_dtype(name: str) -> np.dtype:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, numpy_dtype
+from weights_convert.formats import MOST_TENSORS, Contents, numpy_dtype
 
 # The format's name of a dtype -> ours; others are refused.
 DTYPES = {
@@ -150,7 +150,9 @@ def _arrays(data: memoryview) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     slices: dict[str, list[memoryview]] = {}
     kinds: dict[str, tuple[str, list[int]]] = {}
     last = None
-    for number, value in fields(data):
+    for count, (number, value) in enumerate(fields(data)):
+        if count >= MOST_TENSORS:
+            raise DamagedError(f"more than {MOST_TENSORS:,} values")
         if number != 1 or isinstance(value, int):
             raise DamagedError(f"field {number} where values are expected")
         tag, kind, content = _parse_value(value)
@@ -169,6 +171,8 @@ def _parse_value(value: memoryview) -> tuple[str, tuple[str, list[int]], memoryv
     for number, part in fields(value):
         if isinstance(part, int) or number not in (1, 2):
             raise DamagedError(f"{tag or 'a value'} is not a dense tensor")
+        if tag if number == 1 else tensor is not None:
+            raise DamagedError(f"{tag or 'a value'} has field {number} twice")
         if number == 1:
             tag = _text(part)
         else:
@@ -180,12 +184,12 @@ def _parse_value(value: memoryview) -> tuple[str, tuple[str, list[int]], memoryv
     for number, part in fields(tensor):
         if number == 1:
             dims += _dims(part)
-        elif number == 2 and not isinstance(part, int):
+        elif number == 2 and not isinstance(part, int) and not kind:
             kind = _text(part)
-        elif number == 3 and not isinstance(part, int):
+        elif number == 3 and not isinstance(part, int) and not content:
             content = part
         else:
-            raise DamagedError(f"{tag} has a field {number} that tensors do not have")
+            raise DamagedError(f"{tag} has a field {number} twice, or that tensors do not have")
         if len(dims) > LONGEST:
             raise DamagedError(f"{tag} has more than {LONGEST} dims")
     return tag, (kind, dims), content
@@ -213,7 +217,7 @@ def _array(tag: str, kind: str, dims: list[int], slices: list[memoryview]) -> np
     if math.prod(dims) * dtype.itemsize != size:
         shape = "x".join(map(str, dims)) or "a scalar"
         raise DamagedError(f"{tag} is {shape} of {kind}, but has {size} bytes")
-    if max(dims, default=0) >= 2**63:  # beside a 0
+    if max(dims, default=0) >= 2**31:  # beside a 0
         raise DamagedError(f"{tag} has a dim of {max(dims)}")
     return np.frombuffer(b"".join(slices), dtype).reshape(dims).copy()
 

@@ -5,17 +5,14 @@ A name is the path through the nested maps, joined by dots.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 from flax import serialization
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, first_line, numpy_dtype
+from weights_convert.formats import Contents, first_line, msgpack_scan, numpy_dtype
 from weights_convert.formats.nested import flatten, nest
 
 
@@ -28,7 +25,7 @@ def read(path: Path) -> Contents:
     """
     data = path.read_bytes()
     try:
-        refuse_repeated(data)
+        msgpack_scan.check(data)
         tree = serialization.msgpack_restore(data)
     except Exception as error:  # bytes at will: msgpack, NumPy and Flax may fail in any way
         reason = first_line(error)
@@ -46,28 +43,6 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         OSError: The file system refuses.
     """
     path.write_bytes(serialization.msgpack_serialize(nest(arrays), in_place=True))
-
-
-def refuse_repeated(data: bytes) -> None:
-    """Refuse a map with a key twice, of which the last would win unseen.
-
-    Raises:
-        ValueError: Says which.
-    """
-
-    def pairs(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
-        found = dict(items)
-        if len(found) < len(items):
-            twice = Counter(str(key) for key, _ in items).most_common(1)[0][0]
-            raise ValueError(f"it holds {twice} more than once")
-        return found
-
-    msgpack.unpackb(
-        data,
-        object_pairs_hook=pairs,
-        ext_hook=lambda code, content: None,  # arrays: not looked at here
-        strict_map_key=False,
-    )
 
 
 def _own(array: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,10 +15,9 @@ import numpy as np
 
 from parity.spec.errors import InputError
 from weights_convert.formats import Contents, first_line
+from weights_convert.formats.archives import checked
 
 SUFFIX = ".npy"
-# What an archive may grow to, in times its size and bytes beside: weights hardly compress.
-TIMES, BESIDE = 2, 2**27
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -36,14 +34,10 @@ def read(path: Path) -> Contents:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            count = Counter(entry.filename for entry in entries)
-            if twice := [name for name, n in count.items() if n > 1]:
-                raise ValueError(f"it holds {twice[0]} more than once")
-            total = sum(entry.file_size for entry in entries)
-            if total > TIMES * path.stat().st_size + BESIDE:
-                raise ValueError(f"it would grow to {total:,} bytes")
-            arrays = {e.filename.removesuffix(SUFFIX): _array(archive, e) for e in entries}
+            arrays = {
+                entry.filename.removesuffix(SUFFIX): _array(archive, entry)
+                for entry in checked(archive, path)
+            }
     except OSError:
         raise
     except Exception as error:  # bytes at will

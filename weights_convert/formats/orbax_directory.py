@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no types
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, first_line
+from weights_convert.formats import Contents, first_line, orbax_guard
 from weights_convert.formats.nested import flatten, nest
 
 
@@ -63,6 +64,7 @@ def read(path: Path) -> Contents:
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     try:
+        orbax_guard.check(path)
         with ocp.Checkpointer(handler) as checkpointer:
             restored = checkpointer.restore(path.absolute())
     except Exception as error:  # files at will: Orbax and TensorStore may fail in any way
@@ -80,6 +82,9 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     needed = 2 * sum(array.nbytes for array in arrays.values()) + (1 << 20)
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.absolute(), nest(arrays))

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, check_dtypes, first_line, numpy_dtype
+from weights_convert.formats import (
+    Contents,
+    check_count,
+    check_dtypes,
+    first_line,
+    numpy_dtype,
+)
 from weights_convert.memory import contiguous
+
+# Bytes of a header that are read, a twentieth of what the format allows: a header of many small
+# things takes some forty times its size in memory.
+LONGEST = 5_000_000
 
 # The format's name of a dtype -> ours; those not here pass under their own name and are refused.
 DTYPES = {
@@ -34,18 +46,38 @@ def read(path: Path) -> Contents:
         OSError: The file system refuses.
     """
     data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
     try:
+        if length > LONGEST:
+            raise ValueError(f"a header of {length:,} bytes, expected at most {LONGEST:,}")
         views = dict(deserialize(data))
-    except SafetensorError as error:
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=once)
+        check_count(len(views))
+        dtypes = {name: DTYPES.get(view["dtype"], view["dtype"]) for name, view in views.items()}
+        check_dtypes(dtypes, path)
+        arrays = {name: _array(view, dtypes[name]) for name, view in views.items()}
+    except (SafetensorError, RecursionError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
-    dtypes = {name: DTYPES.get(view["dtype"], view["dtype"]) for name, view in views.items()}
-    check_dtypes(dtypes, path)
-    arrays = {
-        name: np.frombuffer(view["data"], numpy_dtype(dtypes[name])).reshape(view["shape"])
-        for name, view in views.items()
-    }
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return Contents("safetensors", arrays, header.get("__metadata__", {}))
+    return Contents("safetensors", arrays, header.get("__metadata__") or {})
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for `json.loads`.
+
+    Raises:
+        ValueError: It has a key twice, of which the last would win unseen.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"it holds {twice} more than once")
+    return found
+
+
+def _array(view: dict[str, Any], dtype: str) -> np.ndarray:
+    return np.frombuffer(view["data"], numpy_dtype(dtype)).reshape(view["shape"])
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ one of the checkpoint is not there yet, the old one is known by `before`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ KEY = "parity"
 TOOL = "parity-suite"
 
 INSIDE = "parity.json"  # in a directory
+LONGEST = 20_000_000  # bytes
 SUFFIX = ".manifest.json"  # after the name of a file
 SEAL = "seal_sha256"
 
@@ -73,11 +75,17 @@ def read(path: Path, sha256: str) -> dict[str, str]:
         sha256: See `weights_convert.formats.Contents`.
 
     Raises:
-        InputError: It is damaged, or written for another content than the checkpoint's.
+        InputError: It is damaged, or written for another content than the checkpoint's; it is a
+            link to another folder than the checkpoint's, or no file.
     """
     file = place(path)
-    if not file.is_file():
+    if not os.path.lexists(file):
         return {}
+    folders = {os.path.realpath(file.parent), os.path.dirname(os.path.realpath(path))}
+    if os.path.dirname(os.path.realpath(file)) not in folders:
+        raise InputError(f"{file} is a link that leaves its folder: not read")
+    if not file.is_file() or file.stat().st_size > LONGEST:
+        raise InputError(f"{file} is not a file of at most {LONGEST:,} bytes")
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -108,7 +116,11 @@ def parse(text: str, file: Path) -> dict[str, Any] | None:
         if others:
             return None
         raise InputError(f"{file} is damaged: it is no JSON object")
-    return unseal(text.removesuffix("\n"), str(file))
+    entries = unseal(text.removesuffix("\n"), str(file))
+    for state in (entries, entries.get("before", entries)):
+        if not isinstance(state, dict) or not {"file_sha256", "manifest"} <= state.keys():
+            raise InputError(f"{file}: expected a file_sha256 and a manifest")
+    return entries
 
 
 def covering(new: Path, target: Path) -> None:
@@ -127,15 +139,6 @@ def covering(new: Path, target: Path) -> None:
     manifest = None if old is None else json.loads(old)
     entries["before"] = {"file_sha256": sha256, "manifest": manifest}
     new.write_text(seal(entries) + "\n", encoding="utf-8")
-
-
-def settle(file: Path) -> None:
-    """Forget the replaced checkpoint, once the new one is there."""
-    entries = unseal(file.read_text(encoding="utf-8").removesuffix("\n"), str(file))
-    if entries.pop("before", None) is not None:
-        new = file.with_name(f".{file.name}.new")
-        new.write_text(seal(entries) + "\n", encoding="utf-8")
-        new.replace(file)
 
 
 def _hash(path: Path) -> str:

@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ import torch
 from parity.spec.errors import InputError
 from weights_convert.formats import (
     DTYPES,
+    LEGACY_TORCH,
     Contents,
     check_dtypes,
+    check_growth,
     first_line,
     numpy_dtype,
 )
+from weights_convert.formats.archives import checked
+from weights_convert.formats.pickles import check_pickle, check_stream
 
 # Where training scripts put the state dict among other things.
 NESTS = ("state_dict", "model_state_dict", "model")
@@ -61,6 +66,7 @@ def read(path: Path) -> Contents:
         skipped = tuple(name for name in skipped if name not in OPTIMIZERS)
     strided = {k: v.detach() for k, v in tensors.items()}
     check_dtypes({k: _dtype(v) for k, v in strided.items()}, path)
+    check_growth(sum(v.numel() * v.element_size() for v in strided.values()), path)
     arrays = {k: _array(v) for k, v in strided.items()}
     return Contents("torch", arrays, skipped=skipped, optimizer=optimizer)
 
@@ -82,7 +88,7 @@ def write(
 
 
 def _load(path: Path) -> object:
-    _check_sums(path)
+    _check_bytes(path)
     try:
         with (
             path.open("rb") as file,  # given a path, PyTorch goes by its suffix
@@ -97,21 +103,37 @@ def _load(path: Path) -> object:
         raise InputError(f"{path} is not a readable torch file: {_reason(error)}") from error
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the checksums of a zip archive, which `torch.load` does not; 0 is one not computed.
+def _check_bytes(path: Path) -> None:
+    """Look at what `torch.load` does not: checksums, and how much there will be.
 
     Raises:
-        InputError: A record is not what was written.
+        InputError: A record is not what was written, or the file would grow beyond measure.
     """
-    if not zipfile.is_zipfile(path):
-        return  # an older file, or one without its end: `torch.load` says so
     try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            if data.find(LEGACY_TORCH, 0, 64) >= 0:
+                check_stream(data)
+                return
+        if not zipfile.is_zipfile(path):
+            raise ValueError("truncated or damaged")
         with zipfile.ZipFile(path) as archive:
-            for record in archive.infolist():
-                if record.CRC:
-                    archive.read(record)
+            for record in checked(archive, path):
+                _check_record(archive, record)
+    except OSError:
+        raise
     except Exception as error:  # bytes at will, as below
         raise InputError(f"{path} is damaged: {first_line(error)}") from error
+
+
+def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
+    if not record.CRC:  # one that PyTorch was told not to compute
+        record.CRC = None  # type: ignore[assignment]
+    with archive.open(record) as file:
+        if record.filename.endswith("data.pkl"):
+            check_pickle(io.BytesIO(file.read()))
+        elif record.CRC:
+            while file.read(1 << 20):
+                pass
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,319 @@
+"""Writing that is killed: afterwards the target is the old one or the new one, whole.
+
+Two sorts of kills. At random instants, half of them anywhere in the run and half while it writes.
+And at every step: before each change that Python makes to the file system, which random instants
+would hardly hit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from parity.fuzz.samples import SUFFIXES, source
+from parity.fuzz.watch import ROOT
+from parity.spec.errors import InputError
+from weights_convert import convert, load
+from weights_convert.hashes import tensor_sha256s, whole_sha256
+
+# Python's names for changes to the file system.
+STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "ctypes.dlsym")
+LEFT = (".parity-", ".tmp")  # what left-over names contain
+
+
+@dataclasses.dataclass
+class Kills:
+    """What became of one format's target.
+
+    Attributes:
+        format: A key of `formats.FORMATS`.
+        way: `random` or `steps`.
+        killed: How many runs were killed before they ended.
+        writing: How many of them after the writing had begun.
+        old: How many left the old target.
+        new: How many left the new one.
+        faults: What was neither, a line each.
+        left: How many folders lay there after the last one.
+        swept: Whether the next run removed them.
+    """
+
+    format: str
+    way: str
+    killed: int = 0
+    writing: int = 0
+    old: int = 0
+    new: int = 0
+    faults: list[str] = dataclasses.field(default_factory=list)
+    left: int = 0
+    swept: bool = True
+
+    @property
+    def ok(self) -> bool:
+        return self.killed > 0 and not self.faults and self.swept
+
+
+def endure(
+    folder: Path,
+    format: str,
+    way: str,
+    count: int,
+    seed: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Kills:
+    """Kill so many conversions of one format.
+
+    Args:
+        folder: Where files are made.
+        format: A key of `formats.FORMATS`.
+        way: `random`, or `steps`: one kill before each step, however many there are.
+        count: How many random kills.
+        seed: Of the instants.
+        progress: Called with what is done next.
+    """
+    case = Case(folder, format)
+    kills = Kills(format, way)
+    rng = random.Random(f"{seed} {format}")
+    with Forge() as forge:
+        whole, begun, steps = case.measure(forge)
+        for step in range(1, steps + 1) if way == "steps" else ():
+            progress(f"kills, {way}, {format}: {step}/{steps}")
+            case.restore()
+            _count(kills, case, *forge.run(case, step=step))
+        tries = 0
+        while way == "random" and kills.killed < count and tries < 10 * count:
+            progress(f"kills, {way}, {format}: {kills.killed}/{count}")
+            tries += 1
+            case.restore()
+            writing = bool(tries % 2)  # some end before they are killed: they do not count
+            delay = rng.uniform(0, 1.1 * (whole - begun if writing else whole))
+            _count(kills, case, *forge.run(case, delay=delay, writing=writing))
+        kills.left = len(case.left())
+        case.restore()
+        forge.run(case)
+        kills.swept = not case.left()
+    shutil.rmtree(case.folder)
+    return kills
+
+
+def _count(kills: Kills, case: Case, done: bool, wrote: bool) -> None:
+    if not done:
+        kills.killed += 1
+        kills.writing += wrote
+        case.judge(kills)
+
+
+class Case:
+    """An old checkpoint, which a new one is to replace.
+
+    Args:
+        folder: In which a folder is made.
+        format: A key of `formats.FORMATS`.
+    """
+
+    def __init__(self, folder: Path, format: str) -> None:
+        self.folder = folder / f"kills-{format}"
+        self.old, self.there = self.folder / "old", self.folder / "there"
+        for path in (self.folder, self.old, self.there):
+            path.mkdir()
+        self.name = f"x{SUFFIXES[format]}"
+        self.source = source(self.folder, 1)
+        self.target = self.there / self.name
+        convert(source(self.folder, 0), self.old / self.name, to="torch")
+        self.hashes = {"old": self.state(self.old / self.name)}
+        self.restore()
+        convert(self.source, self.target, to="torch")
+        self.hashes["new"] = self.state(self.target)
+
+    @staticmethod
+    def state(path: Path) -> tuple[str, str]:
+        """What a whole checkpoint with its manifest is told by."""
+        found = load(path)
+        if found.manifest is None:
+            raise InputError(f"{path} has lost its manifest")
+        return whole_sha256(tensor_sha256s(found.arrays)), found.manifest.to_json()
+
+    def restore(self) -> None:
+        """Put the old one in place; what else lies there stays."""
+        for path in self.there.glob(f"{self.name}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(self.old, self.there, dirs_exist_ok=True)
+
+    def left(self) -> list[str]:
+        return [p.name for p in self.there.iterdir() if any(mark in p.name for mark in LEFT)]
+
+    def judge(self, kills: Kills) -> None:
+        """Count what lies there now."""
+        try:
+            found = self.state(self.target)
+        except InputError as error:
+            kills.faults.append(str(error))
+            return
+        which = next((name for name, state in self.hashes.items() if state == found), None)
+        if which is None:
+            kills.faults.append(f"{self.target} is neither the old nor the new one")
+        kills.old += which == "old"
+        kills.new += which == "new"
+
+    def measure(self, forge: Forge) -> tuple[float, float, int]:
+        """Seconds of a run, seconds before it writes, and its steps while it writes."""
+        times = []
+        for _ in range(5):
+            self.restore()
+            times.append(forge.time(self))
+        whole, begun, steps = zip(*times, strict=True)
+        return statistics.median(whole), statistics.median(begun), max(steps)
+
+
+class Forge:
+    """A process that has imported everything, and forks one to be killed for each run."""
+
+    def __enter__(self) -> Forge:
+        self.answers, theirs = os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "parity.fuzz.kills", str(theirs)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[theirs],
+            cwd="/",
+            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            text=True,
+        )
+        os.close(theirs)
+        self._lines = self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin:
+            self.process.stdin.close()
+        os.close(self.answers)
+
+    def time(self, case: Case) -> tuple[float, float, int]:
+        """One whole run: seconds, seconds until it writes, steps of the writing."""
+        start = time.perf_counter()
+        self._ask(case, 0)
+        begun = 0.0
+        while True:
+            found = next(self._lines)
+            if found.get("writing"):
+                begun = time.perf_counter() - start
+            if "ended" in found:
+                return time.perf_counter() - start, begun, found["steps"]
+
+    def run(
+        self, case: Case, delay: float | None = None, writing: bool = False, step: int = 0
+    ) -> tuple[bool, bool]:
+        """One run, killed.
+
+        Args:
+            case: What to write where.
+            delay: Seconds until it is killed; not at all if not given.
+            writing: Count them from when it begins to write.
+            step: Or it is killed before this step of the writing, counted from 1.
+
+        Returns:
+            Whether it ended before it was killed, and whether it had begun to write.
+        """
+        self._ask(case, step)
+        child = next(self._lines)["child"]
+        deadline = None if delay is None or writing else time.perf_counter() + delay
+        wrote = done = False
+        while True:
+            wait = None if deadline is None else max(deadline - time.perf_counter(), 0)
+            if not self._pending and not select.select([self.answers], [], [], wait)[0]:
+                os.kill(child, signal.SIGKILL)
+                deadline = None
+                continue
+            found = next(self._lines)
+            if found.get("writing"):
+                wrote = True
+                if writing and delay is not None:
+                    deadline = time.perf_counter() + delay
+            done = done or "steps" in found
+            if "ended" in found:
+                return done, wrote
+
+    def _ask(self, case: Case, step: int) -> None:
+        assert self.process.stdin is not None
+        request = {"source": str(case.source), "target": str(case.target), "step": step}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+
+    _pending: bytes = b""
+
+    def _read(self) -> Iterator[dict]:
+        while True:
+            while b"\n" not in self._pending:
+                more = os.read(self.answers, 1 << 16)
+                if not more:
+                    raise RuntimeError("the process that forks has died")
+                self._pending += more
+            line, _, self._pending = self._pending.partition(b"\n")
+            yield json.loads(line)
+
+
+def serve(descriptor: int) -> None:
+    """What the process of a `Forge` does: fork a child per request, and say how it ended."""
+    import weights_convert.formats.orbax_directory
+    import weights_convert.formats.torch_file  # noqa: F401
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        receive, send = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(receive)
+            _write(request, descriptor, send)
+        os.close(send)
+        _say(descriptor, child=child)
+        os.waitpid(child, 0)
+        steps = os.read(receive, 64)
+        os.close(receive)
+        _say(descriptor, ended=True, **({"steps": int(steps)} if steps else {}))
+
+
+def _write(request: dict, descriptor: int, send: int) -> None:
+    """In the child: convert, and die before a step if so asked."""
+    from weights_convert import formats
+
+    counted = [-1]  # steps since the writing began
+
+    def hook(event: str, args: tuple) -> None:
+        reads = event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if counted[0] < 0 or event not in STEPS or reads:
+            return
+        counted[0] += 1
+        if counted[0] == request["step"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    write = formats.write
+
+    def begin(*args: object) -> None:
+        counted[0] = 0
+        _say(descriptor, writing=True)
+        write(*args)  # type: ignore[arg-type]
+
+    formats.write = begin  # type: ignore[assignment]
+    sys.addaudithook(hook)
+    convert(request["source"], request["target"], to="torch")
+    os.write(send, str(counted[0]).encode())
+    os._exit(0)
+
+
+def _say(descriptor: int, **facts: object) -> None:
+    os.write(descriptor, json.dumps(facts).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

@@ -1,0 +1,128 @@
+"""What must be so in an Orbax directory before Orbax and TensorStore open anything in it.
+
+They follow links, wait for pipes, and make arrays as large as their metadata say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorstore
+
+from weights_convert.formats import BESIDE, TIMES, check_count
+
+MOST_FILES = 100_000
+LONGEST = 50_000_000  # bytes of metadata
+ARRAY_METADATA = (".zarray", "zarr.json")
+
+
+def check(path: Path) -> None:
+    """Look at every file, every name, and every array's shape.
+
+    Raises:
+        ValueError: Something leaves the directory, is no file, or would grow beyond measure.
+        OSError: The file system refuses.
+    """
+    sizes = dict(_files(path))
+    for name in ("_METADATA", "_CHECKPOINT_METADATA", "_sharding"):
+        if sizes.get(path / name, 0) > LONGEST:
+            raise ValueError(f"{name} has more than {LONGEST:,} bytes")
+    entries = json.loads((path / "_METADATA").read_text(encoding="utf-8"))
+    check_names(entries)
+    total = sum(_bytes(text) for text in _array_metadata(path, entries, sizes))
+    if total > TIMES * sum(sizes.values()) + BESIDE:
+        raise ValueError(f"it would grow to {total:,} bytes")
+
+
+def _files(path: Path) -> Iterator[tuple[Path, int]]:
+    """Each file with its size.
+
+    Raises:
+        ValueError: There are too many, or something else than files and folders.
+    """
+    folders, count = [path], 0
+    while folders:
+        for entry in os.scandir(folders.pop()):
+            count += 1
+            status = entry.stat(follow_symlinks=False)
+            if count > MOST_FILES:
+                raise ValueError(f"it has more than {MOST_FILES:,} files")
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(Path(entry.path))
+            elif stat.S_ISREG(status.st_mode):
+                yield Path(entry.path), status.st_size
+            else:
+                what = "link" if entry.is_symlink() else "pipe or device"
+                raise ValueError(f"{entry.name} in it is a {what}, expected only files and folders")
+
+
+def check_names(entries: Any) -> None:
+    """Refuse names of arrays that are paths.
+
+    Args:
+        entries: What `_METADATA` holds.
+
+    Raises:
+        ValueError: A part of a name is empty, or has a separator.
+    """
+    if not isinstance(entries, dict) or not isinstance(entries.get("tree_metadata"), dict):
+        raise ValueError("its _METADATA names no tree of arrays")
+    if wrong := [k for k in ("use_ocdbt", "use_zarr3") if type(entries.get(k, True)) is not bool]:
+        raise ValueError(f"its _METADATA says {wrong[0]} {str(entries[wrong[0]])[:60]!r}")
+    tree = entries["tree_metadata"]
+    check_count(len(tree))
+    for value in tree.values():
+        keys = value["key_metadata"] if isinstance(value, dict) else None
+        if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+            raise ValueError("its _METADATA has a name without keys")
+        for part in (key.get("key") for key in keys):
+            if not re.fullmatch(r"[^/\\\0]+", str(part)) or not str(part).isprintable():
+                raise ValueError(f"its _METADATA names an array {str(part)!r}")
+
+
+def _array_metadata(path: Path, entries: dict[str, Any], sizes: dict[Path, int]) -> Iterator[bytes]:
+    """What is said of each array's shape and dtype."""
+    for file, size in sizes.items():
+        if file.name in ARRAY_METADATA:
+            if size > LONGEST:
+                raise ValueError(f"{file.name} has more than {LONGEST:,} bytes")
+            yield file.read_bytes()
+    if not entries.get("use_ocdbt", True):
+        return
+    spec = {"driver": "ocdbt", "base": f"file://{path.absolute()}/"}
+    store = tensorstore.KvStore.open(spec).result()
+    for key in store.list().result():
+        if key.rpartition(b"/")[2].decode(errors="replace") in ARRAY_METADATA:
+            yield store.read(key).result().value
+
+
+def _bytes(text: bytes) -> int:
+    """How many an array takes, by its metadata, and at least one chunk of it.
+
+    Raises:
+        ValueError: They are none.
+    """
+    entries = json.loads(text)
+    if not isinstance(entries, dict):
+        raise ValueError("an array's metadata are none")
+    dtype = entries.get("dtype", entries.get("data_type"))
+    grid = entries.get("chunk_grid", {})
+    chunks = entries.get("chunks") or grid.get("configuration", {}).get("chunk_shape", [])
+    sides = (entries.get("shape"), chunks)
+    for found in sides:
+        if not isinstance(found, list) or not all(type(n) is int and n >= 0 for n in found):
+            raise ValueError(f"an array of shape {str(found)[:60]}")
+    digits = re.search(r"\d+$", dtype) if isinstance(dtype, str) else None
+    if digits is None and dtype not in ("bool", "bfloat16"):
+        raise ValueError(f"an array of dtype {str(dtype)[:60]}")
+    # `<f4` counts bytes, `float32` bits: at most eight times too much is still none too little.
+    size = 2 if dtype == "bfloat16" else int(digits[0]) if digits else 1
+    size = size // 8 if size > 8 else size
+    return max(math.prod(found or [1]) for found in sides) * max(size, 1)

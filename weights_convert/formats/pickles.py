@@ -1,0 +1,62 @@
+"""Pickles, looked at opcode by opcode before PyTorch's reader meets them; none is unpickled.
+
+`weights_only` decides what a pickle may call. It does not decide how much memory it may take: a
+byte makes an empty dict, and a number may ask for terabytes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickletools
+from collections import deque
+from collections.abc import Iterator
+from mmap import mmap
+from typing import IO, Any
+
+# Of one pickle; a tensor takes about fifty.
+MOST_OPCODES = 1_000_000
+
+# Pickles before the tensors in files before 1.6: a magic number, a version, the system, the state,
+# and the storages' names.
+PICKLES = 5
+
+NEAR = 6  # opcodes: how far before an id of a storage the number of its elements comes
+
+
+def check_pickle(file: IO[bytes] | mmap, most: int | None = None) -> None:
+    """Read over one pickle.
+
+    Args:
+        file: Where it starts; left behind its end.
+        most: What a storage may claim to hold; anything if not given.
+
+    Raises:
+        ValueError: It is too long, not whole, or claims more.
+    """
+    recent: deque[Any] = deque(maxlen=NEAR)
+    for count, (name, argument) in enumerate(_opcodes(file)):
+        if count > MOST_OPCODES:
+            raise ValueError(f"a pickle of more than {MOST_OPCODES:,} opcodes")
+        if most is not None and name == "BINPERSID":
+            claimed = max((a for a in recent if isinstance(a, int)), default=0)
+            if claimed > most:
+                raise ValueError(f"a storage of {claimed:,} numbers, in a file of {most:,} bytes")
+            recent.clear()
+        # A place in the memo is no number of the file's.
+        recent.append(None if "PUT" in name or "GET" in name else argument)
+
+
+def check_stream(file: mmap) -> None:
+    """Read over the pickles at the start of a file of before PyTorch 1.6.
+
+    Raises:
+        ValueError: See `check_pickle`.
+    """
+    for _ in range(PICKLES):
+        check_pickle(file, most=len(file))
+    file.seek(0, os.SEEK_SET)
+
+
+def _opcodes(file: IO[bytes] | mmap) -> Iterator[tuple[str, Any]]:
+    for opcode, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
+        yield opcode.name, argument
