@@ -20,12 +20,11 @@ from jax.extend import core
 
 from parity.export import folding, functions, primitives
 from parity.export.graph import BATCH, Graph
+from parity.export.reshaping import CHANNELS_FIRST
 from parity.spec.errors import InputError
 
 Shape = tuple[Any, ...]  # of integers, and None where the batch is
 Axes = tuple[int, ...]
-
-CHANNELS_FIRST = (0, 3, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,11 +18,10 @@ from jax.extend import core
 
 from parity.export import folding
 from parity.export.primitives import conv
+from parity.export.reshaping import CHANNELS_FIRST
 
 if TYPE_CHECKING:
     from parity.export.from_jax import Lowering
-
-FIRST = (0, 3, 1, 2)
 
 
 def prelu(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
@@ -30,32 +29,40 @@ def prelu(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
     x, slope = inputs
     if isinstance(x, np.ndarray) or not isinstance(slope, np.ndarray):
         return None
-    name = low.stored(x, FIRST)
+    name = low.stored(x, CHANNELS_FIRST)
     if slope.size == 1:
         name = low.graph.one("LeakyRelu", name, alpha=float(slope.flat[0]))
     else:
         name = low.graph.one("PRelu", name, low.graph.constant(slope.reshape(-1, 1, 1)))
-    return [low.tensor(name, FIRST, closed.jaxpr.outvars[0].aval)]
+    return [low.tensor(name, CHANNELS_FIRST, closed.jaxpr.outvars[0].aval)]
 
 
 def max_pool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
     """Maxima of windows, and where they stood; the first of equals in both."""
     (x,), outputs = inputs, closed.jaxpr.outvars
     equations = list(every(closed.jaxpr))
-    k = math.isqrt(sum(eqn.primitive.name == "gt" for eqn in equations))
-    pads = [eqn.params["padding_config"][1][0] for eqn in equations if eqn.primitive.name == "pad"]
-    corner = next(eqn for eqn in equations if eqn.primitive.name == "mul")  # stride times width
-    s, p = int(corner.invars[1].val) // x.shape[2], int(pads[0]) if pads else 0
-    size = [(n + 2 * p - k) // s + 1 for n in x.shape[1:3]]
-    if isinstance(x, np.ndarray) or list(outputs[0].aval.shape[1:3]) != size:
+    corner = next((e for e in equations if e.primitive.name == "mul"), None)  # stride * width
+    if (
+        isinstance(x, np.ndarray)
+        or corner is None
+        or not isinstance(corner.invars[1], core.Literal)
+    ):
         return None
-    name = low.stored(x, FIRST)
+    k = math.isqrt(sum(e.primitive.name == "gt" for e in equations))
+    pads = [e.params["padding_config"][1][0] for e in equations if e.primitive.name == "pad"]
+    s, p = int(corner.invars[1].val) // x.shape[2], int(pads[0]) if pads else 0
+    if list(outputs[0].aval.shape[1:3]) != [(n + 2 * p - k) // s + 1 for n in x.shape[1:3]]:
+        return None
+    name = low.stored(x, CHANNELS_FIRST)
     best, places = low.graph.add(
         "MaxPool", name, outputs=2, kernel_shape=[k, k], strides=[s, s], pads=[p, p, p, p]
     )
-    found = low.tensor(best, FIRST, outputs[0].aval)
-    where = low.tensor(places, FIRST, outputs[1].aval)
-    return [found, type(found)(places, FIRST, where.shape, where.dtype, windows=(places, name))]
+    found = low.tensor(best, CHANNELS_FIRST, outputs[0].aval)
+    where = low.tensor(places, CHANNELS_FIRST, outputs[1].aval)
+    return [
+        found,
+        type(found)(places, CHANNELS_FIRST, where.shape, where.dtype, windows=(places, name)),
+    ]
 
 
 def max_unpool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
@@ -68,13 +75,13 @@ def max_unpool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | Non
     indices, pooled = places.windows
     name = low.graph.one(
         "MaxUnpool",
-        low.stored(x, FIRST),
+        low.stored(x, CHANNELS_FIRST),
         indices,
         low.graph.one("Shape", pooled),
         kernel_shape=[s, s],
         strides=[s, s],
     )
-    return [low.tensor(name, FIRST, aval)]
+    return [low.tensor(name, CHANNELS_FIRST, aval)]
 
 
 def conv_by_taps(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
@@ -94,14 +101,16 @@ def conv_by_taps(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | N
         for a, b, n in zip(shifts[0], (last_h, last_w), taps, strict=True)
     ]
     name = conv(low, x, kernel, sides=((ph, ph), (pw, pw)), dilations=tuple(dilations))
-    return [low.tensor(name, FIRST, closed.jaxpr.outvars[0].aval)]
+    return [low.tensor(name, CHANNELS_FIRST, closed.jaxpr.outvars[0].aval)]
 
 
 def interpolate(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
     """Linear interpolation along one axis to places that ONNX knows by name."""
     (x,), aval = inputs, closed.jaxpr.outvars[0].aval
     axis = next((i for i in (1, 2) if x.shape[i] != aval.shape[i]), None)
-    if isinstance(x, np.ndarray) or axis is None:
+    if isinstance(x, np.ndarray):
+        return None
+    if axis is None:
         return [x]
     size, n = x.shape[axis], aval.shape[axis]
     consts = [np.asarray(c) for j in jaxprs(closed) for c in j.consts]
@@ -121,15 +130,15 @@ def interpolate(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | No
             continue
         name = low.graph.one(
             "Resize",
-            low.stored(x, FIRST),
+            low.stored(x, CHANNELS_FIRST),
             "",
             "",
             low.graph.integers(n),
-            axes=[FIRST.index(axis)],
+            axes=[CHANNELS_FIRST.index(axis)],
             mode="linear",
             coordinate_transformation_mode=mode,
         )
-        return [low.tensor(name, FIRST, aval)]
+        return [low.tensor(name, CHANNELS_FIRST, aval)]
     return None
 
 
@@ -157,14 +166,14 @@ def conv_transpose(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] |
     ]
     name = low.graph.one(
         "ConvTranspose",
-        low.stored(x, FIRST),
+        low.stored(x, CHANNELS_FIRST),
         low.stored(kernel, (3, 2, 0, 1)),
         kernel_shape=list(kernel.shape[:2]),
         strides=list(strides),
         pads=[*starts, *(max(n, 0) for n in ends)],
         output_padding=[max(-n, 0) for n in ends],
     )
-    return [low.tensor(name, FIRST, aval)]
+    return [low.tensor(name, CHANNELS_FIRST, aval)]
 
 
 def depthwise(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
@@ -191,7 +200,7 @@ def depthwise(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None
         for n, k in zip(last[0, 0] - first[0, 0], taps, strict=True)
     )
     name = conv(low, x, kernel, strides, sides, dilations, group=x.shape[3])
-    return [low.tensor(name, FIRST, closed.jaxpr.outvars[0].aval)]
+    return [low.tensor(name, CHANNELS_FIRST, closed.jaxpr.outvars[0].aval)]
 
 
 def known_values(closed: Any, inputs: list[Any]) -> dict[Any, np.ndarray]:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 from onnx import helper
 
 from parity.export import reshaping
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 Rule = Callable[["Lowering", Any, list[Any]], Any]
 
-NHWC_CONVOLUTION = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-LARGEST = {"max": -math.inf, "sum": 0.0}
+NHWC_CONVOLUTION = (reshaping.CHANNELS_FIRST, (3, 2, 0, 1), reshaping.CHANNELS_FIRST)
 
 
 def unsupported(eqn: Any, what: str) -> InputError:
@@ -191,7 +189,7 @@ def conv(
     (top, bottom), (left, right) = sides
     return low.graph.one(
         "Conv",
-        low.stored(x, (0, 3, 1, 2)),
+        low.stored(x, reshaping.CHANNELS_FIRST),
         low.stored(kernel, (3, 2, 0, 1)),
         kernel_shape=[int(n) for n in kernel.shape[:2]],
         strides=list(map(int, strides)),
@@ -322,4 +320,3 @@ TABLE: dict[str, Rule] = {
     "tanh": elementwise("Tanh"),
     "transpose": reshaping.transpose,
 }
-assert onnx.defs.onnx_opset_version() >= 20

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Group = tuple[range, range]
 
+CHANNELS_FIRST = (0, 3, 1, 2)  # (N, H, W, C) as ONNX stores it
+
 
 def transpose(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     (x,), order = inputs, list(eqn.params["permutation"])
@@ -43,7 +45,7 @@ def reshape(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     target = low.tensor("", (), aval).shape
     found = list(groups(x.shape, target))
     if not all(_together(x, old) for old, _ in found):
-        first = [found[i] for i in ((0, 3, 1, 2) if len(found) == 4 else range(len(found)))]
+        first = [found[i] for i in (CHANNELS_FIRST if len(found) == 4 else range(len(found)))]
         axes = tuple(i for old, _ in first for i in old)
         x = type(x)(low.stored(x, axes), axes, x.shape, x.dtype)
     place = {i: n for n, i in enumerate(x.axes)}
