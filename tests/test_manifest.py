@@ -208,3 +208,34 @@ def test_published() -> None:
     for name in MODELS:
         said = published(MODELS[name], None)
         assert parse(json.loads(json.dumps(said.to_dict())), "it") == said
+
+
+def test_a_manifest_of_somebody_else_is_kept(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a file, a folder or even the source lost because its name is the new manifest's."""
+    target = tmp_path / "x.npz"
+    other = tmp_path / f"x.npz{sidecar.SUFFIX}"
+    before = ("convert", str(source), str(target))
+
+    def refused() -> None:
+        assert main(list(before)) == 2
+        assert f"{other} exists and is no manifest of parity-suite's" in capsys.readouterr().err
+        assert not target.exists()
+
+    other.write_text('{"mine": 1}')
+    refused()
+    assert other.read_text() == '{"mine": 1}'
+    other.unlink()
+    (other / "precious").mkdir(parents=True)
+    refused()
+    assert (other / "precious").is_dir()
+    shutil.rmtree(other)
+    convert(source, tmp_path / "y.safetensors")  # with our manifest in it
+    os.replace(tmp_path / "y.safetensors", other)
+    before = ("convert", str(other), str(target))
+    refused()
+    assert load(other)
+    other.unlink()
+    convert(source, target)
+    convert(source, target)  # a manifest of ours gives way

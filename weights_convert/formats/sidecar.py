@@ -8,6 +8,7 @@ one of the checkpoint is not there yet, the old one is known by `before`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,32 @@ SEAL = "seal_sha256"
 
 def place(path: Path) -> Path:
     """Where the manifest of a checkpoint lies."""
-    return path / INSIDE if path.is_dir() else path.with_name(path.name + SUFFIX)
+    return path / INSIDE if path.is_dir() else beside(path)
+
+
+def beside(path: Path) -> Path:
+    """Where the manifest of a file lies."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def check_replaceable(file: Path) -> None:
+    """Refuse to put a manifest where something else than one of ours is: it would be gone.
+
+    Raises:
+        InputError: It is none of ours.
+        OSError: It cannot be read.
+    """
+    if not os.path.lexists(file):
+        return
+    head = b""
+    if file.is_file():
+        with file.open("rb") as opened:
+            head = opened.read(1 << 16)
+    # A checkpoint may have our manifest in it, but none starts as JSON does.
+    if not (head.startswith(b"{") and is_ours(head.decode(errors="replace"))):
+        raise InputError(
+            f"{file} exists and is no manifest of {TOOL}'s, whose place it takes: not replaced"
+        )
 
 
 def is_ours(text: str) -> bool:
