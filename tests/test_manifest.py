@@ -239,3 +239,41 @@ def test_a_manifest_of_somebody_else_is_kept(
     other.unlink()
     convert(source, target)
     convert(source, target)  # a manifest of ours gives way
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("optimizer", {}, "its optimizer is none that we describe"),
+        ("optimizer", [], "its optimizer is none that we describe"),
+        ("optimizer", {"kind": "adam", "step": 1, "absent": [{}], "hyperparameters": {}}, "none"),
+        ("config", {"extent": []}, "says config"),
+        ("config", {"extent": 1e999}, "says config"),
+        ("network", "a\nb", "expected texts as network"),
+        ("tool_version", [1], "expected texts as network"),
+        ("tensors", {"a\nb": ""}, "expected texts as network"),
+        ("tensors", {"conv1.weight": 1}, "expected texts as network"),
+    ],
+)
+def test_a_manifest_of_other_values(
+    source: Path, tmp_path: Path, name: str, value: object, what: str
+) -> None:
+    """Catches a traceback, or lines at will, from a manifest that somebody made and sealed."""
+    convert(source, tmp_path / "x.safetensors")
+    contents = formats.read(tmp_path / "x.safetensors")
+    entries = sidecar.unseal(contents.metadata["parity"], "x")
+    text = sidecar.seal(entries | {name: value})
+    formats.write(tmp_path / "y", "safetensors", contents.arrays, {"parity": text})
+    assert re.search(what, refusal(tmp_path / "y"))
+
+
+@pytest.mark.parametrize("entries", [{"before": 5}, {"before": {"file_sha256": "x"}}, {}])
+def test_a_sidecar_of_other_values(source: Path, tmp_path: Path, entries: dict) -> None:
+    """Catches a traceback from a manifest's file that somebody made and sealed."""
+    convert(source, tmp_path / "x.npz")
+    file = sidecar.place(tmp_path / "x.npz")
+    said = sidecar.unseal(file.read_text().removesuffix("\n"), "x")
+    said = said | {"file_sha256": "y", **entries} if entries else {"file_sha256": "y"}
+    file.write_text(sidecar.seal(said) + "\n")
+    assert "its entries are none that we write" in refusal(tmp_path / "x.npz")
+    convert(source, tmp_path / "x.npz")

@@ -315,5 +315,6 @@ def _verify(path: Path, network: str | None, config: Config, draft: Draft, targe
     if wrong:
         raise InputError(f"cannot write {target}: read back, {', '.join(wrong)} differ")
     known = identify(contents, path, network, draft.manifest.dialect)
-    if (known.config, known.manifest) != (config, draft.manifest):
+    said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN
+    if known.config != config or said != draft.manifest.to_json():
         raise InputError(f"cannot write {target}: read back, its manifest differs")

@@ -134,7 +134,11 @@ def parse(text: str, file: Path) -> dict[str, Any] | None:
         if others:
             return None
         raise InputError(f"{file} is damaged: it is no JSON object")
-    return unseal(text.removesuffix("\n"), str(file))
+    entries = unseal(text.removesuffix("\n"), str(file))
+    states = [entries, *([entries["before"]] if "before" in entries else [])]
+    if not all(isinstance(s, dict) and {"file_sha256", "manifest"} <= s.keys() for s in states):
+        raise InputError(f"{file} is damaged: its entries are none that we write")
+    return entries
 
 
 def covering(new: Path, target: Path) -> None:
