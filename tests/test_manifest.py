@@ -205,3 +205,72 @@ def test_published() -> None:
     for name in MODELS:
         said = published(MODELS[name], None)
         assert parse(json.loads(json.dumps(said.to_dict())), "it") == said
+
+
+def test_a_manifest_of_somebody_else_is_kept(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a file, a folder or even the source lost because its name is the new manifest's."""
+    target = tmp_path / "x.npz"
+    other = tmp_path / f"x.npz{sidecar.SUFFIX}"
+    before = ("convert", str(source), str(target))
+
+    def refused() -> None:
+        assert main(list(before)) == 2
+        assert f"{other} exists and is no manifest of parity-suite's" in capsys.readouterr().err
+        assert not target.exists()
+
+    other.write_text('{"mine": 1}')
+    refused()
+    assert other.read_text() == '{"mine": 1}'
+    other.unlink()
+    (other / "precious").mkdir(parents=True)
+    refused()
+    assert (other / "precious").is_dir()
+    shutil.rmtree(other)
+    convert(source, tmp_path / "y.safetensors")  # with our manifest in it
+    os.replace(tmp_path / "y.safetensors", other)
+    before = ("convert", str(other), str(target))
+    refused()
+    assert load(other)
+    other.unlink()
+    convert(source, target)
+    convert(source, target)  # a manifest of ours gives way
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("optimizer", {}, "its optimizer is none that we describe"),
+        ("optimizer", [], "its optimizer is none that we describe"),
+        ("optimizer", {"kind": "adam", "step": 1, "absent": [{}], "hyperparameters": {}}, "none"),
+        ("config", {"extent": []}, "says config"),
+        ("config", {"extent": 1e999}, "says config"),
+        ("network", "a\nb", "expected texts as network"),
+        ("tool_version", [1], "expected texts as network"),
+        ("tensors", {"a\nb": ""}, "expected texts as network"),
+        ("tensors", {"conv1.weight": 1}, "expected texts as network"),
+    ],
+)
+def test_a_manifest_of_other_values(
+    source: Path, tmp_path: Path, name: str, value: object, what: str
+) -> None:
+    """Catches a traceback, or lines at will, from a manifest that somebody made and sealed."""
+    convert(source, tmp_path / "x.safetensors")
+    contents = formats.read(tmp_path / "x.safetensors")
+    entries = sidecar.unseal(contents.metadata["parity"], "x")
+    text = sidecar.seal(entries | {name: value})
+    formats.write(tmp_path / "y", "safetensors", contents.arrays, {"parity": text})
+    assert re.search(what, refusal(tmp_path / "y"))
+
+
+@pytest.mark.parametrize("entries", [{"before": 5}, {"before": {"file_sha256": "x"}}, {}])
+def test_a_sidecar_of_other_values(source: Path, tmp_path: Path, entries: dict) -> None:
+    """Catches a traceback from a manifest's file that somebody made and sealed."""
+    convert(source, tmp_path / "x.npz")
+    file = sidecar.place(tmp_path / "x.npz")
+    said = sidecar.unseal(file.read_text().removesuffix("\n"), "x")
+    said = said | {"file_sha256": "y", **entries} if entries else {"file_sha256": "y"}
+    file.write_text(sidecar.seal(said) + "\n")
+    assert "its entries are none that we write" in refusal(tmp_path / "x.npz")
+    convert(source, tmp_path / "x.npz")

@@ -209,6 +209,15 @@ def amsgrad(optimizer: dict) -> None:
     optimizer["state"][1]["max_exp_avg_sq"] = optimizer["state"][1]["exp_avg_sq"]
 
 
+def steps(optimizer: dict, value: Any) -> None:
+    for slots in optimizer["state"].values():
+        slots["step"] = value
+
+
+def names(optimizer: dict, given: list) -> None:
+    optimizer["param_groups"][0]["param_names"] = given
+
+
 def turned(optimizer: dict) -> None:
     optimizer["state"][0]["exp_avg"] = optimizer["state"][0]["exp_avg"].flatten()
 
@@ -223,6 +232,16 @@ def turned(optimizer: dict) -> None:
         (turned, "exp_avg of parameter 0 is not of its shape"),
         (lambda o: o["param_groups"][0]["params"].pop(), "the network has"),
         (lambda o: o["state"][0].pop("exp_avg"), "one of its slots lacks parameters"),
+        (lambda o: steps(o, torch.tensor(float("nan"))), "no whole number from 0 to 2147483647"),
+        (lambda o: steps(o, torch.tensor(3e9)), "no whole number from 0 to 2147483647"),
+        (lambda o: steps(o, torch.tensor([])), "no whole number from 0 to 2147483647"),
+        (lambda o: steps(o, None), "no whole number from 0 to 2147483647"),
+        (lambda o: steps(o, 2.5), "no whole number from 0 to 2147483647"),
+        (lambda o: o["state"][0].update(exp_avg=[[1], [2, 3]]), "is not of its shape"),
+        (lambda o: o["state"][0].update(exp_avg=o["state"][0]["exp_avg"] > 0), "is bool, expected"),
+        (lambda o: names(o, ["a"] * 25), "its names of the parameters are not those"),
+        (lambda o: names(o, [3] * 25), "its names of the parameters are not those"),
+        (lambda o: names(o, ["fc.bias"] * 25), "its names of the parameters are not those"),
     ],
 )
 def test_what_cannot_be_carried_is_said(
@@ -246,6 +265,54 @@ def test_named_groups(source: Path, tmp_path: Path) -> None:
     first, third = parameters(CONFIG)[0], parameters(CONFIG)[2]
     assert np.array_equal(found.slots["exp_avg"][third], whole.slots["exp_avg"][third])
     assert np.array_equal(found.slots["exp_avg"][first], whole.slots["exp_avg"][first])
+
+
+def decay_on_one(optimizer: dict) -> None:
+    two_groups(optimizer, True)
+    optimizer["param_groups"][1]["weight_decay"] = 0.5
+
+
+@pytest.mark.parametrize("kind", ["adam"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "said", "kept"),
+    [
+        (decay_on_one, "not carried: epoch, arch, optimizer's weight_decay (not the same in", {}),
+        (lambda o: o["param_groups"][0].update(x={1: 2}), "arch, optimizer's x (a dict)", {}),
+        (lambda o: o["param_groups"][0].update({5: 2}), "arch, optimizer's 5 (a int)", {}),
+        (lambda o: o["param_groups"][0].update(lr=torch.tensor(0.5)), "arch\n", {"lr": 0.5}),
+        (
+            lambda o: o["param_groups"][0].update(betas=(torch.tensor(0.5), 0.75)),
+            "not carried: epoch, arch\n",
+            {"betas": (0.5, 0.75)},
+        ),
+        (lambda o: o["param_groups"][0].update(lr=float("nan")), "arch\n", {}),
+    ],
+)
+def test_hyperparameters(
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Any,
+    said: str,
+    kept: dict,
+) -> None:
+    """Catches one of a group or on a device lost in silence, or one group's given to all."""
+    changed(source, change)
+    for name in ("x.npz", "x.pth"):
+        assert main(["convert", str(source), str(tmp_path / name)]) == 0
+        assert said in capsys.readouterr().out
+    (group,) = torch.load(tmp_path / "x.pth", weights_only=True)["optimizer"]["param_groups"]
+    assert group.items() >= kept.items()
+    assert ("weight_decay" in group) == (change is not decay_on_one)
+
+
+@pytest.mark.parametrize("kind", ["adam"], indirect=True)
+def test_a_step_beyond_float32(source: Path, tmp_path: Path) -> None:
+    """Catches a step rounded because PyTorch counts in float32."""
+    changed(source, lambda o: steps(o, 2**24 + 1))
+    convert(source, tmp_path / "x.npz")
+    convert(tmp_path / "x.npz", tmp_path / "y.pth")
+    assert load(tmp_path / "y.pth").optimizer.step == 2**24 + 1
 
 
 @pytest.mark.parametrize("kind", ["adam"], indirect=True)
@@ -278,3 +345,54 @@ def test_a_changed_moment_is_refused(source: Path, tmp_path: Path) -> None:
     formats.write(tmp_path / "y", "safetensors", contents.arrays, contents.metadata)
     with pytest.raises(InputError, match=r"does not hold the tensors .* optimizer\.momentum_buf"):
         load(tmp_path / "y")
+
+
+@pytest.mark.parametrize("kind", ["adam"], indirect=True)
+def test_a_changed_step_is_refused(source: Path, tmp_path: Path) -> None:
+    """Catches a manifest that says nothing of the step, which a flipped bit changes."""
+    convert(source, tmp_path / "x.safetensors")
+    contents = formats.read(tmp_path / "x.safetensors")
+    contents.arrays["opt_state.count"] = np.int32(7).reshape(())
+    formats.write(tmp_path / "y", "safetensors", contents.arrays, contents.metadata)
+    with pytest.raises(InputError, match=r"says optimizer .*'step': 3.*, found .*'step': 7"):
+        load(tmp_path / "y")
+
+
+def test_which_count_is_the_step(tmp_path: Path) -> None:
+    """Catches the count of a schedule taken for Adam's, because it comes first."""
+    model, state = jax_training("adam", False)
+    chained = {"0": {"count": np.int32(99)}, "1": serialization.to_state_dict(state)["0"]}
+    tree = {**nest(jax_impl.state.state(model)), "opt_state": jax.device_get(chained)}
+    (tmp_path / "in").write_bytes(serialization.msgpack_serialize(jax.device_get(tree)))
+    found = load(tmp_path / "in")
+    assert found.optimizer.step == 2
+    assert found.skipped == ("opt_state.0.count",)
+
+
+def test_amsgrad_of_optax(tmp_path: Path) -> None:
+    """Catches AMSGrad carried as Adam, without its maxima."""
+    model, _ = jax_training("adam", False)
+    state = optax.amsgrad(0.1).init(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    tree = {
+        **nest(jax_impl.state.state(model)),
+        "opt_state": serialization.to_state_dict(jax.device_get(state)),
+    }
+    (tmp_path / "in").write_bytes(serialization.msgpack_serialize(jax.device_get(tree)))
+    found = load(tmp_path / "in")
+    assert found.optimizer is None
+    assert "nu_max" in found.skipped[0]
+
+
+@pytest.mark.parametrize("prefixes", [("accum", "stat"), ("adam_m", "adam_v"), ("vhat",)])
+def test_other_optimizers_of_mindspore(tmp_path: Path, prefixes: tuple[str, ...]) -> None:
+    """Catches a training checkpoint refused, or its state dropped in silence."""
+    config = MODELS["enet-mindspore"]
+    names = dialects.names(config, "mindspore")
+    arrays = {n: np.zeros(tensors(config)[k].shape, np.float32) for n, (k, _) in names.items()}
+    state = {f"{p}.{n}": array for p in prefixes for n, array in arrays.items()}
+    beside = {"momentum": np.float32([0.9]), "global_step": np.int32([3])}
+    formats.write(tmp_path / "in.ckpt", "mindspore", arrays | state | beside, {})
+    found = load(tmp_path / "in.ckpt")
+    assert found.optimizer is None
+    assert found.skipped[0] == "momentum"
+    assert found.skipped[1].startswith(f"optimizer ({prefixes[0]}.")

@@ -94,12 +94,19 @@ def understand(
     arrays = dialects.to_canonical(config, known.named, dialect, str(path))
     optimizer, left = _optimizer(config, contents, known.beside, dialect, known.manifest)
     if known.manifest:
+<<<<<<< HEAD
         found = {
             "network": known.network,
             "config": config.describe(),
             "dialect": dialect,
             "optimizer": optimizer.describe(config) if optimizer else None,
         }
+=======
+        found = {"network": known.network, "config": config.describe(), "dialect": dialect}
+        found["optimizer"] = (
+            optimizer.describe(config) if optimizer else None
+        )  # no tensor: its step
+>>>>>>> 5038c437161447ff8aa9492aa3dc0b2abd442f99
         state = optimizer.flat() if optimizer else {}
         manifests.verify(known.manifest, found, arrays | state, path, loose(config))
     return Checkpoint(
@@ -182,16 +189,19 @@ def _optimizer(
     manifest: Manifest | None,
 ) -> tuple[Optimizer | None, tuple[str, ...]]:
     """An optimizer's state, or why it stays behind, if there is one."""
+    nested = contents.optimizer
+    left = () if nested is None else tuple(beside)
     try:
-        if contents.optimizer is not None:
-            found = optimizers.from_torch(config, contents.optimizer)
+        if nested is not None:
+            found = optimizers.from_torch(config, nested)
         elif beside:
             found = optimizers.from_dialect(config, beside, dialect)
         else:
             return None, ()
     except NotCarriedError as error:
-        return None, (f"optimizer ({error})",)
-    return optimizers.restored(found, manifest.optimizer if manifest else None), ()
+        return None, (*left, f"optimizer ({error})")
+    left += tuple(f"optimizer's {what}" for what in found.left)
+    return optimizers.restored(found, manifest.optimizer if manifest else None), left
 
 
 def loose(config: Config) -> tuple[str, ...]:
@@ -217,7 +227,7 @@ def _with_hidden(config: Config, network: str, manifest: Manifest | None, dialec
     hidden = {name: getattr(known, name) for name in _hidden(config)}
     if network == config.family and manifest:
         given = manifest.config if isinstance(manifest.config, dict) else {}
-        hidden |= {k: type(v)(given[k]) for k, v in hidden.items() if k in given}
+        hidden |= {k: given[k] for k, v in hidden.items() if type(given.get(k)) is type(v)}
     return dataclasses.replace(cast(Any, config), **hidden)
 
 

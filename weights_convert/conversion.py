@@ -248,7 +248,7 @@ def _check_target(source: Path, target: Path, format: str) -> None:
 
     Raises:
         InputError: There is no source; one lies in the other; there is no such folder; something
-            else than such a checkpoint is there.
+            else than such a checkpoint is there, or than a manifest of ours where it belongs.
     """
     if not source.exists():
         raise InputError(f"{source} does not exist")
@@ -266,6 +266,8 @@ def _check_target(source: Path, target: Path, format: str) -> None:
     if target.exists() and not target.is_dir() and (format == "orbax" or not target.is_file()):
         expected = "an Orbax checkpoint" if format == "orbax" else "a regular file"
         raise InputError(f"{target} exists and is not {expected}: not replaced")
+    if format in formats.WITH_SIDECAR and format != "orbax":
+        sidecar.check_replaceable(sidecar.beside(there))
 
 
 def _check_variant(checkpoint: Checkpoint, dialect: str, source: Path) -> None:
@@ -301,5 +303,6 @@ def _verify(path: Path, network: str | None, config: Config, draft: Draft, targe
     if wrong:
         raise InputError(f"cannot write {target}: read back, {', '.join(wrong)} differ")
     known = identify(contents, path, network, draft.manifest.dialect)
-    if (known.config, known.manifest) != (config, draft.manifest):
+    said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN
+    if known.config != config or said != draft.manifest.to_json():
         raise InputError(f"cannot write {target}: read back, its manifest differs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,9 +17,14 @@ from parity.spec.data.preprocessing import parse as parse_preprocessing
 from parity.spec.errors import InputError
 from weights_convert.formats import KEY, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
+from weights_convert.optimizer import is_description
 
 VERSION = 2  # of the manifest's form
+<<<<<<< HEAD
 OPTIMIZER = ("kind", "step", "hyperparameters", "absent")  # what is said of one
+=======
+TEXTS = ("network", "dialect", "source_sha256", "tensors_sha256", "tool_version")
+>>>>>>> 5038c437161447ff8aa9492aa3dc0b2abd442f99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +89,19 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
         )
     if not all(isinstance(entries[name], dict) for name in ("config", "tensors")):
         raise InputError(f"the manifest of {where}: expected objects as config and tensors")
+<<<<<<< HEAD
     if not _is_optimizer(entries["optimizer"]):
         raise InputError(
             f"the manifest of {where}: expected null or {', '.join(OPTIMIZER)} as optimizer"
         )
+=======
+    texts = [entries[name] for name in TEXTS]
+    texts += [*entries["tensors"], *entries["tensors"].values()]
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise InputError(f"the manifest of {where}: expected texts as {', '.join(TEXTS)}, tensors")
+    if not is_description(entries["optimizer"]):
+        raise InputError(f"the manifest of {where}: its optimizer is none that we describe")
+>>>>>>> 5038c437161447ff8aa9492aa3dc0b2abd442f99
     where_in = f"the preprocessing in the manifest of {where}"
     entries["preprocessing"] = parse_preprocessing(entries["preprocessing"], where_in)
     return Manifest(**entries)
@@ -121,10 +136,10 @@ def verify(
         InputError: One of them differs, or a tensor does.
     """
 
-    def counted(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: v for k, v in value.items() if k not in loose}
+    def counted(value: Any) -> str:
+        if isinstance(value, dict):
+            value = {k: v for k, v in value.items() if k not in loose}
+        return json.dumps(value, sort_keys=True)  # in which NaN is NaN
 
     for name, value in found.items():
         if counted(getattr(manifest, name)) != counted(value):

@@ -38,14 +38,17 @@ KINDS = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 # A leaf of optax's state: chains and wrappers put numbers and names of their own in between.
 OPTAX = re.compile(
-    r"(?:optimizer\.)?opt_state(?:\.(?:\d+|inner_state|inner_opt_state))*"
-    r"\.(mu|nu|trace|count)((?:\..+)?)"
+    r"((?:optimizer\.)?opt_state(?:\.(?:\d+|inner_state|inner_opt_state))*)"
+    r"\.(mu|nu|nu_max|trace|count)((?:\..+)?)"
 )
+# MindSpore's slots without a name elsewhere: of AMSGrad, AdamWeightDecay, SGD.
+ELSEWHERE = ("vhat.", "adam_m.", "adam_v.", "accum.", "stat.")
 # What else training leaves among the tensors, and no other framework's optimizer has a place for.
 BESIDE = re.compile(
-    r"(?:optimizer\.|opt_state\.).*|step|learning_rate|beta[12]_power|epoch_num|step_num"
-    r"|scale_sense|current_iterator_step|last_overflow_iterator_step"
+    r"(?:optimizer\.|opt_state\.).*|step|learning_rate\w*|momentum|beta[12]_power|epoch_num"
+    r"|step_num|scale_sense|current_iterator_step|last_overflow_iterator_step"
 )
+LARGEST_STEP = 2**31 - 1  # JAX and MindSpore count in int32
 
 
 class NotCarriedError(Exception):
@@ -62,12 +65,14 @@ class Optimizer:
         slots: Slot -> published key of a parameter -> array of its shape. A parameter that never
             had a gradient may be absent.
         hyperparameters: As `torch.optim` names them; empty where nobody said.
+        left: Names of hyperparameters that stay behind, with the reason.
     """
 
     kind: str
     step: int | None
     slots: dict[str, dict[str, np.ndarray]]
     hyperparameters: dict[str, Any]
+    left: tuple[str, ...] = ()
 
     def flat(self) -> dict[str, np.ndarray]:
         """Slot and published key, as PyTorch's dialect names it -> array."""
@@ -109,13 +114,19 @@ def split(
     optimizer: dict[str, np.ndarray] = {}
     rest: dict[str, np.ndarray] = {}
     prefixes = [f"{names[dialect]}." for names in SLOTS.values() for dialect in names]
-    for name, array in arrays.items():
-        if leaf := OPTAX.fullmatch(name):
-            short = f"opt_state.{leaf[1]}{leaf[2]}"
+    leaves = {name: leaf for name in arrays if (leaf := OPTAX.fullmatch(name))}
+    adams = {leaf[1] for leaf in leaves.values() if leaf[2] == "mu"}
+    # A schedule or a wrapper may count, too: that of the moments goes first.
+    for name in sorted(arrays, key=lambda n: n in leaves and leaves[n][1] not in adams):
+        array = arrays[name]
+        if leaf := leaves.get(name):
+            short = f"opt_state.{leaf[2]}{leaf[3]}"
             same = optimizer.get(short)
             known = same is None or (same.dtype == array.dtype and np.array_equal(same, array))
             (optimizer if known else rest)[short if known else name] = array
-        elif name in STEP.values() or name.startswith(tuple(prefixes)):
+        elif name == STEP["torch"] and leaves:  # `nnx.Optimizer` counts for itself
+            rest[name] = array
+        elif name in STEP.values() or name.startswith((*prefixes, *ELSEWHERE)):
             optimizer[name] = array
         elif BESIDE.fullmatch(name):
             rest[name] = array
@@ -138,14 +149,15 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
         slot = next((s for s, n in SLOTS.items() if name.startswith(f"{n[dialect]}.")), None)
         rest = name.removeprefix(f"{SLOTS[slot][dialect]}.") if slot else name
         rest = dialects.without_prefix(rest)
-        if slot is None or rest not in names:
+        if slot is None:
+            raise NotCarriedError(f"{name} has no name elsewhere")
+        if rest not in names:
             raise NotCarriedError(f"{name} is no state of a parameter")
         key, leaf = names[rest]
-        if array.shape != leaf.shape(target[key].shape):
-            raise NotCarriedError(f"{name} is not of its parameter's shape")
+        _check_slot(name, array, leaf.shape(target[key].shape))
         found[slot][key] = np.array(leaf.inverse().array(array), order="C")
     step = arrays.get(STEP[dialect])
-    return _whole(config, found, None if step is None else int(step.reshape(-1)[0]), {})
+    return _whole(config, found, None if step is None else _step(step), {})
 
 
 def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.ndarray]:
@@ -183,22 +195,23 @@ def from_torch(config: Config, nested: Mapping[str, Any]) -> Optimizer:
             raise NotCarriedError(f"it has a state of parameter {index}, which is in no group")
         for slot, value in slots.items():
             if slot == "step":
-                steps.add(int(np.asarray(value).reshape(-1)[0]))
+                steps.add(_step(value))
             elif slot not in SLOTS:
                 raise NotCarriedError(f"{slot} has no name elsewhere")
             elif value is not None:
-                if np.shape(value) != shapes[keys[index]].shape:
-                    raise NotCarriedError(f"{slot} of parameter {index} is not of its shape")
-                found[slot][keys[index]] = np.asarray(value)
+                _check_slot(f"{slot} of parameter {index}", value, shapes[keys[index]].shape)
+                found[slot][keys[index]] = value
     if len(steps) > 1:
         raise NotCarriedError(f"its parameters are at different steps, {sorted(steps)}")
-    return _whole(config, found, next(iter(steps), None), _numbers(nested["param_groups"][0]))
+    numbers, left = _numbers(nested["param_groups"])
+    state = _whole(config, found, next(iter(steps), None), numbers)
+    return dataclasses.replace(state, left=left)
 
 
 def to_torch(config: Config, state: Optimizer) -> dict[str, Any]:
     """What `torch.optim.Optimizer.load_state_dict` takes, with NumPy arrays."""
     keys = parameters(config)
-    step = {} if state.step is None else {"step": np.float32(state.step)}
+    step = {} if state.step is None else {"step": _float(state.step)}
     entries = {
         i: step | {slot: found[key] for slot, found in state.slots.items() if key in found}
         for i, key in enumerate(keys)
@@ -226,14 +239,32 @@ def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
     return dataclasses.replace(state, slots=slots, hyperparameters=known)
 
 
+def is_description(said: Any) -> bool:
+    """Whether a manifest has here what `Optimizer.describe` gives, or nothing."""
+    if said is None:
+        return True
+    if not isinstance(said, dict) or set(said) != {"kind", "step", "hyperparameters", "absent"}:
+        return False
+    numbers, absent = said["hyperparameters"], said["absent"]
+    return (
+        said["kind"] in tuple(KINDS)
+        and (said["step"] is None or type(said["step"]) is int)
+        and isinstance(numbers, dict)
+        and all(map(_simple, numbers.values()))
+        and isinstance(absent, list)
+        and all(isinstance(key, str) for key in absent)
+    )
+
+
 def _keys(config: Config, groups: list[Mapping[str, Any]]) -> dict[int, str]:
     """Index of a parameter -> its published key."""
     trained = parameters(config)
     indices = [i for group in groups for i in group["params"]]
-    if all("param_names" in group for group in groups):
-        given = [dialects.without_prefix(n) for group in groups for n in group["param_names"]]
-        if set(given) <= set(trained) and len(given) == len(indices):
-            return dict(zip(indices, given, strict=True))
+    if all(isinstance(group.get("param_names"), list) for group in groups):
+        given = [dialects.without_prefix(str(n)) for g in groups for n in g["param_names"]]
+        if not set(given) <= set(trained) or len({*given}) != len(indices):
+            raise NotCarriedError("its names of the parameters are not those of the network")
+        return dict(zip(indices, given, strict=True))
     if len(groups) > 1:
         raise NotCarriedError(f"{len(groups)} groups, and it does not say which parameter is which")
     if len(indices) != len(trained):
@@ -241,16 +272,58 @@ def _keys(config: Config, groups: list[Mapping[str, Any]]) -> dict[int, str]:
     return dict(zip(indices, trained, strict=True))
 
 
-def _numbers(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a group, as JSON has them."""
-    made = {name: list(v) if isinstance(v, tuple) else v for name, v in group.items()}
+def _numbers(groups: list[Mapping[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The hyperparameters that all groups share, as JSON has them; what is left, and why."""
+    made: dict[str, Any] = {}
+    left = []
+    for name in dict.fromkeys(name for group in groups for name in group):
+        if name in ("params", "param_names"):
+            continue
+        values = [_plain(group.get(name)) for group in groups]
+        if not isinstance(name, str) or not all(map(_simple, values)):
+            left.append(f"{name} (a {type(groups[0].get(name)).__name__})")
+        elif any(repr(value) != repr(values[0]) for value in values):
+            left.append(f"{name} (not the same in its {len(groups)} groups)")
+        else:
+            made[name] = values[0]
+    return made, tuple(left)
+
+
+def _plain(value: Any) -> Any:
+    """Without tuples, and without arrays of one number, such as a learning rate on the device."""
+
+    def number(item: Any) -> Any:
+        return item.item() if isinstance(item, np.ndarray) and item.ndim == 0 else item
+
+    return [number(v) for v in value] if isinstance(value, tuple | list) else number(value)
+
+
+def _simple(value: Any) -> bool:
+    """Whether JSON has it, alone or as a list."""
     simple = (bool, int, float, str, type(None))
-    return {
-        name: value
-        for name, value in made.items()
-        if not name.startswith("param")
-        and all(isinstance(v, simple) for v in (value if isinstance(value, list) else [value]))
-    }
+    return all(isinstance(v, simple) for v in (value if isinstance(value, list) else [value]))
+
+
+def _step(value: Any) -> int:
+    try:
+        (number,) = np.asarray(value).reshape(-1).tolist()
+        if number == int(number) and 0 <= number <= LARGEST_STEP:
+            return int(number)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise NotCarriedError(f"a step of it is no whole number from 0 to {LARGEST_STEP}")
+
+
+def _float(step: int) -> np.floating:
+    """As PyTorch counts, or wider where that would lose a step."""
+    return np.float32(step) if int(np.float32(step)) == step else np.float64(step)
+
+
+def _check_slot(name: str, value: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(value, np.ndarray) or value.shape != shape:
+        raise NotCarriedError(f"{name} is not of its shape")
+    if value.dtype.name not in dialects.FLOATS:
+        raise NotCarriedError(f"{name} is {value.dtype}, expected {', '.join(dialects.FLOATS)}")
 
 
 def _whole(

@@ -28,7 +28,32 @@ SEAL = "seal_sha256"
 
 def place(path: Path) -> Path:
     """Where the manifest of a checkpoint lies."""
-    return path / INSIDE if path.is_dir() else path.with_name(path.name + SUFFIX)
+    return path / INSIDE if path.is_dir() else beside(path)
+
+
+def beside(path: Path) -> Path:
+    """Where the manifest of a file lies."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def check_replaceable(file: Path) -> None:
+    """Refuse to put a manifest where something else than one of ours is: it would be gone.
+
+    Raises:
+        InputError: It is none of ours.
+        OSError: It cannot be read.
+    """
+    if not os.path.lexists(file):
+        return
+    head = b""
+    if file.is_file():
+        with file.open("rb") as opened:
+            head = opened.read(1 << 16)
+    # A checkpoint may have our manifest in it, but none starts as JSON does.
+    if not (head.startswith(b"{") and is_ours(head.decode(errors="replace"))):
+        raise InputError(
+            f"{file} exists and is no manifest of {TOOL}'s, whose place it takes: not replaced"
+        )
 
 
 def is_ours(text: str) -> bool:
@@ -117,9 +142,15 @@ def parse(text: str, file: Path) -> dict[str, Any] | None:
             return None
         raise InputError(f"{file} is damaged: it is no JSON object")
     entries = unseal(text.removesuffix("\n"), str(file))
+<<<<<<< HEAD
     for state in (entries, entries.get("before", entries)):
         if not isinstance(state, dict) or not {"file_sha256", "manifest"} <= state.keys():
             raise InputError(f"{file}: expected a file_sha256 and a manifest")
+=======
+    states = [entries, *([entries["before"]] if "before" in entries else [])]
+    if not all(isinstance(s, dict) and {"file_sha256", "manifest"} <= s.keys() for s in states):
+        raise InputError(f"{file} is damaged: its entries are none that we write")
+>>>>>>> 5038c437161447ff8aa9492aa3dc0b2abd442f99
     return entries
 
 

@@ -181,11 +181,17 @@ def _optimizer(data: object) -> dict[str, Any] | None:
             for index, slots in nested["state"].items()
         }
         groups = [
-            dict(group) | {"params": list(group["params"])} for group in nested["param_groups"]
+            {k: _values(v) for k, v in group.items()} | {"params": list(map(int, group["params"]))}
+            for group in nested["param_groups"]
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return {"state": state, "param_groups": groups} if state and groups else None
+
+
+def _values(value: object) -> object:
+    """A hyperparameter: one value, or some, such as Adam's betas."""
+    return list(map(_value, value)) if isinstance(value, tuple | list) else _value(value)
 
 
 def _value(value: object) -> object:
