@@ -94,19 +94,12 @@ def understand(
     arrays = dialects.to_canonical(config, known.named, dialect, str(path))
     optimizer, left = _optimizer(config, contents, known.beside, dialect, known.manifest)
     if known.manifest:
-<<<<<<< HEAD
         found = {
             "network": known.network,
             "config": config.describe(),
             "dialect": dialect,
             "optimizer": optimizer.describe(config) if optimizer else None,
         }
-=======
-        found = {"network": known.network, "config": config.describe(), "dialect": dialect}
-        found["optimizer"] = (
-            optimizer.describe(config) if optimizer else None
-        )  # no tensor: its step
->>>>>>> 5038c437161447ff8aa9492aa3dc0b2abd442f99
         state = optimizer.flat() if optimizer else {}
         manifests.verify(known.manifest, found, arrays | state, path, loose(config))
     return Checkpoint(

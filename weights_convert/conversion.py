@@ -18,7 +18,7 @@ from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
 from weights_convert.checkpoint import Checkpoint, family_of, identify, load
-from weights_convert.formats import KEY, numpy_dtype
+from weights_convert.formats import KEY, numpy_dtype, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
 from weights_convert.memory import contiguous, different

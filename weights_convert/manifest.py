@@ -20,11 +20,7 @@ from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.optimizer import is_description
 
 VERSION = 2  # of the manifest's form
-<<<<<<< HEAD
-OPTIMIZER = ("kind", "step", "hyperparameters", "absent")  # what is said of one
-=======
 TEXTS = ("network", "dialect", "source_sha256", "tensors_sha256", "tool_version")
->>>>>>> 5038c437161447ff8aa9492aa3dc0b2abd442f99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,31 +85,15 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
         )
     if not all(isinstance(entries[name], dict) for name in ("config", "tensors")):
         raise InputError(f"the manifest of {where}: expected objects as config and tensors")
-<<<<<<< HEAD
-    if not _is_optimizer(entries["optimizer"]):
-        raise InputError(
-            f"the manifest of {where}: expected null or {', '.join(OPTIMIZER)} as optimizer"
-        )
-=======
     texts = [entries[name] for name in TEXTS]
     texts += [*entries["tensors"], *entries["tensors"].values()]
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise InputError(f"the manifest of {where}: expected texts as {', '.join(TEXTS)}, tensors")
     if not is_description(entries["optimizer"]):
         raise InputError(f"the manifest of {where}: its optimizer is none that we describe")
->>>>>>> 5038c437161447ff8aa9492aa3dc0b2abd442f99
     where_in = f"the preprocessing in the manifest of {where}"
     entries["preprocessing"] = parse_preprocessing(entries["preprocessing"], where_in)
     return Manifest(**entries)
-
-
-def _is_optimizer(said: Any) -> bool:
-    if not isinstance(said, dict):
-        return said is None
-    kinds = {
-        name: type(value) for name, value in said.items() if name in ("hyperparameters", "absent")
-    }
-    return set(said) == set(OPTIMIZER) and kinds == {"hyperparameters": dict, "absent": list}
 
 
 def verify(

@@ -55,7 +55,7 @@ def replacing(target: Path) -> Iterator[Path]:
 def _move(staging: Path, target: Path) -> None:
     """Move the target and its manifest from the folder to their places, or nothing."""
     new = staging / target.name
-    manifest, place = (path.with_name(path.name + sidecar.SUFFIX) for path in (new, target))
+    manifest, place = sidecar.beside(new), sidecar.beside(target)
     if not manifest.exists():
         _put(new, target)
         return

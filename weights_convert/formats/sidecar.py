@@ -142,15 +142,9 @@ def parse(text: str, file: Path) -> dict[str, Any] | None:
             return None
         raise InputError(f"{file} is damaged: it is no JSON object")
     entries = unseal(text.removesuffix("\n"), str(file))
-<<<<<<< HEAD
-    for state in (entries, entries.get("before", entries)):
-        if not isinstance(state, dict) or not {"file_sha256", "manifest"} <= state.keys():
-            raise InputError(f"{file}: expected a file_sha256 and a manifest")
-=======
     states = [entries, *([entries["before"]] if "before" in entries else [])]
     if not all(isinstance(s, dict) and {"file_sha256", "manifest"} <= s.keys() for s in states):
         raise InputError(f"{file} is damaged: its entries are none that we write")
->>>>>>> 5038c437161447ff8aa9492aa3dc0b2abd442f99
     return entries
 
 
