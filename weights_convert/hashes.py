@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,11 +20,20 @@ def file_sha256(path: Path, without: str = "") -> str:
         without: The name of a file in the directory that does not count.
     """
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p != path / without)
-        lines = [f"{p.relative_to(path).as_posix()} {file_sha256(p)}\n" for p in files]
+        files = sorted(p for p in path.rglob("*") if p != path / without)
+        lines = [
+            f"{p.relative_to(path).as_posix()} {_inside_sha256(p)}\n"
+            for p in files
+            if p.is_symlink() or p.is_file()
+        ]
         return text_sha256("".join(lines))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _inside_sha256(path: Path) -> str:
+    """Of a link: of where it points, which may be outside the directory; nothing there is opened."""
+    return text_sha256(os.readlink(path)) if path.is_symlink() else file_sha256(path)
 
 
 def text_sha256(text: str) -> str:

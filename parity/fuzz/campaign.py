@@ -28,7 +28,7 @@ ORDEALS: dict[str, int | None] = {
     "pairs": None,
 }
 
-BOMBS = ("bomb", "million", "60,000")  # what kinds are called that are too large to be mutated
+BOMBS = ("bomb", "million", "0,000")  # what kinds are called that are too large to be mutated
 
 
 def run(

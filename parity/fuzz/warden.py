@@ -56,11 +56,19 @@ class Warden:
 
     Args:
         bait: Where files lie that nothing may open; none are watched if not given.
-        warm: Files that are read first, unwatched, so that everything is imported.
+        warm: Files that are read first, so that everything is imported.
+        module: What the child runs.
+        seconds: How long it may take for one file.
     """
 
-    def __init__(self, bait: Bait | None = None, warm: list[Path] | None = None) -> None:
-        self.bait = bait
+    def __init__(
+        self,
+        bait: Bait | None = None,
+        warm: list[Path] | None = None,
+        module: str = "parity.fuzz.watch",
+        seconds: float = SECONDS,
+    ) -> None:
+        self.bait, self.module, self.seconds = bait, module, seconds
         self.warm = warm or []
         self.folder = tempfile.mkdtemp(prefix="parity-warden-")
         self.child: subprocess.Popen[str] | None = None
@@ -92,13 +100,13 @@ class Warden:
         size = size_of(path)
         if self.bait:
             self.bait.touched()  # whatever came before
-        found = self._ask(path, task, size, SECONDS)
+        found = self._ask(path, task, size, self.seconds)
         if found is None:
             late = self.child is not None and self.child.poll() is None
             outcome = "late" if late else "died"
             line = self._last_words()
             self.stop()
-            found = {"outcome": outcome, "line": line, "seconds": SECONDS if late else 0.0}
+            found = {"outcome": outcome, "line": line, "seconds": self.seconds if late else 0.0}
         empty: dict[str, Any] = {
             "events": [],
             "memory": 0,
@@ -159,7 +167,7 @@ class Warden:
         self.answers, theirs = os.pipe()
         environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "parity.fuzz.watch", str(theirs), self.folder],
+            [sys.executable, "-m", self.module, str(theirs), self.folder],
             stdin=subprocess.PIPE,
             pass_fds=[theirs],
             cwd=self.folder,
@@ -168,10 +176,10 @@ class Warden:
         )
         os.close(theirs)
         self.served = 0
-        for path in self.warm * 2:
-            for task in ("load", "inspect", "settle"):
-                if self._ask(path, task, size_of(path), START) is None:
-                    raise RuntimeError(f"the child cannot read {path}: {self._last_words()}")
+        asked = [(path, task) for path in self.warm * 2 for task in ("load", "inspect")]
+        for path, task in (*asked, (Path(self.folder), "settle")):
+            if self._ask(path, task, size_of(path), START) is None:
+                raise RuntimeError(f"the child cannot read {path}: {self._last_words()}")
 
     def stop(self) -> None:
         """End the child."""

@@ -12,7 +12,8 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: object) -> None:
-        super().__init__("".join(map(_visible, str(message))))
+        text = str(message)
+        super().__init__(text if text.isprintable() else "".join(map(_visible, text)))
 
 
 def _visible(character: str) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import IO, Any
 
-# Of one pickle; a tensor takes about fifty.
-MOST_OPCODES = 1_000_000
+# Of one pickle; a tensor takes about thirty.
+MOST_OPCODES = 500_000
 
 # Pickles before the tensors in files before 1.6: a magic number, a version, the system, the state,
 # and the storages' names.

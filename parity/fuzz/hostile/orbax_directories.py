@@ -34,7 +34,7 @@ def template(ocdbt: bool = True) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="parity-orbax-") as folder:
         path = Path(folder, "x")
         if ocdbt:
-            formats.write(path, "orbax", ARRAYS, {formats.KEY: "{}"})
+            formats.write(path, "orbax", ARRAYS, {})
         else:
             _write_folders(path)
         found = sorted(p for p in path.rglob("*") if p.is_file())

@@ -1,0 +1,144 @@
+"""Files made to do harm: each is refused in one line, and nothing else happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parity.cli import main
+from parity.fuzz import campaign, mutants, ordeal
+from parity.fuzz.hostile import Kind, Place, all_kinds
+from parity.fuzz.hostile.opcodes import Call, Global, pickled
+from parity.fuzz.warden import Warden
+from parity.spec.errors import InputError
+
+Arena = tuple[Warden, Path]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
+
+
+@pytest.fixture(scope="module")
+def arena() -> Iterator[Arena]:
+    with ordeal.arena() as found:
+        yield found
+
+
+@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: f"{kind.group}: {kind.name}")
+def test_hostile(arena: Arena, kind: Kind) -> None:
+    """Catches a file that runs code, leaves its folder, takes memory or time, or is believed."""
+    found = ordeal.read(kind, *arena)
+    assert not found.faults
+    assert found.verdict.outcome == ("loaded" if kind.harmless else "refused")
+
+
+def test_there_are_many() -> None:
+    """Catches kinds lost on the way, two of one name, and a format without any."""
+    names = [(kind.group, kind.name) for kind in all_kinds()]
+    assert len(set(names)) == len(names) >= 700
+    groups = {"torch zip", "torch legacy", "torch tar", "pickle", "npz", "safetensors", "msgpack"}
+    assert {group for group, _ in names} == groups | {"mindspore", "orbax", "manifest"}
+
+
+def test_mutants(arena: Arena) -> None:
+    """Catches a change to a hostile file that makes it work; a thousand times as many: `long`."""
+    warden, folder = arena
+    assert warden.bait is not None
+    stock = tuple(k for k in all_kinds()[::9] if not any(b in k.name for b in campaign.BOMBS))
+    breeder = mutants.Breeder(stock, folder, warden.bait)
+    assert len(breeder.kinds) > 40
+    for number in range(100):
+        found = mutants.read(breeder, warden, 1, number)
+        assert not found.faults, found.kind.name
+
+
+@pytest.mark.long
+def test_ten_thousand_mutants() -> None:
+    """Catches what a hundred mutants do not."""
+    result = campaign.run(["mutants"])
+    assert result.ok, [row.faults for row in result.rows if row.faults]
+
+
+# --- The watch itself: each thing that it is to see, done once
+
+
+def _reads(place: Place) -> None:
+    (place.outside / "secret").read_bytes()
+
+
+def _makes(place: Place) -> None:
+    place.canary.touch()
+
+
+@pytest.mark.parametrize(("act", "verb"), [(_reads, "opened"), (_makes, "made")])
+def test_the_bait_is_watched(arena: Arena, act: object, verb: str) -> None:
+    """Catches bait that can be taken unseen."""
+    warden, folder = arena
+    assert warden.bait is not None
+    place = ordeal.place(folder, warden.bait)
+    warden.bait.touched()
+    act(place)  # type: ignore[operator]
+    assert any(line.startswith(verb) for line in warden.bait.touched())
+    assert warden.bait.touched() == []
+    assert not place.canary.exists()
+
+
+# What a file could do if a reader let it -> what the child must say of it.
+DEEDS = {
+    "__import__('os').system('true')": "did: os.system",
+    "__import__('subprocess').run(['true'])": "did: subprocess.Popen",
+    "__import__('socket').create_connection(('127.0.0.1', 9))": "did: socket",
+    "open('/etc/hostname').read()": "did: open /etc/hostname",
+    "open('x', 'w')": "to write",
+    "eval('1')": "did: exec",
+    "__import__('pickle').loads(b'cos\\nsystem\\n.')": "did: pickle.find_class",
+    "__import__('antigravity_of_parity')": "did: import antigravity_of_parity",
+    "bytearray(400 * 2**20)": "memory: 4",
+    "bytearray(2**36)": "memory: asked for more",
+    "__import__('os').write(2, b'printed')": "printed: printed",
+    "__import__('os').abort()": "died",
+    "__import__('time').sleep(60)": "late",
+    "[][1]": "error: IndexError",
+}
+
+
+@pytest.fixture(scope="module")
+def naive() -> Iterator[Warden]:
+    """A child that does what files say."""
+    with Warden(module="tests.naive_reader", seconds=3.0) as warden:
+        yield warden
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_the_child_is_watched(naive: Warden, tmp_path: Path, deed: str) -> None:
+    """Catches a child that does something of which nothing is heard."""
+    (tmp_path / "file").write_text(deed)
+    found = naive.read(tmp_path / "file", "naive")
+    assert any(DEEDS[deed] in fault for fault in found.faults), found
+    assert not found.refused
+
+
+# --- What hostile files taught
+
+
+def test_an_error_cannot_speak_to_the_terminal() -> None:
+    """Catches a name out of a file that clears the screen or adds a line."""
+    assert str(InputError("a \x1b[2J b\nc \ud800 ü")) == "a \\x1b[2J b\\nc \\ud800 ü"
+
+
+def test_the_command_refuses_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a traceback, a second line or another exit status on the command line itself."""
+    trace = tmp_path / "trace"
+    path = tmp_path / "x.pth"
+    from parity.fuzz.hostile.pickles import torch_zip
+
+    path.write_bytes(torch_zip(pickled(Call(Global("os", "system"), (f"touch {trace}",)))))
+    assert main(["inspect", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "it holds a posix.system" in said or "os.system" in said
+    assert not trace.exists()
