@@ -8,3 +8,9 @@ class InputError(ValueError):
 
     The message is one line that names the file, key or value, and says what was expected.
     """
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would obey, and in one line; names come from files at will."""
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
