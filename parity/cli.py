@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from parity import compiled
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, printable
 
 # Command -> what it does. `parity.commands.NAME` has `add_arguments(parser)` and `run(args)`, and
 # imports no framework before `run`.
@@ -50,10 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     compiled.keep_compiled(compiled.of_user())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return args.run(args)
     except InputError as error:
-        print(f"parity {args.command}: error: {error}", file=sys.stderr)
+        print(f"parity {args.command}: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"parity {args.command}: interrupted", file=sys.stderr)

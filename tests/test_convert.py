@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -17,14 +18,18 @@ from test_formats import SMALL, equal
 
 import torch_impl.state
 from parity.cli import main
+from parity.commands.convert import shown_progress
 from parity.spec.data.cityscapes import CITYSCAPES
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
+from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
+from parity.spec.networks.genet import GENetConfig
 from weights_convert import convert, dialects, formats, load, manifest
 from weights_convert.formats import sidecar
 from weights_convert.hashes import file_sha256
+from weights_convert.optimizer import parameters
 
 Capture = pytest.CaptureFixture[str]
 
@@ -410,3 +415,59 @@ def test_what_was_written_is_read_back(
     with pytest.raises(InputError, match=r"read back, .* differ"):
         convert(pth, tmp_path / name)
     assert not os.listdir(tmp_path)
+
+
+def test_names_that_a_terminal_would_obey(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a key of the file that writes lines of its own into the summary or the error."""
+    arrays = {k: torch.from_numpy(np.array(v)) for k, v in weights(MODELS["enet"], 0).items()}
+    torch.save({"state_dict": arrays, "x\x1b[2J\nverified": 1}, tmp_path / "a")
+    assert main(["convert", str(tmp_path / "a"), str(tmp_path / "b.npz")]) == 0
+    assert "not carried: x\\x1b[2J\\nverified\n" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "no\nsuch"), str(tmp_path / "b.npz")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [b"\xff.npz", "\u00e9.npz".encode()])
+def test_a_name_that_the_output_cannot_show(tmp_path: Path, name: bytes) -> None:
+    """Catches a traceback after the work is done, because a name cannot be printed."""
+    arrays = weights(GENetConfig(depth=10, width=1), 0)
+    formats.write(tmp_path / "in", "safetensors", arrays, {})
+    command = [sys.executable, "-m", "parity.cli", "convert", tmp_path / "in"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    target = os.fsencode(tmp_path) + b"/" + name
+    done = subprocess.run([*command, target], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"verified  read back" in done.stdout
+
+
+def test_progress_of_a_path_like_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a path such as a[/b].npz taken for markup: a traceback on a terminal."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with shown_progress() as progress:
+        progress("reading a[/b].npz")
+    assert "a[/b].npz" in sys.stderr.getvalue()
+
+
+class Terminal(io.StringIO):
+    """Says that a person looks at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lost_tensors_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches trained weights, or their moments, that go unnamed behind a counter."""
+    config = MODELS["erfnet-mindspore"]
+    arrays = {k: torch.from_numpy(np.array(v)) for k, v in weights(config, 0).items()}
+    ones = {k: torch.ones(arrays[k].shape) for k in parameters(config)}
+    state = {i: {"momentum_buffer": array} for i, array in enumerate(ones.values())}
+    optimizer = {"state": state, "param_groups": [{"params": list(state)}]}
+    torch.save({"state_dict": arrays, "optimizer": optimizer}, tmp_path / "a.pth")
+    command = ["convert", str(tmp_path / "a.pth"), str(tmp_path / "b.ckpt")]
+    assert main([*command, "--model", "erfnet-mindspore"]) == 0
+    out = capsys.readouterr().out
+    for name in ("weight", "bias"):
+        assert f" encoder.output_conv.{name}," in out
+        assert f" optimizer.momentum_buffer.encoder.output_conv.{name}," in out

@@ -94,3 +94,36 @@ def test_damaged(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not shown.out
     assert main(["inspect", str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err.endswith("nothing does not exist\n")
+
+
+def test_json_over_the_checkpoint(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches the checkpoint, or its manifest, replaced by what is said of it."""
+    convert(source, tmp_path / "x.npz")
+    convert(source, tmp_path / "y.orbax")
+    (tmp_path / "z.npz").symlink_to("x.npz")
+    inside = tmp_path / "y.orbax" / "parity.json"
+    manifest = tmp_path / "x.npz.manifest.json"
+    for file, target in [
+        ("x.npz", tmp_path / "x.npz"),
+        ("x.npz", manifest),
+        ("x.npz", tmp_path / "z.npz"),
+        ("z.npz", tmp_path / "x.npz"),
+        ("z.npz", manifest),
+        ("y.orbax", inside),
+    ]:
+        before = target.read_bytes()
+        assert main(["inspect", str(tmp_path / file), "--json", str(target)]) == 2
+        assert f"{target}: belongs to" in capsys.readouterr().err
+        assert target.read_bytes() == before
+
+
+def test_an_optimizer_left_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a state that cannot be carried, of which nothing is said."""
+    config = MODELS["enet-camvid"]
+    tensors = {k: torch.from_numpy(np.array(v)) for k, v in weights(config, 0).items()}
+    state = {"state": {0: {"sum": torch.ones(1)}}, "param_groups": [{"params": [0]}]}
+    torch.save({"state_dict": tensors, "optimizer": state}, tmp_path / "a.pth")
+    assert main(["inspect", str(tmp_path / "a.pth")]) == 0
+    assert "beside    optimizer (it is of 1 parameters" in capsys.readouterr().out

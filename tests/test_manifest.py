@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -133,6 +134,25 @@ def test_dtype(source: Path, tmp_path: Path, dtype: str) -> None:
         assert (error <= half_step * np.abs(array) + 2**-25).all()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounded_once(source: Path, tmp_path: Path, sign: int) -> None:
+    """Catches float64 rounded to float32 on its way to bfloat16: a tie that was none."""
+    contents = formats.read(source)
+    arrays = {k: a.astype(np.float64) if a.ndim else a for k, a in contents.arrays.items()}
+    numbers = {
+        1 + 2**-8 + 2**-40: 1 + 2**-7,
+        1 + 2**-7 + 2**-8 - 2**-40: 1 + 2**-7,
+        1 + 2**-8: 1,
+        0.1: 0.10009765625,
+        0: 0,
+    }
+    arrays["conv1.weight"].flat[: len(numbers)] = sign * np.array(list(numbers))
+    formats.write(tmp_path / "in64", "safetensors", arrays, {})
+    convert(tmp_path / "in64", tmp_path / "x.safetensors", dtype="bfloat16")
+    found = load(tmp_path / "x.safetensors").arrays["conv1.weight"].flat[: len(numbers)]
+    assert found.astype(float).tolist() == [sign * v for v in numbers.values()]
+
+
 def test_a_number_too_large(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Catches an overflow that becomes infinity in silence."""
     contents = formats.read(source)
@@ -165,8 +185,26 @@ def test_preprocessing(source: Path, tmp_path: Path) -> None:
     for path in (first, second):
         said = load(path).manifest.preprocessing
         assert said == Preprocessing((40, 48), (0.5, 0.25, 0.125), channels="BGR")
+    convert(second, tmp_path / "z.pth", labels="void-last")
+    assert load(tmp_path / "z.pth").manifest.preprocessing == said
     convert(source, tmp_path / "z.pth")
     assert load(tmp_path / "z.pth").manifest.preprocessing.mean == CIFAR10[0]
+
+
+def test_labels_change_the_published_classes_alone(tmp_path: Path) -> None:
+    """Catches a given mean lost with new labels, or void left where they no longer put it."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        key: np.array(3) if t.kind == "count" else rng.random(t.shape, np.float32)
+        for key, t in tensors(MODELS["enet-camvid"]).items()
+    }
+    formats.write(tmp_path / "in", "safetensors", arrays, {})
+    given = dataclasses.replace(published(MODELS["enet-camvid"], "void-last"), channels="BGR")
+    convert(tmp_path / "in", tmp_path / "x.npz", labels="void-last", preprocessing=given)
+    convert(tmp_path / "x.npz", tmp_path / "y.npz", labels="void-first")
+    said = load(tmp_path / "y.npz").manifest.preprocessing
+    first = published(MODELS["enet-camvid"], "void-first")
+    assert said == dataclasses.replace(first, channels="BGR")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +217,14 @@ def test_preprocessing(source: Path, tmp_path: Path) -> None:
         ('{"std": [0.2, 0.2]}', "std is .* expected three numbers"),
         ('{"channels": "YUV"}', "channels is 'YUV', expected RGB or BGR"),
         ('{"classes": "road"}', "classes is 'road', expected a list of names"),
+        ('{"size": [0, 32]}', "size is .* expected two whole numbers"),
+        ('{"mean": [NaN, 0.0, 0.0]}', "mean is .* expected three numbers"),
+        ('{"mean": [-1e999, 0.0, 0.0]}', "mean is .* expected three numbers"),
+        ('{"std": [0.2, 0.2, 0.0]}', "std is .* expected three numbers above 0"),
+        ('{"std": [0.2, 0.2, 1e999]}', "std is .* expected three numbers above 0"),
+        ('{"void": -1}', "void is -1, expected an output's number"),
+        ('{"void": 10}', "void is 10, the network has 10 outputs"),
+        ('{"classes": ["road"]}', "1 classes, the network has 10 outputs"),
     ],
 )
 def test_bad_preprocessing(
@@ -274,3 +320,27 @@ def test_a_sidecar_of_other_values(source: Path, tmp_path: Path, entries: dict) 
     file.write_text(sidecar.seal(said) + "\n")
     assert "its entries are none that we write" in refusal(tmp_path / "x.npz")
     convert(source, tmp_path / "x.npz")
+
+
+def test_a_link_finds_its_manifest(source: Path, tmp_path: Path) -> None:
+    """Catches a file written through a link that is unverified when it is read through it."""
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "latest.npz"
+    link.symlink_to(tmp_path / "real" / "x.npz")
+    convert(source, link, labels="void-last")
+    assert load(link).labels == "void-last"
+    with (tmp_path / "real" / "x.npz").open("ab") as file:
+        file.write(b"\0")
+    assert "is not what its manifest was written for" in refusal(link)
+
+
+def test_metadata_is_named(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches text beside the tensors dropped in silence."""
+    contents = formats.read(source)
+    formats.write(tmp_path / "a", "safetensors", contents.arrays, {"licence": "its own"})
+    assert main(["convert", str(tmp_path / "a"), str(tmp_path / "b.safetensors")]) == 0
+    assert "not carried: metadata licence\n" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "b.safetensors"), str(tmp_path / "c.npz")]) == 0
+    assert "not carried" not in capsys.readouterr().out

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 import torch
 from flax import nnx, serialization
+from flax.training.train_state import TrainState
 
 import jax_impl.state
 import torch_impl.state
@@ -396,3 +398,26 @@ def test_other_optimizers_of_mindspore(tmp_path: Path, prefixes: tuple[str, ...]
     assert found.optimizer is None
     assert found.skipped[0] == "momentum"
     assert found.skipped[1].startswith(f"optimizer ({prefixes[0]}.")
+
+
+@pytest.mark.parametrize("suffix", ["orbax", "msgpack"])
+def test_flax_itself(tmp_path: Path, suffix: str) -> None:
+    """Catches `nnx.Optimizer`, which counts in uint32, or a `TrainState`, in Python, refused."""
+    model, _ = jax_training("adam", False)
+    optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
+    if suffix == "orbax":
+        tree = {"model": nnx.state(model), "optimizer": nnx.state(optimizer)}
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "in", nnx.to_pure_dict(nnx.State(tree)))
+    else:
+        params, others = (nnx.to_pure_dict(s) for s in nnx.state(model, nnx.Param, ...))
+        state = TrainState.create(apply_fn=None, params=params, tx=optax.adam(0.1))
+        tree = serialization.to_state_dict(jax.device_get(state)) | {"batch_stats": others}
+        data = serialization.msgpack_serialize(jax.device_get(tree))
+        (tmp_path / "in").write_bytes(data)
+    convert(tmp_path / "in", tmp_path / "x.npz")
+    found = load(tmp_path / "x.npz")
+    assert (found.optimizer.kind, found.optimizer.step) == ("adam", 0)
+    assert load(tmp_path / "in").skipped == (
+        ("optimizer.step",) if suffix == "orbax" else ("step",)
+    )

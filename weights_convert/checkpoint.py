@@ -33,6 +33,7 @@ class Checkpoint:
         skipped: Names of what the file holds besides, such as `epoch`; with the reason, where there
             is an optimizer's state that cannot be carried.
         optimizer: Its state, where the file holds one.
+        metadata: Text kept beside the tensors, without our manifest.
     """
 
     arrays: dict[str, np.ndarray]
@@ -45,6 +46,7 @@ class Checkpoint:
     skipped: tuple[str, ...]
     filled: tuple[str, ...] = ()
     optimizer: Optimizer | None = None
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def labels(self) -> str | None:
@@ -94,11 +96,11 @@ def understand(
     arrays = dialects.to_canonical(config, known.named, dialect, str(path))
     optimizer, left = _optimizer(config, contents, known.beside, dialect, known.manifest)
     if known.manifest:
-        found = {
+        found: dict[str, object] = {
             "network": known.network,
             "config": config.describe(),
             "dialect": dialect,
-            "optimizer": optimizer.describe(config) if optimizer else None,
+            "optimizer": optimizer.describe(config) if optimizer else None,  # its step, too
         }
         state = optimizer.flat() if optimizer else {}
         manifests.verify(known.manifest, found, arrays | state, path, loose(config))
@@ -113,6 +115,7 @@ def understand(
         skipped=(*contents.skipped, *known.rest, *left),
         filled=dialects.absent(config, known.named, dialect),
         optimizer=optimizer,
+        metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
     )
 
 

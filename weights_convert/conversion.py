@@ -12,6 +12,7 @@ import numpy as np
 
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import Preprocessing, published
+from parity.spec.data.preprocessing import check as check_preprocessing
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
 from weights_convert import dialects, formats
@@ -21,7 +22,7 @@ from weights_convert.checkpoint import Checkpoint, family_of, identify, load
 from weights_convert.formats import KEY, numpy_dtype, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
-from weights_convert.memory import contiguous, different
+from weights_convert.memory import contiguous, different, rounded
 from weights_convert.optimizer import Optimizer, parameters
 from weights_convert.replacing import replacing
 
@@ -35,7 +36,8 @@ class Conversion:
         path: What was written.
         format: Its format, a key of `weights_convert.formats.FORMATS`.
         manifest: What it says of itself.
-        lost: Published keys of what was not 0 and has no name in the target's dialect.
+        lost: Published keys of what was not 0 and has no name in the target's dialect; an
+            optimizer's state of them as `Optimizer.flat` names it.
         tensors: How many tensors it holds.
         parameters: How many numbers in them are trained.
         bytes: Its size, with everything that belongs to it.
@@ -58,7 +60,7 @@ class Conversion:
     @property
     def skipped(self) -> tuple[str, ...]:
         """What the source holds besides, and the target does not."""
-        return self.source.skipped
+        return (*self.source.skipped, *(f"metadata {name}" for name in self.source.metadata))
 
 
 def convert(
@@ -115,6 +117,8 @@ def convert(
     checkpoint = load(source, network, dialect)
     to = to or _default_dialect(format, checkpoint.dialect)
     _check_variant(checkpoint, to, source)
+    if preprocessing is not None:
+        check_preprocessing(preprocessing, checkpoint.config.num_classes, "preprocessing")
     kept = dialects.carried(checkpoint.config, checkpoint.arrays, to)
     arrays = cast(kept, dtype, source)
     optimizer = None if weights_only else _carried_optimizer(checkpoint, to)
@@ -135,7 +139,7 @@ def convert(
         path=target,
         format=format,
         manifest=manifest,
-        lost=tuple(k for k, a in checkpoint.arrays.items() if a.any() and not kept[k].any()),
+        lost=_lost(checkpoint, kept, optimizer),
         tensors=len(draft.named),
         parameters=sum(checkpoint.arrays[k].size for k in parameters(checkpoint.config)),
         bytes=size,
@@ -189,13 +193,25 @@ def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> di
         return dict(arrays)
     with np.errstate(over="ignore"):
         done = {
-            k: a.astype(numpy_dtype(dtype)) if a.dtype.name in dialects.FLOATS else a
+            k: rounded(a, numpy_dtype(dtype)) if a.dtype.name in dialects.FLOATS else a
             for k, a in arrays.items()
         }
     wrong = [k for k, a in arrays.items() if (np.isfinite(a) & ~np.isfinite(done[k])).any()]
     if wrong:
         raise InputError(f"{where}: {', '.join(wrong)}: too large for {dtype}")
     return done
+
+
+def _lost(
+    checkpoint: Checkpoint, kept: Mapping[str, np.ndarray], optimizer: Optimizer | None
+) -> tuple[str, ...]:
+    """See `Conversion.lost`."""
+    lost = [k for k, a in checkpoint.arrays.items() if a.any() and not kept[k].any()]
+    if optimizer and checkpoint.optimizer:
+        there = optimizer.flat()
+        state = checkpoint.optimizer.flat().items()
+        lost += [k for k, a in state if k not in there and a.any()]
+    return tuple(lost)
 
 
 def _carried_optimizer(checkpoint: Checkpoint, dialect: str) -> Optimizer | None:
@@ -221,8 +237,8 @@ def manifest_of(
     """What the target says of itself."""
     config, said = checkpoint.config, checkpoint.manifest
     labels = labels or checkpoint.labels
-    if preprocessing is None and said is not None and labels == said.labels:
-        preprocessing = said.preprocessing
+    if preprocessing is None and said is not None:
+        preprocessing = _relabeled(config, said, labels)
     hashes = tensor_sha256s({**arrays, **(optimizer.flat() if optimizer else {})})
     return Manifest(
         network=checkpoint.network,
@@ -236,6 +252,14 @@ def manifest_of(
         tensors_sha256=whole_sha256(hashes),
         tool_version=manifests.tool_version(),
     )
+
+
+def _relabeled(config: Config, said: Manifest, labels: str | None) -> Preprocessing:
+    """What a manifest says of images, with the published classes of other labels."""
+    old, new = published(config, said.labels), published(config, labels)
+    fields = ("classes", "void")
+    theirs = [f for f in fields if getattr(said.preprocessing, f) == getattr(old, f)]
+    return dataclasses.replace(said.preprocessing, **{f: getattr(new, f) for f in theirs})
 
 
 def _check_choice(name: str, value: str | None, choices: Mapping | tuple) -> None:

@@ -32,7 +32,7 @@ def file_sha256(path: Path, without: str = "") -> str:
 
 
 def _inside_sha256(path: Path) -> str:
-    """Of a link: of where it points, which may be outside the directory; nothing there is opened."""
+    """Of a link: of where it points to, which may be outside; nothing there is opened."""
     return text_sha256(os.readlink(path)) if path.is_symlink() else file_sha256(path)
 
 

@@ -29,7 +29,7 @@ class Inspection:
         checkpoint: What it is; none if it is no whole checkpoint of our networks.
         reason: Why it is none.
         metadata: Text kept beside the tensors, without our manifest.
-        skipped: Names of what else it holds.
+        skipped: Names of what else it holds; see `weights_convert.Checkpoint`.
     """
 
     path: Path
@@ -127,5 +127,5 @@ def inspect(path: str | Path, network: str | None = None) -> Inspection:
         checkpoint=checkpoint,
         reason=reason,
         metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
-        skipped=contents.skipped,
+        skipped=checkpoint.skipped if checkpoint else contents.skipped,
     )

@@ -28,6 +28,20 @@ def contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(arrays, made, strict=True))
 
 
+def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Floating-point numbers in another precision, rounded to nearest once."""
+    if (array.dtype.name, dtype.name) != ("float64", "bfloat16"):
+        return array.astype(dtype)
+    # `ml_dtypes` goes by float32, and rounds twice. A float32 cut off, with its last bit set where
+    # anything was lost, is never a tie that was none.
+    near = np.array(array, np.float32)
+    bits = near.view(np.uint32)
+    lost, beyond = near != array, np.abs(near) > np.abs(array)
+    bits -= beyond
+    bits |= lost
+    return near.astype(dtype)
+
+
 def different(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> list[str]:
     """The names under which the two do not hold the same bits, or one holds nothing."""
     names = [*a, *(name for name in b if name not in a)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,9 @@ from contextlib import contextmanager
 from parity.files import read_json
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import parse
+from parity.spec.errors import printable
 from weights_convert import Conversion, convert
-from weights_convert.dialects import DIALECTS, FLOATS
+from weights_convert.dialects import COUNTERS, DIALECTS, FLOATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +88,8 @@ def shown_progress() -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    text = TextColumn("{task.description}", markup=False)  # a path may look like some
+    columns = (SpinnerColumn(), text, TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting")
         yield lambda stage: bar.update(task, description=stage)
@@ -125,7 +128,14 @@ def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
         lines.insert(1, "manifest  none: unverified")
     for keys, what in ((read.filled, "absent    set to 0"), (done.lost, "not carried")):
         if keys:
-            lines.insert(3, f"{what}: {len(keys)} tensors, such as {keys[0]}")
+            lines.insert(3, f"{what}: {len(keys)} tensors, {_named(keys)}")
     if done.skipped:
         lines.insert(3, f"not carried: {', '.join(done.skipped)}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
+
+
+def _named(keys: tuple[str, ...]) -> str:
+    """All by name, but for the counters, of which one stands for all."""
+    others = [key for key in keys if not re.fullmatch(COUNTERS, key)]
+    counters = [key for key in keys if re.fullmatch(COUNTERS, key)]
+    return ", ".join([*others, *(f"counters such as {key}" for key in counters[:1])])

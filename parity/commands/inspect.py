@@ -7,9 +7,13 @@ and why it is none.
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
 from parity.files import check_writable, write_atomically
 from parity.spec.data.preprocessing import Preprocessing
+from parity.spec.errors import InputError, printable
+from weights_convert.formats import sidecar
 from weights_convert.inspection import Inspection, inspect
 
 
@@ -25,16 +29,29 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json is not None:
         check_writable(args.json)
+        _check_other(Path(args.json), Path(args.file))
     found = inspect(args.file, args.model)
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
-    print("\n".join(f"{name:<10}{_printable(text)}" for name, text in facts(found)))
+    print("\n".join(f"{name:<10}{printable(text)}" for name, text in facts(found)))
     if args.tensors:
         print()
         wide = max(map(len, found.tensors))
         for name, (dtype, shape) in found.tensors.items():
             print(f"{name:<{wide}}  {dtype:<8}  {'x'.join(map(str, shape)) or 'scalar'}")
     return 0
+
+
+def _check_other(target: Path, checkpoint: Path) -> None:
+    """Refuse to write over what is looked at.
+
+    Raises:
+        InputError: It is the checkpoint, its manifest, or in it.
+    """
+    there, here = Path(os.path.realpath(target)), Path(os.path.realpath(checkpoint))
+    own = (here, Path(os.path.realpath(sidecar.place(checkpoint))), sidecar.beside(here))
+    if there in own or here in there.parents:
+        raise InputError(f"{target}: belongs to {checkpoint}, not replaced")
 
 
 def facts(found: Inspection) -> list[tuple[str, str]]:
@@ -86,11 +103,6 @@ def _size(shape: tuple[int, ...]) -> int:
     import math
 
     return math.prod(shape)
-
-
-def _printable(text: str) -> str:
-    """Without what a terminal would obey."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _short(text: str) -> str:

@@ -12,10 +12,12 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: object) -> None:
-        text = str(message)
-        super().__init__(text if text.isprintable() else "".join(map(_visible, text)))
+        super().__init__(printable(str(message)))
 
 
-def _visible(character: str) -> str:
-    printable = character.isprintable()
-    return character if printable else character.encode("unicode_escape").decode()
+def printable(text: str) -> str:
+    """Without what a terminal would obey, and in one line; names come from files at will."""
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)

@@ -14,6 +14,7 @@ from parity.spec.errors import InputError
 # Linen's collections, which come before every path of a network saved whole.
 COLLECTIONS = frozenset(("params", "batch_stats"))
 TRAINING = frozenset(("opt_state", "step"))  # what lies beside them in a `TrainState`
+COUNTERS = frozenset(("step", "count"))  # a number in Python in a `TrainState`, uint32 in NNX
 
 
 def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def flatten(tree: Any, path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: It holds nothing, something else than arrays, or two of one name.
     """
-    leaves = list(_leaves(tree, ()))
+    leaves = [(parts, _counter(parts, leaf)) for parts, leaf in _leaves(tree, ())]
     if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
         leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
     if isinstance(tree, Mapping) and tree and tree.keys() - TRAINING <= COLLECTIONS:
@@ -56,6 +57,13 @@ def flatten(tree: Any, path: Path) -> dict[str, np.ndarray]:
     if faults or not leaves:
         raise InputError(f"{path} holds {'; '.join(faults) or 'nothing'}; expected named arrays")
     return {name: np.array(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
+
+
+def _counter(parts: tuple[str, ...], leaf: Any) -> Any:
+    """A count of steps as int64, which holds whatever it was in; anything else as it is."""
+    single = type(leaf) is int and abs(leaf) < 2**63
+    single |= isinstance(leaf, np.ndarray) and leaf.shape == () and leaf.dtype == np.uint32
+    return np.asarray(leaf, np.int64) if single and COUNTERS & set(parts[-2:]) else leaf
 
 
 def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

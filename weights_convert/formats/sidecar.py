@@ -27,8 +27,11 @@ SEAL = "seal_sha256"
 
 
 def place(path: Path) -> Path:
-    """Where the manifest of a checkpoint lies."""
-    return path / INSIDE if path.is_dir() else beside(path)
+    """Where the manifest of a checkpoint lies: beside a link, or else beside what it leads to."""
+    if path.is_dir():
+        return path / INSIDE
+    linked = path.is_symlink() and not beside(path).exists()
+    return beside(Path(os.path.realpath(path)) if linked else path)
 
 
 def beside(path: Path) -> Path:

@@ -95,7 +95,9 @@ def linked(part: Callable[[Path], Path]) -> Edit:
             shutil.rmtree(moved)
         else:
             moved.unlink(missing_ok=True)
-        os.replace(found := part(path), moved)
+        if not (found := part(path)).exists():  # a manifest, which the template has not
+            found.write_text("{}")
+        os.replace(found, moved)
         found.symlink_to(moved)
 
     return edit
@@ -107,7 +109,7 @@ def piped(part: Callable[[Path], Path]) -> Edit:
     def edit(path: Path, place: Place) -> None:
         del place
         found = part(path)
-        found.unlink()
+        found.unlink(missing_ok=True)
         os.mkfifo(found)
 
     return edit
@@ -117,7 +119,7 @@ def without(part: Callable[[Path], Path]) -> Edit:
     def edit(path: Path, place: Place) -> None:
         del place
         found = part(path)
-        shutil.rmtree(found) if found.is_dir() else found.unlink()
+        shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
 
     return edit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -109,12 +110,12 @@ def parse(entries: Any, where: str) -> Preprocessing:
     if not isinstance(entries, dict) or not set(entries) <= set(known):
         raise InputError(f"{where}: expected an object with only {', '.join(known)}")
     checks = {
-        "size": (_all(int, 2), "two whole numbers, height and width, or null"),
+        "size": (_all(int, 2, least=1), "two whole numbers, height and width, or null"),
         "mean": (_all(float, 3), "three numbers with a decimal point"),
-        "std": (_all(float, 3), "three numbers with a decimal point"),
+        "std": (_all(float, 3, least=5e-324), "three numbers above 0 with a decimal point"),
         "channels": (lambda value: value in ("RGB", "BGR"), "RGB or BGR"),
         "classes": (_all(str), "a list of names or null"),
-        "void": (lambda value: type(value) is int, "the number of an output or null"),
+        "void": (lambda value: type(value) is int and value >= 0, "an output's number or null"),
     }
     for name, value in entries.items():
         fits, expected = checks[name]
@@ -124,11 +125,24 @@ def parse(entries: Any, where: str) -> Preprocessing:
     return Preprocessing(**tuples)
 
 
-def _all(kind: type, count: int | None = None) -> Callable[[Any], bool]:
-    """Whether a value is a list of one type, and of a length."""
+def check(said: Preprocessing, outputs: int, where: str) -> None:
+    """Refuse what is not of a network with this number of outputs.
+
+    Raises:
+        InputError: Another number of classes, or void beyond them.
+    """
+    if said.classes is not None and len(said.classes) != outputs:
+        raise InputError(f"{where}: {len(said.classes)} classes, the network has {outputs} outputs")
+    if said.void is not None and said.void >= outputs:
+        raise InputError(f"{where}: void is {said.void}, the network has {outputs} outputs")
+
+
+def _all(kind: type, count: int | None = None, least: float = -math.inf) -> Callable[[Any], bool]:
+    """Whether a value is a list of one type, of a length, of finite numbers that are not less."""
     return lambda value: (
         isinstance(value, list)
         and all(type(item) is kind for item in value)
+        and all(kind is str or (abs(item) < math.inf and item >= least) for item in value)
         and count in (None, len(value))
     )
 
