@@ -344,3 +344,10 @@ def test_metadata_is_named(
     assert "not carried: metadata licence\n" in capsys.readouterr().out
     assert main(["convert", str(tmp_path / "b.safetensors"), str(tmp_path / "c.npz")]) == 0
     assert "not carried" not in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_utf8(source: Path, tmp_path: Path) -> None:
+    """Catches a traceback from a stray file in a directory, which its hash counts."""
+    convert(source, tmp_path / "x.orbax")
+    (tmp_path / "x.orbax" / os.fsdecode(b"\xff")).touch()
+    assert "is not what its manifest was written for" in refusal(tmp_path / "x.orbax")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -421,3 +422,23 @@ def test_flax_itself(tmp_path: Path, suffix: str) -> None:
     assert load(tmp_path / "in").skipped == (
         ("optimizer.step",) if suffix == "orbax" else ("step",)
     )
+
+
+@pytest.mark.parametrize("prefix", ["encoder.", "model.encoder.module."])
+@pytest.mark.parametrize("kind", ["adam"], indirect=True)
+def test_the_optimizer_of_somebody_s_encoder(source: Path, tmp_path: Path, prefix: str) -> None:
+    """Catches the weights known without `encoder.`, and their state only with it."""
+    saved = torch.load(source, weights_only=True)
+    saved["state_dict"] = {prefix + k: v for k, v in saved["state_dict"].items()}
+    names(saved["optimizer"], [prefix + key for key in parameters(CONFIG)])
+    torch.save(saved, tmp_path / "x.pth")
+    found = load(tmp_path / "x.pth").optimizer
+    convert(source, tmp_path / "y.safetensors", to="jax")
+    arrays = {
+        re.sub(r"^(opt_state\.(?:mu|nu)\.)?(?!opt_state)", rf"\1{prefix}", name): array
+        for name, array in formats.read(tmp_path / "y.safetensors").arrays.items()
+    }
+    formats.write(tmp_path / "z", "safetensors", arrays, {})
+    for state in (found, load(tmp_path / "z").optimizer):
+        for key, array in load(source).optimizer.flat().items():
+            assert np.array_equal(state.flat()[key], array)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -170,11 +170,12 @@ def strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def without_prefix(name: str) -> str:
-    """One name, without them."""
+def own_name(name: str, known: Container[str]) -> str:
+    """One name, without them, and without `encoder.` if it is known only then; see `aligned`."""
     while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
         name = name.removeprefix(prefix)
-    return name
+    inner = name.startswith("encoder.") and name not in known
+    return own_name(name.removeprefix("encoder."), known) if inner else name
 
 
 def to_dialect(
@@ -276,7 +277,7 @@ def aligned(arrays: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndar
 
     A whole network may have been somebody's encoder; ERFNet's encoder is only a part.
     """
-    whole = {name.removeprefix("encoder."): array for name, array in arrays.items()}
+    whole = strip({name.removeprefix("encoder."): array for name, array in arrays.items()})
     if not all(name.startswith("encoder.") for name in arrays):
         return dict(arrays)
     known = known_names(dialect).values()

@@ -37,8 +37,8 @@ def _inside_sha256(path: Path) -> str:
 
 
 def text_sha256(text: str) -> str:
-    """The hash of a text in UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The hash of a text in UTF-8; a file's name may be none."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def tensor_sha256s(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:

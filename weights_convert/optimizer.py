@@ -148,7 +148,7 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
             continue
         slot = next((s for s, n in SLOTS.items() if name.startswith(f"{n[dialect]}.")), None)
         rest = name.removeprefix(f"{SLOTS[slot][dialect]}.") if slot else name
-        rest = dialects.without_prefix(rest)
+        rest = dialects.own_name(rest, names)
         if slot is None:
             raise NotCarriedError(f"{name} has no name elsewhere")
         if rest not in names:
@@ -261,7 +261,7 @@ def _keys(config: Config, groups: list[Mapping[str, Any]]) -> dict[int, str]:
     trained = parameters(config)
     indices = [i for group in groups for i in group["params"]]
     if all(isinstance(group.get("param_names"), list) for group in groups):
-        given = [dialects.without_prefix(str(n)) for g in groups for n in g["param_names"]]
+        given = [dialects.own_name(str(n), trained) for g in groups for n in g["param_names"]]
         if not set(given) <= set(trained) or len({*given}) != len(indices):
             raise NotCarriedError("its names of the parameters are not those of the network")
         return dict(zip(indices, given, strict=True))

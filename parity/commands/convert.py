@@ -128,13 +128,13 @@ def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
         lines.insert(1, "manifest  none: unverified")
     for keys, what in ((read.filled, "absent    set to 0"), (done.lost, "not carried")):
         if keys:
-            lines.insert(3, f"{what}: {len(keys)} tensors, {_named(keys)}")
+            lines.insert(3, f"{what}: {len(keys)} tensors, {named(keys)}")
     if done.skipped:
         lines.insert(3, f"not carried: {', '.join(done.skipped)}")
     return "\n".join(map(printable, lines))
 
 
-def _named(keys: tuple[str, ...]) -> str:
+def named(keys: tuple[str, ...]) -> str:
     """All by name, but for the counters, of which one stands for all."""
     others = [key for key in keys if not re.fullmatch(COUNTERS, key)]
     counters = [key for key in keys if re.fullmatch(COUNTERS, key)]

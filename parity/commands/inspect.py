@@ -10,6 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
+from parity.commands.convert import named
 from parity.files import check_writable, write_atomically
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError, printable
@@ -75,7 +76,7 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     trained = "" if found.parameters is None else f", of which {found.parameters:,} are parameters"
     lines.append(("numbers", f"{numbers:,}{trained}"))
     if held and held.filled:
-        lines.append(("absent", f"{len(held.filled)} tensors, such as {held.filled[0]}"))
+        lines.append(("absent", f"{len(held.filled)} tensors, {named(held.filled)}"))
     if held and held.optimizer:
         state = held.optimizer
         lines.append(("optimizer", f"{state.kind}, step {state.step}"))
