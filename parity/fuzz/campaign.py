@@ -108,7 +108,8 @@ def damaged(found: damage.Damage) -> Row:
     what = f"accepted: {places(found.places)}" if found.accepted else ""
     faults = [*found.faults]
     for number, how in (
-        (found.other, "loaded as something else"),
+        (found.numbers, "loaded with other numbers"),
+        (found.other, "loaded with another manifest"),
         (found.unverified, "loaded without its manifest"),
         (found.same, "loaded as if nothing were"),
     ):

@@ -45,7 +45,8 @@ class Damage:
         refused: How many were refused with one line.
         unverified: How many were loaded with the right arrays, but without the manifest.
         same: How many were loaded as what they were: the change is one that no reader looked at.
-        other: How many were loaded as something else.
+        numbers: How many were loaded with other numbers in the arrays.
+        other: How many were loaded with the right numbers, but another manifest.
         faults: What else went wrong, a line each.
         places: Where the changes lay that were not refused -> how many.
     """
@@ -56,13 +57,14 @@ class Damage:
     refused: int = 0
     unverified: int = 0
     same: int = 0
+    numbers: int = 0
     other: int = 0
     faults: list[str] = dataclasses.field(default_factory=list)
     places: Counter[str] = dataclasses.field(default_factory=Counter)
 
     @property
     def accepted(self) -> int:
-        return self.unverified + self.same + self.other
+        return self.unverified + self.same + self.numbers + self.other
 
     @property
     def ok(self) -> bool:
@@ -175,7 +177,7 @@ def _count(damage: Damage, path: Path, change: Change, whole: Verdict, found: Ve
         return
     damage.places[place] += 1
     if any(found.answer[k] != whole.answer[k] for k in ("arrays", "facts")):
-        damage.other += 1
+        damage.numbers += 1
     elif found.answer["manifest"] != whole.answer["manifest"]:
         damage.unverified += found.answer["manifest"] is None
         damage.other += found.answer["manifest"] is not None

@@ -5,6 +5,7 @@ python -m parity.fuzz.forge FD
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -88,7 +89,8 @@ class Forge:
         while True:
             wait = None if deadline is None else max(deadline - time.perf_counter(), 0)
             if not self._pending and not select.select([self.answers], [], [], wait)[0]:
-                os.kill(child, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                    os.kill(child, signal.SIGKILL)
                 deadline = None
                 continue
             found = next(self._lines)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from parity.spec.errors import InputError
+from weights_convert.formats import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -267,8 +268,9 @@ def main(descriptor: int, folder: str) -> None:
     said = open(os.path.join(folder, "said"), "w+", errors="replace")  # noqa: SIM115
     for standard in (1, 2):
         os.dup2(said.fileno(), standard)
-    for name in ("weights_convert.formats.orbax_directory", "weights_convert.formats.torch_file"):
-        importlib.import_module(name)
+    for name in FORMATS.values():
+        importlib.import_module(f"weights_convert.formats.{name}")
+    importlib.import_module("encodings.cp437")  # of names in zip archives that are not UTF-8
     watch = Watch()
     sys.addaudithook(watch.hook)
     for line in sys.stdin:
