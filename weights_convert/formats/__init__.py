@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -147,11 +148,14 @@ def read(path: Path, hashed: bool = True) -> Contents:
     """
     try:
         format = sniff(path)
-        hashed = hashed or format in WITH_SIDECAR
-        sha256 = file_sha256(path, without=sidecar.INSIDE) if hashed else ""
+        with ThreadPoolExecutor(1) as pool:  # importing PyTorch takes as long as hashing 1 GB
+            hashed = hashed or format in WITH_SIDECAR
+            hashing = pool.submit(file_sha256, path, sidecar.INSIDE) if hashed else None
+            module = _module(format)
+            sha256 = hashing.result() if hashing else ""
         # Before the file is trusted with anything: is it the one that the manifest speaks of?
         beside = sidecar.read(path, sha256) if format in WITH_SIDECAR else {}
-        contents = _module(format).read(path)
+        contents = module.read(path)
     except InputError:
         raise
     except OSError as error:

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -51,6 +51,24 @@ NUMPY_SCALAR: list[Callable | tuple[Callable, str]] = [
 ]
 
 
+class Target:
+    """A file to write to, which keeps the error that `torch.save` reports as it pleases."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def read(path: Path) -> Contents:
     """Read a state dict, bare or nested in a mapping.
 
@@ -79,12 +97,15 @@ def write(
     Raises:
         OSError: The file system refuses.
     """
-    buffer = io.BytesIO()  # `torch.save` reports a full disk as it pleases, a file as OSError
     data: dict[str, Any] = {name: _tensor(array) for name, array in arrays.items()}
     if optimizer is not None:
         data = {NESTS[0]: data, OPTIMIZERS[0]: _with_tensors(optimizer)}
-    torch.save(data, buffer)
-    path.write_bytes(buffer.getbuffer())
+    with path.open("wb") as file:
+        target = Target(file)
+        try:
+            torch.save(data, target)  # type: ignore[arg-type]  # it writes, and that is all
+        except Exception as error:
+            raise target.error or error from None
 
 
 def _load(path: Path) -> object:
