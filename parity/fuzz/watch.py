@@ -271,6 +271,7 @@ def main(descriptor: int, folder: str) -> None:
     for name in FORMATS.values():
         importlib.import_module(f"weights_convert.formats.{name}")
     importlib.import_module("encodings.cp437")  # of names in zip archives that are not UTF-8
+    importlib.import_module("unicodedata")  # of names in headers that are no ASCII
     watch = Watch()
     sys.addaudithook(watch.hook)
     for line in sys.stdin:
