@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, safe_open
 
 from parity.spec.errors import InputError
 from weights_convert.formats import (
@@ -44,22 +44,26 @@ def read(path: Path) -> Contents:
         InputError: It is damaged, or a dtype is not supported.
         OSError: The file system refuses.
     """
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
+    data = np.fromfile(path, np.uint8)
+    length = int.from_bytes(data[:8].tobytes(), "little")
     try:
         if length > LONGEST:
             raise ValueError(f"a header of {length:,} bytes, expected at most {LONGEST:,}")
-        views = dict(deserialize(data))
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=once)
-        check_count(len(views))
-        dtypes = {name: DTYPES.get(view["dtype"], view["dtype"]) for name, view in views.items()}
+        with safe_open(path, "numpy"):  # looks at every offset; `deserialize` copies every tensor
+            header = json.loads(data[8 : 8 + length].tobytes(), object_pairs_hook=once)
+        metadata = header.pop("__metadata__", None) or {}
+        check_count(len(header))
+        dtypes = {
+            name: DTYPES.get(entry["dtype"], entry["dtype"]) for name, entry in header.items()
+        }
         check_dtypes(dtypes, path)
-        arrays = {name: _array(view, dtypes[name]) for name, view in views.items()}
+        body = data[8 + length :]
+        arrays = {name: _array(body, entry, dtypes[name]) for name, entry in header.items()}
     except (SafetensorError, RecursionError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
-    return Contents("safetensors", arrays, header.get("__metadata__") or {})
+    return Contents("safetensors", arrays, metadata)
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,8 +79,10 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _array(view: dict[str, Any], dtype: str) -> np.ndarray:
-    return np.frombuffer(view["data"], numpy_dtype(dtype)).reshape(view["shape"])
+def _array(body: np.ndarray, entry: dict[str, Any], dtype: str) -> np.ndarray:
+    """One tensor, which shares memory with all the others."""
+    start, end = entry["data_offsets"]
+    return body[start:end].view(numpy_dtype(dtype)).reshape(entry["shape"])
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
