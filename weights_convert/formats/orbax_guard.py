@@ -109,7 +109,7 @@ def _bytes(text: bytes) -> int:
     Raises:
         ValueError: They are none.
     """
-    entries = json.loads(text)
+    entries = json.loads(text.decode())  # of bytes, `json` would guess the encoding
     if not isinstance(entries, dict):
         raise ValueError("an array's metadata are none")
     dtype = entries.get("dtype", entries.get("data_type"))

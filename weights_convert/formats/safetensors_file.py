@@ -50,7 +50,7 @@ def read(path: Path) -> Contents:
         if length > LONGEST:
             raise ValueError(f"a header of {length:,} bytes, expected at most {LONGEST:,}")
         with safe_open(path, "numpy"):  # looks at every offset; `deserialize` copies every tensor
-            header = json.loads(data[8 : 8 + length].tobytes(), object_pairs_hook=once)
+            header = json.loads(data[8 : 8 + length].tobytes().decode(), object_pairs_hook=once)
         metadata = header.pop("__metadata__", None) or {}
         check_count(len(header))
         dtypes = {
