@@ -81,6 +81,9 @@ MODELS: dict[str, Config] = {
     "erfnet": ERFNetConfig(),
     "erfnet-encoder": ERFNetConfig(encoder_only=True),
     "erfnet-mindspore": ERFNetConfig(channel_dropout=False, same_padding=True),
+    "erfnet-mindspore-encoder": ERFNetConfig(
+        encoder_only=True, channel_dropout=False, same_padding=True
+    ),
     "erfnet-imagenet": ERFNetImageNetConfig(),
     "genet": GENetConfig(),
     "genet-theta": GENetConfig(extra_params=True),

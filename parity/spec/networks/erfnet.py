@@ -101,6 +101,11 @@ class ERFNetConfig:
         if any(not 0.0 <= p < 1.0 for p in self.dropout):
             raise ValueError(f"dropout is {self.dropout}, expected probabilities in [0, 1)")
 
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """What the names of parameters begin with that are held and not used."""
+        return ("decoder.",) if self.encoder_only else ("encoder.output_conv.",)
+
     def rate(self, block: Block) -> float:
         """The dropout probability of one of the encoder's blocks."""
         return self.dropout[0] if block.out_channels <= 64 else self.dropout[1]

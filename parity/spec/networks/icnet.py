@@ -55,6 +55,7 @@ class ICNetConfig:
     """
 
     family: ClassVar[str] = "icnet"
+    idle: ClassVar[tuple[str, ...]] = ("pretrained.fc.",)  # held and not used
     loose: ClassVar[tuple[str, ...]] = ("classifier",)  # a file may lack it
     check_size: ClassVar[tuple[int, int]] = (128, 256)
 

@@ -1,0 +1,63 @@
+"""Losses as data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+KINDS = ("cross_entropy", "icnet")
+RULES = ("none", "fixed", "log", "median")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassWeights:
+    """What a pixel of each class weighs.
+
+    Attributes:
+        rule: `none`: 1; `fixed`: `values`; `log`: 1 / ln(c + p), p the class's share of all pixels
+            (Paszke et al. 2016, section 5.2); `median`: the median of the classes' frequencies over
+            the frequency of this one, counted over images that hold it (Eigen and Fergus 2015).
+        c: Of `log`.
+        values: Of `fixed`, in the order of the network's outputs without void.
+        void: What void weighs.
+
+    Raises:
+        ValueError: Another rule.
+    """
+
+    rule: str = "none"
+    c: float = 1.02
+    values: tuple[float, ...] = ()
+    void: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"class weights are {self.rule!r}, expected one of {', '.join(RULES)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What is made small.
+
+    Attributes:
+        kind: `cross_entropy`, or `icnet`: of three outputs, the last two times `auxiliary`.
+        class_weights: Of cross-entropy; its mean is that of weighted pixels.
+        ignore_index: The label that does not count; none where void is a class of weight 0.
+        auxiliary: Of `icnet`.
+        labels: How `icnet`'s labels come to the sizes of its outputs: `published`, as images, which
+            makes up classes, or `nearest`.
+
+    Raises:
+        ValueError: A field is none of these.
+    """
+
+    kind: str = "cross_entropy"
+    class_weights: ClassWeights = ClassWeights()
+    ignore_index: int | None = None
+    auxiliary: float = 0.4
+    labels: str = "published"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"loss kind is {self.kind!r}, expected {' or '.join(KINDS)}")
+        if self.labels not in ("published", "nearest"):
+            raise ValueError(f"labels are {self.labels!r}, expected published or nearest")

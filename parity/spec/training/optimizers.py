@@ -1,0 +1,108 @@
+"""Optimizers as data: what `torch.optim` and optax are asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from parity.spec.models import Config
+from parity.spec.tensors import STATISTICS, tensors
+
+KINDS = ("adam", "sgd")
+DECAYS = ("all", "not-norms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Parameters that learn at a rate of their own.
+
+    Attributes:
+        prefixes: What their published names begin with.
+        factor: Times the schedule's rate.
+    """
+
+    prefixes: tuple[str, ...]
+    factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Adam (Kingma and Ba 2015), or SGD with momentum as PyTorch has it.
+
+    Weight decay is coupled: added to the gradient before anything else is done with it.
+
+    Attributes:
+        kind: One of `KINDS`.
+        lr: The base learning rate, which the schedule scales.
+        weight_decay: Times the weight, added to its gradient.
+        decay: Which parameters it is added for, one of `DECAYS`: `not-norms` leaves out scale and
+            bias of batch norms.
+        betas: Adam's.
+        eps: Adam's, added to the root of the corrected second moment.
+        eps_hat: It is added to the root of the uncorrected one instead, as MindSpore and TensorFlow
+            do (section 2 of the paper, before algorithm 1 is reordered).
+        momentum: SGD's.
+        nesterov: SGD's.
+        groups: Parameters with another rate; of several that match, the first.
+
+    Raises:
+        ValueError: A field is none of these.
+    """
+
+    kind: str
+    lr: float
+    weight_decay: float = 0.0
+    decay: str = "all"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    eps_hat: bool = False
+    momentum: float = 0.9
+    nesterov: bool = False
+    groups: tuple[Group, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"optimizer kind is {self.kind!r}, expected {' or '.join(KINDS)}")
+        if self.decay not in DECAYS:
+            raise ValueError(f"decay is {self.decay!r}, expected {' or '.join(DECAYS)}")
+        for name in ("lr", "weight_decay", "eps"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if not all(0 <= x < 1 for x in (*self.betas, self.momentum)):
+            raise ValueError("betas and momentum are expected in [0, 1)")
+
+    def eps_at(self, step: int) -> float:
+        """What is added to the root of the corrected second moment.
+
+        Args:
+            step: The update that is made, counted from 1.
+        """
+        return self.eps / (1 - self.betas[1] ** step) ** 0.5 if self.eps_hat else self.eps
+
+    def factor(self, key: str) -> float:
+        """Times the schedule's rate, for the parameter of this published name."""
+        return next((g.factor for g in self.groups if key.startswith(g.prefixes)), 1.0)
+
+    def decays(self, config: Config) -> dict[str, float]:
+        """Published key of each parameter -> its weight decay."""
+        kinds = tensors(config)
+        norms = {k.rpartition(".")[0] for k, spec in kinds.items() if spec.kind == "scale"}
+        spared = norms if self.decay == "not-norms" else set()
+        return {
+            key: 0.0 if key.rpartition(".")[0] in spared else self.weight_decay
+            for key in parameters(config)
+        }
+
+
+def parameters(config: Config) -> list[str]:
+    """Published keys of everything that is trained, in the published order."""
+    return [key for key, spec in tensors(config).items() if spec.kind not in STATISTICS]
+
+
+def idle(config: Config, keys: Iterable[str]) -> set[str]:
+    """Those of the keys whose parameters the network holds and does not use.
+
+    Their gradient is absent in PyTorch, so that nothing decays them, and 0 in JAX.
+    """
+    prefixes = getattr(config, "idle", ())
+    return {key for key in keys if key.startswith(tuple(prefixes))} if prefixes else set()

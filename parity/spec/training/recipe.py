@@ -1,0 +1,146 @@
+"""A recipe: everything that decides what a training run computes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from parity.spec.data.augmentation import Operation
+from parity.spec.models import MODELS, Config
+from parity.spec.training.losses import Loss
+from parity.spec.training.optimizers import Optimizer
+from parity.spec.training.schedules import Schedule
+
+PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
+LEVELS = ("O1", "O2")
+INITIALS = ("torch", "xavier", "he-fan-out")
+CONSTANT, CROSS_ENTROPY = Schedule(), Loss()
+DATA = ("cityscapes", "camvid", "cifar10")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One row of a recipe: one optimizer, from its first step to its last.
+
+    Every stage begins with a new optimizer, and with what the stage before it left of every tensor
+    that both networks have; what only this one has is drawn.
+
+    Attributes:
+        name: Such as `encoder`.
+        model: A key of `parity.spec.models.MODELS`.
+        epochs: That it lasts.
+        optimizer: With the base rate.
+        schedule: Of the rate.
+        loss: What is made small.
+        augmentation: What is done to every sample, in order; of the sizes in pixels that come out,
+            the last counts.
+        batch: Samples of a step, over all devices.
+        first_epoch: What the schedule takes the first epoch for.
+        dropout: Probabilities in place of the model's, or none.
+        keep_optimizer: It goes on with the optimizer's state of the stage before it.
+        initial: How what is new is drawn, one of `INITIALS`.
+        drop_last: A batch that is not full is left out; else it is trained on as it is.
+
+    Raises:
+        ValueError: A field is none of these.
+    """
+
+    name: str
+    model: str
+    epochs: int
+    optimizer: Optimizer
+    schedule: Schedule = CONSTANT
+    loss: Loss = CROSS_ENTROPY
+    augmentation: tuple[Operation, ...] = ()
+    batch: int = 1
+    first_epoch: int = 0
+    dropout: tuple[float, ...] | None = None
+    keep_optimizer: bool = False
+    initial: str = "torch"
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f"model is {self.model!r}, expected one of {', '.join(MODELS)}")
+        if self.initial not in INITIALS:
+            raise ValueError(f"initial is {self.initial!r}, expected one of {', '.join(INITIALS)}")
+        if self.epochs < 1 or self.batch < 1 or self.first_epoch < 0:
+            raise ValueError("epochs and batch are expected to be 1 or more, first_epoch 0 or more")
+
+    @property
+    def config(self) -> Config:
+        """Of the network, with the stage's dropout."""
+        config = MODELS[self.model]
+        if self.dropout is None:
+            return config
+        return dataclasses.replace(config, dropout=self.dropout)  # type: ignore[type-var]  # a Config is a frozen dataclass
+
+    def steps(self, samples: int) -> int:
+        """Of an epoch over so many samples."""
+        return samples // self.batch if self.drop_last else -(-samples // self.batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A whole training run.
+
+    Attributes:
+        name: As the command line calls it.
+        about: Where its numbers come from, and what is not known of them; one line or a few.
+        data: One of `DATA`.
+        stages: In order.
+        labels: Which output is void, one of `parity.spec.data.labels.ORDERS`; none without void.
+        size: Height and width, in pixels, that validation images are resized to.
+        train_split: Of the data set.
+        val_split: Of the data set.
+        start: The model, such as `erfnet-imagenet`, of a checkpoint that must be given to begin
+            with; none where all is drawn.
+        precision: One of `PRECISIONS`, in which the network computes.
+        level: Of mixed precision, one of `LEVELS`: `O1` casts at each convolution, `O2` keeps
+            weights in half precision beside masters in float32; batch norms and losses are float32
+            in both.
+        loss_scale: A number, `dynamic`, or none.
+        seed: Of every draw.
+        devices: That the published run used.
+        validate_every: Epochs between validations.
+        keep: The parameters that are reported: `best` by validation, or `last`.
+        published: What the published run reached, in percent, or none.
+
+    Raises:
+        ValueError: A field is none of these.
+    """
+
+    name: str
+    about: str
+    data: str
+    stages: tuple[Stage, ...]
+    labels: str | None = None
+    size: tuple[int, int] = (512, 1024)
+    train_split: str = "train"
+    val_split: str = "val"
+    start: str | None = None
+    precision: str = "fp32"
+    level: str = "O1"
+    loss_scale: float | str | None = None
+    seed: int = 1
+    devices: int = 1
+    validate_every: int = 1
+    keep: str = "best"
+    published: float | None = None
+
+    def __post_init__(self) -> None:
+        choices = {"data": DATA, "precision": PRECISIONS, "level": LEVELS, "keep": ("best", "last")}
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"{field} is {getattr(self, field)!r}, expected one of {', '.join(known)}"
+                )
+        if not self.stages:
+            raise ValueError("stages: expected one or more")
+        scale = self.loss_scale
+        if isinstance(scale, str) and scale != "dynamic":
+            raise ValueError(f"loss_scale is {scale!r}, expected a number or dynamic")
+
+    @property
+    def epochs(self) -> int:
+        """Of all stages."""
+        return sum(stage.epochs for stage in self.stages)

@@ -1,0 +1,95 @@
+"""What a training loop and a framework's side of it give each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+class Batch(NamedTuple):
+    """What one step trains on; both sides get the same arrays.
+
+    Attributes:
+        images: (N, H, W, 3) float32 or float64, as the network takes them.
+        targets: What the loss takes beside the outputs and before class weights: labels
+            (N, H', W') int32 of one size or, for ICNet, of three; (N,) of whole images.
+        masks: Site of dropout -> what is kept, as `parity.spec.draw.dropout_masks` gives it.
+        samples: (N,) int64, their indices in the data set.
+    """
+
+    images: np.ndarray
+    targets: tuple[np.ndarray, ...]
+    masks: Mapping[str, np.ndarray]
+    samples: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What became of a step.
+
+    Attributes:
+        loss: Before the step, not scaled.
+        fault: Why the weights are not to be trusted, such as `gradient of fc.weight: 3 of 5120 are
+            not finite`; empty if all is well.
+        skipped: A gradient overflowed under a dynamic loss scale: nothing was changed but it.
+        scale: The loss scale of the next step; 1 without one.
+    """
+
+    loss: float
+    fault: str = ""
+    skipped: bool = False
+    scale: float = 1.0
+
+
+@dataclasses.dataclass
+class Snapshot:
+    """Everything that a run needs to go on; names and layouts are the framework's own.
+
+    Attributes:
+        arrays: Parameters (masters, where there are any) and statistics, by name.
+        slots: Slot, as PyTorch calls it (`exp_avg`, `exp_avg_sq`, `momentum_buffer`) -> parameter's
+            name -> array; empty before the first step.
+        step: Updates that the optimizer has made.
+        scale: Loss scale; 1 without one.
+        good: Steps since the loss scale changed.
+    """
+
+    arrays: Arrays
+    slots: dict[str, Arrays]
+    step: int = 0
+    scale: float = 1.0
+    good: int = 0
+
+
+class Trainer(Protocol):
+    """One stage of training in one framework: `torch_impl.train.Trainer`, `jax_impl.train.Trainer`.
+
+    Made of (config, optimizer, loss, arrays, class_weights, precision, level, loss_scale), where
+    `arrays` are of the framework's own names and layout.
+    """
+
+    def step(self, batch: Batch, rate: float) -> Step:
+        """Forward, backward, update.
+
+        Args:
+            batch: Of the stage's size.
+            rate: The learning rate, before the groups' factors.
+        """
+
+    def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
+        """In eval mode: the class of each pixel or image, (N, H, W) or (N,) int32; and the loss."""
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that a run needs to go on."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from there, bit for bit.
+
+        Raises:
+            InputError: A name is missing, left over, or of another shape.
+        """
