@@ -20,6 +20,7 @@ from parity.spec.data.augmentation import (
 from parity.spec.errors import InputError
 from parity.spec.training.losses import ClassWeights, Loss
 from parity.spec.training.optimizers import Group, Optimizer
+from parity.spec.training.parallel import Parallel
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.schedules import Schedule
 
@@ -130,6 +131,7 @@ ENET_MINDSPORE = Recipe(
         ),
     ),
     loss_scale="dynamic",
+    parallel=Parallel(gradients="sum", last="drop"),
     validate_every=20,
     keep="last",
     published=62.19,
@@ -153,6 +155,7 @@ ERFNET_MINDSPORE = Recipe(
         ),
     ),
     loss_scale="dynamic",
+    parallel=Parallel(gradients="sum", last="drop"),
     validate_every=20,
     keep="last",
     published=70.9,
@@ -183,6 +186,7 @@ ERFNET_CITYSCAPES = Recipe(
         ),
         ERFNET,
     ),
+    parallel=Parallel(normalizer="global"),  # DataParallel: the loss is that of gathered outputs
     published=70.0,
 )
 ERFNET_FROM_IMAGENET = dataclasses.replace(

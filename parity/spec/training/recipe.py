@@ -8,12 +8,13 @@ from parity.spec.data.augmentation import Operation
 from parity.spec.models import MODELS, Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
+from parity.spec.training.parallel import Parallel
 from parity.spec.training.schedules import Schedule
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 LEVELS = ("O1", "O2")
 INITIALS = ("torch", "xavier", "he-fan-out")
-CONSTANT, CROSS_ENTROPY = Schedule(), Loss()
+CONSTANT, CROSS_ENTROPY, DDP = Schedule(), Loss(), Parallel()
 DATA = ("cityscapes", "camvid", "cifar10")
 
 
@@ -101,6 +102,7 @@ class Recipe:
         loss_scale: A number, `dynamic`, or none.
         seed: Of every draw.
         devices: That the published run used.
+        parallel: What several devices compute.
         validate_every: Epochs between validations.
         keep: The parameters that are reported: `best` by validation, or `last`.
         published: What the published run reached, in percent, or none.
@@ -123,6 +125,7 @@ class Recipe:
     loss_scale: float | str | None = None
     seed: int = 1
     devices: int = 1
+    parallel: Parallel = DDP
     validate_every: int = 1
     keep: str = "best"
     published: float | None = None

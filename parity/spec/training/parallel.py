@@ -1,0 +1,61 @@
+"""What it means to train on several devices: the part that is arithmetic, as data.
+
+With one device all of these are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+CHOICES = {
+    "gradients": ("mean", "sum"),
+    "normalizer": ("device", "global"),
+    "batch_norm": ("local", "sync"),
+    "statistics": ("first", "mean"),
+    "last": ("pad", "drop"),
+    "rate": ("none", "linear", "sqrt"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """What a step on N devices computes; the batch of a step is divided into N equal parts.
+
+    The defaults are those of `torch.nn.parallel.DistributedDataParallel`.
+
+    Attributes:
+        gradients: How the devices' gradients are joined: their `mean`, or their `sum`.
+        normalizer: What a device divides its sum of weighted losses by: its own sum of weights
+            (`device`), or the N-th part of that of the whole batch (`global`), with which the mean
+            of the gradients is that of one device.
+        batch_norm: Normalised by the statistics of the device's part (`local`), or of the whole
+            batch (`sync`).
+        statistics: Which running statistics are kept: the `first` device's, or the `mean` of all.
+            With `sync` they are all alike.
+        last: What becomes of samples that do not fill equal parts: those of the epoch's beginning
+            are added (`pad`), or they are left out (`drop`).
+        rate: What becomes of the learning rate when the batch is not the recipe's: nothing, or
+            times the ratio (`linear`), or its root (`sqrt`).
+
+    Raises:
+        ValueError: A field is none of these.
+    """
+
+    gradients: str = "mean"
+    normalizer: str = "device"
+    batch_norm: str = "local"
+    statistics: str = "first"
+    last: str = "pad"
+    rate: str = "none"
+
+    def __post_init__(self) -> None:
+        for field, known in CHOICES.items():
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"{field} is {getattr(self, field)!r}, expected {' or '.join(known)}"
+                )
+
+    def scaled(self, rate: float, batch: int, published: int) -> float:
+        """The base rate for a batch of another size than the recipe's."""
+        power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.rate]
+        return rate * (batch / published) ** power
