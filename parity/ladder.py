@@ -17,6 +17,8 @@ from parity.report import PRECISIONS, RUNGS, Check, Report
 from parity.rungs.base import Rung
 from parity.rungs.clues import Clues
 from parity.rungs.layers import Layers
+from parity.rungs.trajectory import Trajectory
+from parity.rungs.update import Update
 from parity.rungs.weights import Weights
 from parity.rungs.whole import Gradients, Whole
 from parity.runs import Runs
@@ -37,7 +39,7 @@ def check(
 
     Args:
         port: What to compare.
-        levels: Which rungs, of `L0` to `L3`.
+        levels: Which rungs, of `L0` to `L5`.
         precision: The working precision: `float32`, `bfloat16` or `float16`.
         progress: Called with the name of a rung when it begins.
 
@@ -58,7 +60,10 @@ def check(
         if {"L2", "L3"} & set(levels):
             runs.start((True, False) if "L2" in levels else (True,))
         for level in levels:
-            if runs.failed and level in ("L2", "L3"):
+            if reason := ladder.rungs[level].absent():
+                ladder.notes.append(f"{level} left out: {reason}")
+                continue
+            if runs.failed and level in ("L2", "L3", "L4", "L5"):
                 raise _explained(runs.failed, report)
             start = time.perf_counter()
             progress(f"{level} {RUNGS[level]}")
@@ -94,6 +99,8 @@ class Ladder:
             "L1": self.layers,
             "L2": Whole(runs, self.notes),
             "L3": Gradients(runs, self.notes),
+            "L4": Update(runs, self.notes),
+            "L5": Trajectory(runs, self.notes),
         }
 
     def explain(self, report: Report) -> None:

@@ -36,6 +36,10 @@ class Rung:
         """Compare everything that belongs to the rung."""
         raise NotImplementedError
 
+    def absent(self) -> str:
+        """Why the port has no such rung; empty where it has."""
+        return ""
+
     def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:
         return compare.judge(rung, found, self.runs.precision)
 
@@ -60,7 +64,20 @@ class Rung:
         apart: Mapping[str, Difference],
         reference: str = "",
         suffix: str = "",
+        limit: float = 0.0,
+        together: str = "",
     ) -> Measurement:
+        """Measure one quantity.
+
+        Args:
+            key: Which.
+            oracle: What it should be.
+            apart: Run -> how far it is from that.
+            reference: The reference's name of the layer, where it is known.
+            suffix: Of the quantity.
+            limit: Of the structure; by default a gradient's, or that of a forward pass.
+            together: See `Measurement`.
+        """
         pair = self.runs.by_port.get(key.layer)
         reference = reference or (pair.reference if pair else self._reference_of(key.layer))
         kind = ""
@@ -72,11 +89,12 @@ class Rung:
             reference=reference,
             quantity=key.quantity + suffix,
             sort=f"{kind}: {key.quantity}{suffix}",
-            limit=STRUCTURE_GRADIENT if gradient else STRUCTURE_FORWARD,
+            limit=limit or (STRUCTURE_GRADIENT if gradient else STRUCTURE_FORWARD),
             elements=0 if oracle is None else oracle.size,
             size=0.0 if oracle is None else compare.size(oracle),
             structure=apart.get("p64", difference(None, oracle)),
             terms=self._terms(key, reference) if oracle is not None else 0.0,
+            together=together,
         )
         if "pw" not in apart or oracle is None or oracle.dtype.kind != "f":
             return measured
