@@ -94,13 +94,14 @@ class Ladder:
         if runs.r64.silenced:
             self.notes.append(f"switched off on both sides: {', '.join(runs.r64.silenced)}")
         self.layers = Layers(runs, self.notes)
+        self.update, self.trajectory = Update(runs, self.notes), Trajectory(runs, self.notes)
         self.rungs: dict[str, Rung] = {
             "L0": Weights(runs, self.notes),
             "L1": self.layers,
             "L2": Whole(runs, self.notes),
             "L3": Gradients(runs, self.notes),
-            "L4": Update(runs, self.notes),
-            "L5": Trajectory(runs, self.notes),
+            "L4": self.update,
+            "L5": self.trajectory,
         }
 
     def explain(self, report: Report) -> None:
@@ -117,7 +118,7 @@ class Ladder:
 
     def evidence(self, report: Report) -> Evidence | None:
         """All that is known of a report's first fault."""
-        return Clues(self.runs).evidence(report)
+        return Clues(self.runs, self.update, self.trajectory).evidence(report)
 
 
 def _known(levels: Sequence[str], precision: str) -> list[str]:

@@ -6,15 +6,19 @@ import numpy as np
 
 from parity.evidence import Case, Evidence
 from parity.report import Check, Report
+from parity.rungs.trajectory import Trajectory
+from parity.rungs.update import Update
 from parity.runs import Runs, UnlikeError
-from parity.sides import Call, ForwardError, transposed
+from parity.sides import NETWORK, Call, ForwardError, transposed
 
 
 class Clues:
-    """Gathers evidence from a climb's runs."""
+    """Gathers evidence from a climb's runs, and from its rungs of training."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, update: Update, trajectory: Trajectory) -> None:
         self.runs = runs
+        self.update = update
+        self.trajectory = trajectory
 
     def evidence(self, report: Report) -> Evidence | None:
         """All that is known of a report's first fault."""
@@ -26,6 +30,8 @@ class Clues:
         if call is None:
             module, call = self._holder(fault)
         kind = runs.r64.kind(module) if module else ""
+        if fault.rung in ("L4", "L5"):
+            return self._of_training(fault, tuple(report.failures()), kind)
         return Evidence(
             fault=fault,
             failures=tuple(report.failures()),
@@ -34,6 +40,12 @@ class Clues:
             cases=self._cases(call) if call is not None else {},
             weights=self._weights(module),
         )
+
+    def _of_training(self, fault: Check, failures: tuple[Check, ...], kind: str) -> Evidence:
+        if fault.rung == "L5":
+            return Evidence(fault, failures, kind, parting=self.trajectory.parting(fault))
+        steps = None if fault.layer == NETWORK else self.update.steps_of(fault)
+        return Evidence(fault, failures, kind, rates=self.update.rates, steps=steps)
 
     def _call_of(self, fault: Check) -> Call | None:
         calls = self.runs.oracle(True).calls

@@ -31,10 +31,15 @@ class Trajectory(Rung):
     by an ulp, and how far that moves it is allowed for.
 
     Attributes:
-        rates: The reference's learning rate at each step that was made.
+        rates: The reference's learning rate at each step that was made, and at the next.
+        momentum: The reference's.
+        last: Either side's parameters and statistics before the last step and after it, in the
+            port's names and layout.
     """
 
     rates: list[float]
+    momentum: float
+    last: tuple[tuple[Arrays, Arrays], tuple[Arrays, Arrays]]
 
     def absent(self) -> str:
         return "" if self.runs.port.optimizers else "no optimizers were given"
