@@ -230,8 +230,6 @@ def compiled(
         trained: Names of the parameters.
         half: Of level O2: what weights are cast to, but for batch norms'.
     """
-    norms = {n.rpartition(".")[0] for n in trained if n.endswith(".scale")}
-    casts = {n for n in trained if half and n.rpartition(".")[0] not in norms}
     transform = optim.build(config, optimizer, trained)
 
     def run(model: nnx.Module, inputs: Inputs, masks: bool) -> tuple[Any, jax.Array]:
@@ -247,7 +245,7 @@ def compiled(
             after = flat(nnx.state(model))
             return value * scale, (value, {n: after[n] for n in state.rest})
 
-        weights = {n: a.astype(half) if n in casts else a for n, a in state.trained.items()}
+        weights = halve(state.trained, half) if half else state.trained
         made, (value, rest) = jax.grad(objective, has_aux=True)(weights)
         made = {n: g.astype(state.trained[n].dtype) / scale for n, g in made.items()}
         return made, rest, value
@@ -266,8 +264,7 @@ def compiled(
 
     @jax.jit
     def evaluate(arrays: dict[str, jax.Array], inputs: Inputs) -> tuple[jax.Array, jax.Array]:
-        weights = {n: a.astype(half) if n in casts else a for n, a in arrays.items()}
-        model = nnx.merge(graph, nested(weights))
+        model = nnx.merge(graph, nested(halve(arrays, half) if half else arrays))
         model.eval()
         outputs, value = run(model, inputs, masks=False)
         # Of several, the first is of the image's size.
@@ -275,6 +272,15 @@ def compiled(
         return logits.argmax(axis=-1).astype(jnp.int32), value
 
     return Program(transform, step, evaluate)
+
+
+def halve(arrays: dict[str, jax.Array], dtype: str) -> dict[str, jax.Array]:
+    """Cast all but what batch norms hold; path -> array."""
+    norms = {path.rpartition(".")[0] for path in arrays if path.endswith(".scale")}
+    return {
+        path: array if path.rpartition(".")[0] in norms else array.astype(dtype)
+        for path, array in arrays.items()
+    }
 
 
 if __name__ == "__main__":
