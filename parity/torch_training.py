@@ -98,6 +98,16 @@ class TorchTraining:
         """The first group's learning rate at the step that comes."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @property
+    def momentum(self) -> float:
+        """The first group's; 0 where the optimizer has none of that name."""
+        return float(self.optimizer.param_groups[0].get("momentum", 0.0))
+
+    @property
+    def decay(self) -> float:
+        """The largest weight decay of any group."""
+        return max(float(group.get("weight_decay", 0.0)) for group in self.optimizer.param_groups)
+
     def settings(self, name: str) -> dict[str, Any]:
         """The optimizer's class, and the settings of the group that holds a parameter."""
         wanted = dict(self.module.named_parameters(remove_duplicate=False)).get(name)

@@ -58,7 +58,7 @@ def _steps(s: Steps) -> Found:
         steps = replayed(s, **changes)
         assert steps is not None
         score = explained(_joined(s.port), _joined(steps), _joined(s.reference))
-        yield fault, score, f"{why} gives the port's steps"
+        yield fault, score, f"{why} explains the port's steps"
 
 
 def _hypotheses(s: Steps) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -91,9 +91,7 @@ def replayed(s: Steps, **changes: Any) -> list[np.ndarray] | None:
     return _sgd(s, **changes) if name == "SGD" else None
 
 
-def _adam(
-    s: Steps, coupled: bool, eps: str = "", decay: float | None = None
-) -> list[np.ndarray]:
+def _adam(s: Steps, coupled: bool, eps: str = "", decay: float | None = None) -> list[np.ndarray]:
     weight = np.asarray(s.weight, np.float64)
     m, v, found = np.zeros_like(weight), np.zeros_like(weight), []
     for t, (g, group) in enumerate(zip(s.gradients, s.settings, strict=True), 1):

@@ -8,11 +8,12 @@ import math
 import numpy as np
 
 from parity.compare import STRUCTURE_TRAJECTORY, Measurement, difference
+from parity.evidence import Parting
 from parity.jax_training import JaxTraining
 from parity.report import Check
 from parity.rungs.base import Rung
 from parity.runs import Flat, Key
-from parity.sides import NETWORK
+from parity.sides import NETWORK, Arrays
 from parity.spec import draw
 from parity.torch_side import TorchSide
 from parity.torch_training import TorchTraining
@@ -48,22 +49,37 @@ class Trajectory(Rung):
         optimizers = self.runs.port.optimizers
         assert optimizers is not None  # the rung would be absent
         reference, port = self._reference(self.runs.r64), JaxTraining(self.runs.p64, optimizers[1])
-        stirred: TorchTraining | None = None
-        self.rates, checks = [], []
+        self.rates, self.momentum = [reference.rate], reference.momentum
+        stirred, checks = None, []
+        states = self._state(reference), self._state(port)
         for step in range(self.runs.port.steps):
+            oracle, ported = self._step(reference, step), self._step(port, step)
+            after = self._state(reference), self._state(port)
+            self.last = (states[0], after[0]), (states[1], after[1])
             self.rates.append(reference.rate)
-            oracle = self._reference_step(reference, step)
-            ported = self._port_step(port, step)
-            again = self._reference_step(stirred, step) if stirred else None
+            states = after
+            again = self._step(stirred, step) if stirred else None
             checks = self._compared(oracle, ported, again)
             if stirred is None and any(not c.ok for c in checks):
                 stirred = self._stirred()
                 for before in range(step + 1):
-                    again = self._reference_step(stirred, before)
+                    again = self._step(stirred, before)
                 checks = self._compared(oracle, ported, again)
             if any(not c.ok for c in checks):
                 return sorted(checks, key=_furthest_first)
         return checks
+
+    def parting(self, fault: Check) -> Parting:
+        """How the trajectories part, as the parameter shows it that a check names."""
+        leaf = fault.quantity.partition(" after ")[0]
+        name = leaf if fault.layer == NETWORK else f"{fault.layer}.{leaf}"
+        steps = [
+            after[name] - before[name]
+            if name in before and name in after and name in self.runs.trained
+            else np.zeros(0)
+            for before, after in self.last
+        ]
+        return Parting(tuple(self.rates), self.momentum, *steps)
 
     def _reference(self, side: TorchSide) -> TorchTraining:
         optimizers, schedules = self.runs.port.optimizers, self.runs.port.schedules
@@ -77,20 +93,19 @@ class Trajectory(Rung):
         """
         return self._reference(self.runs.r64.disturbed(ULP, draw.generator(0, "ulp")))
 
-    def _reference_step(self, training: TorchTraining, step: int) -> Flat:
-        """One step, and everything after it in the port's names and layout."""
-        inputs, targets = self.runs.port.batch(step)
-        losses, targets = self.runs.loss(targets)
-        gradients, loss = training.gradients(inputs, losses[0], targets)
-        training.update(gradients)
-        return _flat(self.runs.in_port_names(training.state(), None, False), loss, step + 1)
+    def _state(self, training: TorchTraining | JaxTraining) -> Arrays:
+        """Parameters and statistics in the port's names and layout."""
+        ported = isinstance(training, JaxTraining)
+        return self.runs.in_port_names(training.state(), None, ported)
 
-    def _port_step(self, training: JaxTraining, step: int) -> Flat:
+    def _step(self, training: TorchTraining | JaxTraining, step: int) -> Flat:
+        """One step, and everything after it."""
         inputs, targets = self.runs.port.batch(step)
         losses, targets = self.runs.loss(targets)
-        gradients, loss = training.gradients(inputs, losses[1], targets)
+        loss = losses[isinstance(training, JaxTraining)]
+        gradients, value = training.gradients(inputs, loss, targets)
         training.update(gradients)
-        return _flat(training.state(), loss, step + 1)
+        return _flat(self._state(training), value, step + 1)
 
     def _compared(self, oracle: Flat, port: Flat, again: Flat | None) -> list[Check]:
         keys = [key for key in oracle if key in port or not self.runs.stateless]

@@ -10,6 +10,7 @@ import numpy as np
 
 from parity import compare, jax_training, torch_training
 from parity.compare import STRUCTURE_UPDATE, Difference, Measurement, difference
+from parity.evidence import Steps
 from parity.jax_training import JaxTraining
 from parity.report import Check
 from parity.rungs.base import Rung
@@ -51,15 +52,21 @@ class Update(Rung):
 
     Attributes:
         weights: What they begin with, in the port's names and layout.
+        rates: Both sides' learning rates, if they were compared.
+        fed: What they are fed.
+        steps: The reference's and the port's in float64.
     """
 
     weights: Arrays
+    rates: tuple[np.ndarray, np.ndarray] | None = None
+    fed: Fed
+    steps: tuple[Flat, Flat]
 
     def absent(self) -> str:
         return "" if self.runs.port.optimizers else "no optimizers were given"
 
     def climb(self) -> list[Check]:
-        fed = self.fed()
+        self.fed = fed = self._fed()
         port, pool = self.runs.port, self.runs.pool
         state = self.runs.in_port_names(self.runs.r64.state(), None, False)
         self.weights = {name: a for name, a in state.items() if name in self.runs.trained}
@@ -67,6 +74,7 @@ class Update(Rung):
         oracle = self._reference("r64", fed)
         found = {"rw": self._reference("rw", fed), "stir0": self._reference("stir", fed)}
         found |= {run: job.result() for run, job in zip(("p64", "pw"), ported, strict=True)}
+        self.steps = oracle, found["p64"]
         measured = [self._step(key, oracle, found) for key in oracle]
         if self.runs.assignment.made:
             made = ", ".join(sorted(self.runs.assignment.made))
@@ -75,7 +83,34 @@ class Update(Rung):
             measured.insert(0, self._rates(*port.schedules))
         return self._judge("L4", measured)
 
-    def fed(self) -> Fed:
+    def steps_of(self, fault: Check) -> Steps:
+        """What both optimizers made of the parameter that a check names."""
+        leaf = fault.quantity.rpartition(" of ")[2]
+        name = leaf if fault.layer == NETWORK else f"{fault.layer}.{leaf}"
+        key, _ = self.runs.assignment.map[name]
+        fed = [self.runs.in_port_names(g, None, False) for g in self.fed.gradients]
+        training = TorchTraining(self.runs.r64, self._optimizers[0], self._schedule())
+        settings = []
+        for _ in fed:
+            settings.append(training.settings(key))
+            training.update({})
+        made = [
+            tuple(side[Key(fault.layer, f"step {i} of {leaf}")] for i in range(1, STEPS + 1))
+            for side in self.steps
+        ]
+        without = Key(fault.layer, f"step without gradient of {leaf}")
+        return Steps(
+            leaf.rpartition(".")[2],
+            self.weights[name],
+            tuple(g[name] for g in fed if name in g),
+            tuple(settings),
+            training.decay,
+            made[0],
+            made[1],
+            (self.steps[0][without], self.steps[1][without]),
+        )
+
+    def _fed(self) -> Fed:
         """The gradients of all steps."""
         first = self.runs.oracle(True).parameter_gradients
         gradients = []
@@ -161,6 +196,7 @@ class Update(Rung):
         make = self._optimizers[0]
         reference = torch_training.rates(self.runs.port.reference, make, theirs, count)
         port = jax_training.rates(ours, count)
+        self.rates = reference, port
         apart = difference(port, reference)
         if np.isfinite(apart.distance):
             apart = furthest(port, reference)
