@@ -29,6 +29,7 @@ COMMANDS = {
     "infer": "predict a folder of images with an ONNX file",
     "bench": "time one forward pass of both sides, in one process",
     "calibrate": "measure on clean ports what the limits are derived from",
+    "recipes": "list the training recipes, or print one whole",
     "demo": "the two-minute tour, on scenes it makes itself",
 }
 
