@@ -50,6 +50,12 @@ def name(path: tuple) -> str:
     return ".".join(str(part) for part in path)
 
 
+def published(parameter: str) -> str:
+    """The published key of a parameter: its layer's path is the same."""
+    layer, _, leaf = parameter.rpartition(".")
+    return f"{layer}.{'bias' if leaf == 'bias' else 'weight'}"
+
+
 def to_device(array: np.ndarray, target: np.dtype, dtype: str) -> jnp.ndarray:
     if jnp.issubdtype(target, jnp.integer):
         if array.size and abs(array).max() > np.iinfo(np.int32).max:
