@@ -57,8 +57,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         "[stages.all.augmentation.ratio-crop]\np = 0.25\n"
     )
     base, made = RECIPES["erfnet-mindspore"], overrides.find(str(file))
-    changed = [line.partition(":")[0] for line in differences(plain(base), plain(made))]
-    assert changed == [
+    assert list(differences(plain(base), plain(made))) == [
         "stages.encoder-1.augmentation",
         "stages.encoder-1.batch",
         "stages.encoder-2.optimizer.lr",

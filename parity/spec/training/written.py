@@ -98,24 +98,25 @@ def digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def differences(one: Any, other: Any, path: str = "") -> list[str]:
+def differences(one: Any, other: Any, path: str = "") -> dict[str, tuple[str, str]]:
     """What differs between two recipes as `plain` gives them, but for what is silent.
 
     Returns:
-        `KEY: A, B`, a line each.
+        Key -> how it is in the one and in the other, shortened.
     """
-    found: list[str] = []
     if isinstance(one, dict) and isinstance(other, dict):
-        for key in dict.fromkeys((*one, *other)):
-            if path or key not in SILENT:
-                inner = f"{path}.{key}" if path else key
-                found += differences(one.get(key), other.get(key), inner)
-    elif _named(one) and _named(other) and [s["name"] for s in one] == [s["name"] for s in other]:
-        for a, b in zip(one, other, strict=True):
-            found += differences(a, b, f"{path}.{a['name']}")
-    elif one != other:
-        found.append(f"{path}: {_short(one)}, {_short(other)}")
-    return found
+        keys = [k for k in dict.fromkeys((*one, *other)) if path or k not in SILENT]
+        pairs = {f"{path}.{k}" if path else k: (one.get(k), other.get(k)) for k in keys}
+    elif _named(one) and _named(other):
+        a, b = ([stage["name"] for stage in stages] for stages in (one, other))
+        if a != b:
+            return {path: (", ".join(a), ", ".join(b))}
+        pairs = {
+            f"{path}.{n}": pair for n, pair in zip(a, zip(one, other, strict=True), strict=True)
+        }
+    else:
+        return {} if one == other else {path: (_short(one), _short(other))}
+    return {k: v for key, pair in pairs.items() for k, v in differences(*pair, key).items()}
 
 
 def to_toml(recipe: Recipe) -> str:
