@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -19,14 +19,14 @@ OPTAX = {"exp_avg": "mu", "exp_avg_sq": "nu", "momentum_buffer": "trace"}
 
 
 def build(
-    config: Config, optimizer: Optimizer, parameters: Mapping[str, jax.Array]
+    config: Config, optimizer: Optimizer, parameters: Iterable[str]
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer as optax's; it is told its rate at each step, by `tell`.
 
     Args:
         config: Which network.
         optimizer: What is asked for.
-        parameters: Path joined by dots -> what is trained, and no other: a gradient of 0 is not
+        parameters: Path joined by dots of what is trained, and no other: a gradient of 0 is not
             none, and would decay it.
     """
     keys = {name: published(name) for name in parameters}
@@ -90,8 +90,8 @@ def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformationExtraArgs
     """
 
     def init(parameters: optax.Params) -> optax.ScaleByAdamState:
-        zeros = optax.tree.zeros_like(parameters)
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+        mu, nu = (optax.tree.zeros_like(parameters) for _ in range(2))  # not one: steps reuse them
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu)
 
     def update(
         updates: optax.Updates,

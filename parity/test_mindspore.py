@@ -75,7 +75,7 @@ def test_checkpoint_of_the_encoder_alone(tmp_path: Path) -> None:
     arrays = draw.weights(config, 0)
     named = dialects.to_dialect(config, arrays, "mindspore")
     assert {"pred.weight", "pred.bias", "encoder.initial_block.conv.weight"} <= named.keys()
-    formats.write(path, formats.Contents(named))
+    formats.write(path, "mindspore", named, {})
     found = load(path, "enet-mindspore-encoder")
     assert found.config == config
     counters = tuple(k for k in arrays if k.endswith("num_batches_tracked"))
