@@ -111,5 +111,25 @@ def test_draws_depend_on_their_key_only() -> None:
     many = draw.dropout_masks(config, SIZE, 0, 0, 0, range(300))
     assert abs(many[site].mean() - 0.9) < 0.01
     assert abs(many["regular1_1"].mean() - 0.99) < 0.01
+    assert draw.dropout_masks(config, SIZE, 0, 0, 0, [])[site].shape == (0, 128)
     with pytest.raises(ValueError, match="counters"):
         draw.generator(0, "x", 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-6, 0.01, 0.3, 0.5, 0.999])
+def test_masks_keep_their_share(p: float) -> None:
+    """Catches a probability rounded to 16 bits, bits used twice, and an odd number of them."""
+    shape = (1001, 999)
+    mask = draw.kept(draw.generator(0, "share"), p, shape)
+    assert (mask.shape, mask.dtype) == (shape, bool)
+    deviation = (p * (1 - p) * mask.size) ** 0.5
+    assert abs((~mask).sum() - p * mask.size) <= 4 * deviation
+    whole = draw.kept(draw.generator(0, "share"), p, (2, *shape))
+    assert whole[0].mean() == pytest.approx(1 - p, abs=4 * deviation / mask.size)
+
+
+def test_ties_are_decided() -> None:
+    """Catches a probability of which 16 bits alone decide: those below 2 ** -16 would be 0."""
+    p = 2.0**-17
+    dropped = sum((~draw.kept(draw.generator(i, "ties"), p, (1 << 20,))).sum() for i in range(16))
+    assert abs(dropped - 128) <= 4 * 128**0.5

@@ -87,10 +87,31 @@ def dropout_masks(
     samples = list(samples)
     return {
         site: np.stack(
-            [
-                generator(seed, f"dropout/{site}", epoch, step, sample).random(shape) >= p
-                for sample in samples
-            ]
+            [kept(generator(seed, f"dropout/{site}", epoch, step, i), p, shape) for i in samples]
         )
+        if samples
+        else np.empty((0, *shape), bool)
         for site, (p, shape) in config.dropout_sites(*size).items()
     }
+
+
+def kept(rng: np.random.Generator, p: float, shape: tuple[int, ...]) -> np.ndarray:
+    """True with probability 1 - p, independently.
+
+    A step may take hundreds of millions, so that an element is given 16 bits of the raw stream,
+    which NumPy promises not to change; where they do not decide, which is once in 65,536, a number
+    of more bits does.
+
+    Args:
+        rng: Of a Philox.
+        p: Probability of false, in [0, 1).
+        shape: Of what comes back.
+    """
+    count = int(np.prod(shape))
+    raw = rng.bit_generator.random_raw(-(-count // 4))
+    bits = raw.astype("<u8", copy=False).view("<u2")[:count]
+    whole, rest = divmod(p * 65536, 1)
+    mask = bits > np.uint16(whole)
+    ties = np.flatnonzero(bits == np.uint16(whole))
+    mask[ties] = rng.random(len(ties)) >= rest
+    return mask.reshape(shape)
