@@ -129,7 +129,7 @@ class FakeData:
         return Batch(images.astype(np.float32), (labels,), {}, samples.astype(np.int64))
 
 
-def begin(recipe: Recipe, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
-    """See `parity.training.beginning.begin`."""
-    del recipe, stage
+def begin(stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
+    """See `parity.training.beginning.From`."""
+    del stage
     return Snapshot(before[1].arrays if before else draw.weights(TINY, 3), {})

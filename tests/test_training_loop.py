@@ -19,7 +19,7 @@ from parity.training.bar import Lines
 from parity.training.folder import Folder
 from parity.training.run import Options, Run
 from parity.training.stopping import Stop
-from tests.fake_training import TINY, Fake, FakeData, begin, recipe
+from fake_training import TINY, Fake, FakeData, begin, recipe
 from weights_convert.inspection import inspect
 
 

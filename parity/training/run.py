@@ -20,7 +20,7 @@ from parity.training.folder import Folder
 from parity.training.journal import Journal
 from parity.training.moment import Moment
 from parity.training.pictures import Album
-from parity.training.scores import Count, Score, Task
+from parity.training.scores import Count, Score, Task, measure
 from parity.training.stopping import Stop
 
 
@@ -63,11 +63,9 @@ class Framework(Protocol):
 
 
 class Beginning(Protocol):
-    """What a stage begins with; see `parity.training.beginning`."""
+    """What a stage begins with; see `parity.training.beginning.From`."""
 
-    def __call__(
-        self, recipe: Recipe, stage: Stage, before: tuple[Stage, Snapshot] | None
-    ) -> Snapshot: ...
+    def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +213,7 @@ class Run:
 
     def _trainer(self, stage: Stage) -> Trainer:
         weights = self.data.class_weights(stage)
-        state = self.state or self.begin(self.recipe, stage, self.before)
+        state = self.state or self.begin(stage, self.before)
         trainer = self.side.trainer(self.recipe, stage, state.arrays, weights)
         if self.state or state.step:
             trainer.restore(self.side.own(stage, state))
@@ -322,17 +320,13 @@ class Run:
 
     def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score:
         count, album = Count(self.task), Album(self.recipe, self.data, self.options.pictures)
-        for batch in self.data.validation(stage):
-            classes, loss = trainer.evaluate(batch)
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"{self._where(stage, steps)}, validation: the loss is {loss}"
-                )
-            truth = truth_of(batch, classes)
-            count.add(truth, classes, loss)
-            album.add(batch, truth, classes)
-            if self.stop.asked:
-                self._stop(stage, trainer)
+        try:
+            for measured in measure(trainer, self.data.validation(stage), count):
+                album.add(*measured)
+                if self.stop.asked:
+                    self._stop(stage, trainer)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{self._where(stage, steps)}, validation: {error}") from error
         score = count.score()
         if not score.images:
             raise InputError("the validation has no images")
@@ -362,11 +356,3 @@ class Run:
         step = f"step {moment.step + 1} of {steps}" if moment.step < steps else "its end"
         return f"stage {stage.name}, epoch {moment.epoch + 1}, {step}"
 
-
-def truth_of(batch: Batch, classes: np.ndarray) -> np.ndarray:
-    """The labels of a batch that are of the size of what was predicted."""
-    found = next((t for t in batch.targets if t.shape == classes.shape), None)
-    if found is None:
-        shapes = [target.shape for target in batch.targets]
-        raise ValueError(f"predictions are {classes.shape}, labels {shapes}")
-    return found

@@ -110,13 +110,6 @@ class Score:
         return "\n".join(lines) + "\n"
 
 
-def predictions(trainer: Trainer, batches: Iterable[Batch]) -> Iterator[tuple]:
-    """Of each batch: itself, the classes that the trainer sees in it, and the loss."""
-    for batch in batches:
-        classes, loss = trainer.evaluate(batch)
-        yield batch, classes, loss
-
-
 class Count:
     """A score in the making.
 
@@ -147,6 +140,30 @@ class Count:
     def score(self) -> Score:
         mean = self.loss / self.images if self.images else math.nan
         return Score(self.task, self.matrix, mean, self.images)
+
+
+def measure(
+    trainer: Trainer, batches: Iterable[Batch], count: Count
+) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
+    """Count what a trainer sees in batches.
+
+    Returns:
+        Of each batch: itself, its labels and the classes that were predicted.
+
+    Raises:
+        FloatingPointError: A loss is not finite.
+    """
+    for batch in batches:
+        classes, loss = trainer.evaluate(batch)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
+        # Of several labels those of the outputs' size.
+        truth = next((t for t in batch.targets if t.shape == classes.shape), None)
+        if truth is None:
+            shapes = [target.shape for target in batch.targets]
+            raise ValueError(f"predictions are {classes.shape}, labels {shapes}")
+        count.add(truth, classes, loss)
+        yield batch, truth, classes
 
 
 def _number(value: float) -> float | None:
