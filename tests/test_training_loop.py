@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_training import TINY, Fake, FakeData, begin, recipe
 
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
@@ -19,7 +21,6 @@ from parity.training.bar import Lines
 from parity.training.folder import Folder
 from parity.training.run import Options, Run
 from parity.training.stopping import Stop
-from fake_training import TINY, Fake, FakeData, begin, recipe
 from weights_convert.inspection import inspect
 
 
@@ -64,6 +65,7 @@ def run(
     """A run in a folder, from its last checkpoint if there is one."""
     folder = Folder(out)
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    folder.sweep()
     found = checkpoints.read(folder.last) if folder.last.exists() else None
     return Run(
         of or recipe(),
@@ -121,6 +123,55 @@ def test_a_run_that_dies_at_any_step_goes_on_as_if_nothing_had_happened(
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
 
+STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate")
+
+
+def killed_before(step: int, out: Path) -> bool:
+    """Run in a child that is killed before a change that it makes to the file system.
+
+    Args:
+        step: Which, counted from 1.
+        out: Where the run writes.
+
+    Returns:
+        Whether it came to that.
+    """
+    child = os.fork()
+    if not child:
+        counted = [0]
+
+        def hook(event: str, args: tuple) -> None:
+            reads = event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if event in STEPS and not reads:
+                counted[0] += 1
+                if counted[0] == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        run(out, short(), options=Options(log_every=1, keep_every=1)).go()
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def short() -> Recipe:
+    """Two epochs of two steps."""
+    (stage,) = recipe().stages
+    return recipe(dataclasses.replace(stage, epochs=2, drop_last=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_run_killed_before_any_change_to_the_file_system_goes_on(tmp_path: Path) -> None:
+    """Catches an order of writing in which a checkpoint, the best one or the log is lost."""
+    options = Options(log_every=1, keep_every=1)
+    assert run(tmp_path / "whole", short(), options=options).go()
+    step = 1
+    while killed_before(step, tmp_path / f"{step}"):
+        assert run(tmp_path / f"{step}", short(), options=options).go()
+        assert_same(tmp_path / "whole", tmp_path / f"{step}")
+        step += 1
+    assert step > 20
+
+
 def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_an_epoch(
     tmp_path: Path,
 ) -> None:
@@ -131,7 +182,7 @@ def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_an_epo
     class Asking(FakeData):
         def batches(self, *args):
             for i, batch in enumerate(super().batches(*args)):
-                if (args[1], i) == (1, 1):
+                if i == 4:  # the second of the second epoch
                     os.kill(os.getpid(), signal.SIGINT)
                 yield batch
 

@@ -85,9 +85,7 @@ def run(args: argparse.Namespace) -> int:
     from parity.training.run import Options
     from parity.training.start import train
 
-    options = Options(
-        args.epochs, args.log_every, args.save_every, args.keep_every, args.pictures
-    )
+    options = Options(args.epochs, args.log_every, args.save_every, args.keep_every, args.pictures)
     try:
         with display() as shown:
             done = train(
@@ -106,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
         return 1
     if done.status:
         print(
-            f"parity train: stopped in epoch {done.moment.epoch + 1} after {done.moment.step} steps;"
-            f" --resume goes on from {done.folder.last}",
+            f"parity train: stopped in epoch {done.moment.epoch + 1} after"
+            f" {done.moment.step} steps; --resume goes on from {done.folder.last}",
             file=sys.stderr,
         )
         return done.status

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError
 from parity.spec.training.optimizers import Optimizer
@@ -55,6 +57,7 @@ def write(
     framework: str,
     moment: Moment,
     snapshot: Snapshot,
+    class_weights: np.ndarray | None,
     preprocessing: Preprocessing,
 ) -> None:
     """Write a checkpoint under several names, one after the other; each is there whole or not.
@@ -65,14 +68,14 @@ def write(
         framework: Whose names the file has.
         moment: Where the run is.
         snapshot: With published names and shapes.
+        class_weights: Of the stage's loss.
         preprocessing: What the network expects of an image.
 
     Raises:
         InputError: The file system refuses; those before it are there, and no other has changed.
     """
     stage = recipe.stages[moment.stage]
-    counts = (snapshot.step, snapshot.scale, snapshot.good)
-    origin = Origin.of(recipe, framework, moment, *counts)
+    origin = Origin.of(recipe, framework, moment, snapshot, class_weights)
     optimizer = None
     if snapshot.slots:
         numbers = hyperparameters(stage.optimizer)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,15 @@ class Folder:
             self._refuse_full()
         make_folder(self.checkpoints)
         with self._locked():
+            self.sweep()
             yield
+
+    def sweep(self) -> None:
+        """Remove what a process left that was killed while it wrote."""
+        for folder in (self.path, self.checkpoints, self.pictures):
+            for path in folder.glob(".*.tmp"):
+                if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
+                    path.unlink(missing_ok=True)
 
     def starts(self) -> list[dict[str, Any]]:
         """What every start of the run has left there, in order."""

@@ -6,8 +6,11 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
+
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe
+from parity.spec.training.trainer import Snapshot
 from parity.spec.training.written import plain
 
 VERSION = 1  # of the form
@@ -59,6 +62,7 @@ class Origin:
         updates: That the optimizer of the stage had made.
         scale: Of the loss.
         good: Steps since it changed.
+        class_weights: Of the stage's loss, or none.
     """
 
     recipe: dict[str, Any]
@@ -67,11 +71,26 @@ class Origin:
     updates: int
     scale: float
     good: int
+    class_weights: list[float] | None
 
     @classmethod
-    def of(cls, recipe: Recipe, framework: str, moment: Moment, *counts: Any) -> Origin:
-        """At this moment; counts are updates, scale and good."""
-        return cls(plain(recipe), framework, dataclasses.replace(moment), *counts)
+    def of(
+        cls,
+        recipe: Recipe,
+        framework: str,
+        moment: Moment,
+        snapshot: Snapshot,
+        class_weights: np.ndarray | None,
+    ) -> Origin:
+        """At this moment."""
+        weights = None if class_weights is None else class_weights.tolist()
+        counts = (snapshot.step, snapshot.scale, snapshot.good)
+        return cls(plain(recipe), framework, dataclasses.replace(moment), *counts, weights)
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """The class weights as they were."""
+        return None if self.class_weights is None else np.asarray(self.class_weights, np.float64)
 
     def to_json(self) -> str:
         return json.dumps({"version": VERSION, **dataclasses.asdict(self)})

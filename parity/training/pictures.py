@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -21,25 +21,24 @@ SHEET = 32  # whole images of one sheet
 FRAMES = ((200, 30, 40), (30, 150, 70))  # wrong, right
 
 
-class Source(Protocol):
-    """Where the images come from; see `parity.training.run.Data`."""
-
-    preprocessing: Preprocessing
-
-    def name(self, sample: int) -> str: ...
-
-
 class Album:
     """Pictures of the first images of a validation.
 
     Args:
         recipe: Says which data set.
-        source: Says their names, and what was done to them.
+        preprocessing: What was done to an image.
+        name: Of a sample.
         count: How many to keep.
     """
 
-    def __init__(self, recipe: Recipe, source: Source, count: int) -> None:
-        self.source, self.count = source, count
+    def __init__(
+        self,
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        name: Callable[[int], str],
+        count: int,
+    ) -> None:
+        self.preprocessing, self.name, self.count = preprocessing, name, count
         self.pages: dict[str, np.ndarray] = {}
         self.tiles: list[np.ndarray] = []
         self.palette = None
@@ -48,15 +47,17 @@ class Album:
             order = outputs(recipe.labels or "void-last", len(data.classes))
             self.palette = np.asarray(data.palette, np.uint8)[np.argsort(order)]
 
-    def add(self, batch: Batch, truth: np.ndarray, classes: np.ndarray) -> None:
-        """Keep what is wanted of a batch; see `Count.add`."""
+    def add(self, batch: Batch, classes: np.ndarray) -> None:
+        """Keep what is wanted of a batch and what was predicted for it."""
+        truth = batch.truth
+        assert truth is not None
         for i, sample in enumerate(batch.samples.tolist()):
             if self.palette is not None and len(self.pages) < self.count:
-                parts = [seen(batch.images[i], self.source.preprocessing)]
+                parts = [seen(batch.images[i], self.preprocessing)]
                 parts += [self._coloured(m[i], parts[0].shape[:2]) for m in (truth, classes)]
-                self.pages[self.source.name(sample)] = beside(parts)
+                self.pages[self.name(sample)] = beside(parts)
             elif self.palette is None and self.count and len(self.tiles) < SHEET:
-                image = seen(batch.images[i], self.source.preprocessing)
+                image = seen(batch.images[i], self.preprocessing)
                 self.tiles.append(framed(image, FRAMES[int(truth[i] == classes[i])]))
 
     def write(self, folder: Path) -> None:
@@ -78,11 +79,10 @@ class Album:
             write_atomically(folder / f"{name}.png", file.getvalue())
 
     def _coloured(self, labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Labels, below 0 black, at the size of their image."""
+        """Labels at the size of their image."""
         assert self.palette is not None
-        known = np.where((labels < 0)[..., None], 0, self.palette[labels]).astype(np.uint8)
-        image = Image.fromarray(known).resize(size[::-1], Image.Resampling.NEAREST)
-        return np.asarray(image)
+        image = Image.fromarray(self.palette[labels])
+        return np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def seen(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Protocol
 
 import numpy as np
@@ -24,28 +25,35 @@ from parity.training.scores import Count, Score, Task, measure
 from parity.training.stopping import Stop
 
 
+Batches = Generator[Batch, None, None]
+
+
 class Data(Protocol):
-    """What a run trains on and is measured by.
+    """What a run trains on and is measured by; see `parity.training.feed.Feed`.
 
     Attributes:
         samples: Of the training data.
-        preprocessing: What is done to an image before the network gets it.
     """
 
     samples: int
-    preprocessing: Preprocessing
 
-    def batches(self, stage: Stage, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Of an epoch of the whole run, from this step on."""
+    def steps(self, stage: Stage) -> int:
+        """Of an epoch."""
 
-    def validation(self, stage: Stage) -> Iterator[Batch]:
-        """Every image once."""
+    def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
+        """Of so many epochs, counted over the whole run, from this step on."""
+
+    def validation(self, stage: Stage) -> Batches:
+        """Every image once, with its truth."""
 
     def class_weights(self, stage: Stage) -> np.ndarray | None:
         """Of the network's outputs."""
 
+    def preprocessing(self, stage: Stage) -> Preprocessing:
+        """What is done to an image before the network gets it."""
+
     def name(self, sample: int) -> str:
-        """Of an image of the validation."""
+        """Of an image of the validation, fit for a file."""
 
 
 class Framework(Protocol):
@@ -145,11 +153,13 @@ class Run:
         self.moment = Moment(samples=data.samples)
         self.state: Snapshot | None = None  # of this stage, with published names
         self.before: tuple[Stage, Snapshot] | None = None  # what the stage before it left
+        self.weights: np.ndarray | None = None  # of this stage's classes
         self.score: Score | None = None  # of the latest validation
         if found:
             checkpoints.check_same(found, recipe, data.samples)
             self.moment = dataclasses.replace(found.origin.moment)
             self.state = found.snapshot
+            self.weights = found.origin.weights
         tensorboard = folder.tensorboard if curves else None
         self.journal = Journal(folder.log, tensorboard, self.moment.lines)
         self.pace = 0.0  # seconds a step, of late
@@ -198,34 +208,39 @@ class Run:
         return self.options.epochs is not None and self.epoch >= self.options.epochs
 
     def _train(self, stage: Stage) -> None:
-        steps = stage.steps(self.data.samples)
+        steps, moment = self.data.steps(stage), self.moment
         if not steps:
             raise InputError(
                 f"stage {stage.name}: a batch is {stage.batch} images, the data set has"
                 f" {self.data.samples}"
             )
-        trainer = self._trainer(stage)
-        while self.moment.epoch < stage.epochs and not self._limited():
-            clock = Clock()
-            self._steps(stage, trainer, steps, clock)
-            names = self._close(stage, trainer, steps, clock)
-            self._save(stage, trainer, names)
+        trainer, epochs = self._trainer(stage), stage.epochs - moment.epoch
+        if self.options.epochs is not None:
+            epochs = min(epochs, self.options.epochs - self.epoch)
+        # One stream for all epochs: what makes the batches goes on while the loop validates.
+        batches = self.data.batches(stage, self.epoch, epochs, moment.step)
+        with contextlib.closing(batches):
+            for _ in range(epochs):
+                clock = Clock()
+                self._steps(stage, trainer, batches, steps, clock)
+                names = self._close(stage, trainer, steps, clock)
+                self._save(stage, trainer, names)
 
     def _trainer(self, stage: Stage) -> Trainer:
-        weights = self.data.class_weights(stage)
+        if not self.state:
+            self.weights = self.data.class_weights(stage)
         state = self.state or self.begin(stage, self.before)
-        trainer = self.side.trainer(self.recipe, stage, state.arrays, weights)
+        trainer = self.side.trainer(self.recipe, stage, state.arrays, self.weights)
         if self.state or state.step:
             trainer.restore(self.side.own(stage, state))
         return trainer
 
-    def _steps(self, stage: Stage, trainer: Trainer, steps: int, clock: Clock) -> None:
+    def _steps(
+        self, stage: Stage, trainer: Trainer, batches: Batches, steps: int, clock: Clock
+    ) -> None:
         """What is left of an epoch's steps."""
         moment = self.moment
         self.display.begin(f"{stage.name} {moment.epoch + 1}/{stage.epochs}", moment.step, steps)
-        if moment.step == steps:
-            return
-        batches = self.data.batches(stage, self.epoch, moment.step)
         while moment.step < steps:
             begun = time.perf_counter()
             batch = next(batches)
@@ -275,7 +290,7 @@ class Run:
         """Steps to the end of the run."""
         total, epochs = 0, self.options.epochs or self.recipe.epochs
         for stage in self.recipe.stages:
-            total += min(stage.epochs, epochs) * stage.steps(self.data.samples)
+            total += min(stage.epochs, epochs) * self.data.steps(stage)
             epochs -= min(stage.epochs, epochs)
         return max(total - self.moment.batches, steps - self.moment.step)
 
@@ -319,7 +334,9 @@ class Run:
         return names
 
     def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score:
-        count, album = Count(self.task), Album(self.recipe, self.data, self.options.pictures)
+        count = Count(self.task)
+        images = self.data.preprocessing(stage)
+        album = Album(self.recipe, images, self.data.name, self.options.pictures)
         try:
             for measured in measure(trainer, self.data.validation(stage), count):
                 album.add(*measured)
@@ -344,7 +361,8 @@ class Run:
             self.side.framework,
             self.moment,
             self.state,
-            self.data.preprocessing,
+            self.weights,
+            self.data.preprocessing(stage),
         )
 
     def _stop(self, stage: Stage, trainer: Trainer) -> None:
@@ -355,4 +373,3 @@ class Run:
         moment = self.moment
         step = f"step {moment.step + 1} of {steps}" if moment.step < steps else "its end"
         return f"stage {stage.name}, epoch {moment.epoch + 1}, {step}"
-

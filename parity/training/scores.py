@@ -11,8 +11,8 @@ import numpy as np
 
 from parity.spec import metrics
 from parity.spec.data import DATASETS
+from parity.spec.data.cifar10 import CLASSES
 from parity.spec.data.labels import outputs
-from parity.spec.data.preprocessing import CIFAR10_CLASSES
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.trainer import Batch, Trainer
 
@@ -23,7 +23,7 @@ class Task:
 
     Attributes:
         classes: Names of those that count.
-        void: The output that does not count, also of labels below 0; none for whole images.
+        void: The label that does not count; none for whole images.
     """
 
     classes: tuple[str, ...]
@@ -33,7 +33,7 @@ class Task:
     def of(cls, recipe: Recipe) -> Task:
         """A recipe's."""
         if recipe.data not in DATASETS:
-            return cls(CIFAR10_CLASSES)
+            return cls(CLASSES)
         classes = DATASETS[recipe.data].classes
         return cls(classes, int(outputs(recipe.labels or "void-last", len(classes))[-1]))
 
@@ -127,12 +127,10 @@ class Count:
         """Count a batch.
 
         Args:
-            truth: Labels as the loss takes them, or below 0 where there is none.
+            truth: See `parity.spec.training.trainer.Batch`.
             classes: Of the same shape: the outputs that are largest.
             loss: Of the batch.
         """
-        if self.task.void is not None:
-            truth = np.where(truth < 0, self.task.void, truth)
         self.matrix += metrics.confusion(truth, classes, self.task.outputs)
         self.loss += loss * len(truth)
         self.images += len(truth)
@@ -144,11 +142,11 @@ class Count:
 
 def measure(
     trainer: Trainer, batches: Iterable[Batch], count: Count
-) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[Batch, np.ndarray]]:
     """Count what a trainer sees in batches.
 
     Returns:
-        Of each batch: itself, its labels and the classes that were predicted.
+        Of each batch: itself, and the classes that were predicted.
 
     Raises:
         FloatingPointError: A loss is not finite.
@@ -157,13 +155,9 @@ def measure(
         classes, loss = trainer.evaluate(batch)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}")
-        # Of several labels those of the outputs' size.
-        truth = next((t for t in batch.targets if t.shape == classes.shape), None)
-        if truth is None:
-            shapes = [target.shape for target in batch.targets]
-            raise ValueError(f"predictions are {classes.shape}, labels {shapes}")
-        count.add(truth, classes, loss)
-        yield batch, truth, classes
+        assert batch.truth is not None
+        count.add(batch.truth, classes, loss)
+        yield batch, classes
 
 
 def _number(value: float) -> float | None:

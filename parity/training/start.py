@@ -80,7 +80,8 @@ def train(
     folder, display = Folder(out), display or Lines()
     given = None if isinstance(resume, bool) else Path(resume)
     begin = From(recipe, start)
-    feed = Feed(recipe, Path(data), workers, folder.path)
+    feed = Feed(recipe, data, workers)
+    feed.open()
     found = None if given is None else checkpoints.read(given)
     inside = given is not None and given.resolve().parent == folder.checkpoints.resolve()
     with folder.claimed(resume is True or inside), Stop().listening() as stop:
