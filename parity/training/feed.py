@@ -89,4 +89,3 @@ class Feed:
 def default_workers() -> int:
     """One for each core that is left, where training takes one."""
     return min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
-

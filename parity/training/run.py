@@ -24,7 +24,6 @@ from parity.training.pictures import Album
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.stopping import Stop
 
-
 Batches = Generator[Batch, None, None]
 
 
