@@ -184,6 +184,16 @@ def difference(
     return _located(size(apart), apart, port, reference)
 
 
+def furthest(port: np.ndarray, reference: np.ndarray) -> Difference:
+    """The largest relative difference of two rates, and the first step where there is one."""
+    apart = abs(port - reference)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(apart == 0, 0.0, apart / abs(reference))
+    at = int(np.argmax(relative > STRUCTURE_UPDATE))
+    note = "" if np.isfinite(relative).all() else "the reference's rate is 0 at some step"
+    return Difference(float(relative.max()), (at,), float(reference[at]), float(port[at]), note)
+
+
 def judge(
     rung: str, measurements: Sequence[Measurement], precision: str = "float32"
 ) -> list[Check]:

@@ -1,7 +1,7 @@
 """Faults that are really made when a convolutional network is ported, and the rung that sees each.
 
-An entry is live where the rungs L0 to L3 and L6 can see it; it is then planted by `parity faults`.
-Others wait for a rung, and say for which.
+An entry is live where a rung of one device can see it; it is then planted by `parity faults`.
+Others wait, and say for what.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ _ROWS = (
     ("class-weighted loss divided by N instead of the sum of weights", "L3"),
     ("label 255 through int8, or out of range and clamped", "L3"),
     ("softmax twice, or over the wrong axis", "L3"),
-    ("Adam eps inside the square root", "L4", UPDATE),
-    ("Adam eps where TensorFlow puts it", "L4", UPDATE),
-    ("decoupled against coupled weight decay", "L4", UPDATE),
-    ("decay skips, or includes, batch norms, biases and slopes", "L4", UPDATE),
-    ("unused parameters decay: gradient 0 instead of absent", "L4", UPDATE),
-    ("learning rate folded into the momentum buffer", "L5", TRAJECTORY),
-    ("schedule off by one step or epoch", "L5", TRAJECTORY),
-    ("Nesterov on or off", "L4", UPDATE),
+    ("Adam eps inside the square root", "L4"),
+    ("Adam eps where TensorFlow puts it", "L4"),
+    ("decoupled against coupled weight decay", "L4"),
+    ("decay skips, or includes, batch norms, biases and slopes", "L4"),
+    ("unused parameters decay: gradient 0 instead of absent", "L4"),
+    ("learning rate folded into the momentum buffer", "L5"),
+    ("schedule off by one step or epoch", "L4"),
+    ("Nesterov on or off", "L4"),
     ("gradients summed instead of averaged over devices", "", DEVICES),
     ("weighted means of devices averaged instead of one global mean", "", DEVICES),
     ("synchronised against local batch norm", "", DEVICES),

@@ -8,6 +8,7 @@ from typing import Any
 
 from flax import nnx
 
+from parity.faults import updates
 from parity.faults.blocks import CutShort
 from parity.faults.catalogue import CATALOGUE
 from parity.faults.faulty import AlwaysTrains, become
@@ -30,7 +31,7 @@ class Mutant:
         name: What was done.
         subject: What it was done to.
         place: The layer or block that is the right answer; empty where there is no single one.
-        level: `layer`, `block`, `network` or `loss`.
+        level: `layer`, `block`, `network`, `loss` or `training`.
         make: Gives the faulty port.
         equivalent: Why no input can tell it apart, empty if one can.
     """
@@ -64,7 +65,7 @@ def mutants(model: str, least: bool = False, places: int = PLACES) -> list[Mutan
     """
     found = [m for p in PLANTS for m in _of_plant(p, subject(model, p.condition, least), places)]
     clean = subject(model, least=least)
-    found += [*_of_network(clean), *_of_loss(clean)]
+    found += [*_of_network(clean), *_of_loss(clean), *_of_training(model)]
     return sorted(found, key=lambda m: m.fault)
 
 
@@ -125,6 +126,13 @@ def _of_network(at: Subject) -> Iterator[Mutant]:
 def _of_loss(at: Subject) -> Iterator[Mutant]:
     for fault, name, make in planted(at.port):
         yield Mutant(fault, name, at, "", "loss", make)
+
+
+def _of_training(model: str) -> Iterator[Mutant]:
+    """In the smallest network, for a step treats all tensors alike."""
+    at = subject(model, least=True)
+    for fault, name, make in updates.planted(at):
+        yield Mutant(fault, name, at, "", "training", make)
 
 
 def spread(items: Sequence[str], count: int) -> list[str]:

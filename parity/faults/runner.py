@@ -24,6 +24,7 @@ from parity.torch_side import TorchSide
 
 FIRST = ("L0", "L1")
 ALL = ("L0", "L1", "L2", "L3")
+TRAINING = ("L4", "L5")  # of mutants whose networks are sound
 
 
 def run(mutant: Mutant, others: bool = True) -> Row:
@@ -34,6 +35,7 @@ def run(mutant: Mutant, others: bool = True) -> Row:
         others: Ask other tools' rules too.
     """
     start, port = time.perf_counter(), mutant.make()
+    others = others and mutant.level != "training"  # its network is the clean one
     row = Row(
         mutant.fault,
         CATALOGUE[mutant.fault].title,
@@ -46,9 +48,7 @@ def run(mutant: Mutant, others: bool = True) -> Row:
         sound=_sound(mutant.subject) if others else {},
     )
     try:
-        report = None if mutant.level == "loss" else climb(port, FIRST)
-        if report is None or report.ok:
-            report = climb(port, ALL)
+        report = _climb(mutant, port)
     except ForwardError as error:  # loud, but neither found nor named: it counts as a survivor
         return dataclasses.replace(row, named=str(error), seconds=time.perf_counter() - start)
     fault, row = report.fault(), dataclasses.replace(row, seconds=time.perf_counter() - start)
@@ -67,6 +67,15 @@ def run(mutant: Mutant, others: bool = True) -> Row:
         margin=fault.error / fault.limit if fault.limit else math.inf,
         rank=_rank(mutant.fault, report),
     )
+
+
+def _climb(mutant: Mutant, port: Port) -> Report:
+    """The rungs on which a mutant can show, one after the other until it does."""
+    if mutant.level == "loss":
+        return climb(port, ALL)
+    first, rest = ((TRAINING[0],), TRAINING[1:]) if mutant.level == "training" else (FIRST, ALL)
+    report = climb(port, first)
+    return climb(port, rest) if report.ok else report
 
 
 def climb(port: Port, levels: Sequence[str]) -> Report:

@@ -12,6 +12,7 @@ from parity.compare import STRUCTURE_TRAJECTORY, Measurement, difference
 from parity.rehearsal.side import After, Half
 from parity.report import Check
 from parity.sides import NETWORK
+from parity.torch_side import one_thread
 from weights_convert import dialects
 
 
@@ -38,6 +39,10 @@ class Rehearsal:
         The bytes that the trainers were handed are compared at every step, and reported once for
         all.
         """
+        with one_thread():
+            return self._checks()
+
+    def _checks(self) -> list[Check]:
         handed: dict[str, Check] = {}
         found: list[Check] = []
         pairs = zip(*(half.steps(self.most) for half in self.halves), strict=True)

@@ -105,6 +105,7 @@ def told(
     optimizer: Optimizer,
     rates: Sequence[float],
     build: Build = jax_impl.optim.build,
+    spare: bool = True,
 ) -> optax.GradientTransformation:
     """The JAX side's optimizer as one over the network's state, that knows its rates.
 
@@ -113,11 +114,12 @@ def told(
         optimizer: What is asked for.
         rates: The learning rate of each step.
         build: As `jax_impl.optim.build`.
+        spare: Parameters that the network does not use are left alone.
     """
 
     def used(tree: nnx.State) -> dict[str, jax.Array]:
         flat = {name(path): leaf[...] for path, leaf in nnx.to_flat_state(tree)}
-        spared = idle(config, map(published, flat))
+        spared = idle(config, map(published, flat)) if spare else set()
         return {key: leaf for key, leaf in flat.items() if published(key) not in spared}
 
     def init(parameters: nnx.State) -> Told:

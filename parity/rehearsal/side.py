@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from parity.faults.small import small
+from parity.rehearsal.quick import compile_quickly
 from parity.rehearsal.scenes import source
 from parity.rehearsal.shortened import SmallStage, samples
 from parity.spec import draw
@@ -90,6 +91,8 @@ class Half:
         # The rate is told at each step; but for it, recipes share what is compiled.
         told = dataclasses.replace(stage, optimizer=dataclasses.replace(stage.optimizer, lr=1.0))
         trainer = self.side.trainer(self.recipe, told, state.arrays, weights)
+        if self.side.framework == "jax":
+            compile_quickly(trainer)
         if state.step:
             trainer.restore(self.side.own(stage, state))
         return trainer
@@ -115,9 +118,14 @@ class Half:
             raise FloatingPointError(f"stage {stage.name}, step {number}: {outcome.fault}")
         if digests(batch) != handed:
             handed = {"writing": f"{self.side.framework} wrote into its batch"}
-        found = self.side.published(stage, trainer.snapshot()).arrays
-        arrays = dialects.to_dialect(stage.config, found, "jax")
-        return After(stage, number, rate, outcome.loss, handed, arrays)
+        return After(stage, number, rate, outcome.loss, handed, self._arrays(stage, trainer))
+
+    def _arrays(self, stage: Stage, trainer: Trainer) -> Arrays:
+        found = trainer.snapshot().arrays
+        if self.side.framework == "jax":
+            return found
+        names = dialects.names(stage.config, "jax")
+        return {name: leaf.array(found[key]) for name, (key, leaf) in names.items()}
 
 
 def digests(batch: Batch) -> Digests:

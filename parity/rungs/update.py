@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity import compare, jax_training, torch_training
-from parity.compare import STRUCTURE_UPDATE, Difference, Measurement, difference
+from parity.compare import STRUCTURE_UPDATE, Measurement, difference
 from parity.evidence import Steps
 from parity.jax_training import JaxTraining
 from parity.report import Check
@@ -199,17 +199,7 @@ class Update(Rung):
         self.rates = reference, port
         apart = difference(port, reference)
         if np.isfinite(apart.distance):
-            apart = furthest(port, reference)
+            apart = compare.furthest(port, reference)
         key = Key(NETWORK, RATE)
         measured = self._one(key, reference, {"p64": apart}, limit=STRUCTURE_UPDATE)
         return dataclasses.replace(measured, size=1.0, elements=count + compare.FEW)
-
-
-def furthest(port: np.ndarray, reference: np.ndarray) -> Difference:
-    """The largest relative difference, and the first place where there is one."""
-    apart = abs(port - reference)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(apart == 0, 0.0, apart / abs(reference))
-    at = int(np.argmax(relative > STRUCTURE_UPDATE))
-    note = "" if np.isfinite(relative).all() else "the reference's rate is 0 at some step"
-    return Difference(relative.max(), (at,), float(reference[at]), float(port[at]), note)

@@ -1,0 +1,127 @@
+"""Faults of the optimizer, its learning rate and its groups, planted in the port's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import GradientTransformationExtraArgs as ExtraArgs
+
+import jax_impl.optim
+from jax_impl.state import published
+from parity.faults.small import Subject
+from parity.port import Port
+from parity.rehearsal.ports import rates, stage_of, told, trained
+from parity.spec.models import Config
+from parity.spec.training.optimizers import Optimizer, idle, parameters
+
+Planted = tuple[int, str, Callable[[], Port]]
+
+SGD = Optimizer("sgd", lr=0.1, weight_decay=5e-4)  # where a recipe has no momentum to be wrong
+RATES = [0.1] * 5 + [0.02] * 5
+
+
+def planted(at: Subject) -> Iterator[Planted]:
+    """Every fault that what trains the network can have: number, what is done, the faulty port.
+
+    Args:
+        at: The network.
+    """
+    stage = stage_of(at.model)
+    if stage is None:
+        return
+    yield from _of(at, stage.optimizer, rates(stage))
+    if stage.optimizer.kind != "sgd":
+        yield from _of(at, SGD, RATES, momentum_only=True)
+
+
+def _of(
+    at: Subject, optimizer: Optimizer, rates: Sequence[float], momentum_only: bool = False
+) -> Iterator[Planted]:
+    clean = trained(at.port, at.config, optimizer, rates)
+
+    def faulty(transformation: Any, late: Sequence[float] | None = None) -> Callable[[], Port]:
+        assert clean.optimizers is not None
+        assert clean.schedules is not None
+        made = dataclasses.replace(clean, optimizers=(clean.optimizers[0], transformation))
+        if late is not None:
+            schedules = (clean.schedules[0], lambda step: jnp.asarray(late)[step], len(late))
+            made = dataclasses.replace(made, schedules=schedules)
+        return lambda: made
+
+    def otherwise(**changes: Any) -> Callable[[], Port]:
+        return faulty(told(at.config, dataclasses.replace(optimizer, **changes), rates))
+
+    if optimizer.kind == "sgd":
+        yield 32, "rate in the momentum", faulty(told(at.config, optimizer, rates, folded))
+        yield 34, "Nesterov", otherwise(nesterov=not optimizer.nesterov)
+    if momentum_only:
+        return
+    if optimizer.kind == "adam":
+        yield 27, "eps inside the root", faulty(told(at.config, optimizer, rates, inside))
+        yield 28, "eps of the other kind", otherwise(eps_hat=not optimizer.eps_hat)
+    yield 29, "decoupled", faulty(told(at.config, optimizer, rates, decoupled))
+    other = "all" if optimizer.decay == "not-norms" else "not-norms"
+    yield 30, f"decay of {other}", otherwise(decay=other)
+    if idle(at.config, parameters(at.config)):
+        everything = told(at.config, optimizer, rates, spare=False)
+        yield 31, "decay of what is not used", faulty(everything)
+    late = [rates[0], *rates[:-1]]
+    yield 33, "a step late", faulty(told(at.config, optimizer, late), late)
+    early = [*rates[1:], rates[-1]]
+    yield 33, "a step early", faulty(told(at.config, optimizer, early), early)
+
+
+def inside(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> ExtraArgs:
+    """Adam that adds its eps before it takes the root."""
+
+    def core(m: jax.Array, v: jax.Array, now: Mapping[str, jax.Array]) -> jax.Array:
+        return m / now["first"] / jnp.sqrt(v / now["second"] ** 2 + now["eps"])
+
+    b1, b2 = optimizer.betas
+
+    def init(weights: Any) -> tuple[Any, Any]:
+        return jax.tree.map(jnp.zeros_like, weights), jax.tree.map(jnp.zeros_like, weights)
+
+    def update(updates: Any, state: Any, weights: Any = None, **now: jax.Array) -> tuple[Any, Any]:
+        m, v = state
+        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, m, updates)
+        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, v, updates)
+        return jax.tree.map(lambda m, v: core(m, v, now), m, v), (m, v)
+
+    adam = optax.GradientTransformationExtraArgs(init, update)
+    return optax.chain(_decay(config, optimizer, parameters), adam, jax_impl.optim.scale_by_rate())
+
+
+def decoupled(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> ExtraArgs:
+    """Weights decay beside the step (Loshchilov and Hutter 2019), not in the gradient."""
+    names = list(parameters)
+    bare = dataclasses.replace(optimizer, weight_decay=0.0)
+    plain = jax_impl.optim.build(config, bare, names)
+    decays = optimizer.decays(config)
+
+    def update(updates: Any, state: Any, weights: Any = None, **now: jax.Array) -> tuple[Any, Any]:
+        made, state = plain.update(updates, state, weights, **now)
+        made = {n: u - now["rate"] * decays[published(n)] * weights[n] for n, u in made.items()}
+        return made, state
+
+    return optax.GradientTransformationExtraArgs(plain.init, update)
+
+
+def folded(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> ExtraArgs:
+    """Momentum over steps, not over gradients: it keeps the rates of steps long made."""
+    return optax.chain(
+        _decay(config, optimizer, parameters),
+        jax_impl.optim.scale_by_rate(),
+        optax.trace(optimizer.momentum, optimizer.nesterov),
+    )
+
+
+def _decay(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> Any:
+    decays = optimizer.decays(config)
+    mask = {name: decays[published(name)] > 0 for name in parameters}
+    return optax.add_decayed_weights(optimizer.weight_decay, mask)
