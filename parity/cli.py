@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "write a network as an ONNX file, from either side",
     "inspect": "say what a checkpoint file holds",
     "fuzz": "put checkpoints through ordeals: damage, hostile files, kills, full disks",
+    "drift": "how fast both sides part in float32, beside how fast one parts from itself",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
     "summary": "print the layers of both sides: shapes, receptive fields, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",

@@ -65,12 +65,31 @@ class Parting:
         reference: That step of the parameter that differs most, on the reference's side; empty for
             a statistic.
         port: On the port's.
+        begins: It is the first step of a stage, and not of the first one.
     """
 
     rates: tuple[float, ...]
     momentum: float
     reference: np.ndarray
     port: np.ndarray
+    begins: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What one tensor begins with.
+
+    Attributes:
+        kind: Of the tensor; see `parity.spec.tensors.Tensor`.
+        shape: PyTorch's, of the weight of its layer.
+        values: What it holds.
+        law: What it should be drawn from.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    values: np.ndarray
+    law: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +106,7 @@ class Evidence:
         rates: Both sides' learning rates, where these were compared.
         steps: Of the parameter that L4 names.
         parting: What L5 saw.
+        draws: Of the tensor that L4 names, where what it begins with is at fault.
     """
 
     fault: Check
@@ -98,3 +118,4 @@ class Evidence:
     rates: tuple[np.ndarray, np.ndarray] | None = None
     steps: Steps | None = None
     parting: Parting | None = None
+    draws: Draws | None = None

@@ -30,7 +30,7 @@ REST = "(network)"  # the test of a rung that takes what belongs to no layer of 
 
 def ladder(
     make_port: Callable[[], Port],
-    levels: Sequence[str] = ("L0", "L1", "L2", "L3"),
+    levels: Sequence[str] = ("L0", "L1", "L2", "L3", "L4", "L5"),
     precision: str = "float32",
 ) -> Callable[..., None]:
     """One test per rung and layer of the reference.
@@ -39,7 +39,7 @@ def ladder(
 
     Args:
         make_port: Called once to name the tests, and once to run them.
-        levels: See `parity.check`.
+        levels: See `parity.check`. L4 and L5 have tests only where the port has optimizers.
         precision: See `parity.check`.
 
     Returns:
@@ -90,16 +90,17 @@ def ladder(
 
 def cases(port: Port, levels: Sequence[str]) -> list[tuple[str, str]]:
     """Rung and layer of the reference, in the order of both; last on each rung `REST`."""
-    return [(rung, layer) for rung in sorted(levels) for layer in (*_layers(port, rung), REST)]
+    there = [r for r in sorted(levels) if port.optimizers is not None or r not in ("L4", "L5")]
+    return [(rung, layer) for rung in there for layer in (*_layers(port, rung), REST)]
 
 
 def _layers(port: Port, rung: str) -> Iterator[str]:
     for name, module in port.reference.named_modules():
         leaf = not any(True for _ in module.children())
-        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        tensors = any(True for _ in (*module.parameters(False), *module.buffers(False)))
         trained = any(p.requires_grad for p in module.parameters(recurse=False))
-        wanted = {"L0": bool(tensors), "L1": leaf, "L2": leaf, "L3": trained}[rung]
-        if name and wanted:
+        wanted = {"L0": tensors, "L1": leaf, "L2": leaf, "L3": trained, "L4": trained}
+        if name and wanted.get(rung, tensors):
             yield name
 
 

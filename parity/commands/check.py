@@ -1,8 +1,9 @@
-"""Compare a network with its port, rung by rung: weights, layers, outputs, gradients.
+"""Compare a network with its port, rung by rung: weights, layers, outputs, gradients, training.
 
 Structure in float64, numerics in the working precision. Exit status 1 names the layer to look at
-first. Your own pair of networks: FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, where the function
-takes nothing and returns a parity.Port.
+first. Of our own networks L4 takes the optimizer of the recipe that trains them, and L5, where it
+is asked for, rehearses that recipe in small. Your own pair of networks: FILE.py:FUNCTION or
+PACKAGE.MODULE:FUNCTION, where the function takes nothing and returns a parity.Port.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from parity.report import Report
 
 MADE = ""  # of --onnx: no file is given
+DEFAULT = ("L0", "L1", "L2", "L3", "L4")  # of our own networks
 OURS = ("weights", "size", "batch", "seed", "onnx")  # options that only our own networks have
 
 
@@ -47,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--levels",
-        default=",".join(RUNGS),
         metavar="LIST",
-        help="which rungs, with a comma between (default: %(default)s)",
+        help=f"which rungs, with a comma between (default: {','.join(RUNGS)}; of our own networks"
+        f" {','.join(DEFAULT)})",
     )
     parser.add_argument(
         "--precision",
@@ -69,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    levels = args.levels.split(",")
+    default = RUNGS if is_factory(args.model) else DEFAULT
+    levels = list(default) if args.levels is None else args.levels.split(",")
     if unknown := [level for level in levels if level not in RUNGS]:
         raise InputError(f"rung {unknown[0]!r}, expected some of {','.join(RUNGS)}")
     if args.precision not in PRECISIONS:
@@ -94,10 +97,19 @@ def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse
     from rich.console import Console
 
     from parity.ladder import check
+    from parity.report import Report
 
     with Console(stderr=True).status("", refresh_per_second=4) as status:
         files = opened(args.onnx or [])  # before minutes of work
-        report = check(port, levels, args.precision, status.update)
+        # L5 of our own networks is a rehearsal of their recipe.
+        rungs = levels if subject is None else [level for level in levels if level != "L5"]
+        report = Report(port.name, args.precision)
+        if rungs:
+            report = check(port, rungs, args.precision, status.update)
+        if subject is not None and {"L4", "L5"} & set(levels):
+            from parity.rehearsal import recipes
+
+            recipes.add(report, args.model, levels, status.update)
         if subject is not None and args.onnx is not None:
             status.update("ONNX Runtime")
             witness(report, subject, files, args)
@@ -172,5 +184,16 @@ def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
     from parity.networks import port
 
     made = port(args.model, config, size, batch, args.seed or 0, arrays)
+    made = with_recipe(made, args.model, config)
     arrays = draw.weights(config, args.seed or 0) if arrays is None else arrays
     return made, Subject(config, arrays, size)
+
+
+def with_recipe(port: Port, model: str, config: Config) -> Port:
+    """The port with the optimizer of the recipe that trains it, if there is one."""
+    from parity.rehearsal import ports
+
+    stage = ports.stage_of(model)
+    return (
+        port if stage is None else ports.trained(port, config, stage.optimizer, ports.rates(stage))
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from parity.faults import evaluation
+from parity.faults import evaluation, staged
 from parity.faults import mutants as catalogue
 from parity.faults.result import Result
 from parity.faults.rows import Clean, Row
@@ -40,6 +40,8 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
                 forget()
         progress(f"{name}: evaluation")
         rows += evaluation.rows(subject(name, least=fast), predict)
+        progress(f"{name}: initial weights and stages")
+        rows += staged.rows(name)
         forget()
     return Result(rows)
 

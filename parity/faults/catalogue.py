@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-UPDATE = "waits for L4: optimiser steps"
-TRAJECTORY = "waits for L5: many steps"
 DEVICES = "waits for several devices"
-INITIAL = "waits for a check of initial weights by their statistics"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +51,7 @@ _ROWS = (
     ("unpool indices flattened NHWC against NCHW", "L1"),
     ("max-pool ties: gradient split against first wins", "L1"),
     ("PReLU of one slope against one per channel", "L0"),
-    ("PReLU initial slope 0.25 against 0.01", "", INITIAL),
+    ("PReLU initial slope 0.25 against 0.01", "L4"),
     ("channel dropout against element dropout", "L1"),
     ("keep probability against drop probability", "L1"),
     ("dropout not rescaled by 1 / (1 - p)", "L1"),
@@ -73,7 +70,7 @@ _ROWS = (
     ("gradients summed instead of averaged over devices", "", DEVICES),
     ("weighted means of devices averaged instead of one global mean", "", DEVICES),
     ("synchronised against local batch norm", "", DEVICES),
-    ("initial weights of another distribution or fan", "", INITIAL),
+    ("initial weights of another distribution or fan", "L4"),
     ("RGB against BGR", "L6"),
     ("OpenCV's against Pillow's bilinear resize of images", "L6"),
     ("/255 forgotten, or normalised twice", "L6"),
@@ -89,7 +86,7 @@ _ROWS = (
     ("x64 off: the float64 run is float32", "L1"),
     ("gate or activation before instead of after the shortcut", "L1"),
     ("nearest upsampling: floor against round", "L1"),
-    ("encoder dropped in with its head's statistics", "L5", TRAJECTORY),
+    ("encoder dropped in with its head's statistics", "L5"),
 )
 
 CATALOGUE: dict[int, Entry] = {i: Entry(i, *row) for i, row in enumerate(_ROWS, 1)}

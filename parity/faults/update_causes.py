@@ -6,12 +6,13 @@ gradients that both sides were fed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from parity.evidence import Evidence, Parting, Steps
+from parity.evidence import Draws, Evidence, Parting, Steps
 from parity.faults.signs import apart, explained, ratio
 
 Found = Iterator[tuple[int, float, str]]  # fault, score from 0 to 1, why
@@ -22,6 +23,9 @@ SAME = 1e-9  # of two rates
 
 def update(e: Evidence) -> Found:
     """L4: the rates differ, or a step does."""
+    if e.draws is not None:
+        yield from _draws(e.draws)
+        return
     if e.rates is not None:
         yield from schedule(*e.rates)
     if e.steps is not None:
@@ -141,15 +145,38 @@ def _joined(steps: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.ravel(step) for step in steps])
 
 
+def _draws(d: Draws) -> Found:
+    """What else a tensor may have been drawn from."""
+    if d.kind == "slope":
+        yield 19, 1.0, f"slopes are {np.ravel(d.values)[0]:g}, not {d.law}"
+        return
+    values = np.ravel(d.values).astype(np.float64)
+    spread, area = float(values.std()), math.prod(d.shape[2:])
+    fans = {"in": math.prod(d.shape[1:]), "out": d.shape[0] * area}
+    others = {
+        "U(-b, b), b = 1 / sqrt(fan_out)": 1 / math.sqrt(3 * fans["out"]),
+        "N(0, 1 / fan_in), LeCun's": 1 / math.sqrt(fans["in"]),
+        "U or N of variance 2 / fan_in, He's": math.sqrt(2 / fans["in"]),
+        "variance 2 / (fan_in + fan_out), Glorot's": math.sqrt(2 / (fans["in"] + fans["out"])),
+    }
+    for name, deviation in others.items():
+        if abs(spread / deviation - 1) < 5 / math.sqrt(2 * max(values.size, 2)):
+            yield 38, 1.0, f"its deviation is that of {name}, not of {d.law}"
+            return
+    yield 38, 0.6, f"it is not drawn from {d.law}"
+
+
 def trajectory(e: Evidence) -> Found:
     """L5: trajectories part although single steps agree."""
     if e.parting is not None:
         yield from _parting(e.parting)
-    for fault in (32, 33):
+    for fault in (32, 33, 54):
         yield fault, 0.05, "a trajectory can have it"
 
 
 def _parting(p: Parting) -> Found:
+    if p.begins:
+        yield 54, 0.95, "they part with the first step of a stage"
     *_, before, now, after = (p.rates[0], *p.rates)
     found = ratio(p.port, p.reference) if p.port.shape == p.reference.shape else None
     others = [r / now for r in (before, after) if now and abs(r - now) > SAME * now]

@@ -9,6 +9,7 @@ import numpy as np
 
 from parity import compare
 from parity.compare import STRUCTURE_TRAJECTORY, Measurement, difference
+from parity.evidence import Parting
 from parity.rehearsal.side import After, Half
 from parity.report import Check
 from parity.sides import NETWORK
@@ -54,6 +55,25 @@ class Rehearsal:
             if any(not c.ok for c in (*handed.values(), *found)):
                 return sorted([*handed.values(), *found], key=_furthest_first)
         return [*handed.values(), *found]
+
+    def parting(self, fault: Check) -> Parting:
+        """How the halves part, as the parameter shows it that a check names."""
+        leaf = fault.quantity.partition(" after ")[0]
+        name = leaf if fault.layer == NETWORK else f"{fault.layer}.{leaf}"
+        now, past = self.last[-1], self.last[0] if len(self.last) > 1 else None
+        stage, steps = now[0].stage, []
+        for i, side in enumerate(now):
+            before = past[i].arrays.get(name) if past else None
+            after = side.arrays.get(name)
+            made = before is not None and after is not None and before.shape == after.shape
+            steps.append(after - before if made else np.zeros(0))  # type: ignore[operator]  # both are there
+        return Parting(
+            tuple(self.halves[0].rates()[: now[0].step + 1]),
+            stage.optimizer.momentum if stage.optimizer.kind == "sgd" else 0.0,
+            steps[0],
+            steps[1],
+            begins=past is not None and past[0].stage is not stage,
+        )
 
 
 def _handed(reference: After, port: After) -> Iterator[Check]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
@@ -114,12 +115,12 @@ def of_optax(stage: Stage, width: int, count: int) -> np.ndarray:
         value = main(time + s.first)
         if s.warmup and not begin:
             value = value * optax.linear_schedule(1 / s.warmup, 1.0, s.warmup - 1)(time)
-        return jax.numpy.asarray(value, float)
+        return jnp.asarray(value, float)
 
     # Not compiled: XLA multiplies by 1 / 85000, which makes the power's base at the end of ICNet's
     # 85,000 steps -2e-16 instead of 0, and the last rate no number.
     with jax.enable_x64(True):
-        return np.asarray(jax.vmap(rate)(np.arange(count)))
+        return np.asarray(jax.vmap(rate)(jnp.arange(count)))
 
 
 def _optax(s: Schedule, lr: float, width: int, begin: int) -> optax.Schedule:

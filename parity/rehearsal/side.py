@@ -54,6 +54,7 @@ class Half:
         recipe: As `parity.rehearsal.shortened` gives it.
         begin: Gives what a stage begins with; the recipe's own way if not given.
         change: Is done to every batch, before the trainer is handed it.
+        quickly: Compile for few steps.
     """
 
     def __init__(
@@ -62,25 +63,31 @@ class Half:
         recipe: Recipe,
         begin: Callable[[Stage, tuple[Stage, Snapshot] | None], Snapshot] | None = None,
         change: Change = lambda batch: batch,
+        quickly: bool = True,
     ) -> None:
         self.recipe, self.side, self.change = recipe, Side(framework), change
+        self.quickly = quickly and framework == "jax"
         self.source = source(recipe, samples(recipe))
         self.begin = begin or From(dataclasses.replace(recipe, start=None))
 
+    def rates(self) -> list[float]:
+        """Of every step of every stage."""
+        found = []
+        for stage in self.recipe.stages:
+            count = pipeline.steps(self.recipe, stage, len(self.source))
+            for epoch in range(stage.first_epoch, stage.first_epoch + stage.epochs):
+                factors = (stage.schedule.factor(epoch, step, count) for step in range(count))
+                found += [stage.optimizer.lr * factor for factor in factors]
+        return found
+
     def steps(self, most: int) -> Iterator[After]:
         """Train, so many steps at most."""
-        before, epochs, made = started(self.recipe), 0, 0
+        before, epochs, rates, made = started(self.recipe), 0, iter(self.rates()), 0
         for stage in self.recipe.stages:
-            state = self.begin(stage, before)
-            trainer = self._trainer(stage, state)
-            per_epoch = pipeline.steps(self.recipe, stage, len(self.source))
-            for number, batch in enumerate(self._batches(stage, epochs)):
-                epoch, step = divmod(number, per_epoch)
-                rate = stage.optimizer.lr * stage.schedule.factor(
-                    stage.first_epoch + epoch, step, per_epoch
-                )
+            trainer = self._trainer(stage, self.begin(stage, before))
+            for batch in self._batches(stage, epochs):
                 made += 1
-                yield self._step(trainer, stage, batch, rate, made)
+                yield self._step(trainer, stage, batch, next(rates), made)
                 if made == most:
                     return
             before = (stage, self.side.published(stage, trainer.snapshot()))
@@ -91,7 +98,7 @@ class Half:
         # The rate is told at each step; but for it, recipes share what is compiled.
         told = dataclasses.replace(stage, optimizer=dataclasses.replace(stage.optimizer, lr=1.0))
         trainer = self.side.trainer(self.recipe, told, state.arrays, weights)
-        if self.side.framework == "jax":
+        if self.quickly:
             compile_quickly(trainer)
         if state.step:
             trainer.restore(self.side.own(stage, state))

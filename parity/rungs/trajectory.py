@@ -79,7 +79,7 @@ class Trajectory(Rung):
             else np.zeros(0)
             for before, after in self.last
         ]
-        return Parting(tuple(self.rates), self.momentum, *steps)
+        return Parting(tuple(self.rates), self.momentum, steps[0], steps[1])
 
     def _reference(self, side: TorchSide) -> TorchTraining:
         optimizers, schedules = self.runs.port.optimizers, self.runs.port.schedules

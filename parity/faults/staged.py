@@ -1,0 +1,147 @@
+"""Faults of what training begins with: initial weights, and what a stage takes over."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from parity.evidence import Evidence
+from parity.faults import causes
+from parity.faults.catalogue import CATALOGUE
+from parity.faults.rows import Row
+from parity.faults.small import small
+from parity.rehearsal import initial
+from parity.rehearsal.both import Rehearsal
+from parity.rehearsal.recipes import of_model
+from parity.rehearsal.shortened import shortened
+from parity.rehearsal.side import Half
+from parity.report import Check, Report
+from parity.spec.models import Config
+from parity.spec.tensors import STATISTICS, Tensor, tensors
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.trainer import Snapshot
+from parity.training.beginning import From
+
+Arrays = Mapping[str, np.ndarray]
+SHORT = 1  # step: of a recipe so short each stage still has its least epochs
+AFTER = 2  # steps of the second stage
+
+
+def rows(model: str) -> Iterator[Row]:
+    """What becomes of each of these faults.
+
+    Raises:
+        AssertionError: A sound network is called faulty.
+    """
+    config = small(model)[0]
+    sound = initial.made(config, 0)["jax"]
+    clean = [c for c, _ in initial.judged(config, sound, "torch", "own of jax") if not c.ok]
+    assert not clean, f"{model}: {clean[0].sentence()}"
+    for fault, name, change in INITIAL:
+        if any(spec.kind in change.kinds for spec in tensors(config).values()):
+            yield _drawn(model, config, fault, name, sound, change(config, sound))
+    staged = (r for r in of_model(model) if len(r.stages) > 1)
+    recipe = next((r for r in staged if model in [s.model for s in r.stages]), None)
+    if recipe is not None:
+        yield _stage(model, recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Another initialisation.
+
+    Attributes:
+        kinds: Of the tensors that it is of.
+        make: A tensor's description and what it holds to what it would hold.
+    """
+
+    kinds: tuple[str, ...]
+    make: Callable[[Tensor, np.ndarray], np.ndarray]
+
+    def __call__(self, config: Config, arrays: Arrays) -> dict[str, np.ndarray]:
+        specs = tensors(config)
+        return {
+            key: self.make(specs[key], a) if specs[key].kind in self.kinds else a
+            for key, a in arrays.items()
+        }
+
+
+def lecun(spec: Tensor, array: np.ndarray) -> np.ndarray:
+    """Of variance 1 / fan_in, as Flax draws, where PyTorch's is a third of it."""
+    return array * np.float32(math.sqrt(3))
+
+
+def fan_out(spec: Tensor, array: np.ndarray) -> np.ndarray:
+    """By the fan of the outputs."""
+    return array * np.float32(math.sqrt(spec.shape[1] / spec.shape[0]))
+
+
+INITIAL = (
+    (19, "slopes of 0.01", Change(("slope",), lambda spec, a: np.full_like(a, 0.01))),
+    (38, "LeCun's variance", Change(("conv", "conv_transpose"), lecun)),
+    (38, "fan_out for fan_in", Change(("conv", "conv_transpose"), fan_out)),
+)
+
+
+def _drawn(model: str, config: Config, fault: int, name: str, sound: Arrays, arrays: Arrays) -> Row:
+    start = time.perf_counter()
+    found = list(initial.judged(config, arrays, "torch", "own of jax"))
+    failed = [(check, draws) for check, draws in found if not check.ok]
+    row = Row(fault, CATALOGUE[fault].title, name, model, "(initial weights)", "start")
+    row = dataclasses.replace(row, seconds=time.perf_counter() - start)
+    if not failed:
+        return row
+    check, draws = failed[0]
+    changed = {key.rpartition(".")[0] for key in arrays if arrays[key] is not sound[key]}
+    named = "(initial weights)" if check.layer in changed else check.layer
+    evidence = Evidence(check, tuple(c for c, _ in failed), "", draws=draws)
+    return _killed(row, check, evidence, named)
+
+
+class Anew(From):
+    """A stage that takes over weights without their statistics."""
+
+    def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
+        found = super().__call__(stage, before)
+        if before is None:
+            return found
+        drawn = super().__call__(stage, None).arrays
+        kinds = tensors(stage.config)
+        arrays = {k: drawn[k] if kinds[k].kind in STATISTICS else found.arrays[k] for k in kinds}
+        return dataclasses.replace(found, arrays=arrays)
+
+
+def _stage(model: str, recipe: Recipe) -> Row:
+    start = time.perf_counter()
+    made = shortened(recipe, SHORT)
+    reference = Half("torch", made)
+    first = made.stages[0].epochs * len(reference.source) // made.stages[0].batch
+    rehearsal = Rehearsal(reference, Half("jax", made, Anew(made)), first + AFTER)
+    checks = rehearsal.checks()
+    place = f"(stage {made.stages[1].name})"
+    row = Row(54, CATALOGUE[54].title, "without their statistics", model, place, "start")
+    row = dataclasses.replace(row, seconds=time.perf_counter() - start)
+    fault = Report(model, "float64", checks).fault()
+    if fault is None:
+        return row
+    parting = rehearsal.parting(fault)
+    named = f"(stage {rehearsal.last[-1][0].stage.name})"
+    return _killed(row, fault, Evidence(fault, (fault,), "", parting=parting), named)
+
+
+def _killed(row: Row, check: Check, evidence: Evidence, named: str) -> Row:
+    found: Sequence[int] = [cause.fault for cause in causes.rank(evidence)]
+    return dataclasses.replace(
+        row,
+        killed=True,
+        rung=check.rung,
+        kind=check.kind,
+        named=named,
+        right=named == row.place,
+        margin=check.error / check.limit if check.limit else math.inf,
+        rank=found.index(row.fault) + 1 if row.fault in found else None,
+    )
