@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -80,14 +79,14 @@ def start(
         torch.cuda.set_device(process % devices)
     else:  # or every process would take all cores
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
-    options: dict[str, Any] = {"timeout": datetime.timedelta(seconds=WAIT)}
+    # torchrun has met them already.
+    there = f"tcp://{place[0]}:{place[1]}"
+    met = "env://" if "TORCHELASTIC_RUN_ID" in os.environ else there
     try:
+        wait = datetime.timedelta(seconds=WAIT)
+        store, _, _ = next(distributed.rendezvous(met, process, processes, timeout=wait))
         distributed.init_process_group(
-            "nccl" if cuda else "gloo",
-            init_method=f"tcp://{place[0]}:{place[1]}",
-            world_size=processes,
-            rank=process,
-            **options,
+            "nccl" if cuda else "gloo", store=store, world_size=processes, rank=process
         )
     except (distributed.DistError, RuntimeError) as error:
         raise InputError(

@@ -115,7 +115,7 @@ def run(command: Sequence[str], environments: Sequence[Mapping[str, str]]) -> in
 
 
 def tie() -> None:
-    """In a process that was started here: end when the starter does, however it ends. Linux only."""
+    """In a process that was started here: end when the starter does. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(os.environ[WORKER]):  # it has ended already
@@ -141,11 +141,11 @@ def _start(command: Sequence[str], more: Mapping[str, str], log: Path | None) ->
 def _watch(processes: Sequence[subprocess.Popen], logs: Sequence[Path]) -> int:
     while True:
         codes = [process.poll() for process in processes]
-        failed = [i for i, code in enumerate(codes) if code]
+        failed = {i: code for i, code in enumerate(codes) if code}
         if failed:
             # One that was killed is why the others fail.
-            first = min(failed, key=lambda i: (codes[i] > 0, i))
-            return _told(first, codes[first], logs[first])
+            first = min(failed, key=lambda i: (failed[i] > 0, i))
+            return _told(first, failed[first], logs[first])
         if all(code == 0 for code in codes):
             return 0
         time.sleep(0.2)
