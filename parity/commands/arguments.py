@@ -13,7 +13,7 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         InputError: Anything else.
     """
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
     if not match:
         raise InputError(f"size {text!r}, expected HEIGHTxWIDTH such as 512x1024")
     return int(match[1]), int(match[2])
