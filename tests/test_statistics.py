@@ -52,7 +52,7 @@ def test_counts_by_hand(tmp_path: Path) -> None:
 
 
 def test_weights_by_hand(tmp_path: Path) -> None:
-    """Catches another logarithm, a median over void or absent classes, and void at a wrong place."""
+    """Catches another logarithm, a median over void or absent classes, and void elsewhere."""
     source = open_data("camvid", two_images(tmp_path), "train", "void-first")
     found = weights(ClassWeights("log", c=1.02), count(source), 11, 0, True)
     assert (found.shape, found.dtype) == ((12,), np.float32)
