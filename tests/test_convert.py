@@ -18,7 +18,7 @@ from test_formats import SMALL, equal
 
 import torch_impl.state
 from parity.cli import main
-from parity.commands.convert import shown_progress
+from parity.console import working
 from parity.spec.data.cityscapes import CITYSCAPES
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.draw import weights
@@ -445,7 +445,7 @@ def test_a_name_that_the_output_cannot_show(tmp_path: Path, name: bytes) -> None
 def test_progress_of_a_path_like_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a path such as a[/b].npz taken for markup: a traceback on a terminal."""
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with shown_progress() as progress:
+    with working() as progress:
         progress("reading a[/b].npz")
     assert "a[/b].npz" in sys.stderr.getvalue()
 

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from parity.fuzz.watch import ROOT
 from weights_convert import convert
@@ -156,12 +156,12 @@ def _write(request: dict, descriptor: int, send: int) -> None:
 
     write = formats.write
 
-    def begin(*args: object) -> None:
+    def begin(*args: Any) -> str:
         counted[0] = 0
         _say(descriptor, writing=True)
-        write(*args)  # type: ignore[arg-type]
+        return write(*args)
 
-    formats.write = begin  # type: ignore[assignment]
+    formats.write = begin  # type: ignore[assignment]  # any arguments will do: it passes them on
     sys.addaudithook(hook)
     convert(request["source"], request["target"], to="torch")
     os.write(send, str(counted[0]).encode())
