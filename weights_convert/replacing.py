@@ -18,8 +18,8 @@ from weights_convert.formats import sidecar
 
 try:
     import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # Windows has none
 
 PREFIX = ".parity-writing-"
 HERE, EXCHANGE = -100, 2  # of renameat2: relative to the current folder; swap the two

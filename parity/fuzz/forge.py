@@ -6,6 +6,7 @@ python -m parity.fuzz.forge FD
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -122,18 +123,17 @@ class Forge:
 
 def serve(descriptor: int) -> None:
     """What the process of a `Forge` does: fork a child per request, and say how it ended."""
-    import weights_convert.formats.orbax_directory
-    import weights_convert.formats.torch_file  # noqa: F401
-
+    for name in ("orbax_directory", "torch_file"):
+        importlib.import_module(f"weights_convert.formats.{name}")
     for line in sys.stdin:
         request = json.loads(line)
         receive, send = os.pipe()
         child = os.fork()
         if not child:
             os.close(receive)
+            _say(descriptor, child=os.getpid())  # itself, so that nothing is said before it
             _write(request, descriptor, send)
         os.close(send)
-        _say(descriptor, child=child)
         os.waitpid(child, 0)
         steps = os.read(receive, 64)
         os.close(receive)

@@ -154,7 +154,7 @@ def _check_bytes(path: Path) -> None:
 
 def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
     if not record.CRC:  # one that PyTorch was told not to compute
-        record.CRC = None  # type: ignore[assignment]
+        record.CRC = None  # type: ignore[assignment]  # by which `zipfile` compares none
     with archive.open(record) as file:
         if record.filename.endswith("data.pkl"):
             check_pickle(io.BytesIO(file.read()))
