@@ -144,8 +144,8 @@ def test_a_full_disk_costs_nothing(
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     for call in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"weights_convert.replacing.os.{call}", full)
-            patch.setattr("weights_convert.replacing._exchange", lambda *_: False)
+            patch.setattr(f"parity.spec.replacing.os.{call}", full)
+            patch.setattr("parity.spec.replacing._exchange", lambda *_: False)
             message = fails(capsys, pth, tmp_path / name)
         assert f"cannot write {tmp_path / name}: No space left on device" in message
         after = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}

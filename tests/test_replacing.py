@@ -37,8 +37,8 @@ def test_a_rename_that_fails_is_undone(
             raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr("weights_convert.replacing.os.replace", fail_once)
-    monkeypatch.setattr("weights_convert.replacing._exchange", lambda *_: False)  # two steps
+    monkeypatch.setattr("parity.spec.replacing.os.replace", fail_once)
+    monkeypatch.setattr("parity.spec.replacing._exchange", lambda *_: False)  # two steps
     if failing == 3:  # the new one is there already, with a manifest that holds both
         replace('"new"')
         assert formats.read(tmp_path / name).metadata["parity"] == '"new"'

@@ -83,8 +83,8 @@ def export(
             network does. Then all is as it was before.
     """
     from parity import witness
+    from parity.spec.replacing import replacing
     from weights_convert import load
-    from weights_convert.replacing import replacing
 
     target = Path(target)
     check_arguments(model, Path(weights), target, framework, labels)
