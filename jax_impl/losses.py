@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from parity.spec.training.losses import Loss
 
 
 def cross_entropy(
@@ -36,7 +39,11 @@ def cross_entropy(
 
 
 def icnet_loss(
-    outputs: Sequence[jax.Array], labels4: jax.Array, labels8: jax.Array, labels16: jax.Array
+    outputs: Sequence[jax.Array],
+    labels4: jax.Array,
+    labels8: jax.Array,
+    labels16: jax.Array,
+    auxiliary: float = 0.4,
 ) -> jax.Array:
     """ICNet's loss as published: cross-entropy at 1/4, and 0.4 of it at 1/8 and at 1/16.
 
@@ -46,10 +53,30 @@ def icnet_loss(
             count. `parity.spec.data.icnet_labels` makes them.
         labels8: The same for the third.
         labels16: The same for the fourth.
+        auxiliary: What the last two are multiplied by.
     """
     _, *logits = outputs
-    main, *auxiliary = (
+    main, *others = (
         cross_entropy(a, b, ignore_index=-1)
         for a, b in zip(logits, (labels4, labels8, labels16), strict=True)
     )
-    return main + 0.4 * sum(auxiliary)
+    return main + auxiliary * sum(others)
+
+
+def training_loss(
+    loss: Loss, outputs: Any, targets: Sequence[jax.Array], class_weights: jax.Array | None = None
+) -> jax.Array:
+    """The loss that a recipe asks for.
+
+    Args:
+        loss: Which.
+        outputs: Of the network.
+        targets: As `parity.spec.training.trainer.Batch` has them.
+        class_weights: (classes,), ones if not given; of cross-entropy.
+    """
+    if loss.kind == "icnet":
+        labels4, labels8, labels16 = targets
+        return icnet_loss(outputs, labels4, labels8, labels16, loss.auxiliary)
+    (labels,) = targets
+    ignored = -100 if loss.ignore_index is None else loss.ignore_index
+    return cross_entropy(outputs, labels, class_weights, ignored)

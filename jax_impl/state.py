@@ -29,25 +29,39 @@ def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float3
     network = NETWORKS[config.family]
     # Abstract, so that a leaf which nobody filled cannot pass as initialised.
     graph, target = nnx.split(nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0))))
-    flat = nnx.to_flat_state(target)
-    shapes = {name(path): leaf.shape for path, leaf in flat}
+    leaves = nnx.to_flat_state(target)
+    shapes = {name(path): leaf.shape for path, leaf in leaves}
     check_names(shapes, {k: v.shape for k, v in arrays.items()}, "arrays")
     filled = [
         (path, leaf.replace(to_device(arrays[name(path)], leaf.dtype, dtype)))
-        for path, leaf in flat
+        for path, leaf in leaves
     ]
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
 def state(model: nnx.Module) -> dict[str, np.ndarray]:
     """Path joined by dots -> array, copied out of the network; counters int64, as in files."""
-    flat = nnx.to_flat_state(nnx.state(model))
-    arrays = {name(path): np.array(leaf[...]) for path, leaf in flat}
-    return {k: v.astype(np.int64) if v.dtype == np.int32 else v for k, v in arrays.items()}
+    return {path: to_host(array) for path, array in flat(nnx.state(model)).items()}
+
+
+def flat(state: nnx.State) -> dict[str, jax.Array]:
+    """Path joined by dots -> array."""
+    return {name(path): leaf[...] for path, leaf in nnx.to_flat_state(state)}
+
+
+def nested(arrays: Mapping[str, jax.Array]) -> nnx.State:
+    """The inverse of `flat`; `nnx.merge` takes it."""
+    return nnx.from_flat_state([(tuple(path.split(".")), a) for path, a in arrays.items()])
 
 
 def name(path: tuple) -> str:
     return ".".join(str(part) for part in path)
+
+
+def published(parameter: str) -> str:
+    """The published key of a parameter: its layer's path is the same."""
+    layer, _, leaf = parameter.rpartition(".")
+    return f"{layer}.{'bias' if leaf == 'bias' else 'weight'}"
 
 
 def to_device(array: np.ndarray, target: np.dtype, dtype: str) -> jnp.ndarray:
@@ -58,3 +72,8 @@ def to_device(array: np.ndarray, target: np.dtype, dtype: str) -> jnp.ndarray:
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError(f"JAX holds no {dtype}: set jax_enable_x64")
     return jnp.asarray(array, dtype)
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """A copy; counters int64, as in files."""
+    return np.array(array, np.int64 if array.dtype == np.int32 else None)

@@ -15,6 +15,7 @@ from parity.sides import Loss
 from parity.spec import draw
 from parity.spec.data import icnet_labels
 from parity.spec.models import Config
+from parity.spec.networks.enet import ENetConfig
 from parity.spec.networks.erfnet import ERFNetConfig
 from parity.spec.networks.icnet import ICNetConfig
 from parity.weights import WeightMap
@@ -71,7 +72,9 @@ def segmentation(config: Config, rng: np.random.Generator, shape: tuple[int, ...
     return CROSS_ENTROPY, (rng.integers(0, config.num_classes, shape), class_weights)
 
 
-def at_output(config: ERFNetConfig, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
+def at_output(
+    config: ENetConfig | ERFNetConfig, rng: np.random.Generator, shape: tuple[int, ...]
+) -> Task:
     """The same, at the size of the output."""
     return segmentation(config, rng, (shape[0], *config.output_size(*shape[1:])))
 
@@ -93,7 +96,7 @@ ICNET_LOSS = (torch_impl.losses.icnet_loss, jax_impl.losses.icnet_loss)
 
 # Family -> what it is trained on: losses and targets for images of a shape (N, H, W).
 TASKS: dict[str, Callable[..., Task]] = {
-    "enet": segmentation,
+    "enet": at_output,
     "erfnet": at_output,
     "erfnet-imagenet": classification,
     "genet": classification,

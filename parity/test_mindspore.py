@@ -16,9 +16,10 @@ import torch_impl.state
 from parity.golden import Golden
 from parity.ladder import check
 from parity.networks import port
+from parity.spec import draw
 from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENET_BLOCKS
-from weights_convert import Checkpoint, load, to_jax
+from weights_convert import Checkpoint, dialects, formats, load, to_jax
 
 LIMIT = 1e-5  # both computed in float32
 BLOCKS = ("downsample1_0", "asymmetric2_3", "upsample5_0")
@@ -59,9 +60,24 @@ def test_golden(side: str, golden: Path, checkpoint: Checkpoint) -> None:
     assert abs(np.linalg.norm(found) / case["eval_logits_l2"] - 1) <= LIMIT
 
 
-def test_ladder() -> None:
+@pytest.mark.parametrize("model", ["enet-mindspore", "enet-mindspore-encoder"])
+def test_ladder(model: str) -> None:
     """Catches a port that differs: one block of each kind that MindSpore's variant changes."""
     blocks = tuple(b for b in ENET_BLOCKS if b.name in BLOCKS)
     blocks = (blocks[0], dataclasses.replace(blocks[1], in_channels=64, out_channels=64), blocks[2])
-    config = dataclasses.replace(MODELS["enet-mindspore"], num_classes=5, blocks=blocks)
-    check(port("enet-mindspore", config, (16, 24), seed=3)).assert_faithful()
+    config = dataclasses.replace(MODELS[model], num_classes=5, blocks=blocks)
+    check(port(model, config, (16, 24), seed=3)).assert_faithful()
+
+
+def test_checkpoint_of_the_encoder_alone(tmp_path: Path) -> None:
+    """Catches a head that is lost on the way to MindSpore's names, or a whole network made up."""
+    config, path = MODELS["enet-mindspore-encoder"], tmp_path / "encoder.ckpt"
+    arrays = draw.weights(config, 0)
+    named = dialects.to_dialect(config, arrays, "mindspore")
+    assert {"pred.weight", "pred.bias", "encoder.initial_block.conv.weight"} <= named.keys()
+    formats.write(path, "mindspore", named, {})
+    found = load(path, "enet-mindspore-encoder")
+    assert found.config == config
+    counters = tuple(k for k in arrays if k.endswith("num_batches_tracked"))
+    assert set(found.filled) == set(counters)
+    assert all(np.array_equal(found.arrays[k], arrays[k]) for k in arrays if k not in counters)

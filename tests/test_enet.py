@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,31 @@ def test_parameters_are_counted(model: str, parameters: int) -> None:
     """Catches a network of another size than the published one."""
     sizes = [np.prod(t.shape) for t in tensors(MODELS[model]).values() if t.kind not in STATISTICS]
     assert sum(int(n) for n in sizes) == parameters
+
+
+def test_the_encoder_alone() -> None:
+    """Catches logits of another size than 1/8, and an encoder that is not the whole network's."""
+    config = dataclasses.replace(MODELS["enet-mindspore-encoder"], num_classes=7)
+    own, whole = tensors(config), tensors(MODELS["enet-mindspore"])
+    assert own.keys() - whole.keys() == {"output_conv.weight", "output_conv.bias"}
+    decoder = ("upsample", "regular4", "regular5", "transposed_conv")
+    assert whole.keys() - own.keys() == {k for k in whole if k.startswith(decoder)}
+    shown = config_of("enet", {k: t.shape for k, t in own.items()})
+    assert (shown.encoder_only, shown.num_classes) == (True, 7)
+    a, b = both(config)
+    assert config.output_size(48, 64) == (6, 8)
+    x = torch.zeros(1, 3, 48, 64)
+    assert a(x).shape == (1, 7, 6, 8)
+    assert nnx.eval_shape(lambda x: b(x), jnp.zeros((1, 48, 64, 3))).shape == (1, 6, 8, 7)
+
+
+@pytest.mark.parametrize("size", [(17, 31), (16, 24), (23, 9)])
+def test_size_of_the_encoders_output(size: tuple[int, int]) -> None:
+    """Catches labels of another size than the logits, where a side does not halve."""
+    config = dataclasses.replace(CONFIG, encoder_only=True)
+    model = torch_impl.state.build(config, draw.weights(config, 0)).eval()
+    assert model(torch.zeros(1, 3, *size)).shape[2:] == config.output_size(*size)
+    assert CONFIG.output_size(*size) == size
 
 
 def test_build_refuses_other_weights() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
+
+from parity.spec.training.losses import Loss
 
 
 def cross_entropy(
@@ -35,6 +38,7 @@ def icnet_loss(
     labels4: torch.Tensor,
     labels8: torch.Tensor,
     labels16: torch.Tensor,
+    auxiliary: float = 0.4,
 ) -> torch.Tensor:
     """ICNet's loss as published: cross-entropy at 1/4, and 0.4 of it at 1/8 and at 1/16.
 
@@ -44,10 +48,33 @@ def icnet_loss(
             count. `parity.spec.data.icnet_labels` makes them.
         labels8: The same for the third.
         labels16: The same for the fourth.
+        auxiliary: What the last two are multiplied by.
     """
     _, *logits = outputs
-    main, *auxiliary = (
+    main, *others = (
         cross_entropy(a, b, ignore_index=-1)
         for a, b in zip(logits, (labels4, labels8, labels16), strict=True)
     )
-    return main + 0.4 * sum(auxiliary)
+    return main + auxiliary * sum(others)
+
+
+def training_loss(
+    loss: Loss,
+    outputs: Any,
+    targets: Sequence[torch.Tensor],
+    class_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The loss that a recipe asks for.
+
+    Args:
+        loss: Which.
+        outputs: Of the network.
+        targets: As `parity.spec.training.trainer.Batch` has them.
+        class_weights: (classes,), ones if not given; of cross-entropy.
+    """
+    if loss.kind == "icnet":
+        labels4, labels8, labels16 = targets
+        return icnet_loss(outputs, labels4, labels8, labels16, loss.auxiliary)
+    (labels,) = targets
+    ignored = -100 if loss.ignore_index is None else loss.ignore_index
+    return cross_entropy(outputs, labels, class_weights, ignored)

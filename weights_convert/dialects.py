@@ -243,7 +243,7 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> C
         ValueError: The network is unknown, or a shape speaks of no class.
     """
     if dialect == "mindspore":
-        known = names(MODELS[network], dialect) | names(_largest(network), dialect)
+        known = {n: leaf for c in _variants(network) for n, leaf in names(c, dialect).items()}
         return config_of(network, {known[k][0]: a.shape for k, a in arrays.items() if k in known})
     shapes = {}
     for name, array in arrays.items():
@@ -260,10 +260,11 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> C
     return config_of(network, shapes)
 
 
-def _largest(family: str) -> Config:
-    """MindSpore's variant with every tensor that it may have."""
-    config: Any = MODELS[f"{family}-mindspore"]
-    return dataclasses.replace(config, decoder_relu=False) if family == "enet" else config
+def _variants(family: str) -> list[Config]:
+    """MindSpore's variants, which together have every tensor that one of them may have."""
+    made: list[Any] = [MODELS[f"{family}-mindspore"], MODELS[f"{family}-mindspore-encoder"]]
+    relu = [dataclasses.replace(c, decoder_relu=False) for c in made if family == "enet"]
+    return [MODELS[family], *made, *relu]
 
 
 def family_in(arrays: Iterable[str], dialect: str) -> str:

@@ -22,6 +22,7 @@ ENET: Rules = (
     (r"([a-z]+[123]_\d\..+)", r"encoder.\1"),
     (r"([a-z]+[45]_\d\..+)", r"decoder.\1"),
     (r"transposed_conv", r"decoder.fullconv"),
+    (r"output_conv", r"pred"),
 )
 
 ERFNET: Rules = (

@@ -139,14 +139,20 @@ BLOCKS = {
 
 
 class ENet(nnx.Module):
-    """ENet: images (N, H, W, 3) in [0, 1] to logits (N, H, W, classes); H and W at least 7."""
+    """ENet: images (N, H, W, 3) in [0, 1] to logits (N, H, W, classes), or H/8, W/8.
+
+    H and W are at least 7.
+    """
 
     def __init__(self, config: ENetConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         self.initial_block = InitialBlock(3, 16, config, rngs=rngs)
-        for b in config.blocks:  # the table is in parity/spec/models.py
+        for b in config.rows():  # the table is in parity/spec/networks/enet.py
             setattr(self, b.name, BLOCKS[b.kind](b, config, rngs=rngs))
         c, same, plain = config.num_classes, layers.ConvTranspose2dSame, layers.ConvTranspose2d
+        if config.encoder_only:
+            self.output_conv = layers.Conv2d(config.rows()[-1].out_channels, c, 1, rngs=rngs)
+            return
         self.transposed_conv = (
             same(16, c, 3, 2, bias=False, rngs=rngs)
             if config.same_padding
@@ -169,7 +175,7 @@ class ENet(nnx.Module):
         self.config.check_input(*input_size)
         pooled = []  # of each downsampling: where the maxima stood, and the size before it
         x = self.initial_block(x)  # (N, H/2, W/2, 16)
-        for b in self.config.blocks:
+        for b in self.config.rows():
             block, mask, size = getattr(self, b.name), masks.get(b.name), (x.shape[1], x.shape[2])
             if b.kind == "downsample":  # (N, H/4, W/4, 64), (N, H/8, W/8, 128)
                 x, indices = block(x, mask)
@@ -178,4 +184,6 @@ class ENet(nnx.Module):
                 x = block(x, *pooled.pop(), mask)
             else:
                 x = block(x, mask)
+        if self.config.encoder_only:  # (N, H/8, W/8, classes)
+            return self.output_conv(x)
         return self.transposed_conv(x, input_size)

@@ -136,15 +136,21 @@ BLOCKS = {
 
 
 class ENet(nn.Module):
-    """ENet: images (N, 3, H, W) in [0, 1] to logits (N, classes, H, W); H and W at least 7."""
+    """ENet: images (N, 3, H, W) in [0, 1] to logits (N, classes, H, W), or H/8, W/8.
+
+    H and W are at least 7.
+    """
 
     def __init__(self, config: ENetConfig) -> None:
         super().__init__()
         self.config = config
         self.initial_block = InitialBlock(3, 16, config)
-        for b in config.blocks:  # the table is in parity/spec/models.py
+        for b in config.rows():  # the table is in parity/spec/networks/enet.py
             setattr(self, b.name, BLOCKS[b.kind](b, config))
         c, same, plain = config.num_classes, layers.ConvTranspose2dSame, layers.ConvTranspose2d
+        if config.encoder_only:
+            self.output_conv = layers.Conv2d(config.rows()[-1].out_channels, c, 1)
+            return
         self.transposed_conv = (
             same(16, c, 3, 2, bias=False)
             if config.same_padding
@@ -169,7 +175,7 @@ class ENet(nn.Module):
         self.config.check_input(*input_size)
         pooled = []  # of each downsampling: where the maxima stood, and the size before it
         x = self.initial_block(x)  # (N, 16, H/2, W/2)
-        for b in self.config.blocks:
+        for b in self.config.rows():
             block, mask, size = getattr(self, b.name), masks.get(b.name), (x.shape[2], x.shape[3])
             if b.kind == "downsample":  # (N, 64, H/4, W/4), (N, 128, H/8, W/8)
                 x, indices = block(x, mask)
@@ -178,4 +184,6 @@ class ENet(nn.Module):
                 x = block(x, *pooled.pop(), mask)
             else:
                 x = block(x, mask)
+        if self.config.encoder_only:  # (N, classes, H/8, W/8)
+            return self.output_conv(x)
         return self.transposed_conv(x, input_size)

@@ -78,6 +78,8 @@ class ENetConfig:
             even side the pooling pads the end alone, and the logits lie one pixel further down and
             to the right. Sides are then multiples of 8.
         channel_dropout: Whole channels are dropped; False drops elements.
+        encoder_only: Stages 1 to 3, and logits at 1/8 of the input's size from a convolution of its
+            own, as while MindSpore's port trains its encoder; there is no decoder.
         dropout: Probability of dropping, in stage 1 and in all later stages.
         blocks: The network's table between the initial block and the last transposed convolution.
 
@@ -97,6 +99,7 @@ class ENetConfig:
     bilinear: bool = False
     same_padding: bool = False
     channel_dropout: bool = True
+    encoder_only: bool = False
     dropout: tuple[float, float] = (0.01, 0.1)
     blocks: tuple[Block, ...] = ENET_BLOCKS
 
@@ -105,6 +108,11 @@ class ENetConfig:
             raise ValueError(f"num_classes is {self.num_classes}, expected 1 or more")
         if any(not 0.0 <= p < 1.0 for p in self.dropout):
             raise ValueError(f"dropout is {self.dropout}, expected probabilities in [0, 1)")
+
+    def rows(self) -> tuple[Block, ...]:
+        """Those blocks of the table that the network has."""
+        last = 3 if self.encoder_only else 5
+        return tuple(block for block in self.blocks if self._stage(block) <= last)
 
     def relu(self, block: Block) -> bool:
         """Whether the block's activations are ReLUs; else they are PReLUs."""
@@ -129,7 +137,7 @@ class ENetConfig:
         """See `parity.spec.models.Config`; keys are block names."""
         height, width = (height + 1) // 2, (width + 1) // 2
         sites, before = {}, []
-        for b in self.blocks:
+        for b in self.rows():
             if b.kind == "downsample":
                 before.append((height, width))
                 height, width = height // 2, width // 2
@@ -158,6 +166,13 @@ class ENetConfig:
         if min(height, width) < 7:
             raise ValueError(f"input is {height}x{width}, but enet needs at least 7x7 pixels")
 
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the logits, in pixels."""
+        if not self.encoder_only:
+            return height, width
+        n = 2 ** sum(block.kind == "downsample" for block in self.rows())
+        return (height + 1) // 2 // n, (width + 1) // 2 // n
+
     def tensors(self) -> Iterator[Entry]:
         """See `parity.spec.models.Config`."""
         return entries(self)
@@ -165,10 +180,13 @@ class ENetConfig:
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ENetConfig:
         """See `parity.spec.models.Config`: classes and kinds of activations show."""
-        last = shapes.get("transposed_conv.weight", (16, 20))
+        whole, encoder = shapes.get("transposed_conv.weight"), shapes.get("output_conv.weight")
+        alone = whole is None and bool(encoder)
+        last = (encoder or (20,))[:1] if alone else (whole or ())[1:2]
         line = shapes.get("asymmetric2_3.ext_conv2.0.weight", ())
         return cls(
-            num_classes=last[1] if len(last) > 1 else 20,
+            num_classes=last[0] if last else 20,
+            encoder_only=alone,
             channel_slopes=shapes.get("initial_block.out_activation.weight", (1,)) != (1,),
             row_first=line[2:] == (1, 5),
             encoder_relu="initial_block.out_activation.weight" not in shapes,
@@ -182,7 +200,9 @@ class ENetConfig:
             "encoder_relu": self.encoder_relu,
             "decoder_relu": self.decoder_relu,
         }
-        return shown | differences(self, ("channel_slopes", "row_first", *self.hidden))
+        return shown | differences(
+            self, ("channel_slopes", "row_first", "encoder_only", *self.hidden)
+        )
 
     @staticmethod
     def _stage(block: Block) -> int:
@@ -193,9 +213,13 @@ def entries(config: ENetConfig) -> Iterator[Entry]:
     yield from conv("initial_block.main_branch", 3, 13, 3, 3)
     yield from batch_norm("initial_block.batch_norm", 16)
     yield from _activation("initial_block.out_activation", config.slopes(None, 16))
-    for block in config.blocks:
+    for block in config.rows():
         yield from (_upsample if block.kind == "upsample" else _bottleneck)(block, config)
-    yield "transposed_conv.weight", Tensor("conv_transpose", (16, config.num_classes, 3, 3))
+    if config.encoder_only:
+        width = config.rows()[-1].out_channels
+        yield from conv("output_conv", width, config.num_classes, 1, 1, bias=True)
+    else:
+        yield "transposed_conv.weight", Tensor("conv_transpose", (16, config.num_classes, 3, 3))
 
 
 def _bottleneck(block: Block, config: ENetConfig) -> Iterator[Entry]:

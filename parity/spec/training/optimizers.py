@@ -79,6 +79,13 @@ class Optimizer:
         """
         return self.eps / (1 - self.betas[1] ** step) ** 0.5 if self.eps_hat else self.eps
 
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What it keeps of every parameter, as PyTorch calls it."""
+        if self.kind == "adam":
+            return ("exp_avg", "exp_avg_sq")
+        return ("momentum_buffer",) if self.momentum else ()
+
     def factor(self, key: str) -> float:
         """Times the schedule's rate, for the parameter of this published name."""
         return next((g.factor for g in self.groups if key.startswith(g.prefixes)), 1.0)

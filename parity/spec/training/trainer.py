@@ -8,7 +8,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from parity.spec.errors import InputError
+from parity.spec.tensors import check_names
+
 Arrays = dict[str, np.ndarray]
+Slots = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 class Batch(NamedTuple):
@@ -20,12 +24,15 @@ class Batch(NamedTuple):
             (N, H', W') int32 of one size or, for ICNet, of three; (N,) of whole images.
         masks: Site of dropout -> what is kept, as `parity.spec.draw.dropout_masks` gives it.
         samples: (N,) int64, their indices in the data set.
+        truth: In validation, what `Trainer.evaluate` should find: (N, H', W') or (N,) int32, void
+            as the source has it; none in training.
     """
 
     images: np.ndarray
     targets: tuple[np.ndarray, ...]
     masks: Mapping[str, np.ndarray]
     samples: np.ndarray
+    truth: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +71,26 @@ class Snapshot:
     step: int = 0
     scale: float = 1.0
     good: int = 0
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], slots: Slots) -> None:
+        """Refuse one that is not of this network and this optimizer.
+
+        Args:
+            shapes: Name -> shape, of all its arrays.
+            slots: Those of the optimizer -> name -> shape, of what it trains.
+
+        Raises:
+            InputError: Lists what is missing, left over, or of another shape.
+        """
+        check_names(shapes, {k: a.shape for k, a in self.arrays.items()}, "snapshot")
+        if self.step == 0 and not self.slots:
+            return
+        if self.slots.keys() != slots.keys():
+            there, expected = (", ".join(s) or "nothing" for s in (self.slots, slots))
+            raise InputError(f"snapshot: the optimizer's state is {there}, expected {expected}")
+        for slot, arrays in self.slots.items():
+            found = {k: a.shape for k, a in arrays.items()}
+            check_names(slots[slot], found, f"snapshot, {slot}")
 
 
 class Trainer(Protocol):

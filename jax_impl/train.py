@@ -1,0 +1,291 @@
+"""Training of a JAX network, step by step. `torch_impl/train.py` answers name by name.
+
+    python -m jax_impl.train enet-camvid --data DIR --out DIR
+
+is `parity train` with this side.
+
+What is computed in which precision:
+
+- `fp64`, `fp32`: everything in that one.
+- `bf16`, `fp16` at level O1: convolutions, fully connected layers and PReLUs take their inputs and
+  weights in half precision and give it. Weights are float32.
+- At level O2 images and weights are in half precision, beside masters in float32 that the optimizer
+  works on; scales, shifts and statistics of batch norms are float32.
+- At both levels batch norms compute in float32 and give what they were given; everything else
+  computes in what it is given, the wider of two; the loss is that of logits in float32, and the
+  optimizer works in float32 on gradients in float32, divided by the loss scale.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from jax_impl import optim
+from jax_impl.evaluate import precision as holding
+from jax_impl.losses import training_loss
+from jax_impl.state import build, flat, nested, published, to_device, to_host
+from parity.spec.models import Config
+from parity.spec.training.losses import Loss
+from parity.spec.training.optimizers import Optimizer, idle, parameters
+from parity.spec.training.scaling import LossScale, not_finite
+from parity.spec.training.trainer import Batch, Snapshot, Step
+
+HALVES = {"bf16": "bfloat16", "fp16": "float16"}
+
+
+class State(NamedTuple):
+    """What a step changes.
+
+    Attributes:
+        trained: Path -> parameter; the masters.
+        rest: Path -> statistic, or parameter that the network does not use.
+        optimizer: optax's.
+    """
+
+    trained: dict[str, jax.Array]
+    rest: dict[str, jax.Array]
+    optimizer: optax.OptState
+
+
+class Trainer:
+    """One stage of training; see `parity.spec.training.trainer.Trainer`.
+
+    On JAX's default device; compiled once per shape of a batch.
+
+    Args:
+        config: Which network.
+        optimizer: What makes its steps.
+        loss: What they make small.
+        arrays: As `jax_impl.state.build` takes them.
+        class_weights: (classes,), of cross-entropy; ones if not given.
+        precision: `fp64`, `fp32`, `bf16` or `fp16`.
+        level: Of the last two, `O1` or `O2`.
+        loss_scale: A number, `dynamic`, or none.
+
+    Raises:
+        InputError: A tensor is missing, left over, or of another shape.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        optimizer: Optimizer,
+        loss: Loss,
+        arrays: Mapping[str, np.ndarray],
+        class_weights: np.ndarray | None = None,
+        precision: str = "fp32",
+        level: str = "O1",
+        loss_scale: float | str | None = None,
+    ) -> None:
+        self.optimizer, self.loss = optimizer, loss
+        self.dtype = "float64" if precision == "fp64" else "float32"
+        self.half, self.level = HALVES.get(precision), level
+        with holding(self.dtype):
+            model = build(config, arrays, self.dtype)
+            if self.half and level == "O1":
+                model.set_attributes(compute_dtype=self.half)
+            graph, state = nnx.split(model)
+            own = {published(n): n for n in flat(nnx.state(model, nnx.Param))}
+        held, keys = flat(state), parameters(config)
+        unused = idle(config, keys)
+        self.trained = tuple(own[key] for key in keys if key not in unused)
+        half = self.half if level == "O2" else None
+        # Ignored: a Config is a frozen dataclass.
+        self._program = compiled(graph, config, optimizer, loss, self.trained, half)  # type: ignore[arg-type]
+        self.class_weights = None if class_weights is None else class_weights.astype(self.dtype)
+        self.scale = LossScale.of(loss_scale)
+        self.steps = 0
+        with holding(self.dtype):
+            self.state = self._state(held)
+
+    def step(self, batch: Batch, rate: float) -> Step:
+        """Forward, backward, update; nothing has changed where the result says so.
+
+        Args:
+            batch: Of the stage's size.
+            rate: The learning rate, before the groups' factors.
+        """
+        told = optim.tell(self.optimizer, self.dtype, rate, self.steps + 1)
+        with holding(self.dtype):
+            scale = np.dtype(self.dtype).type(self.scale.value)
+            made = self._program.step(self.state, self._inputs(batch), told, scale)
+            self.state, (loss, counts) = made[0], jax.device_get(made[1:])
+        outcome = self.scale.outcome(float(loss), self._overflow(counts))
+        self.steps += not (outcome.fault or outcome.skipped)
+        return outcome
+
+    def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
+        """In eval mode: the class of each pixel or image, (N, H, W) or (N,) int32; and the loss."""
+        with holding(self.dtype):
+            arrays = self.state.trained | self.state.rest
+            classes, loss = self._program.evaluate(arrays, self._inputs(batch))
+            return np.array(classes), float(loss)
+
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that a run needs to go on."""
+        held = self.state.trained | self.state.rest
+        slots = optim.slots(self.optimizer, self.state.optimizer) if self.steps else {}
+        # Copies: a step writes over what NumPy would only look at.
+        arrays = {n: to_host(held[n]) for n in sorted(held)}
+        copies = {s: {n: to_host(found[n]) for n in self.trained} for s, found in slots.items()}
+        return Snapshot(arrays, copies, self.steps, self.scale.value, self.scale.good)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from there, bit for bit.
+
+        Raises:
+            InputError: A name is missing, left over, or of another shape.
+        """
+        held = self.state.trained | self.state.rest
+        shapes = {n: array.shape for n, array in held.items()}
+        snapshot.check(
+            shapes, {s: {n: shapes[n] for n in self.trained} for s in self.optimizer.slots}
+        )
+        with holding(self.dtype):
+            arrays = {n: to_device(snapshot.arrays[n], held[n].dtype, self.dtype) for n in held}
+            state = self._state(arrays)
+            slots = {
+                slot: {n: jnp.array(found[n], self.dtype) for n in self.trained}
+                for slot, found in snapshot.slots.items()
+            }
+            loaded = optim.load(self.optimizer, state.optimizer, slots, snapshot.step)
+        self.state = state._replace(optimizer=loaded)
+        self.steps = snapshot.step
+        self.scale.value, self.scale.good = snapshot.scale, snapshot.good
+
+    def _state(self, arrays: Mapping[str, jax.Array]) -> State:
+        """With a new optimizer; copies, for a step writes over what it is given."""
+        held = {n: jnp.array(array) for n, array in arrays.items()}
+        trained = {n: held.pop(n) for n in self.trained}
+        return State(trained, held, self._program.transform.init(trained))
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        images = batch.images.astype(self.dtype, copy=False)
+        given = (images, batch.targets, dict(batch.masks), self.class_weights)
+        return Inputs(*jax.device_put(given))
+
+    def _overflow(self, counts: np.ndarray) -> str:
+        """Whose gradient is not finite, the first in the published order; empty if all are."""
+        for n, count in zip(self.trained, counts.tolist(), strict=True):
+            if count:
+                return not_finite(n, count, self.state.trained[n].size)
+        return ""
+
+
+class Inputs(NamedTuple):
+    """What a step is given.
+
+    Attributes:
+        images: (N, H, W, 3).
+        targets: See `Batch`.
+        masks: See `Batch`.
+        class_weights: (classes,), or none.
+    """
+
+    images: jax.Array
+    targets: tuple[jax.Array, ...]
+    masks: dict[str, jax.Array]
+    class_weights: jax.Array | None
+
+
+class Program(NamedTuple):
+    """What is compiled of one stage.
+
+    Attributes:
+        transform: The optimizer.
+        step: (state, inputs, what `optim.tell` gives, loss scale) -> state, loss, and how many
+            numbers of each parameter's gradient are not finite. The state it is given is used up.
+        evaluate: (arrays, inputs) -> classes and loss.
+    """
+
+    transform: optax.GradientTransformationExtraArgs
+    step: Callable
+    evaluate: Callable
+
+
+@functools.lru_cache(maxsize=16)
+def compiled(
+    graph: nnx.GraphDef,
+    config: Config,
+    optimizer: Optimizer,
+    loss: Loss,
+    trained: tuple[str, ...],
+    half: str | None,
+) -> Program:
+    """The program of one stage, shared by all its trainers; weights are arguments.
+
+    Args:
+        graph: Of the network, in train mode.
+        config: Which network.
+        optimizer: What makes its steps.
+        loss: What they make small.
+        trained: Names of the parameters.
+        half: Of level O2: what weights are cast to, but for batch norms'.
+    """
+    transform = optim.build(config, optimizer, trained)
+
+    def run(model: nnx.Module, inputs: Inputs, masks: bool) -> tuple[Any, jax.Array]:
+        x = inputs.images.astype(half or inputs.images.dtype)
+        outputs = model(x, inputs.masks) if masks and inputs.masks else model(x)
+        wide = jax.tree.map(lambda o: o.astype(inputs.images.dtype), outputs)
+        return outputs, training_loss(loss, wide, inputs.targets, inputs.class_weights)
+
+    def gradients(state: State, inputs: Inputs, scale: jax.Array) -> tuple:
+        def objective(weights: dict[str, jax.Array]) -> tuple[jax.Array, tuple]:
+            model = nnx.merge(graph, nested(weights | state.rest))
+            value = run(model, inputs, masks=True)[1]
+            after = flat(nnx.state(model))
+            return value * scale, (value, {n: after[n] for n in state.rest})
+
+        weights = halve(state.trained, half) if half else state.trained
+        made, (value, rest) = jax.grad(objective, has_aux=True)(weights)
+        made = {n: g.astype(state.trained[n].dtype) / scale for n, g in made.items()}
+        return made, rest, value
+
+    def apply(state: State, made: dict[str, jax.Array], rest: dict, told: dict) -> State:
+        updates, after = transform.update(made, state.optimizer, state.trained, **told)
+        return State(optax.apply_updates(state.trained, updates), rest, after)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: State, inputs: Inputs, told: dict, scale: jax.Array) -> tuple:
+        made, rest, value = gradients(state, inputs, scale)
+        counts = jnp.stack([(~jnp.isfinite(made[n])).sum() for n in trained])
+        good = jnp.isfinite(value) & (counts.sum() == 0)
+        after = apply(state, made, rest, told)
+        return jax.tree.map(lambda a, b: jnp.where(good, a, b), after, state), value, counts
+
+    @jax.jit
+    def evaluate(arrays: dict[str, jax.Array], inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+        model = nnx.merge(graph, nested(halve(arrays, half) if half else arrays))
+        model.eval()
+        outputs, value = run(model, inputs, masks=False)
+        # Of several, the first is of the image's size.
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        return logits.argmax(axis=-1).astype(jnp.int32), value
+
+    return Program(transform, step, evaluate)
+
+
+def halve(arrays: dict[str, jax.Array], dtype: str) -> dict[str, jax.Array]:
+    """Cast all but what batch norms hold; path -> array."""
+    norms = {path.rpartition(".")[0] for path in arrays if path.endswith(".scale")}
+    return {
+        path: array if path.rpartition(".")[0] in norms else array.astype(dtype)
+        for path, array in arrays.items()
+    }
+
+
+if __name__ == "__main__":
+    import sys
+
+    from parity.cli import main
+
+    sys.exit(main(["train", "--framework", "jax", *sys.argv[1:]]))
