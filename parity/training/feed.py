@@ -6,10 +6,11 @@ import dataclasses
 import os
 import re
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from parity.spec.data import pipeline, statistics
+from parity.spec.data import pipeline
 from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.training.recipe import Recipe, Stage
 from parity.training.run import Batches
@@ -55,7 +56,7 @@ class Feed:
         return pipeline.steps(self.recipe, stage, self.samples)
 
     def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
-        return pipeline.batches(
+        made = pipeline.batches(
             self.source,
             self.recipe,
             stage,
@@ -65,13 +66,19 @@ class Feed:
             workers=self.workers,
             dtype=self.dtype,
         )
+        return cast(Batches, made)  # a generator, which is to be closed
 
     def validation(self, stage: Stage) -> Batches:
-        return pipeline.validation(
+        made = pipeline.validation(
             self.measured, self.recipe, stage, workers=self.workers, dtype=self.dtype
         )
+        return cast(Batches, made)
 
     def class_weights(self, stage: Stage) -> np.ndarray | None:
+        if stage.loss.class_weights.rule == "none":
+            return None
+        from parity.spec.data import statistics
+
         source = getattr(self, "source", None)
         if source is None:
             source = pipeline.open_source(self.recipe, self.root, self.recipe.train_split)

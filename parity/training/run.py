@@ -337,10 +337,11 @@ class Run:
         images = self.data.preprocessing(stage)
         album = Album(self.recipe, images, self.data.name, self.options.pictures)
         try:
-            for measured in measure(trainer, self.data.validation(stage), count):
-                album.add(*measured)
-                if self.stop.asked:
-                    self._stop(stage, trainer)
+            with contextlib.closing(self.data.validation(stage)) as batches:
+                for batch, classes in measure(trainer, batches, count):
+                    album.add(batch, classes)
+                    if self.stop.asked:
+                        self._stop(stage, trainer)
         except FloatingPointError as error:
             raise FloatingPointError(f"{self._where(stage, steps)}, validation: {error}") from error
         score = count.score()
