@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ from parity.spec.errors import InputError
 T = TypeVar("T")
 AHEAD = 2  # batches, of a thread
 SMALL = 1 << 16  # bytes: what is no larger goes through a pipe
+SETTLE = 0.1  # seconds
 
 
 def stream(
@@ -55,17 +57,33 @@ def stream(
     else:
         one = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
         made = numbers.to_iter_dataset(one)
-    iterator = iter(made)
+    iterator, failure = iter(made), None
     try:
         for _ in range(last - first):
             yield next(iterator)
-    except RuntimeError as error:
-        if "Worker process was terminated" in str(error):
-            reason = "out of memory?" if "-9" in str(error) else str(error).split(". ")[0]
-            raise InputError(f"a process that reads the data died: {reason}") from error
-        raise
+    except (InputError, RuntimeError) as error:
+        failure = _told(error)
     finally:
         iterator.close()
+        del iterator
+        if workers:
+            # Grain leaves the last batches to the collector, and a thread of its own to give back
+            # their memory; without both, the system warns at the end that some was left.
+            gc.collect()
+            time.sleep(SETTLE)
+    if failure is not None:
+        raise failure
+
+
+def _told(error: Exception) -> Exception:
+    """What a worker's error says, without the frames that keep its batches alive."""
+    text = str(error)
+    if isinstance(error, InputError):
+        return InputError(text)
+    if "Worker process was terminated" not in text:
+        return error
+    reason = "killed, perhaps for want of memory" if "code -9" in text else text.split(". ")[0]
+    return InputError(f"a process that reads the data died: {reason}")
 
 
 def _begin(index: int, count: int) -> None:

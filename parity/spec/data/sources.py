@@ -155,22 +155,34 @@ def open_source(recipe: Recipe, root: str | Path, split: str) -> Source:
         InputError: There is none, its layout is another, or it was packed for another recipe.
     """
     root = Path(root)
+    classes = classes_of(recipe.data)
     packed = next((p for p in (root, root / f"{split}{SUFFIX}") if p.is_file()), None)
-    pixels = recipe.data in DATASETS
-    classes = DATASETS[recipe.data].classes if pixels else cifar10.CLASSES
     reader: Reader
     if packed is not None:
         reader = Records(packed)
         _check(reader, recipe, split, classes)
-    elif pixels:
-        data = DATASETS[recipe.data]
-        reader = Pairs(data, tuple(data.samples(root, split)))
     else:
-        segmentation.require_folder(root)
-        reader = Batches(root, split)
-    order = recipe.labels or "void-last"
+        reader = open_folder(recipe.data, root, split)
+    pixels, order = recipe.data in DATASETS, recipe.labels or "void-last"
     by_train_id = outputs(order, len(classes)) if pixels else np.arange(len(classes), dtype="u1")
     return Source(packed or root, split, reader, classes, by_train_id, pixels)
+
+
+def open_folder(data: str, root: Path, split: str) -> Reader:
+    """The samples of a folder in a data set's official layout.
+
+    Raises:
+        InputError: It is no such folder, or has no such split.
+    """
+    segmentation.require_folder(root)
+    if data not in DATASETS:
+        return Batches(root, split)
+    return Pairs(DATASETS[data], tuple(DATASETS[data].samples(root, split)))
+
+
+def classes_of(data: str) -> tuple[str, ...]:
+    """Names of a data set's classes, without void, in the order of their trainIds."""
+    return DATASETS[data].classes if data in DATASETS else cifar10.CLASSES
 
 
 def _check(records: Records, recipe: Recipe, split: str, classes: tuple[str, ...]) -> None:
