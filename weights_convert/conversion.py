@@ -125,14 +125,14 @@ def convert(
     optimizer = None if weights_only else _carried_optimizer(checkpoint, to)
     progress("hashing its tensors")
     manifest = manifest_of(checkpoint, to, arrays, optimizer, labels, preprocessing)
-    draft = _draft(checkpoint.config, format, arrays, optimizer, manifest)
+    draft = draft_of(checkpoint.config, format, arrays, optimizer, manifest)
     with replacing(target) as path:
         try:
             progress(f"writing {target}")
             said = {KEY: manifest.to_json()}
             written = formats.write(path, format, draft.named, said, draft.nested)
             progress("reading it back")
-            _verify(path, written, network, checkpoint.config, draft)
+            verify_written(path, written, network, checkpoint.config, draft)
         except InputError as error:  # of the place where it is made
             raise InputError(str(error).replace(str(path), str(target))) from error
         size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
@@ -165,7 +165,7 @@ class Draft:
     manifest: Manifest
 
 
-def _draft(
+def draft_of(
     config: Config,
     format: str,
     arrays: Mapping[str, np.ndarray],
@@ -319,8 +319,27 @@ def _default_dialect(format: str, source: str) -> str:
     return {"orbax": "jax", "msgpack": "jax", "mindspore": "mindspore"}.get(format, "torch")
 
 
-def _verify(path: Path, written: str, network: str | None, config: Config, draft: Draft) -> None:
-    """Compare what a file holds with what it should, bit by bit."""
+def verify_written(
+    path: Path,
+    written: str,
+    network: str | None,
+    config: Config,
+    draft: Draft,
+    told: bool = True,
+) -> None:
+    """Compare what a file holds with what it should, bit by bit.
+
+    Args:
+        path: The file.
+        written: What `formats.write` gave.
+        network: See `load`.
+        config: The variant that it should hold.
+        draft: What was written.
+        told: Whether the file must tell the variant by itself.
+
+    Raises:
+        InputError: It holds something else.
+    """
     contents = formats.read(path, written)
     wrong = different(draft.named, contents.arrays)
     if draft.nested is not None and draft.optimizer is not None:
@@ -328,7 +347,8 @@ def _verify(path: Path, written: str, network: str | None, config: Config, draft
         wrong += different(draft.optimizer.flat(), found.flat())
     if wrong:
         raise InputError(f"cannot write {path}: read back, {', '.join(wrong)} differ")
-    known = identify(contents, path, network, draft.manifest.dialect)
+    dialect = draft.manifest.dialect
+    known = identify(contents, path, network, dialect, None if told else config)
     said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN
     if known.config != config or said != draft.manifest.to_json():
         raise InputError(f"cannot write {path}: read back, its manifest differs")
