@@ -23,6 +23,8 @@ RUNGS = {
     "L1": "layers alone",
     "L2": "whole model",
     "L3": "gradients",
+    "L4": "update",
+    "L5": "trajectory",
 }
 
 ONNX = "onnx"  # the rung of ONNX files, which only our own networks have
