@@ -54,7 +54,9 @@ def recipe(precision: str = "fp32") -> Recipe:
         epochs=2,
         optimizer=Optimizer("sgd", lr=0.01, weight_decay=1e-4),
         schedule=Schedule("step", every=1, gamma=0.5),
-        loss=Loss() if 1 else Loss(class_weights=ClassWeights("fixed", values=tuple(map(float, range(1, 20))))),
+        loss=Loss()
+        if 1
+        else Loss(class_weights=ClassWeights("fixed", values=tuple(map(float, range(1, 20))))),
         augmentation=(RatioCrop(1.0, 1.3), Resize(SIZE), Flip()),
         batch=2,
         dropout=(0.2, 0.4),
@@ -211,7 +213,10 @@ def different(one: Path, other: Path) -> list[str]:
     apart = {Path("log.jsonl"), Path("environment.json")}
     wrong = [str(p) for p in sorted(ours ^ theirs) if p.parts[0] != "tensorboard"]
     for path in sorted(ours & theirs - apart):
-        if path.parts[0] != "tensorboard" and (one / path).read_bytes() != (other / path).read_bytes():
+        if (
+            path.parts[0] != "tensorboard"
+            and (one / path).read_bytes() != (other / path).read_bytes()
+        ):
             wrong.append(str(path))
     logs = [journal.read(folder / "log.jsonl", clock=False) for folder in (one, other)]
     return wrong + ["log.jsonl"] * (logs[0] != logs[1])
