@@ -32,6 +32,9 @@ COMMANDS = {
     "unpack": "write CIFAR-10 from one .npz of JPEGs in its official layout",
     "bench": "time one forward pass of both sides, in one process",
     "calibrate": "measure on clean ports what the limits are derived from",
+    "train": "train a network by a recipe, on either side",
+    "eval": "evaluate every checkpoint in a folder",
+    "recipes": "list the training recipes, or print one whole",
     "demo": "the two-minute tour, on scenes it makes itself",
 }
 

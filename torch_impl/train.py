@@ -137,7 +137,7 @@ class Trainer:
         )
         with torch.no_grad():
             for key, array in snapshot.arrays.items():
-                held[key].copy_(torch.tensor(np.ascontiguousarray(array)))
+                held[key].copy_(torch.tensor(np.asarray(array, order="C")))
         slots = {
             slot: {key: self._tensor(array) for key, array in found.items()}
             for slot, found in snapshot.slots.items()
@@ -195,7 +195,7 @@ class Trainer:
         return {key: self.masters[key] for key in self.trained}
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
+        return torch.tensor(np.asarray(array, order="C"), dtype=self.dtype, device=self.device)
 
     def _mask(self, mask: np.ndarray) -> torch.Tensor:
         """(N, C) as it is, (N, H', W', C) to (N, C, H', W')."""

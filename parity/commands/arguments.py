@@ -5,6 +5,16 @@ from __future__ import annotations
 import re
 
 from parity.spec.errors import InputError
+from parity.spec.models import USUAL, USUAL_OF
+
+
+def _defaults(texts: dict[str, str]) -> str:
+    return f"(default: {'; '.join(f'{name} {text}'.strip() for name, text in texts.items())})"
+
+
+# What help says of sizes and of numbers of images that are not given.
+SIZES = _defaults({n: f"{h}x{w}" for n, ((h, w), _) in {"": USUAL, **USUAL_OF}.items()})
+BATCHES = _defaults({n: str(count) for n, (_, count) in {"": USUAL, **USUAL_OF}.items()})
 
 
 def parse_size(text: str) -> tuple[int, int]:
