@@ -3,8 +3,10 @@
 `plain` is the PyTorch network as it is read: NCHW, eager, batch norm not folded. `torch` and `jax`
 are what `parity miou` runs: PyTorch eager with its arrays in channels-last order, JAX compiled.
 With --onnx also what each side exports, in ONNX Runtime: `torch.onnx` and `jax.onnx`. With
---convert instead how long conversions of checkpoints take: 500 MB between PyTorch's format and
-safetensors, in turn with `cp`, `sync` and `sha256sum`, and ICNet from every format to every format.
+--data and --recipe instead how fast batches are made of a data set, and how long a training waits
+for them. With --convert instead how long conversions of checkpoints take: 500 MB between PyTorch's
+format and safetensors, in turn with `cp`, `sync` and `sha256sum`, and ICNet from every format to
+every format.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, usual_batch, usual_size
 
-RUNS, CONVERSIONS = 15, 5  # of each, if nobody says otherwise
+RUNS, CONVERSIONS, STEPS = 15, 5, 20  # of each, if nobody says otherwise
 OF_FORWARDS = ("model", "size", "batch", "threads", "onnx")  # options that conversions have not
+OF_DATA = ("recipe", "workers", "consumers")  # options that nothing else has
+CONSUMERS = ("nobody", *SIDES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,16 +35,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help=f"images {BATCHES}")
     parser.add_argument("--threads", type=int, help="PyTorch's (default: 2)")
     parser.add_argument(
-        "--runs", type=int, help=f"of each (default: {RUNS}; with --convert {CONVERSIONS})"
+        "--runs",
+        type=int,
+        help=f"of each (default: {RUNS}; with --convert {CONVERSIONS}; of batches {STEPS})",
     )
     parser.add_argument(
         "--onnx", action="store_true", default=None, help="also what both sides export"
     )
     parser.add_argument("--convert", action="store_true", help="instead, conversions")
+    parser.add_argument("--data", metavar="DIR", help="instead, batches of this data set")
+    parser.add_argument("--recipe", help="of --data: which recipe's (a name or a TOML file)")
+    parser.add_argument(
+        "--workers", metavar="LIST", help="of --data: numbers of processes (default: 0,1)"
+    )
+    parser.add_argument(
+        "--consumers",
+        metavar="LIST",
+        help=f"of --data: who takes the batches, some of {','.join(CONSUMERS)} (default: nobody)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the times to this file")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.data is not None:
+        return loading(args)
+    if given := [name for name in OF_DATA if getattr(args, name) is not None]:
+        raise InputError(f"--{given[0]} is for batches: --data DIR is missing")
     runs = args.runs or (CONVERSIONS if args.convert else RUNS)
     if args.runs is not None and args.runs < 1:
         raise InputError(f"runs {args.runs}, expected 1 or more")
@@ -64,6 +84,49 @@ def conversions(runs: int, args: argparse.Namespace) -> int:
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
     return 0
+
+
+def loading(args: argparse.Namespace) -> int:
+    """Make batches, print and write."""
+    import dataclasses
+
+    from parity.console import standard_output, working
+    from parity.loading_speed import measure, table
+    from parity.spec.data.sources import open_source
+    from parity.spec.training import overrides
+
+    steps = STEPS if args.runs is None else args.runs
+    if steps < 1:
+        raise InputError(f"runs {args.runs}, expected 1 or more")
+    if args.convert or args.recipe is None or args.model or args.onnx or args.threads:
+        raise InputError("--data is for batches of a --recipe, expected one and no other network")
+    workers = [parse_count(text) for text in (args.workers or "0,1").split(",")]
+    consumers = (args.consumers or CONSUMERS[0]).split(",")
+    if unknown := [name for name in consumers if name not in CONSUMERS]:
+        raise InputError(f"consumer {unknown[0]!r}, expected some of {','.join(CONSUMERS)}")
+    if args.json is not None:
+        check_writable(args.json)
+    size = None if args.size is None else parse_size(args.size)
+    recipe = overrides.with_options(overrides.find(args.recipe), args.batch, size)
+    source = open_source(recipe, args.data, recipe.train_split)
+    with working() as progress:
+        rows = measure(recipe, source, workers, consumers, steps, progress)
+    standard_output().print(table(recipe, rows))
+    if args.json is not None:
+        entries = [dataclasses.asdict(row) | {"images_per_second": row.speed} for row in rows]
+        write_atomically(args.json, json.dumps(entries, indent=1).encode())
+    return 0
+
+
+def parse_count(text: str) -> int:
+    """A number of workers.
+
+    Raises:
+        InputError: It is none, or more than anybody has.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) > 256:
+        raise InputError(f"workers {text!r}, expected numbers of 0 to 256 with a comma between")
+    return int(text)
 
 
 def forwards(runs: int, args: argparse.Namespace) -> int:
