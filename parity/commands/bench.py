@@ -1,8 +1,10 @@
-"""Time one forward pass, float32, of both sides, in one process and in turn.
+"""Time a forward pass or a training step of both sides, float32, in one process and in turn.
 
 `plain` is the PyTorch network as it is read: NCHW, eager, batch norm not folded. `torch` and `jax`
 are what `parity miou` runs: PyTorch eager with its arrays in channels-last order, JAX compiled.
 With --onnx also what each side exports, in ONNX Runtime: `torch.onnx` and `jax.onnx`.
+
+With --train a step of training instead, as `parity train` makes it: forward, backward, update.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="PyTorch's (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=15, help="of each (default: %(default)s)")
     parser.add_argument("--onnx", action="store_true", help="also what both sides export")
+    parser.add_argument("--train", action="store_true", help="one step of training of both sides")
     parser.add_argument("--json", metavar="FILE", help="write the times to this file")
 
 
@@ -59,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    forwards = networks(args.model, size, batch, args.threads)
+    if args.train and args.onnx:
+        raise InputError("--train with --onnx: an exported network does not train")
+    timed = trainers if args.train else networks
+    forwards = timed(args.model, size, batch, args.threads)
     if args.onnx:
         forwards |= exported(args.model, size, batch, args.threads)
     seconds: dict[str, list[float]] = {name: [] for name in forwards}
@@ -72,12 +78,14 @@ def run(args: argparse.Namespace) -> int:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
 
     images = f"{batch} image{'s' if batch > 1 else ''} of {size[0]}x{size[1]}"
-    table = Table(title=f"{args.model}, {images}, float32, {args.threads} threads")
-    for column in ("", "median ms", "min", "max", "x plain", "x torch"):
+    what = ", a step of training" if args.train else ""
+    table = Table(title=f"{args.model}, {images}, float32, {args.threads} threads{what}")
+    beside = [name for name in ("plain", "torch") if name in medians]
+    for column in ("", "median ms", "min", "max", *(f"x {name}" for name in beside)):
         table.add_column(column, justify="right" if column else "left")
     for name, times in seconds.items():
         figures = (medians[name], min(times), max(times))
-        ratios = [medians[name] / medians[other] for other in ("plain", "torch")]
+        ratios = [medians[name] / medians[other] for other in beside]
         table.add_row(name, *(f"{1e3 * t:.0f}" for t in figures), *(f"{r:.2f}" for r in ratios))
     standard_output().print(table)
     if args.json is not None:
@@ -124,6 +132,39 @@ def networks(
         "torch": lambda: in_torch(fast, last),
         "jax": lambda: jax.block_until_ready(compiled(state, x)),
     }
+
+
+def trainers(
+    model: str, size: tuple[int, int], batch: int, threads: int
+) -> dict[str, Callable[[], object]]:
+    """What is timed with --train: each makes one step on the same batch."""
+    import numpy as np
+    import torch
+
+    import jax_impl.train
+    import torch_impl.train
+    from parity.networks import TASKS
+    from parity.spec import draw
+    from parity.spec.training.losses import Loss
+    from parity.spec.training.optimizers import Optimizer
+    from parity.spec.training.trainer import Batch, Trainer
+    from weights_convert import to_jax
+
+    torch.set_num_threads(threads)
+    config = MODELS[model]
+    arrays, rng = draw.weights(config, 0), draw.generator(0, "bench")
+    images = rng.random((batch, *size, 3), np.float32)
+    targets = TASKS[config.family](config, rng, images.shape[:3])[1]
+    icnet = config.family == "icnet"
+    targets = targets if icnet else targets[:1]  # without class weights
+    masks = draw.dropout_masks(config, size, 0, 0, 0, range(batch))
+    given = Batch(images, tuple(t.astype("int32") for t in targets), masks, np.arange(batch))
+    options = (Optimizer("adam", 5e-4, 2e-4), Loss("icnet" if icnet else "cross_entropy"))
+    sides: dict[str, Trainer] = {
+        "torch": torch_impl.train.Trainer(config, *options, arrays),
+        "jax": jax_impl.train.Trainer(config, *options, to_jax(config, arrays)),
+    }
+    return {name: functools.partial(trainer.step, given, 5e-4) for name, trainer in sides.items()}
 
 
 def exported(
