@@ -19,7 +19,7 @@ import jax_impl.layers.convolution
 from parity.compare import FEW, K, floor
 from parity.faults.small import small
 from parity.spec.tensors import tensors
-from parity.spec.training.optimizers import Optimizer
+from parity.spec.training.optimizers import Optimizer, idle
 
 Record = list[tuple[str, str, tuple[int, ...]]]
 HALVES = {"bf16": "bfloat16", "fp16": "float16"}
@@ -102,9 +102,10 @@ def gradient(side: str, model: str, precision: str, level: str) -> dict[str, np.
     }
 
 
-@precisions
-@levels
-@pytest.mark.parametrize("model", ["enet", "erfnet", "genet"])
+@pytest.mark.parametrize(
+    ("model", "precision", "level"),
+    [("enet", "bf16", "O1"), ("enet", "fp16", "O2"), ("erfnet", "bf16", "O2")],
+)
 def test_jax_is_no_less_exact_than_pytorch(model: str, precision: str, level: str) -> None:
     """Catches sums in half precision: biases' gradients came out a hundred times less exact.
 
@@ -114,11 +115,14 @@ def test_jax_is_no_less_exact_than_pytorch(model: str, precision: str, level: st
     """
     exact = gradient("torch", model, "fp64", level)
     made = {side: gradient(side, model, precision, level) for side in SIDES}
-    specs = tensors(small(model, least=True)[0])
+    config = small(model, least=True)[0]
+    specs, unused = tensors(config), idle(config, exact)
     sorts: dict[str, list[str]] = {}
     for key, array in exact.items():
         kind = specs[key].kind if key in specs else key
-        sorts.setdefault(kind if array.size < FEW or kind == "bias" else key, []).append(key)
+        sort = kind if array.size < FEW or kind == "bias" else key
+        if key not in unused:
+            sorts.setdefault(sort, []).append(key)
     for sort, keys in sorts.items():
         typical = np.median([np.linalg.norm(exact[k]) for k in keys])
         errors = {
@@ -131,8 +135,7 @@ def test_jax_is_no_less_exact_than_pytorch(model: str, precision: str, level: st
         assert errors["jax"] <= K * errors["torch"] + floor(HALVES[precision]), (sort, errors)
 
 
-@precisions
-@levels
+@pytest.mark.parametrize(("precision", "level"), [("bf16", "O1"), ("fp16", "O2")])
 @pytest.mark.parametrize("side", SIDES)
 def test_it_trains_and_goes_on(side: str, precision: str, level: str) -> None:
     """Catches masters that are kept in half precision, or not at all, in a snapshot."""
