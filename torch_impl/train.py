@@ -73,6 +73,10 @@ class Trainer:
         model = build(config, arrays, str(self.dtype).removeprefix("torch."))
         # Ignored: torch's stubs know no such argument.
         self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        for module in self.model.modules():
+            if isinstance(module, layers.MaxUnpool2d):  # autocast would widen it, on CPUs alone
+                unchanged = torch.autocast(self.device.type, enabled=False)
+                setattr(module, "forward", unchanged(module.forward))  # noqa: B010  # mypy wants it
         self.parameters = dict(self.model.named_parameters())
         self.masters = dict(self.parameters)
         if self.half and level == "O2":

@@ -12,6 +12,8 @@ from flax import nnx
 class BatchNorm2d(nnx.Module):
     """Batch normalisation over N, H and W; stores the unbiased variance, as PyTorch does.
 
+    It computes in the wider of its parameters' and its input's precision, and gives the input's.
+
     Args:
         num_features: Channels.
         eps: Added to the variance.
@@ -55,7 +57,7 @@ class BatchNorm2d(nnx.Module):
 def normalize(
     x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> jax.Array:
-    return (x - mean) * (scale / jnp.sqrt(var + eps)) + bias
+    return ((x - mean) * (scale / jnp.sqrt(var + eps)) + bias).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -68,9 +70,10 @@ def batch_norm(
     The gradient is written out (Ioffe and Szegedy 2015, section 3): the derived one compiles and
     runs half as long again.
     """
-    mean = x.mean(axis=(0, 1, 2))
+    wide = x.astype(jnp.promote_types(x.dtype, scale.dtype))
+    mean = wide.mean(axis=(0, 1, 2))
     # Two passes: E[x^2] - E[x]^2 cancels where the mean is large (Flax's fast variance).
-    var = jnp.square(x - mean).mean(axis=(0, 1, 2))
+    var = jnp.square(wide - mean).mean(axis=(0, 1, 2))
     return normalize(x, mean, var, scale, bias, eps), mean, var
 
 
@@ -82,11 +85,12 @@ def batch_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: flo
 @functools.partial(jax.jit, static_argnums=0)
 def batch_norm_backward(eps: float, saved: tuple, cotangents: tuple) -> tuple:
     (x, scale, mean, var), dy, n = saved, cotangents[0], saved[0].size // saved[0].shape[-1]
+    dy = dy.astype(jnp.promote_types(dy.dtype, scale.dtype))
     inverse = 1 / jnp.sqrt(var + eps)
     normal = (x - mean) * inverse
     d_scale, d_bias = (dy * normal).sum(axis=(0, 1, 2)), dy.sum(axis=(0, 1, 2))
     dx = (scale * inverse) * (dy - (d_bias + normal * d_scale) / n)
-    return dx, d_scale, d_bias
+    return dx.astype(x.dtype), d_scale, d_bias
 
 
 batch_norm.defvjp(batch_norm_forward, batch_norm_backward)
