@@ -40,6 +40,7 @@ MODEL = "enet-least"
 BLOCKS = ("downsample1_0", "regular1_1", "upsample5_0")
 SIZE = (20, 28)
 TRAIN, VAL = 6, 2  # images
+CURVES = "tensorboard"  # whose files are named by the time
 OPTIONS = Options(log_every=1, save_every=2, keep_every=1, pictures=1)
 
 
@@ -54,7 +55,7 @@ def recipe(precision: str = "fp32") -> Recipe:
         epochs=2,
         optimizer=Optimizer("sgd", lr=0.01, weight_decay=1e-4),
         schedule=Schedule("step", every=1, gamma=0.5),
-        loss=Loss() if 1 else Loss(class_weights=ClassWeights("fixed", values=tuple(map(float, range(1, 20))))),
+        loss=Loss(class_weights=ClassWeights("fixed", values=tuple(map(float, range(1, 20))))),
         augmentation=(RatioCrop(1.0, 1.3), Resize(SIZE), Flip()),
         batch=2,
         dropout=(0.2, 0.4),
@@ -206,13 +207,14 @@ def _train(framework: str, data: Path, out: Path, log: Path) -> None:
 
 def different(one: Path, other: Path) -> list[str]:
     """Which files of two runs are not the same, but for times."""
-    theirs = {p.relative_to(other) for p in other.rglob("*") if p.is_file()}
-    ours = {p.relative_to(one) for p in one.rglob("*") if p.is_file()}
+    ours, theirs = (
+        {p.relative_to(root) for p in root.rglob("*") if p.is_file() and p.parent.name != CURVES}
+        for root in (one, other)
+    )
     apart = {Path("log.jsonl"), Path("environment.json")}
-    wrong = [str(p) for p in sorted(ours ^ theirs) if p.parts[0] != "tensorboard"]
-    for path in sorted(ours & theirs - apart):
-        if path.parts[0] != "tensorboard" and (one / path).read_bytes() != (other / path).read_bytes():
-            wrong.append(str(path))
+    wrong = [str(p) for p in sorted(ours ^ theirs)]
+    both = sorted((ours & theirs) - apart)
+    wrong += [str(p) for p in both if (one / p).read_bytes() != (other / p).read_bytes()]
     logs = [journal.read(folder / "log.jsonl", clock=False) for folder in (one, other)]
     return wrong + ["log.jsonl"] * (logs[0] != logs[1])
 
