@@ -28,6 +28,7 @@ COMMANDS = {
     "miou": "evaluate both sides on a data set and compare every pixel",
     "infer": "predict a folder of images with an ONNX file",
     "pack": "write a split of a data set into one file that is read faster",
+    "statistics": "count the classes of a data set, and weigh them by each rule",
     "unpack": "write CIFAR-10 from one .npz of JPEGs in its official layout",
     "bench": "time one forward pass of both sides, in one process",
     "calibrate": "measure on clean ports what the limits are derived from",
