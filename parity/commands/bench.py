@@ -24,7 +24,7 @@ from parity.spec.errors import InputError
 from parity.spec.models import MODELS, usual_batch, usual_size
 
 RUNS, CONVERSIONS, STEPS = 15, 5, 20  # of each, if nobody says otherwise
-OF_FORWARDS = ("model", "size", "batch", "threads", "onnx", "train")  # options that conversions have not
+OF_FORWARDS = ("model", "size", "batch", "threads", "onnx", "train")  # of networks
 OF_DATA = ("recipe", "workers", "consumers")  # options that nothing else has
 CONSUMERS = ("nobody", *SIDES)
 

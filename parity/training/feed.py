@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 
+from parity import compiled
 from parity.spec.data import pipeline
 from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.training.recipe import Recipe, Stage
@@ -75,14 +76,14 @@ class Feed:
         return cast(Batches, made)
 
     def class_weights(self, stage: Stage) -> np.ndarray | None:
-        if stage.loss.class_weights.rule == "none":
-            return None
         from parity.spec.data import statistics
 
         source = getattr(self, "source", None)
         if source is None:
             source = pipeline.open_source(self.recipe, self.root, self.recipe.train_split)
-        return statistics.class_weights(self.recipe, stage, source)
+        return statistics.class_weights(
+            self.recipe, stage, source, compiled.of_user().parent / "counts"
+        )
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
         found = published(stage.config, self.recipe.labels)
