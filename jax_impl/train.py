@@ -259,7 +259,7 @@ def compiled(
         made, rest, value = gradients(state, inputs, scale)
         counts = jnp.stack([(~jnp.isfinite(made[n])).sum() for n in trained])
         good = jnp.isfinite(value) & (counts.sum() == 0)
-        # Not `where`, which XLA fuses with all the counts, for every array anew: minutes to compile.
+        # Not `where`: XLA fuses it with all the counts, for every array anew, and takes minutes.
         after = jax.lax.cond(good, lambda: apply(state, made, rest, told), lambda: state)
         return after, value, counts
 
