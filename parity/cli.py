@@ -21,7 +21,7 @@ COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "convert": "carry a checkpoint to another format or framework",
     "export": "write a network as an ONNX file, from either side",
-    "inspect": "say what a checkpoint file holds",
+    "inspect": "say what a checkpoint or ONNX file holds",
     "fuzz": "put checkpoints through ordeals: damage, hostile files, kills, full disks",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
     "summary": "print the layers of both sides: shapes, receptive fields, parameters",
