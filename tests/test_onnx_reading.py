@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,12 +25,12 @@ def outside(location: str) -> TensorProto:
     return tensor
 
 
-def model(nodes: list[onnx.NodeProto] | None = None, **fields: object) -> onnx.ModelProto:
+def model(nodes: list[onnx.NodeProto] | None = None, **fields: Any) -> onnx.ModelProto:
     """A network that gives its input back, and whatever else."""
     image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 8, 8])
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3, 8, 8])
     last = helper.make_node("Identity", ["input"], ["logits"])
-    graph = helper.make_graph([*(nodes or []), last], "g", [image], [output], **fields)  # type: ignore[arg-type]
+    graph = helper.make_graph([*(nodes or []), last], "g", [image], [output], **fields)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 

@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from parity.commands.arguments import parse_size
-from parity.commands.miou import progress_bar
+from parity.console import counting
 from parity.files import check_writable, write_atomically
 from parity.spec.data.labels import ORDERS
 from parity.spec.training.recipe import DATA
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
     source = open_data(args.data, args.root, args.split, args.labels)
-    with progress_bar() as progress:
+    with counting("opening the data set") as progress:
         counts = count(source, size, progress=progress)
         mean, deviation = moments(source, size, progress)
     rows = columns(source, counts)

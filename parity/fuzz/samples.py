@@ -12,7 +12,7 @@ from parity.spec.models import MODELS
 from weights_convert import convert, formats
 from weights_convert.formats import sidecar
 
-NETWORK = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]
+NETWORK = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]  # a Config is a frozen dataclass
 
 # Format -> the suffix that asks for it.
 SUFFIXES = {format: suffix for suffix, format in reversed(formats.SUFFIXES.items()) if suffix}

@@ -25,6 +25,7 @@ import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 from parity.spec.errors import InputError
@@ -120,10 +121,10 @@ class Watch:
         elif event.startswith(FORBIDDEN) and not self._of_library(event, args):
             self._found(f"{event} {args!r}")
 
-    def _opened(self, path: object, mode: str | None, flags: int) -> None:
+    def _opened(self, path: Any, mode: str | None, flags: int) -> None:
         if isinstance(path, int):
             return
-        real = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
+        real = os.path.realpath(os.fsdecode(path))
         writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
         inside = real.startswith(self.folder + os.sep)
         if writes or not (inside or real.startswith(LIBRARIES)):
@@ -136,9 +137,9 @@ class Watch:
         """
         if event not in ("compile", "exec", "code.__new__", "function.__new__"):
             return False
-        frame = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code.co_filename == __file__:
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         asks = frame.f_code.co_filename if frame else ""
         # `ast.literal_eval` compiles to a tree, which runs nothing.
         tree = event == "compile" and asks.endswith(f"{os.sep}ast.py")
@@ -265,7 +266,7 @@ def _status(name: str) -> int:
 def main(descriptor: int, folder: str) -> None:
     """Serve until standard input ends."""
     answers = os.fdopen(descriptor, "w")
-    said = open(os.path.join(folder, "said"), "w+", errors="replace")  # noqa: SIM115
+    said = open(os.path.join(folder, "said"), "w+", errors="replace")  # noqa: SIM115 - as long as the process
     for standard in (1, 2):
         os.dup2(said.fileno(), standard)
     for name in FORMATS.values():

@@ -87,12 +87,18 @@ def unseal(text: str, where: str) -> dict[str, Any]:
     return whole
 
 
-def write(path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the manifest of a checkpoint that is there, if it has one."""
-    if KEY in metadata:
-        manifest = json.loads(metadata[KEY])
-        entries = {"tool": TOOL, "file_sha256": _hash(path), "manifest": manifest}
-        place(path).write_text(seal(entries) + "\n", encoding="utf-8")
+def write(path: Path, metadata: Mapping[str, str]) -> str:
+    """Write the manifest of a checkpoint that is there, if it has one.
+
+    Returns:
+        The checkpoint's hash, if it has a manifest; else nothing.
+    """
+    if KEY not in metadata:
+        return ""
+    sha256, manifest = _hash(path), json.loads(metadata[KEY])
+    entries = {"tool": TOOL, "file_sha256": sha256, "manifest": manifest}
+    place(path).write_text(seal(entries) + "\n", encoding="utf-8")
+    return sha256
 
 
 def read(path: Path, sha256: str) -> dict[str, str]:

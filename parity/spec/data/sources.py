@@ -227,7 +227,7 @@ def check_size(records: Records, recipe: Recipe, split: str) -> None:
     found, path = records.contents, records.path
     if found.size is None:
         return
-    size = "x".join(map(str, found.size))
+    size = found.size_said
     if split == recipe.val_split and found.size != recipe.size:
         theirs = "x".join(map(str, recipe.size))
         raise InputError(f"{path} was resized to {size}, but {recipe.name} validates at {theirs}")

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 from parity.spec.data.augmentation import BILINEAR, NEAREST, resample
 from parity.spec.data.makers import predicted_size, training_size
 from parity.spec.data.sources import Source
+from parity.spec.errors import InputError
+from parity.spec.replacing import replacing
 from parity.spec.training.losses import ClassWeights
 from parity.spec.training.recipe import Recipe, Stage
 
@@ -202,14 +203,10 @@ def _read(path: Path, key: dict[str, Any], images: int) -> Counts | None:
 def _write(path: Path, key: dict[str, Any], counts: Counts) -> None:
     """Keep what was counted; where that cannot be done, it is counted again."""
     entries = {"key": key, "pixels": counts.pixels.tolist(), "beside": counts.beside.tolist()}
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, InputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(entries), encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as made:
+            made.write_text(json.dumps(entries), encoding="utf-8")
 
 
 def moments(
