@@ -17,7 +17,7 @@ from parity.spec.models import MODELS
 from parity.spec.training.optimizers import Optimizer, parameters
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch, Snapshot, Step
-from parity.training.run import Batches
+from parity.training.parts import Batches, Progress
 
 TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]
 SAMPLES = 10
@@ -102,7 +102,7 @@ class FakeTrainer:
 
 
 class FakeData:
-    """See `parity.training.run.Data`."""
+    """See `parity.training.parts.Data`."""
 
     samples = SAMPLES
 
@@ -122,8 +122,8 @@ class FakeData:
             batch = self._batch(np.arange(first, min(first + 4, SAMPLES)))
             yield batch._replace(truth=batch.targets[0])
 
-    def class_weights(self, stage: Stage) -> np.ndarray | None:
-        del stage
+    def class_weights(self, stage: Stage, progress: Progress) -> np.ndarray | None:
+        del stage, progress
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
         del stage

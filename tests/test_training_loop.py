@@ -66,11 +66,14 @@ def run(
     folder = Folder(out)
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     folder.sweep()
+    of, data = of or recipe(), data or FakeData()
     found = checkpoints.read(folder.last) if folder.last.exists() else None
+    if found:
+        checkpoints.check_same(found, of, data.samples)
     return Run(
-        of or recipe(),
+        of,
         side or Fake(),
-        data or FakeData(),
+        data,
         folder,
         begin,
         options or Options(log_every=1, keep_every=2),

@@ -240,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     from parity import compiled
 
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # more would only wait for each other
     compiled.keep_compiled(compiled.of_user())
     with tempfile.TemporaryDirectory(prefix="parity-kills-") as folder:
         found = endure(args.framework, args.kills, args.seed, Path(folder), print)
