@@ -298,8 +298,9 @@ def compiled(
         made, rest, value = gradients(state, inputs, scale)
         counts = jnp.stack([(~jnp.isfinite(made[n])).sum() for n in trained])
         good = jnp.isfinite(value) & (counts.sum() == 0)
-        after = apply(state, made, rest, told)
-        return jax.tree.map(lambda a, b: jnp.where(good, a, b), after, state), value, counts
+        # Not `where`: XLA fuses it with all the counts, for every array anew, and takes minutes.
+        after = jax.lax.cond(good, lambda: apply(state, made, rest, told), lambda: state)
+        return after, value, counts
 
     @jax.jit
     def evaluate(arrays: dict[str, jax.Array], inputs: Inputs) -> tuple[jax.Array, jax.Array]:

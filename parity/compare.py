@@ -26,13 +26,19 @@ error(reference) + response of its sort.
 The gradient of a bias before a batch norm is zero, for the norm takes the bias away again; what is
 left of it is the rounding of a sum whose terms are not small. A bias is one more tap of its kernel,
 on an input of ones, so its gradient is measured against at least `per_tap`: the root mean square of
-the kernel's gradient, times the root of the number of biases.
+the kernel's gradient, times the root of the number of biases. So are the steps that an optimizer
+makes of it, and what many steps have made of it.
+
+An optimizer treats all tensors alike, and how exact it is does not depend on whose step it makes;
+but a step is seen as the difference of two weights, which is exact for a weight that was 0. So each
+step is given at least the median yardstick of all tensors' steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,6 +51,8 @@ from parity.weights import SYNONYMS
 
 STRUCTURE_FORWARD = 1e-10
 STRUCTURE_GRADIENT = 1e-9
+STRUCTURE_UPDATE = 1e-9
+STRUCTURE_TRAJECTORY = 1e-8  # after some fifty steps, each of which may add a gradient's error
 
 # Calibrated on clean networks: see docs/tolerances.md.
 K = 16.0
@@ -103,6 +111,8 @@ class Measurement:
         response: |r64 disturbed - r64|, the largest of several.
         terms: The norm of the sum of the terms' absolute values, where the quantity is a plain sum
             of which they are known: rounding is relative to them, however much they cancel.
+        together: What one and the same arithmetic made, such as a step of the optimizer.
+        drift: How far the reference in float64 parts from itself; allowed for in the structure.
     """
 
     layer: str
@@ -117,6 +127,8 @@ class Measurement:
     reference_distance: float = 0.0
     response: float = 0.0
     terms: float = 0.0
+    together: str = ""
+    drift: float = 0.0
 
     def with_numerics(
         self, numerics: Difference, reference_distance: float, response: float
@@ -190,12 +202,20 @@ def judge(
         tapped = [per_tap(k.size, k.elements, m.elements) for k in taps]
         return max(m.size, m.terms, *few, *tapped, 0.0)
 
+    shared: dict[str, list[float]] = defaultdict(list)
+    for m in measurements:
+        if m.together and m.numerics is not None:
+            shared[m.together].append(_relative(m.yardstick, scale(m)))
+    least = {name: _median(yardsticks) for name, yardsticks in shared.items()}
+
     checks = []
     for m in measurements:
-        checks.append(_check(rung, "structure", m, m.structure, scale(m), m.limit))
+        limit = m.limit + K * _relative(m.drift, scale(m))
+        checks.append(_check(rung, "structure", m, m.structure, scale(m), limit))
         if m.numerics is not None:
             peers = sorts[m.sort] if m.elements < FEW else [m]
             yardsticks = [_relative(p.yardstick, scale(p)) for p in peers]
+            yardsticks.append(least.get(m.together, 0.0))
             limit = K * max(filter(math.isfinite, yardsticks), default=0.0) + floor(precision)
             numerics = m.numerics
             if not math.isfinite(m.yardstick):  # against it anything would be near enough
@@ -216,15 +236,34 @@ def per_tap(size: float, elements: int, biases: int) -> float:
     return size * math.sqrt(biases / elements) if elements > biases else 0.0
 
 
+# The quantities of a parameter: its gradient, a step of it, and what it is after some.
+PARAMETER = re.compile(
+    r"(?:gradient of |step \d+ of |step without gradient of )([\w.]+)|([\w.]+) after \d+ steps?"
+)
+
+
+def _path(m: Measurement) -> str:
+    """The parameter's name within the layer, empty where the quantity is not one's."""
+    found = PARAMETER.fullmatch(m.quantity)
+    return (found[1] or found[2]) if found else ""
+
+
 def _leaf(m: Measurement) -> str:
-    """Of a gradient the last part of its tensor's name, else nothing."""
-    prefix, _, path = m.quantity.partition("gradient of ")
-    return "" if prefix else path.rpartition(".")[2]
+    """The last part of the parameter's name."""
+    return _path(m).rpartition(".")[2]
 
 
 def _beside(m: Measurement, leaf: str) -> tuple[str, str]:
-    """The layer and the quantity of another tensor's gradient in the same layer."""
-    return m.layer, m.quantity.removesuffix(_leaf(m)) + leaf
+    """The layer and the same quantity of another parameter in it."""
+    before, _, after = m.quantity.rpartition(_path(m))
+    holder = _path(m).removesuffix(_leaf(m))
+    return m.layer, f"{before}{holder}{leaf}{after}"
+
+
+def _median(yardsticks: Sequence[float]) -> float:
+    """Of those that are finite; 0 of none."""
+    finite = [y for y in yardsticks if math.isfinite(y)]
+    return float(np.median(finite)) if finite else 0.0
 
 
 def _check(

@@ -30,6 +30,50 @@ class Case:
 
 
 @dataclasses.dataclass(frozen=True)
+class Steps:
+    """What both optimizers made of one parameter, in float64 and the port's layout.
+
+    Attributes:
+        leaf: The last part of the parameter's name in the port.
+        weight: What it was before.
+        gradients: Of each step; empty where the reference has none.
+        settings: Of the reference's optimizer at each step: its class, and the settings of the
+            parameter's group.
+        decay: The largest weight decay of any group.
+        reference: The reference's steps.
+        port: The port's.
+        without: Both sides' step with a gradient of 0.
+    """
+
+    leaf: str
+    weight: np.ndarray
+    gradients: tuple[np.ndarray, ...]
+    settings: tuple[Mapping[str, Any], ...]
+    decay: float
+    reference: tuple[np.ndarray, ...]
+    port: tuple[np.ndarray, ...]
+    without: tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parting:
+    """How two trajectories part.
+
+    Attributes:
+        rates: The reference's learning rates up to the step after which they differ, and the next.
+        momentum: Of the reference's optimizer.
+        reference: That step of the parameter that differs most, on the reference's side; empty for
+            a statistic.
+        port: On the port's.
+    """
+
+    rates: tuple[float, ...]
+    momentum: float
+    reference: np.ndarray
+    port: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     """All that is known of a fault.
 
@@ -40,6 +84,9 @@ class Evidence:
         settings: The reference layer's plain attributes, such as `{"eps": 1e-05}`.
         cases: `train` and `eval` -> the layer alone; empty where it could not be isolated.
         weights: Tensor of the layer -> (the reference's in the port's layout, the port's).
+        rates: Both sides' learning rates, where these were compared.
+        steps: Of the parameter that L4 names.
+        parting: What L5 saw.
     """
 
     fault: Check
@@ -48,3 +95,6 @@ class Evidence:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cases: Mapping[str, Case] = dataclasses.field(default_factory=dict)
     weights: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
+    rates: tuple[np.ndarray, np.ndarray] | None = None
+    steps: Steps | None = None
+    parting: Parting | None = None

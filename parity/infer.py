@@ -25,7 +25,7 @@ from parity.spec.data.segmentation import (
     visible,
 )
 from parity.spec.errors import InputError
-from weights_convert.replacing import replacing
+from parity.spec.replacing import replacing
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TRAIN_LABEL = "_gtFine_labelTrainIds.png"
@@ -158,7 +158,7 @@ class Run:
         classes = logits.argmax(axis=0)
         if item.label is not None:
             data = by_train_id(self.data) if item.label.name.endswith(TRAIN_LABEL) else self.data
-            ids = data.label(item.label, height, width, (item.image, picture))
+            ids = data.label(item.label, (height, width), item.image, picture.size)
             self.confusion += metrics.confusion(self.outputs[ids], classes, self.data.outputs)
         drawn = Image.fromarray(self.by_output[classes])
         drawn = drawn.resize(picture.size, Image.Resampling.NEAREST)

@@ -94,6 +94,9 @@ class Program(Protocol):
             The outputs, and `rest` after the run without random state.
         """
 
+    def moved(self, rest: Any, statistics: Any) -> Any:
+        """`rest` with what a run has made of it."""
+
 
 class Model(Protocol):
     """A network of some sort."""
@@ -146,6 +149,9 @@ class NnxProgram:
             outputs = module(*args, **kwargs)
         return outputs, nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
 
+    def moved(self, rest: Any, statistics: Any) -> Any:
+        return nnx.merge_state(rest, statistics)
+
 
 class NnxModel:
     """A Flax NNX module."""
@@ -172,11 +178,7 @@ class NnxModel:
 
     def filled(self, arrays: Mapping[str, np.ndarray]) -> NnxModel:
         graph, state, random = self._parts()
-        flat = [
-            (path, leaf.replace(like(arrays[join(path)], leaf)))
-            for path, leaf in nnx.to_flat_state(state)
-        ]
-        return NnxModel(nnx.merge(graph, nnx.from_flat_state(flat), random))
+        return NnxModel(nnx.merge(graph, like_named(state, arrays), random))
 
     def split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
         module = self.layers()[layer] if layer else self.module
@@ -217,6 +219,9 @@ class LinenProgram:
                 {"params": trained, **rest}, *args, mutable=list(rest), **kwargs
             )
         return outputs, dict(changed)
+
+    def moved(self, rest: Any, statistics: Any) -> Any:
+        return rest | statistics
 
 
 # Linen module and mode -> its layers by name, detached; filled when it is traced.
@@ -263,6 +268,9 @@ class FunctionProgram:
         self, trained: Any, rest: Any, args: Any, kwargs: Any, record: Record | None
     ) -> tuple[Any, Any]:
         return self.function(trained, *args, **kwargs), {}
+
+    def moved(self, rest: Any, statistics: Any) -> Any:
+        return rest
 
 
 class Function:
@@ -337,6 +345,16 @@ def refill(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: like(arrays[join(keys(path))], leaf), tree
     )
+
+
+def like_named(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """A tree of the same nesting that holds these arrays; the inverse of `named`."""
+    if isinstance(tree, nnx.State):
+        flat = nnx.to_flat_state(tree)
+        return nnx.from_flat_state(
+            [(path, leaf.replace(like(arrays[join(path)], leaf))) for path, leaf in flat]
+        )
+    return refill(tree, arrays)
 
 
 def below(tree: Any, path: str) -> Any:

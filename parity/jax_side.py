@@ -55,7 +55,7 @@ class JaxSide:
         self.dtype = jnp.dtype(dtype)
         self.modes = modes
         self.optimize = optimize
-        with self._precision():
+        with self.precision():
             self.model: Model = wrap(port, params).cast(self._cast)
         self.layers = self.model.layers()
         self.traced: dict[bool, dict[str, Call]] = {}
@@ -86,7 +86,7 @@ class JaxSide:
 
     def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take these arrays, by dotted name, cast to the precision."""
-        with self._precision():
+        with self.precision():
             self.model = self.model.filled(arrays).cast(self._cast)
         self.layers = self.model.layers()
 
@@ -97,7 +97,7 @@ class JaxSide:
             ForwardError: The network raised.
         """
         if train not in self.traced:
-            program, trained, rest = self._split("", train)
+            program, trained, rest = self.model.split("", train)
             record = Record()
 
             def forward(trained: Any, rest: Any, args: Any) -> Any:
@@ -106,7 +106,7 @@ class JaxSide:
                 record.calls = kept
                 return outputs
 
-            with self._precision():
+            with self.precision():
                 self._guarded(record, jax.eval_shape, forward, trained, rest, self._arrays(inputs))
             self.traced[train] = {
                 name: Call(name, args, kwargs, tuple(leaves(outputs)))
@@ -136,9 +136,9 @@ class JaxSide:
         Raises:
             ForwardError: The network or the loss raised.
         """
-        program, trained, rest = self._split("", train)
+        program, trained, rest = self.model.split("", train)
         modes = tuple(sorted(self.modes[train].items()))
-        with self._precision():
+        with self.precision():
             run = compiled(run_network, self.optimize)
             arrays = (trained, rest, self._arrays(inputs), self._arrays(targets))
             found = to_result(self._guarded(None, run, (program, modes, sink), loss, *arrays))
@@ -160,9 +160,9 @@ class JaxSide:
         Raises:
             ForwardError: The layer raised.
         """
-        program, trained, rest = self._split(call.module, train)
+        program, trained, rest = self.model.split(call.module, train)
         static = Static((call.args, call.kwargs))
-        with self._precision():
+        with self.precision():
             pull = None
             if any(c is not None for c in cotangents or ()):
                 pull = [None if c is None else self._cast(c) for c in cotangents or ()]
@@ -171,10 +171,39 @@ class JaxSide:
             out = self._guarded(None, run, program, static, trained, rest, values, pull)
             return to_result(out)
 
-    def _split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
-        return self.model.split(layer, train)
+    def split(self) -> tuple[Program, Any, Any]:
+        """The network in train mode: its program, what is trained, and the rest."""
+        return self.model.split("", True)
 
-    def _precision(self) -> Any:
+    def parameters(self) -> set[str]:
+        """Names of what is trained."""
+        return set(named(self.split()[1]))
+
+    def differentiate(
+        self,
+        network: tuple[Program, Any, Any],
+        inputs: tuple[Any, ...],
+        loss: Loss,
+        targets: tuple[np.ndarray, ...],
+    ) -> dict[str, Any]:
+        """Run a network that `split` gave, in train mode, whatever it holds by now.
+
+        Returns:
+            `loss`, `d_trained` and `statistics`, as trees.
+
+        Raises:
+            ForwardError: The network or the loss raised.
+        """
+        program, trained, rest = network
+        modes = tuple(sorted(self.modes[True].items()))
+        # What has been compiled for `run` serves again, but keeps every activation.
+        run = compiled(train_network if self.optimize else run_network, self.optimize)
+        with self.precision():
+            arrays = (trained, rest, self._arrays(inputs), self._arrays(targets))
+            return self._guarded(None, run, (program, modes, None), loss, *arrays)
+
+    def precision(self) -> Any:
+        """While it is entered, JAX holds numbers of this precision."""
         return jax.enable_x64(self.dtype == jnp.float64)
 
     def _arrays(self, tree: Any) -> Any:
@@ -267,6 +296,14 @@ def run_network(
     differentiate = jax.value_and_grad(forward, argnums=(0, 1), has_aux=True)
     (value, found), (d_trained, d_inputs) = differentiate(trained, floats)
     return found | {"loss": value, "d_trained": d_trained, "d_inputs": d_inputs}
+
+
+def train_network(
+    static: tuple[Program, tuple[tuple[str, Any], ...], Sink], loss: Loss, *arrays: Any
+) -> dict[str, Any]:
+    """What a step of training takes from a run."""
+    found = run_network(static, loss, *arrays)
+    return {name: found[name] for name in ("loss", "d_trained", "statistics")}
 
 
 def run_layer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,10 @@ from parity.spec.errors import InputError
 from parity.weights import Weights
 
 if TYPE_CHECKING:
+    import optax
     import torch
+
+MakeOptimizer = Callable[["torch.nn.Module"], "torch.optim.Optimizer"]
 
 NAMES = "names"  # of `Port.layers`
 
@@ -48,6 +51,16 @@ class Port:
         modes: Keyword arguments of the port in eval mode and in train mode.
         filled: The port holds its weights; `weights` only says which they must be.
         seed: Of drawn inputs.
+        optimizers: What trains either side: of the reference a function that makes a `torch.optim`
+            optimizer of a module like it, of the port an optax transformation. None: the rungs L4
+            and L5 are left out.
+        schedules: Of the learning rate, and at how many steps it is compared. Of the reference a
+            function of the step that gives its first group's rate, or one that makes a scheduler of
+            an optimizer, whose `step()` is called after each of the optimizer's; of the port an
+            optax schedule, which `optimizers` must hold too.
+        batches: What a trajectory's steps are trained on, one after the other and over again:
+            (inputs, targets) of each. If there is none: `inputs` and `targets` at every step.
+        steps: Of a trajectory.
 
     PyTorch's and Flax's own dropouts are switched off on both sides, since each draws its own
     numbers; dropout that takes a mask as an input stays on.
@@ -67,6 +80,10 @@ class Port:
     modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
     filled: bool = False
     seed: int = 0
+    optimizers: tuple[MakeOptimizer, optax.GradientTransformation] | None = None
+    schedules: tuple[Callable[[Any], Any], Callable[[Any], Any], int] | None = None
+    batches: Sequence[tuple[Any, tuple[np.ndarray, ...]]] = ()
+    steps: int = 10
 
     def __post_init__(self) -> None:
         """Refuse what is of the wrong sort.
@@ -82,6 +99,26 @@ class Port:
             raise InputError(f"layers are {layers!r}, expected a mapping or {NAMES!r}")
         if not isinstance(self.layout, Mapping):
             raise InputError(f"layout is {self.layout!r}, expected a mapping: dimensions -> axes")
+        self._check_training()
+
+    def _check_training(self) -> None:
+        made, rates = self.optimizers, self.schedules
+        if made is not None and not (_is_tuple(made, 2) and callable(made[0])):
+            raise InputError(
+                f"optimizers are {made!r}, expected a function of a module, and optax's"
+            )
+        if rates is not None and not (
+            _is_tuple(rates, 3) and all(map(callable, rates[:2])) and _is_count(rates[2])
+        ):
+            raise InputError(
+                f"schedules are {rates!r}, expected two functions, and at how many steps"
+            )
+        if rates is not None and made is None:
+            raise InputError("schedules are given, expected optimizers too")
+        if not _is_count(self.steps):
+            raise InputError(f"steps is {self.steps!r}, expected 1 or more")
+        if not isinstance(self.batches, Sequence) or not all(_is_tuple(b, 2) for b in self.batches):
+            raise InputError("batches are expected to be a sequence of (inputs, targets)")
 
     def arguments(self, train: bool) -> tuple[Any, ...]:
         """The inputs of one mode as arrays.
@@ -89,12 +126,33 @@ class Port:
         Raises:
             InputError: There is none, or one is neither an array nor a shape.
         """
-        inputs = self.inputs if train or self.eval_inputs is None else self.eval_inputs
+        return self._arrays(self.inputs if train or self.eval_inputs is None else self.eval_inputs)
+
+    def batch(self, step: int) -> tuple[tuple[Any, ...], tuple[np.ndarray, ...]]:
+        """Inputs and targets of a trajectory's step, counted from 0.
+
+        Raises:
+            InputError: The inputs are neither arrays nor shapes.
+        """
+        if not self.batches:
+            return self.arguments(train=True), self.targets
+        inputs, targets = self.batches[step % len(self.batches)]
+        return self._arrays(inputs), tuple(targets)
+
+    def _arrays(self, inputs: Any) -> tuple[Any, ...]:
         if is_array(inputs) or isinstance(inputs, Mapping) or _is_shape(inputs):
             inputs = (inputs,)
         if not isinstance(inputs, Sequence) or isinstance(inputs, str) or not inputs:
             raise InputError(f"inputs are {inputs!r}, expected an array or a shape per argument")
         return tuple(_array(value, self.seed, f"input {i}") for i, value in enumerate(inputs))
+
+
+def _is_tuple(value: Any, length: int) -> bool:
+    return isinstance(value, tuple | list) and len(value) == length
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
 
 
 def _is_shape(value: Any) -> bool:

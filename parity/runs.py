@@ -21,7 +21,17 @@ from parity.jax_models import Function
 from parity.jax_side import JaxSide
 from parity.port import NAMES, Port
 from parity.probe import probe_losses
-from parity.sides import NETWORK, Arrays, Call, ForwardError, Result, is_array, mapped, transposed
+from parity.sides import (
+    NETWORK,
+    Arrays,
+    Call,
+    ForwardError,
+    Loss,
+    Result,
+    is_array,
+    mapped,
+    transposed,
+)
 from parity.spec import draw
 from parity.spool import Spool, release
 from parity.torch_side import TorchSide
@@ -282,10 +292,24 @@ class Runs:
             release()
         if not train:
             return side.run(inputs, train, **large)
-        losses, targets = self.port.losses, self.port.targets
-        if losses is None:
-            losses, targets = self._probe()
+        losses, targets = self.loss(self.port.targets)
         return side.run(inputs, train, losses[isinstance(side, JaxSide)], targets, **large)
+
+    def loss(
+        self, targets: tuple[np.ndarray, ...]
+    ) -> tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]:
+        """Both sides' losses, and their targets: these, if the port has losses of its own."""
+        return (self.port.losses, targets) if self.port.losses is not None else self._probe()
+
+    @functools.cached_property
+    def trained(self) -> set[str]:
+        """The port's names of what it trains and what answers one tensor of the reference's."""
+        return self.p64.parameters() & self.assignment.map.keys() - self.assignment.made
+
+    @property
+    def stateless(self) -> bool:
+        """Whether the port is a function, which keeps no statistics."""
+        return isinstance(self.p64.model, Function)
 
     def _make_probe(self) -> Any:
         """A loss of whatever the reference gives in train mode."""
@@ -301,7 +325,7 @@ class Runs:
             flat[Key(NETWORK, f"output {i} in {mode} mode")] = output
         if not train:
             return flat
-        if not isinstance(self.p64.model, Function):  # which keeps no statistics
+        if not self.stateless:
             statistics = self.in_port_names(result.statistics, None, ported)
             flat |= _named("{} after a step", without(statistics, self.assignment.made))
         gradients = self.in_port_names(result.parameter_gradients, None, ported)

@@ -164,11 +164,12 @@ class TorchSide:
             self._gradients(result, module, (args, kwargs))
         return result
 
+    def arguments(self, inputs: Any) -> Any:
+        """Arrays of the port's layout as tensors of this precision."""
+        return self._to_torch(inputs, False)
+
     def _gradients(self, result: Result, module: nn.Module, arguments: Any) -> None:
-        for name, p in module.named_parameters():
-            if p.grad is not None:
-                gradient = p.grad.to_dense() if p.grad.is_sparse else p.grad
-                result.parameter_gradients[name] = to_numpy(gradient)
+        result.parameter_gradients = gradients_of(module)
         result.input_gradients = tuple(
             laid_out(torch.zeros_like(a) if a.grad is None else a.grad, self.layout)
             for a in tensors_of(arguments)
@@ -274,6 +275,15 @@ class Recorder:
             array = self.keep(laid_out(value, self.layout))
             value._parity_kept = (value._version, array)  # type: ignore[attr-defined] # our own
         return array
+
+
+def gradients_of(module: nn.Module) -> Arrays:
+    """Of every parameter that has one, by name."""
+    return {
+        name: to_numpy(p.grad.to_dense() if p.grad.is_sparse else p.grad)
+        for name, p in module.named_parameters()
+        if p.grad is not None
+    }
 
 
 def statistics(module: nn.Module) -> Arrays:

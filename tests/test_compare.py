@@ -111,5 +111,25 @@ def test_draws_depend_on_their_key_only() -> None:
     many = draw.dropout_masks(config, SIZE, 0, 0, 0, range(300))
     assert abs(many[site].mean() - 0.9) < 0.01
     assert abs(many["regular1_1"].mean() - 0.99) < 0.01
+    assert draw.dropout_masks(config, SIZE, 0, 0, 0, [])[site].shape == (0, 128)
     with pytest.raises(ValueError, match="counters"):
         draw.generator(0, "x", 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-6, 0.01, 0.3, 0.5, 0.999])
+def test_masks_keep_their_share(p: float) -> None:
+    """Catches a probability rounded to 16 bits, bits used twice, and an odd number of them."""
+    shape = (1001, 999)
+    masks = draw.kept(p, shape, 0, "share", [(0, 1), (0, 2)])
+    assert (masks.shape, masks.dtype) == ((2, *shape), bool)
+    assert 0 < p < 1e-3 or p == 0 or (masks[0] != masks[1]).any()
+    deviation = (p * (1 - p) * masks.size) ** 0.5
+    assert abs((~masks).sum() - p * masks.size) <= 4 * deviation
+    np.testing.assert_array_equal(draw.kept(p, shape, 0, "share", [(0, 2)])[0], masks[1])
+
+
+def test_undecided_bits_are_decided() -> None:
+    """Catches a probability of which 16 bits alone decide: those below 2 ** -16 would be 0."""
+    p = 2.0**-17
+    dropped = (~draw.kept(p, (1 << 20,), 0, "share", [(i,) for i in range(16)])).sum()
+    assert abs(dropped - 128) <= 4 * 128**0.5

@@ -80,6 +80,10 @@ class Trainer:
         model = build(config, arrays, str(self.dtype).removeprefix("torch."))
         # Ignored: torch's stubs know no such argument.
         self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        for module in self.model.modules():
+            if isinstance(module, layers.MaxUnpool2d):  # autocast would widen it, on CPUs alone
+                unchanged = torch.autocast(self.device.type, enabled=False)
+                setattr(module, "forward", unchanged(module.forward))  # noqa: B010  # mypy wants it
         self.parameters = dict(self.model.named_parameters())
         self.masters = dict(self.parameters)
         if self.half and level == "O2":
@@ -150,7 +154,7 @@ class Trainer:
         )
         with torch.no_grad():
             for key, array in snapshot.arrays.items():
-                held[key].copy_(torch.tensor(np.ascontiguousarray(array)))
+                held[key].copy_(torch.tensor(np.asarray(array, order="C")))
         slots = {
             slot: {key: self._tensor(array) for key, array in found.items()}
             for slot, found in snapshot.slots.items()
@@ -227,7 +231,7 @@ class Trainer:
         return {key: self.masters[key] for key in self.trained}
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
+        return torch.tensor(np.asarray(array, order="C"), dtype=self.dtype, device=self.device)
 
     def _mask(self, mask: np.ndarray) -> torch.Tensor:
         """(N, C) as it is, (N, H', W', C) to (N, C, H', W')."""

@@ -19,6 +19,7 @@ from weights_convert import dialects
 from weights_convert.checkpoint import Checkpoint, load
 from weights_convert.conversion import Conversion, convert
 from weights_convert.manifest import Manifest
+from weights_convert.saving import save
 
 __all__ = [
     "Checkpoint",
@@ -26,6 +27,7 @@ __all__ = [
     "Manifest",
     "convert",
     "load",
+    "save",
     "to_jax",
     "to_torch",
 ]

@@ -54,7 +54,12 @@ class Checkpoint:
         return self.manifest.labels if self.manifest else None
 
 
-def load(path: str | Path, network: str | None = None, dialect: str | None = None) -> Checkpoint:
+def load(
+    path: str | Path,
+    network: str | None = None,
+    dialect: str | None = None,
+    config: Config | None = None,
+) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
@@ -67,6 +72,7 @@ def load(path: str | Path, network: str | None = None, dialect: str | None = Non
             If not given: the family whose names the file has.
         dialect: Whose names the file carries, a key of `weights_convert.dialects.DIALECTS`; told
             by the names if not given.
+        config: The variant, where it is known; told as above if not given.
 
     Raises:
         InputError: The network or the dialect is unknown; the file is not there, damaged, or of no
@@ -77,7 +83,7 @@ def load(path: str | Path, network: str | None = None, dialect: str | None = Non
     if network is not None:
         family_of(network)
     dialects.check(dialect)
-    return understand(formats.read(path), path, network, dialect)
+    return understand(formats.read(path), path, network, dialect, config)
 
 
 def understand(
@@ -85,13 +91,14 @@ def understand(
     path: Path,
     network: str | None = None,
     dialect: str | None = None,
+    config: Config | None = None,
 ) -> Checkpoint:
     """What `load` does, of a file that has been read.
 
     Raises:
         InputError: See there.
     """
-    known = identify(contents, path, network, dialect)
+    known = identify(contents, path, network, dialect, config)
     config, dialect = known.config, known.dialect
     arrays = dialects.to_canonical(config, known.named, dialect, str(path))
     optimizer, left = _optimizer(config, contents, known.beside, dialect, known.manifest)
@@ -147,6 +154,7 @@ def identify(
     path: Path,
     network: str | None = None,
     dialect: str | None = None,
+    config: Config | None = None,
 ) -> Identity:
     """Tell which network a file holds, without touching a number of it.
 
@@ -158,6 +166,9 @@ def identify(
     own, beside, rest = optimizers.split(contents.arrays)
     named = dialects.strip(own)
     dialect = dialect or dialects.detect(named)
+    if config is not None:
+        manifest = manifests.parse(contents.metadata, path)
+        return Identity(config.family, config, dialect, manifest, named, beside, rest)
     named = dialects.aligned(named, dialect)
     network = network or dialects.family_in(named, dialect)
     family = family_of(network)

@@ -14,6 +14,7 @@ DEVICES = "devices"  # the axis over which a network is mapped
 class BatchNorm2d(nnx.Module):
     """Batch normalisation over N, H and W; stores the unbiased variance, as PyTorch does.
 
+    It computes in the wider of its parameters' and its input's precision, and gives the input's.
     With `sync`, set by `synchronize`, the batch is that of all devices along the axis `DEVICES`.
 
     Args:
@@ -61,7 +62,7 @@ class BatchNorm2d(nnx.Module):
 def normalize(
     x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> jax.Array:
-    return (x - mean) * (scale / jnp.sqrt(var + eps)) + bias
+    return ((x - mean) * (scale / jnp.sqrt(var + eps)) + bias).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -74,9 +75,10 @@ def batch_norm(
     The gradient is written out (Ioffe and Szegedy 2015, section 3): the derived one compiles and
     runs half as long again.
     """
-    mean = over(axis, x.mean(axis=(0, 1, 2)))
+    wide = x.astype(jnp.promote_types(x.dtype, scale.dtype))
+    mean = over(axis, wide.mean(axis=(0, 1, 2)))
     # Two passes: E[x^2] - E[x]^2 cancels where the mean is large (Flax's fast variance).
-    var = over(axis, jnp.square(x - mean).mean(axis=(0, 1, 2)))
+    var = over(axis, jnp.square(wide - mean).mean(axis=(0, 1, 2)))
     return normalize(x, mean, var, scale, bias, eps), mean, var
 
 
@@ -89,14 +91,14 @@ def batch_norm_forward(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def batch_norm_backward(eps: float, axis: str | None, saved: tuple, cotangents: tuple) -> tuple:
-    (x, scale, mean, var), dy = saved, cotangents[0]
+    (x, scale, mean, var), dy, n = saved, cotangents[0], saved[0].size // saved[0].shape[-1]
+    dy = dy.astype(jnp.promote_types(dy.dtype, scale.dtype))
     inverse = 1 / jnp.sqrt(var + eps)
     normal = (x - mean) * inverse
     d_scale, d_bias = (dy * normal).sum(axis=(0, 1, 2)), dy.sum(axis=(0, 1, 2))
-    # The gradient of the sum of all devices' losses: means of means, the parts being equal.
-    n = x.size // x.shape[-1]
-    slope = over(axis, d_bias / n) + normal * over(axis, d_scale / n)
-    return (scale * inverse) * (dy - slope), d_scale, d_bias
+    # Over all devices, whose parts are equal: the gradient of the sum of their losses.
+    dx = (scale * inverse) * (dy - (over(axis, d_bias) + normal * over(axis, d_scale)) / n)
+    return dx.astype(x.dtype), d_scale, d_bias
 
 
 batch_norm.defvjp(batch_norm_forward, batch_norm_backward)

@@ -91,15 +91,14 @@ def run(args: argparse.Namespace) -> int:
 
 def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse.Namespace) -> int:
     """Check, print and write."""
-    from rich.console import Console
-
+    from parity.console import working
     from parity.ladder import check
 
-    with Console(stderr=True).status("", refresh_per_second=4) as status:
+    with working() as progress:
         files = opened(args.onnx or [])  # before minutes of work
-        report = check(port, levels, args.precision, status.update)
+        report = check(port, levels, args.precision, progress)
         if subject is not None and args.onnx is not None:
-            status.update("ONNX Runtime")
+            progress("ONNX Runtime")
             witness(report, subject, files, args)
     report.print()
     if args.json is not None:

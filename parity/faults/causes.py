@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from parity.evidence import Evidence
-from parity.faults import signs
+from parity.faults import signs, update_causes
 from parity.faults.catalogue import CATALOGUE
 from parity.faults.signs import OUTPUT, case, explained, failed, output
 from parity.sides import NETWORK
@@ -289,6 +289,8 @@ KINDS: tuple[tuple[str, Callable[[Evidence], Found]], ...] = (
 
 
 def _looks(e: Evidence) -> list[Callable[[Evidence], Found]]:
+    if e.fault.rung in ("L4", "L5"):
+        return [update_causes.update if e.fault.rung == "L4" else update_causes.trajectory]
     broken = {(c.rung, c.layer, c.quantity) for c in e.failures}
     if e.fault.rung == "L3" and ("L3", NETWORK, "loss") in broken:
         return [loss]  # the lowest rung that failed is the one where the loss is

@@ -1,13 +1,39 @@
-"""What is done to a sample before it is trained on, as data.
+"""What is done to a sample before it is trained on: each operation as data, and how it is done.
 
-Every number that an operation needs is drawn before it, from the generator of its sample.
+An operation is called with a sample, a generator of its own, and the label that is void. It always
+draws as many numbers, whatever becomes of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from parity.spec import draw
 
 Pair = tuple[int, int]
+Pixels = Callable[[np.ndarray], np.ndarray]
+BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+
+
+class Example(NamedTuple):
+    """A sample on its way to the network.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        label: (H, W) uint8; None where the image as a whole has a class, which nothing changes.
+    """
+
+    image: np.ndarray
+    label: np.ndarray | None
+
+    def map(self, image: Pixels, label: Pixels) -> Example:
+        """One function applied to the image, the other to the label map, where there is one."""
+        return Example(image(self.image), None if self.label is None else label(self.label))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +42,9 @@ class Resize:
 
     size: Pair
 
+    def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
+        return resized(example, self.size)
+
 
 @dataclasses.dataclass(frozen=True)
 class Flip:
@@ -23,16 +52,26 @@ class Flip:
 
     p: float = 0.5
 
+    def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
+        return example if rng.random() >= self.p else example.map(np.fliplr, np.fliplr)
+
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
     """By whole pixels, up to so many in either direction, as Eromera/erfnet_pytorch does.
 
     What comes in from the left or above is 0 in images and void in labels; from the right or below
-    it is 0 in both, which is a class (road).
+    it is 0 in both, which is a class (road). In a corner the 0 wins.
     """
 
     pixels: int = 2
+
+    def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
+        down, right = (int(n) for n in rng.integers(-self.pixels, self.pixels + 1, 2))
+        return example.map(
+            lambda image: shifted(image, down, right, 0),
+            lambda label: shifted(label, down, right, void),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +88,16 @@ class RatioCrop:
     high: float
     p: float = 0.5
 
+    def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
+        chance, between, x, y = rng.random(4).tolist()
+        if chance >= self.p:
+            return example
+        ratio = self.low + (self.high - self.low) * between
+        whole = example.image.shape
+        height, width = int(whole[0] / ratio), int(whole[1] / ratio)
+        top, left = int(y * (whole[0] - height)), int(x * (whole[1] - width))
+        return cut(example, (top, left), (height, width))
+
 
 @dataclasses.dataclass(frozen=True)
 class ShortSide:
@@ -57,6 +106,13 @@ class ShortSide:
     low: int
     high: int
 
+    def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
+        short = int(rng.integers(self.low, self.high + 1))
+        height, width, _ = example.image.shape
+        if height > width:
+            return resized(example, (int(height * short / width), short))
+        return resized(example, (short, int(width * short / height)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
@@ -64,12 +120,22 @@ class Crop:
 
     size: Pair
 
+    def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
+        height, width, _ = example.image.shape
+        below, right = max(self.size[0] - height, 0), max(self.size[1] - width, 0)
+        return cut_at_random(padded(example, (0, below), (0, right), void), self.size, rng)
+
 
 @dataclasses.dataclass(frozen=True)
 class PadCrop:
     """Pad by so many pixels of 0 all around, and cut out the old size at random (CIFAR)."""
 
     pixels: int = 4
+
+    def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
+        height, width, _ = example.image.shape
+        around = (self.pixels, self.pixels)
+        return cut_at_random(padded(example, around, around, void), (height, width), rng)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,5 +146,84 @@ class Blur:
     high: float = 1.0
     p: float = 0.5
 
+    def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
+        chance, between = rng.random(2).tolist()
+        if chance >= self.p:
+            return example
+        blur = ImageFilter.GaussianBlur(self.low + (self.high - self.low) * between)
+        return example._replace(image=np.asarray(Image.fromarray(example.image).filter(blur)))
+
 
 Operation = Resize | Flip | Shift | RatioCrop | ShortSide | Crop | PadCrop | Blur
+
+
+def augment(
+    operations: Iterable[Operation], example: Example, void: int, key: tuple[int, int, int, int]
+) -> Example:
+    """All operations, in order.
+
+    Args:
+        operations: A stage's.
+        example: A sample as it was read.
+        void: The label of what is padded.
+        key: The run's seed, the epoch, its step, and the sample's index in the data set: nothing
+            else decides what is drawn.
+    """
+    seed, *counters = key
+    for i, operation in enumerate(operations):
+        example = operation(example, draw.generator(seed, f"augmentation/{i}", *counters), void)
+    return example
+
+
+def resized(example: Example, size: Pair) -> Example:
+    """At another size: the image bilinearly, antialiased; the label to the nearest pixel."""
+    return example.map(
+        lambda image: resample(image, size, BILINEAR), lambda label: resample(label, size, NEAREST)
+    )
+
+
+def resample(pixels: np.ndarray, size: Pair, how: Image.Resampling) -> np.ndarray:
+    """What Pillow makes of it, which leaves alone what has the size."""
+    height, width = size
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), how))
+
+
+def shifted(pixels: np.ndarray, down: int, right: int, above: int) -> np.ndarray:
+    """Moved; `above` comes in from the left and from above, 0 from the right and from below."""
+    height, width = pixels.shape[:2]
+    moved = np.full_like(pixels, above)
+    (rows, from_rows), (columns, from_columns) = _overlap(height, down), _overlap(width, right)
+    moved[rows, columns] = pixels[from_rows, from_columns]
+    moved[height + min(down, 0) :] = 0
+    moved[:, width + min(right, 0) :] = 0
+    return moved
+
+
+def _overlap(length: int, by: int) -> tuple[slice, slice]:
+    """Where what stays in sight comes to, and where it was."""
+    return slice(max(by, 0), length + min(by, 0)), slice(max(-by, 0), length - max(by, 0))
+
+
+def padded(example: Example, rows: Pair, columns: Pair, void: int) -> Example:
+    """With so many rows above and below, and columns at the left and right: 0, and void."""
+    if not any((*rows, *columns)):
+        return example
+    return example.map(
+        lambda image: np.pad(image, (rows, columns, (0, 0))),
+        lambda label: np.pad(label, (rows, columns), constant_values=void),
+    )
+
+
+def cut_at_random(example: Example, size: Pair, rng: np.random.Generator) -> Example:
+    """A part of a size; every place is equally likely."""
+    height, width, _ = example.image.shape
+    top, left = rng.integers(0, (height - size[0] + 1, width - size[1] + 1)).tolist()
+    return cut(example, (top, left), size)
+
+
+def cut(example: Example, corner: Pair, size: Pair) -> Example:
+    """A part, from its upper left corner."""
+    part = tuple(slice(start, start + n) for start, n in zip(corner, size, strict=True))
+    return example.map(lambda image: image[part], lambda label: label[part])

@@ -9,24 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from parity.spec.data import camvid, cityscapes, scale
+from parity.spec.data import camvid, cifar10, cityscapes, scale
 from parity.spec.errors import InputError
 from parity.spec.models import Config
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +63,7 @@ PUBLISHED = {
     "erfnet": Preprocessing((512, 1024)),
     "erfnet-imagenet": Preprocessing((224, 224), *IMAGENET),
     "icnet": Preprocessing((1024, 2048), *IMAGENET),
-    "genet": Preprocessing((32, 32), *CIFAR10, classes=CIFAR10_CLASSES),
+    "genet": Preprocessing((32, 32), *CIFAR10, classes=cifar10.CLASSES),
 }
 CAMVID_SIZE = (360, 480)
 
@@ -88,7 +76,7 @@ def published(config: Config, labels: str | None) -> Preprocessing:
         labels: Which output is void, one of `parity.spec.data.labels.ORDERS`, if it is known.
     """
     found = PUBLISHED[config.family]
-    if config.family == "genet" and config.num_classes != len(CIFAR10_CLASSES):
+    if config.family == "genet" and config.num_classes != len(cifar10.CLASSES):
         return dataclasses.replace(found, classes=None)
     if config.family in ("genet", "erfnet-imagenet"):
         return found

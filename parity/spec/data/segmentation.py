@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -126,19 +127,28 @@ class Segmentation:
                 another size than its image or with an unknown id.
         """
         picture = picture_of(sample.image)
-        label = self.label(sample.label, height, width, (sample.image, picture))
+        label = self.label(sample.label, (height, width), sample.image, picture.size)
         return resized(picture, height, width), label
 
+    def whole(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """The same at the size of the files."""
+        picture = picture_of(sample.image)
+        return np.asarray(picture), self.label(sample.label, None, sample.image, picture.size)
+
     def label(
-        self, path: Path, height: int, width: int, beside: tuple[Path, Image.Image]
+        self,
+        path: Path,
+        size: tuple[int, int] | None,
+        image: Path,
+        expected: tuple[int, int] | None = None,
     ) -> np.ndarray:
         """Read a label map and resize it to the nearest pixel before ids are mapped.
 
         Args:
             path: The file.
-            height: Rows of what comes back.
-            width: Columns.
-            beside: The image whose size it must have: its file, and itself.
+            size: Height and width of what comes back; those of the file if not given.
+            image: Whose label map it is.
+            expected: Width and height of the image; read from its file if not given.
 
         Returns:
             The trainIds (H, W), uint8.
@@ -149,18 +159,22 @@ class Segmentation:
         label = read(path)
         if label.mode not in ("L", "P"):
             raise InputError(f"{path}: mode {label.mode}, expected one channel of 8 bits")
-        image, picture = beside
-        if label.size != picture.size:
-            raise InputError(f"{path}: {size(label)}, but its image {image} is {size(picture)}")
-        ids = np.flatnonzero(np.bincount(np.asarray(label).ravel(), minlength=256))
+        expected = expected or size_of(image)
+        if label.size != expected:
+            theirs = "x".join(map(str, expected[::-1]))
+            raise InputError(
+                f"{path}: {label.height}x{label.width}, but its image {image} is {theirs}"
+            )
+        ids = np.flatnonzero(label.histogram())
         known = [i for i, train_id in enumerate(self.train_ids) if train_id >= 0]
         if (unknown := np.setdiff1d(ids, known)).size:
             raise InputError(
                 f"{path}: unknown id {some(map(str, unknown))},"
                 f" expected 0 to {len(self.train_ids) - 1}"
             )
-        label = label.resize((width, height), Image.Resampling.NEAREST)
-        return np.array(self.train_ids).astype(np.uint8)[np.asarray(label)]
+        if size is not None:
+            label = label.resize((size[1], size[0]), Image.Resampling.NEAREST)
+        return np.take(np.array(self.train_ids).astype(np.uint8), np.asarray(label))
 
 
 def picture_of(path: Path) -> Image.Image:
@@ -198,10 +212,21 @@ def read(path: Path) -> Image.Image:
     Raises:
         InputError: Pillow cannot read it.
     """
+    with opened(path) as image:
+        image.load()
+        return image
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """An image of which only the beginning is read so far.
+
+    Raises:
+        InputError: Pillow cannot read it.
+    """
     try:
         with Image.open(path) as image:
-            image.load()
-            return image
+            yield image
     except UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else None
         raise InputError(f"{path}: {reason or 'not an image, or a damaged one'}") from error
@@ -245,5 +270,11 @@ def some(items: Iterable[str], limit: int = 5) -> str:
     return ", ".join(items[:limit]) + more
 
 
-def size(image: Image.Image) -> str:
-    return f"{image.height}x{image.width}"
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image, of which only the beginning is read.
+
+    Raises:
+        InputError: It is none.
+    """
+    with opened(path) as image:
+        return image.size

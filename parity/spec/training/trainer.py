@@ -24,12 +24,15 @@ class Batch(NamedTuple):
             (N, H', W') int32 of one size or, for ICNet, of three; (N,) of whole images.
         masks: Site of dropout -> what is kept, as `parity.spec.draw.dropout_masks` gives it.
         samples: (N,) int64, their indices in the data set.
+        truth: In validation, what `Trainer.evaluate` should find: (N, H', W') or (N,) int32, void
+            as the source has it; none in training.
     """
 
     images: np.ndarray
     targets: tuple[np.ndarray, ...]
     masks: Mapping[str, np.ndarray]
     samples: np.ndarray
+    truth: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""Evaluate every checkpoint in a folder on a data set's validation images.
+
+DIR is a folder of checkpoints, or the OUT of a training run. Beside each checkpoint
+NAME.metrics.txt is written (mean_iou, mean_loss, iou_class; of whole images accuracy and
+mean_loss), and metrics.json of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from parity.commands.train import FRAMEWORKS
+from parity.files import check_writable, write_atomically
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from parity.training.evaluation import Measured
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="the checkpoints")
+    parser.add_argument("--data", required=True, metavar="DATA", help="the data set")
+    parser.add_argument(
+        "--framework",
+        choices=FRAMEWORKS,
+        help="which side evaluates (default: the one that wrote the checkpoint)",
+    )
+    parser.add_argument(
+        "--recipe", metavar="RECIPE", help="of checkpoints that do not say it: a name, or a file"
+    )
+    parser.add_argument("--split", help="of the data set (default: the recipe's)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers to this file, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from parity.console import counting, standard_output
+    from parity.spec.training.overrides import find
+    from parity.training.evaluation import evaluate, metrics_of
+
+    if args.json is not None:
+        check_writable(args.json)
+    recipe = None if args.recipe is None else find(args.recipe)
+    try:
+        with counting("reading the data set") as progress:
+            found = evaluate(
+                args.folder, args.data, args.framework, recipe, args.split, args.workers, progress
+            )
+    except FloatingPointError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    standard_output().print(table(found))
+    print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
+    if args.json is not None:
+        text = json.dumps([measured.to_dict() for measured in found], indent=1)
+        write_atomically(args.json, text.encode())
+    return 0
+
+
+def table(found: list[Measured]) -> Table:
+    """A line for each checkpoint."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD)
+    made.add_column("checkpoint", no_wrap=True)
+    for name in ("side", "stage"):
+        made.add_column(name)
+    for name in ("epoch", f"{found[0].score.name}, %", "accuracy, %", "mean loss", "images"):
+        made.add_column(name, justify="right")
+    for one in found:
+        numbers = (f"{100 * one.score.value:.2f}", f"{100 * one.score.accuracy:.2f}")
+        epoch = "-" if one.epoch is None else str(one.epoch)
+        loss, images = f"{one.score.mean_loss:.4f}", f"{one.score.images:,}"
+        made.add_row(one.path.name, one.framework, one.stage, epoch, *numbers, loss, images)
+    return made

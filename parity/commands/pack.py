@@ -1,0 +1,38 @@
+"""Write one split of a data set into one file, which trains as the folder does, and is read faster.
+
+Pixels are kept as they are, so that the file is larger than compressed images. With --size they are
+resized first; then only a recipe that begins by resizing to that size takes the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from parity.commands.arguments import parse_size
+from parity.console import counting
+from parity.spec.data.records import SUFFIX
+from parity.spec.training.recipe import DATA
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", metavar="DATA", help="the data set's folder, in its own layout")
+    parser.add_argument("target", metavar=f"OUT{SUFFIX}", help="the file; replaced if it is there")
+    parser.add_argument(
+        "--data", choices=DATA, help="which data set it is (default: told by the layout)"
+    )
+    parser.add_argument("--split", default="train", help="which part (default: %(default)s)")
+    parser.add_argument("--size", metavar="HxW", help="resize to this (default: as images are)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from parity.pack import pack
+
+    size = parse_size(args.size) if args.size else None
+    with counting("reading the data set") as progress:
+        found = pack(args.root, args.target, args.data, args.split, size, progress)
+    megabytes = Path(args.target).stat().st_size / 2**20
+    said = f"{found.data}, {found.split}, {found.count} images, {found.size_said}"
+    print(f"wrote {args.target}: {said}, {megabytes:,.0f} MiB, read back")
+    return 0

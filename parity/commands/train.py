@@ -1,0 +1,137 @@
+"""Train a network by a recipe, on either side.
+
+RECIPE is a name of `parity recipes`, or a TOML file. OUT then holds the log (log.jsonl and
+TensorBoard's), checkpoints (last, best, and one every so many epochs), pictures of the latest
+validation, and environment.json. A run that was interrupted or killed goes on with --resume, bit
+for bit; so does one of the other framework. Exit status 1: a loss or gradient was not finite, 130:
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from parity.commands.arguments import parse_size
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import PRECISIONS, Recipe
+
+FRAMEWORKS = ("torch", "jax")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("recipe", nargs="?", metavar="RECIPE", help="its name, or a TOML file")
+    add("--framework", choices=FRAMEWORKS, required=True, help="which side trains")
+    add("--data", required=True, metavar="DIR", help="the data set")
+    add("--out", required=True, metavar="DIR", help="the folder to write")
+    add(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="CHECKPOINT",
+        help="go on with the run in OUT; or from this checkpoint, in a new OUT",
+    )
+    add("--start", metavar="CHECKPOINT", help="weights to begin with")
+    of = parser.add_argument_group("the recipe, changed")
+    add = of.add_argument
+    add("--recipe-file", metavar="FILE.toml", help="what is different in it")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="K=V",
+        dest="settings",
+        help="such as stages.whole.optimizer.lr=1e-3; may be given several times",
+    )
+    add("--batch-size", type=int, metavar="N", help="samples of a step, over all devices")
+    add("--size", metavar="HxW", help="of validation images, and of every resize")
+    add("--precision", choices=PRECISIONS)
+    add("--loss-scale", metavar="N|dynamic|none")
+    add("--seed", type=int, metavar="N")
+    add = parser.add_argument_group("what changes nothing that is trained").add_argument
+    add("--epochs", type=int, metavar="N", help="stop after so many of the recipe's epochs")
+    add("--devices", type=int, default=1, metavar="N", help="(default: %(default)s)")
+    add("--workers", type=int, metavar="N", help="processes that load data")
+    add("--log-every", type=int, default=10, metavar="N", help="steps (default: %(default)s)")
+    add(
+        "--save-every",
+        type=int,
+        default=500,
+        metavar="N",
+        help="steps between checkpoints inside of an epoch (default: %(default)s)",
+    )
+    add(
+        "--keep-every",
+        type=int,
+        default=50,
+        metavar="N",
+        help="epochs between checkpoints that stay (default: %(default)s; 0: none)",
+    )
+    add("--pictures", type=int, default=4, metavar="N", help="(default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = recipe_of(args)
+    if args.devices != 1:
+        raise InputError(f"--devices {args.devices}: this version trains on one")
+    least = {"log_every": 1, "save_every": 1, "keep_every": 0, "pictures": 0, "workers": 0}
+    for name, smallest in least.items():
+        value = getattr(args, name)
+        if value is not None and value < smallest:
+            raise InputError(f"--{name.replace('_', '-')} {value}, expected {smallest} or more")
+
+    from parity.training.bar import display
+    from parity.training.run import Options
+    from parity.training.start import train
+
+    options = Options(args.epochs, args.log_every, args.save_every, args.keep_every, args.pictures)
+    try:
+        with display() as shown:
+            done = train(
+                recipe,
+                args.framework,
+                args.data,
+                args.out,
+                resume=args.resume or False,
+                start=args.start,
+                workers=args.workers,
+                options=options,
+                display=shown,
+            )
+    except FloatingPointError as error:
+        print(f"parity train: stopped: {error}", file=sys.stderr)
+        return 1
+    if done.status:
+        print(
+            f"parity train: stopped in epoch {done.moment.epoch + 1} after"
+            f" {done.moment.step} steps; --resume goes on from {done.folder.last}",
+            file=sys.stderr,
+        )
+        return done.status
+    print(f"done: {done.folder.last}")
+    return 0
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe that is asked for, with all that is changed in it."""
+    from parity.spec.training import overrides
+
+    scale = args.loss_scale
+    if scale is not None and scale not in ("dynamic", "none"):
+        try:
+            scale = float(scale)
+        except ValueError:
+            raise InputError(
+                f"--loss-scale {scale!r}, expected a number, dynamic or none"
+            ) from None
+    recipe = overrides.find(args.recipe, args.recipe_file)
+    recipe = overrides.with_settings(recipe, args.settings)
+    return overrides.with_options(
+        recipe,
+        batch=args.batch_size,
+        size=None if args.size is None else parse_size(args.size),
+        precision=args.precision,
+        loss_scale=scale,
+        seed=args.seed,
+    )

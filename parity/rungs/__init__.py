@@ -1,0 +1,1 @@
+"""The rungs of the ladder, one module each, lowest first; `parity.ladder` climbs them."""

@@ -1,0 +1,135 @@
+"""Batches made ahead of whoever trains on them: by a thread, or by processes. Grain does it."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import connection
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from parity.spec.errors import InputError
+
+T = TypeVar("T")
+AHEAD = 2  # batches, of a thread
+SMALL = 1 << 16  # bytes: what is no larger goes through a pipe
+SETTLE = 0.1  # seconds
+
+
+def stream(
+    make: Callable[[int], T], own: Callable[[T], T], first: int, last: int, workers: int
+) -> Iterator[T]:
+    """What `make` makes of each number, in order.
+
+    Args:
+        make: With `workers`, it is pickled, and so must be what it holds.
+        own: Copies what shared memory lends.
+        first: The first number.
+        last: One beyond the last.
+        workers: Processes; 0 is a thread of this one.
+
+    Raises:
+        InputError: `make` does, or a process died.
+    """
+    if first >= last:
+        return
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain reads its options there; it has the command line's else
+        flags.FLAGS.mark_as_parsed()
+    numbers = grain.MapDataset.range(first, last).map(make)
+    if workers:
+        made = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        options = grain.MultiprocessingOptions(
+            num_workers=min(workers, last - first), per_worker_buffer_size=1
+        )
+        large = grain.experimental.DatasetOptions(min_shm_size=SMALL)
+        made = grain.experimental.WithOptionsIterDataset(made, large)
+        made = made.mp_prefetch(options, worker_init_fn=_begin).map(own)
+        made = grain.experimental.ThreadPrefetchIterDataset(made, prefetch_buffer_size=1)
+    else:
+        one = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
+        made = numbers.to_iter_dataset(one)
+    iterator, failure = iter(made), None
+    try:
+        for _ in range(last - first):
+            yield next(iterator)
+    except (InputError, RuntimeError) as error:
+        failure = _told(error)
+    finally:
+        iterator.close()
+        del iterator
+        if workers:
+            # Grain leaves the last batches to the collector, and a thread of its own to give back
+            # their memory; without both, the system warns at the end that some was left.
+            gc.collect()
+            time.sleep(SETTLE)
+    if failure is not None:
+        raise failure
+
+
+def _told(error: Exception) -> Exception:
+    """What a worker's error says, without the frames that keep its batches alive."""
+    text = str(error)
+    if isinstance(error, InputError):
+        return InputError(text)
+    if "Worker process was terminated" not in text:
+        return error
+    reason = "killed, perhaps for want of memory" if "code -9" in text else text.split(". ")[0]
+    return InputError(f"a process that reads the data died: {reason}")
+
+
+def _begin(index: int, count: int) -> None:
+    """Of a worker: it ends with the process that started it, however that ends."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the terminal sends it to all; the first cleans up
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def copied(value: Any) -> Any:
+    """An array of its own memory; anything else as it is."""
+    return np.array(value) if isinstance(value, np.ndarray) else value
+
+
+class Watched(Generic[T]):
+    """An iterator that knows how long its consumer waited for it.
+
+    Attributes:
+        first: Seconds until the first was there, in which workers start.
+        waited: Seconds in which the ones after it were not there yet.
+        taken: How many were taken.
+    """
+
+    def __init__(self, source: Iterator[T]) -> None:
+        self.source = source
+        self.first = self.waited = 0.0
+        self.taken = 0
+
+    def __iter__(self) -> Watched[T]:
+        return self
+
+    def __next__(self) -> T:
+        start = time.perf_counter()
+        value = next(self.source)
+        seconds = time.perf_counter() - start
+        if self.taken:
+            self.waited += seconds
+        else:
+            self.first = seconds
+        self.taken += 1
+        return value

@@ -1,0 +1,237 @@
+"""What makes a batch of a recipe's samples; it travels to the processes that do."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from parity.spec import draw
+from parity.spec.data import icnet_labels
+from parity.spec.data.augmentation import NEAREST, Crop, Example, Resize, augment, resample, resized
+from parity.spec.data.loading import copied
+from parity.spec.data.preprocessing import Preprocessing, published
+from parity.spec.data.sources import Label, Source
+from parity.spec.errors import InputError
+from parity.spec.models import Config
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.trainer import Batch
+
+Size = tuple[int, int]
+
+
+def training_size(recipe: Recipe, stage: Stage) -> Size:
+    """Height and width of the images that a stage trains on."""
+    sizes = [x.size for x in stage.augmentation if isinstance(x, Resize | Crop)]
+    return sizes[-1] if sizes else recipe.size
+
+
+def order(recipe: Recipe, epoch: int, n: int) -> np.ndarray:
+    """In which an epoch goes through n samples: (n,) int64, a permutation.
+
+    Args:
+        recipe: Of its seed.
+        epoch: Counted from 0, over all stages.
+        n: Samples.
+    """
+    return _order(recipe.seed, epoch, n)
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, n: int) -> np.ndarray:
+    found = draw.generator(seed, "shuffle", epoch).permutation(n)
+    found.flags.writeable = False  # it is shared
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Whose part of a batch: that of `rank` of `ranks`; it is divided among `parts` devices."""
+
+    rank: int
+    ranks: int
+    parts: int
+
+    def of(self, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
+        """Its part of the chosen samples.
+
+        Args:
+            chosen: Of a step.
+            whole: Of the epoch.
+            last: What becomes of samples that do not fill equal parts: `pad` or `drop`.
+        """
+        over = len(chosen) % self.parts
+        if over and last == "drop":
+            chosen = chosen[:-over]
+        elif over:
+            chosen = np.concatenate([chosen, np.resize(whole, self.parts - over)])
+        mine = len(chosen) // self.ranks
+        return chosen[self.rank * mine : (self.rank + 1) * mine]
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """What making a batch needs."""
+
+    source: Source
+    recipe: Recipe
+    stage: Stage
+    dtype: str
+
+    @property
+    def size(self) -> Size:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse a network that does not fit the data.
+
+        Raises:
+            InputError: It cannot take images of the size, or has no output for a label.
+        """
+        config, name = self.stage.config, f"{self.recipe.name}: {self.stage.model}"
+        try:
+            config.check_input(*self.size)
+        except ValueError as error:
+            raise InputError(f"{name}: {error}") from None
+        ignored = self.source.pixels and self.stage.loss.ignore_index is not None
+        needed = np.delete(self.source.outputs, -1) if ignored else self.source.outputs
+        if int(needed.max()) >= config.num_classes:
+            raise InputError(
+                f"{name} has {config.num_classes} outputs, labels of {self.recipe.data} go to"
+                f" {needed.max()}"
+            )
+
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing:
+        return published(self.stage.config, self.recipe.labels)
+
+    def own(self, batch: Batch) -> Batch:
+        """The same in memory of its own, its masks in the order in which the network has them."""
+        sites = [s for s in self.stage.config.dropout_sites(*self.size) if s in batch.masks]
+        return Batch(
+            copied(batch.images),
+            tuple(copied(target) for target in batch.targets),
+            {site: copied(batch.masks[site]) for site in sites},
+            copied(batch.samples),
+            copied(batch.truth),
+        )
+
+    def batch_of(self, samples: np.ndarray, examples: list[tuple[np.ndarray, Label]]) -> Batch:
+        """Images and targets, stacked and as the network takes them; no masks."""
+        pixels = np.empty((len(examples), *self.size, 3), np.uint8)
+        labels = np.empty((len(examples), *(self.size if self.source.pixels else ())), np.uint8)
+        for i, (image, label) in enumerate(examples):
+            if image.shape != pixels.shape[1:]:
+                found, wanted = ("x".join(map(str, s[:2])) for s in (image.shape, pixels.shape[1:]))
+                raise InputError(
+                    f"{self.source.name(int(samples[i]))} comes to {found}, but"
+                    f" {self.recipe.name} trains on {wanted}"
+                )
+            pixels[i], labels[i] = image, label
+        images = self.preprocessing(pixels, self.dtype)
+        return Batch(images, self.targets(labels), {}, samples)
+
+    def targets(self, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What the loss takes of labels (N, H, W) or (N,) uint8."""
+        loss, config = self.stage.loss, self.stage.config
+        if not self.source.pixels:
+            return (labels.astype(np.int32),)
+        if loss.kind == "icnet":
+            resize = getattr(icnet_labels, loss.labels)
+            whole = self.ignoring(labels)
+            sizes = icnet_sizes(config, labels.shape[1:3])
+            return tuple(resize(whole, size).astype(np.int32) for size in sizes)
+        return (self.ignoring(self.predicted(labels)),)
+
+    def ignoring(self, labels: np.ndarray) -> np.ndarray:
+        """The same in int32, void as the loss has it."""
+        found, ignored = labels.astype(np.int32), self.stage.loss.ignore_index
+        if ignored is not None:
+            found[labels == self.source.void] = ignored
+        return found
+
+    def predicted(self, labels: np.ndarray) -> np.ndarray:
+        """Labels at the size of what the network predicts, the nearest pixel of each place."""
+        size = predicted_size(self.stage.config, labels.shape[1:3])
+        if labels.shape[1:] == size:
+            return labels
+        return np.stack([resample(label, size, NEAREST) for label in labels])
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Maker):
+    """Makes the batch of a step, counted over all epochs.
+
+    Attributes:
+        share: Whose part of it.
+        steps: Of an epoch.
+    """
+
+    share: Share
+    steps: int
+
+    @property
+    def size(self) -> Size:
+        return training_size(self.recipe, self.stage)
+
+    def __call__(self, number: int) -> Batch:
+        (epoch, step), n, seed = divmod(number, self.steps), self.stage.batch, self.recipe.seed
+        whole = order(self.recipe, epoch, len(self.source))
+        chosen = whole[step * n : (step + 1) * n]
+        samples = self.share.of(chosen, whole, self.recipe.parallel.last)
+        examples = [self.example(i, (seed, epoch, step, i)) for i in samples.tolist()]
+        masks = draw.dropout_masks(
+            self.stage.config, self.size, seed, epoch, step, samples.tolist()
+        )
+        return self.batch_of(samples, examples)._replace(masks=masks)
+
+    def example(self, i: int, key: tuple[int, int, int, int]) -> tuple[np.ndarray, Label]:
+        """One sample, augmented."""
+        image, label = self.source[i]
+        pixels = label if isinstance(label, np.ndarray) else None
+        done = augment(self.stage.augmentation, Example(image, pixels), self.source.void, key)
+        return done.image, label if done.label is None else done.label
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation(Maker):
+    """Makes a batch of validation.
+
+    Attributes:
+        mine: The samples.
+        batch: How many at a time.
+    """
+
+    mine: np.ndarray
+    batch: int
+
+    @property
+    def size(self) -> Size:
+        return self.recipe.size
+
+    def __call__(self, number: int) -> Batch:
+        samples = self.mine[number * self.batch : (number + 1) * self.batch]
+        examples = [self.example(i) for i in samples.tolist()]
+        truth = np.stack([label for _, label in examples])
+        if self.source.pixels:
+            truth = self.predicted(truth)
+        return self.batch_of(samples, examples)._replace(truth=truth.astype(np.int32))
+
+    def example(self, i: int) -> tuple[np.ndarray, Label]:
+        """One sample, resized."""
+        image, label = self.source[i]
+        pixels = label if isinstance(label, np.ndarray) else None
+        done = resized(Example(image, pixels), self.size)
+        return done.image, label if done.label is None else done.label
+
+
+def predicted_size(config: Config, size: tuple[int, ...]) -> Size:
+    """Height and width of a network's first output, for images of a size."""
+    sizes = getattr(config, "output_size", None)
+    return sizes(*size) if sizes else (size[0], size[1])
+
+
+def icnet_sizes(config: Config, size: tuple[int, ...]) -> tuple[Size, ...]:
+    """Heights and widths of the outputs that ICNet's loss counts."""
+    return config.output_sizes(*size)[1:]  # type: ignore[attr-defined]  # an ICNetConfig

@@ -1,0 +1,114 @@
+"""The batches that both sides train and are validated on, made once, in NumPy, NHWC.
+
+What a batch holds is decided by the recipe, the epoch, the step and the samples: neither by the
+processes that make it nor by the devices that it is divided among. So a run goes on from any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity.spec.data.loading import stream
+from parity.spec.data.makers import Share, Training, Validation, order, training_size
+from parity.spec.data.sources import Source, open_source
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.trainer import Batch
+
+__all__ = ["Source", "batches", "open_source", "order", "steps", "training_size", "validation"]
+
+
+def steps(recipe: Recipe, stage: Stage, n: int, parts: int = 1) -> int:
+    """Of an epoch over n samples, on so many devices.
+
+    Those of the stage, but for a last one of which nothing is left when samples are dropped that do
+    not fill equal parts.
+    """
+    rest = n % stage.batch
+    empty = recipe.parallel.last == "drop" and not stage.drop_last and 0 < rest < parts
+    return stage.steps(n) - empty
+
+
+def batches(
+    source: Source,
+    recipe: Recipe,
+    stage: Stage,
+    epoch: int,
+    *,
+    first_step: int = 0,
+    epochs: int = 1,
+    workers: int = 0,
+    dtype: str = "float32",
+    rank: int = 0,
+    ranks: int = 1,
+    parts: int | None = None,
+) -> Iterator[Batch]:
+    """What is trained on, step by step, made ahead.
+
+    Args:
+        source: The training split.
+        recipe: The run.
+        stage: One of its stages.
+        epoch: Counted from 0, over all stages.
+        first_step: Where in the epoch to begin; what comes is what would have come.
+        epochs: How many follow on each other; the workers of the first make all of them.
+        workers: Processes that make them; 0 is a thread of this one.
+        dtype: Of the images, `float32` or `float64`.
+        rank: Whose part of each batch, counted from 0.
+        ranks: Processes that train, which divide each batch into equal parts, in order.
+        parts: Devices of all of them, a multiple of `ranks`; `ranks` if not given. What does not
+            fill equal parts is padded or dropped as `recipe.parallel.last` says.
+
+    Raises:
+        InputError: A sample cannot be read or has another size, the network has no output for a
+            label, the batch does not divide, or the samples do not make one.
+    """
+    parts = parts or ranks
+    if stage.batch % parts or parts % ranks:
+        raise InputError(
+            f"{recipe.name}: a batch of {stage.batch} does not divide into {parts} parts"
+        )
+    count = steps(recipe, stage, len(source), parts)
+    if not count:
+        raise InputError(
+            f"{source.root}: {len(source)} samples make no step of {stage.batch}, as"
+            f" {recipe.name} has it"
+        )
+    maker = Training(source, recipe, stage, dtype, Share(rank, ranks, parts), count)
+    maker.check()
+    begin = epoch * count + first_step
+    return stream(maker, maker.own, begin, (epoch + epochs) * count, workers)
+
+
+def validation(
+    source: Source,
+    recipe: Recipe,
+    stage: Stage,
+    *,
+    batch: int | None = None,
+    workers: int = 0,
+    dtype: str = "float32",
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[Batch]:
+    """Every image once, in order, resized and nothing else; the last batch may be smaller.
+
+    Args:
+        source: The validation split.
+        recipe: The run.
+        stage: Whose network is validated.
+        batch: Images at a time; the stage's if not given.
+        workers: Processes that make them; 0 is a thread of this one.
+        dtype: Of the images.
+        rank: Whose part of the images, counted from 0.
+        ranks: Processes, among which the images are divided as equally as can be.
+
+    Raises:
+        InputError: See `batches`.
+    """
+    mine = np.array_split(np.arange(len(source), dtype=np.int64), ranks)[rank]
+    maker = Validation(source, recipe, stage, dtype, mine, batch or stage.batch)
+    maker.check()
+    return stream(maker, maker.own, 0, -(-len(mine) // maker.batch), workers)

@@ -1,0 +1,83 @@
+"""What a person sees of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+
+class Display(Protocol):
+    """Where a run shows what it does."""
+
+    def begin(self, what: str, done: int, total: int) -> None:
+        """Begin something of so many steps, of which some are done."""
+
+    def show(self, done: int, text: str) -> None:
+        """So many steps are done."""
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+
+
+class Lines:
+    """Only the lines that stay, on standard output: for a file."""
+
+    def begin(self, what: str, done: int, total: int) -> None:
+        del what, done, total
+
+    def show(self, done: int, text: str) -> None:
+        del done, text
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+
+
+class Bar:
+    """A bar on standard error, if that is a terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task = progress.add_task("", text="", total=None)
+
+    def begin(self, what: str, done: int, total: int) -> None:
+        self.progress.reset(self.task, description=what, completed=done, total=total, text="")
+
+    def show(self, done: int, text: str) -> None:
+        self.progress.update(self.task, completed=done, text=text)
+
+    def say(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def display() -> Iterator[Display]:
+    """What suits where this process writes."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield Bar(progress)
+
+
+def duration(seconds: float) -> str:
+    """`2:03:04`, for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,77 @@
+"""What a stage begins with: what was drawn, a checkpoint of weights, or what the last one left."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import weights_convert
+from parity.spec.errors import InputError
+from parity.spec.initial import initial
+from parity.spec.models import MODELS
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.stages import carried
+from parity.spec.training.trainer import Snapshot
+
+
+class From:
+    """The beginning of each stage of a recipe.
+
+    Args:
+        recipe: The recipe.
+        start: A checkpoint of weights that the first stage begins with.
+
+    Raises:
+        InputError: A stage cannot go on with the optimizer of the one before it.
+    """
+
+    def __init__(self, recipe: Recipe, start: str | Path | None = None) -> None:
+        self.recipe = recipe
+        self.start = None if start is None else Path(start)
+        for before, stage in zip(recipe.stages, recipe.stages[1:], strict=False):
+            same = (before.model, before.optimizer.kind) == (stage.model, stage.optimizer.kind)
+            if stage.keep_optimizer and not same:
+                raise InputError(
+                    f"stage {stage.name} has another network or optimizer than {before.name}:"
+                    " keep_optimizer cannot be true"
+                )
+
+    def check(self) -> None:
+        """Refuse to begin without a checkpoint that the recipe needs.
+
+        Raises:
+            InputError: It is not given.
+        """
+        if self.recipe.start and self.start is None:
+            raise InputError(
+                f"recipe {self.recipe.name} begins with a checkpoint of {self.recipe.start}:"
+                " --start CHECKPOINT"
+            )
+
+    def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
+        """What a stage begins with.
+
+        Args:
+            stage: One of the recipe.
+            before: The stage before it, and what it left, with published names.
+
+        Raises:
+            InputError: The checkpoint cannot be read, or holds nothing of this network.
+        """
+        drawn = initial(stage.config, stage.initial, self.recipe.seed)
+        if before is not None:
+            arrays = carried(before[0].config, before[1].arrays, stage.config, drawn)
+            if stage.keep_optimizer:
+                return dataclasses.replace(before[1], arrays=arrays)
+            return Snapshot(arrays, {})
+        self.check()
+        return Snapshot(drawn if self.start is None else self._given(stage, drawn), {})
+
+    def _given(self, stage: Stage, drawn: dict) -> dict:
+        assert self.start
+        wanted = self.recipe.start
+        found = weights_convert.load(self.start, MODELS[wanted].family if wanted else None)
+        try:
+            return carried(found.config, found.arrays, stage.config, drawn)
+        except InputError as error:
+            raise InputError(f"{self.start}: {error}") from error

@@ -1,0 +1,167 @@
+"""Checkpoints of a run: written whole, and read back by whichever framework goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.spec.data.preprocessing import Preprocessing
+from parity.spec.errors import InputError
+from parity.spec.training.optimizers import Optimizer
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.trainer import Snapshot
+from parity.spec.training.written import differences, plain, recipe_of
+from parity.training.moment import KEY, Moment, Origin, parse
+from weights_convert import formats, save
+from weights_convert.checkpoint import Checkpoint, understand
+from weights_convert.optimizer import Optimizer as Saved
+
+SHOWN = 3  # differences in one line
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A run's checkpoint, as it was read.
+
+    Attributes:
+        path: The file.
+        origin: What it says of the run.
+        recipe: The run's.
+        snapshot: With published names and shapes.
+        checkpoint: All that the file says.
+    """
+
+    path: Path
+    origin: Origin
+    recipe: Recipe
+    snapshot: Snapshot
+    checkpoint: Checkpoint
+
+    @property
+    def stage(self) -> Stage:
+        """Which was trained."""
+        return self.recipe.stages[self.origin.moment.stage]
+
+
+def write(
+    paths: Sequence[Path],
+    recipe: Recipe,
+    framework: str,
+    moment: Moment,
+    snapshot: Snapshot,
+    class_weights: np.ndarray | None,
+    preprocessing: Preprocessing,
+) -> None:
+    """Write a checkpoint under several names, one after the other; each is there whole or not.
+
+    Args:
+        paths: The last one is what a run goes on from: it is replaced when all others are there.
+        recipe: The run's.
+        framework: Whose names the file has.
+        moment: Where the run is.
+        snapshot: With published names and shapes.
+        class_weights: Of the stage's loss.
+        preprocessing: What the network expects of an image.
+
+    Raises:
+        InputError: The file system refuses; those before it are there, and no other has changed.
+    """
+    stage = recipe.stages[moment.stage]
+    origin = Origin.of(recipe, framework, moment, snapshot, class_weights)
+    optimizer = None
+    if snapshot.slots:
+        numbers = hyperparameters(stage.optimizer)
+        optimizer = Saved(stage.optimizer.kind, snapshot.step, snapshot.slots, numbers)
+    first, *others = paths
+    save(
+        first,
+        stage.config,
+        snapshot.arrays,
+        framework,
+        optimizer=optimizer,
+        labels=recipe.labels,
+        preprocessing=preprocessing,
+        metadata={KEY: origin.to_json()},
+    )
+    for path in others:
+        _again(first, path)
+
+
+def read(path: Path) -> Found:
+    """Read a checkpoint of a run.
+
+    Raises:
+        InputError: It is not there, damaged, or none.
+    """
+    contents = formats.read(path)
+    origin = parse(contents.metadata.get(KEY), path)
+    recipe = recipe_of(origin.recipe, f"the recipe in {path}")
+    if not 0 <= origin.moment.stage < len(recipe.stages):
+        raise InputError(f"{path}: what it says of its run is damaged")
+    config = recipe.stages[origin.moment.stage].config
+    checkpoint = understand(contents, path, config=config)
+    slots = checkpoint.optimizer.slots if checkpoint.optimizer else {}
+    snapshot = Snapshot(checkpoint.arrays, slots, origin.updates, origin.scale, origin.good)
+    return Found(path, origin, recipe, snapshot, checkpoint)
+
+
+def check_same(found: Found, recipe: Recipe, samples: int) -> None:
+    """Refuse to go on from a checkpoint of another run.
+
+    Args:
+        found: The checkpoint.
+        recipe: That is to go on.
+        samples: Of its training data.
+
+    Raises:
+        InputError: One line that says what differs.
+    """
+    networks = [", ".join(stage.model for stage in r.stages) for r in (found.recipe, recipe)]
+    pairs = {} if networks[0] == networks[1] else {"network": tuple(networks)}
+    pairs |= differences(plain(found.recipe), plain(recipe))
+    if pairs:
+        told = "; ".join(f"{key} {a}, here {b}" for key, (a, b) in list(pairs.items())[:SHOWN])
+        more = f"; and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        raise InputError(f"{found.path} is of another recipe: {told}{more}")
+    if found.origin.moment.samples != samples:
+        raise InputError(
+            f"{found.path} was trained on {found.origin.moment.samples} images, here are {samples}"
+        )
+
+
+def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
+    """As `torch.optim` names them, with the base rate."""
+    common: dict[str, Any] = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
+    if optimizer.kind == "adam":
+        return common | {"betas": list(optimizer.betas), "eps": optimizer.eps}
+    return common | {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
+
+
+def _again(source: Path, target: Path) -> None:
+    """The same file under another name, put there in one step.
+
+    Raises:
+        InputError: The file system refuses.
+    """
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

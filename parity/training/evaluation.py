@@ -1,0 +1,173 @@
+"""Every checkpoint in a folder, measured: `parity eval` as a Python call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.files import write_atomically
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.written import recipe_of
+from parity.training.feed import Feed
+from parity.training.folder import SUFFIX
+from parity.training.moment import KEY, parse
+from parity.training.scores import Count, Score, Task, measure
+from parity.training.side import FRAMEWORKS, Side
+from weights_convert import Checkpoint, formats
+from weights_convert.checkpoint import told, understand
+
+METRICS = ".metrics.txt"
+Progress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One checkpoint.
+
+    Attributes:
+        path: The file.
+        sha256: Of it; files of one content are measured once.
+        framework: Which side measured it.
+        stage: Of the recipe, whose network it holds.
+        epoch: Of the stage, where it says so.
+        score: What was found.
+    """
+
+    path: Path
+    sha256: str
+    framework: str
+    stage: str
+    epoch: int | None
+    score: Score
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        fields: dict[str, Any] = {"checkpoint": self.path.name, "sha256": self.sha256}
+        fields |= {"framework": self.framework, "stage": self.stage, "epoch": self.epoch}
+        return fields | self.score.to_dict()
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What a file holds to be measured."""
+
+    recipe: Recipe
+    stage: Stage
+    framework: str
+    epoch: int | None
+    checkpoint: Checkpoint
+    weights: np.ndarray | None
+
+
+def evaluate(
+    folder: str | Path,
+    data: str | Path,
+    framework: str | None = None,
+    recipe: Recipe | None = None,
+    split: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Measured]:
+    """Measure every checkpoint in a folder, and write what was found beside each.
+
+    Args:
+        folder: With checkpoints in it, or in its `checkpoints`, as a run leaves them. Written
+            there: `NAME.metrics.txt`, and `metrics.json` of all.
+        data: The data set.
+        framework: `torch` or `jax`; the one whose names a checkpoint has if not given.
+        recipe: Of checkpoints that do not tell it, such as converted ones.
+        split: Of the data set; the recipe's validation split if not given.
+        workers: Processes that load data.
+        progress: Called with (checkpoints done, checkpoints, what comes next).
+
+    Raises:
+        InputError: No checkpoint is there, one cannot be read or is of no stage of the recipe.
+        FloatingPointError: A loss is not finite.
+    """
+    if framework not in (None, *FRAMEWORKS):
+        raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+    paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, Feed]()
+    for i, path in enumerate(paths):
+        if progress:
+            progress(i, len(paths), path.name)
+        held = read(path, recipe, framework)
+        known = [m for m in done if m.sha256 == held.checkpoint.sha256]
+        if known:
+            score = known[0].score
+        else:
+            key = repr(dataclasses.replace(held.recipe, stages=(held.stage,)))
+            if key not in feeds:
+                feeds[key] = Feed(held.recipe, data, workers, split)
+            score = _score(held, feeds[key])
+        name, sha256 = held.stage.name, held.checkpoint.sha256
+        done.append(Measured(path, sha256, held.framework, name, held.epoch, score))
+        write_atomically(metrics_of(path), score.to_text(path).encode())
+    text = json.dumps([measured.to_dict() for measured in done], indent=1)
+    write_atomically(paths[0].parent / "metrics.json", text.encode())
+    return done
+
+
+def find(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by name.
+
+    Raises:
+        InputError: There is none, or no folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected one with checkpoints")
+    for inside in (folder, folder / "checkpoints"):
+        paths = sorted(inside.iterdir()) if inside.is_dir() else []
+        suffixes = [suffix for suffix in formats.SUFFIXES if suffix]
+        found = [p for p in paths if p.suffix in suffixes and not p.name.startswith(".")]
+        if found:
+            return found
+    raise InputError(f"{folder}: no checkpoints, expected files such as last{SUFFIX}")
+
+
+def read(path: Path, recipe: Recipe | None, framework: str | None) -> Held:
+    """A checkpoint, and by which stage of which recipe it is measured.
+
+    Raises:
+        InputError: It cannot be read; nobody says the recipe; it is of no stage of it.
+    """
+    contents = formats.read(path)
+    if recipe is None and KEY not in contents.metadata:
+        raise InputError(f"{path} does not say its recipe: --recipe RECIPE")
+    if KEY in contents.metadata and recipe is None:
+        origin = parse(contents.metadata[KEY], path)
+        own = recipe_of(origin.recipe, f"the recipe in {path}")
+        stage = own.stages[origin.moment.stage]
+        checkpoint = understand(contents, path, config=stage.config)
+        side = framework or origin.framework
+        return Held(own, stage, side, origin.moment.epoch, checkpoint, origin.weights)
+    assert recipe
+    checkpoint = understand(contents, path)
+    of = [s for s in recipe.stages if told(s.config) == told(checkpoint.config)]
+    if not of:
+        networks = ", ".join(stage.model for stage in recipe.stages)
+        raise InputError(
+            f"{path} holds a {checkpoint.network}, but {recipe.name} trains {networks}"
+        )
+    framework = framework or ("jax" if checkpoint.dialect == "jax" else "torch")
+    return Held(recipe, of[-1], framework, None, checkpoint, None)
+
+
+def metrics_of(path: Path) -> Path:
+    """`last.safetensors` to `last.metrics.txt`; of other formats the whole name stays."""
+    return path.with_name(path.name.removesuffix(SUFFIX) + METRICS)
+
+
+def _score(held: Held, feed: Feed) -> Score:
+    weights = feed.class_weights(held.stage) if held.epoch is None else held.weights
+    side, arrays = Side(held.framework), held.checkpoint.arrays
+    trainer = side.trainer(held.recipe, held.stage, arrays, weights)
+    count = Count(Task.of(held.recipe))
+    for _ in measure(trainer, feed.validation(held.stage), count):
+        pass
+    return count.score()

@@ -1,0 +1,117 @@
+"""The folder of a run: what lies where, and who may write there.
+
+OUT/environment.json    the recipe, the seed, every start: versions, hardware, commit, command
+OUT/log.jsonl           a line for every few steps, every epoch, every validation
+OUT/tensorboard/        the same
+OUT/checkpoints/        last, best, and one every so many epochs
+OUT/pictures/           predictions of the latest validation
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from parity.files import check_folder, make_folder, read_json, write_atomically
+from parity.spec.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
+ENVIRONMENT = "environment.json"
+SUFFIX = ".safetensors"
+
+
+class Folder:
+    """Where a run writes.
+
+    Args:
+        path: OUT.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.pictures = self.path / "pictures"
+        self.log = self.path / "log.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.environment = self.path / ENVIRONMENT
+        self.last = self.checkpoint("last")
+
+    def checkpoint(self, name: str) -> Path:
+        return self.checkpoints / f"{name}{SUFFIX}"
+
+    @contextlib.contextmanager
+    def claimed(self, resume: bool) -> Iterator[None]:
+        """Keep it for this process alone.
+
+        Args:
+            resume: It may hold a run.
+
+        Raises:
+            InputError: It holds a run or something else, cannot be made, or another process has it.
+        """
+        check_folder(self.path)
+        if not resume:
+            self._refuse_full()
+        make_folder(self.checkpoints)
+        with self._locked():
+            self.sweep()
+            yield
+
+    def sweep(self) -> None:
+        """Remove what a process left that was killed while it wrote."""
+        for folder in (self.path, self.checkpoints, self.pictures):
+            for path in folder.glob(".*.tmp"):
+                if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
+                    path.unlink(missing_ok=True)
+
+    def starts(self) -> list[dict[str, Any]]:
+        """What every start of the run has left there, in order."""
+        return read_json(self.environment)["starts"] if self.environment.exists() else []
+
+    def started(self, facts: dict[str, Any]) -> None:
+        """Add a start.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        entries = {"starts": [*self.starts(), facts]}
+        write_atomically(self.environment, json.dumps(entries, indent=1).encode())
+
+    def _refuse_full(self) -> None:
+        found = list(self.path.iterdir()) if self.path.is_dir() else []
+        # An empty folder of checkpoints is what a run leaves that was refused.
+        there = [p.name for p in found if p != self.checkpoints or any(p.iterdir())]
+        if ENVIRONMENT in there:
+            raise InputError(
+                f"{self.path} holds a run: --resume goes on with it, another --out begins anew"
+            )
+        if there:
+            raise InputError(f"{self.path} is not empty: it holds {min(there)}, but no run")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Until this process ends, however it does, where the system can."""
+        if not fcntl:
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise InputError(f"{self.path}: another process trains there") from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(handle)

@@ -1,0 +1,165 @@
+"""The log of a run: lines of JSON, and the same for TensorBoard.
+
+A line holds what follows from the recipe, and under `clock` what does not: times and speeds. Going
+on from a checkpoint, the log is cut back to where it was then, so that in the end it is as if
+nothing had happened; what TensorBoard reads is made anew from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from parity.spec.errors import InputError
+
+CLOCK = "clock"
+# Kind of line -> what of it TensorBoard shows.
+CURVES = {
+    "step": ("loss", "rate", "scale"),
+    "epoch": ("loss",),
+    "validation": ("score", "mean_loss"),
+}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line what the file system refuses.
+
+    Raises:
+        InputError: It does.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+class Journal:
+    """A log that is written to.
+
+    Args:
+        path: The file.
+        tensorboard: The folder of TensorBoard's files; none without.
+        keep: How many of its lines stay; what comes after them is cut off.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path | None, keep: int = 0) -> None:
+        self.path = path
+        with writing(path):
+            kept = path.read_bytes().splitlines(keepends=True)[:keep] if path.exists() else []
+            kept = kept[: len(kept) - bool(kept and not kept[-1].endswith(b"\n"))]
+            self.file = path.open("ab")
+            self.file.truncate(sum(map(len, kept)))
+        self.lines = len(kept)
+        self.curves = None if tensorboard is None else Curves(tensorboard)
+        for line in kept if self.curves else ():
+            self._show(json.loads(line))
+
+    def write(self, kind: str, facts: dict[str, Any], clock: dict[str, Any]) -> None:
+        """Add a line.
+
+        Args:
+            kind: `step`, `epoch` or `validation`.
+            facts: What is the same in every run of the recipe.
+            clock: What is not.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        line = {"kind": kind, **facts, CLOCK: {"time": round(time.time(), 3), **clock}}
+        with writing(self.path):
+            self.file.write(json.dumps(line).encode() + b"\n")
+            self.file.flush()
+        self.lines += 1
+        self._show(line)
+
+    def sync(self) -> None:
+        """Flush it to the disk: a checkpoint that counts its lines comes next."""
+        with writing(self.path):
+            os.fsync(self.file.fileno())
+        if self.curves:
+            self.curves.flush()
+
+    def close(self) -> None:
+        """Nothing more is lost if it fails: whatever was to last has been flushed."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+        if self.curves:
+            self.curves.close()
+
+    def _show(self, line: dict[str, Any]) -> None:
+        names = CURVES[line["kind"]] if self.curves else ()
+        values = {f"{line['kind']}/{n}": line[n] for n in names if line.get(n) is not None}
+        values |= {
+            f"speed/{n}": line[CLOCK][n]
+            for n in ("images_per_second", "waiting")
+            if line["kind"] == "epoch" and n in line[CLOCK]
+        }
+        if self.curves:
+            self.curves.add(values, line["batches"], line[CLOCK]["time"])
+
+
+class Curves:
+    """TensorBoard's file of events, made anew.
+
+    `tensorboardX.SummaryWriter` writes from a thread of its own, which on a full disk dies unseen
+    and leaves whoever flushes waiting; so this uses what is below it.
+
+    Args:
+        folder: Where; what is there of another start is removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+
+        self.folder = folder
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self.writer = EventsWriter(str(folder / "events"))
+
+    def add(self, values: dict[str, float], step: int, moment: float) -> None:
+        """Points of curves.
+
+        Args:
+            values: Curve -> value.
+            step: Of the whole run.
+            moment: Seconds since 1970.
+        """
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with writing(self.folder):
+            for name, value in values.items():
+                self.writer.write_event(
+                    Event(wall_time=moment, step=step, summary=scalar(name, value))
+                )
+
+    def flush(self) -> None:
+        with writing(self.folder):
+            self.writer.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.writer.close()
+
+
+def read(path: Path, clock: bool = True) -> list[dict[str, Any]]:
+    """The whole lines of a log.
+
+    Args:
+        path: The file.
+        clock: With what is not the same in every run.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    found = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return found if clock else [{k: v for k, v in f.items() if k != CLOCK} for f in found]

@@ -1,0 +1,329 @@
+"""The loop: from wherever a run is to its end. It knows no framework, and draws no number."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+
+import numpy as np
+
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.trainer import Snapshot, Step, Trainer
+from parity.training import checkpoints
+from parity.training.bar import Display, duration
+from parity.training.folder import Folder
+from parity.training.journal import Journal
+from parity.training.moment import Moment
+from parity.training.parts import Batches, Beginning, Data, Framework
+from parity.training.pictures import Album
+from parity.training.scores import Count, Score, Task, measure
+from parity.training.stopping import Stop
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What changes nothing that is trained.
+
+    Attributes:
+        epochs: Of the whole run, after which it stops; all of them if not given.
+        log_every: Steps between lines of the log.
+        save_every: Steps between checkpoints inside of an epoch; after each epoch is one anyway.
+        keep_every: Epochs of a stage between checkpoints that are kept; 0 keeps none.
+        pictures: Images of the validation to show.
+    """
+
+    epochs: int | None = None
+    log_every: int = 10
+    save_every: int = 500
+    keep_every: int = 50
+    pictures: int = 4
+
+
+class Stopped(Exception):  # noqa: N818  # it is no error
+    """A signal was obeyed; a checkpoint was written."""
+
+
+@dataclasses.dataclass
+class Clock:
+    """How the time of an epoch was spent, in seconds."""
+
+    begun: float = dataclasses.field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    images: int = 0
+    steps: int = 0
+
+    def facts(self) -> dict[str, float]:
+        """For the log."""
+        passed = max(time.perf_counter() - self.begun, 1e-9)
+        return {
+            "seconds": round(passed, 3),
+            "images_per_second": round(self.images / passed, 3),
+            "waiting": round(self.waited / passed, 4),
+        }
+
+
+class Run:
+    """One run.
+
+    Args:
+        recipe: What is computed.
+        side: By which framework.
+        data: From what.
+        folder: Where it is written; claimed.
+        begin: What a stage begins with.
+        options: What changes nothing that is trained.
+        display: Where it is shown.
+        stop: Whether somebody has asked for it.
+        found: The checkpoint that it goes on from, of this recipe and data, or none.
+        curves: Whether TensorBoard's files are written.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        side: Framework,
+        data: Data,
+        folder: Folder,
+        begin: Beginning,
+        options: Options,
+        display: Display,
+        stop: Stop,
+        found: checkpoints.Found | None = None,
+        curves: bool = True,
+    ) -> None:
+        self.recipe, self.side, self.data, self.folder = recipe, side, data, folder
+        self.begin, self.options, self.display, self.stop = begin, options, display, stop
+        self.task = Task.of(recipe)
+        self.moment = Moment(samples=data.samples)
+        self.state: Snapshot | None = None  # of this stage, with published names
+        self.before: tuple[Stage, Snapshot] | None = None  # what the stage before it left
+        self.weights: np.ndarray | None = None  # of this stage's classes
+        self.score: Score | None = None  # of the latest validation
+        if found:
+            self.moment = dataclasses.replace(found.origin.moment)
+            self.state = found.snapshot
+            self.weights = found.origin.weights
+        tensorboard = folder.tensorboard if curves else None
+        self.journal = Journal(folder.log, tensorboard, self.moment.lines)
+        self.pace = 0.0  # seconds a step, of late
+
+    def go(self) -> bool:
+        """Train to the end.
+
+        Returns:
+            Whether it is reached; else somebody has asked to stop, and a checkpoint is there.
+
+        Raises:
+            InputError: A file cannot be read or written.
+            FloatingPointError: A loss or a gradient is not finite; one line says where.
+        """
+        try:
+            stages = self.recipe.stages
+            while not self._limited():
+                stage = stages[self.moment.stage]
+                if self.moment.epoch < stage.epochs:
+                    self._train(stage)
+                elif self.moment.stage == len(stages) - 1:
+                    break
+                else:
+                    assert self.state
+                    self.before, self.state = (stage, self.state), None
+                    self.moment.next_stage()
+            return True
+        except Stopped:
+            return False
+        finally:
+            self.journal.close()
+
+    @property
+    def epoch(self) -> int:
+        """Of the whole run."""
+        stages = self.recipe.stages[: self.moment.stage]
+        return sum(stage.epochs for stage in stages) + self.moment.epoch
+
+    @property
+    def prefix(self) -> str:
+        """Of a checkpoint's name, where there are several stages."""
+        several = len(self.recipe.stages) > 1
+        return f"{self.recipe.stages[self.moment.stage].name}-" if several else ""
+
+    def _limited(self) -> bool:
+        return self.options.epochs is not None and self.epoch >= self.options.epochs
+
+    def _train(self, stage: Stage) -> None:
+        steps, moment = self.data.steps(stage), self.moment
+        if not steps:
+            raise InputError(
+                f"stage {stage.name}: a batch is {stage.batch} images, the data set has"
+                f" {self.data.samples}"
+            )
+        trainer, epochs = self._trainer(stage), stage.epochs - moment.epoch
+        if self.options.epochs is not None:
+            epochs = min(epochs, self.options.epochs - self.epoch)
+        # One stream for all epochs: what makes the batches goes on while the loop validates.
+        batches = self.data.batches(stage, self.epoch, epochs, moment.step)
+        with contextlib.closing(batches):
+            for _ in range(epochs):
+                clock = Clock()
+                self._steps(stage, trainer, batches, steps, clock)
+                names = self._close(stage, trainer, steps, clock)
+                self._save(stage, trainer, names)
+
+    def _trainer(self, stage: Stage) -> Trainer:
+        if not self.state:
+            self.weights = self.data.class_weights(stage, self._count_labels)
+        state = self.state or self.begin(stage, self.before)
+        trainer = self.side.trainer(self.recipe, stage, state.arrays, self.weights)
+        if self.state or state.step:
+            trainer.restore(self.side.own(stage, state))
+        return trainer
+
+    def _count_labels(self, done: int, total: int, what: str) -> None:
+        if done == 1:
+            self.display.begin(what, 0, total)
+        self.display.show(done, "")
+
+    def _steps(
+        self, stage: Stage, trainer: Trainer, batches: Batches, steps: int, clock: Clock
+    ) -> None:
+        """What is left of an epoch's steps."""
+        moment = self.moment
+        self.display.begin(f"{stage.name} {moment.epoch + 1}/{stage.epochs}", moment.step, steps)
+        while moment.step < steps:
+            begun = time.perf_counter()
+            batch = next(batches)
+            ready = time.perf_counter()
+            rate = self._rate(stage, steps)
+            done = trainer.step(batch, rate)
+            if done.fault:
+                raise FloatingPointError(f"{self._where(stage, steps)}: {done.fault}")
+            self._count(clock, len(batch.images), ready - begun, time.perf_counter() - begun)
+            moment.step += 1
+            moment.batches += 1
+            moment.loss += done.loss
+            self._tell(stage, steps, done, rate, clock)
+            if self.stop.asked:
+                self._stop(stage, trainer)
+            if moment.step % self.options.save_every == 0 and moment.step < steps:
+                self._save(stage, trainer, [])
+
+    def _count(self, clock: Clock, images: int, waited: float, took: float) -> None:
+        clock.waited += waited
+        clock.images += images
+        clock.steps += 1
+        if clock.steps > 1:  # a first one may compile
+            self.pace = took if not self.pace else 0.9 * self.pace + 0.1 * took
+
+    def _rate(self, stage: Stage, steps: int) -> float:
+        epoch = stage.first_epoch + self.moment.epoch
+        return stage.optimizer.lr * stage.schedule.factor(epoch, self.moment.step, steps)
+
+    def _tell(self, stage: Stage, steps: int, done: Step, rate: float, clock: Clock) -> None:
+        """What became of a step."""
+        moment, speed = self.moment, clock.facts()
+        left = duration(self.pace * self._left(steps)) if self.pace else "-"
+        self.display.show(
+            moment.step,
+            f"loss {done.loss:.4f}  lr {rate:.3g}  {speed['images_per_second']:.2f} images/s"
+            f"  waiting {speed['waiting']:.0%}  left {left}",
+        )
+        due = moment.step % self.options.log_every == 0 or moment.step == steps
+        if due or done.skipped:
+            facts = {"stage": stage.name, "epoch": moment.epoch + 1, "step": moment.step}
+            facts |= {"steps": steps, "batches": moment.batches, "loss": done.loss, "rate": rate}
+            facts |= {"scale": done.scale, "skipped": done.skipped}
+            self.journal.write("step", facts, speed)
+
+    def _left(self, steps: int) -> int:
+        """Steps to the end of the run."""
+        total, epochs = 0, self.options.epochs or self.recipe.epochs
+        for stage in self.recipe.stages:
+            total += min(stage.epochs, epochs) * self.data.steps(stage)
+            epochs -= min(stage.epochs, epochs)
+        return max(total - self.moment.batches, steps - self.moment.step)
+
+    def _close(self, stage: Stage, trainer: Trainer, steps: int, clock: Clock) -> list[str]:
+        """End an epoch: validate where it is due, and log.
+
+        Returns:
+            Under which names its checkpoint is kept.
+        """
+        moment, spent, done = self.moment, clock.facts(), self.moment.epoch + 1
+        due = done % self.recipe.validate_every == 0 or done == stage.epochs
+        due = due or self.epoch + 1 == self.options.epochs
+        begun = time.perf_counter()
+        score = self._validate(stage, trainer, steps) if due else None
+        place = {"stage": stage.name, "epoch": done, "batches": moment.batches}
+        mean = moment.loss / steps
+        # Not before: a validation that is cut short is done again, and so is all of this.
+        self.journal.write("epoch", {**place, "loss": mean}, spent)
+        line, names = f"{stage.name} {done}/{stage.epochs}: loss {mean:.4f}", []
+        if score:
+            best = self._judge(score, done)
+            names += [f"{self.prefix}best"] * best
+            took = round(time.perf_counter() - begun, 3)
+            facts = {**place, **score.to_dict(), "best": best}
+            self.journal.write("validation", facts, {"seconds": took})
+            line += f", {score.name} {score.value:.4f}{' (best)' if best else ''}"
+            line += f", validation loss {score.mean_loss:.4f}"
+        line += f"; {spent['images_per_second']:.2f} images/s, waiting {spent['waiting']:.1%}"
+        self.display.say(line)
+        if self.options.keep_every and done % self.options.keep_every == 0:
+            names.append(f"{self.prefix}epoch-{done:04}")
+        if self.prefix and done == stage.epochs:
+            names.append(f"{self.prefix}last")
+        moment.next_epoch()
+        return names
+
+    def _judge(self, score: Score, epoch: int) -> bool:
+        """Whether it is the best of the stage."""
+        self.score, moment = score, self.moment
+        best = not math.isnan(score.value) and (moment.best is None or score.value > moment.best)
+        if best:
+            moment.best, moment.best_epoch = score.value, epoch
+        return best
+
+    def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score:
+        count = Count(self.task)
+        images = self.data.preprocessing(stage)
+        album = Album(self.recipe, images, self.data.name, self.options.pictures)
+        try:
+            with contextlib.closing(self.data.validation(stage)) as batches:
+                for batch, classes in measure(trainer, batches, count):
+                    album.add(batch, classes)
+                    if self.stop.asked:
+                        self._stop(stage, trainer)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{self._where(stage, steps)}, validation: {error}") from error
+        score = count.score()
+        if not score.images:
+            raise InputError("the validation has no images")
+        album.write(self.folder.pictures)
+        return score
+
+    def _save(self, stage: Stage, trainer: Trainer, names: list[str]) -> None:
+        """Write a checkpoint, under these names and the one that the run goes on from."""
+        self.state = self.side.published(stage, trainer.snapshot())
+        self.moment.lines = self.journal.lines
+        self.journal.sync()
+        checkpoints.write(
+            [*map(self.folder.checkpoint, names), self.folder.last],
+            self.recipe,
+            self.side.framework,
+            self.moment,
+            self.state,
+            self.weights,
+            self.data.preprocessing(stage),
+        )
+
+    def _stop(self, stage: Stage, trainer: Trainer) -> None:
+        self._save(stage, trainer, [])
+        raise Stopped
+
+    def _where(self, stage: Stage, steps: int) -> str:
+        moment = self.moment
+        step = f"step {moment.step + 1} of {steps}" if moment.step < steps else "its end"
+        return f"stage {stage.name}, epoch {moment.epoch + 1}, {step}"

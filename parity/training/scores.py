@@ -1,0 +1,164 @@
+"""What a validation found."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from parity.spec import metrics
+from parity.spec.data import DATASETS
+from parity.spec.data.cifar10 import CLASSES
+from parity.spec.data.labels import outputs
+from parity.spec.training.recipe import Recipe
+from parity.spec.training.trainer import Batch, Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is predicted.
+
+    Attributes:
+        classes: Names of those that count.
+        void: The label that does not count; none for whole images.
+    """
+
+    classes: tuple[str, ...]
+    void: int | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Task:
+        """A recipe's."""
+        if recipe.data not in DATASETS:
+            return cls(CLASSES)
+        classes = DATASETS[recipe.data].classes
+        return cls(classes, int(outputs(recipe.labels or "void-last", len(classes))[-1]))
+
+    @property
+    def outputs(self) -> int:
+        """The classes, and void where there is one."""
+        return len(self.classes) + (self.void is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How good a network's predictions are.
+
+    Attributes:
+        task: What was predicted.
+        matrix: (outputs, outputs) int64: pixels, or images, by true class and predicted class.
+        mean_loss: Over images, of the loss of their batches.
+        images: How many.
+    """
+
+    task: Task
+    matrix: np.ndarray
+    mean_loss: float
+    images: int
+
+    @property
+    def iou(self) -> np.ndarray:
+        """(classes,) float64; NaN where a class is absent."""
+        assert self.task.void is not None
+        return metrics.iou(self.matrix, self.task.void)
+
+    @property
+    def mean_iou(self) -> float:
+        """Over the classes that are there; NaN where none is."""
+        return metrics.mean_iou_present(self.iou)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of pixels, or images, of known class that are predicted right."""
+        counted = np.array(self.matrix)
+        if self.task.void is not None:
+            counted[self.task.void] = 0
+        total = int(counted.sum())
+        return int(np.diag(counted).sum()) / total if total else math.nan
+
+    @property
+    def value(self) -> float:
+        """The one that is to be large: mean IoU, of whole images the accuracy."""
+        return self.accuracy if self.task.void is None else self.mean_iou
+
+    @property
+    def name(self) -> str:
+        """What that is called."""
+        return "accuracy" if self.task.void is None else "mean_iou"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; null for NaN."""
+        made: dict[str, Any] = {"score": _number(self.value), "mean_loss": self.mean_loss}
+        made |= {"images": self.images, "accuracy": _number(self.accuracy)}
+        if self.task.void is not None:
+            made["mean_iou"] = _number(self.mean_iou)
+            pairs = zip(self.task.classes, self.iou.tolist(), strict=True)
+            made["iou_class"] = {name: _number(value) for name, value in pairs}
+        return made
+
+    def to_text(self, path: object) -> str:
+        """As the reports have it in `NAME.metrics.txt`."""
+        lines = [f"model path {path}"]
+        if self.task.void is not None:
+            lines += [f"mean_iou {self.mean_iou}", f"mean_loss {self.mean_loss}"]
+            lines.append(f"iou_class {np.array2string(self.iou, max_line_width=100)}")
+        else:
+            lines += [f"accuracy {self.accuracy}", f"mean_loss {self.mean_loss}"]
+        return "\n".join(lines) + "\n"
+
+
+class Count:
+    """A score in the making.
+
+    Args:
+        task: What is predicted.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.matrix = np.zeros((task.outputs, task.outputs), np.int64)
+        self.loss = 0.0
+        self.images = 0
+
+    def add(self, truth: np.ndarray, classes: np.ndarray, loss: float) -> None:
+        """Count a batch.
+
+        Args:
+            truth: See `parity.spec.training.trainer.Batch`.
+            classes: Of the same shape: the outputs that are largest.
+            loss: Of the batch.
+        """
+        self.matrix += metrics.confusion(truth, classes, self.task.outputs)
+        self.loss += loss * len(truth)
+        self.images += len(truth)
+
+    def score(self) -> Score:
+        mean = self.loss / self.images if self.images else math.nan
+        return Score(self.task, self.matrix, mean, self.images)
+
+
+def measure(
+    trainer: Trainer, batches: Iterable[Batch], count: Count
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Count what a trainer sees in batches.
+
+    Returns:
+        Of each batch: itself, and the classes that were predicted.
+
+    Raises:
+        FloatingPointError: A loss is not finite.
+    """
+    for batch in batches:
+        classes, loss = trainer.evaluate(batch)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
+        assert batch.truth is not None
+        count.add(batch.truth, classes, loss)
+        yield batch, classes
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

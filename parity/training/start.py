@@ -1,0 +1,101 @@
+"""A run from its arguments: `parity train` as a Python call."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import Recipe
+from parity.training import checkpoints, environment
+from parity.training.bar import Display, Lines
+from parity.training.beginning import From
+from parity.training.feed import Feed
+from parity.training.folder import Folder
+from parity.training.moment import Moment
+from parity.training.run import Options, Run
+from parity.training.scores import Score
+from parity.training.side import FRAMEWORKS, Side
+from parity.training.stopping import Stop
+
+NOW = Options()
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What became of a run.
+
+    Attributes:
+        folder: What it wrote, and where.
+        moment: Where it is.
+        score: Of the latest validation of this process, if there was one.
+        status: 0 where it came to its end, else the exit status of the signal that it obeyed.
+    """
+
+    folder: Folder
+    moment: Moment
+    score: Score | None
+    status: int
+
+
+def train(
+    recipe: Recipe,
+    framework: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    resume: bool | str | Path = False,
+    start: str | Path | None = None,
+    workers: int | None = None,
+    options: Options = NOW,
+    display: Display | None = None,
+) -> Trained:
+    """Train a network by a recipe, or go on with it.
+
+    Args:
+        recipe: Everything that decides what is computed.
+        framework: `torch` or `jax`.
+        data: The data set's folder, or the file that `parity pack` made of it.
+        out: The folder to write; see `parity.training.folder`.
+        resume: Go on with the run in `out`, from its beginning if it has no checkpoint yet; or from
+            this checkpoint, of the same recipe in either framework, in a folder that holds no run.
+        start: A checkpoint of weights to begin with.
+        workers: Processes that load data; 0 loads in this one.
+        options: What changes nothing that is trained.
+        display: Where it is shown; lines on standard output if not given.
+
+    Raises:
+        InputError: Anything given cannot be used, or a file cannot be written; earlier checkpoints
+            are as they were.
+        FloatingPointError: A loss or a gradient is not finite; one line says where.
+    """
+    if framework not in FRAMEWORKS:
+        raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+    if options.epochs is not None and not 1 <= options.epochs <= recipe.epochs:
+        name = recipe.stages[-1].name
+        raise InputError(
+            f"--epochs {options.epochs}, expected 1 to {recipe.epochs}, which the recipe has;"
+            f" --set stages.{name}.epochs=N makes it longer"
+        )
+    folder, display = Folder(out), display or Lines()
+    given = None if isinstance(resume, bool) else Path(resume)
+    begin = From(recipe, start)
+    feed = Feed(recipe, data, workers)
+    feed.open()
+    found = None if given is None else checkpoints.read(given)
+    inside = given is not None and given.resolve().parent == folder.checkpoints.resolve()
+    if found:
+        checkpoints.check_same(found, recipe, feed.samples)
+    elif resume is not True or not folder.last.exists():
+        begin.check()
+    with folder.claimed(resume is True or inside), Stop().listening() as stop:
+        if resume is True and folder.last.exists():
+            found = checkpoints.read(folder.last)
+            checkpoints.check_same(found, recipe, feed.samples)
+        elif resume is True:
+            display.say(f"{folder.path} holds no checkpoint: from the beginning")
+        origin = found.path if found else None
+        folder.started(environment.facts(recipe, framework, Path(data), origin))
+        run = Run(recipe, Side(framework), feed, folder, begin, options, display, stop, found)
+        done = run.go()
+        return Trained(folder, run.moment, run.score, 0 if done else stop.status)

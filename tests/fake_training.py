@@ -1,0 +1,145 @@
+"""A framework and a data set that cost nothing, for tests of the loop between them.
+
+The network's names are those of a small GENet. A step adds to every number what follows from the
+batch, the number itself and the momentum, so that any step, sample or bit that goes astray shows in
+all numbers after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from parity.spec import draw
+from parity.spec.data.preprocessing import PLAIN, Preprocessing
+from parity.spec.models import MODELS
+from parity.spec.training.optimizers import Optimizer, parameters
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.trainer import Arrays, Batch, Snapshot, Step
+from parity.training.parts import Batches, Progress
+
+TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]
+SAMPLES = 10
+
+
+def recipe(*stages: Stage) -> Recipe:
+    """Of these stages, or of one of 3 epochs; MODELS must have `tiny`."""
+    optimizer = Optimizer("sgd", lr=0.01)
+    one = Stage("whole", "tiny", epochs=3, optimizer=optimizer, batch=4)
+    return Recipe(name="fake", about="", data="cifar10", stages=stages or (one,), size=(8, 8))
+
+
+class Fake:
+    """A framework: see `parity.training.side.Side`.
+
+    Attributes:
+        framework: Whose names its files have.
+        fault_at: The step of the whole run at which a gradient is not finite.
+        steps: That were made.
+    """
+
+    framework = "torch"
+
+    def __init__(self, fault_at: int | None = None) -> None:
+        self.fault_at, self.steps = fault_at, 0
+
+    def trainer(
+        self, recipe: Recipe, stage: Stage, arrays: Arrays, class_weights: np.ndarray | None
+    ) -> FakeTrainer:
+        del recipe, stage, class_weights
+        return FakeTrainer(self, arrays)
+
+    def published(self, stage: Stage, snapshot: Snapshot) -> Snapshot:
+        del stage
+        return snapshot
+
+    def own(self, stage: Stage, snapshot: Snapshot) -> Snapshot:
+        del stage
+        return snapshot
+
+
+class FakeTrainer:
+    """See `parity.spec.training.trainer.Trainer`."""
+
+    def __init__(self, side: Fake, arrays: Arrays) -> None:
+        self.side = side
+        self.held = Snapshot({k: np.array(a) for k, a in arrays.items()}, {})
+
+    def step(self, batch: Batch, rate: float) -> Step:
+        self.side.steps += 1
+        if self.side.steps == self.side.fault_at:
+            return Step(0.5, "gradient of fc.weight: 3 of 640 are not finite")
+        held, drawn = self.held, float(batch.images.sum())
+        if not held.slots:
+            zeros = {k: np.zeros_like(held.arrays[k]) for k in parameters(TINY)}
+            held.slots["momentum_buffer"] = zeros
+        for key, momentum in held.slots["momentum_buffer"].items():
+            gradient = np.sin(held.arrays[key] + np.float32(drawn))
+            momentum += np.float32(0.1) * gradient
+            held.arrays[key] -= np.float32(rate) * momentum
+        held.step += 1
+        return Step(float(abs(held.arrays["fc.bias"]).sum()), scale=held.scale)
+
+    def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
+        loss = float(abs(self.held.arrays["fc.bias"]).sum())
+        wrong = (1e6 * loss * (batch.samples + 1)).astype(int) % 2  # as good as drawn
+        return ((batch.samples + wrong) % 3).astype(np.int32), loss
+
+    def snapshot(self) -> Snapshot:
+        held = self.held
+        slots = {s: {k: a.copy() for k, a in found.items()} for s, found in held.slots.items()}
+        return dataclasses.replace(
+            held, arrays={k: a.copy() for k, a in held.arrays.items()}, slots=slots
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self.held = dataclasses.replace(
+            snapshot,
+            arrays={k: a.copy() for k, a in snapshot.arrays.items()},
+            slots={s: {k: a.copy() for k, a in f.items()} for s, f in snapshot.slots.items()},
+        )
+
+
+class FakeData:
+    """See `parity.training.parts.Data`."""
+
+    samples = SAMPLES
+
+    def steps(self, stage: Stage) -> int:
+        return stage.steps(self.samples)
+
+    def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
+        steps = stage.steps(SAMPLES)
+        for number in range(epoch * steps + first_step, (epoch + epochs) * steps):
+            order = draw.generator(1, "order", number // steps).permutation(SAMPLES)
+            first = number % steps * stage.batch
+            yield self._batch(order[first : first + stage.batch])
+
+    def validation(self, stage: Stage) -> Batches:
+        del stage
+        for first in range(0, SAMPLES, 4):
+            batch = self._batch(np.arange(first, min(first + 4, SAMPLES)))
+            yield batch._replace(truth=batch.targets[0])
+
+    def class_weights(self, stage: Stage, progress: Progress) -> np.ndarray | None:
+        del stage, progress
+
+    def preprocessing(self, stage: Stage) -> Preprocessing:
+        del stage
+        return PLAIN
+
+    def name(self, sample: int) -> str:
+        return f"{sample:05}"
+
+    @staticmethod
+    def _batch(samples: np.ndarray) -> Batch:
+        images = np.stack([draw.generator(2, "image", int(s)).random((8, 8, 3)) for s in samples])
+        labels = (samples % 3).astype(np.int32)
+        return Batch(images.astype(np.float32), (labels,), {}, samples.astype(np.int64))
+
+
+def begin(stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
+    """See `parity.training.beginning.From`."""
+    del stage
+    return Snapshot(before[1].arrays if before else draw.weights(TINY, 3), {})

@@ -1,0 +1,374 @@
+"""The loop of a training run, with a framework and data that cost nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_training import TINY, Fake, FakeData, begin, recipe
+
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS
+from parity.spec.training.recipe import Recipe
+from parity.spec.training.schedules import Schedule
+from parity.training import checkpoints, journal
+from parity.training.bar import Lines
+from parity.training.folder import Folder
+from parity.training.run import Options, Run
+from parity.training.stopping import Stop
+from weights_convert.inspection import inspect
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "tiny", TINY)
+
+
+class Halt(Exception):  # noqa: N818  # what a kill would be
+    """Raised in the middle of a run."""
+
+
+class Halting(Fake):
+    """Dies at a step of this process."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def trainer(self, *args):
+        made, step = super().trainer(*args), None
+        step = made.step
+
+        def dying(batch, rate):
+            if self.steps == self.at:
+                raise Halt
+            return step(batch, rate)
+
+        made.step = dying  # type: ignore[method-assign]
+        return made
+
+
+def run(
+    out: Path,
+    of: Recipe | None = None,
+    side: Fake | None = None,
+    options: Options | None = None,
+    stop: Stop | None = None,
+    data: FakeData | None = None,
+    curves: bool = False,
+) -> Run:
+    """A run in a folder, from its last checkpoint if there is one."""
+    folder = Folder(out)
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    folder.sweep()
+    of, data = of or recipe(), data or FakeData()
+    found = checkpoints.read(folder.last) if folder.last.exists() else None
+    if found:
+        checkpoints.check_same(found, of, data.samples)
+    return Run(
+        of,
+        side or Fake(),
+        data,
+        folder,
+        begin,
+        options or Options(log_every=1, keep_every=2),
+        Lines(),
+        stop or Stop(),
+        found,
+        curves,
+    )
+
+
+def state(out: Path, name: str = "last") -> dict[str, np.ndarray]:
+    """Every number of a checkpoint, and where the run was."""
+    found = checkpoints.read(Folder(out).checkpoint(name))
+    slots = {f"{s}/{k}": a for s, held in found.snapshot.slots.items() for k, a in held.items()}
+    facts = {**dataclasses.asdict(found.origin.moment), "updates": found.origin.updates}
+    return found.snapshot.arrays | slots | {k: np.asarray(v) for k, v in facts.items()}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Every checkpoint is bitwise the same, and the log too, times apart."""
+    names = sorted(p.stem for p in Folder(one).checkpoints.iterdir())
+    assert names == sorted(p.stem for p in Folder(other).checkpoints.iterdir())
+    for name in names:
+        a, b = state(one, name), state(other, name)
+        assert a.keys() == b.keys()
+        assert [k for k in a if a[k].tobytes() != b[k].tobytes()] == []
+    assert journal.read(one / "log.jsonl", clock=False) == journal.read(
+        other / "log.jsonl", clock=False
+    )
+
+
+def two_stages() -> Recipe:
+    """The second begins with what the first one left; its rate falls with every step."""
+    (stage,) = recipe().stages
+    poly = Schedule("poly", length=2, per_step=True)
+    second = dataclasses.replace(stage, name="second", epochs=2, schedule=poly, drop_last=True)
+    return recipe(dataclasses.replace(stage, epochs=2), second)
+
+
+@pytest.mark.parametrize("at", range(10))
+def test_a_run_that_dies_at_any_step_goes_on_as_if_nothing_had_happened(
+    at: int, tmp_path: Path
+) -> None:
+    """Catches a step done twice or left out, and a log, best or moment that is not put back."""
+    options = Options(log_every=1, save_every=2, keep_every=1)
+    assert run(tmp_path / "whole", two_stages(), options=options).go()
+    with pytest.raises(Halt):
+        run(tmp_path / "broken", two_stages(), Halting(at), options).go()
+    assert run(tmp_path / "broken", two_stages(), options=options).go()
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate")
+
+
+def killed_before(step: int, out: Path) -> bool:
+    """Run in a child that is killed before a change that it makes to the file system.
+
+    Args:
+        step: Which, counted from 1.
+        out: Where the run writes.
+
+    Returns:
+        Whether it came to that.
+    """
+    child = os.fork()
+    if not child:
+        counted = [0]
+
+        def hook(event: str, args: tuple) -> None:
+            reads = event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if event in STEPS and not reads:
+                counted[0] += 1
+                if counted[0] == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        run(out, short(), options=Options(log_every=1, keep_every=1)).go()
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def short() -> Recipe:
+    """Two epochs of two steps."""
+    (stage,) = recipe().stages
+    return recipe(dataclasses.replace(stage, epochs=2, drop_last=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_run_killed_before_any_change_to_the_file_system_goes_on(tmp_path: Path) -> None:
+    """Catches an order of writing in which a checkpoint, the best one or the log is lost."""
+    options = Options(log_every=1, keep_every=1)
+    assert run(tmp_path / "whole", short(), options=options).go()
+    step = 1
+    while killed_before(step, tmp_path / f"{step}"):
+        assert run(tmp_path / f"{step}", short(), options=options).go()
+        assert_same(tmp_path / "whole", tmp_path / f"{step}")
+        step += 1
+    assert step > 20
+
+
+def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_an_epoch(
+    tmp_path: Path,
+) -> None:
+    """Catches a signal that costs the steps since the last epoch, and one that is ignored."""
+    assert run(tmp_path / "whole").go()
+    stop = Stop()
+
+    class Asking(FakeData):
+        def batches(self, *args):
+            for i, batch in enumerate(super().batches(*args)):
+                if i == 4:  # the second of the second epoch
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield batch
+
+    with stop.listening():
+        assert not run(tmp_path / "broken", stop=stop, data=Asking()).go()
+    assert stop.status == 130
+    moment = checkpoints.read(Folder(tmp_path / "broken").last).origin.moment
+    assert (moment.epoch, moment.step) == (1, 2)
+    assert run(tmp_path / "broken").go()
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_stop_during_validation_repeats_it_and_nothing_else(tmp_path: Path) -> None:
+    """Catches an epoch that is logged or counted twice when its validation is cut short."""
+    assert run(tmp_path / "whole").go()
+    stop = Stop()
+
+    class Asking(FakeData):
+        def validation(self, *args):
+            stop.asked = signal.SIGTERM
+            yield from super().validation(*args)
+
+    assert not run(tmp_path / "broken", stop=stop, data=Asking()).go()
+    assert stop.status == 143
+    assert checkpoints.read(Folder(tmp_path / "broken").last).origin.moment.step == 3
+    assert run(tmp_path / "broken").go()
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_limit_of_epochs_is_only_a_stop(tmp_path: Path) -> None:
+    """Catches `--epochs` that changes what is computed: a run could not go on afterwards."""
+    assert run(tmp_path / "whole", two_stages()).go()
+    for epochs in (1, 2, 3):
+        short = Options(epochs=epochs, log_every=1, keep_every=2)
+        assert run(tmp_path / "parts", two_stages(), options=short).go()
+        moment = checkpoints.read(Folder(tmp_path / "parts").last).origin.moment
+        assert moment.epoch + 2 * moment.stage == epochs
+    assert run(tmp_path / "parts", two_stages()).go()
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    """Catches a run that trains a step too many, or writes again."""
+    assert run(tmp_path).go()
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    side = Fake()
+    assert run(tmp_path, side=side).go()
+    assert side.steps == 0
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_checkpoints_are_named_by_what_they_are(tmp_path: Path) -> None:
+    """Catches a stage that overwrites what another one left."""
+    run(tmp_path, two_stages()).go()
+    names = {p.stem for p in Folder(tmp_path).checkpoints.iterdir()}
+    both = {f"{s}-{n}" for s in ("whole", "second") for n in ("best", "last", "epoch-0002")}
+    assert names == both | {"last"}
+    lines = journal.read(tmp_path / "log.jsonl")
+    scores = [x["score"] for x in lines if x["kind"] == "validation" and x["stage"] == "whole"]
+    best = checkpoints.read(Folder(tmp_path).checkpoint("whole-best")).origin.moment
+    assert best.best == max(scores)
+    assert scores[best.epoch - 1] == max(scores)
+
+
+def test_a_number_that_is_not_finite_stops_the_run_and_the_last_checkpoint_stays(
+    tmp_path: Path,
+) -> None:
+    """Catches a run that goes on with NaN, and one that writes it over what was good."""
+    where = r"stage whole, epoch 2, step 2 of 3: gradient of fc\.weight: 3 of 640 are not finite"
+    with pytest.raises(FloatingPointError, match=where):
+        run(tmp_path, side=Fake(fault_at=5)).go()
+    moment = checkpoints.read(Folder(tmp_path).last).origin.moment
+    assert (moment.epoch, moment.step) == (1, 0)
+    assert run(tmp_path).go()
+
+
+def test_a_validation_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    """Catches NaN that only shows in eval mode, where no gradient is looked at."""
+
+    class Broken(Fake):
+        def trainer(self, *args):
+            made = super().trainer(*args)
+            made.evaluate = lambda batch: (batch.targets[0], float("nan"))
+            return made
+
+    with pytest.raises(FloatingPointError, match="epoch 1, its end, validation: the loss is nan"):
+        run(tmp_path, side=Broken()).go()
+    assert not Folder(tmp_path).last.exists()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_and_says_what_differs(tmp_path: Path) -> None:
+    """Catches a run that goes on under another rate, batch or network than it began with."""
+    run(tmp_path).go()
+    (stage,) = recipe().stages
+    other = recipe(dataclasses.replace(stage, batch=2, initial="xavier"))
+    with pytest.raises(InputError) as error:
+        run(tmp_path, other)
+    assert "last.safetensors is of another recipe: stages.whole.batch 4, here 2" in str(error.value)
+    assert 'stages.whole.initial "torch", here "xavier"' in str(error.value)
+    network = recipe(dataclasses.replace(stage, model="genet"))
+    with pytest.raises(InputError, match="network tiny, here genet"):
+        run(tmp_path, network)
+    with pytest.raises(InputError, match="stages whole, here whole, second"):
+        run(tmp_path, two_stages())
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    """Catches a run that goes on in another order, because a file was added."""
+    run(tmp_path).go()
+    data = FakeData()
+    data.samples = 11
+    with pytest.raises(InputError, match="was trained on 10 images, here are 11"):
+        run(tmp_path, data=data)
+
+
+def test_what_is_no_checkpoint_of_a_run_is_refused(tmp_path: Path) -> None:
+    """Catches a traceback for a file of weights alone."""
+    from parity.spec.draw import weights
+    from weights_convert import save
+
+    save(tmp_path / "x.safetensors", TINY, weights(TINY, 0))
+    with pytest.raises(InputError, match=r"x\.safetensors is no checkpoint of a training run"):
+        checkpoints.read(tmp_path / "x.safetensors")
+    save(tmp_path / "y.safetensors", TINY, weights(TINY, 0), metadata={"run": "{}"})
+    with pytest.raises(InputError, match="what it says of its run is damaged"):
+        checkpoints.read(tmp_path / "y.safetensors")
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    """Catches a run of epochs without steps."""
+    (stage,) = recipe().stages
+    large = recipe(dataclasses.replace(stage, batch=11, drop_last=True))
+    with pytest.raises(InputError, match="a batch is 11 images, the data set has 10"):
+        run(tmp_path, large).go()
+
+
+def test_a_checkpoint_is_one_that_every_command_reads(tmp_path: Path) -> None:
+    """Catches a file without a manifest, an optimizer's state or the facts of its images."""
+    run(tmp_path).go()
+    found = inspect(Folder(tmp_path).last)
+    assert found.verified
+    assert found.checkpoint is not None
+    assert found.checkpoint.optimizer is not None
+    assert found.checkpoint.optimizer.describe(TINY)["hyperparameters"]["lr"] == 0.01
+    assert found.checkpoint.optimizer.step == 9
+
+
+def test_the_log_and_the_curves_hold_every_step(tmp_path: Path) -> None:
+    """Catches curves that keep what was cut off the log, or lose what was before it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(Halt):
+        run(tmp_path, side=Halting(8), curves=True).go()
+    run(tmp_path, curves=True).go()
+    lines = [x for x in journal.read(tmp_path / "log.jsonl") if x["kind"] == "step"]
+    assert [x["batches"] for x in lines] == list(range(1, 10))
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    points = shown.Scalars("step/loss")
+    assert [(p.step, p.value) for p in points] == [
+        (x["batches"], pytest.approx(x["loss"], rel=1e-6)) for x in lines
+    ]
+    assert {"epoch/loss", "validation/score", "step/rate", "speed/waiting"} <= set(
+        shown.Tags()["scalars"]
+    )
+
+
+def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None:
+    """Catches a new run over an old one, and two at once in one folder."""
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty: it holds notes\.txt, but no run"):
+        Folder(tmp_path).claimed(resume=False).__enter__()
+    out = tmp_path / "out"
+    with Folder(out).claimed(resume=False):
+        Folder(out).started({"seed": 1})
+        with (
+            pytest.raises(InputError, match="another process trains there"),
+            Folder(out).claimed(resume=True),
+        ):
+            pass
+    with (
+        pytest.raises(InputError, match=r"holds a run: --resume goes on with it"),
+        Folder(out).claimed(resume=False),
+    ):
+        pass
+    with Folder(out).claimed(resume=True):
+        assert Folder(out).starts() == [{"seed": 1}]

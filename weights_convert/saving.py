@@ -1,0 +1,67 @@
+"""Writing a network from memory as a checkpoint that says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from parity.spec.data.preprocessing import Preprocessing
+from parity.spec.errors import InputError
+from parity.spec.models import Config
+from weights_convert import dialects, formats
+from weights_convert.checkpoint import Checkpoint
+from weights_convert.conversion import draft_of, manifest_of, verify_written
+from weights_convert.formats import KEY
+from weights_convert.optimizer import Optimizer
+from weights_convert.replacing import replacing
+
+
+def save(
+    target: str | Path,
+    config: Config,
+    arrays: Mapping[str, np.ndarray],
+    dialect: str = "torch",
+    *,
+    optimizer: Optimizer | None = None,
+    labels: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a checkpoint, and read it back before it takes its place.
+
+    Args:
+        target: What to write; its suffix chooses the format, as for `convert`. What is there is
+            replaced in one step.
+        config: Which network.
+        arrays: Published key -> array of PyTorch's shape, every key of the network and no other.
+        dialect: Whose names to write, a key of `weights_convert.dialects.DIALECTS`.
+        optimizer: Its state, to go with it.
+        labels: Which output is void, for the manifest.
+        preprocessing: What the network expects of an image, for the manifest; what the published
+            recipe does if not given.
+        metadata: Texts to keep beside the manifest, under names of their own.
+
+    Raises:
+        InputError: A key is missing, left over, or of another shape; the format has no room for
+            metadata; the file system refuses. Then all is as it was before.
+    """
+    target, extra = Path(target), dict(metadata or {})
+    format = formats.format_for(target)
+    if extra and format in formats.WITH_SIDECAR:
+        raise InputError(f"{target}: {format} has no room for metadata")
+    if KEY in extra:
+        raise InputError(f"{target}: metadata {KEY!r} is the manifest's name")
+    named = dialects.to_dialect(config, arrays, dialect)  # refuses what is not the network
+    whole = dialects.to_canonical(config, named, dialect)
+    source = Checkpoint(whole, config.family, config, format, dialect, None, "", ())
+    manifest = manifest_of(source, dialect, whole, optimizer, labels, preprocessing)
+    draft = draft_of(config, format, whole, optimizer, manifest)
+    with replacing(target) as path:
+        try:
+            said = {KEY: manifest.to_json()} | extra
+            written = formats.write(path, format, draft.named, said, draft.nested)
+            verify_written(path, written, None, config, draft, told=False)
+        except InputError as error:  # of the place where it is made
+            raise InputError(str(error).replace(str(path), str(target))) from error
