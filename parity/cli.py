@@ -34,6 +34,7 @@ COMMANDS = {
     "calibrate": "measure on clean ports what the limits are derived from",
     "train": "train a network by a recipe, on either side",
     "eval": "evaluate every checkpoint in a folder",
+    "table": "print the accuracies of several runs beside each other",
     "recipes": "list the training recipes, or print one whole",
     "demo": "the two-minute tour, on scenes it makes itself",
 }
