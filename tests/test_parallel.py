@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 
 from parity.spec.training.parallel import Parallel
-from parity.training.launch import free_port
 
 SIDE = Path(__file__).with_name("devices_side.py")
 DEVICES = 2
@@ -34,6 +34,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     ]
     assert [process.wait(300) for process in started] == [0] * len(started)
     return {**np.load(folder / "torch.npz"), **np.load(folder / "jax.npz")}
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def of(runs: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
