@@ -10,16 +10,17 @@ from typing import cast
 
 import numpy as np
 
-from parity.spec.data import pipeline
+from parity import compiled
+from parity.spec.data import pipeline, statistics
 from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.training.recipe import Recipe, Stage
-from parity.training.run import Batches
+from parity.training.parts import Batches, Progress
 
 MOST_WORKERS = 4  # by default; one for each core that is left
 
 
 class Feed:
-    """See `parity.training.run.Data`.
+    """See `parity.training.parts.Data`.
 
     Args:
         recipe: Whose data.
@@ -74,15 +75,12 @@ class Feed:
         )
         return cast(Batches, made)
 
-    def class_weights(self, stage: Stage) -> np.ndarray | None:
-        if stage.loss.class_weights.rule == "none":
-            return None
-        from parity.spec.data import statistics
-
+    def class_weights(self, stage: Stage, progress: Progress | None = None) -> np.ndarray | None:
         source = getattr(self, "source", None)
         if source is None:
             source = pipeline.open_source(self.recipe, self.root, self.recipe.train_split)
-        return statistics.class_weights(self.recipe, stage, source)
+        cache = compiled.of_user().parent / "counts"
+        return statistics.class_weights(self.recipe, stage, source, cache, progress)
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
         found = published(stage.config, self.recipe.labels)

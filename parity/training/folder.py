@@ -87,7 +87,9 @@ class Folder:
         write_atomically(self.environment, json.dumps(entries, indent=1).encode())
 
     def _refuse_full(self) -> None:
-        there = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+        found = list(self.path.iterdir()) if self.path.is_dir() else []
+        # An empty folder of checkpoints is what a run leaves that was refused.
+        there = [p.name for p in found if p != self.checkpoints or any(p.iterdir())]
         if ENVIRONMENT in there:
             raise InputError(
                 f"{self.path} holds a run: --resume goes on with it, another --out begins anew"
