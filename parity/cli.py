@@ -21,7 +21,7 @@ COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "convert": "carry a checkpoint to another format or framework",
     "export": "write a network as an ONNX file, from either side",
-    "inspect": "say what a checkpoint file holds",
+    "inspect": "say what a checkpoint or ONNX file holds",
     "fuzz": "put checkpoints through ordeals: damage, hostile files, kills, full disks",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
     "summary": "print the layers of both sides: shapes, receptive fields, parameters",
@@ -34,6 +34,7 @@ COMMANDS = {
     "calibrate": "measure on clean ports what the limits are derived from",
     "train": "train a network by a recipe, on either side",
     "eval": "evaluate every checkpoint in a folder",
+    "table": "print the accuracies of several runs beside each other",
     "recipes": "list the training recipes, or print one whole",
     "demo": "the two-minute tour, on scenes it makes itself",
 }

@@ -31,6 +31,8 @@ class Row:
         images: Taken after it.
         seconds: In which they were.
         waited: Part of these in which the consumer waited.
+        cpu: Seconds of processor time that this process took for them, which other programs on the
+            machine change less; none where workers take it.
     """
 
     consumer: str
@@ -39,6 +41,7 @@ class Row:
     images: int
     seconds: float
     waited: float
+    cpu: float | None
 
     @property
     def speed(self) -> float:
@@ -88,12 +91,14 @@ def _row(
     with _batches(recipe, source, workers, steps + 1) as made:
         batches, images = Watched(made), 0
         take(next(batches))
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         for batch in batches:
             take(batch)
             images += len(batch.images)
-        seconds = time.perf_counter() - start
-    return Row(consumer, workers, batches.first, images, seconds, batches.waited / seconds)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    waited = batches.waited / seconds
+    taken = None if workers else cpu
+    return Row(consumer, workers, batches.first, images, seconds, waited, taken)
 
 
 @contextlib.contextmanager
@@ -127,11 +132,12 @@ def table(recipe: Recipe, rows: Sequence[Row]) -> Table:
     stage = recipe.stages[0]
     height, width = pipeline.training_size(recipe, stage)
     made = Table(title=f"{recipe.name}, batches of {stage.batch} images of {height}x{width}")
-    for column in ("taken by", "workers", "first after", "images/s", "ms a batch", "waited"):
+    columns = ("taken by", "workers", "first after", "images/s", "CPU ms an image", "waited")
+    for column in columns:
         made.add_column(column, justify="left" if column == "taken by" else "right")
     for row in rows:
-        milliseconds = 1e3 * stage.batch / row.speed
-        figures = (f"{row.first:.1f} s", f"{row.speed:.1f}", f"{milliseconds:.0f}")
+        cpu = "" if row.cpu is None else f"{1e3 * row.cpu / row.images:.1f}"
+        figures = (f"{row.first:.1f} s", f"{row.speed:.1f}", cpu)
         waited = "" if row.consumer == "nobody" else f"{row.waited:.1%}"
         made.add_row(row.consumer, str(row.workers), *figures, waited)
     return made

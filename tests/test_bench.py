@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_pipeline import data, tiny
 
 from parity import conversion_speed
 from parity.cli import main
@@ -71,9 +72,42 @@ def test_a_conversion_that_fails_is_not_a_fast_one(tmp_path: Path) -> None:
         conversion_speed.copying(tmp_path / "no-such", tmp_path / "copy")
 
 
+def test_batches(tmp_path: Path, capsys: Capture) -> None:
+    """Catches batches that are not taken, no more of them than an epoch has, and no training.
+
+    Seven images make four batches of two, of which eleven are asked for, and one before them.
+    """
+    root, file = data(tmp_path / "data", tiny("enet-camvid")), tmp_path / "x.json"
+    argv = ["bench", "--data", str(root), "--recipe", "enet-camvid", "--size", "16x24"]
+    argv += ["--batch", "2", "--runs", "11", "--json", str(file)]
+    assert main([*argv, "--workers", "0,1", "--consumers", "nobody,torch"]) == 0
+    rows = json.loads(file.read_text())
+    assert [(row["consumer"], row["workers"]) for row in rows] == [
+        ("nobody", 0),
+        ("nobody", 1),
+        ("torch", 0),
+        ("torch", 1),
+    ]
+    for row in rows:
+        assert row["images"] == 11 * 2 - 3  # of each fourth batch, one
+        assert row["images_per_second"] == pytest.approx(row["images"] / row["seconds"])
+        assert 0 <= row["waited"] <= 1
+        assert (row["cpu"] is None) == (row["workers"] == 1)
+    assert "enet-camvid, batches of 2 images of 16x24" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("argv", "what"),
     [
+        (["--data", "no", "--recipe", "enet-camvid"], "no: no such folder"),
+        (["--data", "no"], "--data is for batches of a --recipe"),
+        (["--data", "no", "--recipe", "enet-camvid", "--model", "enet"], "and no other network"),
+        (["--data", "no", "--recipe", "x"], "unknown recipe 'x'"),
+        (["--data", "no", "--recipe", "enet-camvid", "--workers", "1,-1"], "workers '-1'"),
+        (["--data", "no", "--recipe", "enet-camvid", "--workers", "999"], "workers '999'"),
+        (["--data", "no", "--recipe", "enet-camvid", "--consumers", "me"], "consumer 'me'"),
+        (["--data", "no", "--recipe", "enet-camvid", "--runs", "0"], "runs 0, expected 1"),
+        (["--recipe", "enet-camvid"], "--recipe is for batches: --data DIR is missing"),
         (["--model", "lenet"], "model 'lenet', expected one of enet"),
         (["--runs", "0"], "runs 0, expected 1 or more"),
         (["--convert", "--runs", "-1"], "runs -1, expected 1 or more"),

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checkpoints import equal
 from converting import Sources
+from safetensors.numpy import load_file, save_file
 
 from parity.spec.data.cityscapes import CITYSCAPES
 from parity.spec.data.preprocessing import Preprocessing
@@ -105,14 +107,27 @@ def test_manifest_that_does_not_fit(
         load(tmp_path / "x.safetensors")
 
 
+VERSION_1 = '{"tool": "parity-suite", "version": 1}'
+
+
+def test_the_way_out_of_version_1(sources: Sources, tmp_path: Path) -> None:
+    """Catches a checkpoint of an older version that nobody can read any more, or a wrong hint."""
+    source = sources("jax safetensors")
+    save_file(load_file(source), tmp_path / "old", {"parity": VERSION_1})
+    with pytest.raises(InputError, match=r"save its tensors without metadata \(load_file, save_"):
+        load(tmp_path / "old")
+    save_file(load_file(tmp_path / "old"), tmp_path / "new")
+    assert load(tmp_path / "new").manifest is None
+    assert equal(load(tmp_path / "new").arrays, load(source).arrays)
+
+
 def test_manifests_of_others_and_damaged_ones(pth: Path, tmp_path: Path) -> None:
     """Catches a foreign file taken for ours, and a damaged one passed over."""
     shutil.copy(pth, tmp_path / "x.pth")
     beside = tmp_path / "x.pth.manifest.json"
     beside.write_text('{"tool": "another"}')
     assert load(tmp_path / "x.pth").manifest is None
-    version_1 = '{"tool": "parity-suite", "version": 1}'
-    for text, what in (("{", "no JSON object"), (version_1, "of an older version")):
+    for text, what in (("{", "no JSON object"), (VERSION_1, "or of version 1, .*: remove it, and")):
         beside.write_text(text)
         with pytest.raises(InputError, match=what):
             load(tmp_path / "x.pth")

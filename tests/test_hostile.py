@@ -37,9 +37,9 @@ def test_hostile(arena: Arena, kind: Kind) -> None:
 def test_there_are_many() -> None:
     """Catches kinds lost on the way, two of one name, and a format without any."""
     names = [(kind.group, kind.name) for kind in all_kinds()]
-    assert len(set(names)) == len(names) >= 700
+    assert len(set(names)) == len(names) >= 850
     groups = {"torch zip", "torch legacy", "torch tar", "pickle", "npz", "safetensors", "msgpack"}
-    assert {group for group, _ in names} == groups | {"mindspore", "orbax", "manifest"}
+    assert {group for group, _ in names} == groups | {"mindspore", "orbax", "manifest", "onnx"}
 
 
 def test_mutants(arena: Arena) -> None:

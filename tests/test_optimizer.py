@@ -86,9 +86,9 @@ def test_optax_goes_on(training: tuple, source: Path, tmp_path: Path, kind: str)
     step(model, optimizer, seed=9)
     gradients = {k: p.grad.numpy() for k, p in model.named_parameters()}
     there = to_jax(CONFIG, weights() | gradients)
-    updates, _ = OPTAX[kind].update({k: jnp.asarray(there[k]) for k in trained}, state, params)
+    updates, _ = OPTAX[kind].update({k: jnp.asarray(there[k]) for k in kept}, state, params)
     after = to_jax(CONFIG, torch_impl.state.state(model))
-    for name in trained:
+    for name in kept:
         np.testing.assert_allclose(params[name] + updates[name], after[name], rtol=2e-6, atol=2e-7)
 
 

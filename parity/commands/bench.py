@@ -1,12 +1,12 @@
-"""Time one forward pass, float32, of both sides, in one process and in turn.
+"""Time a forward pass or a training step of both sides, float32, in one process and in turn.
 
 `plain` is the PyTorch network as it is read: NCHW, eager, batch norm not folded. `torch` and `jax`
 are what `parity miou` runs: PyTorch eager with its arrays in channels-last order, JAX compiled.
-With --onnx also what each side exports, in ONNX Runtime: `torch.onnx` and `jax.onnx`. With
---data and --recipe instead how fast batches are made of a data set, and how long a training waits
-for them. With --convert instead how long conversions of checkpoints take: 500 MB between PyTorch's
-format and safetensors, in turn with `cp`, `sync` and `sha256sum`, and ICNet from every format to
-every format.
+With --onnx also what each side exports, in ONNX Runtime: `torch.onnx` and `jax.onnx`. With --train
+a step of training instead, as `parity train` makes it: forward, backward, update. With --data and
+--recipe instead how fast batches are made of a data set, and how long a training waits for them.
+With --convert instead how long conversions of checkpoints take: 500 MB between PyTorch's format and
+safetensors, in turn with `cp`, `sync` and `sha256sum`, and ICNet from every format to every format.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from parity.spec.errors import InputError
 from parity.spec.models import MODELS, usual_batch, usual_size
 
 RUNS, CONVERSIONS, STEPS = 15, 5, 20  # of each, if nobody says otherwise
-OF_FORWARDS = ("model", "size", "batch", "threads", "onnx")  # options that conversions have not
+OF_FORWARDS = ("model", "size", "batch", "threads", "onnx", "train")  # of networks
 OF_DATA = ("recipe", "workers", "consumers")  # options that nothing else has
 CONSUMERS = ("nobody", *SIDES)
 
@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--onnx", action="store_true", default=None, help="also what both sides export"
+    )
+    parser.add_argument(
+        "--train", action="store_true", default=None, help="instead, a step of training"
     )
     parser.add_argument("--convert", action="store_true", help="instead, conversions")
     parser.add_argument("--data", metavar="DIR", help="instead, batches of this data set")
@@ -98,7 +101,7 @@ def loading(args: argparse.Namespace) -> int:
     steps = STEPS if args.runs is None else args.runs
     if steps < 1:
         raise InputError(f"runs {args.runs}, expected 1 or more")
-    if args.convert or args.recipe is None or args.model or args.onnx or args.threads:
+    if args.convert or args.recipe is None or args.model or args.onnx or args.threads or args.train:
         raise InputError("--data is for batches of a --recipe, expected one and no other network")
     workers = [parse_count(text) for text in (args.workers or "0,1").split(",")]
     consumers = (args.consumers or CONSUMERS[0]).split(",")
@@ -151,19 +154,23 @@ def forwards(runs: int, args: argparse.Namespace) -> int:
         if value < 1:
             raise InputError(f"{name} {value}, expected 1 or more")
 
-    timed = networks(model, size, batch, threads)
+    if args.train and args.onnx:
+        raise InputError("--train with --onnx: an exported network does not train")
+    timed = (trainers if args.train else networks)(model, size, batch, threads)
     if args.onnx:
         timed |= exported(model, size, batch, threads)
     seconds = in_turn(timed, runs)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
 
     images = f"{batch} image{'s' if batch > 1 else ''} of {size[0]}x{size[1]}"
-    table = Table(title=f"{model}, {images}, float32, {threads} threads")
-    for column in ("", "median ms", "min", "max", "x plain", "x torch"):
+    what = ", a step of training" if args.train else ""
+    table = Table(title=f"{model}, {images}, float32, {threads} threads{what}")
+    beside = [name for name in ("plain", "torch") if name in medians]
+    for column in ("", "median ms", "min", "max", *(f"x {name}" for name in beside)):
         table.add_column(column, justify="right" if column else "left")
     for name, times in seconds.items():
         figures = (medians[name], min(times), max(times))
-        ratios = [medians[name] / medians[other] for other in ("plain", "torch")]
+        ratios = [medians[name] / medians[other] for other in beside]
         table.add_row(name, *(f"{1e3 * t:.0f}" for t in figures), *(f"{r:.2f}" for r in ratios))
     standard_output().print(table)
     if args.json is not None:
@@ -222,6 +229,39 @@ def networks(
         "torch": lambda: in_torch(fast, last),
         "jax": lambda: jax.block_until_ready(compiled(state, x)),
     }
+
+
+def trainers(
+    model: str, size: tuple[int, int], batch: int, threads: int
+) -> dict[str, Callable[[], object]]:
+    """What is timed with --train: each makes one step on the same batch."""
+    import numpy as np
+    import torch
+
+    import jax_impl.train
+    import torch_impl.train
+    from parity.networks import TASKS
+    from parity.spec import draw
+    from parity.spec.training.losses import Loss
+    from parity.spec.training.optimizers import Optimizer
+    from parity.spec.training.trainer import Batch, Trainer
+    from weights_convert import to_jax
+
+    torch.set_num_threads(threads)
+    config = MODELS[model]
+    arrays, rng = draw.weights(config, 0), draw.generator(0, "bench")
+    images = rng.random((batch, *size, 3), np.float32)
+    targets = TASKS[config.family](config, rng, images.shape[:3])[1]
+    icnet = config.family == "icnet"
+    targets = targets if icnet else targets[:1]  # without class weights
+    masks = draw.dropout_masks(config, size, 0, 0, 0, range(batch))
+    given = Batch(images, tuple(t.astype("int32") for t in targets), masks, np.arange(batch))
+    options = (Optimizer("adam", 5e-4, 2e-4), Loss("icnet" if icnet else "cross_entropy"))
+    sides: dict[str, Trainer] = {
+        "torch": torch_impl.train.Trainer(config, *options, arrays),
+        "jax": jax_impl.train.Trainer(config, *options, to_jax(config, arrays)),
+    }
+    return {name: functools.partial(trainer.step, given, 5e-4) for name, trainer in sides.items()}
 
 
 def exported(

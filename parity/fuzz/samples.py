@@ -41,6 +41,15 @@ def sample(folder: Path, format: str, seed: int = 0) -> Path:
     return path
 
 
+def network(folder: Path) -> Path:
+    """An ONNX file with a manifest."""
+    import parity.export
+
+    path = folder / "sample.onnx"
+    parity.export.export("genet", source(folder), path)
+    return path
+
+
 def files_of(path: Path) -> list[Path]:
     """All that belongs to a checkpoint: the file and its manifest, or a directory's files."""
     if path.is_dir():

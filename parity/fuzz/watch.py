@@ -179,25 +179,43 @@ def load(path: str) -> dict[str, Any]:
     }
 
 
-def inspect(path: str) -> dict[str, Any]:
-    """What `parity inspect` prints and returns, and then what `load` makes of the file."""
+def command(path: str) -> dict[str, Any]:
+    """What `parity inspect` prints and returns."""
     from parity import cli
-    from parity.commands import inspect as command
+    from parity.commands import inspect
 
     args = cli.parser().parse_args(["inspect", path])
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status, starved = command.run(args), False
+            status, starved = inspect.run(args), False
         except InputError as error:  # as `cli.main` does
             print(f"parity inspect: error: {error}", file=sys.stderr)
             status, starved = 2, _starved(error)
-    found = {"outcome": {0: "loaded", 2: "refused"}.get(status, f"status {status}")}
-    loaded = load(path)
-    starved = starved or loaded.get("starved", False)
-    if loaded["outcome"] == "loaded":
-        found["outcome"] = "loaded"
-    return found | {"line": err.getvalue() or loaded.get("line", ""), "starved": starved}
+    outcome = {0: "loaded", 2: "refused"}.get(status, f"status {status}")
+    return {"outcome": outcome, "line": err.getvalue(), "starved": starved}
+
+
+def inspect(path: str) -> dict[str, Any]:
+    """What `parity inspect` makes of a checkpoint, and then `load`."""
+    found, loaded = command(path), load(path)
+    starved = found["starved"] or loaded.get("starved", False)
+    outcome = "loaded" if loaded["outcome"] == "loaded" else found["outcome"]
+    line = found["line"] or loaded.get("line", "")
+    return {"outcome": outcome, "line": line, "starved": starved}
+
+
+def onnx(path: str) -> dict[str, Any]:
+    """What `parity inspect` makes of an ONNX file, and then whether it can be opened to be run."""
+    from parity.export.reading import open_network
+
+    found = command(path)
+    try:
+        open_network(path)
+    except InputError as error:
+        line, starved = found["line"] or str(error), found["starved"] or _starved(error)
+        return {"outcome": "refused", "line": line, "starved": starved}
+    return found | {"outcome": "loaded"}
 
 
 def settle(path: str) -> dict[str, Any]:
@@ -208,7 +226,7 @@ def settle(path: str) -> dict[str, Any]:
     return {"outcome": "settled"}
 
 
-TASKS = {"load": load, "inspect": inspect, "settle": settle}
+TASKS = {"load": load, "inspect": inspect, "onnx": onnx, "settle": settle}
 
 
 def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any]:

@@ -69,8 +69,13 @@ def seal(entries: Mapping[str, Any]) -> str:
     return _dump({**entries, SEAL: text_sha256(_dump(entries))})
 
 
-def unseal(text: str, where: str) -> dict[str, Any]:
+def unseal(text: str, where: str, remedy: str = "remove it") -> dict[str, Any]:
     """What `seal` was given.
+
+    Args:
+        text: What it gave.
+        where: Where that was found, for the message.
+        remedy: How to be rid of one from before there were seals, for the message.
 
     Raises:
         InputError: The text is not what it was.
@@ -80,7 +85,10 @@ def unseal(text: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
     if not isinstance(entries, dict) or SEAL not in entries:
-        raise InputError(f"{where} is damaged, or of an older version: it has no {SEAL}")
+        raise InputError(
+            f"{where} is damaged, or of version 1, which had no {SEAL}: {remedy}, and the"
+            " checkpoint is read, as unverified"
+        )
     whole = {name: value for name, value in entries.items() if name != SEAL}
     if seal(whole) != text:
         raise InputError(f"{where} is damaged, or was changed: its {SEAL} is not that of its text")

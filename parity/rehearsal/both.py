@@ -1,0 +1,97 @@
+"""Both sides of a rehearsal, step by step, until they part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity import compare
+from parity.compare import STRUCTURE_TRAJECTORY, Measurement, difference
+from parity.rehearsal.side import After, Half
+from parity.report import Check
+from parity.sides import NETWORK
+from weights_convert import dialects
+
+
+class Rehearsal:
+    """Two halves of the same recipe.
+
+    Args:
+        reference: Of PyTorch.
+        port: Of JAX.
+        most: Steps.
+
+    Attributes:
+        last: The last two steps that the reference made, and the port's.
+    """
+
+    def __init__(self, reference: Half, port: Half, most: int) -> None:
+        self.halves = reference, port
+        self.most = most
+        self.last: list[tuple[After, After]] = []
+
+    def checks(self) -> list[Check]:
+        """Compare after every step; what is reported is the first where they differ, or the last.
+
+        The bytes that the trainers were handed are compared at every step, and reported once for
+        all.
+        """
+        handed: dict[str, Check] = {}
+        found: list[Check] = []
+        pairs = zip(*(half.steps(self.most) for half in self.halves), strict=True)
+        for theirs, ours in pairs:
+            self.last = [*self.last[-1:], (theirs, ours)]
+            for check in _handed(theirs, ours):
+                handed[check.quantity] = check
+            found = compare.judge("L5", list(_measured(theirs, ours)))
+            if any(not c.ok for c in (*handed.values(), *found)):
+                return sorted([*handed.values(), *found], key=_furthest_first)
+        return [*handed.values(), *found]
+
+
+def _handed(reference: After, port: After) -> Iterator[Check]:
+    """What either trainer was handed, bit for bit."""
+    for part in sorted(reference.handed.keys() | port.handed.keys()):
+        hashes = reference.handed.get(part, "nothing"), port.handed.get(part, "nothing")
+        note = "" if hashes[0] == hashes[1] else f"{hashes[1][:16]}, reference {hashes[0][:16]}"
+        if part == "writing":
+            note = next(h for h in hashes if h != "nothing")
+        quantity = (
+            f"{part}, as handed up to step {reference.step}" if note else f"{part}, as handed"
+        )
+        yield Check(
+            "L5", "structure", NETWORK, NETWORK, quantity, math.inf if note else 0.0, 0.0, note=note
+        )
+
+
+def _measured(reference: After, port: After) -> Iterator[Measurement]:
+    after = f"after {reference.step} step{'s' * (reference.step > 1)}"
+    losses = [np.asarray(side.loss, np.float64) for side in (reference, port)]
+    yield _measurement(NETWORK, NETWORK, f"loss of step {reference.step}", *losses)
+    names = dialects.names(reference.stage.config, "jax")
+    for name, (key, _) in names.items():
+        layer, _, leaf = name.rpartition(".")
+        sides = reference.arrays[name], port.arrays[name]
+        yield _measurement(layer, key.rpartition(".")[0], f"{leaf} {after}", *sides)
+
+
+def _measurement(
+    layer: str, key: str, quantity: str, reference: np.ndarray, port: np.ndarray
+) -> Measurement:
+    return Measurement(
+        layer=layer,
+        reference=key,
+        quantity=quantity,
+        sort=quantity,
+        limit=STRUCTURE_TRAJECTORY,
+        elements=reference.size,
+        size=compare.size(reference),
+        structure=difference(port, reference),
+    )
+
+
+def _furthest_first(check: Check) -> float:
+    """Of a sort; what is not even a number comes before all else."""
+    return -math.inf if math.isnan(check.error) else -check.error
