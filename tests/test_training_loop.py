@@ -278,5 +278,10 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
         Folder(out).claimed(resume=False),
     ):
         pass
+    with (
+        pytest.raises(InputError, match=r"it holds notes\.txt, but no run"),
+        Folder(tmp_path).claimed(resume=True),
+    ):
+        pass
     with Folder(out).claimed(resume=True):
         assert Folder(out).starts() == [{"seed": 1}]

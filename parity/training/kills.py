@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -31,7 +32,7 @@ from parity.spec.data.augmentation import Flip, RatioCrop, Resize
 from parity.spec.models import MODELS
 from parity.spec.training.losses import ClassWeights, Loss
 from parity.spec.training.optimizers import Optimizer
-from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.recipe import PRECISIONS, Recipe, Stage
 from parity.spec.training.schedules import Schedule
 from parity.training import journal
 from parity.training.folder import Folder
@@ -78,6 +79,7 @@ def recipe(precision: str = "fp32") -> Recipe:
         labels="void-last",
         size=SIZE,
         precision=precision,
+        level="O2",
         loss_scale="dynamic",
     )
 
@@ -97,6 +99,7 @@ class Kills:
 
     Attributes:
         framework: `torch` or `jax`.
+        precision: Of its runs.
         killed: How many were killed before they ended.
         early: How many of them before their first checkpoint.
         equal: How many left, after going on, what a run leaves that nobody killed.
@@ -105,6 +108,7 @@ class Kills:
     """
 
     framework: str
+    precision: str
     killed: int = 0
     early: int = 0
     equal: int = 0
@@ -121,6 +125,7 @@ def endure(
     count: int,
     seed: int,
     folder: Path,
+    precision: str = "fp32",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Kills:
     """Kill so many runs.
@@ -129,28 +134,30 @@ def endure(
         framework: `torch` or `jax`.
         count: How many.
         seed: Of the instants.
+        precision: Of the recipe; half ones are at level O2.
         folder: Where files are made.
         progress: Called with what is done next.
 
     Raises:
         RuntimeError: A run fails that nobody killed.
     """
-    data, whole, kills = scenes(folder / "data"), folder / "whole", Kills(framework)
+    data, whole, kills = scenes(folder / "data"), folder / "whole", Kills(framework, precision)
+    run = functools.partial(train, framework, data, precision=precision)
     rng = random.Random(f"{seed} {framework}")
     preload(framework)
-    train(framework, data, folder / "first")  # what is compiled once is kept
+    run(folder / "first")  # what is compiled once is kept
     begun = time.perf_counter()
-    train(framework, data, whole)
+    run(whole)
     kills.seconds = time.perf_counter() - begun
     while kills.killed < count:
         progress(f"kills, {framework}: {kills.killed}/{count}")
         out = folder / f"killed{kills.killed}"
-        if train(framework, data, out, rng.uniform(0, kills.seconds)):
+        if run(out, rng.uniform(0, kills.seconds)):
             shutil.rmtree(out)  # it ended before
             continue
         kills.killed += 1
         kills.early += not Folder(out).last.exists()
-        train(framework, data, out)
+        run(out)
         wrong = different(whole, out)
         kills.equal += not wrong
         if wrong:
@@ -167,7 +174,9 @@ def preload(framework: str) -> None:
         importlib.import_module(name)
 
 
-def train(framework: str, data: Path, out: Path, delay: float | None = None) -> bool:
+def train(
+    framework: str, data: Path, out: Path, delay: float | None = None, precision: str = "fp32"
+) -> bool:
     """One run in a child, which goes on where there is something to go on from.
 
     Args:
@@ -175,6 +184,7 @@ def train(framework: str, data: Path, out: Path, delay: float | None = None) -> 
         data: What it trains on.
         out: Where it writes.
         delay: Seconds until it is killed; not at all if not given.
+        precision: Of the recipe.
 
     Returns:
         Whether it ended before it was killed.
@@ -185,7 +195,7 @@ def train(framework: str, data: Path, out: Path, delay: float | None = None) -> 
     log = out.with_name(f"{out.name}.txt")
     child = os.fork()
     if not child:
-        _train(framework, data, out, log)
+        _train(recipe(precision), framework, data, out, log)
     if delay is not None:
         time.sleep(delay)
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
@@ -198,7 +208,7 @@ def train(framework: str, data: Path, out: Path, delay: float | None = None) -> 
     return True
 
 
-def _train(framework: str, data: Path, out: Path, log: Path) -> None:
+def _train(of: Recipe, framework: str, data: Path, out: Path, log: Path) -> None:
     """In the child."""
     status = 1
     try:
@@ -207,7 +217,7 @@ def _train(framework: str, data: Path, out: Path, log: Path) -> None:
         os.dup2(handle, 2)
         from parity.training.start import train as run
 
-        run(recipe(), framework, data, out, resume=True, workers=0, options=OPTIONS)
+        run(of, framework, data, out, resume=True, workers=0, options=OPTIONS)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -236,6 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--framework", choices=("torch", "jax"), required=True)
     parser.add_argument("--kills", type=int, default=50, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args(arguments)
     from parity import compiled
@@ -243,13 +254,12 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # more would only wait for each other
     compiled.keep_compiled(compiled.of_user())
     with tempfile.TemporaryDirectory(prefix="parity-kills-") as folder:
-        found = endure(args.framework, args.kills, args.seed, Path(folder), print)
-    print("| framework | kills | before the first checkpoint | bitwise equal | seconds of a run |")
-    print("|---|---|---|---|---|")
-    print(
-        f"| {found.framework} | {found.killed} | {found.early} | {found.equal} |"
-        f" {found.seconds:.1f} |"
-    )
+        found = endure(args.framework, args.kills, args.seed, Path(folder), args.precision, print)
+    head = ("framework", "precision", "kills", "before the first checkpoint", "bitwise equal")
+    print(f"| {' | '.join(head)} | seconds of a run |")
+    print("|---" * 6 + "|")
+    cells = (found.framework, found.precision, found.killed, found.early, found.equal)
+    print(f"| {' | '.join(map(str, cells))} | {found.seconds:.1f} |")
     print("\n".join(found.faults), file=sys.stderr)
     if args.json:
         Path(args.json).write_text(json.dumps(dataclasses.asdict(found), indent=1))

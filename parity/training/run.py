@@ -160,6 +160,11 @@ class Run:
                 f"stage {stage.name}: a batch is {stage.batch} images, the data set has"
                 f" {self.data.samples}"
             )
+        self.display.say(
+            f"{stage.name}: {stage.model} by {self.side.framework}, {self.recipe.precision},"
+            f" {self.data.samples} images, {steps} steps an epoch, from epoch"
+            f" {moment.epoch + 1} of {stage.epochs}, step {moment.step + 1}"
+        )
         trainer, epochs = self._trainer(stage), stage.epochs - moment.epoch
         if self.options.epochs is not None:
             epochs = min(epochs, self.options.epochs - self.epoch)
