@@ -98,8 +98,7 @@ class Trainer:
         unused = idle(config, keys)
         self.trained = tuple(own[key] for key in keys if key not in unused)
         half = self.half if level == "O2" else None
-        # Ignored: a Config is a frozen dataclass.
-        self._program = compiled(graph, config, optimizer, loss, self.trained, half)  # type: ignore[arg-type]
+        self._program = compiled(graph, config, optimizer, loss, self.trained, half)  # type: ignore[arg-type]  # a Config is a frozen dataclass
         self.class_weights = None if class_weights is None else class_weights.astype(self.dtype)
         self.scale = LossScale.of(loss_scale)
         self.steps = 0

@@ -19,7 +19,7 @@ from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch, Snapshot, Step
 from parity.training.parts import Batches, Progress
 
-TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]
+TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)
 SAMPLES = 10
 
 
