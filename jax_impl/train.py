@@ -108,8 +108,7 @@ class Trainer:
         self.trained = tuple(own[key] for key in keys if key not in unused)
         half = self.half if level == "O2" else None
         stage = (graph, config, optimizer, loss, self.trained, half, parallel, group)
-        # Ignored: a Config is a frozen dataclass.
-        self._program = compiled(*stage)  # type: ignore[arg-type]
+        self._program = compiled(*stage)  # type: ignore[arg-type]  # a Config is a frozen dataclass
         self.class_weights = None if class_weights is None else class_weights.astype(self.dtype)
         self.scale = LossScale.of(loss_scale)
         self.steps = 0

@@ -25,7 +25,7 @@ from parity.training.parts import Batches, Progress
 from parity.training.run import Options, Run
 from parity.training.stopping import Stop
 
-TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]
+TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)
 SAMPLES = 10
 
 

@@ -48,7 +48,7 @@ class Halting(Fake):
                 raise Halt
             return step(batch, rate)
 
-        made.step = dying  # type: ignore[method-assign]
+        made.step = dying
         return made
 
 

@@ -78,8 +78,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.layout = torch.contiguous_format if precision == "fp64" else torch.channels_last
         model = build(config, arrays, str(self.dtype).removeprefix("torch."))
-        # Ignored: torch's stubs know no such argument.
-        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]  # no such stub
         for module in self.model.modules():
             if isinstance(module, layers.MaxUnpool2d):  # autocast would widen it, on CPUs alone
                 unchanged = torch.autocast(self.device.type, enabled=False)

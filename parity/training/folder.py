@@ -22,8 +22,8 @@ from parity.spec.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # Windows has none
 
 ENVIRONMENT = "environment.json"
 SUFFIX = ".safetensors"
