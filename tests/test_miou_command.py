@@ -90,7 +90,7 @@ def test_one_framework_compares_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--size 0x5", "size: input is 0x5, but enet needs at least 7x7"),
+        ("--size 0x5", "size .0x5., expected HEIGHTxWIDTH"),
         ("--size 6x64", "size: input is 6x64"),
         ("--size abc", "size 'abc', expected HEIGHTxWIDTH"),
         ("--size 512", "size '512'"),

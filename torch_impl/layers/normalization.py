@@ -21,7 +21,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Normalise (N, C, H, W); in train mode by the batch, whose statistics are then stored."""
         if not (self.sync and self.training and distributed.is_initialized()):
             return super().forward(x)
-        y, mean, var, n = SyncBatchNorm.apply(x, self.weight, self.bias, self.eps)
+        y, mean, var, n = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps)
         # Never none: every batch norm here keeps statistics, with a momentum.
         running_mean: Any = self.running_mean
         running_var: Any = self.running_var
@@ -34,7 +34,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return y
 
 
-class SyncBatchNorm(torch.autograd.Function):
+class _SyncBatchNorm(torch.autograd.Function):
     """Normalise by the batch of all processes: y, and its mean, biased variance and count.
 
     The gradient is that of the sum of all processes' losses (Ioffe and Szegedy 2015, section 3).
