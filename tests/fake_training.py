@@ -88,9 +88,9 @@ class FakeTrainer:
         return Step(float(abs(held.arrays["fc.bias"]).sum()), scale=held.scale)
 
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
+        right = batch.samples < 7 * self.held.step % 11  # not the better the later
         loss = float(abs(self.held.arrays["fc.bias"]).sum())
-        wrong = (1e6 * loss * (batch.samples + 1)).astype(int) % 2  # as good as drawn
-        return ((batch.samples + wrong) % 3).astype(np.int32), loss
+        return ((batch.samples + ~right) % 3).astype(np.int32), loss
 
     def snapshot(self) -> Snapshot:
         held = self.held

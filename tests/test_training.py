@@ -45,6 +45,7 @@ def small() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+    del MODELS[kills.MODEL]
 
 
 def arguments(tmp_path: Path, data: Path, recipe: Recipe, *more: str) -> list[str]:
@@ -121,6 +122,9 @@ def test_a_run_goes_on_in_the_other_framework(
     assert train(tmp_path, data, part, then, "--resume", recipe=recipe) == 0
     a, b = numbers(part), numbers(joined)
     assert [k for k in a if a[k].tobytes() != b[k].tobytes()] == []
+    moments = [checkpoints.read(Folder(out).last).origin.moment for out in (part, joined)]
+    assert moments[0].best == moments[1].best
+    assert numbers(joined, "second-best").keys() == numbers(part, "second-best").keys()
 
 
 def test_a_run_leaves_what_it_promises(runs: dict[str, Path]) -> None:

@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_training import TINY, Fake, FakeData, assert_same, recipe, run
+from fake_training import TINY, Fake, FakeData, assert_same, begin, recipe, run
 
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
-from parity.spec.training.recipe import Recipe
+from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.schedules import Schedule
+from parity.spec.training.trainer import Snapshot
 from parity.training import checkpoints, journal
 from parity.training.folder import Folder
-from parity.training.run import Options
+from parity.training.run import Options, Run
 from parity.training.stopping import Stop
 from weights_convert.inspection import inspect
 
@@ -156,6 +157,29 @@ def test_checkpoints_are_named_by_what_they_are(tmp_path: Path) -> None:
     best = checkpoints.read(Folder(tmp_path).checkpoint("whole-best")).origin.moment
     assert best.best == max(scores)
     assert scores[best.epoch - 1] == max(scores)
+
+
+def test_a_stage_begins_with_what_the_one_before_it_left(tmp_path: Path) -> None:
+    """Catches a stage that begins anew, or with the best instead of the last, resumed or not."""
+    given = []
+
+    def noting(stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
+        given.append(before)
+        return begin(stage, before)
+
+    def noted(options: Options) -> Run:
+        made = run(tmp_path, two_stages(), options=options)
+        made.begin = noting
+        return made
+
+    noted(Options(epochs=2)).go()
+    noted(Options()).go()
+    assert given[0] is None
+    (stage, snapshot), left = given[1], checkpoints.read(Folder(tmp_path).checkpoint("whole-last"))
+    assert (len(given), stage.name) == (2, "whole")
+    assert left.origin.moment.best_epoch == 1  # so that the last one is another
+    for key, array in left.snapshot.arrays.items():
+        assert snapshot.arrays[key].tobytes() == array.tobytes()
 
 
 def test_a_number_that_is_not_finite_stops_the_run_and_the_last_checkpoint_stays(

@@ -144,12 +144,6 @@ class Run:
         stages = self.recipe.stages[: self.moment.stage]
         return sum(stage.epochs for stage in stages) + self.moment.epoch
 
-    @property
-    def prefix(self) -> str:
-        """Of a checkpoint's name, where there are several stages."""
-        several = len(self.recipe.stages) > 1
-        return f"{self.recipe.stages[self.moment.stage].name}-" if several else ""
-
     def _limited(self) -> bool:
         return self.options.epochs is not None and self.epoch >= self.options.epochs
 
@@ -265,10 +259,11 @@ class Run:
         mean = moment.loss / steps
         # Not before: a validation that is cut short is done again, and so is all of this.
         self.journal.write("epoch", {**place, "loss": mean}, spent)
+        prefix = checkpoints.prefix(self.recipe, moment.stage)
         line, names = f"{stage.name} {done}/{stage.epochs}: loss {mean:.4f}", []
         if score:
             best = self._judge(score, done)
-            names += [f"{self.prefix}best"] * best
+            names += [f"{prefix}best"] * best
             took = round(time.perf_counter() - begun, 3)
             facts = {**place, **score.to_dict(), "best": best}
             self.journal.write("validation", facts, {"seconds": took})
@@ -277,9 +272,9 @@ class Run:
         line += f"; {spent['images_per_second']:.2f} images/s, waiting {spent['waiting']:.1%}"
         self.display.say(line)
         if self.options.keep_every and done % self.options.keep_every == 0:
-            names.append(f"{self.prefix}epoch-{done:04}")
-        if self.prefix and done == stage.epochs:
-            names.append(f"{self.prefix}last")
+            names.append(f"{prefix}epoch-{done:04}")
+        if prefix and done == stage.epochs:
+            names.append(f"{prefix}last")
         moment.next_epoch()
         return names
 

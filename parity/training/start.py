@@ -94,6 +94,8 @@ def train(
             checkpoints.check_same(found, recipe, feed.samples)
         elif resume is True:
             display.say(f"{folder.path} holds no checkpoint: from the beginning")
+        elif found and not inside:
+            found = checkpoints.adopt(found, folder)
         origin = found.path if found else None
         folder.started(environment.facts(recipe, framework, Path(data), origin))
         run = Run(recipe, Side(framework), feed, folder, begin, options, display, stop, found)
