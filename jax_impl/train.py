@@ -28,13 +28,15 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jax_impl import optim
+from jax_impl import layers, optim
 from jax_impl.evaluate import precision as holding
 from jax_impl.losses import training_loss
+from jax_impl.parallel import Group, join, mean
 from jax_impl.state import build, flat, nested, published, to_device, to_host
 from parity.spec.models import Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer, idle, parameters
+from parity.spec.training.parallel import DDP, Parallel
 from parity.spec.training.scaling import LossScale, not_finite
 from parity.spec.training.trainer import Batch, Snapshot, Step
 
@@ -69,6 +71,8 @@ class Trainer:
         precision: `fp64`, `fp32`, `bf16` or `fp16`.
         level: Of the last two, `O1` or `O2`.
         loss_scale: A number, `dynamic`, or none.
+        parallel: What several devices compute.
+        group: The devices, where there are several; see `jax_impl.parallel`.
 
     Raises:
         InputError: A tensor is missing, left over, or of another shape.
@@ -84,27 +88,32 @@ class Trainer:
         precision: str = "fp32",
         level: str = "O1",
         loss_scale: float | str | None = None,
+        parallel: Parallel = DDP,
+        group: Group | None = None,
     ) -> None:
         self.optimizer, self.loss = optimizer, loss
+        self.parallel, self.group = parallel, group
         self.dtype = "float64" if precision == "fp64" else "float32"
         self.half, self.level = HALVES.get(precision), level
         with holding(self.dtype):
             model = build(config, arrays, self.dtype)
             if self.half and level == "O1":
                 model.set_attributes(compute_dtype=self.half)
+            if group and parallel.batch_norm == "sync":
+                layers.synchronize(model)
             graph, state = nnx.split(model)
             own = {published(n): n for n in flat(nnx.state(model, nnx.Param))}
         held, keys = flat(state), parameters(config)
         unused = idle(config, keys)
         self.trained = tuple(own[key] for key in keys if key not in unused)
         half = self.half if level == "O2" else None
-        # Ignored: a Config is a frozen dataclass.
-        self._program = compiled(graph, config, optimizer, loss, self.trained, half)  # type: ignore[arg-type]
+        stage = (graph, config, optimizer, loss, self.trained, half, parallel, group)
+        self._program = compiled(*stage)  # type: ignore[arg-type]  # a Config is a frozen dataclass
         self.class_weights = None if class_weights is None else class_weights.astype(self.dtype)
         self.scale = LossScale.of(loss_scale)
         self.steps = 0
         with holding(self.dtype):
-            self.state = self._state(held)
+            self.state = self._shared(self._state(held))
 
     def step(self, batch: Batch, rate: float) -> Step:
         """Forward, backward, update; nothing has changed where the result says so.
@@ -117,7 +126,8 @@ class Trainer:
         with holding(self.dtype):
             scale = np.dtype(self.dtype).type(self.scale.value)
             made = self._program.step(self.state, self._inputs(batch), told, scale)
-            self.state, (loss, counts) = made[0], jax.device_get(made[1:])
+            self.state = made[0]
+            loss, counts = jax.device_get(self._own(made[1:]))
         outcome = self.scale.outcome(float(loss), self._overflow(counts))
         self.steps += not (outcome.fault or outcome.skipped)
         return outcome
@@ -125,14 +135,16 @@ class Trainer:
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
         """In eval mode: the class of each pixel or image, (N, H, W) or (N,) int32; and the loss."""
         with holding(self.dtype):
-            arrays = self.state.trained | self.state.rest
-            classes, loss = self._program.evaluate(arrays, self._inputs(batch))
+            state = self._own(self.state)
+            arrays = state.trained | state.rest
+            classes, loss = self._program.evaluate(arrays, jax.device_put(self._given(batch)))
             return np.array(classes), float(loss)
 
     def snapshot(self) -> Snapshot:
         """A copy of everything that a run needs to go on."""
-        held = self.state.trained | self.state.rest
-        slots = optim.slots(self.optimizer, self.state.optimizer) if self.steps else {}
+        state = self._own(self.state)
+        held = state.trained | state.rest
+        slots = optim.slots(self.optimizer, state.optimizer) if self.steps else {}
         # Copies: a step writes over what NumPy would only look at.
         arrays = {n: to_host(held[n]) for n in sorted(held)}
         copies = {s: {n: to_host(found[n]) for n in self.trained} for s, found in slots.items()}
@@ -144,7 +156,8 @@ class Trainer:
         Raises:
             InputError: A name is missing, left over, or of another shape.
         """
-        held = self.state.trained | self.state.rest
+        state = self._own(self.state)
+        held = state.trained | state.rest
         shapes = {n: array.shape for n, array in held.items()}
         snapshot.check(
             shapes, {s: {n: shapes[n] for n in self.trained} for s in self.optimizer.slots}
@@ -157,7 +170,7 @@ class Trainer:
                 for slot, found in snapshot.slots.items()
             }
             loaded = optim.load(self.optimizer, state.optimizer, slots, snapshot.step)
-        self.state = state._replace(optimizer=loaded)
+            self.state = self._shared(state._replace(optimizer=loaded))
         self.steps = snapshot.step
         self.scale.value, self.scale.good = snapshot.scale, snapshot.good
 
@@ -167,16 +180,31 @@ class Trainer:
         trained = {n: held.pop(n) for n in self.trained}
         return State(trained, held, self._program.transform.init(trained))
 
-    def _inputs(self, batch: Batch) -> Inputs:
+    def _given(self, batch: Batch) -> Inputs:
         images = batch.images.astype(self.dtype, copy=False)
-        given = (images, batch.targets, dict(batch.masks), self.class_weights)
-        return Inputs(*jax.device_put(given))
+        arrays: Any = (images, batch.targets, dict(batch.masks), self.class_weights)
+        return Inputs(*arrays)
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        given = self._given(batch)
+        if self.group is None:
+            return jax.device_put(given)
+        parts = self.group.parts(given._replace(class_weights=None))
+        return parts._replace(class_weights=self.group.copies(given.class_weights))
+
+    def _shared(self, state: State) -> State:
+        """On every device."""
+        return state if self.group is None else self.group.copies(state)
+
+    def _own(self, tree: Any) -> Any:
+        """What the first device holds."""
+        return tree if self.group is None else self.group.first(tree)
 
     def _overflow(self, counts: np.ndarray) -> str:
         """Whose gradient is not finite, the first in the published order; empty if all are."""
         for n, count in zip(self.trained, counts.tolist(), strict=True):
             if count:
-                return not_finite(n, count, self.state.trained[n].size)
+                return not_finite(n, count, self._own(self.state.trained[n]).size)
         return ""
 
 
@@ -219,6 +247,8 @@ def compiled(
     loss: Loss,
     trained: tuple[str, ...],
     half: str | None,
+    parallel: Parallel,
+    group: Group | None,
 ) -> Program:
     """The program of one stage, shared by all its trainers; weights are arguments.
 
@@ -229,14 +259,20 @@ def compiled(
         loss: What they make small.
         trained: Names of the parameters.
         half: Of level O2: what weights are cast to, but for batch norms'.
+        parallel: What several devices compute.
+        group: The devices, where there are several.
     """
     transform = optim.build(config, optimizer, trained)
+
+    whole = mean if group and parallel.normalizer == "global" else None
 
     def run(model: nnx.Module, inputs: Inputs, masks: bool) -> tuple[Any, jax.Array]:
         x = inputs.images.astype(half or inputs.images.dtype)
         outputs = model(x, inputs.masks) if masks and inputs.masks else model(x)
         wide = jax.tree.map(lambda o: o.astype(inputs.images.dtype), outputs)
-        return outputs, training_loss(loss, wide, inputs.targets, inputs.class_weights)
+        return outputs, training_loss(
+            loss, wide, inputs.targets, inputs.class_weights, whole if masks else None
+        )
 
     def gradients(state: State, inputs: Inputs, scale: jax.Array) -> tuple:
         def objective(weights: dict[str, jax.Array]) -> tuple[jax.Array, tuple]:
@@ -247,6 +283,9 @@ def compiled(
 
         weights = halve(state.trained, half) if half else state.trained
         made, (value, rest) = jax.grad(objective, has_aux=True)(weights)
+        if group:
+            made, value = join(parallel, made), mean(value)
+            rest = mean_of_floats(rest) if parallel.statistics == "mean" else rest
         made = {n: g.astype(state.trained[n].dtype) / scale for n, g in made.items()}
         return made, rest, value
 
@@ -254,13 +293,13 @@ def compiled(
         updates, after = transform.update(made, state.optimizer, state.trained, **told)
         return State(optax.apply_updates(state.trained, updates), rest, after)
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def step(state: State, inputs: Inputs, told: dict, scale: jax.Array) -> tuple:
         made, rest, value = gradients(state, inputs, scale)
         counts = jnp.stack([(~jnp.isfinite(made[n])).sum() for n in trained])
         good = jnp.isfinite(value) & (counts.sum() == 0)
-        after = apply(state, made, rest, told)
-        return jax.tree.map(lambda a, b: jnp.where(good, a, b), after, state), value, counts
+        # Not `where`: XLA fuses it with all the counts, for every array anew, and takes minutes.
+        after = jax.lax.cond(good, lambda: apply(state, made, rest, told), lambda: state)
+        return after, value, counts
 
     @jax.jit
     def evaluate(arrays: dict[str, jax.Array], inputs: Inputs) -> tuple[jax.Array, jax.Array]:
@@ -271,7 +310,15 @@ def compiled(
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         return logits.argmax(axis=-1).astype(jnp.int32), value
 
-    return Program(transform, step, evaluate)
+    if group is None:
+        return Program(transform, jax.jit(step, donate_argnums=0), evaluate)
+    return Program(transform, group.map(step, mapped=2, shared=2, donated=(0,)), evaluate)
+
+
+def mean_of_floats(statistics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The mean over all devices of what is no counter."""
+    floats = {n: a for n, a in statistics.items() if jnp.issubdtype(a.dtype, jnp.floating)}
+    return statistics | mean(floats)
 
 
 def halve(arrays: dict[str, jax.Array], dtype: str) -> dict[str, jax.Array]:

@@ -1,6 +1,10 @@
-"""Where commands print to."""
+"""Where commands print to, and how they show that they are at work."""
 
 from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
@@ -11,3 +15,47 @@ def standard_output() -> Console:
     """Standard output; tables are as wide as the terminal, and wide enough in a file."""
     found = Console()
     return found if found.is_terminal else Console(width=WIDTH)
+
+
+def print_first(console: Console, lines: Sequence[str], most: int) -> None:
+    """Print the first of some lines, as they are, and how many more there are."""
+    for line in lines[:most]:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if len(lines) > most:
+        console.print(f"... and {len(lines) - most} more")
+
+
+@contextlib.contextmanager
+def working() -> Iterator[Callable[[str], None]]:
+    """Show what is being done, and since when, to a person who waits; nothing to a file."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.description}", markup=False)  # a path may look like some
+    columns = (SpinnerColumn(), text, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting")
+        yield lambda stage: bar.update(task, description=stage)
+
+
+@contextlib.contextmanager
+def counting(first: str) -> Iterator[Callable[[int, int, str], None] | None]:
+    """The same with a bar: how many are done, of how many, and what is next; nothing to a file.
+
+    Args:
+        first: What is done before anything can be counted.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), text)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(first, total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=what
+        )

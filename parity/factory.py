@@ -50,12 +50,13 @@ def _from_file(path: Path) -> ModuleType:
         raise InputError(f"{path} is not a file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None  # of a .py file there is one
-    assert spec.loader is not None
+    loader = spec.loader
+    assert loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
     sys.path.insert(0, str(path.parent.resolve()))  # what lies beside it can be imported
     try:
-        _guarded(str(path), lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        _guarded(str(path), lambda: loader.exec_module(module))
     finally:
         sys.path.pop(0)
     return module

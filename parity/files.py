@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 from parity.spec.errors import InputError
+from parity.spec.replacing import replacing
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file under a temporary name beside it, flush it to the disk, then rename it.
+    """Write a file so that it is there whole or not at all; see `parity.spec.replacing`.
 
     A device or pipe (`/dev/stdout`) is written to, never replaced.
 
     Raises:
         InputError: It cannot be written; what stood there before is untouched.
     """
-    device = os.path.exists(path) and not os.path.isfile(path)
-    path = Path(path) if device else Path(os.path.realpath(path))  # a link stays a link
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    path = Path(path)
+    if not path.exists() or path.is_file():
+        with replacing(path) as new:
+            new.write_bytes(data)
+        return
     try:
-        if device:
-            path.write_bytes(data)
-            return
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        path.write_bytes(data)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_json(path: str | Path) -> Any:
@@ -93,13 +83,3 @@ def make_folder(path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: no folder can be made: {error.strerror}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a crash, where the system can (Windows cannot)."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

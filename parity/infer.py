@@ -25,7 +25,7 @@ from parity.spec.data.segmentation import (
     visible,
 )
 from parity.spec.errors import InputError
-from weights_convert.replacing import replacing
+from parity.spec.replacing import replacing
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TRAIN_LABEL = "_gtFine_labelTrainIds.png"

@@ -1,4 +1,4 @@
-"""A plot of errors over the depth of a network, as SVG that follows a page's colours."""
+"""Plots as SVG that follows a page's colours: errors over depth, accuracies over time."""
 
 from __future__ import annotations
 
@@ -29,13 +29,21 @@ class Line:
     dashed: bool = False
 
 
-def plot(lines: Sequence[Line], horizontal: str, vertical: str) -> str:
-    """Errors on a logarithmic scale.
+def plot(
+    lines: Sequence[Line],
+    horizontal: str,
+    vertical: str,
+    linear: bool = False,
+    alone: bool = False,
+) -> str:
+    """Errors on a logarithmic scale, or numbers from 0 on a linear one.
 
     Args:
         lines: At least one with a point.
         horizontal: What the horizontal axis shows.
         vertical: What the vertical axis shows.
+        linear: Which scale.
+        alone: It is to be a file of its own, with a legend, in grey on any background.
 
     Returns:
         An `<svg>` element with a title for each point.
@@ -44,6 +52,8 @@ def plot(lines: Sequence[Line], horizontal: str, vertical: str) -> str:
     exponents = [math.log10(max(e, SMALLEST)) for e in errors] or [0.0]
     low, high = math.floor(min(exponents)), math.ceil(max(exponents))
     high = max(high, low + 1)
+    if linear:
+        low, high = 0, math.ceil(max(errors, default=1.0) / 10) * 10
     deepest = max((d for line in lines for d, _, _ in line.points), default=1) or 1
 
     def x(depth: int) -> float:
@@ -52,10 +62,11 @@ def plot(lines: Sequence[Line], horizontal: str, vertical: str) -> str:
     def y(error: float) -> float:
         if not math.isfinite(error):
             return TOP
-        share = (math.log10(max(error, SMALLEST)) - low) / (high - low)
+        value = error if linear else math.log10(max(error, SMALLEST))
+        share = (value - low) / (high - low)
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
-    body = [*_grid(low, high, y), *_words(horizontal, vertical)]
+    body = [*_grid(low, high, y, linear), *_words(horizontal, vertical)]
     for line in lines:
         path = " ".join(f"{x(d):.1f},{y(e):.1f}" for d, e, _ in line.points)
         dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
@@ -68,8 +79,16 @@ def plot(lines: Sequence[Line], horizontal: str, vertical: str) -> str:
             f"<title>{escape(text)}</title></circle>"
             for d, e, text in line.points
         ]
+    space = ' xmlns="http://www.w3.org/2000/svg" color="#868e96" font-family="sans-serif"'
+    if alone:
+        body += [
+            f'<text x="{LEFT + 12}" y="{TOP + 14 + 16 * i}" fill="{line.colour}">'
+            f"{escape(line.name)}</text>"
+            for i, line in enumerate(lines)
+        ]
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="11" fill="currentColor">'
+        f'<svg{space if alone else ""} viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="11"'
+        ' fill="currentColor">'
         f"<title>{escape(vertical)} against {escape(horizontal)}</title>{''.join(body)}</svg>"
     )
 
@@ -96,14 +115,14 @@ def legend(lines: Sequence[Line]) -> str:
     )
 
 
-def _grid(low: int, high: int, y: Callable[[float], float]) -> Iterator[str]:
-    step = max(1, (high - low) // 8)
-    for exponent in range(low, high + 1, step):
-        place = y(10.0**exponent)
+def _grid(low: int, high: int, y: Callable[[float], float], linear: bool) -> Iterator[str]:
+    step = 10 if linear else max(1, (high - low) // 8)
+    for mark in range(low, high + 1, step):
+        place, words = y(float(mark) if linear else 10.0**mark), f"{'' if linear else '1e'}{mark}"
         yield (
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place:.1f}" y2="{place:.1f}"'
             ' stroke="currentColor" stroke-opacity=".15"/>'
-            f'<text x="{LEFT - 8}" y="{place + 4:.1f}" text-anchor="end">1e{exponent}</text>'
+            f'<text x="{LEFT - 8}" y="{place + 4:.1f}" text-anchor="end">{words}</text>'
         )
 
 

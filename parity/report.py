@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parity.console import WIDTH, standard_output
+from parity.console import WIDTH, print_first, standard_output
 from parity.files import write_atomically
 
 RUNGS = {
@@ -178,10 +178,7 @@ class Report:
         console = to or standard_output()
         console.print(self.table())
         failed = self.failures()
-        for check in failed[:most]:
-            console.print(check.sentence(), soft_wrap=True, markup=False, highlight=False)
-        if len(failed) > most:
-            console.print(f"... and {len(failed) - most} more")
+        print_first(console, [check.sentence() for check in failed], most)
         fault = self.fault()
         seconds = f"{sum(self.seconds.values()):.0f} s"
         for note in self.notes:

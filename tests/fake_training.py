@@ -8,6 +8,7 @@ all numbers after it.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +18,14 @@ from parity.spec.models import MODELS
 from parity.spec.training.optimizers import Optimizer, parameters
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch, Snapshot, Step
-from parity.training.run import Batches
+from parity.training import checkpoints, journal
+from parity.training.bar import Lines
+from parity.training.folder import Folder
+from parity.training.parts import Batches, Progress
+from parity.training.run import Options, Run
+from parity.training.stopping import Stop
 
-TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]
+TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)
 SAMPLES = 10
 
 
@@ -82,9 +88,9 @@ class FakeTrainer:
         return Step(float(abs(held.arrays["fc.bias"]).sum()), scale=held.scale)
 
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
+        right = batch.samples < 7 * self.held.step % 11  # not the better the later
         loss = float(abs(self.held.arrays["fc.bias"]).sum())
-        wrong = (1e6 * loss * (batch.samples + 1)).astype(int) % 2  # as good as drawn
-        return ((batch.samples + wrong) % 3).astype(np.int32), loss
+        return ((batch.samples + ~right) % 3).astype(np.int32), loss
 
     def snapshot(self) -> Snapshot:
         held = self.held
@@ -102,7 +108,7 @@ class FakeTrainer:
 
 
 class FakeData:
-    """See `parity.training.run.Data`."""
+    """See `parity.training.parts.Data`."""
 
     samples = SAMPLES
 
@@ -122,8 +128,8 @@ class FakeData:
             batch = self._batch(np.arange(first, min(first + 4, SAMPLES)))
             yield batch._replace(truth=batch.targets[0])
 
-    def class_weights(self, stage: Stage) -> np.ndarray | None:
-        del stage
+    def class_weights(self, stage: Stage, progress: Progress) -> np.ndarray | None:
+        del stage, progress
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
         del stage
@@ -143,3 +149,55 @@ def begin(stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
     """See `parity.training.beginning.From`."""
     del stage
     return Snapshot(before[1].arrays if before else draw.weights(TINY, 3), {})
+
+
+def run(
+    out: Path,
+    of: Recipe | None = None,
+    side: Fake | None = None,
+    options: Options | None = None,
+    stop: Stop | None = None,
+    data: FakeData | None = None,
+    curves: bool = False,
+) -> Run:
+    """A run in a folder, from its last checkpoint if there is one."""
+    folder = Folder(out)
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    folder.sweep()
+    of, data = of or recipe(), data or FakeData()
+    found = checkpoints.read(folder.last) if folder.last.exists() else None
+    if found:
+        checkpoints.check_same(found, of, data.samples)
+    return Run(
+        of,
+        side or Fake(),
+        data,
+        folder,
+        begin,
+        options or Options(log_every=1, keep_every=2),
+        Lines(),
+        stop or Stop(),
+        found,
+        curves,
+    )
+
+
+def state(out: Path, name: str = "last") -> dict[str, np.ndarray]:
+    """Every number of a checkpoint, and where the run was."""
+    found = checkpoints.read(Folder(out).checkpoint(name))
+    slots = {f"{s}/{k}": a for s, held in found.snapshot.slots.items() for k, a in held.items()}
+    facts = {**dataclasses.asdict(found.origin.moment), "updates": found.origin.updates}
+    return found.snapshot.arrays | slots | {k: np.asarray(v) for k, v in facts.items()}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Every checkpoint is bitwise the same, and the log too, times apart."""
+    names = sorted(p.stem for p in Folder(one).checkpoints.iterdir())
+    assert names == sorted(p.stem for p in Folder(other).checkpoints.iterdir())
+    for name in names:
+        a, b = state(one, name), state(other, name)
+        assert a.keys() == b.keys()
+        assert [k for k in a if a[k].tobytes() != b[k].tobytes()] == []
+    assert journal.read(one / "log.jsonl", clock=False) == journal.read(
+        other / "log.jsonl", clock=False
+    )

@@ -1,10 +1,11 @@
-"""Small data sets on disk, for tests: random pixels, known labels."""
+"""Small data sets on disk, for tests: random pixels, known labels; and weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 NAMES = ("aachen_000000_000019", "bonn_000000_000019", "bonn_000001_000019", "ulm_000000_000019")
@@ -40,3 +41,9 @@ def scene(seed: int, ids: int, height: int, width: int) -> tuple[np.ndarray, np.
 def save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def save_weights(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """A torch file of these arrays."""
+    torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, path)
+    return path

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import equal
 from flax import nnx
-from test_formats import equal
 
 import jax_impl.state
 import torch_impl.state

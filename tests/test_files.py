@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,9 +34,26 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "report.json"
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"report.json: cannot be written: No space left"):
+    with pytest.raises(InputError, match=r"cannot write .*report.json: No space left"):
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    """Catches temporary files that pile up, one for every kill."""
+    path = tmp_path / "report.json"
+    code = (
+        "import os, signal, sys\n"
+        "from parity import files\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_atomically(sys.argv[1], b'half')\n"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 1
+    assert not path.exists()
+    files.write_atomically(path, b"whole")
     assert os.listdir(tmp_path) == ["report.json"]
 
 

@@ -3,73 +3,24 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import pickle
 import shutil
-import stat
-import subprocess
-import sys
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-import torch
+from checkpoints import SMALL, equal, refusal
 from flax import nnx, serialization
 from safetensors.numpy import save_file
 
 from parity.spec.errors import InputError
 from weights_convert import formats
-from weights_convert.replacing import replacing
 
 SUFFIX = {"torch": ".pth", "mindspore": ".ckpt"}  # else the format's name
-SMALL = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.count": np.array(2**40)}
-
-
-class Harmful:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"mkdir {self.path}",)
-
-
-def equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
-    """Whether two sets of arrays have the same names, dtypes, shapes and bits."""
-
-    def facts(arrays: dict[str, np.ndarray]) -> dict:
-        return {name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()}
-
-    return facts(found) == facts(expected)
-
-
-def refusal(path: Path) -> str:
-    """The one line with which a file is refused."""
-    with pytest.raises(InputError) as caught:
-        formats.read(path)
-    assert len(str(caught.value).splitlines()) == 1
-    assert str(path) in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.fixture
-def torch_file(tmp_path: Path) -> Path:
-    torch.save({k: torch.tensor(v) for k, v in SMALL.items()}, tmp_path / "small.pth")
-    return tmp_path / "small.pth"
-
-
-@pytest.fixture(scope="module")
-def orbax_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("orbax") / "small"
-    formats.write(path, "orbax", SMALL, {"parity": "{}"})
-    return path
 
 
 @pytest.mark.parametrize("format", formats.FORMATS)
@@ -170,99 +121,6 @@ def test_nothing_there_and_a_plain_directory(tmp_path: Path) -> None:
     assert "not an Orbax checkpoint" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_torch_files_of_both_ages(tmp_path: Path, legacy: bool) -> None:
-    """Catches files from before PyTorch 1.6 refused."""
-    state = OrderedDict((k, torch.tensor(v)) for k, v in SMALL.items())
-    torch.save(state, tmp_path / "x", _use_new_zipfile_serialization=not legacy)
-    assert equal(formats.read(tmp_path / "x").arrays, SMALL)
-
-
-@pytest.mark.parametrize("nest", ["state_dict", "model_state_dict", "model"])
-def test_nested_state_dict(tmp_path: Path, nest: str) -> None:
-    """Catches a training checkpoint refused, and what it holds besides dropped unsaid."""
-    state = {k: torch.nn.Parameter(torch.tensor(v), v.dtype != int) for k, v in SMALL.items()}
-    others = {"epoch": 3, "miou": np.float64(0.5), "best": np.float32(0.25), "optimizer": {"a": []}}
-    torch.save({"epoch": 3, nest: state, **others}, tmp_path / "x")
-    found = formats.read(tmp_path / "x")
-    assert equal(found.arrays, SMALL)
-    assert found.skipped == ("epoch", "miou", "best", "optimizer")
-
-
-def test_views_of_one_storage(tmp_path: Path) -> None:
-    """Catches a view read by its storage instead of its strides."""
-    base = torch.arange(24.0).reshape(4, 6)
-    torch.save({"a": base.T, "b": base[1:3, ::2], "c": base}, tmp_path / "x")
-    found = formats.read(tmp_path / "x").arrays
-    assert equal(found, {k: v.numpy() for k, v in torch.load(tmp_path / "x").items()})
-
-
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        ([1, 2], "holds a list"),
-        (5, "holds a int"),
-        ({"a": "b", "c": "d"}, "'a' (str), 'c' (str)"),
-        ({"state_dict": {"a": 1}}, "'a' (int)"),
-        ({"epoch": 1, "optimizer": {}}, "'epoch' (int), 'optimizer' (dict)"),
-        ({0: torch.zeros(1)}, "the key 0"),
-        ({}, "holds nothing"),
-        ({"model": {"a": torch.zeros(1)}, "state_dict": {}}, "several networks: state_dict, model"),
-        ({"a": torch.zeros(2, dtype=torch.complex64)}, "a is complex64"),
-        ({"a": torch.eye(2).to_sparse()}, "a is not dense"),
-        ({"a": torch.zeros(1, device="meta")}, "a is not dense"),
-        ({"a\nb": torch.zeros(1)}, r"'a\\nb'"),
-    ],
-)
-def test_torch_files_of_something_else(tmp_path: Path, content: object, what: str) -> None:
-    """Catches anything but named tensors taken for a state dict."""
-    torch.save(content, tmp_path / "x.pth")
-    assert what.replace("\\\\", "\\") in refusal(tmp_path / "x.pth")
-
-
-@pytest.mark.parametrize("way", ["bare", "nested", "legacy", "plain pickle"])
-def test_nothing_in_a_file_is_executed(tmp_path: Path, way: str) -> None:
-    """Catches a file that runs a command when it is read."""
-    path, trace = tmp_path / "x.pth", tmp_path / "executed"
-    if way == "plain pickle":
-        path.write_bytes(pickle.dumps(Harmful(trace)))
-    else:
-        content = {"state_dict": {}, "x": Harmful(trace)} if way == "nested" else Harmful(trace)
-        torch.save(content, path, _use_new_zipfile_serialization=way != "legacy")
-        assert "system" in refusal(path)
-    refusal(path)
-    assert not trace.exists()
-    os.system(f"mkdir {trace}")  # or the test could not fail
-    assert trace.exists()
-
-
-@pytest.mark.parametrize("keep", [10, 100, -200, -1])
-def test_truncated_torch_file(torch_file: Path, keep: int) -> None:
-    """Catches half a file read as a whole one."""
-    torch_file.write_bytes(torch_file.read_bytes()[:keep])
-    assert "truncated or damaged" in refusal(torch_file)
-
-
-def test_checksums_of_torch_files(torch_file: Path) -> None:
-    """Catches flipped bits, which torch.load does not see."""
-    data = torch_file.read_bytes()
-    numbers = SMALL["a.weight"].tobytes()
-    assert data.count(numbers) == 1
-    torch_file.write_bytes(data.replace(numbers, numbers[:-1] + b"\x00"))
-    assert torch.load(torch_file)["a.weight"][1, 2] != 5
-    assert "damaged: Bad CRC-32" in refusal(torch_file)
-
-
-def test_torch_files_without_checksums(tmp_path: Path) -> None:
-    """Catches files whose checksums PyTorch was told not to compute taken for damaged."""
-    torch.serialization.set_crc32_options(False)
-    try:
-        torch.save({k: torch.tensor(v) for k, v in SMALL.items()}, tmp_path / "x")
-    finally:
-        torch.serialization.set_crc32_options(True)
-    assert equal(formats.read(tmp_path / "x").arrays, SMALL)
-
-
 @pytest.mark.parametrize("keep", [12, 100, -1])
 def test_truncated_safetensors(tmp_path: Path, keep: int) -> None:
     """Catches half a file read as a whole one."""
@@ -275,32 +133,6 @@ def test_safetensors_of_another_dtype(tmp_path: Path) -> None:
     """Catches a KeyError for a dtype that is not ours."""
     save_file({"a": np.zeros(2, np.uint8)}, tmp_path / "x")
     assert "a is U8" in refusal(tmp_path / "x")
-
-
-@pytest.mark.parametrize("as_state", [False, True])
-def test_what_nnx_users_save(tmp_path: Path, as_state: bool) -> None:
-    """Catches arrays of JAX restored as JAX's, and an `nnx.State` saved as it is refused."""
-
-    class Net(nnx.Module):
-        def __init__(self) -> None:
-            self.kernel = nnx.Param(jnp.arange(6.0).reshape(2, 3))
-            self.norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
-
-    state = nnx.state(Net())
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "x", state if as_state else nnx.to_pure_dict(state))
-    found = formats.read(tmp_path / "x").arrays
-    assert set(found) == {"kernel", "norm.bias", "norm.mean", "norm.scale", "norm.var"}
-    assert all(type(array) is np.ndarray for array in found.values())
-    np.testing.assert_array_equal(found["kernel"], np.arange(6.0).reshape(2, 3))
-
-
-def test_orbax_reads_what_we_write(orbax_directory: Path) -> None:
-    """Catches a directory that only we can read, or int64 halved where JAX holds none."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(orbax_directory)
-    assert tree.keys() == {"a"}
-    assert equal({f"a.{k}": v for k, v in tree["a"].items()}, SMALL)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -410,110 +242,3 @@ def test_hostile_msgpack(tmp_path: Path, data: bytes, what: str) -> None:
     """Catches a traceback, or memory taken on a length's word."""
     (tmp_path / "x").write_bytes(data)
     assert what in refusal(tmp_path / "x")
-
-
-@pytest.mark.parametrize("lost", ["_METADATA", "manifest.ocdbt", "d"])
-def test_damaged_orbax_directory(
-    tmp_path: Path, orbax_directory: Path, lost: str, capfd: pytest.CaptureFixture
-) -> None:
-    """Catches a directory with a part missing read as whole, and pages printed about it."""
-    path = tmp_path / "x"
-    shutil.copytree(orbax_directory, path)
-    shutil.rmtree(path / lost) if (path / lost).is_dir() else (path / lost).unlink()
-    refusal(path)
-    assert capfd.readouterr().err == ""
-
-
-def test_one_damaged_array_among_many(tmp_path: Path) -> None:
-    """Catches reads that outlive the one that failed: most times each of them prints a page."""
-    noise = np.random.default_rng(0)
-    arrays = {f"x.a{i}": noise.random(1000) for i in range(600)}
-    formats.write(tmp_path / "x", "orbax", arrays, {})
-    largest = max(tmp_path.rglob("d/*"), key=lambda path: path.stat().st_size)
-    os.truncate(largest, largest.stat().st_size * 9 // 10)
-    code = (
-        "import sys, pathlib; from weights_convert import formats\n"
-        "for _ in range(4):\n"
-        "    try: formats.read(pathlib.Path(sys.argv[1]))\n"
-        "    except ValueError as error: print(error)\n"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "x")]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert process.stdout.count("x is not a readable Orbax checkpoint: ") == 4
-    assert process.stderr == ""
-
-
-def test_a_folder_of_checkpoints_names_them(tmp_path: Path, orbax_directory: Path) -> None:
-    """Catches a user of CheckpointManager left to guess which folder to name."""
-    shutil.copytree(orbax_directory, tmp_path / "run" / "7" / "default")
-    assert f"but {tmp_path / 'run' / '7' / 'default'} is one" in refusal(tmp_path / "run")
-
-
-def test_orbax_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches Orbax left to find out, whose threads print pages."""
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(OSError, match="No space left"):
-        formats.write(tmp_path / "x", "orbax", SMALL, {})
-    assert not os.listdir(tmp_path)
-
-
-# --- Whole or not at all
-
-
-@pytest.mark.parametrize("failing", [1, 2, 3])
-@pytest.mark.parametrize("name", ["x.pth", "x.orbax"])
-def test_a_rename_that_fails_is_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, failing: int
-) -> None:
-    """Catches half of what belongs together replaced: a file without its manifest, no directory."""
-
-    def replace(new: str) -> None:
-        arrays = SMALL | {"new": np.array(float(new == '"new"'))}
-        with replacing(tmp_path / name) as path:
-            formats.write(path, formats.format_for(path), arrays, {"parity": new})
-
-    replace('"old"')
-    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
-    real, calls = os.replace, itertools.count(1)
-
-    def fail_once(source: Path, target: Path) -> None:
-        if next(calls) == failing:
-            raise OSError(28, "No space left on device")
-        real(source, target)
-
-    monkeypatch.setattr("weights_convert.replacing.os.replace", fail_once)
-    monkeypatch.setattr("weights_convert.replacing._exchange", lambda *_: False)  # two steps
-    if failing == 3:  # the new one is there already, with a manifest that holds both
-        replace('"new"')
-        assert formats.read(tmp_path / name).metadata["parity"] == '"new"'
-    else:
-        with pytest.raises(InputError, match="No space left"):
-            replace('"new"')
-        after = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
-        assert after == before
-
-
-@pytest.mark.parametrize("name", ["x.pth", "x.safetensors", "x.orbax"])
-def test_permissions(tmp_path: Path, name: str) -> None:
-    """Catches a file that only its owner can read, as temporary files are."""
-    before = os.umask(0o027)
-    try:
-        with replacing(tmp_path / name) as path:
-            formats.write(path, formats.format_for(path), SMALL, {"parity": "{}"})
-    finally:
-        os.umask(before)
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
-    assert modes == {0o640}
-    folders = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_dir()}
-    assert folders == ({0o750} if name == "x.orbax" else set())
-
-
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    """Catches a link replaced by a file, what it pointed to left old."""
-    (tmp_path / "real").mkdir()
-    (tmp_path / "x.safetensors").symlink_to("real/y.safetensors")
-    with replacing(tmp_path / "x.safetensors") as path:
-        formats.write(path, "safetensors", SMALL, {})
-    assert (tmp_path / "x.safetensors").is_symlink()
-    assert os.listdir(tmp_path / "real") == ["y.safetensors"]

@@ -12,8 +12,8 @@ import pytest
 from parity.cli import main
 from parity.fuzz import campaign, damage, kills, pairs, refusals, samples
 from parity.fuzz.result import Result, Row
+from parity.spec.replacing import PREFIX, replacing
 from weights_convert import formats
-from weights_convert.replacing import PREFIX, replacing
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_formats import equal
+from checkpoints import equal
 
 from parity.cli import main
 from parity.spec.draw import weights

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_formats import equal
+from checkpoints import equal
 
 from parity.spec.draw import weights
 from parity.spec.errors import InputError

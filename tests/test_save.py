@@ -17,7 +17,7 @@ from weights_convert.dialects import DIALECTS
 from weights_convert.inspection import inspect
 from weights_convert.optimizer import Optimizer, parameters
 
-CONFIG = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]
+CONFIG = dataclasses.replace(MODELS["genet"], depth=10, width=1)
 ARRAYS = weights(CONFIG, 0)
 
 
@@ -66,7 +66,7 @@ def test_metadata_is_kept_where_there_is_room_and_refused_elsewhere(tmp_path: Pa
 def test_a_network_that_files_do_not_tell_is_loaded_by_its_config(tmp_path: Path) -> None:
     """Catches a checkpoint that can be written and not be read: the variant shows in no tensor."""
     enet = MODELS["enet"]
-    small = dataclasses.replace(enet, blocks=enet.blocks[:2])  # type: ignore[attr-defined,type-var]
+    small = dataclasses.replace(enet, blocks=enet.blocks[:2])
     arrays = weights(small, 3)
     save(tmp_path / "x.safetensors", small, arrays, "jax")
     found = load(tmp_path / "x.safetensors", config=small)

@@ -49,8 +49,7 @@ class Predictor:
         self.dtype = dtype
         self.preprocessing = preprocessing
         self.layout = torch.channels_last if dtype == "float32" else torch.contiguous_format
-        # Ignored: torch's stubs know no such argument.
-        self.model = model.eval().to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.model = model.eval().to(memory_format=self.layout)  # type: ignore[call-overload]  # no such stub
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The class of each pixel: the first of equal maxima.

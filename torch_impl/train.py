@@ -26,10 +26,12 @@ import torch
 from parity.spec.models import Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer, idle, parameters
+from parity.spec.training.parallel import DDP, Parallel
 from parity.spec.training.scaling import LossScale, not_finite
 from parity.spec.training.trainer import Batch, Snapshot, Step
 from torch_impl import layers, optim
-from torch_impl.losses import training_loss
+from torch_impl.losses import Normalizer, training_loss
+from torch_impl.parallel import Group, join, mean
 from torch_impl.state import build
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,6 +51,8 @@ class Trainer:
         precision: `fp64`, `fp32`, `bf16` or `fp16`.
         level: Of the last two, `O1` or `O2`.
         loss_scale: A number, `dynamic`, or none.
+        parallel: What several devices compute.
+        group: The devices, where there are several; see `torch_impl.parallel`.
 
     Raises:
         InputError: A tensor is missing, left over, or of another shape.
@@ -64,21 +68,32 @@ class Trainer:
         precision: str = "fp32",
         level: str = "O1",
         loss_scale: float | str | None = None,
+        parallel: Parallel = DDP,
+        group: Group | None = None,
     ) -> None:
         self.optimizer, self.loss = optimizer, loss
+        self.parallel, self.group = parallel, group
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.half, self.level = HALVES.get(precision), level
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.layout = torch.contiguous_format if precision == "fp64" else torch.channels_last
         model = build(config, arrays, str(self.dtype).removeprefix("torch."))
-        # Ignored: torch's stubs know no such argument.
-        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]  # no such stub
+        for module in self.model.modules():
+            if isinstance(module, layers.MaxUnpool2d):  # autocast would widen it, on CPUs alone
+                unchanged = torch.autocast(self.device.type, enabled=False)
+                setattr(module, "forward", unchanged(module.forward))  # noqa: B010  # mypy wants it
         self.parameters = dict(self.model.named_parameters())
         self.masters = dict(self.parameters)
         if self.half and level == "O2":
             self.masters = halve(self.model, self.half)
         keys = parameters(config)
         self.trained = [key for key in keys if key not in idle(config, keys)]
+        for key in idle(config, keys):  # or DDP would wait for its gradient
+            self.parameters[key].requires_grad_(False)
+        if group and parallel.batch_norm == "sync":
+            layers.synchronize(self.model)
+        self.replica = group.wrap(self.model) if group else self.model
         self.class_weights = None if class_weights is None else self._tensor(class_weights)
         self.scale = LossScale.of(loss_scale)
         self.steps = 0
@@ -99,6 +114,7 @@ class Trainer:
                 buffer.copy_(before)
         else:
             self.steps += 1
+            self._share_statistics()
             optim.tell(self.optimizer, self.built, rate, self.steps).step()
             self._follow()
         return outcome
@@ -108,7 +124,7 @@ class Trainer:
         self.model.eval()
         with torch.inference_mode():
             outputs = self._forward(batch, masks=False)
-            loss = self._loss(outputs, batch)
+            loss = self._loss(outputs, batch, None)
             # Of several, the first is of the image's size.
             logits = outputs[0] if isinstance(outputs, tuple) else outputs
             return logits.argmax(dim=1).int().cpu().numpy(), loss.item()
@@ -151,14 +167,17 @@ class Trainer:
         """Leave the gradients with the masters, no more scaled; gives the loss."""
         self.model.train()
         self.model.zero_grad()
-        loss = self._loss(self._forward(batch), batch)
+        whole = mean if self.group and self.parallel.normalizer == "global" else None
+        loss = self._loss(self._forward(batch), batch, whole)
         (loss * self.scale.value).backward()
         for key in self.trained:
             gradient = self.parameters[key].grad
             assert gradient is not None, key
             gradient = gradient.to(self.dtype)
+            if self.group:
+                gradient = join(self.parallel, self.group, gradient)
             self.masters[key].grad = gradient.div_(self.scale.value)
-        return loss.item()
+        return mean(loss).item()
 
     def _forward(self, batch: Batch, masks: bool = True) -> torch.Tensor | tuple[torch.Tensor, ...]:
         x = self._tensor(batch.images).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
@@ -166,13 +185,21 @@ class Trainer:
         drops = {site: self._mask(mask) for site, mask in batch.masks.items()} if masks else {}
         casts = self.half is not None and self.level == "O1"
         with torch.autocast(self.device.type, self.half, enabled=casts):
-            return self.model(x, drops) if drops else self.model(x)
+            network = self.replica if masks else self.model
+            return network(x, drops) if drops else network(x)
 
-    def _loss(self, outputs: torch.Tensor | tuple[torch.Tensor, ...], batch: Batch) -> torch.Tensor:
+    def _loss(
+        self,
+        outputs: torch.Tensor | tuple[torch.Tensor, ...],
+        batch: Batch,
+        whole: Normalizer | None,
+    ) -> torch.Tensor:
         several = isinstance(outputs, tuple)
         wide = [o.to(self.dtype) for o in (outputs if isinstance(outputs, tuple) else [outputs])]
         targets = [torch.tensor(t, device=self.device) for t in batch.targets]
-        return training_loss(self.loss, wide if several else wide[0], targets, self.class_weights)
+        return training_loss(
+            self.loss, wide if several else wide[0], targets, self.class_weights, whole
+        )
 
     def _overflow(self) -> str:
         """Whose gradient is not finite, the first in the published order; empty if all are."""
@@ -183,6 +210,14 @@ class Trainer:
             if count := int((~gradient.isfinite()).sum()):
                 return not_finite(key, count, gradient.numel())
         return ""  # it is only their norm that is too large
+
+    def _share_statistics(self) -> None:
+        """Running statistics become the mean of all processes', where that is asked for."""
+        if self.group and self.parallel.statistics == "mean":
+            with torch.no_grad():
+                for buffer in self.model.buffers():
+                    if buffer.is_floating_point():
+                        buffer.copy_(mean(buffer))
 
     def _follow(self) -> None:
         """The weights become what their masters are."""

@@ -22,7 +22,7 @@ from weights_convert.checkpoint import Checkpoint, family_of, identify, load
 from weights_convert.formats import KEY, numpy_dtype, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
-from weights_convert.memory import contiguous, different, rounded
+from weights_convert.memory import different, rounded
 from weights_convert.optimizer import Optimizer, parameters
 from weights_convert.replacing import replacing
 
@@ -114,7 +114,8 @@ def convert(
     except OSError as error:  # such as a name that is too long
         raise InputError(f"{error.filename}: {error.strerror}") from error
     progress(f"reading {source}")
-    checkpoint = load(source, network, dialect)
+    with formats.prepared(format, source):
+        checkpoint = load(source, network, dialect)
     to = to or _default_dialect(format, checkpoint.dialect)
     _check_variant(checkpoint, to, source)
     if preprocessing is not None:
@@ -128,9 +129,10 @@ def convert(
     with replacing(target) as path:
         try:
             progress(f"writing {target}")
-            formats.write(path, format, draft.named, {KEY: manifest.to_json()}, draft.nested)
+            said = {KEY: manifest.to_json()}
+            written = formats.write(path, format, draft.named, said, draft.nested)
             progress("reading it back")
-            verify_written(path, network, checkpoint.config, draft, target)
+            verify_written(path, written, network, checkpoint.config, draft)
         except InputError as error:  # of the place where it is made
             raise InputError(str(error).replace(str(path), str(target))) from error
         size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
@@ -175,7 +177,7 @@ def draft_of(
         nested = optimizers.to_torch(config, optimizer)
     elif optimizer:
         named |= optimizers.to_dialect(config, optimizer, manifest.dialect)
-    return Draft(contiguous(named), nested, optimizer, manifest)
+    return Draft(named, nested, optimizer, manifest)
 
 
 def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> dict[str, np.ndarray]:
@@ -319,34 +321,34 @@ def _default_dialect(format: str, source: str) -> str:
 
 def verify_written(
     path: Path,
+    written: str,
     network: str | None,
     config: Config,
     draft: Draft,
-    target: Path,
     told: bool = True,
 ) -> None:
     """Compare what a file holds with what it should, bit by bit.
 
     Args:
         path: The file.
+        written: What `formats.write` gave.
         network: See `load`.
         config: The variant that it should hold.
         draft: What was written.
-        target: What the file will be, for the message.
         told: Whether the file must tell the variant by itself.
 
     Raises:
         InputError: It holds something else.
     """
-    contents = formats.read(path, hashed=False)
+    contents = formats.read(path, written)
     wrong = different(draft.named, contents.arrays)
     if draft.nested is not None and draft.optimizer is not None:
         found = optimizers.from_torch(config, contents.optimizer or {})
         wrong += different(draft.optimizer.flat(), found.flat())
     if wrong:
-        raise InputError(f"cannot write {target}: read back, {', '.join(wrong)} differ")
+        raise InputError(f"cannot write {path}: read back, {', '.join(wrong)} differ")
     dialect = draft.manifest.dialect
     known = identify(contents, path, network, dialect, None if told else config)
     said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN
     if known.config != config or said != draft.manifest.to_json():
-        raise InputError(f"cannot write {target}: read back, its manifest differs")
+        raise InputError(f"cannot write {path}: read back, its manifest differs")

@@ -72,9 +72,13 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
     """
     if KEY not in metadata:
         return None
-    entries = sidecar.unseal(metadata[KEY], f"the manifest of {where}")
+    remedy = "save its tensors without metadata (load_file, save_file of safetensors)"
+    entries = sidecar.unseal(metadata[KEY], f"the manifest of {where}", remedy)
     if entries.pop("tool", None) != sidecar.TOOL or entries.pop("version", None) != VERSION:
-        raise InputError(f"the manifest of {where} is not of version {VERSION} of {sidecar.TOOL}'s")
+        raise InputError(
+            f"the manifest of {where} is not of version {VERSION} of {sidecar.TOOL}'s: convert the"
+            " checkpoint again, with this version, from what it was made of"
+        )
     fields = [field.name for field in dataclasses.fields(Manifest)]
     if set(entries) != set(fields):
         raise InputError(f"the manifest of {where}: expected exactly {', '.join(fields)}")

@@ -6,11 +6,15 @@ than a disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
+
+BLOCK = 1 << 18  # numbers compared at a time: what NumPy makes of them stays in the cache
+AHEAD = 2  # arrays laid out before they are written
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -20,6 +24,18 @@ def each(function: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
     """A function of each item, in their order."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(function, items))
+
+
+def ahead(function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """A function of each item, in their order, made while the ones before are used."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting: deque[Future[Made]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -55,5 +71,17 @@ def as_bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    alike = (a.dtype, a.shape) == (b.dtype, b.shape)
-    return alike and bool((as_bytes(a) == as_bytes(b)).all())
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    bits = f"u{a.itemsize}"  # by which NaN is NaN, and -0 is not 0
+    return _equal(a.view(bits), b.view(bits))
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether integers are equal, block by block, however they lie: nothing large is made."""
+    if a.size <= BLOCK:
+        return bool((a == b).all())
+    if len(a) == 1:
+        return _equal(a[0], b[0])
+    rows = max(1, len(a) * BLOCK // a.size)
+    return all(_equal(a[i : i + rows], b[i : i + rows]) for i in range(0, len(a), rows))

@@ -1,38 +1,25 @@
-"""Files that are either whole or not there, and never cost what was there before."""
+"""Checkpoints that take the place of others, together with their manifests."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import filecmp
 import os
-import re
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from parity.spec.errors import InputError
+from parity.spec import replacing as whole
+from parity.spec.replacing import flush, put
 from weights_convert.formats import sidecar
 
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
 
-PREFIX = ".parity-writing-"
-HERE, EXCHANGE = -100, 2  # of renameat2: relative to the current folder; swap the two
+def replacing(target: Path) -> AbstractContextManager[Path]:
+    """Yield a path to write; see `parity.spec.replacing.replacing`.
 
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yield a path to write; what is written there takes the target's place at the end.
-
-    The path has the target's name, in a folder of its own beside the target. What lies in that
-    folder at the end, the target and perhaps its manifest, is flushed to disk and moved. If
-    anything fails, all is as before. If the process is killed, the target is the old one or the new
-    one, with its own manifest; the folder is left, and removed by whoever writes there next.
+    What is written there takes the target's place, and a manifest beside it the place of the
+    target's. If the process is killed, the target is the old one or the new one, with its own
+    manifest.
 
     Args:
         target: A file or directory, which may exist.
@@ -40,37 +27,27 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         InputError: The file system refuses.
     """
-    target = Path(os.path.realpath(target))  # a link stays a link
-    try:
-        with _staging(target.parent) as staging:
-            yield staging / target.name
-            for file in staging.rglob("*"):
-                _sync(file)
-            _move(staging, target)
-            _sync(target.parent)
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    return whole.replacing(target, _move)
 
 
-def _move(staging: Path, target: Path) -> None:
-    """Move the target and its manifest from the folder to their places, or nothing."""
-    new = staging / target.name
+def _move(new: Path, target: Path) -> None:
+    """Move a checkpoint and its manifest to their places, or nothing."""
     manifest, place = sidecar.beside(new), sidecar.beside(target)
     if not manifest.exists():
-        _put(new, target)
+        put(new, target)
         return
     before = place.read_bytes() if place.is_file() else None
     first = manifest
     # The same bytes may have either manifest: then nothing needs to be bridged.
     if target.exists() and not filecmp.cmp(new, target, shallow=False):
-        first = Path(shutil.copyfile(manifest, staging / "covering"))
+        first = Path(shutil.copyfile(manifest, new.with_name("covering")))
         sidecar.covering(first, target)
-        _sync(first)
+        flush(first)
     os.replace(first, place)
     try:
-        _put(new, target)
+        put(new, target)
     except BaseException:
-        _restore(place, before, staging)
+        _restore(place, before, new.parent)
         raise
     if first != manifest:
         with contextlib.suppress(OSError):  # what covers both is read like the manifest
@@ -84,100 +61,3 @@ def _restore(place: Path, before: bytes | None, staging: Path) -> None:
     old = staging / "before"
     old.write_bytes(before)
     os.replace(old, place)
-
-
-def _put(new: Path, target: Path) -> None:
-    """Move one file or directory to its place, in one step where the system can."""
-    if not target.is_dir():
-        os.replace(new, target)
-    elif not _exchange(new, target):
-        aside = Path(tempfile.mkdtemp(prefix=".parity-old-", dir=target.parent)) / target.name
-        try:
-            os.replace(target, aside)
-            try:
-                os.replace(new, target)
-            except BaseException:
-                os.replace(aside, target)
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-        finally:
-            with contextlib.suppress(OSError):
-                aside.parent.rmdir()  # unless the old one is in it, which could not be put back
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two directories in one step (Linux); whether it could be done."""
-    try:
-        renameat2 = ctypes.CDLL(None).renameat2
-    except (AttributeError, OSError, TypeError):  # another system
-        return False
-    return renameat2(HERE, os.fsencode(one), HERE, os.fsencode(other), EXCHANGE) == 0
-
-
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """A folder to write in, locked while it is in use, so that others see who is dead."""
-    _sweep(folder)
-    while True:
-        made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-        with _held(made):
-            if not made.exists():  # swept away before it was locked
-                continue
-            try:
-                yield made
-            finally:
-                shutil.rmtree(made, ignore_errors=True)
-            return
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep a folder locked, where the system can."""
-    if not fcntl:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(handle)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes left that were killed."""
-    if not fcntl:
-        return
-    for path in folder.glob(f"{PREFIX}*"):
-        if not re.fullmatch(rf"{re.escape(PREFIX)}[a-z0-9_]{{8}}", path.name):
-            continue
-        with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                if _lock(handle, wait=False):
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(handle)
-
-
-def _lock(handle: int, wait: bool = True) -> bool:
-    """Take a folder for this process alone, until it ends or closes it; whether it is taken."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # taken, or a file system without locks
-        return False
-    return True
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or a folder's names, to the disk."""
-    if path.is_dir():
-        with contextlib.suppress(OSError):  # not every system can, with folders
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-    else:
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())

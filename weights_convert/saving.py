@@ -60,9 +60,8 @@ def save(
     draft = draft_of(config, format, whole, optimizer, manifest)
     with replacing(target) as path:
         try:
-            formats.write(
-                path, format, draft.named, {KEY: manifest.to_json()} | extra, draft.nested
-            )
-            verify_written(path, None, config, draft, target, told=False)
+            said = {KEY: manifest.to_json()} | extra
+            written = formats.write(path, format, draft.named, said, draft.nested)
+            verify_written(path, written, None, config, draft, told=False)
         except InputError as error:  # of the place where it is made
             raise InputError(str(error).replace(str(path), str(target))) from error

@@ -9,7 +9,7 @@ from jax_impl.layers.container import Identity, ModuleList, Sequential
 from jax_impl.layers.convolution import Conv2d, ConvTranspose2d, ConvTranspose2dSame
 from jax_impl.layers.dropout import Dropout, Dropout2d
 from jax_impl.layers.linear import Linear
-from jax_impl.layers.normalization import BatchNorm2d
+from jax_impl.layers.normalization import BatchNorm2d, synchronize
 from jax_impl.layers.pooling import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -41,4 +41,5 @@ __all__ = [
     "Resize",
     "Sequential",
     "Sigmoid",
+    "synchronize",
 ]

@@ -6,20 +6,23 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_impl.layers.convolution import cast, wide
+
 
 class PReLU(nnx.Module):
     """x where it is positive, else its product with a learned slope; at 0 the slope's gradient."""
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, *, rngs: nnx.Rngs) -> None:
+        self.compute_dtype: str | None = None  # as of a convolution
         self.negative_slope = nnx.Param(jnp.full(num_parameters, init))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return prelu(x, self.negative_slope[...])
+        return prelu(*cast(self.compute_dtype, x, self.negative_slope[...]))
 
 
 @jax.jit
 def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
-    return jnp.where(x > 0, x, slope * x)
+    return jnp.where(x > 0, x, (wide(slope) * wide(x)).astype(x.dtype))
 
 
 class ReLU(nnx.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from jax_impl.layers.convolution import uniform
+from jax_impl.layers.convolution import add_bias, cast, uniform
 
 
 class Linear(nnx.Module):
@@ -14,6 +14,7 @@ class Linear(nnx.Module):
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, rngs: nnx.Rngs
     ) -> None:
+        self.compute_dtype: str | None = None
         self.kernel = nnx.Param(uniform(rngs, (in_features, out_features), fan_in=in_features))
         self.bias = (
             nnx.Param(uniform(rngs, (out_features,), fan_in=in_features))
@@ -22,5 +23,6 @@ class Linear(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = x @ self.kernel[...]
-        return y if self.bias is None else y + self.bias[...]
+        x, kernel = cast(self.compute_dtype, x, self.kernel[...])
+        y = x @ kernel
+        return add_bias(y, self.bias, self.compute_dtype)

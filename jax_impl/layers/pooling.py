@@ -12,6 +12,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from jax_impl.layers.convolution import wide
+
 Pair = tuple[int, int]
 
 
@@ -143,8 +145,10 @@ class AdaptiveAvgPool2d(nnx.Module):
         """(N, H, W, C) to (N, output_size, output_size, C)."""
         rows, columns = (windows(n, self.output_size) for n in x.shape[1:3])
         area = rows.sum(1)[:, None] * columns.sum(1)
-        sums = jnp.einsum("ih,nhwc,jw->nijc", rows.astype(x.dtype), x, columns.astype(x.dtype))
-        return sums / area[..., None].astype(x.dtype)
+        y = wide(x)
+        rows, columns = rows.astype(y.dtype), columns.astype(y.dtype)
+        sums = jnp.einsum("ih,nhwc,jw->nijc", rows, y, columns)
+        return (sums / area[..., None].astype(y.dtype)).astype(x.dtype)
 
 
 def windows(n: int, bins: int) -> np.ndarray:

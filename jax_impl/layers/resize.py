@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jax_impl.layers.convolution import wide
+
 
 class Resize(nnx.Module):
     """Bilinear interpolation to a size, without antialiasing.
@@ -41,8 +43,10 @@ def interpolate(x: jax.Array, axis: int, n: int, align_corners: bool) -> jax.Arr
     if x.shape[axis] == n:
         return x
     low, high, share = places(x.shape[axis], n, align_corners)
-    spread = share.reshape((-1,) + (1,) * (x.ndim - 1 - axis)).astype(x.dtype)
-    return jnp.take(x, low, axis) * (1 - spread) + jnp.take(x, high, axis) * spread
+    y = wide(x)
+    spread = share.reshape((-1,) + (1,) * (x.ndim - 1 - axis)).astype(y.dtype)
+    y = jnp.take(y, low, axis) * (1 - spread) + jnp.take(y, high, axis) * spread
+    return y.astype(x.dtype)
 
 
 def interpolate_forward(x: jax.Array, axis: int, n: int, align_corners: bool) -> tuple:
@@ -56,8 +60,9 @@ def interpolate_backward(axis: int, n: int, align_corners: bool, size: int, dy: 
     matrix = np.zeros((n, size))
     np.add.at(matrix, (np.arange(n), low), 1 - share)
     np.add.at(matrix, (np.arange(n), high), share)
-    dx = jnp.tensordot(dy, matrix.astype(dy.dtype), ((axis,), (0,)))
-    return (jnp.moveaxis(dx, -1, axis),)
+    terms = wide(dy)
+    dx = jnp.tensordot(terms, matrix.astype(terms.dtype), ((axis,), (0,)))
+    return (jnp.moveaxis(dx, -1, axis).astype(dy.dtype),)
 
 
 interpolate.defvjp(interpolate_forward, interpolate_backward)
@@ -81,12 +86,13 @@ class Nearest(nnx.Module):
 
     def __call__(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
         """(N, H, W, C) to (N, H', W', C)."""
+        y = wide(x)  # the gradient is a sum
         for axis, n in zip((1, 2), size, strict=True):
-            if n % x.shape[axis] == 0:
-                x = jnp.repeat(x, n // x.shape[axis], axis)
+            if n % y.shape[axis] == 0:
+                y = jnp.repeat(y, n // y.shape[axis], axis)
             else:
-                x = jnp.take(x, jnp.arange(n) * x.shape[axis] // n, axis)
-        return x
+                y = jnp.take(y, jnp.arange(n) * y.shape[axis] // n, axis)
+        return y.astype(x.dtype)
 
 
 class BilinearX2(nnx.Module):

@@ -5,6 +5,16 @@ from __future__ import annotations
 import re
 
 from parity.spec.errors import InputError
+from parity.spec.models import USUAL, USUAL_OF
+
+
+def _defaults(texts: dict[str, str]) -> str:
+    return f"(default: {'; '.join(f'{name} {text}'.strip() for name, text in texts.items())})"
+
+
+# What help says of sizes and of numbers of images that are not given.
+SIZES = _defaults({n: f"{h}x{w}" for n, ((h, w), _) in {"": USUAL, **USUAL_OF}.items()})
+BATCHES = _defaults({n: str(count) for n, (_, count) in {"": USUAL, **USUAL_OF}.items()})
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -13,7 +23,7 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         InputError: Anything else.
     """
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
     if not match:
         raise InputError(f"size {text!r}, expected HEIGHTxWIDTH such as 512x1024")
     return int(match[1]), int(match[2])

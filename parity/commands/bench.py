@@ -1,88 +1,193 @@
-"""Time one forward pass, float32, of both sides, in one process and in turn.
+"""Time a forward pass or a training step of both sides, float32, in one process and in turn.
 
 `plain` is the PyTorch network as it is read: NCHW, eager, batch norm not folded. `torch` and `jax`
 are what `parity miou` runs: PyTorch eager with its arrays in channels-last order, JAX compiled.
-With --onnx also what each side exports, in ONNX Runtime: `torch.onnx` and `jax.onnx`.
+With --onnx also what each side exports, in ONNX Runtime: `torch.onnx` and `jax.onnx`. With --train
+a step of training instead, as `parity train` makes it: forward, backward, update. With --data and
+--recipe instead how fast batches are made of a data set, and how long a training waits for them.
+With --convert instead how long conversions of checkpoints take: 500 MB between PyTorch's format and
+safetensors, in turn with `cp`, `sync` and `sha256sum`, and ICNet from every format to every format.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import time
 from collections.abc import Callable
 
-from parity.commands.arguments import parse_size
+from parity.commands.arguments import BATCHES, SIZES, parse_size
 from parity.export import FRAMEWORKS as SIDES
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS
+from parity.spec.models import MODELS, usual_batch, usual_size
 
-# Height, width and number of the images of each family; those not named here have `USUAL`.
-USUAL = ("512x1024", 1)
-TIMED = {"genet": ("32x32", 32), "erfnet-imagenet": ("224x224", 8)}
-SIZES = f"(default: {USUAL[0]}; {', '.join(f'{name} {size}' for name, (size, _) in TIMED.items())})"
-BATCHES = f"(default: {USUAL[1]}; {', '.join(f'{name} {n}' for name, (_, n) in TIMED.items())})"
+RUNS, CONVERSIONS, STEPS = 15, 5, 20  # of each, if nobody says otherwise
+OF_FORWARDS = ("model", "size", "batch", "threads", "onnx", "train")  # of networks
+OF_DATA = ("recipe", "workers", "consumers")  # options that nothing else has
+CONSUMERS = ("nobody", *SIDES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="enet", help="the network (default: %(default)s)")
+    parser.add_argument("--model", help="the network (default: enet)")
     parser.add_argument("--size", metavar="HxW", help=SIZES)
     parser.add_argument("--batch", type=int, help=f"images {BATCHES}")
-    parser.add_argument("--threads", type=int, default=2, help="PyTorch's (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=15, help="of each (default: %(default)s)")
-    parser.add_argument("--onnx", action="store_true", help="also what both sides export")
+    parser.add_argument("--threads", type=int, help="PyTorch's (default: 2)")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        help=f"of each (default: {RUNS}; with --convert {CONVERSIONS}; of batches {STEPS})",
+    )
+    parser.add_argument(
+        "--onnx", action="store_true", default=None, help="also what both sides export"
+    )
+    parser.add_argument(
+        "--train", action="store_true", default=None, help="instead, a step of training"
+    )
+    parser.add_argument("--convert", action="store_true", help="instead, conversions")
+    parser.add_argument("--data", metavar="DIR", help="instead, batches of this data set")
+    parser.add_argument("--recipe", help="of --data: which recipe's (a name or a TOML file)")
+    parser.add_argument(
+        "--workers", metavar="LIST", help="of --data: numbers of processes (default: 0,1)"
+    )
+    parser.add_argument(
+        "--consumers",
+        metavar="LIST",
+        help=f"of --data: who takes the batches, some of {','.join(CONSUMERS)} (default: nobody)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the times to this file")
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
+    if args.data is not None:
+        return loading(args)
+    if given := [name for name in OF_DATA if getattr(args, name) is not None]:
+        raise InputError(f"--{given[0]} is for batches: --data DIR is missing")
+    runs = args.runs or (CONVERSIONS if args.convert else RUNS)
+    if args.runs is not None and args.runs < 1:
+        raise InputError(f"runs {args.runs}, expected 1 or more")
+    if args.json is not None:
+        check_writable(args.json)
+    return conversions(runs, args) if args.convert else forwards(runs, args)
+
+
+def conversions(runs: int, args: argparse.Namespace) -> int:
+    """Time them, print and write."""
+    if given := [name for name in OF_FORWARDS if getattr(args, name) is not None]:
+        raise InputError(f"--{given[0]} is for forward passes, not for --convert")
+
+    from parity.console import standard_output, working
+    from parity.conversion_speed import measure
+
+    with working() as progress:
+        found = measure(runs, progress)
+    for table in found.tables():
+        standard_output().print(table)
+    if args.json is not None:
+        write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
+    return 0
+
+
+def loading(args: argparse.Namespace) -> int:
+    """Make batches, print and write."""
+    import dataclasses
+
+    from parity.console import standard_output, working
+    from parity.loading_speed import measure, table
+    from parity.spec.data.sources import open_source
+    from parity.spec.training import overrides
+
+    steps = STEPS if args.runs is None else args.runs
+    if steps < 1:
+        raise InputError(f"runs {args.runs}, expected 1 or more")
+    if args.convert or args.recipe is None or args.model or args.onnx or args.threads or args.train:
+        raise InputError("--data is for batches of a --recipe, expected one and no other network")
+    workers = [parse_count(text) for text in (args.workers or "0,1").split(",")]
+    consumers = (args.consumers or CONSUMERS[0]).split(",")
+    if unknown := [name for name in consumers if name not in CONSUMERS]:
+        raise InputError(f"consumer {unknown[0]!r}, expected some of {','.join(CONSUMERS)}")
+    if args.json is not None:
+        check_writable(args.json)
+    size = None if args.size is None else parse_size(args.size)
+    recipe = overrides.with_options(overrides.find(args.recipe), args.batch, size)
+    source = open_source(recipe, args.data, recipe.train_split)
+    with working() as progress:
+        rows = measure(recipe, source, workers, consumers, steps, progress)
+    standard_output().print(table(recipe, rows))
+    if args.json is not None:
+        entries = [dataclasses.asdict(row) | {"images_per_second": row.speed} for row in rows]
+        write_atomically(args.json, json.dumps(entries, indent=1).encode())
+    return 0
+
+
+def parse_count(text: str) -> int:
+    """A number of workers.
+
+    Raises:
+        InputError: It is none, or more than anybody has.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) > 256:
+        raise InputError(f"workers {text!r}, expected numbers of 0 to 256 with a comma between")
+    return int(text)
+
+
+def forwards(runs: int, args: argparse.Namespace) -> int:
+    """Time forward passes, print and write."""
     import statistics
 
     from rich.table import Table
 
     from parity.console import standard_output
 
-    if args.model not in MODELS:
-        raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
-    config = MODELS[args.model]
-    usual = TIMED.get(config.family, USUAL)
-    size = parse_size(args.size or usual[0])
-    batch = usual[1] if args.batch is None else args.batch
+    model, threads = args.model or "enet", 2 if args.threads is None else args.threads
+    if model not in MODELS:
+        raise InputError(f"model {model!r}, expected one of {', '.join(MODELS)}")
+    config = MODELS[model]
+    size = usual_size(config) if args.size is None else parse_size(args.size)
+    batch = usual_batch(config) if args.batch is None else args.batch
     try:
         config.check_input(*size)
     except ValueError as error:
         raise InputError(str(error)) from None
-    for name, value in (("threads", args.threads), ("runs", args.runs), ("batch", batch)):
+    for name, value in (("threads", threads), ("batch", batch)):
         if value < 1:
             raise InputError(f"{name} {value}, expected 1 or more")
-    if args.json is not None:
-        check_writable(args.json)
 
-    forwards = networks(args.model, size, batch, args.threads)
+    if args.train and args.onnx:
+        raise InputError("--train with --onnx: an exported network does not train")
+    timed = (trainers if args.train else networks)(model, size, batch, threads)
     if args.onnx:
-        forwards |= exported(args.model, size, batch, args.threads)
-    seconds: dict[str, list[float]] = {name: [] for name in forwards}
-    for turn in range(args.runs + 2):  # two to warm up, not counted
-        for name, forward in forwards.items():
-            start = time.perf_counter()
-            forward()
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
+        timed |= exported(model, size, batch, threads)
+    seconds = in_turn(timed, runs)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
 
     images = f"{batch} image{'s' if batch > 1 else ''} of {size[0]}x{size[1]}"
-    table = Table(title=f"{args.model}, {images}, float32, {args.threads} threads")
-    for column in ("", "median ms", "min", "max", "x plain", "x torch"):
+    what = ", a step of training" if args.train else ""
+    table = Table(title=f"{model}, {images}, float32, {threads} threads{what}")
+    beside = [name for name in ("plain", "torch") if name in medians]
+    for column in ("", "median ms", "min", "max", *(f"x {name}" for name in beside)):
         table.add_column(column, justify="right" if column else "left")
     for name, times in seconds.items():
         figures = (medians[name], min(times), max(times))
-        ratios = [medians[name] / medians[other] for other in ("plain", "torch")]
+        ratios = [medians[name] / medians[other] for other in beside]
         table.add_row(name, *(f"{1e3 * t:.0f}" for t in figures), *(f"{r:.2f}" for r in ratios))
     standard_output().print(table)
     if args.json is not None:
         write_atomically(args.json, json.dumps({"seconds": seconds, "median": medians}).encode())
     return 0
+
+
+def in_turn(timed: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+    """Name -> seconds of each run."""
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(runs + 2):  # two to warm up, not counted
+        for name, forward in timed.items():
+            start = time.perf_counter()
+            forward()
+            if turn >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def networks(
@@ -124,6 +229,39 @@ def networks(
         "torch": lambda: in_torch(fast, last),
         "jax": lambda: jax.block_until_ready(compiled(state, x)),
     }
+
+
+def trainers(
+    model: str, size: tuple[int, int], batch: int, threads: int
+) -> dict[str, Callable[[], object]]:
+    """What is timed with --train: each makes one step on the same batch."""
+    import numpy as np
+    import torch
+
+    import jax_impl.train
+    import torch_impl.train
+    from parity.networks import TASKS
+    from parity.spec import draw
+    from parity.spec.training.losses import Loss
+    from parity.spec.training.optimizers import Optimizer
+    from parity.spec.training.trainer import Batch, Trainer
+    from weights_convert import to_jax
+
+    torch.set_num_threads(threads)
+    config = MODELS[model]
+    arrays, rng = draw.weights(config, 0), draw.generator(0, "bench")
+    images = rng.random((batch, *size, 3), np.float32)
+    targets = TASKS[config.family](config, rng, images.shape[:3])[1]
+    icnet = config.family == "icnet"
+    targets = targets if icnet else targets[:1]  # without class weights
+    masks = draw.dropout_masks(config, size, 0, 0, 0, range(batch))
+    given = Batch(images, tuple(t.astype("int32") for t in targets), masks, np.arange(batch))
+    options = (Optimizer("adam", 5e-4, 2e-4), Loss("icnet" if icnet else "cross_entropy"))
+    sides: dict[str, Trainer] = {
+        "torch": torch_impl.train.Trainer(config, *options, arrays),
+        "jax": jax_impl.train.Trainer(config, *options, to_jax(config, arrays)),
+    }
+    return {name: functools.partial(trainer.step, given, 5e-4) for name, trainer in sides.items()}
 
 
 def exported(

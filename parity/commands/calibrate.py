@@ -40,13 +40,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    from rich.console import Console
-
     from parity.calibrate import calibrate, table
-    from parity.console import standard_output
+    from parity.console import standard_output, working
 
-    with Console(stderr=True).status("", refresh_per_second=4) as status:
-        rows = calibrate(models, precisions, range(args.seeds), status.update)
+    with working() as progress:
+        rows = calibrate(models, precisions, range(args.seeds), progress)
     standard_output().print(table(rows))
     if args.json is not None:
         entries = [dataclasses.asdict(row) for row in rows]

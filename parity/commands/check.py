@@ -94,24 +94,23 @@ def run(args: argparse.Namespace) -> int:
 
 def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse.Namespace) -> int:
     """Check, print and write."""
-    from rich.console import Console
-
+    from parity.console import working
     from parity.ladder import check
     from parity.report import Report
 
-    with Console(stderr=True).status("", refresh_per_second=4) as status:
+    with working() as progress:
         files = opened(args.onnx or [])  # before minutes of work
         # L5 of our own networks is a rehearsal of their recipe.
         rungs = levels if subject is None else [level for level in levels if level != "L5"]
         report = Report(port.name, args.precision)
         if rungs:
-            report = check(port, rungs, args.precision, status.update)
+            report = check(port, rungs, args.precision, progress)
         if subject is not None and {"L4", "L5"} & set(levels):
             from parity.rehearsal import recipes
 
-            recipes.add(report, args.model, levels, status.update)
+            recipes.add(report, args.model, levels, progress)
         if subject is not None and args.onnx is not None:
-            status.update("ONNX Runtime")
+            progress("ONNX Runtime")
             witness(report, subject, files, args)
     report.print()
     if args.json is not None:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from parity.files import read_json
@@ -59,10 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from parity.console import working
+
     given = None
     if args.preprocessing is not None:
         given = parse(read_json(args.preprocessing), args.preprocessing)
-    with collector_paused(), shown_progress() as progress:
+    with collector_paused(), working() as progress:
         done = convert(
             args.source,
             args.target,
@@ -77,22 +78,6 @@ def run(args: argparse.Namespace) -> int:
         )
     print(summary(args.source, done, args.dtype))
     return 0
-
-
-@contextmanager
-def shown_progress() -> Iterator[Callable[[str], None]]:
-    """Show what is being done, and since when, to a person who waits; nothing to a file."""
-    if not sys.stderr.isatty():
-        yield lambda stage: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    text = TextColumn("{task.description}", markup=False)  # a path may look like some
-    columns = (SpinnerColumn(), text, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting")
-        yield lambda stage: bar.update(task, description=stage)
 
 
 @contextmanager

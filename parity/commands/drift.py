@@ -35,13 +35,12 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             check_writable(path)
 
-    from rich.console import Console
-
+    from parity.console import working
     from parity.plot import standalone
     from parity.rehearsal.drift import measure
 
-    with Console(stderr=True).status("", refresh_per_second=4) as status:
-        drift = measure(found, args.steps, args.changes, status.update)
+    with working() as progress:
+        drift = measure(found, args.steps, args.changes, progress)
     show(drift)
     if args.svg is not None:
         picture = standalone(drift.lines(), "step", "distance, relative to all weights")

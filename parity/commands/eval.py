@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from parity.commands.miou import progress_bar
-    from parity.console import standard_output
+    from parity.console import counting, standard_output
     from parity.spec.training.overrides import find
     from parity.training.evaluation import evaluate, metrics_of
 
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.json)
     recipe = None if args.recipe is None else find(args.recipe)
     try:
-        with progress_bar() as progress:
+        with counting("reading the data set") as progress:
             found = evaluate(
                 args.folder, args.data, args.framework, recipe, args.split, args.workers, progress
             )

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from parity.commands.arguments import parse_size
-from parity.commands.bench import SIZES
+from parity.commands.arguments import SIZES, parse_size
 from parity.export import FRAMEWORKS, Exported, export
 from parity.spec.data.labels import ORDERS
 from parity.spec.models import MODELS

@@ -37,17 +37,15 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    from rich.console import Console
-
-    from parity.console import standard_output
+    from parity.console import standard_output, working
     from parity.faults.campaign import clean, mutants
 
     out = standard_output()
-    with Console(stderr=True).status("", refresh_per_second=4) as status:
+    with working() as progress:
         if args.clean is not None:
-            result = clean(args.clean, args.model, status.update)
+            result = clean(args.clean, args.model, progress)
         else:
-            result = mutants(args.model, args.fast, status.update)
+            result = mutants(args.model, args.fast, progress)
     result.print(out)
     if args.json is not None:
         result.to_json(args.json)

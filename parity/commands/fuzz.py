@@ -44,9 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    from rich.console import Console
-
-    from parity.console import standard_output
+    from parity.console import standard_output, working
     from parity.fuzz import campaign
 
     names = list(campaign.ORDEALS) if args.ordeal is None else args.ordeal.split(",")
@@ -54,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
         known = ", ".join(campaign.ORDEALS)
         raise InputError(f"ordeal {unknown[0]!r}, expected one of {known}")
     out = standard_output()
-    with Console(stderr=True).status("", refresh_per_second=4) as status:
-        result = campaign.run(names, args.rounds, args.seed, args.whole, status.update)
+    with working() as progress:
+        result = campaign.run(names, args.rounds, args.seed, args.whole, progress)
     result.print(out)
     if args.json is not None:
         result.to_json(args.json)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-from parity.commands.miou import progress_bar
 from parity.spec.data import DATASETS
 from parity.spec.data.labels import ORDERS
 
@@ -36,9 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from parity.console import counting
     from parity.infer import infer
 
-    with progress_bar() as progress:
+    with counting("opening the network and the images") as progress:
         done = infer(
             args.onnx, args.images, args.target, args.labels, args.order, args.dataset, progress
         )

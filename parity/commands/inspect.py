@@ -1,7 +1,7 @@
-"""Say what a checkpoint file holds: format, names, network, tensors, hash, manifest.
+"""Say what a checkpoint or an ONNX file holds: format, names, network, tensors, hash, manifest.
 
 Told by its content. A file that is no whole checkpoint of our networks is described all the same,
-and why it is none.
+and why it is none. Of an ONNX file: operators, inputs, outputs, weights; nothing is run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from parity.commands.convert import named
+from parity.export import inspection as networks
 from parity.files import check_writable, write_atomically
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError, printable
@@ -19,7 +20,7 @@ from weights_convert.inspection import Inspection, inspect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="the checkpoint")
+    parser.add_argument("file", metavar="FILE", help="the checkpoint or ONNX file")
     parser.add_argument("--model", help="which network (default: the one whose names the file has)")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--json", metavar="FILE", help="write all of it to this file")
@@ -31,15 +32,23 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
         _check_other(Path(args.json), Path(args.file))
-    found = inspect(args.file, args.model)
+    found: Inspection | networks.Inspection
+    if networks.is_onnx(Path(args.file)):
+        if args.model is not None:
+            raise InputError(f"--model is for checkpoints; {args.file} is an ONNX file")
+        found = networks.inspect(args.file)
+        lines = network_facts(found)
+    else:
+        found = inspect(args.file, args.model)
+        lines = facts(found)
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
-    print("\n".join(f"{name:<10}{printable(text)}" for name, text in facts(found)))
+    print("\n".join(f"{name:<10}{printable(text)}" for name, text in lines))
     if args.tensors:
         print()
-        wide = max(map(len, found.tensors))
+        wide = max(map(len, found.tensors), default=0)
         for name, (dtype, shape) in found.tensors.items():
-            print(f"{name:<{wide}}  {dtype:<8}  {'x'.join(map(str, shape)) or 'scalar'}")
+            print(printable(f"{name:<{wide}}  {dtype:<8}  {_sides(shape) or 'scalar'}"))
     return 0
 
 
@@ -89,6 +98,38 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
         lines.append(("beside", ", ".join(found.skipped)))
     lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
     return lines
+
+
+def network_facts(found: networks.Inspection) -> list[tuple[str, str]]:
+    """What is shown of an ONNX file, a line each."""
+    opsets = ", ".join(f"{name or 'ONNX'} {version}" for name, version in found.opsets.items())
+    dtypes = ", ".join(f"{n} {dtype}" for dtype, n in found.dtypes.items())
+    lines = [
+        ("file", f"{found.path}, {found.bytes:,} bytes"),
+        ("sha256", found.sha256),
+        ("format", f"onnx, version {found.version}, operators {opsets or 'of no version'}"),
+        ("made by", found.producer or "nobody says"),
+        ("graph", f"{found.nodes:,} nodes"),
+    ]
+    for title, values in (("input", found.inputs), ("output", found.outputs)):
+        lines += [(title, f"{n}: {_sides(s) or 'scalar'} {d}") for n, (d, s) in values.items()]
+    lines.append(("tensors", f"{len(found.tensors)}: {dtypes or 'none'}"))
+    lines.append(("numbers", f"{found.numbers:,}"))
+    if said := found.manifest:
+        variant = ", ".join(f"{name} {value}" for name, value in said.config.items())
+        lines.append(("network", f"{said.network}: {variant}"))
+        lines.append(("outputs", f"void is {said.labels}" if said.labels else "void unknown"))
+        lines.append(("source", f"a checkpoint of SHA-256 {said.source_sha256}"))
+        lines.append(("manifest", f"its seal is whole, of version {said.tool_version}"))
+        lines += [("images", text) for text in _images(said.preprocessing)]
+    else:
+        lines.append(("manifest", "none: unverified"))
+    lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
+    return lines
+
+
+def _sides(shape: tuple[int | str, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _images(said: Preprocessing) -> list[str]:

@@ -7,13 +7,11 @@ than 1 in 100,000.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Iterator
 
 from parity.commands.arguments import parse_size
 from parity.files import check_folder, check_writable
-from parity.miou import FRAMEWORKS, Progress, miou
+from parity.miou import FRAMEWORKS, miou
 from parity.spec.data import DATASETS
 from parity.spec.data.labels import ORDERS
 
@@ -60,14 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from parity.console import standard_output
+    from parity.console import counting, standard_output
 
     if args.json is not None:
         check_writable(args.json)
     if args.html is not None:
         check_folder(args.html)
     try:
-        with progress_bar() as progress:
+        with counting("reading the data set and the checkpoint") as progress:
             result = miou(
                 args.weights,
                 args.data,
@@ -93,26 +91,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"page: {result.to_html(args.html)}")
     print(result.verdict, file=sys.stdout if result.passed else sys.stderr)
     return 0 if result.passed else 1
-
-
-@contextlib.contextmanager
-def progress_bar() -> Iterator[Progress | None]:
-    """A bar on stderr, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading the data set and the checkpoint", total=None)
-        yield lambda done, total, what: bar.update(
-            task, completed=done, total=total, description=escape(what)
-        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from parity.commands.arguments import parse_size
-from parity.commands.miou import progress_bar
+from parity.console import counting
 from parity.spec.data.records import SUFFIX
 from parity.spec.training.recipe import DATA
 
@@ -30,12 +30,9 @@ def run(args: argparse.Namespace) -> int:
     from parity.pack import pack
 
     size = parse_size(args.size) if args.size else None
-    with progress_bar() as progress:
+    with counting("reading the data set") as progress:
         found = pack(args.root, args.target, args.data, args.split, size, progress)
-    said = f"{found.size[0]}x{found.size[1]}" if found.size else "as they are"
     megabytes = Path(args.target).stat().st_size / 2**20
-    print(
-        f"wrote {args.target}: {found.data}, {found.split}, {found.count} images, {said},"
-        f" {megabytes:,.0f} MiB, read back"
-    )
+    said = f"{found.data}, {found.split}, {found.count} images, {found.size_said}"
+    print(f"wrote {args.target}: {said}, {megabytes:,.0f} MiB, read back")
     return 0

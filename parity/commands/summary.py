@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 
-from parity.commands.arguments import parse_size
-from parity.commands.bench import SIZES, TIMED, USUAL
+from parity.commands.arguments import SIZES, parse_size
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS
+from parity.spec.models import MODELS, usual_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model not in MODELS:
         raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
     config = MODELS[args.model]
-    size = parse_size(args.size or TIMED.get(config.family, USUAL)[0])
+    size = usual_size(config) if args.size is None else parse_size(args.size)
     try:
         config.check_input(*size)
     except ValueError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from parity.commands.convert import shown_progress
+from parity.console import working
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from parity.spec.data.cifar10 import FOLDER
     from parity.unpack import unpack
 
-    with shown_progress() as progress:
+    with working() as progress:
         counts = unpack(args.source, args.target, progress)
     said = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
     print(f"wrote {args.target}/{FOLDER}: {said}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS, Config
+from parity.spec.models import MODELS, Config, usual_size
 from weights_convert.formats.sidecar import KEY, TOOL
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ EXPORT_KEY = f"{KEY}.export"  # of the metadata: what is said here beside the ma
 
 # Family -> its outputs, in order; all others have `logits` alone.
 OUTPUTS = {"icnet": ("logits", "logits4", "logits8", "logits16")}
-USUAL_SIZES = {"genet": (32, 32), "erfnet-imagenet": (224, 224)}
-USUAL_SIZE = (512, 1024)
 
 Pair = tuple[int, int]
 
@@ -76,7 +74,7 @@ def export(
         weights: A checkpoint, in any format that `weights_convert.load` reads.
         target: What to write, NAME.onnx; what is there is replaced.
         framework: Whose network: `torch` or `jax`.
-        size: (H, W) of the images; 512x1024, GENet's 32x32, ERFNet-ImageNet's 224x224 if not given.
+        size: (H, W) of the images; `parity.spec.models.usual_size` if not given.
         dynamic_batch: Any number of images; else one.
         labels: Which output is void, for the manifest; the checkpoint's if not given.
 
@@ -85,8 +83,8 @@ def export(
             network does. Then all is as it was before.
     """
     from parity import witness
+    from parity.spec.replacing import replacing
     from weights_convert import load
-    from weights_convert.replacing import replacing
 
     target = Path(target)
     check_arguments(model, Path(weights), target, framework, labels)
@@ -145,11 +143,6 @@ def network(
 def outputs_of(config: Config) -> tuple[str, ...]:
     """Names of a network's outputs."""
     return OUTPUTS.get(config.family, ("logits",))
-
-
-def usual_size(config: Config) -> Pair:
-    """Height and width of the images that a network is used with."""
-    return USUAL_SIZES.get(config.family, USUAL_SIZE)
 
 
 def describe(

@@ -8,19 +8,25 @@ were looked at, not the path.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
+from parity.export import guard
 from parity.spec.errors import InputError
 from weights_convert import Manifest
 from weights_convert import manifest as manifests
+from weights_convert.formats.mindspore_file import DamagedError
 
 MOST = 2**31 - 1  # bytes of a protobuf message
+MOST_PIXELS, MOST_IMAGES = 2**26, 2**16  # of an image, at once
+
+# ONNX Runtime would compute what depends on no image as soon as it opens a file, and keep it: a
+# file of 300 bytes can ask for all memory so. Our exports leave it nothing to fold.
+UNWANTED = ("ConstantFolding",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +82,9 @@ def open_network(path: str | Path, threads: int = 0) -> Network:
     # A thread that waits by spinning takes the core from whatever else the process computes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNWANTED
+        )
     except Exception as error:
         raise InputError(f"{path}: ONNX Runtime: {_line(error)}") from error
     inputs = session.get_inputs()
@@ -87,6 +95,14 @@ def open_network(path: str | Path, threads: int = 0) -> Network:
         raise InputError(f"{path}: inputs {found}, expected one of float32 (N, 3, H, W)")
     if shape[1] != 3:
         raise InputError(f"{path}: images of {shape[1]} channels, expected 3")
+    if not 1 <= shape[2] * shape[3] <= MOST_PIXELS or min(shape[2:]) < 1:
+        raise InputError(
+            f"{path}: images of {shape[2]}x{shape[3]}, expected 1 to {MOST_PIXELS:,} pixels"
+        )
+    if fixed[0] and not 1 <= shape[0] <= MOST_IMAGES:
+        raise InputError(f"{path}: {shape[0]} images at once, expected 1 to {MOST_IMAGES:,}")
+    if not session.get_outputs():
+        raise InputError(f"{path}: no outputs, expected some")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return Network(
         path=path,
@@ -114,32 +130,19 @@ def read(path: Path) -> tuple[bytes, onnx.ModelProto]:
         raise InputError(f"{path}: {error.strerror or error}") from error
     model = onnx.ModelProto()
     try:
+        guard.check_size(data)
         model.ParseFromString(data)
-    except DecodeError as error:
+    except (DecodeError, DamagedError) as error:
         raise InputError(f"{path}: not an ONNX file, or a damaged one") from error
-    if not model.graph.node or not model.ir_version:
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    if not model.graph.node or model.ir_version not in guard.VERSIONS:
         raise InputError(f"{path}: not an ONNX file: it holds no graph")
-    for tensor in tensors(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            where = next((e.value for e in tensor.external_data if e.key == "location"), "?")
-            raise InputError(
-                f"{path}: tensor {tensor.name!r} lies in another file, {where!r}: external data is"
-                " refused"
-            )
+    try:
+        guard.check(model)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     return data, model
-
-
-def tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Every tensor in a message, however deep: of subgraphs, functions, sparse ones, attributes."""
-    waiting = [message]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, onnx.TensorProto):
-            yield found
-            continue
-        for field, value in found.ListFields():
-            if field.message_type is not None:
-                waiting += value if hasattr(value, "__len__") else [value]
 
 
 def _line(error: Exception) -> str:

@@ -6,6 +6,7 @@ python -m parity.fuzz.forge FD
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from parity.fuzz.watch import ROOT
 from weights_convert import convert
@@ -122,18 +123,17 @@ class Forge:
 
 def serve(descriptor: int) -> None:
     """What the process of a `Forge` does: fork a child per request, and say how it ended."""
-    import weights_convert.formats.orbax_directory
-    import weights_convert.formats.torch_file  # noqa: F401
-
+    for name in ("orbax_directory", "torch_file"):
+        importlib.import_module(f"weights_convert.formats.{name}")
     for line in sys.stdin:
         request = json.loads(line)
         receive, send = os.pipe()
         child = os.fork()
         if not child:
             os.close(receive)
+            _say(descriptor, child=os.getpid())  # itself, so that nothing is said before it
             _write(request, descriptor, send)
         os.close(send)
-        _say(descriptor, child=child)
         os.waitpid(child, 0)
         steps = os.read(receive, 64)
         os.close(receive)
@@ -156,12 +156,12 @@ def _write(request: dict, descriptor: int, send: int) -> None:
 
     write = formats.write
 
-    def begin(*args: object) -> None:
+    def begin(*args: Any) -> str:
         counted[0] = 0
         _say(descriptor, writing=True)
-        write(*args)  # type: ignore[arg-type]
+        return write(*args)
 
-    formats.write = begin  # type: ignore[assignment]
+    formats.write = begin  # type: ignore[assignment]  # any arguments will do: it passes them on
     sys.addaudithook(hook)
     convert(request["source"], request["target"], to="torch")
     os.write(send, str(counted[0]).encode())

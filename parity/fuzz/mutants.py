@@ -149,4 +149,4 @@ def read(breeder: Breeder, warden: Warden, seed: int, number: int) -> Read:
     kind = Kind(
         kind.group, f"mutant {number} of {kind.name}", kind.make, "arrays, and nothing else"
     )
-    return Read(kind, warden.read(path, "inspect"))
+    return Read(kind, warden.read(path, kind.task))

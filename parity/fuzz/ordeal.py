@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parity.fuzz.bait import Bait
 from parity.fuzz.hostile import Kind, Place
-from parity.fuzz.samples import sample
+from parity.fuzz.samples import network, sample
 from parity.fuzz.warden import Verdict, Warden
 from weights_convert import formats
 
@@ -44,12 +44,12 @@ def arena() -> Iterator[tuple[Warden, Path]]:
     """
     with tempfile.TemporaryDirectory(prefix="parity-arena-") as name:
         folder = Path(name)
-        warm = [sample(folder, format) for format in formats.FORMATS]
+        warm = [sample(folder, format) for format in formats.FORMATS] + [network(folder)]
         bait = Bait(folder / "outside")
         (bait.folder / "secret").write_bytes(b"kept\n" * 100)
         bait.watch()
         try:
-            with Warden(bait, warm) as warden:
+            with Warden(bait, warm, tasks=("load", "inspect", "onnx")) as warden:
                 yield warden, folder / "inside"
         finally:
             bait.close()
@@ -67,4 +67,4 @@ def read(kind: Kind, warden: Warden, folder: Path) -> Read:
     assert warden.bait is not None
     where = place(folder, warden.bait)
     kind.make(where)
-    return Read(kind, warden.read(where.file, "inspect"))
+    return Read(kind, warden.read(where.file, kind.task))

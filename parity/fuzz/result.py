@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parity.console import standard_output
+from parity.console import print_first, standard_output
 from parity.files import write_atomically
 
 
@@ -90,10 +90,7 @@ class Result:
         console = to or standard_output()
         console.print(self.table())
         faults = [f"{r.ordeal}, {r.what}: {fault}" for r in self.rows for fault in r.faults]
-        for fault in faults[:most]:
-            console.print(fault, soft_wrap=True, markup=False, highlight=False)
-        if len(faults) > most:
-            console.print(f"... and {len(faults) - most} more")
+        print_first(console, faults, most)
         seconds = f"{sum(self.seconds.values()):.0f} s"
         tried = sum(row.tried for row in self.rows)
         failed = sum(row.failed for row in self.rows)

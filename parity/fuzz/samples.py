@@ -12,7 +12,7 @@ from parity.spec.models import MODELS
 from weights_convert import convert, formats
 from weights_convert.formats import sidecar
 
-NETWORK = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]
+NETWORK = dataclasses.replace(MODELS["genet"], depth=10, width=1)  # type: ignore[type-var]  # a Config is a frozen dataclass
 
 # Format -> the suffix that asks for it.
 SUFFIXES = {format: suffix for suffix, format in reversed(formats.SUFFIXES.items()) if suffix}
@@ -38,6 +38,15 @@ def sample(folder: Path, format: str, seed: int = 0) -> Path:
     own.mkdir()
     path = own / f"sample{SUFFIXES[format]}"
     convert(source(folder, seed), path, to="torch", labels="void-last")
+    return path
+
+
+def network(folder: Path) -> Path:
+    """An ONNX file with a manifest."""
+    import parity.export
+
+    path = folder / "sample.onnx"
+    parity.export.export("genet", source(folder), path)
     return path
 
 

@@ -59,6 +59,7 @@ class Warden:
         warm: Files that are read first, so that everything is imported.
         module: What the child runs.
         seconds: How long it may take for one file.
+        tasks: What is done with the files that are read first, keys of `watch.TASKS`.
     """
 
     def __init__(
@@ -67,8 +68,9 @@ class Warden:
         warm: list[Path] | None = None,
         module: str = "parity.fuzz.watch",
         seconds: float = SECONDS,
+        tasks: tuple[str, ...] = ("load", "inspect"),
     ) -> None:
-        self.bait, self.module, self.seconds = bait, module, seconds
+        self.bait, self.module, self.seconds, self.tasks = bait, module, seconds, tasks
         self.warm = warm or []
         self.folder = tempfile.mkdtemp(prefix="parity-warden-")
         self.child: subprocess.Popen[str] | None = None
@@ -176,7 +178,7 @@ class Warden:
         )
         os.close(theirs)
         self.served = 0
-        asked = [(path, task) for path in self.warm * 2 for task in ("load", "inspect")]
+        asked = [(path, task) for path in self.warm * 2 for task in self.tasks]
         for path, task in (*asked, (Path(self.folder), "settle")):
             if self._ask(path, task, size_of(path), START) is None:
                 raise RuntimeError(f"the child cannot read {path}: {self._last_words()}")

@@ -25,6 +25,7 @@ import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 from parity.spec.errors import InputError
@@ -120,10 +121,10 @@ class Watch:
         elif event.startswith(FORBIDDEN) and not self._of_library(event, args):
             self._found(f"{event} {args!r}")
 
-    def _opened(self, path: object, mode: str | None, flags: int) -> None:
+    def _opened(self, path: Any, mode: str | None, flags: int) -> None:
         if isinstance(path, int):
             return
-        real = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
+        real = os.path.realpath(os.fsdecode(path))
         writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
         inside = real.startswith(self.folder + os.sep)
         if writes or not (inside or real.startswith(LIBRARIES)):
@@ -136,9 +137,9 @@ class Watch:
         """
         if event not in ("compile", "exec", "code.__new__", "function.__new__"):
             return False
-        frame = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code.co_filename == __file__:
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         asks = frame.f_code.co_filename if frame else ""
         # `ast.literal_eval` compiles to a tree, which runs nothing.
         tree = event == "compile" and asks.endswith(f"{os.sep}ast.py")
@@ -178,25 +179,43 @@ def load(path: str) -> dict[str, Any]:
     }
 
 
-def inspect(path: str) -> dict[str, Any]:
-    """What `parity inspect` prints and returns, and then what `load` makes of the file."""
+def command(path: str) -> dict[str, Any]:
+    """What `parity inspect` prints and returns."""
     from parity import cli
-    from parity.commands import inspect as command
+    from parity.commands import inspect
 
     args = cli.parser().parse_args(["inspect", path])
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status, starved = command.run(args), False
+            status, starved = inspect.run(args), False
         except InputError as error:  # as `cli.main` does
             print(f"parity inspect: error: {error}", file=sys.stderr)
             status, starved = 2, _starved(error)
-    found = {"outcome": {0: "loaded", 2: "refused"}.get(status, f"status {status}")}
-    loaded = load(path)
-    starved = starved or loaded.get("starved", False)
-    if loaded["outcome"] == "loaded":
-        found["outcome"] = "loaded"
-    return found | {"line": err.getvalue() or loaded.get("line", ""), "starved": starved}
+    outcome = {0: "loaded", 2: "refused"}.get(status, f"status {status}")
+    return {"outcome": outcome, "line": err.getvalue(), "starved": starved}
+
+
+def inspect(path: str) -> dict[str, Any]:
+    """What `parity inspect` makes of a checkpoint, and then `load`."""
+    found, loaded = command(path), load(path)
+    starved = found["starved"] or loaded.get("starved", False)
+    outcome = "loaded" if loaded["outcome"] == "loaded" else found["outcome"]
+    line = found["line"] or loaded.get("line", "")
+    return {"outcome": outcome, "line": line, "starved": starved}
+
+
+def onnx(path: str) -> dict[str, Any]:
+    """What `parity inspect` makes of an ONNX file, and then whether it can be opened to be run."""
+    from parity.export.reading import open_network
+
+    found = command(path)
+    try:
+        open_network(path)
+    except InputError as error:
+        line, starved = found["line"] or str(error), found["starved"] or _starved(error)
+        return {"outcome": "refused", "line": line, "starved": starved}
+    return found | {"outcome": "loaded"}
 
 
 def settle(path: str) -> dict[str, Any]:
@@ -207,7 +226,7 @@ def settle(path: str) -> dict[str, Any]:
     return {"outcome": "settled"}
 
 
-TASKS = {"load": load, "inspect": inspect, "settle": settle}
+TASKS = {"load": load, "inspect": inspect, "onnx": onnx, "settle": settle}
 
 
 def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any]:
@@ -265,7 +284,7 @@ def _status(name: str) -> int:
 def main(descriptor: int, folder: str) -> None:
     """Serve until standard input ends."""
     answers = os.fdopen(descriptor, "w")
-    said = open(os.path.join(folder, "said"), "w+", errors="replace")  # noqa: SIM115
+    said = open(os.path.join(folder, "said"), "w+", errors="replace")  # noqa: SIM115 - as long as the process
     for standard in (1, 2):
         os.dup2(said.fileno(), standard)
     for name in FORMATS.values():

@@ -55,8 +55,10 @@ def scene(
     return photograph(view, rng, height, width)
 
 
-def write(root: Path, seed: int, count: int, height: int = 128, width: int = 256) -> None:
-    """Write scenes 0 to count - 1 as the `val` split of a data set in Cityscapes' layout.
+def write(
+    root: Path, seed: int, count: int, height: int = 128, width: int = 256, split: str = "val"
+) -> None:
+    """Write scenes 0 to count - 1 as a split of a data set in Cityscapes' layout.
 
     Raises:
         InputError: A file cannot be written.
@@ -69,7 +71,7 @@ def write(root: Path, seed: int, count: int, height: int = 128, width: int = 256
             scene(seed, index, height, width),
             strict=True,
         ):
-            folder, buffer = root / kind / "val" / CITY, io.BytesIO()
+            folder, buffer = root / kind / split / CITY, io.BytesIO()
             make_folder(folder)
             Image.fromarray(pixels).save(buffer, "PNG")
             write_atomically(folder / f"{name}{suffix}", buffer.getvalue())

@@ -106,6 +106,21 @@ MODELS: dict[str, Config] = {
     "icnet-resnet101": ICNetConfig(blocks=RESNET_BLOCKS[101]),
 }
 
+# Family -> height and width of the images, and how many at once, that it is shown, timed and
+# exported with if nobody says otherwise; those not named here have `USUAL`.
+USUAL = ((512, 1024), 1)
+USUAL_OF = {"genet": ((32, 32), 32), "erfnet-imagenet": ((224, 224), 8)}
+
+
+def usual_size(config: Config) -> tuple[int, int]:
+    """Height and width of the images that a network is used with, if nobody says otherwise."""
+    return USUAL_OF.get(config.family, USUAL)[0]
+
+
+def usual_batch(config: Config) -> int:
+    """How many images it is timed with, if nobody says otherwise."""
+    return USUAL_OF.get(config.family, USUAL)[1]
+
 
 def config_of(family: str, shapes: Mapping[str, tuple[int, ...]]) -> Config:
     """The variant of a network whose checkpoint has these keys; see `Config.of`.

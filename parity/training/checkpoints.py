@@ -19,6 +19,7 @@ from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Snapshot
 from parity.spec.training.written import differences, plain, recipe_of
+from parity.training.folder import Folder
 from parity.training.moment import KEY, Moment, Origin, parse
 from weights_convert import formats, save
 from weights_convert.checkpoint import Checkpoint, understand
@@ -92,7 +93,7 @@ def write(
         metadata={KEY: origin.to_json()},
     )
     for path in others:
-        _again(first, path)
+        copy(first, path)
 
 
 def read(path: Path) -> Found:
@@ -137,6 +138,36 @@ def check_same(found: Found, recipe: Recipe, samples: int) -> None:
         )
 
 
+def adopt(found: Found, folder: Folder) -> Found:
+    """Take the best checkpoint over from the folder of another run, which goes on in this one.
+
+    Args:
+        found: What it goes on from.
+        folder: Where it goes on.
+
+    Returns:
+        The same; where the best is not there any more, without its score.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    moment = found.origin.moment
+    if moment.best is None:
+        return found
+    name = f"{prefix(found.recipe, moment.stage)}best"
+    best = found.path.with_name(folder.checkpoint(name).name)
+    if best.exists() and read(best).origin.moment.best == moment.best:
+        copy(best, folder.checkpoint(name))
+        return found
+    moment = dataclasses.replace(moment, best=None, best_epoch=0)
+    return dataclasses.replace(found, origin=dataclasses.replace(found.origin, moment=moment))
+
+
+def prefix(recipe: Recipe, stage: int) -> str:
+    """Of the names of a stage's checkpoints, where there are several stages."""
+    return f"{recipe.stages[stage].name}-" if len(recipe.stages) > 1 else ""
+
+
 def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
     """As `torch.optim` names them, with the base rate."""
     common: dict[str, Any] = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
@@ -145,7 +176,7 @@ def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
     return common | {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
 
 
-def _again(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
     """The same file under another name, put there in one step.
 
     Raises:

@@ -48,7 +48,7 @@ class Measured:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        fields = {"checkpoint": self.path.name, "sha256": self.sha256}
+        fields: dict[str, Any] = {"checkpoint": self.path.name, "sha256": self.sha256}
         fields |= {"framework": self.framework, "stage": self.stage, "epoch": self.epoch}
         return fields | self.score.to_dict()
 

@@ -6,19 +6,21 @@ import dataclasses
 import os
 import re
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
+from parity import compiled
 from parity.spec.data import pipeline, statistics
 from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.training.recipe import Recipe, Stage
-from parity.training.run import Batches
+from parity.training.parts import Batches, Progress
 
 MOST_WORKERS = 4  # by default; one for each core that is left
 
 
 class Feed:
-    """See `parity.training.run.Data`.
+    """See `parity.training.parts.Data`.
 
     Args:
         recipe: Whose data.
@@ -55,7 +57,7 @@ class Feed:
         return pipeline.steps(self.recipe, stage, self.samples)
 
     def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
-        return pipeline.batches(
+        made = pipeline.batches(
             self.source,
             self.recipe,
             stage,
@@ -65,17 +67,20 @@ class Feed:
             workers=self.workers,
             dtype=self.dtype,
         )
+        return cast(Batches, made)  # a generator, which is to be closed
 
     def validation(self, stage: Stage) -> Batches:
-        return pipeline.validation(
+        made = pipeline.validation(
             self.measured, self.recipe, stage, workers=self.workers, dtype=self.dtype
         )
+        return cast(Batches, made)
 
-    def class_weights(self, stage: Stage) -> np.ndarray | None:
+    def class_weights(self, stage: Stage, progress: Progress | None = None) -> np.ndarray | None:
         source = getattr(self, "source", None)
         if source is None:
             source = pipeline.open_source(self.recipe, self.root, self.recipe.train_split)
-        return statistics.class_weights(self.recipe, stage, source)
+        cache = compiled.of_user().parent / "counts"
+        return statistics.class_weights(self.recipe, stage, source, cache, progress)
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
         found = published(stage.config, self.recipe.labels)

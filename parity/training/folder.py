@@ -22,11 +22,12 @@ from parity.spec.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # Windows has none
 
 ENVIRONMENT = "environment.json"
 SUFFIX = ".safetensors"
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 class Folder:
@@ -59,8 +60,7 @@ class Folder:
             InputError: It holds a run or something else, cannot be made, or another process has it.
         """
         check_folder(self.path)
-        if not resume:
-            self._refuse_full()
+        self._refuse_full(resume)
         make_folder(self.checkpoints)
         with self._locked():
             self.sweep()
@@ -70,7 +70,7 @@ class Folder:
         """Remove what a process left that was killed while it wrote."""
         for folder in (self.path, self.checkpoints, self.pictures):
             for path in folder.glob(".*.tmp"):
-                if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
+                if TEMPORARY.fullmatch(path.name):
                     path.unlink(missing_ok=True)
 
     def starts(self) -> list[dict[str, Any]]:
@@ -86,14 +86,18 @@ class Folder:
         entries = {"starts": [*self.starts(), facts]}
         write_atomically(self.environment, json.dumps(entries, indent=1).encode())
 
-    def _refuse_full(self) -> None:
-        there = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
-        if ENVIRONMENT in there:
+    def _refuse_full(self, resume: bool) -> None:
+        found = list(self.path.iterdir()) if self.path.is_dir() else []
+        if self.environment in found and not resume:
             raise InputError(
                 f"{self.path} holds a run: --resume goes on with it, another --out begins anew"
             )
-        if there:
-            raise InputError(f"{self.path} is not empty: it holds {min(there)}, but no run")
+        # What a run leaves that ended before it had begun.
+        early = [p for p in found if p == self.checkpoints and not any(p.iterdir())]
+        early += [p for p in found if TEMPORARY.fullmatch(p.name)]
+        others = [p.name for p in found if p not in early]
+        if others and self.environment not in found:
+            raise InputError(f"{self.path} is not empty: it holds {min(others)}, but no run")
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

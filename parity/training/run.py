@@ -6,73 +6,21 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Generator
-from typing import Protocol
 
 import numpy as np
 
-from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe, Stage
-from parity.spec.training.trainer import Arrays, Batch, Snapshot, Step, Trainer
+from parity.spec.training.trainer import Snapshot, Step, Trainer
 from parity.training import checkpoints
 from parity.training.bar import Display, duration
 from parity.training.folder import Folder
 from parity.training.journal import Journal
 from parity.training.moment import Moment
+from parity.training.parts import Batches, Beginning, Data, Framework
 from parity.training.pictures import Album
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.stopping import Stop
-
-Batches = Generator[Batch, None, None]
-
-
-class Data(Protocol):
-    """What a run trains on and is measured by; see `parity.training.feed.Feed`.
-
-    Attributes:
-        samples: Of the training data.
-    """
-
-    samples: int
-
-    def steps(self, stage: Stage) -> int:
-        """Of an epoch."""
-
-    def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
-        """Of so many epochs, counted over the whole run, from this step on."""
-
-    def validation(self, stage: Stage) -> Batches:
-        """Every image once, with its truth."""
-
-    def class_weights(self, stage: Stage) -> np.ndarray | None:
-        """Of the network's outputs."""
-
-    def preprocessing(self, stage: Stage) -> Preprocessing:
-        """What is done to an image before the network gets it."""
-
-    def name(self, sample: int) -> str:
-        """Of an image of the validation, fit for a file."""
-
-
-class Framework(Protocol):
-    """See `parity.training.side.Side`."""
-
-    framework: str
-
-    def trainer(
-        self, recipe: Recipe, stage: Stage, arrays: Arrays, class_weights: np.ndarray | None
-    ) -> Trainer: ...
-
-    def published(self, stage: Stage, snapshot: Snapshot) -> Snapshot: ...
-
-    def own(self, stage: Stage, snapshot: Snapshot) -> Snapshot: ...
-
-
-class Beginning(Protocol):
-    """What a stage begins with; see `parity.training.beginning.From`."""
-
-    def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +77,7 @@ class Run:
         options: What changes nothing that is trained.
         display: Where it is shown.
         stop: Whether somebody has asked for it.
-        found: The checkpoint that it goes on from, or none.
+        found: The checkpoint that it goes on from, of this recipe and data, or none.
         curves: Whether TensorBoard's files are written.
     """
 
@@ -155,7 +103,6 @@ class Run:
         self.weights: np.ndarray | None = None  # of this stage's classes
         self.score: Score | None = None  # of the latest validation
         if found:
-            checkpoints.check_same(found, recipe, data.samples)
             self.moment = dataclasses.replace(found.origin.moment)
             self.state = found.snapshot
             self.weights = found.origin.weights
@@ -179,7 +126,7 @@ class Run:
                 stage = stages[self.moment.stage]
                 if self.moment.epoch < stage.epochs:
                     self._train(stage)
-                elif stage is stages[-1]:
+                elif self.moment.stage == len(stages) - 1:
                     break
                 else:
                     assert self.state
@@ -197,12 +144,6 @@ class Run:
         stages = self.recipe.stages[: self.moment.stage]
         return sum(stage.epochs for stage in stages) + self.moment.epoch
 
-    @property
-    def prefix(self) -> str:
-        """Of a checkpoint's name, where there are several stages."""
-        several = len(self.recipe.stages) > 1
-        return f"{self.recipe.stages[self.moment.stage].name}-" if several else ""
-
     def _limited(self) -> bool:
         return self.options.epochs is not None and self.epoch >= self.options.epochs
 
@@ -213,6 +154,11 @@ class Run:
                 f"stage {stage.name}: a batch is {stage.batch} images, the data set has"
                 f" {self.data.samples}"
             )
+        self.display.say(
+            f"{stage.name}: {stage.model} by {self.side.framework}, {self.recipe.precision},"
+            f" {self.data.samples} images, {steps} steps an epoch, from epoch"
+            f" {moment.epoch + 1} of {stage.epochs}, step {moment.step + 1}"
+        )
         trainer, epochs = self._trainer(stage), stage.epochs - moment.epoch
         if self.options.epochs is not None:
             epochs = min(epochs, self.options.epochs - self.epoch)
@@ -227,12 +173,17 @@ class Run:
 
     def _trainer(self, stage: Stage) -> Trainer:
         if not self.state:
-            self.weights = self.data.class_weights(stage)
+            self.weights = self.data.class_weights(stage, self._count_labels)
         state = self.state or self.begin(stage, self.before)
         trainer = self.side.trainer(self.recipe, stage, state.arrays, self.weights)
         if self.state or state.step:
             trainer.restore(self.side.own(stage, state))
         return trainer
+
+    def _count_labels(self, done: int, total: int, what: str) -> None:
+        if done == 1:
+            self.display.begin(what, 0, total)
+        self.display.show(done, "")
 
     def _steps(
         self, stage: Stage, trainer: Trainer, batches: Batches, steps: int, clock: Clock
@@ -299,24 +250,20 @@ class Run:
         Returns:
             Under which names its checkpoint is kept.
         """
-        moment, spent = self.moment, clock.facts()
-        done = moment.epoch + 1
+        moment, spent, done = self.moment, clock.facts(), self.moment.epoch + 1
         due = done % self.recipe.validate_every == 0 or done == stage.epochs
         due = due or self.epoch + 1 == self.options.epochs
         begun = time.perf_counter()
         score = self._validate(stage, trainer, steps) if due else None
         place = {"stage": stage.name, "epoch": done, "batches": moment.batches}
         mean = moment.loss / steps
+        # Not before: a validation that is cut short is done again, and so is all of this.
         self.journal.write("epoch", {**place, "loss": mean}, spent)
-        line = f"{stage.name} {done}/{stage.epochs}: loss {mean:.4f}"
-        names = []
+        prefix = checkpoints.prefix(self.recipe, moment.stage)
+        line, names = f"{stage.name} {done}/{stage.epochs}: loss {mean:.4f}", []
         if score:
-            best = not math.isnan(score.value) and score.value > (
-                -math.inf if moment.best is None else moment.best
-            )
-            if best:
-                moment.best, moment.best_epoch = score.value, done
-                names.append(f"{self.prefix}best")
+            best = self._judge(score, done)
+            names += [f"{prefix}best"] * best
             took = round(time.perf_counter() - begun, 3)
             facts = {**place, **score.to_dict(), "best": best}
             self.journal.write("validation", facts, {"seconds": took})
@@ -324,23 +271,31 @@ class Run:
             line += f", validation loss {score.mean_loss:.4f}"
         line += f"; {spent['images_per_second']:.2f} images/s, waiting {spent['waiting']:.1%}"
         self.display.say(line)
-        self.score = score or self.score
         if self.options.keep_every and done % self.options.keep_every == 0:
-            names.append(f"{self.prefix}epoch-{done:04}")
-        if self.prefix and done == stage.epochs:
-            names.append(f"{self.prefix}last")
+            names.append(f"{prefix}epoch-{done:04}")
+        if prefix and done == stage.epochs:
+            names.append(f"{prefix}last")
         moment.next_epoch()
         return names
+
+    def _judge(self, score: Score, epoch: int) -> bool:
+        """Whether it is the best of the stage."""
+        self.score, moment = score, self.moment
+        best = not math.isnan(score.value) and (moment.best is None or score.value > moment.best)
+        if best:
+            moment.best, moment.best_epoch = score.value, epoch
+        return best
 
     def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score:
         count = Count(self.task)
         images = self.data.preprocessing(stage)
         album = Album(self.recipe, images, self.data.name, self.options.pictures)
         try:
-            for measured in measure(trainer, self.data.validation(stage), count):
-                album.add(*measured)
-                if self.stop.asked:
-                    self._stop(stage, trainer)
+            with contextlib.closing(self.data.validation(stage)) as batches:
+                for batch, classes in measure(trainer, batches, count):
+                    album.add(batch, classes)
+                    if self.stop.asked:
+                        self._stop(stage, trainer)
         except FloatingPointError as error:
             raise FloatingPointError(f"{self._where(stage, steps)}, validation: {error}") from error
         score = count.score()

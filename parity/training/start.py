@@ -84,17 +84,20 @@ def train(
     feed.open()
     found = None if given is None else checkpoints.read(given)
     inside = given is not None and given.resolve().parent == folder.checkpoints.resolve()
+    if found:
+        checkpoints.check_same(found, recipe, feed.samples)
+    elif resume is not True or not folder.last.exists():
+        begin.check()
     with folder.claimed(resume is True or inside), Stop().listening() as stop:
         if resume is True and folder.last.exists():
             found = checkpoints.read(folder.last)
+            checkpoints.check_same(found, recipe, feed.samples)
         elif resume is True:
             display.say(f"{folder.path} holds no checkpoint: from the beginning")
-        side = Side(framework)
-        if not found:
-            begin.check()
-        run = Run(recipe, side, feed, folder, begin, options, display, stop, found)
-        folder.started(
-            environment.facts(recipe, framework, Path(data), found.path if found else None)
-        )
+        elif found and not inside:
+            found = checkpoints.adopt(found, folder)
+        origin = found.path if found else None
+        folder.started(environment.facts(recipe, framework, Path(data), origin))
+        run = Run(recipe, Side(framework), feed, folder, begin, options, display, stop, found)
         done = run.go()
         return Trained(folder, run.moment, run.score, 0 if done else stop.status)

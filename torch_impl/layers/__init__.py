@@ -5,7 +5,7 @@ from torch_impl.layers.container import Identity, ModuleList, Sequential
 from torch_impl.layers.convolution import Conv2d, ConvTranspose2d, ConvTranspose2dSame
 from torch_impl.layers.dropout import Dropout, Dropout2d
 from torch_impl.layers.linear import Linear
-from torch_impl.layers.normalization import BatchNorm2d
+from torch_impl.layers.normalization import BatchNorm2d, synchronize
 from torch_impl.layers.pooling import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -37,4 +37,5 @@ __all__ = [
     "Resize",
     "Sequential",
     "Sigmoid",
+    "synchronize",
 ]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,11 +48,17 @@ SUFFIXES = {
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool")
 
+# Formats whose library is a framework, or loads one.
+LOAD_FRAMEWORKS = ("torch", "orbax", "msgpack")
+
 # Formats without room for text: their manifest lies beside them.
 WITH_SIDECAR = ("torch", "orbax", "msgpack", "npz", "mindspore")
 
 # The number that PyTorch's files before 1.6 open with, 0x1950a86a20f9469cfc6c, as pickled.
 LEGACY_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
+
+# Formats whose arrays can be looked at in the file.
+MAPPED = ("torch", "safetensors")
 
 ORBAX_FILE = "_METADATA"
 
@@ -135,12 +142,13 @@ def is_orbax(path: Path) -> bool:
     return (path / ORBAX_FILE).is_file()
 
 
-def read(path: Path, hashed: bool = True) -> Contents:
+def read(path: Path, written: str | None = None) -> Contents:
     """Read a checkpoint of whichever format.
 
     Args:
         path: The file or directory.
-        hashed: Whether `Contents.sha256` is wanted where no manifest beside the file needs it.
+        written: What `write` returned, of a file that nobody else can have changed since: it is
+            not hashed again, and where its format allows looked at in place, not copied.
 
     Raises:
         InputError: It is not there, damaged, of no known format, or holds something other than
@@ -148,14 +156,17 @@ def read(path: Path, hashed: bool = True) -> Contents:
     """
     try:
         format = sniff(path)
-        with ThreadPoolExecutor(1) as pool:  # importing PyTorch takes as long as hashing 1 GB
-            hashed = hashed or format in WITH_SIDECAR
-            hashing = pool.submit(file_sha256, path, sidecar.INSIDE) if hashed else None
-            module = _module(format)
-            sha256 = hashing.result() if hashing else ""
+        if written is None:
+            with ThreadPoolExecutor(1) as pool:  # importing PyTorch takes as long as hashing 1 GB
+                hashing = pool.submit(file_sha256, path, sidecar.INSIDE)
+                module = _module(format)
+                sha256 = hashing.result()
+        else:
+            module, sha256 = _module(format), written
         # Before the file is trusted with anything: is it the one that the manifest speaks of?
         beside = sidecar.read(path, sha256) if format in WITH_SIDECAR else {}
-        contents = module.read(path)
+        in_place = {"mapped": True} if written is not None and format in MAPPED else {}
+        contents = module.read(path, **in_place)
     except InputError:
         raise
     except OSError as error:
@@ -178,7 +189,7 @@ def write(
     arrays: Mapping[str, np.ndarray],
     metadata: Mapping[str, str],
     optimizer: Mapping[str, Any] | None = None,
-) -> None:
+) -> str:
     """Write a checkpoint to a path where nothing is yet.
 
     Args:
@@ -188,6 +199,9 @@ def write(
         metadata: Text to keep beside the tensors.
         optimizer: See `Contents`; only a torch file has a place for it.
 
+    Returns:
+        The hash of the file, where its manifest has it; else nothing.
+
     Raises:
         InputError: A dtype is not one of `DTYPES`.
         OSError: The file system refuses.
@@ -196,12 +210,29 @@ def write(
     module = _module(format)
     if format not in WITH_SIDECAR:
         module.write(path, arrays, metadata)
-    elif optimizer is not None:
+        return ""
+    if optimizer is not None:
         module.write(path, arrays, optimizer)
     else:
         module.write(path, arrays)
-    if format in WITH_SIDECAR:
-        sidecar.write(path, metadata)
+    return sidecar.write(path, metadata)
+
+
+@contextmanager
+def prepared(format: str, source: Path) -> Iterator[None]:
+    """Import what writes a format while a source is read: PyTorch takes seconds.
+
+    Not beside another framework, which the source may need: two at once gain nothing.
+    """
+
+    def prepare() -> None:
+        if sniff(source) not in LOAD_FRAMEWORKS:
+            _module(format)
+
+    with ThreadPoolExecutor(1) as pool:
+        if format in LOAD_FRAMEWORKS:
+            pool.submit(prepare)  # what it raises, it raises again where it is needed
+        yield
 
 
 def format_for(target: Path) -> str:

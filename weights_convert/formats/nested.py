@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.spec.errors import InputError
+from weights_convert.memory import contiguous
 
 # Linen's collections, which come before every path of a network saved whole.
 COLLECTIONS = frozenset(("params", "batch_stats"))
@@ -20,12 +21,12 @@ COUNTERS = frozenset(("step", "count"))  # a number in Python in a `TrainState`,
 def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Dotted name -> array, as nested dicts."""
     tree: dict[str, Any] = {}
-    for name, array in arrays.items():
+    for name, array in contiguous(arrays).items():
         *path, leaf = name.split(".")
         node = tree
         for part in path:
             node = node.setdefault(part, {})
-        node[leaf] = np.array(array, order="C")
+        node[leaf] = array
     return tree
 
 

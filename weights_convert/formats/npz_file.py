@@ -16,6 +16,7 @@ import numpy as np
 from parity.spec.errors import InputError
 from weights_convert.formats import Contents, first_line
 from weights_convert.formats.archives import checked
+from weights_convert.memory import contiguous
 
 SUFFIX = ".npy"
 
@@ -55,12 +56,12 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     if wrong := [name for name, array in arrays.items() if array.dtype.name == "bfloat16"]:
         raise InputError(f"{path}: {', '.join(wrong)} is bfloat16, which NumPy's files cannot hold")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
+        for name, array in contiguous(arrays).items():
             # A date of its own, so that the same arrays give the same file.
             entry = zipfile.ZipInfo(name + SUFFIX, date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             with archive.open(entry, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.array(array, order="C"), allow_pickle=False)
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:

@@ -58,5 +58,5 @@ def check_stream(file: mmap) -> None:
 
 
 def _opcodes(file: IO[bytes] | mmap) -> Iterator[tuple[str, Any]]:
-    for opcode, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
+    for opcode, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]  # an mmap has what it needs
         yield opcode.name, argument

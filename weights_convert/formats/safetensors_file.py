@@ -19,7 +19,7 @@ from weights_convert.formats import (
     first_line,
     numpy_dtype,
 )
-from weights_convert.memory import as_bytes, contiguous
+from weights_convert.memory import ahead, as_bytes
 
 # Bytes of a header that are read, a twentieth of what the format allows: a header of many small
 # things takes some forty times its size in memory.
@@ -37,14 +37,18 @@ DTYPES = {
 }
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, mapped: bool = False) -> Contents:
     """Read a file.
+
+    Args:
+        path: The file.
+        mapped: Look at the arrays in place: only of a file that nobody else has.
 
     Raises:
         InputError: It is damaged, or a dtype is not supported.
         OSError: The file system refuses.
     """
-    data = np.fromfile(path, np.uint8)
+    data = np.memmap(path, np.uint8, "r") if mapped else np.fromfile(path, np.uint8)
     length = int.from_bytes(data[:8].tobytes(), "little")
     try:
         if length > LONGEST:
@@ -95,7 +99,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     names = {ours: theirs for theirs, ours in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    ordered = sorted(contiguous(arrays).items(), key=lambda item: -item[1].itemsize)  # aligned
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)  # aligned
     for name, array in ordered:
         start, end = end, end + array.nbytes
         dtype = names[array.dtype.name]
@@ -104,5 +108,5 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, array in ordered:
-            file.write(as_bytes(array).data)
+        for data in ahead(as_bytes, (array for _, array in ordered)):
+            file.write(data.data)

@@ -69,8 +69,13 @@ def seal(entries: Mapping[str, Any]) -> str:
     return _dump({**entries, SEAL: text_sha256(_dump(entries))})
 
 
-def unseal(text: str, where: str) -> dict[str, Any]:
+def unseal(text: str, where: str, remedy: str = "remove it") -> dict[str, Any]:
     """What `seal` was given.
+
+    Args:
+        text: What it gave.
+        where: Where that was found, for the message.
+        remedy: How to be rid of one from before there were seals, for the message.
 
     Raises:
         InputError: The text is not what it was.
@@ -80,19 +85,28 @@ def unseal(text: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
     if not isinstance(entries, dict) or SEAL not in entries:
-        raise InputError(f"{where} is damaged, or of an older version: it has no {SEAL}")
+        raise InputError(
+            f"{where} is damaged, or of version 1, which had no {SEAL}: {remedy}, and the"
+            " checkpoint is read, as unverified"
+        )
     whole = {name: value for name, value in entries.items() if name != SEAL}
     if seal(whole) != text:
         raise InputError(f"{where} is damaged, or was changed: its {SEAL} is not that of its text")
     return whole
 
 
-def write(path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the manifest of a checkpoint that is there, if it has one."""
-    if KEY in metadata:
-        manifest = json.loads(metadata[KEY])
-        entries = {"tool": TOOL, "file_sha256": _hash(path), "manifest": manifest}
-        place(path).write_text(seal(entries) + "\n", encoding="utf-8")
+def write(path: Path, metadata: Mapping[str, str]) -> str:
+    """Write the manifest of a checkpoint that is there, if it has one.
+
+    Returns:
+        The checkpoint's hash, if it has a manifest; else nothing.
+    """
+    if KEY not in metadata:
+        return ""
+    sha256, manifest = _hash(path), json.loads(metadata[KEY])
+    entries = {"tool": TOOL, "file_sha256": sha256, "manifest": manifest}
+    place(path).write_text(seal(entries) + "\n", encoding="utf-8")
+    return sha256
 
 
 def read(path: Path, sha256: str) -> dict[str, str]:

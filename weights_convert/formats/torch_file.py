@@ -26,6 +26,7 @@ from weights_convert.formats import (
 )
 from weights_convert.formats.archives import checked
 from weights_convert.formats.pickles import check_pickle, check_stream
+from weights_convert.memory import contiguous
 
 # Where training scripts put the state dict among other things.
 NESTS = ("state_dict", "model_state_dict", "model")
@@ -69,15 +70,19 @@ class Target:
         self.file.flush()
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, mapped: bool = False) -> Contents:
     """Read a state dict, bare or nested in a mapping.
+
+    Args:
+        path: The file.
+        mapped: Look at the tensors in place: only of a file that nobody else has.
 
     Raises:
         InputError: The file is damaged, or holds something else than one mapping of names to
             dense tensors of a supported dtype.
         OSError: The file system refuses.
     """
-    data = _load(path)
+    data = _load(path, mapped)
     tensors, skipped = _state_dict(data, path)
     optimizer = _optimizer(data)
     if optimizer is not None:
@@ -97,7 +102,7 @@ def write(
     Raises:
         OSError: The file system refuses.
     """
-    data: dict[str, Any] = {name: _tensor(array) for name, array in arrays.items()}
+    data: dict[str, Any] = {name: _tensor(array) for name, array in contiguous(arrays).items()}
     if optimizer is not None:
         data = {NESTS[0]: data, OPTIMIZERS[0]: _with_tensors(optimizer)}
     with path.open("wb") as file:
@@ -108,7 +113,7 @@ def write(
             raise target.error or error from None
 
 
-def _load(path: Path) -> object:
+def _load(path: Path, mapped: bool) -> object:
     _check_bytes(path)
     try:
         with (
@@ -117,7 +122,8 @@ def _load(path: Path) -> object:
             torch.serialization.safe_globals(NUMPY_SCALAR),
         ):
             warnings.simplefilter("ignore")  # of pickle protocols and of storages of old
-            return torch.load(file, map_location="cpu", weights_only=True)
+            source = path if mapped else file
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError:
         raise
     except Exception as error:  # bytes at will: the unpickler may fail in any way
@@ -148,7 +154,7 @@ def _check_bytes(path: Path) -> None:
 
 def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
     if not record.CRC:  # one that PyTorch was told not to compute
-        record.CRC = None  # type: ignore[assignment]
+        record.CRC = None  # type: ignore[assignment]  # by which `zipfile` compares none
     with archive.open(record) as file:
         if record.filename.endswith("data.pkl"):
             check_pickle(io.BytesIO(file.read()))

@@ -1,6 +1,6 @@
 """Files made to do harm: a module per format, and what several have in common.
 
-A format of its own, such as ONNX, needs a module with `kinds()` and a line in `MODULES`.
+Another format needs a module with `kinds()` and a line in `MODULES`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ MODULES = (
     "mindspore_files",
     "orbax_directories",
     "manifests",
+    "onnx_files",
 )
 
 __all__ = ["Kind", "Place", "all_kinds"]

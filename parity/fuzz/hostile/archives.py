@@ -7,6 +7,7 @@ import dataclasses
 import io
 import lzma
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,8 @@ def lies(found: list[Entry], suffix: str) -> dict[str, bytes]:
     extra = Entry(f"extra{suffix}", first.packed)
     whole = archive(found)
 
-    def with_first(**changes: object) -> bytes:
-        return archive([dataclasses.replace(first, **changes), *rest])  # type: ignore[arg-type]
+    def with_first(**changes: Any) -> bytes:
+        return archive([dataclasses.replace(first, **changes), *rest])
 
     return {
         "a name with ../": archive([*found, dataclasses.replace(extra, name=f"../../x{suffix}")]),
@@ -140,7 +141,7 @@ def _lzma(size: int) -> bytes:
     filters = [{"id": lzma.FILTER_LZMA1, "dict_size": MEBIBYTE}]
     packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=filters)
     packed = b"".join(packer.compress(bytes(MEBIBYTE)) for _ in range(size // MEBIBYTE))
-    properties = lzma._encode_filter_properties(filters[0])  # type: ignore[attr-defined]
+    properties = lzma._encode_filter_properties(filters[0])  # type: ignore[attr-defined]  # private
     head = bytes([9, 4]) + len(properties).to_bytes(2, "little") + properties
     return head + packed + packer.flush()
 

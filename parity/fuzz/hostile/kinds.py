@@ -38,6 +38,11 @@ class Kind:
     make: Callable[[Place], None]
     harmless: str = ""
 
+    @property
+    def task(self) -> str:
+        """How it is read, a key of `parity.fuzz.watch.TASKS`."""
+        return "onnx" if self.group == "onnx" else "inspect"
+
 
 def of_bytes(group: str, name: str, data: bytes, harmless: str = "") -> Kind:
     """A kind that is the same bytes everywhere."""

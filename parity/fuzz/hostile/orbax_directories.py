@@ -22,6 +22,8 @@ GROUP = "orbax"
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.arange(4.0)}
 
 Edit = Callable[[Path, Place], None]
+Part = Callable[[Path], Path]
+Change = Callable[[dict[str, Any]], Any]
 
 
 @functools.cache
@@ -75,7 +77,7 @@ def data_file(path: Path) -> Path:
     return max(files, key=lambda p: (p.stat().st_size, p.name))
 
 
-PARTS: dict[str, Callable[[Path], Path]] = {
+PARTS: dict[str, Part] = {
     "_METADATA": lambda path: path / "_METADATA",
     "_CHECKPOINT_METADATA": lambda path: path / "_CHECKPOINT_METADATA",
     "manifest.ocdbt": lambda path: path / "manifest.ocdbt",
@@ -86,7 +88,7 @@ PARTS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def linked(part: Callable[[Path], Path]) -> Edit:
+def linked(part: Part) -> Edit:
     """Move a part outside, and leave a link."""
 
     def edit(path: Path, place: Place) -> None:
@@ -103,23 +105,22 @@ def linked(part: Callable[[Path], Path]) -> Edit:
     return edit
 
 
-def piped(part: Callable[[Path], Path]) -> Edit:
-    """A pipe that nobody writes to, in place of a file."""
-
-    def edit(path: Path, place: Place) -> None:
-        del place
-        found = part(path)
-        found.unlink(missing_ok=True)
-        os.mkfifo(found)
-
-    return edit
-
-
-def without(part: Callable[[Path], Path]) -> Edit:
+def without(part: Part) -> Edit:
     def edit(path: Path, place: Place) -> None:
         del place
         found = part(path)
         shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
+
+    return edit
+
+
+def piped(part: Part) -> Edit:
+    """A pipe that nobody writes to, in place of a file."""
+
+    def edit(path: Path, place: Place) -> None:
+        found = part(path)
+        without(part)(path, place)
+        os.mkfifo(found)
 
     return edit
 
@@ -137,15 +138,20 @@ def content(name: str, data: bytes | Callable[[bytes], bytes]) -> Edit:
     return edit
 
 
-def metadata(change: Callable[[dict[str, Any]], Any]) -> Edit:
-    """Another `_METADATA`: what the function returns, else what it changed."""
+def entries_of(name: str, change: Change) -> Edit:
+    """Other entries of a JSON file: what the function returns, else what it changed."""
 
     def edit(data: bytes) -> bytes:
         entries = json.loads(data)
         changed = change(entries)
         return json.dumps(entries if changed is None else changed).encode()
 
-    return content("_METADATA", edit)
+    return content(name, edit)
+
+
+def metadata(change: Change) -> Edit:
+    """Another `_METADATA`."""
+    return entries_of("_METADATA", change)
 
 
 def leaf(*keys: str, value_type: str = "np.ndarray") -> dict[str, Any]:
@@ -235,15 +241,9 @@ def stores() -> dict[str, Edit]:
     }
 
 
-def zarr(change: Callable[[dict[str, Any]], Any]) -> Edit:
+def zarr(change: Change) -> Edit:
     """Another `.zarray` of one array, where each has its folder."""
-
-    def edit(data: bytes) -> bytes:
-        entries = json.loads(data)
-        changed = change(entries)
-        return json.dumps(entries if changed is None else changed).encode()
-
-    return content("a.weight/.zarray", edit)
+    return entries_of("a.weight/.zarray", change)
 
 
 def folders() -> dict[str, Edit]:

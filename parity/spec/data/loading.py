@@ -110,17 +110,15 @@ class Watched(Generic[T]):
     """An iterator that knows how long its consumer waited for it.
 
     Attributes:
-        waited: Seconds in which the next one was not there yet, the first left out: there the
-            workers start.
-        first: Seconds until the first was there.
+        first: Seconds until the first was there, in which workers start.
+        waited: Seconds in which the ones after it were not there yet.
         taken: How many were taken.
     """
 
     def __init__(self, source: Iterator[T]) -> None:
         self.source = source
-        self.waited = self.first = 0.0
+        self.first = self.waited = 0.0
         self.taken = 0
-        self.began = time.perf_counter()
 
     def __iter__(self) -> Watched[T]:
         return self
@@ -132,12 +130,6 @@ class Watched(Generic[T]):
         if self.taken:
             self.waited += seconds
         else:
-            self.first, self.began = seconds, time.perf_counter()
+            self.first = seconds
         self.taken += 1
         return value
-
-    @property
-    def share(self) -> float:
-        """Of the time since the first was there, the part that was spent waiting."""
-        passed = time.perf_counter() - self.began
-        return self.waited / passed if self.taken > 1 and passed > 0 else 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from parity.spec import draw
 from parity.spec.data import icnet_labels
 from parity.spec.data.augmentation import NEAREST, Crop, Example, Resize, augment, resample, resized
+from parity.spec.data.loading import copied
 from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.data.sources import Label, Source
 from parity.spec.errors import InputError
@@ -104,6 +105,17 @@ class Maker:
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
         return published(self.stage.config, self.recipe.labels)
+
+    def own(self, batch: Batch) -> Batch:
+        """The same in memory of its own, its masks in the order in which the network has them."""
+        sites = [s for s in self.stage.config.dropout_sites(*self.size) if s in batch.masks]
+        return Batch(
+            copied(batch.images),
+            tuple(copied(target) for target in batch.targets),
+            {site: copied(batch.masks[site]) for site in sites},
+            copied(batch.samples),
+            copied(batch.truth),
+        )
 
     def batch_of(self, samples: np.ndarray, examples: list[tuple[np.ndarray, Label]]) -> Batch:
         """Images and targets, stacked and as the network takes them; no masks."""

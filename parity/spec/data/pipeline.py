@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity.spec.data.loading import copied, stream
+from parity.spec.data.loading import stream
 from parity.spec.data.makers import Share, Training, Validation, order, training_size
 from parity.spec.data.sources import Source, open_source
 from parity.spec.errors import InputError
@@ -63,18 +63,23 @@ def batches(
 
     Raises:
         InputError: A sample cannot be read or has another size, the network has no output for a
-            label, or the batch does not divide.
+            label, the batch does not divide, or the samples do not make one.
     """
     parts = parts or ranks
     if stage.batch % parts or parts % ranks:
         raise InputError(
             f"{recipe.name}: a batch of {stage.batch} does not divide into {parts} parts"
         )
-    share = Share(rank, ranks, parts)
-    maker = Training(source, recipe, stage, dtype, share, steps(recipe, stage, len(source), parts))
+    count = steps(recipe, stage, len(source), parts)
+    if not count:
+        raise InputError(
+            f"{source.root}: {len(source)} samples make no step of {stage.batch}, as"
+            f" {recipe.name} has it"
+        )
+    maker = Training(source, recipe, stage, dtype, Share(rank, ranks, parts), count)
     maker.check()
-    begin = epoch * maker.steps + first_step
-    return stream(maker, own, begin, (epoch + epochs) * maker.steps, workers)
+    begin = epoch * count + first_step
+    return stream(maker, maker.own, begin, (epoch + epochs) * count, workers)
 
 
 def validation(
@@ -106,11 +111,4 @@ def validation(
     mine = np.array_split(np.arange(len(source), dtype=np.int64), ranks)[rank]
     maker = Validation(source, recipe, stage, dtype, mine, batch or stage.batch)
     maker.check()
-    return stream(maker, own, 0, -(-len(mine) // maker.batch), workers)
-
-
-def own(batch: Batch) -> Batch:
-    """The same in memory of its own, with its masks in the order of the network."""
-    masks = {site: copied(mask) for site, mask in batch.masks.items()}
-    targets = tuple(copied(target) for target in batch.targets)
-    return Batch(copied(batch.images), targets, masks, copied(batch.samples), copied(batch.truth))
+    return stream(maker, maker.own, 0, -(-len(mine) // maker.batch), workers)

@@ -51,6 +51,11 @@ class Contents:
         """Each pixel has a class, not the image."""
         return self.data in DATASETS
 
+    @property
+    def size_said(self) -> str:
+        """The size, for people."""
+        return f"{self.size[0]}x{self.size[1]}" if self.size else "as they are"
+
     def to_bytes(self) -> bytes:
         entries = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
         return json.dumps(entries).encode()
@@ -125,7 +130,7 @@ class Records:
         if not pixels or len(record) != start + 3 * pixels + labels:
             raise InputError(f"{where} has {len(record)} bytes, expected another number")
         if found.size not in (None, (height, width)):
-            raise InputError(f"{where} is {height}x{width}, expected {found.size}")
+            raise InputError(f"{where} is {height}x{width}, expected {found.size_said}")
         values = np.frombuffer(record, np.uint8, offset=start)
         image, label = np.split(values, [3 * pixels])
         most = len(found.classes) if found.pixels else len(found.classes) - 1  # of pixels, void too
@@ -147,8 +152,8 @@ class Records:
     def _contents(self) -> Contents:
         self._reader = _open(self.path)
         count = self._reader.num_records() - 1
-        if count < 1:
-            raise InputError(f"{self.path}: no samples, expected a file of `parity pack`")
+        if count < 1:  # so many has a file of another kind, too
+            raise InputError(f"{self.path}: no file of `parity pack`, or a damaged one")
         return parse(self._record(count), count, self.path)
 
 

@@ -135,8 +135,11 @@ class Source:
 
     @property
     def void(self) -> int:
-        """The label of pixels that have no class; without an output for it, one beyond the last."""
-        return int(self.outputs[-1])
+        """The label of pixels that have no class: without an output for it, one beyond the last.
+
+        -1 where the image has a class, not its pixels.
+        """
+        return int(self.outputs[-1]) if self.pixels else -1
 
     def _label(self, label: Label) -> Label:
         return np.take(self.outputs, label) if isinstance(label, np.ndarray) else label
@@ -154,18 +157,48 @@ def open_source(recipe: Recipe, root: str | Path, split: str) -> Source:
     Raises:
         InputError: There is none, its layout is another, or it was packed for another recipe.
     """
-    root = Path(root)
-    classes = classes_of(recipe.data)
+    source = open_data(recipe.data, root, split, recipe.labels)
+    if isinstance(source.reader, Records):
+        check_size(source.reader, recipe, split)
+    return source
+
+
+def open_data(data: str, root: str | Path, split: str, labels: str | None) -> Source:
+    """The samples of one split of a data set.
+
+    Args:
+        data: One of `parity.spec.training.recipe.DATA`.
+        root: See `open_source`.
+        split: Such as `train`.
+        labels: Which output is void, one of `parity.spec.data.labels.ORDERS`; last if not given.
+
+    Raises:
+        InputError: There is none, or its layout is another.
+    """
+    root, classes = Path(root), classes_of(data)
     packed = next((p for p in (root, root / f"{split}{SUFFIX}") if p.is_file()), None)
-    reader: Reader
-    if packed is not None:
-        reader = Records(packed)
-        _check(reader, recipe, split, classes)
-    else:
-        reader = open_folder(recipe.data, root, split)
-    pixels, order = recipe.data in DATASETS, recipe.labels or "void-last"
-    by_train_id = outputs(order, len(classes)) if pixels else np.arange(len(classes), dtype="u1")
+    reader = open_folder(data, root, split) if packed is None else open_packed(data, packed, split)
+    pixels = data in DATASETS
+    by_train_id = np.arange(len(classes), dtype=np.uint8)
+    if pixels:
+        by_train_id = outputs(labels or "void-last", len(classes))
     return Source(packed or root, split, reader, classes, by_train_id, pixels)
+
+
+def open_packed(data: str, path: Path, split: str) -> Records:
+    """The samples of a file that `parity pack` wrote.
+
+    Raises:
+        InputError: It is none, or of another data set or split.
+    """
+    records = Records(path)
+    found = records.contents
+    for what, has, wanted in (("data set", found.data, data), ("split", found.split, split)):
+        if has != wanted:
+            raise InputError(f"{path} holds {what} {has!r}, expected {wanted!r}")
+    if found.classes != classes_of(data):
+        raise InputError(f"{path} holds other classes than {data} has")
+    return records
 
 
 def open_folder(data: str, root: Path, split: str) -> Reader:
@@ -185,21 +218,16 @@ def classes_of(data: str) -> tuple[str, ...]:
     return DATASETS[data].classes if data in DATASETS else cifar10.CLASSES
 
 
-def _check(records: Records, recipe: Recipe, split: str, classes: tuple[str, ...]) -> None:
+def check_size(records: Records, recipe: Recipe, split: str) -> None:
     """Refuse a packed file with which a recipe would compute anything else than without.
 
     Raises:
-        InputError: Says what it holds.
+        InputError: It was resized to another size, or where something else comes first.
     """
     found, path = records.contents, records.path
-    for what, has, wanted in (("data set", found.data, recipe.data), ("split", found.split, split)):
-        if has != wanted:
-            raise InputError(f"{path} holds {what} {has!r}, expected {wanted!r}")
-    if found.classes != classes:
-        raise InputError(f"{path} holds other classes than {recipe.data} has")
     if found.size is None:
         return
-    size = "x".join(map(str, found.size))
+    size = found.size_said
     if split == recipe.val_split and found.size != recipe.size:
         theirs = "x".join(map(str, recipe.size))
         raise InputError(f"{path} was resized to {size}, but {recipe.name} validates at {theirs}")

@@ -8,13 +8,13 @@ from parity.spec.data.augmentation import Operation
 from parity.spec.models import MODELS, Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
-from parity.spec.training.parallel import Parallel
+from parity.spec.training.parallel import DDP, Parallel
 from parity.spec.training.schedules import Schedule
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 LEVELS = ("O1", "O2")
 INITIALS = ("torch", "xavier", "he-fan-out")
-CONSTANT, CROSS_ENTROPY, DDP = Schedule(), Loss(), Parallel()
+CONSTANT, CROSS_ENTROPY = Schedule(), Loss()
 DATA = ("cityscapes", "camvid", "cifar10")
 
 

@@ -1,0 +1,147 @@
+"""Several devices of the JAX side. `torch_impl/parallel.py` answers name by name.
+
+A step is written for one device and mapped over all, in this one place: by `jax.pmap`, or by
+`jax.shard_map`, which takes and gives the same arrays. What is mapped has an axis of devices in
+front.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jax_impl.layers.normalization import DEVICES
+from parity.spec.errors import InputError
+from parity.spec.training.parallel import Parallel
+
+WAYS = ("pmap", "shard_map")
+WAIT = 45  # seconds that processes wait for each other
+HEARTBEAT = 20  # seconds of silence after which a process counts as dead
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The devices that train together.
+
+    Attributes:
+        count: Devices, over all processes.
+        way: One of `WAYS`.
+    """
+
+    count: int = 1
+    way: str = "pmap"
+
+    @property
+    def local(self) -> int:
+        """Devices of this process."""
+        return self.count // jax.process_count()
+
+    def map(
+        self, function: Callable[..., Any], mapped: int, shared: int = 0, donated: tuple = ()
+    ) -> Callable[..., Any]:
+        """Compile a function of one device for all of them.
+
+        Args:
+            function: Of pytrees of arrays; its collectives are along `DEVICES`.
+            mapped: How many of its arguments have an axis of devices in front: the first ones.
+                Whatever it gives has one, too.
+            shared: How many are the same for all devices: the rest.
+            donated: Which arguments are used up.
+        """
+        if self.way == "pmap":
+            axes = (0,) * mapped + (None,) * shared
+            return jax.pmap(
+                function, DEVICES, in_axes=axes, devices=self._devices, donate_argnums=donated
+            )
+
+        def one(*arguments: Any) -> Any:
+            own = jax.tree.map(lambda x: x[0], arguments[:mapped])
+            return jax.tree.map(lambda x: x[None], function(*own, *arguments[mapped:]))
+
+        spread = PartitionSpec(DEVICES)
+        specs = (spread,) * mapped + (PartitionSpec(),) * shared
+        over = jax.shard_map(
+            one, mesh=self._mesh, in_specs=specs, out_specs=spread, check_vma=False
+        )
+        return jax.jit(over, donate_argnums=donated)
+
+    def copies(self, tree: Any) -> Any:
+        """The same on every device."""
+        return self.put(jax.tree.map(lambda x: np.stack([np.asarray(x)] * self.local), tree))
+
+    def parts(self, tree: Any) -> Any:
+        """Each device's part of arrays of samples, equal ones, in their order."""
+
+        def divided(x: Any) -> Any:
+            return x.reshape(self.local, x.shape[0] // self.local, *x.shape[1:])
+
+        return self.put(jax.tree.map(divided, tree))
+
+    def put(self, tree: Any) -> Any:
+        """Arrays with an axis of this process's devices in front, each part on its device."""
+        sharding = NamedSharding(self._mesh, PartitionSpec(DEVICES))
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+        )
+
+    def first(self, tree: Any) -> Any:
+        """What this process's first device holds."""
+        return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
+
+    @property
+    def _devices(self) -> list[jax.Device]:
+        return jax.devices()[: self.count]
+
+    @property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self._devices), (DEVICES,))
+
+
+def join(parallel: Parallel, gradients: Any) -> Any:
+    """All devices' gradients as one, inside a mapped function."""
+    joined = jax.lax.pmean if parallel.gradients == "mean" else jax.lax.psum
+    return joined(gradients, DEVICES)
+
+
+def mean(value: Any) -> Any:
+    """The mean over all devices, inside a mapped function."""
+    return jax.lax.pmean(value, DEVICES)
+
+
+def start(
+    place: tuple[str, int] | None, devices: int, processes: int = 1, process: int = 0
+) -> Group:
+    """Before anything else is done with JAX: this process's devices, and the other processes.
+
+    Args:
+        place: Host and port of process 0; none where there is one process.
+        devices: Of this process. Of a CPU as many are made as are asked for.
+        processes: That train together.
+        process: Which of them this one is.
+
+    Raises:
+        InputError: There are fewer devices, or the other processes are not there in time.
+    """
+    jax.config.update("jax_num_cpu_devices", devices)
+    if place is not None:
+        try:
+            jax.distributed.initialize(
+                f"{place[0]}:{place[1]}",
+                processes,
+                process,
+                initialization_timeout=WAIT,
+                heartbeat_timeout_seconds=HEARTBEAT,
+            )
+        except RuntimeError as error:
+            raise InputError(
+                f"{place[0]}:{place[1]}: {processes} processes did not meet there within {WAIT} s"
+            ) from error
+    found = jax.local_device_count()
+    if found < devices:
+        raise InputError(f"{devices} devices were asked for, JAX finds {found}")
+    return Group(devices * processes)

@@ -1,0 +1,96 @@
+"""Accuracies of several runs beside each other, as their logs tell them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from parity.plot import Line, plot
+from parity.spec.errors import InputError
+from parity.training import journal
+
+COLOURS = ("#d9480f", "#1971c2", "#2f9e44", "#9c36b5", "#868e96")
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The validations of one run.
+
+    Attributes:
+        name: Of the run's folder.
+        scores: Batches trained on -> mean IoU, or accuracy of classes, in [0, 1].
+        losses: Batches -> mean loss.
+    """
+
+    name: str
+    scores: dict[int, float]
+    losses: dict[int, float]
+
+
+def curves(folders: Sequence[str | Path]) -> list[Curve]:
+    """What the logs of runs say of their validations.
+
+    Args:
+        folders: As `parity train --out` wrote them.
+
+    Raises:
+        InputError: One holds no log, or a log without a validation.
+    """
+    found = []
+    for folder in map(Path, folders):
+        path = folder / "log.jsonl"
+        try:
+            lines = [line for line in journal.read(path) if line["kind"] == "validation"]
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}, expected the log of a run") from error
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not the log of a run") from error
+        if not lines:
+            raise InputError(f"{path}: no validation yet")
+        scores = {line["batches"]: line["score"] for line in lines}
+        losses = {line["batches"]: line["mean_loss"] for line in lines}
+        found.append(Curve(str(folder), scores, losses))
+    return found
+
+
+def table(found: Sequence[Curve]) -> Table:
+    """A row for every validation, a column for every run; of two, their difference."""
+    made = Table(title="validation: mean IoU (of images: accuracy) in percent, and mean loss")
+    made.add_column("batches", justify="right")
+    for curve in found:
+        made.add_column(curve.name, justify="right")
+        made.add_column("loss", justify="right")
+    two = len(found) == 2
+    if two:
+        made.add_column("difference", justify="right")
+    for batches in sorted({b for curve in found for b in curve.scores}):
+        cells = []
+        for curve in found:
+            there = batches in curve.scores
+            cells.append(f"{100 * curve.scores[batches]:.2f}" if there else "")
+            cells.append(f"{curve.losses[batches]:.4f}" if there else "")
+        if two:
+            both = [curve.scores[batches] for curve in found if batches in curve.scores]
+            cells.append(f"{100 * (both[1] - both[0]):+.2f}" if len(both) == 2 else "")
+        made.add_row(f"{batches:,}", *cells)
+    return made
+
+
+def picture(found: Sequence[Curve]) -> str:
+    """The curves as an SVG file."""
+    lines = [
+        Line(
+            curve.name,
+            COLOURS[i % len(COLOURS)],
+            [
+                (b, 100 * score, f"{curve.name}, {b}: {100 * score:.2f}")
+                for b, score in curve.scores.items()
+            ],
+        )
+        for i, curve in enumerate(found)
+    ]
+    return plot(lines, "batches", "percent", linear=True, alone=True)

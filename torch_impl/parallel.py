@@ -1,0 +1,95 @@
+"""Several devices of the PyTorch side. `jax_impl/parallel.py` answers name by name.
+
+One process for each device, as `torchrun` starts them; `DistributedDataParallel` joins gradients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from parity.spec.errors import InputError
+from parity.spec.training.parallel import Parallel
+
+WAIT = 45  # seconds that processes wait for each other
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The devices that train together.
+
+    Attributes:
+        count: Devices, over all processes.
+        rank: Of this process's.
+    """
+
+    count: int = 1
+    rank: int = 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """A network whose gradients become the mean of all processes' while they are made.
+
+        Statistics of batch norms are process 0's at the beginning of each step.
+        """
+        if self.count == 1 and not distributed.is_initialized():
+            return model
+        return DistributedDataParallel(model)
+
+
+def join(parallel: Parallel, group: Group, gradient: torch.Tensor) -> torch.Tensor:
+    """All devices' gradients as one, of their mean."""
+    return gradient if parallel.gradients == "mean" else gradient * group.count
+
+
+def mean(value: torch.Tensor) -> torch.Tensor:
+    """The mean over all devices; nothing is differentiated."""
+    value = value.detach().clone()
+    if distributed.is_initialized():
+        distributed.all_reduce(value)
+        value /= distributed.get_world_size()
+    return value
+
+
+def start(
+    place: tuple[str, int] | None, devices: int, processes: int = 1, process: int = 0
+) -> Group:
+    """Meet the other processes.
+
+    Args:
+        place: Host and port of process 0; none where there is one process.
+        devices: Of this machine.
+        processes: That train together, one for each device of all machines.
+        process: Which of them this one is.
+
+    Raises:
+        InputError: There are fewer devices, or the other processes are not there in time.
+    """
+    cuda = torch.cuda.is_available()
+    if cuda and torch.cuda.device_count() < devices:
+        found = torch.cuda.device_count()
+        raise InputError(f"{devices} devices were asked for, PyTorch finds {found}")
+    if place is None:
+        return Group()
+    if cuda:
+        torch.cuda.set_device(process % devices)
+    else:  # or every process would take all cores
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+    # torchrun has met them already.
+    there = f"tcp://{place[0]}:{place[1]}"
+    met = "env://" if "TORCHELASTIC_RUN_ID" in os.environ else there
+    try:
+        wait = datetime.timedelta(seconds=WAIT)
+        store, _, _ = next(distributed.rendezvous(met, process, processes, timeout=wait))
+        distributed.init_process_group(
+            "nccl" if cuda else "gloo", store=store, world_size=processes, rank=process
+        )
+    except (distributed.DistError, RuntimeError) as error:
+        raise InputError(
+            f"{place[0]}:{place[1]}: {processes} processes did not meet there within {WAIT} s"
+        ) from error
+    return Group(processes, process)
