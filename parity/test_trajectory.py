@@ -76,7 +76,7 @@ def test_other_bytes_are_seen(change: Callable[[Batch], Batch], part: str) -> No
     fault = Report("enet", "float64", checks).fault()
     assert fault is not None
     assert fault.quantity.startswith(part)
-    assert "at step 1" in fault.sentence()
+    assert "up to step 1" in fault.sentence()
 
 
 def test_a_rate_one_step_late_is_seen() -> None:
