@@ -106,8 +106,9 @@ class Plan:
         return recipe, stage, images
 
     def arrays(self) -> Arrays:
-        """What every run begins with, by published names."""
-        return draw.weights(self.recipe.stages[0].config, self.recipe.seed)
+        """What every run begins with, by published names, in float64."""
+        drawn = draw.weights(self.recipe.stages[0].config, self.recipe.seed)
+        return {k: a.astype(np.float64) if a.dtype == np.float32 else a for k, a in drawn.items()}
 
     def class_weights(self) -> np.ndarray | None:
         """Of every run; counted on full batches."""

@@ -53,6 +53,7 @@ class Run:
     """What a run gives.
 
     Attributes:
+        rate: Of the first step.
         before: What it began with, by published names.
         gradients: Of the first step, without weight decay.
         first: After the first step.
@@ -62,6 +63,7 @@ class Run:
         masks: The same.
     """
 
+    rate: float
     before: Arrays
     gradients: Arrays
     first: Arrays
@@ -102,9 +104,13 @@ class OneDevice:
     def step(self, batch: Batch, rate: float) -> float:
         """Train on a batch of all parts; gives the mean of the devices' losses."""
         loss = self.differentiate(batch)
+        self.update(rate)
+        return loss
+
+    def update(self, rate: float) -> None:
+        """Let the optimizer make a step of the parameters' gradients."""
         self.steps += 1
         optim.tell(self.stage.optimizer, self.built, rate, self.steps).step()
-        return loss
 
     def differentiate(self, batch: Batch) -> float:
         """Leave the joined gradients with the parameters, and the statistics that are kept."""
@@ -194,7 +200,18 @@ def predict(plan: Plan, case: str, devices: int) -> Run:
         losses.append(one.step(batch, plan.rate(case, devices, number)))
         if not number:
             gradients, first = one.gradients(), one.arrays()
-    return Run(before, gradients, first, one.arrays(), np.array(losses), samples, masks)
+    rate = plan.rate(case, devices, 0)
+    return Run(rate, before, gradients, first, one.arrays(), np.array(losses), samples, masks)
+
+
+def stepped(stage: Stage, run: Run) -> Arrays:
+    """What the optimizer makes of a run's first gradients; those parameters alone."""
+    one = OneDevice(stage, run.before, None, Parallel(), 1)
+    for key, gradient in run.gradients.items():
+        one.trained[key].grad = torch.tensor(gradient)
+    one.update(run.rate)
+    after = one.arrays()
+    return {key: after[key] for key in run.gradients}
 
 
 def _part(batch: Batch, k: int, parts: int) -> Batch:
