@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -17,6 +18,7 @@ from parity.spec.errors import InputError
 from parity.spec.training.parallel import Parallel
 
 WAIT = 45  # seconds that processes wait for each other
+LONGEST = datetime.timedelta(days=1)  # that one does what the others wait for, such as to validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,27 @@ class Group:
         if self.count == 1 and not distributed.is_initialized():
             return model
         return DistributedDataParallel(model)
+
+    def most(self, number: int) -> int:
+        """The largest number that any process gives; each waits for all."""
+        if not distributed.is_initialized():
+            return number
+        given = torch.tensor(number, device="cuda" if torch.cuda.is_available() else "cpu")
+        distributed.all_reduce(given, distributed.ReduceOp.MAX)
+        return int(given)
+
+    def told(self, value: Any) -> Any:
+        """What process 0 gives, which can be pickled; what the others give counts for nothing."""
+        values = [value]
+        if distributed.is_initialized():
+            distributed.broadcast_object_list(values)
+        return values[0]
+
+    def leave(self) -> None:
+        """The end, once all processes are there."""
+        if distributed.is_initialized():
+            self.most(0)
+            distributed.destroy_process_group()
 
 
 def join(parallel: Parallel, group: Group, gradient: torch.Tensor) -> torch.Tensor:
@@ -86,10 +109,29 @@ def start(
         wait = datetime.timedelta(seconds=WAIT)
         store, _, _ = next(distributed.rendezvous(met, process, processes, timeout=wait))
         distributed.init_process_group(
-            "nccl" if cuda else "gloo", store=store, world_size=processes, rank=process
+            "nccl" if cuda else "gloo",
+            timeout=LONGEST,
+            store=store,
+            world_size=processes,
+            rank=process,
         )
     except (distributed.DistError, RuntimeError) as error:
         raise InputError(
             f"{place[0]}:{place[1]}: {processes} processes did not meet there within {WAIT} s"
         ) from error
     return Group(processes, process)
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    signs = (
+        "gloo",
+        "NCCL",
+        "Connection closed by peer",
+        "Connection reset",
+        "TCPStore",
+        "recvValue",
+    )
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )

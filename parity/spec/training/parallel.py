@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+WAYS = ("pmap", "shard_map")  # in which JAX maps a step over devices
 CHOICES = {
     "gradients": ("mean", "sum"),
     "normalizer": ("device", "global"),
