@@ -147,11 +147,14 @@ def work(function: Callable[[], int], lost: Callable[[BaseException], bool]) -> 
 
 
 def _divert() -> None:
-    """What libraries write to standard error goes into the log; what Python does, stays."""
-    terminal = os.dup(2)
+    """What libraries write by themselves goes into the log; what Python writes, does not."""
+    sys.stdout.flush()
     handle = os.open(os.environ[LOG], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(handle, 2)
-    sys.stderr = os.fdopen(terminal, "w", buffering=1, errors="backslashreplace")
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        own = os.dup(number)
+        os.dup2(handle, number)
+        setattr(sys, name, os.fdopen(own, "w", buffering=1, errors="backslashreplace"))
+    os.close(handle)
 
 
 def _tie() -> None:

@@ -122,7 +122,9 @@ def _facts(
     recipe: Recipe, feed: Feed, start: str | Path | None, options: Options
 ) -> dict[str, object]:
     """What must be the same in all processes, by how a message calls it."""
-    weights = None if start is None else hashlib.sha256(Path(start).read_bytes()).hexdigest()
+    weights = None
+    if start is not None and Path(start).is_file():  # else whoever reads it will say so
+        weights = hashlib.sha256(Path(start).read_bytes()).hexdigest()
     return {
         "recipe": digest(recipe),
         "number of images": feed.samples,
