@@ -20,10 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jax_impl.layers.normalization import DEVICES
 from parity.spec.errors import InputError
-from parity.spec.training.parallel import WAYS, Parallel
-
-WAIT = 45  # seconds that processes wait for each other
-HEARTBEAT = 20  # seconds of silence after which a process counts as dead
+from parity.spec.training.parallel import MEETING, SILENCE, WAYS, Parallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,12 +164,13 @@ def start(
                 f"{place[0]}:{place[1]}",
                 processes,
                 process,
-                initialization_timeout=WAIT,
-                heartbeat_timeout_seconds=HEARTBEAT,
+                initialization_timeout=MEETING,
+                heartbeat_timeout_seconds=SILENCE,
             )
         except RuntimeError as error:
+            where = f"{place[0]}:{place[1]}"
             raise InputError(
-                f"{place[0]}:{place[1]}: {processes} processes did not meet there within {WAIT} s"
+                f"{where}: {processes} processes did not meet there within {MEETING} s"
             ) from error
     found = jax.local_device_count()
     if found < devices:

@@ -23,14 +23,23 @@ from types import FrameType
 from typing import Any
 
 from parity.spec.errors import InputError, printable
-from parity.training.place import LOCAL, STARTER, Place, check_port, free_port, started
+from parity.spec.training.parallel import LOST, MEETING
+from parity.training.place import (
+    LOCAL,
+    STARTER,
+    Place,
+    check_coordinator,
+    check_port,
+    free_port,
+    started,
+)
 
 GRACE = 10  # seconds that a process has to end after it was asked to, or after another has
 POLL = 0.1
 # What the environment of a process says that was started here: by which, and where it writes what
 # is for nobody.
 LOG = "PARITY_LOG"
-LOST = 75  # exit status of a process that misses others; whoever is missed is the reason
+BROKEN = 70  # exit status of a process with an error that nobody foresaw
 SHOWN = 30  # lines of a log, at most
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -45,10 +54,12 @@ def environments(framework: str, place: Place) -> list[dict[str, str]]:
     """What each process of this machine has in its environment, for PyTorch as from `torchrun`.
 
     Raises:
-        InputError: The coordinator's port is in use.
+        InputError: The coordinator's port is in use, or nobody is there.
     """
     if place.coordinator and place.node == 0:
         check_port(*place.coordinator)
+    elif place.coordinator:
+        check_coordinator(*place.coordinator)
     if framework != "torch":
         return [{}]
     host, port = place.coordinator or (LOCAL, free_port())
@@ -79,6 +90,12 @@ class Worker:
     @property
     def code(self) -> int | None:
         return self.process.poll()
+
+    @property
+    def lines(self) -> list[str]:
+        """Of the log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return text.strip().splitlines()
 
 
 def run(command: Sequence[str], framework: str, place: Place) -> int:
@@ -143,7 +160,7 @@ def work(function: Callable[[], int], lost: Callable[[BaseException], bool]) -> 
             traceback.print_exc(file=log)
         # Not by the usual way out, on which libraries wait for those that are gone.
         sys.stdout.flush()
-        os._exit(LOST if lost(error) else 70)
+        os._exit(LOST if lost(error) else BROKEN)
 
 
 def _divert() -> None:
@@ -202,21 +219,21 @@ def _told(failed: Sequence[Worker], asked: Sequence[int]) -> int:
     """Say why processes failed, unless the first one did so itself."""
     if asked:
         if not any(worker.code == 128 + asked[0] for worker in failed if worker.rank == 0):
-            _say("interrupted")
+            print("parity train: interrupted", file=sys.stderr)
         return 128 + asked[0]
     worker = min(failed, key=lambda w: (_order(w.code), w.rank))
-    code, rank = worker.code or 0, worker.rank
+    code, rank, lines = worker.code or 0, worker.rank, worker.lines
+    if code == -signal.SIGABRT and any("RegisterTask" in line for line in lines):  # JAX's way
+        _say(f"the processes did not meet at --coordinator HOST:PORT within {MEETING} s")
+        return 2
+    if code == LOST or (code == -signal.SIGABRT and any("task died" in line for line in lines)):
+        _say("a process of another machine is gone, those of this one were ended; --resume goes on")
+        return 1
     if code < 0:
         name = signal.Signals(-code).name
         _say(f"process {rank} was killed by {name}, the others were ended; --resume goes on")
         return 1
-    if code == LOST:
-        _say("a process of another machine is gone, those of this one were ended; --resume goes on")
-        return 1
-    lines = (
-        worker.log.read_text(errors="replace").strip().splitlines() if worker.log.exists() else []
-    )
-    if code == 70:
+    if code == BROKEN:
         print("\n".join(map(printable, lines[-SHOWN:])), file=sys.stderr)
         _say(f"process {rank} failed")
         return 1

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 from parity.spec.errors import InputError
-from parity.spec.training.parallel import WAYS
+from parity.spec.training.parallel import MEETING, WAYS
 from parity.spec.training.recipe import Recipe
 
 LOCAL = "127.0.0.1"
@@ -136,6 +137,26 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind((LOCAL, 0))
         return s.getsockname()[1]
+
+
+def check_coordinator(host: str, port: int, seconds: float = MEETING) -> None:
+    """Wait until the coordinator is there.
+
+    Raises:
+        InputError: Nobody answers in time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=seconds):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                reason = error.strerror or str(error)
+                raise InputError(
+                    f"--coordinator {host}:{port}: nobody answers within {seconds:g} s: {reason}"
+                ) from error
+        time.sleep(0.5)
 
 
 def check_port(host: str, port: int) -> None:
