@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -30,15 +31,22 @@ class Group:
     Attributes:
         count: Devices, over all processes.
         way: One of `parity.spec.training.parallel.WAYS`.
+        whole: They are all processes'; else this one's alone.
     """
 
     count: int = 1
     way: str = WAYS[0]
+    whole: bool = True
 
     @property
     def local(self) -> int:
         """Devices of this process."""
-        return self.count // jax.process_count()
+        return self.count // jax.process_count() if self.whole else self.count
+
+    @property
+    def own(self) -> Group:
+        """This process's devices, which need not wait for the others."""
+        return dataclasses.replace(self, count=self.local, whole=False)
 
     def map(
         self, function: Callable[..., Any], mapped: int, shared: int = 0, donated: tuple = ()
@@ -88,6 +96,17 @@ class Group:
             lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
         )
 
+    def taken(self, tree: Any) -> Any:
+        """What lies on all processes' devices, as something of `own`: on this one's."""
+        sharding = NamedSharding(self.own._mesh, PartitionSpec(DEVICES))
+
+        def here(x: jax.Array) -> jax.Array:
+            parts = [shard.data for shard in x.addressable_shards]
+            shape = (self.local, *x.shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+        return jax.tree.map(here, tree)
+
     def first(self, tree: Any) -> Any:
         """What this process's first device holds."""
         return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
@@ -110,6 +129,16 @@ class Group:
             given[:] = np.frombuffer(text, np.uint8)
         return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(given)).tobytes())
 
+    def each(self, value: Any) -> list[Any]:
+        """What every process gives, which can be pickled, in their order; each waits for all."""
+        if jax.process_count() == 1:
+            return [value]
+        text = np.frombuffer(pickle.dumps(value), np.uint8)
+        given = np.zeros(self.most(len(text)), np.uint8)
+        given[: len(text)] = text  # what follows a pickle is not read
+        found = np.asarray(multihost_utils.process_allgather(given))
+        return [pickle.loads(one.tobytes()) for one in found]
+
     def leave(self) -> None:
         """The end, once all processes are there."""
         if jax.process_count() > 1:
@@ -122,6 +151,8 @@ class Group:
 
     @property
     def _devices(self) -> list[jax.Device]:
+        if not self.whole:
+            return jax.local_devices()[: self.count]
         found = jax.devices()
         each = [[d for d in found if d.process_index == i] for i in range(jax.process_count())]
         return [device for own in each for device in own[: self.local]]
@@ -140,6 +171,13 @@ def join(parallel: Parallel, gradients: Any) -> Any:
 def mean(value: Any) -> Any:
     """The mean over all devices, inside a mapped function."""
     return jax.lax.pmean(value, DEVICES)
+
+
+def first(value: Any) -> Any:
+    """What the first device has, inside a mapped function."""
+    leads = jax.lax.axis_index(DEVICES) == 0
+    own = jax.tree.map(lambda x: jnp.where(leads, x, jnp.zeros_like(x)), value)
+    return jax.lax.psum(own, DEVICES)
 
 
 def start(

@@ -39,11 +39,12 @@ class Group:
     def wrap(self, model: nn.Module) -> nn.Module:
         """A network whose gradients become the mean of all processes' while they are made.
 
-        Statistics of batch norms are process 0's at the beginning of each step.
+        It begins with the weights and statistics of process 0; the trainer shares the statistics
+        after each step.
         """
         if self.count == 1 and not distributed.is_initialized():
             return model
-        return DistributedDataParallel(model)
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
     def most(self, number: int) -> int:
         """The largest number that any process gives; each waits for all."""
@@ -59,6 +60,13 @@ class Group:
         if distributed.is_initialized():
             distributed.broadcast_object_list(values)
         return values[0]
+
+    def each(self, value: Any) -> list[Any]:
+        """What every process gives, which can be pickled, in their order; each waits for all."""
+        values = [value] * self.count
+        if distributed.is_initialized():
+            distributed.all_gather_object(values, value)
+        return values
 
     def leave(self) -> None:
         """The end, once all processes are there."""
@@ -120,6 +128,14 @@ def mean(value: torch.Tensor) -> torch.Tensor:
     if distributed.is_initialized():
         distributed.all_reduce(value)
         value /= distributed.get_world_size()
+    return value
+
+
+def first(value: torch.Tensor) -> torch.Tensor:
+    """What the first device has; nothing is differentiated."""
+    value = value.detach().clone()
+    if distributed.is_initialized():
+        distributed.broadcast(value, 0)
     return value
 
 

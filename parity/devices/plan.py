@@ -13,7 +13,7 @@ from parity.spec import draw
 from parity.spec.data import pipeline, statistics
 from parity.spec.data.makers import Share, Training
 from parity.spec.data.sources import Source
-from parity.spec.training.parallel import Parallel
+from parity.spec.training.parallel import WAYS, Parallel
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch
 
@@ -21,7 +21,6 @@ STEPS = 20
 BATCH = 16  # two samples for each of eight devices
 REST = 5  # samples of an epoch's last batch, where it is not full: no count but 1 divides them
 DDP = "ddp"
-WAYS = ("pmap", "shard_map")
 ALONE = 0  # devices: a trainer that knows of no others
 
 

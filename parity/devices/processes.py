@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.devices.plan import Job, Plan
+from parity.training.place import free_port
 
 LIMIT = 1800  # seconds
 LOOK = 0.1  # seconds between looks
@@ -58,7 +58,7 @@ def run(plan: Plan, progress: Progress = lambda _: None) -> Runs:
     """
     with tempfile.TemporaryDirectory(prefix="parity-devices-") as name:
         folder = Path(name)
-        ports = {devices: _free_port() for devices in plan.counts("torch")}
+        ports = {devices: free_port() for devices in plan.counts("torch")}
         (folder / "plan.pickle").write_bytes(pickle.dumps((plan, ports)))
         progress(f"{len(plan.jobs)} runs on several devices")
         sides = sorted({job.side for job in plan.jobs})
@@ -108,10 +108,3 @@ def _read(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     for path in paths:
         with np.load(path) as held:
             yield from ((key, held[key]) for key in held.files)
-
-
-def _free_port() -> int:
-    """A port of this machine on which nobody listens."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

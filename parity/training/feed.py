@@ -81,7 +81,13 @@ class Feed:
 
     def validation(self, stage: Stage) -> Batches:
         made = pipeline.validation(
-            self.measured, self.recipe, stage, workers=self.workers, dtype=self.dtype
+            self.measured,
+            self.recipe,
+            stage,
+            workers=self.workers,
+            dtype=self.dtype,
+            rank=self.place.process,
+            ranks=self.place.processes,
         )
         return cast(Batches, made)
 

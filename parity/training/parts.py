@@ -52,6 +52,9 @@ class Others(Protocol):
     def told(self, value: Any) -> Any:
         """What process 0 gives; the others wait for it."""
 
+    def each(self, value: Any) -> list[Any]:
+        """What every process gives, in their order; each waits for all."""
+
 
 class Nobody:
     """One process alone."""
@@ -61,6 +64,9 @@ class Nobody:
 
     def told(self, value: Any) -> Any:
         return value
+
+    def each(self, value: Any) -> list[Any]:
+        return [value]
 
 
 class Framework(Protocol):

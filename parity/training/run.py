@@ -80,7 +80,7 @@ class Run:
         stop: Whether somebody has asked for it.
         found: The checkpoint that it goes on from, of this recipe and data, or none.
         curves: Whether TensorBoard's files are written.
-        place: Of this process; only the first one writes, shows and validates.
+        place: Of this process; only the first one writes and shows.
         others: The other processes, all of which make the same steps.
     """
 
@@ -264,7 +264,7 @@ class Run:
         due = done % self.recipe.validate_every == 0 or done == stage.epochs
         due = due or self.epoch + 1 == self.options.epochs
         begun = time.perf_counter()
-        score = self._validate(stage, trainer, steps) if due and self.place.leads else None
+        score = self._validate(stage, trainer, steps) if due else None
         self._obey(stage, trainer)
         place = {"stage": stage.name, "epoch": done, "batches": moment.batches}
         mean = moment.loss / steps
@@ -298,7 +298,7 @@ class Run:
         return best
 
     def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score | None:
-        """None where somebody has asked to stop."""
+        """Each process its batches; all have the score. None where one was asked to stop."""
         count = Count(self.task)
         images = self.data.preprocessing(stage)
         album = Album(self.recipe, images, self.data.name, self.options.pictures)
@@ -307,13 +307,22 @@ class Run:
                 for batch, classes in measure(trainer, batches, count):
                     album.add(batch, classes)
                     if self.stop.asked:
-                        return None
+                        break
         except FloatingPointError as error:
             raise FloatingPointError(f"{self._where(stage, steps)}, validation: {error}") from error
+        own = None if self.stop.asked else (count, album.pages, album.tiles)
+        found = self.others.each(own)
+        if None in found:
+            return None
+        count = Count(self.task)
+        for part, pages, tiles in found:
+            count.join(part)
+            album.join(pages, tiles)
         score = count.score()
         if not score.images:
             raise InputError("the validation has no images")
-        album.write(self.folder.pictures)
+        if self.place.leads:
+            album.write(self.folder.pictures)
         return score
 
     def _save(self, stage: Stage, trainer: Trainer, names: list[str]) -> None:
