@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from parity.spec.training.trainer import Arrays, Batch
 
 STEPS = 20
 BATCH = 16  # two samples for each of eight devices
+MEASURED = 2  # images of a batch of an evaluation
+EVALUATED = "ddp"  # the case whose runs evaluate: its devices have statistics of their own
 REST = 5  # samples of an epoch's last batch, where it is not full: no count but 1 divides them
 DDP = "ddp"
 ALONE = 0  # devices: a trainer that knows of no others
@@ -86,11 +89,13 @@ class Plan:
         recipe: Of one stage, in small and in float64.
         jobs: In any order.
         steps: Of each run.
+        images: How many are evaluated, before and after the runs of `EVALUATED`; several numbers.
     """
 
     recipe: Recipe
     jobs: tuple[Job, ...]
     steps: int = STEPS
+    images: tuple[int, ...] = ()
 
     def counts(self, side: str) -> list[int]:
         """Of a side's jobs, the largest first."""
@@ -126,6 +131,15 @@ class Plan:
     def batch(self, case: str, share: Share, number: int) -> Batch:
         """A process's part of a step's batch."""
         return _batch(self, case if CASES[case].partial else "one", share, number)
+
+    def validation(self, images: int, rank: int, ranks: int) -> Iterator[Batch]:
+        """A process's batches of so many images."""
+        recipe, stage, _ = self.of("one")
+        measured = source(recipe, images, Blocks)
+        made = pipeline.validation(
+            measured, recipe, stage, batch=MEASURED, dtype="float64", rank=rank, ranks=ranks
+        )
+        yield from made
 
 
 @functools.lru_cache(maxsize=64)

@@ -40,6 +40,12 @@ class Runs:
         start = f"{job.key}:{prefix}/"
         return {k.removeprefix(start): a[0] for k, a in self.arrays.items() if k.startswith(start)}
 
+    def evaluation(self, job: Job, when: str, images: int) -> tuple[np.ndarray, float, int]:
+        """Confusion matrix, mean loss, and images that were counted; see `worker.evaluate`."""
+        start = f"{job.key}:{when}/{images}"
+        loss, count = self.arrays[f"{start}/loss"][0]
+        return self.arrays[f"{start}/matrix"][0], float(loss), int(count)
+
     def losses(self, job: Job) -> np.ndarray:
         """(steps,) float64."""
         return self.arrays[f"{job.key}:losses"][0]

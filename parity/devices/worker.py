@@ -12,15 +12,17 @@ import contextlib
 import multiprocessing
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity.devices.plan import ALONE, CASES, Job, Plan, digests, forget
+from parity.devices.plan import ALONE, CASES, EVALUATED, Job, Plan, digests, forget
 from parity.spec.data.makers import Share
 from parity.spec.training.recipe import Stage
-from parity.spec.training.trainer import Snapshot, Trainer
+from parity.spec.training.trainer import Batch, Snapshot, Trainer
+from parity.training.scores import Count, Task, measure
 from parity.training.side import Side
 from weights_convert import dialects
 
@@ -47,6 +49,40 @@ def train(plan: Plan, job: Job, trainer: Trainer, share: Share) -> Found:
             found |= told(stage, after, "first" if number == 0 else "last")
     found |= {"losses": np.array(losses), "samples": flat(handed), "masks": flat(masks)}
     return {f"{job.key}:{name}": array for name, array in found.items()}
+
+
+def evaluate(plan: Plan, job: Job, trainer: Trainer, group: Any, share: Share, when: str) -> Found:
+    """The confusion matrices and mean losses that all processes have together.
+
+    After training also those of the first process by itself, a batch at a time.
+    """
+    found, task = Found(), Task.of(plan.recipe)
+    for images in plan.images if job.case == EVALUATED else ():
+        whole = Count(task)
+        for part in (group.each if group else lambda own: [own])(
+            counted(task, trainer, plan.validation(images, share.rank, share.ranks))
+        ):
+            whole.join(part)
+        found |= scored(f"{job.key}:{when}", images, whole)
+        if when == "after" and share.rank == 0:
+            alone = Count(task)
+            for batch in plan.validation(images, 0, 1):
+                alone.add(batch, *trainer.evaluate(batch))
+            found |= scored(f"{job.key}:alone", images, alone)
+    return found
+
+
+def counted(task: Task, trainer: Trainer, batches: Iterator[Batch]) -> Count:
+    own = Count(task)
+    for _ in measure(trainer, batches, own):
+        pass
+    return own
+
+
+def scored(name: str, images: int, count: Count) -> Found:
+    score = count.score()
+    numbers = np.array([score.mean_loss, score.images])
+    return {f"{name}/{images}/matrix": score.matrix, f"{name}/{images}/loss": numbers}
 
 
 def told(stage: Stage, snapshot: Snapshot, when: str) -> Found:
@@ -91,6 +127,18 @@ def trainer_of(plan: Plan, job: Job, group: Any) -> Trainer:
     )
 
 
+def measured_and_trained(plan: Plan, job: Job, group: Any, share: Share) -> Found:
+    """All that a job does."""
+    trainer = trainer_of(plan, job, group)
+    if job.side == "jax":
+        from parity.rehearsal.quick import compile_quickly
+
+        compile_quickly(trainer)
+    found = evaluate(plan, job, trainer, group, share, "before")
+    found |= train(plan, job, trainer, share)
+    return found | evaluate(plan, job, trainer, group, share, "after")
+
+
 @contextlib.contextmanager
 def planted(job: Job) -> Any:
     """With the job's fault, if it has one."""
@@ -121,7 +169,7 @@ def torch_process(plan: Plan, folder: Path, rank: int, ports: dict[int, int]) ->
         for job in (j for j in plan.jobs if (j.side, j.devices) == ("torch", devices)):
             share = Share(rank, max(devices, 1), max(devices, 1))
             with planted(job):
-                made = train(plan, job, trainer_of(plan, job, group), share)
+                made = measured_and_trained(plan, job, group, share)
             found |= made if rank == 0 else {k: made[k] for k in made if k.endswith(HANDED)}
         if group:
             distributed.barrier()
@@ -132,6 +180,9 @@ def torch_process(plan: Plan, folder: Path, rank: int, ports: dict[int, int]) ->
 def torch_side(plan: Plan, folder: Path, ports: dict[int, int]) -> int:
     """Start a process for each device; they share what is imported here."""
     import torch_impl.train  # noqa: F401  # before the processes are forked
+
+    if plan.images:
+        import grain  # noqa: F401  # the same
 
     forked = multiprocessing.get_context("fork")
     ranks = range(max(1, *plan.counts("torch")))
@@ -152,16 +203,13 @@ def torch_side(plan: Plan, folder: Path, ports: dict[int, int]) -> int:
 def jax_side(plan: Plan, folder: Path) -> int:
     """All counts in one process, of virtual devices."""
     from jax_impl import parallel
-    from parity.rehearsal.quick import compile_quickly
 
     parallel.start(None, max(1, *plan.counts("jax")))
     found: Found = {}
     for job in (j for j in plan.jobs if j.side == "jax"):
         group = None if job.devices == ALONE else parallel.Group(job.devices, job.way)
         with planted(job):
-            trainer = trainer_of(plan, job, group)
-            compile_quickly(trainer)
-            found |= train(plan, job, trainer, Share(0, 1, max(job.devices, 1)))
+            found |= measured_and_trained(plan, job, group, Share(0, 1, max(job.devices, 1)))
     np.savez(folder / "jax-0.npz", **found)  # type: ignore[arg-type]  # its stub is narrower
     return 0
 
