@@ -231,7 +231,8 @@ def _told(failed: Sequence[Worker], asked: Sequence[int]) -> int:
         return 1
     if code < 0:
         name = signal.Signals(-code).name
-        _say(f"process {rank} was killed by {name}, the others were ended; --resume goes on")
+        words = f" ({printable(lines[-1])})" if lines and -code != signal.SIGKILL else ""
+        _say(f"process {rank} was killed by {name}{words}, the others were ended; --resume goes on")
         return 1
     if code == BROKEN:
         print("\n".join(map(printable, lines[-SHOWN:])), file=sys.stderr)
