@@ -7,9 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_training import farthest
@@ -19,7 +21,7 @@ from parity.spec.models import MODELS
 from parity.spec.training.parallel import Parallel
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
-from parity.training import journal, kills
+from parity.training import checkpoints, journal, kills, place
 from parity.training.folder import Folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,3 +124,97 @@ def test_a_batch_that_does_not_divide_is_refused(
             " --batch-size N changes it\n"
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_two_machines_train_like_one(
+    framework: str, data: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Catches a process of another machine that reads, writes or steps by itself."""
+    address = f"127.0.0.1:{place.free_port()}"
+    outs = [tmp_path / "out0", tmp_path / "out1"]
+    nodes = []
+    for node, out in enumerate(outs):
+        more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node))
+        nodes.append(child(arguments(data, out, framework, *more)))
+    said = [node.communicate() for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert farthest(outs[0], runs["one"]) < LIMIT
+    assert not outs[1].exists()
+    assert [text for _, text in said] == ["", ""]
+    assert "2 devices in 2 processes on 2 machines" in said[0][0]
+
+
+@pytest.mark.long
+def test_torchrun_does_the_same(data: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    """Catches processes that are started once more, or a place that is read otherwise."""
+    program = tmp_path / "program.py"
+    program.write_text(CHILD)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)]
+    found = arguments(data, out, "torch")
+    done = subprocess.run([*command, *found], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert farthest(out, runs["one"]) < LIMIT
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+@pytest.mark.parametrize("node", ["0", "1"])
+def test_a_machine_that_does_not_come_is_told_within_a_minute(
+    framework: str, node: str, data: Path, tmp_path: Path
+) -> None:
+    """Catches a library that waits longer, aborts, or prints a traceback."""
+    address = f"127.0.0.1:{place.free_port()}"
+    more = ("--nodes", "2", "--coordinator", address, "--node-rank", node)
+    begun = time.monotonic()
+    process = child(arguments(data, tmp_path / "out", framework, *more))
+    said = process.communicate()[1]
+    assert time.monotonic() - begun < 60
+    assert process.returncode == 2
+    assert said.startswith("parity train: error: ")
+    assert address in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_machine_that_dies_ends_the_others(
+    framework: str, victim: int, data: Path, tmp_path: Path
+) -> None:
+    """Catches a machine that waits for another one for ever."""
+    address = f"127.0.0.1:{place.free_port()}"
+    outs = [tmp_path / "out0", tmp_path / "out1"]
+    endless = recipe(epochs=10_000)
+    nodes = []
+    for node, out in enumerate(outs):
+        more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node))
+        nodes.append(child(arguments(data, out, framework, *more, of=endless)))
+    while not Folder(outs[0]).last.exists():
+        assert [node.poll() for node in nodes] == [None, None]
+        time.sleep(0.1)
+    begun = time.monotonic()
+    nodes[victim].kill()
+    said = nodes[1 - victim].communicate()[1]
+    nodes[victim].communicate()
+    assert time.monotonic() - begun < 60
+    assert nodes[1 - victim].returncode == 1
+    assert said == (
+        "parity train: error: a process of another machine is gone, those of this one were ended;"
+        " --resume goes on\n"
+    )
+    assert np.isfinite(checkpoints.read(Folder(outs[0]).last).origin.moment.loss)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_runs_of_several_devices_that_are_killed_go_on_bitwise(framework: str) -> None:
+    """Catches what a checkpoint forgets of several devices, and processes that stay."""
+    command = [sys.executable, "-m", "parity.training.kills", "--framework", framework]
+    done = subprocess.run(
+        [*command, "--devices", "2", "--kills", "20"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"| {framework} | fp32 | 2 | 20 |" in done.stdout

@@ -186,7 +186,7 @@ class Trainer:
             if self.group:
                 gradient = join(self.parallel, self.group, gradient)
             self.masters[key].grad = gradient.div_(self.scale.value)
-        return mean(loss).item()
+        return (mean(loss) if self.group else loss).item()
 
     def _forward(self, batch: Batch, masks: bool = True) -> torch.Tensor | tuple[torch.Tensor, ...]:
         x = self._tensor(batch.images).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)

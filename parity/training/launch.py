@@ -132,7 +132,8 @@ def run(command: Sequence[str], framework: str, place: Place) -> int:
                 workers.append(_start(command, more, place.process + i, Path(folder) / f"{i}"))
                 if asked:
                     break
-            return _watch(workers, asked)
+            _watch(workers, asked)
+            return _told([worker for worker in workers if worker.code], asked, place)
         finally:
             _end(workers)
             for number, handler in before.items():
@@ -200,23 +201,24 @@ def _start(command: Sequence[str], more: Mapping[str, str], rank: int, log: Path
     return Worker(process, rank, log)
 
 
-def _watch(workers: Sequence[Worker], asked: Sequence[int]) -> int:
+def _watch(workers: Sequence[Worker], asked: Sequence[int]) -> None:
+    """Until all have ended, or one has failed and whoever has the same reason."""
     while True:
         time.sleep(POLL)
         codes = [worker.code for worker in workers]
         if all(code == 0 for code in codes):
-            return 0
+            return
         if any(codes):
             break
-    # Whoever misses others fails too, and so do those that have the same reason.
     deadline = time.monotonic() + (GRACE if asked else 1)
     while time.monotonic() < deadline and any(worker.code is None for worker in workers):
         time.sleep(POLL)
-    return _told([worker for worker in workers if worker.code], asked)
 
 
-def _told(failed: Sequence[Worker], asked: Sequence[int]) -> int:
-    """Say why processes failed, unless the first one did so itself."""
+def _told(failed: Sequence[Worker], asked: Sequence[int], place: Place) -> int:
+    """Say why processes failed, unless the first one did so itself; gives the exit status."""
+    if not failed:
+        return 0
     if asked:
         if not any(worker.code == 128 + asked[0] for worker in failed if worker.rank == 0):
             print("parity train: interrupted", file=sys.stderr)
@@ -224,14 +226,16 @@ def _told(failed: Sequence[Worker], asked: Sequence[int]) -> int:
     worker = min(failed, key=lambda w: (_order(w.code), w.rank))
     code, rank, lines = worker.code or 0, worker.rank, worker.lines
     if code == -signal.SIGABRT and any("RegisterTask" in line for line in lines):  # JAX's way
-        _say(f"the processes did not meet at --coordinator HOST:PORT within {MEETING} s")
+        where = "{}:{}".format(*place.coordinator or (LOCAL, 0))
+        _say(f"{where}: {place.processes} processes did not meet there within {MEETING} s")
         return 2
     if code == LOST or (code == -signal.SIGABRT and any("task died" in line for line in lines)):
         _say("a process of another machine is gone, those of this one were ended; --resume goes on")
         return 1
     if code < 0:
         name = signal.Signals(-code).name
-        _say(f"process {rank} was killed by {name}, the others were ended; --resume goes on")
+        words = f" ({printable(lines[-1])})" if lines and -code != signal.SIGKILL else ""
+        _say(f"process {rank} was killed by {name}{words}, the others were ended; --resume goes on")
         return 1
     if code == BROKEN:
         print("\n".join(map(printable, lines[-SHOWN:])), file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 from parity.spec.errors import InputError
@@ -100,6 +101,8 @@ def train(
     claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
     with claim, Stop().listening() as stop:
         others = side.meet()
+        if place.parts > 1:
+            display.say(_told(place, environment.devices(framework)))
         if resume is True and place.leads and folder.last.exists():
             found = checkpoints.read(folder.last)
             checkpoints.check_same(found, recipe, feed.samples)
@@ -116,6 +119,16 @@ def train(
         done = run.go()
         side.leave()
         return Trained(folder, run.moment, run.score, 0 if done else stop.status)
+
+
+def _told(place: Place, found: list[str]) -> str:
+    """On what a run is, that has several devices."""
+    text = f"{place.parts} devices in {place.processes} process{'es' * (place.processes > 1)}"
+    if place.nodes > 1:
+        text += f" on {place.nodes} machines"
+    if found[0].startswith("cpu"):
+        text += f", of the CPU, which has {os.cpu_count()} cores"
+    return text
 
 
 def _facts(
