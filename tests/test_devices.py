@@ -159,14 +159,15 @@ def test_two_machines_train_like_one(
     framework: str, data: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     """Catches a process of another machine that reads, writes or steps by itself."""
-    address = f"127.0.0.1:{place.free_port()}"
     outs = [tmp_path / "out0", tmp_path / "out1"]
-    nodes = []
-    for node, out in enumerate(outs):
-        more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node))
-        nodes.append(child(arguments(data, out, framework, *more)))
-    said = [node.communicate() for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    for part in (("--epochs", "1"), ("--resume",)):
+        address = f"127.0.0.1:{place.free_port()}"
+        nodes = []
+        for node, out in enumerate(outs):
+            more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node), *part)
+            nodes.append(child(arguments(data, out, framework, *more)))
+        said = [node.communicate() for node in nodes]
+        assert [node.returncode for node in nodes] == [0, 0], said
     assert farthest(outs[0], runs["one"]) < LIMIT
     assert not outs[1].exists()
     assert [text for _, text in said] == ["", ""]
