@@ -20,6 +20,11 @@ from parity import cli
         (["enet", "--batch", "0"], "batch 0"),
         (["enet", "--weights", "no/such.pth"], "no/such.pth"),
         (["enet", "--json", "no/such/r.json"], "no/such"),
+        (["enet", "--devices", "2,3"], "devices '3'"),
+        (["enet", "--devices", "2", "--levels", "L1"], "L1"),
+        (["enet", "--devices", "2", "--batch", "4"], "--batch"),
+        (["erfnet-imagenet", "--devices", "2"], "erfnet-imagenet"),
+        (["nonet", "--devices", "2"], "nonet"),
     ],
 )
 def test_bad_input(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ def run(plan: Plan, progress: Progress = lambda _: None) -> Runs:
 
 
 def _start(side: str, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "parity.devices.worker", side, str(folder)]
+    command = [sys.executable, "-m", "parity.devices.worker", side, str(folder), str(os.getpid())]
     # Virtual devices are a CPU's, and several processes on one GPU would not be several devices.
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     with (folder / f"{side}.txt").open("wb") as file:

@@ -1,15 +1,17 @@
 """Runs a side's jobs of a plan, in processes of its own.
 
-    python -m parity.devices.worker torch FOLDER
-    python -m parity.devices.worker jax FOLDER
+    python -m parity.devices.worker torch FOLDER STARTER
+    python -m parity.devices.worker jax FOLDER STARTER
 
-FOLDER holds the plan, and is where the results are written, a file for each process.
+FOLDER holds the plan, and is where the results are written, a file for each process. STARTER is the
+process that began this one, and with which it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -22,13 +24,13 @@ from parity.devices.plan import ALONE, CASES, EVALUATED, Job, Plan, digests, for
 from parity.spec.data.makers import Share
 from parity.spec.training.recipe import Stage
 from parity.spec.training.trainer import Batch, Snapshot, Trainer
+from parity.training.launch import tie
 from parity.training.scores import Count, Task, measure
 from parity.training.side import Side
 from weights_convert import dialects
 
 Found = dict[str, np.ndarray]
 HANDED = (":samples", ":masks")  # of each process its own; all else is the same in all
-TORCH_LIMIT = 600  # seconds that a process of PyTorch may take
 
 
 def train(plan: Plan, job: Job, trainer: Trainer, share: Share) -> Found:
@@ -153,12 +155,13 @@ def planted(job: Job) -> Any:
     forget()
 
 
-def torch_process(plan: Plan, folder: Path, rank: int, ports: dict[int, int]) -> None:
+def torch_process(plan: Plan, folder: Path, rank: int, ports: dict[int, int], starter: int) -> None:
     """What one process does: its rank of each count that has so many."""
     from torch import distributed
 
     from torch_impl import parallel
 
+    tie(starter)
     found: Found = {}
     for devices in plan.counts("torch"):
         if rank >= max(devices, 1):
@@ -186,14 +189,15 @@ def torch_side(plan: Plan, folder: Path, ports: dict[int, int]) -> int:
 
     forked = multiprocessing.get_context("fork")
     ranks = range(max(1, *plan.counts("torch")))
-    made = [forked.Process(target=torch_process, args=(plan, folder, r, ports)) for r in ranks]
+    own = os.getpid()
+    made = [forked.Process(target=torch_process, args=(plan, folder, r, ports, own)) for r in ranks]
     for process in made:
         process.start()
     left = set(made)
     while left:
-        ended = multiprocessing.connection.wait([p.sentinel for p in left], TORCH_LIMIT)
+        ended = multiprocessing.connection.wait([p.sentinel for p in left])
         left = {p for p in left if p.sentinel not in ended}
-        if not ended or any(p.exitcode for p in made if p not in left):
+        if any(p.exitcode for p in made if p not in left):
             for process in left:
                 process.kill()
             return 1
@@ -214,10 +218,11 @@ def jax_side(plan: Plan, folder: Path) -> int:
     return 0
 
 
-def main(side: str, folder: Path) -> int:
+def main(side: str, folder: Path, starter: int) -> int:
+    tie(starter)
     plan, ports = pickle.loads((folder / "plan.pickle").read_bytes())
     return torch_side(plan, folder, ports) if side == "torch" else jax_side(plan, folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

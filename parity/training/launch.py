@@ -148,7 +148,7 @@ def work(function: Callable[[], int], lost: Callable[[BaseException], bool]) -> 
         lost: Whether an error says that another process is gone.
     """
     if STARTER in os.environ:
-        _tie()
+        tie(int(os.environ[STARTER]))
         _divert()
     try:
         return function()
@@ -175,11 +175,11 @@ def _divert() -> None:
     os.close(handle)
 
 
-def _tie() -> None:
-    """End when the starter does, however it ends. Linux only."""
+def tie(starter: int) -> None:
+    """End when the process that started this one does, however it ends. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ[STARTER]):  # it has ended already
+        if os.getppid() != starter:  # it has ended already
             os.kill(os.getpid(), signal.SIGKILL)
 
 
