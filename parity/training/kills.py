@@ -3,9 +3,10 @@
     python -m parity.training.kills --framework torch --kills 50
 
 A small ENet on scenes that the project draws, with dropout, augmentation, two optimizers, a stage
-change and a dynamic loss scale. Each run is killed once (SIGKILL), anywhere from its first import
-to its last write, and started again with `resume`. Then every file that it leaves must be, byte for
-byte, that of a run that nobody killed; of the log and the environment the times may differ. Linux.
+change and a dynamic loss scale. Each run is killed once (SIGKILL), every fourth anywhere from its
+first import to its last write, the others between its first checkpoint and its last, and started
+again with `resume`. Then every file that it leaves must be, byte for byte, that of a run that
+nobody killed; of the log and the environment the times may differ. Linux.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 
 from parity.spec.data.augmentation import Flip, RatioCrop, Resize
 from parity.spec.models import MODELS
-from parity.spec.training.losses import ClassWeights, Loss
+from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.recipe import PRECISIONS, Recipe, Stage
 from parity.spec.training.schedules import Schedule
@@ -43,6 +44,8 @@ BLOCKS = ("downsample1_0", "regular1_1", "upsample5_0")
 SIZE = (20, 28)
 TRAIN, VAL = 6, 2  # images
 CURVES = "tensorboard"  # whose files are named by the time
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+ANYWHERE = 4  # one kill in so many; the others are where there is something to go on from
 OPTIONS = Options(log_every=1, save_every=2, keep_every=1, pictures=1)
 
 
@@ -57,9 +60,7 @@ def recipe(precision: str = "fp32") -> Recipe:
         epochs=2,
         optimizer=Optimizer("sgd", lr=0.01, weight_decay=1e-4),
         schedule=Schedule("step", every=1, gamma=0.5),
-        loss=Loss()
-        if 1
-        else Loss(class_weights=ClassWeights("fixed", values=tuple(map(float, range(1, 20))))),
+        loss=Loss(),
         augmentation=(RatioCrop(1.0, 1.3), Resize(SIZE), Flip()),
         batch=2,
         dropout=(0.2, 0.4),
@@ -149,10 +150,13 @@ def endure(
     begun = time.perf_counter()
     run(whole)
     kills.seconds = time.perf_counter() - begun
+    saved = [path.stat().st_mtime for path in Folder(whole).last.parent.iterdir()]
     while kills.killed < count:
         progress(f"kills, {framework}: {kills.killed}/{count}")
         out = folder / f"killed{kills.killed}"
-        if run(out, rng.uniform(0, kills.seconds)):
+        anywhere = kills.killed % ANYWHERE == 0
+        delay = rng.uniform(0, kills.seconds if anywhere else max(saved) - min(saved))
+        if run(out, delay, None if anywhere else Folder(out).last):
             shutil.rmtree(out)  # it ended before
             continue
         kills.killed += 1
@@ -175,7 +179,12 @@ def preload(framework: str) -> None:
 
 
 def train(
-    framework: str, data: Path, out: Path, delay: float | None = None, precision: str = "fp32"
+    framework: str,
+    data: Path,
+    out: Path,
+    delay: float | None = None,
+    since: Path | None = None,
+    precision: str = "fp32",
 ) -> bool:
     """One run in a child, which goes on where there is something to go on from.
 
@@ -184,6 +193,7 @@ def train(
         data: What it trains on.
         out: Where it writes.
         delay: Seconds until it is killed; not at all if not given.
+        since: A file from which on they count, once it is there.
         precision: Of the recipe.
 
     Returns:
@@ -197,6 +207,8 @@ def train(
     if not child:
         _train(recipe(precision), framework, data, out, log)
     if delay is not None:
+        while since and not since.exists() and not os.waitid(os.P_PID, child, ENDED):
+            time.sleep(0.001)
         time.sleep(delay)
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(child, signal.SIGKILL)
