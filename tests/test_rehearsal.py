@@ -132,3 +132,12 @@ def test_bad_input(arguments: list[str], said: str, capsys: pytest.CaptureFixtur
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_no_two_pixels_are_equal_where_sides_part() -> None:
+    """Catches even areas, where a unit decides which pixel max-pooling takes."""
+    batch = Batch(np.zeros((2, 8, 8, 3), np.float32), (), {}, np.arange(2))
+    found = drift.noisy(batch).images
+    assert len(np.unique(found)) > 0.99 * found.size
+    assert 0 < np.abs(found).max() <= drift.NOISE
+    assert np.array_equal(found, drift.noisy(batch).images)
