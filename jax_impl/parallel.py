@@ -8,20 +8,20 @@ front.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jax_impl.layers.normalization import DEVICES
 from parity.spec.errors import InputError
-from parity.spec.training.parallel import Parallel
-
-WAYS = ("pmap", "shard_map")
-WAIT = 45  # seconds that processes wait for each other
-HEARTBEAT = 20  # seconds of silence after which a process counts as dead
+from parity.spec.training.parallel import MEETING, SILENCE, WAYS, Parallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +30,23 @@ class Group:
 
     Attributes:
         count: Devices, over all processes.
-        way: One of `WAYS`.
+        way: One of `parity.spec.training.parallel.WAYS`.
+        whole: They are all processes'; else this one's alone.
     """
 
     count: int = 1
-    way: str = "pmap"
+    way: str = WAYS[0]
+    whole: bool = True
 
     @property
     def local(self) -> int:
         """Devices of this process."""
-        return self.count // jax.process_count()
+        return self.count // jax.process_count() if self.whole else self.count
+
+    @property
+    def own(self) -> Group:
+        """This process's devices, which need not wait for the others."""
+        return dataclasses.replace(self, count=self.local, whole=False)
 
     def map(
         self, function: Callable[..., Any], mapped: int, shared: int = 0, donated: tuple = ()
@@ -89,13 +96,66 @@ class Group:
             lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
         )
 
+    def taken(self, tree: Any) -> Any:
+        """What lies on all processes' devices, as something of `own`: on this one's."""
+        sharding = NamedSharding(self.own._mesh, PartitionSpec(DEVICES))
+
+        def here(x: jax.Array) -> jax.Array:
+            parts = [shard.data for shard in x.addressable_shards]
+            shape = (self.local, *x.shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+        return jax.tree.map(here, tree)
+
     def first(self, tree: Any) -> Any:
         """What this process's first device holds."""
         return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
 
+    def most(self, number: int) -> int:
+        """The largest number that any process gives; each waits for all."""
+        if jax.process_count() == 1:
+            return number
+        found = self._most(self.put(np.full(self.local, number, np.int32)))
+        return int(self.first(found))
+
+    def told(self, value: Any) -> Any:
+        """What process 0 gives, which can be pickled; what the others give counts for nothing."""
+        if jax.process_count() == 1:
+            return value
+        text = pickle.dumps(value)
+        size = self.most(len(text) if jax.process_index() == 0 else 0)
+        given = np.zeros(size, np.uint8)
+        if jax.process_index() == 0:
+            given[:] = np.frombuffer(text, np.uint8)
+        return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(given)).tobytes())
+
+    def each(self, value: Any) -> list[Any]:
+        """What every process gives, which can be pickled, in their order; each waits for all."""
+        if jax.process_count() == 1:
+            return [value]
+        text = np.frombuffer(pickle.dumps(value), np.uint8)
+        given = np.zeros(self.most(len(text)), np.uint8)
+        given[: len(text)] = text  # what follows a pickle is not read
+        found = np.asarray(multihost_utils.process_allgather(given))
+        return [pickle.loads(one.tobytes()) for one in found]
+
+    def leave(self) -> None:
+        """The end, once all processes are there."""
+        if jax.process_count() > 1:
+            self.most(0)
+            jax.distributed.shutdown()
+
+    @functools.cached_property
+    def _most(self) -> Callable[[Any], Any]:
+        return self.map(lambda number: jax.lax.pmax(number, DEVICES), mapped=1)
+
     @property
     def _devices(self) -> list[jax.Device]:
-        return jax.devices()[: self.count]
+        if not self.whole:
+            return jax.local_devices()[: self.count]
+        found = jax.devices()
+        each = [[d for d in found if d.process_index == i] for i in range(jax.process_count())]
+        return [device for own in each for device in own[: self.local]]
 
     @property
     def _mesh(self) -> Mesh:
@@ -113,6 +173,13 @@ def mean(value: Any) -> Any:
     return jax.lax.pmean(value, DEVICES)
 
 
+def first(value: Any) -> Any:
+    """What the first device has, inside a mapped function."""
+    leads = jax.lax.axis_index(DEVICES) == 0
+    own = jax.tree.map(lambda x: jnp.where(leads, x, jnp.zeros_like(x)), value)
+    return jax.lax.psum(own, DEVICES)
+
+
 def start(
     place: tuple[str, int] | None, devices: int, processes: int = 1, process: int = 0
 ) -> Group:
@@ -128,20 +195,30 @@ def start(
         InputError: There are fewer devices, or the other processes are not there in time.
     """
     jax.config.update("jax_num_cpu_devices", devices)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if place is not None:
         try:
             jax.distributed.initialize(
                 f"{place[0]}:{place[1]}",
                 processes,
                 process,
-                initialization_timeout=WAIT,
-                heartbeat_timeout_seconds=HEARTBEAT,
+                initialization_timeout=MEETING,
+                heartbeat_timeout_seconds=SILENCE,
             )
         except RuntimeError as error:
+            where = f"{place[0]}:{place[1]}"
             raise InputError(
-                f"{place[0]}:{place[1]}: {processes} processes did not meet there within {WAIT} s"
+                f"{where}: {processes} processes did not meet there within {MEETING} s"
             ) from error
     found = jax.local_device_count()
     if found < devices:
         raise InputError(f"{devices} devices were asked for, JAX finds {found}")
     return Group(devices * processes)
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "UNAVAILABLE")
+    return isinstance(error, RuntimeError) and any(
+        sign.lower() in str(error).lower() for sign in signs
+    )

@@ -19,7 +19,7 @@ What is computed in which precision:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,7 @@ from flax import nnx
 from jax_impl import layers, optim
 from jax_impl.evaluate import precision as holding
 from jax_impl.losses import training_loss
-from jax_impl.parallel import Group, join, mean
+from jax_impl.parallel import Group, first, join, mean
 from jax_impl.state import build, flat, nested, published, to_device, to_host
 from parity.spec.models import Config
 from parity.spec.training.losses import Loss
@@ -140,6 +140,25 @@ class Trainer:
             classes, loss = self._program.evaluate(arrays, jax.device_put(self._given(batch)))
             return np.array(classes), float(loss)
 
+    @property
+    def together(self) -> int:
+        """How many batches `evaluate_each` takes at once."""
+        return 1 if self.group is None else self.group.local
+
+    def evaluate_each(self, batches: Sequence[Batch]) -> list[tuple[np.ndarray, float]]:
+        """The same of several batches of one size: one on each of this process's devices."""
+        if self.group is None:
+            return [self.evaluate(batch) for batch in batches]
+        # The devices that are left over see the last one again, which counts for nothing.
+        all_of = [*batches, *[batches[-1]] * (self.together - len(batches))]
+        own, each = self.group.own, [self._given(batch._replace(masks={})) for batch in all_of]
+        with holding(self.dtype):
+            arrays = self.group.taken(self.state.trained | self.state.rest)
+            inputs = own.put(jax.tree.map(lambda *parts: np.stack(parts), *each))
+            found = jax.device_get(self._program.evaluate_each(arrays, inputs))
+        pairs = zip(*found, strict=True)
+        return [(classes, float(loss)) for classes, loss in list(pairs)[: len(batches)]]
+
     def snapshot(self) -> Snapshot:
         """A copy of everything that a run needs to go on."""
         state = self._own(self.state)
@@ -232,11 +251,13 @@ class Program(NamedTuple):
         step: (state, inputs, what `optim.tell` gives, loss scale) -> state, loss, and how many
             numbers of each parameter's gradient are not finite. The state it is given is used up.
         evaluate: (arrays, inputs) -> classes and loss.
+        evaluate_each: The same on each of this process's devices.
     """
 
     transform: optax.GradientTransformationExtraArgs
     step: Callable
     evaluate: Callable
+    evaluate_each: Callable
 
 
 @functools.lru_cache(maxsize=16)
@@ -285,7 +306,7 @@ def compiled(
         made, (value, rest) = jax.grad(objective, has_aux=True)(weights)
         if group:
             made, value = join(parallel, made), mean(value)
-            rest = mean_of_floats(rest) if parallel.statistics == "mean" else rest
+            rest = shared(parallel, rest)
         made = {n: g.astype(state.trained[n].dtype) / scale for n, g in made.items()}
         return made, rest, value
 
@@ -301,7 +322,6 @@ def compiled(
         after = jax.lax.cond(good, lambda: apply(state, made, rest, told), lambda: state)
         return after, value, counts
 
-    @jax.jit
     def evaluate(arrays: dict[str, jax.Array], inputs: Inputs) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graph, nested(halve(arrays, half) if half else arrays))
         model.eval()
@@ -310,15 +330,19 @@ def compiled(
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         return logits.argmax(axis=-1).astype(jnp.int32), value
 
+    alone = jax.jit(evaluate)
     if group is None:
-        return Program(transform, jax.jit(step, donate_argnums=0), evaluate)
-    return Program(transform, group.map(step, mapped=2, shared=2, donated=(0,)), evaluate)
+        return Program(transform, jax.jit(step, donate_argnums=0), alone, alone)
+    mapped = group.map(step, mapped=2, shared=2, donated=(0,))
+    return Program(transform, mapped, alone, group.own.map(evaluate, mapped=2))
 
 
-def mean_of_floats(statistics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The mean over all devices of what is no counter."""
+def shared(parallel: Parallel, statistics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Running statistics, the same on all devices; synchronised norms' are, and so are counters."""
+    if parallel.batch_norm == "sync":
+        return statistics
     floats = {n: a for n, a in statistics.items() if jnp.issubdtype(a.dtype, jnp.floating)}
-    return statistics | mean(floats)
+    return statistics | (mean(floats) if parallel.statistics == "mean" else first(floats))
 
 
 def halve(arrays: dict[str, jax.Array], dtype: str) -> dict[str, jax.Array]:

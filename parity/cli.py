@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     args = parser().parse_args(argv)
+    # How to do the same in another process.
+    own = ["-m", "parity.cli", *argv] if argv is not None else sys.orig_argv[1:]
+    args.invocation = [sys.executable, *own]
     compiled.keep_compiled(compiled.of_user())
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -93,6 +93,25 @@ class Draws:
 
 
 @dataclasses.dataclass(frozen=True)
+class Spread:
+    """A run on several devices that is not what was predicted.
+
+    Attributes:
+        reference: The gradients of the first step as predicted, all of them in a row.
+        port: As they were.
+        others: A fault, why it is suspected, and what it is predicted to give.
+        samples: Whether all devices together were handed the samples that they should.
+        masks: The same of dropout masks.
+    """
+
+    reference: np.ndarray
+    port: np.ndarray
+    others: tuple[tuple[int, str, np.ndarray], ...]
+    samples: bool = True
+    masks: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     """All that is known of a fault.
 
@@ -107,6 +126,7 @@ class Evidence:
         steps: Of the parameter that L4 names.
         parting: What L5 saw.
         draws: Of the tensor that L4 names, where what it begins with is at fault.
+        spread: What several devices gave.
     """
 
     fault: Check
@@ -119,3 +139,4 @@ class Evidence:
     steps: Steps | None = None
     parting: Parting | None = None
     draws: Draws | None = None
+    spread: Spread | None = None

@@ -321,7 +321,13 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     out = tmp_path / "out"
     for more, line in (
         (("--epochs", "5"), "--epochs 5, expected 1 to 4"),
-        (("--devices", "2"), "--devices 2"),
+        (("--devices", "3"), "a batch of 2 images does not divide among 3 devices"),
+        (("--devices", "0"), "--devices 0, expected 1 or more"),
+        (("--nodes", "2"), "--nodes 2 needs --coordinator HOST:PORT"),
+        (("--nodes", "2", "--node-rank", "2"), "--node-rank 2, expected 0 to 1"),
+        (("--nodes", "2", "--coordinator", "here"), "'here', expected HOST:PORT"),
+        (("--coordinator", "here:1"), "--coordinator is for several machines"),
+        (("--map", "pmap"), "--map pmap is how JAX maps a step"),
         (("--set", "stages.all.optimzer.lr=1"), "unknown key 'optimzer'"),
         (("--loss-scale", "big"), "--loss-scale 'big', expected a number, dynamic or none"),
         (("--size", "4x4"), "at least 7x7 pixels"),

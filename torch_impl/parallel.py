@@ -8,15 +8,19 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+import threading
+import time
+from typing import Any
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from parity.spec.errors import InputError
-from parity.spec.training.parallel import Parallel
+from parity.spec.training.parallel import LOST, MEETING, SILENCE, Parallel
 
-WAIT = 45  # seconds that processes wait for each other
+LONGEST = datetime.timedelta(days=1)  # that one does what the others wait for, such as to validate
+BEAT = 3  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +34,87 @@ class Group:
 
     count: int = 1
     rank: int = 0
+    _pulse: Pulse | None = dataclasses.field(default=None, compare=False)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """A network whose gradients become the mean of all processes' while they are made.
 
-        Statistics of batch norms are process 0's at the beginning of each step.
+        It begins with the weights and statistics of process 0; the trainer shares the statistics
+        after each step.
         """
         if self.count == 1 and not distributed.is_initialized():
             return model
-        return DistributedDataParallel(model)
+        return DistributedDataParallel(model, broadcast_buffers=False)
+
+    def most(self, number: int) -> int:
+        """The largest number that any process gives; each waits for all."""
+        if not distributed.is_initialized():
+            return number
+        given = torch.tensor(number, device="cuda" if torch.cuda.is_available() else "cpu")
+        distributed.all_reduce(given, distributed.ReduceOp.MAX)
+        return int(given)
+
+    def told(self, value: Any) -> Any:
+        """What process 0 gives, which can be pickled; what the others give counts for nothing."""
+        values = [value]
+        if distributed.is_initialized():
+            distributed.broadcast_object_list(values)
+        return values[0]
+
+    def each(self, value: Any) -> list[Any]:
+        """What every process gives, which can be pickled, in their order; each waits for all."""
+        values = [value] * self.count
+        if distributed.is_initialized():
+            distributed.all_gather_object(values, value)
+        return values
+
+    def leave(self) -> None:
+        """The end, once all processes are there."""
+        if distributed.is_initialized():
+            self.most(0)
+            if self._pulse:
+                self._pulse.over.set()
+            distributed.destroy_process_group()
+
+
+class Pulse(threading.Thread):
+    """Tells processes of other machines that this one is there; ends it when one of them is not.
+
+    Gloo notices a process that has ended, but waits for a machine or network that is gone. JAX has
+    the same built in.
+
+    Attributes:
+        over: Set at the end of the run: nobody is missed any more.
+    """
+
+    def __init__(self, place: tuple[str, int], processes: int, process: int) -> None:
+        super().__init__(daemon=True)
+        self.over = threading.Event()
+        self.own, keys = f"pulse/{process}", [f"pulse/{i}" for i in range(processes)]
+        self.heard = {key: (b"", time.monotonic()) for key in keys}
+        # A connection of its own: that of the group may be waiting for something.
+        self.store = distributed.TCPStore(*place, is_master=False)
+        self.start()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def run(self) -> None:
+        while not self.over.wait(BEAT):
+            if time.monotonic() - min(when for _, when in self.heard.values()) > SILENCE:
+                os._exit(LOST)  # the group waits, perhaps for ever
+
+    def _listen(self) -> None:
+        """A thread beside, for process 0, which has the store, may not answer."""
+        beat = 0
+        while not self.over.wait(BEAT):
+            beat += 1
+            try:
+                self.store.set(self.own, str(beat))
+                for key, (last, _) in self.heard.items():
+                    told = self.store.get(key) if self.store.check([key]) else b""
+                    if told != last:
+                        self.heard[key] = told, time.monotonic()
+            except RuntimeError:
+                return
 
 
 def join(parallel: Parallel, group: Group, gradient: torch.Tensor) -> torch.Tensor:
@@ -52,6 +128,14 @@ def mean(value: torch.Tensor) -> torch.Tensor:
     if distributed.is_initialized():
         distributed.all_reduce(value)
         value /= distributed.get_world_size()
+    return value
+
+
+def first(value: torch.Tensor) -> torch.Tensor:
+    """What the first device has; nothing is differentiated."""
+    value = value.detach().clone()
+    if distributed.is_initialized():
+        distributed.broadcast(value, 0)
     return value
 
 
@@ -83,13 +167,35 @@ def start(
     there = f"tcp://{place[0]}:{place[1]}"
     met = "env://" if "TORCHELASTIC_RUN_ID" in os.environ else there
     try:
-        wait = datetime.timedelta(seconds=WAIT)
+        wait = datetime.timedelta(seconds=MEETING)
         store, _, _ = next(distributed.rendezvous(met, process, processes, timeout=wait))
         distributed.init_process_group(
-            "nccl" if cuda else "gloo", store=store, world_size=processes, rank=process
+            "nccl" if cuda else "gloo",
+            timeout=LONGEST,
+            store=store,
+            world_size=processes,
+            rank=process,
         )
     except (distributed.DistError, RuntimeError) as error:
+        where = f"{place[0]}:{place[1]}"
         raise InputError(
-            f"{place[0]}:{place[1]}: {processes} processes did not meet there within {WAIT} s"
+            f"{where}: {processes} processes did not meet there within {MEETING} s"
         ) from error
-    return Group(processes, process)
+    if met == "env://" or processes == devices:  # whoever started them watches them
+        return Group(processes, process)
+    return Group(processes, process, Pulse(place, processes, process))
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    signs = (
+        "gloo",
+        "NCCL",
+        "Connection closed by peer",
+        "Connection reset",
+        "TCPStore",
+        "recvValue",
+    )
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )

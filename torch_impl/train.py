@@ -18,7 +18,7 @@ What is computed in which precision:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from parity.spec.training.scaling import LossScale, not_finite
 from parity.spec.training.trainer import Batch, Snapshot, Step
 from torch_impl import layers, optim
 from torch_impl.losses import Normalizer, training_loss
-from torch_impl.parallel import Group, join, mean
+from torch_impl.parallel import Group, first, join, mean
 from torch_impl.state import build
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -129,6 +129,15 @@ class Trainer:
             logits = outputs[0] if isinstance(outputs, tuple) else outputs
             return logits.argmax(dim=1).int().cpu().numpy(), loss.item()
 
+    @property
+    def together(self) -> int:
+        """How many batches `evaluate_each` takes at once."""
+        return 1
+
+    def evaluate_each(self, batches: Sequence[Batch]) -> list[tuple[np.ndarray, float]]:
+        """The same of several batches of one size."""
+        return [self.evaluate(batch) for batch in batches]
+
     def snapshot(self) -> Snapshot:
         """A copy of everything that a run needs to go on."""
         held = self.model.state_dict() | self.masters
@@ -177,7 +186,7 @@ class Trainer:
             if self.group:
                 gradient = join(self.parallel, self.group, gradient)
             self.masters[key].grad = gradient.div_(self.scale.value)
-        return mean(loss).item()
+        return (mean(loss) if self.group else loss).item()
 
     def _forward(self, batch: Batch, masks: bool = True) -> torch.Tensor | tuple[torch.Tensor, ...]:
         x = self._tensor(batch.images).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
@@ -212,12 +221,16 @@ class Trainer:
         return ""  # it is only their norm that is too large
 
     def _share_statistics(self) -> None:
-        """Running statistics become the mean of all processes', where that is asked for."""
-        if self.group and self.parallel.statistics == "mean":
-            with torch.no_grad():
-                for buffer in self.model.buffers():
-                    if buffer.is_floating_point():
-                        buffer.copy_(mean(buffer))
+        """Running statistics become the same on all devices; synchronised norms' are."""
+        if not self.group or self.parallel.batch_norm == "sync":
+            return
+        held = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        one = torch.cat([buffer.flatten() for buffer in held])
+        shared = mean(one) if self.parallel.statistics == "mean" else first(one)
+        parts = shared.split([buffer.numel() for buffer in held])
+        with torch.no_grad():
+            for buffer, part in zip(held, parts, strict=True):
+                buffer.copy_(part.view_as(buffer))
 
     def _follow(self) -> None:
         """The weights become what their masters are."""

@@ -27,3 +27,14 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise InputError(f"size {text!r}, expected HEIGHTxWIDTH such as 512x1024")
     return int(match[1]), int(match[2])
+
+
+def parse_devices(text: str) -> int:
+    """How many devices; they divide the batch of `parity.devices.plan`.
+
+    Raises:
+        InputError: Anything but 1, 2, 4, 8 or 16.
+    """
+    if text not in ("1", "2", "4", "8", "16"):
+        raise InputError(f"devices {text!r}, expected some of 1, 2, 4, 8, 16")
+    return int(text)

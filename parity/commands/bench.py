@@ -16,12 +16,16 @@ import functools
 import json
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from parity.commands.arguments import BATCHES, SIZES, parse_size
 from parity.export import FRAMEWORKS as SIDES
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, usual_batch, usual_size
+
+if TYPE_CHECKING:
+    from parity.spec.training.trainer import Batch, Trainer
 
 RUNS, CONVERSIONS, STEPS = 15, 5, 20  # of each, if nobody says otherwise
 OF_FORWARDS = ("model", "size", "batch", "threads", "onnx", "train")  # of networks
@@ -235,33 +239,46 @@ def trainers(
     model: str, size: tuple[int, int], batch: int, threads: int
 ) -> dict[str, Callable[[], object]]:
     """What is timed with --train: each makes one step on the same batch."""
-    import numpy as np
     import torch
 
-    import jax_impl.train
-    import torch_impl.train
+    torch.set_num_threads(threads)
+    given = batch_of(model, size, batch)
+    sides: dict[str, Trainer] = {side: trainer(side, model) for side in ("torch", "jax")}
+    return {name: functools.partial(side.step, given, 5e-4) for name, side in sides.items()}
+
+
+def batch_of(model: str, size: tuple[int, int], batch: int) -> Batch:
+    """Random images, labels and masks."""
+    import numpy as np
+
     from parity.networks import TASKS
     from parity.spec import draw
-    from parity.spec.training.losses import Loss
-    from parity.spec.training.optimizers import Optimizer
-    from parity.spec.training.trainer import Batch, Trainer
-    from weights_convert import to_jax
+    from parity.spec.training.trainer import Batch
 
-    torch.set_num_threads(threads)
-    config = MODELS[model]
-    arrays, rng = draw.weights(config, 0), draw.generator(0, "bench")
+    config, rng = MODELS[model], draw.generator(0, "bench")
     images = rng.random((batch, *size, 3), np.float32)
     targets = TASKS[config.family](config, rng, images.shape[:3])[1]
     icnet = config.family == "icnet"
     targets = targets if icnet else targets[:1]  # without class weights
     masks = draw.dropout_masks(config, size, 0, 0, 0, range(batch))
-    given = Batch(images, tuple(t.astype("int32") for t in targets), masks, np.arange(batch))
-    options = (Optimizer("adam", 5e-4, 2e-4), Loss("icnet" if icnet else "cross_entropy"))
-    sides: dict[str, Trainer] = {
-        "torch": torch_impl.train.Trainer(config, *options, arrays),
-        "jax": jax_impl.train.Trainer(config, *options, to_jax(config, arrays)),
-    }
-    return {name: functools.partial(trainer.step, given, 5e-4) for name, trainer in sides.items()}
+    return Batch(images, tuple(t.astype("int32") for t in targets), masks, np.arange(batch))
+
+
+def trainer(side: str, model: str, **options: Any) -> Trainer:
+    """A side's; its options are `parallel` and `group`."""
+    import importlib
+
+    from parity.spec import draw
+    from parity.spec.training.losses import Loss
+    from parity.spec.training.optimizers import Optimizer
+    from weights_convert import to_jax
+
+    config = MODELS[model]
+    arrays = draw.weights(config, 0)
+    loss = Loss("icnet" if config.family == "icnet" else "cross_entropy")
+    own = arrays if side == "torch" else to_jax(config, arrays)
+    made: Any = importlib.import_module(f"{side}_impl.train").Trainer
+    return made(config, Optimizer("adam", 5e-4, 2e-4), loss, own, **options)
 
 
 def exported(

@@ -2,17 +2,19 @@
 
 Structure in float64, numerics in the working precision. Exit status 1 names the layer to look at
 first. Of our own networks L4 takes the optimizer of the recipe that trains them, and L5, where it
-is asked for, rehearses that recipe in small. Your own pair of networks: FILE.py:FUNCTION or
-PACKAGE.MODULE:FUNCTION, where the function takes nothing and returns a parity.Port.
+is asked for, rehearses that recipe in small; --devices does so on several devices. Your own pair of
+networks: FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, where the function takes nothing and returns
+a parity.Port.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from parity.commands.arguments import parse_size
+from parity.commands.arguments import parse_devices, parse_size
 from parity.factory import is_factory, make_port
 from parity.files import check_writable
 from parity.report import PRECISIONS, RUNGS
@@ -62,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", metavar="HxW", help="of the images (default: one that meets everything quickly)"
     )
     parser.add_argument("--batch", type=int, help="images (default: 2)")
+    parser.add_argument(
+        "--devices",
+        metavar="LIST",
+        help="instead: DDP, pmap and shard_map on so many virtual devices each (such as 1,2,4,8)"
+        " against one device, and against what is predicted where they differ; L3 to L5",
+    )
     parser.add_argument("--seed", type=int, help="of weights, images, labels, masks (default: 0)")
     parser.add_argument("--json", metavar="FILE", help="write every comparison to this file")
     parser.add_argument("--html", metavar="FILE", help="write a page with error against depth")
@@ -82,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.json, args.html):
         if path is not None:
             check_writable(path)
+    if args.devices is not None:
+        return shown(several(args), args)
     try:
         if is_factory(args.model):
             return climb(theirs(args), None, levels, args)
@@ -90,6 +100,31 @@ def run(args: argparse.Namespace) -> int:
         if args.debug and error.__cause__ is not None:
             raise error.__cause__ from None
         raise
+
+
+def several(args: argparse.Namespace) -> Report:
+    """The rungs of several devices."""
+    if args.model not in MODELS:
+        raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
+    if given := [name for name in OURS if getattr(args, name) is not None and name != "seed"]:
+        raise InputError(f"--{given[0]} is not for --devices, where all is small")
+    if args.precision != PRECISIONS[0]:
+        raise InputError(f"--precision {args.precision} is not for --devices: all is float64")
+    counts = sorted({parse_devices(text) for text in args.devices.split(",")})
+
+    from parity.console import working
+    from parity.devices import ladder
+    from parity.devices.plan import planned
+
+    levels = list(ladder.RUNGS) if args.levels is None else args.levels.split(",")
+    if unknown := [level for level in levels if level not in ladder.RUNGS]:
+        known = ", ".join(ladder.RUNGS)
+        raise InputError(f"rung {unknown[0]} with --devices, expected some of {known}")
+    recipe = ladder.recipe_of(args.model)
+    if args.seed is not None:
+        recipe = dataclasses.replace(recipe, seed=args.seed)
+    with working() as progress:
+        return ladder.check(planned(recipe, tuple(counts)), levels, progress)
 
 
 def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse.Namespace) -> int:
@@ -112,6 +147,11 @@ def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse
         if subject is not None and args.onnx is not None:
             progress("ONNX Runtime")
             witness(report, subject, files, args)
+    return shown(report, args)
+
+
+def shown(report: Report, args: argparse.Namespace) -> int:
+    """Print and write."""
     report.print()
     if args.json is not None:
         report.to_json(args.json)

@@ -8,11 +8,14 @@ mean_loss), and metrics.json of all.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parity.commands.train import FRAMEWORKS
 from parity.files import check_writable, write_atomically
+from parity.spec.errors import InputError
+from parity.training.place import ALONE, Place, asked, by_torchrun, started
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,28 +35,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", metavar="RECIPE", help="of checkpoints that do not say it: a name, or a file"
     )
     parser.add_argument("--split", help="of the data set (default: the recipe's)")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="divide the images among so many; every one is counted once (default: 1)",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
     parser.add_argument("--json", metavar="FILE", help="write all numbers to this file, too")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.json is not None:
+        check_writable(args.json)
+    if args.framework is None:
+        if args.devices not in (None, 1):
+            raise InputError(f"--devices {args.devices} needs --framework")
+        return measured(args, ALONE)
+
+    from parity.training import launch
+
+    place = asked(args.framework, args.devices)
+    if started() and args.framework == "torch":
+        place = by_torchrun(place)
+    if launch.needed(args.framework, place):
+        return launch.run(args.invocation, args.framework, place)
+    if not started():
+        return measured(args, place)
+    parallel: Any = importlib.import_module(f"{args.framework}_impl.parallel")
+    return launch.work(lambda: measured(args, place), parallel.lost)
+
+
+def measured(args: argparse.Namespace, place: Place) -> int:
+    """In this process, which may be one of several."""
     import json
 
     from parity.console import counting, standard_output
     from parity.spec.training.overrides import find
     from parity.training.evaluation import evaluate, metrics_of
 
-    if args.json is not None:
-        check_writable(args.json)
     recipe = None if args.recipe is None else find(args.recipe)
     try:
         with counting("reading the data set") as progress:
             found = evaluate(
-                args.folder, args.data, args.framework, recipe, args.split, args.workers, progress
+                args.folder,
+                args.data,
+                args.framework,
+                recipe,
+                args.split,
+                args.workers,
+                progress,
+                place,
             )
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
+    if not place.leads:
+        return 0
     standard_output().print(table(found))
     print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
     if args.json is not None:

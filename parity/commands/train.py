@@ -10,11 +10,16 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import sys
+from typing import Any
 
 from parity.commands.arguments import parse_size
 from parity.spec.errors import InputError
+from parity.spec.training.parallel import WAYS
 from parity.spec.training.recipe import PRECISIONS, Recipe
+from parity.training.place import TORCHRUN, Place, asked, by_torchrun, started
 
 FRAMEWORKS = ("torch", "jax")
 
@@ -51,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, metavar="N")
     add = parser.add_argument_group("what changes nothing that is trained").add_argument
     add("--epochs", type=int, metavar="N", help="stop after so many of the recipe's epochs")
-    add("--devices", type=int, default=1, metavar="N", help="(default: %(default)s)")
+    add("--devices", type=int, metavar="N", help="of each machine (default: 1)")
+    add("--nodes", type=int, default=1, metavar="M", help="machines (default: %(default)s)")
+    add("--node-rank", type=int, default=0, metavar="R", help="which of them this one is, from 0")
+    add("--coordinator", metavar="HOST:PORT", help="a free port of machine 0")
+    add("--map", choices=WAYS, help="how JAX maps a step over its devices (default: pmap)")
     add("--workers", type=int, metavar="N", help="processes that load data")
     add("--log-every", type=int, default=10, metavar="N", help="steps (default: %(default)s)")
     add(
@@ -73,22 +82,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args)
-    if args.devices != 1:
-        raise InputError(f"--devices {args.devices}: this version trains on one")
     least = {"log_every": 1, "save_every": 1, "keep_every": 0, "pictures": 0, "workers": 0}
     for name, smallest in least.items():
         value = getattr(args, name)
         if value is not None and value < smallest:
             raise InputError(f"--{name.replace('_', '-')} {value}, expected {smallest} or more")
+    place = place_of(args)
+    place.check(recipe)
 
+    from parity.training import launch
+
+    if launch.needed(args.framework, place):
+        return launch.run(args.invocation, args.framework, place)
+    if not started():
+        return train(args, recipe, place)
+    parallel: Any = importlib.import_module(f"{args.framework}_impl.parallel")
+    return launch.work(lambda: train(args, recipe, place), parallel.lost)
+
+
+def train(args: argparse.Namespace, recipe: Recipe, place: Place) -> int:
+    """In this process, which may be one of several."""
     from parity.training.bar import display
     from parity.training.run import Options
-    from parity.training.start import train
+    from parity.training.start import train as start
 
     options = Options(args.epochs, args.log_every, args.save_every, args.keep_every, args.pictures)
     try:
         with display() as shown:
-            done = train(
+            done = start(
                 recipe,
                 args.framework,
                 args.data,
@@ -98,10 +119,14 @@ def run(args: argparse.Namespace) -> int:
                 workers=args.workers,
                 options=options,
                 display=shown,
+                place=place,
             )
     except FloatingPointError as error:
-        print(f"parity train: stopped: {error}", file=sys.stderr)
+        if place.leads:
+            print(f"parity train: stopped: {error}", file=sys.stderr)
         return 1
+    if not place.leads:
+        return done.status
     if done.status:
         print(
             f"parity train: stopped in epoch {done.moment.epoch + 1} after"
@@ -111,6 +136,20 @@ def run(args: argparse.Namespace) -> int:
         return done.status
     print(f"done: {done.folder.last}")
     return 0
+
+
+def place_of(args: argparse.Namespace) -> Place:
+    """Where this process is, of those that the command line or `torchrun` asks for."""
+    place = asked(
+        args.framework, args.devices, args.nodes, args.node_rank, args.coordinator, args.map
+    )
+    if not started():
+        return place
+    if args.framework == "torch":
+        return by_torchrun(place)
+    if TORCHRUN in os.environ:
+        raise InputError("torchrun starts PyTorch's processes; JAX needs --devices N alone")
+    return place
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

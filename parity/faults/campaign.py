@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from parity.faults import evaluation, staged
+from parity.faults import evaluation, several, staged
 from parity.faults import mutants as catalogue
 from parity.faults.result import Result
 from parity.faults.rows import Clean, Row
@@ -42,6 +42,8 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
         rows += evaluation.rows(subject(name, least=fast), predict)
         progress(f"{name}: initial weights and stages")
         rows += staged.rows(name)
+        progress(f"{name}: several devices")
+        rows += several.rows(name, fast)
         forget()
     return Result(rows)
 

@@ -1,14 +1,11 @@
 """Faults that are really made when a convolutional network is ported, and the rung that sees each.
 
-An entry is live where a rung of one device can see it; it is then planted by `parity faults`.
-Others wait, and say for what.
+`parity faults` plants them all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-
-DEVICES = "waits for several devices"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +16,11 @@ class Entry:
         number: In the catalogue, from 1.
         title: What was done wrong.
         rung: The lowest one that must see it.
-        pending: Why it is not planted, empty where it is.
     """
 
     number: int
     title: str
     rung: str
-    pending: str = ""
-
-    @property
-    def live(self) -> bool:
-        return not self.pending
 
 
 _ROWS = (
@@ -67,9 +58,9 @@ _ROWS = (
     ("learning rate folded into the momentum buffer", "L5"),
     ("schedule off by one step or epoch", "L4"),
     ("Nesterov on or off", "L4"),
-    ("gradients summed instead of averaged over devices", "", DEVICES),
-    ("weighted means of devices averaged instead of one global mean", "", DEVICES),
-    ("synchronised against local batch norm", "", DEVICES),
+    ("gradients summed instead of averaged over devices", "L3"),
+    ("weighted means of devices averaged instead of one global mean", "L3"),
+    ("synchronised against local batch norm", "L3"),
     ("initial weights of another distribution or fan", "L4"),
     ("RGB against BGR", "L6"),
     ("OpenCV's against Pillow's bilinear resize of images", "L6"),
@@ -87,6 +78,8 @@ _ROWS = (
     ("gate or activation before instead of after the shortcut", "L1"),
     ("nearest upsampling: floor against round", "L1"),
     ("encoder dropped in with its head's statistics", "L5"),
+    ("samples of a batch handed to several devices, or to none", "L3"),
+    ("dropout masks that depend on the device", "L3"),
 )
 
 CATALOGUE: dict[int, Entry] = {i: Entry(i, *row) for i, row in enumerate(_ROWS, 1)}

@@ -288,7 +288,23 @@ KINDS: tuple[tuple[str, Callable[[Evidence], Found]], ...] = (
 )
 
 
+def several(e: Evidence) -> Found:
+    """Several devices do not compute what was predicted of them."""
+    s = e.spread
+    assert s is not None
+    for fault, why, wrong in s.others:
+        yield fault, explained(s.port, wrong, s.reference), why
+    if not s.samples:
+        yield 55, 0.95, "samples are handed to several devices, or to none"
+    if not s.masks:
+        yield 56, 0.9 if s.samples else 0.1, "masks are others than those of their samples"
+    for fault in (35, 36, 37, 55, 56):
+        yield fault, POSSIBLE, "several devices can have it"
+
+
 def _looks(e: Evidence) -> list[Callable[[Evidence], Found]]:
+    if e.spread is not None:
+        return [several]
     if e.fault.rung in ("L4", "L5"):
         return [update_causes.update if e.fault.rung == "L4" else update_causes.trajectory]
     broken = {(c.rung, c.layer, c.quantity) for c in e.failures}

@@ -10,7 +10,6 @@ from flax import nnx
 
 from parity.faults import updates
 from parity.faults.blocks import CutShort
-from parity.faults.catalogue import CATALOGUE
 from parity.faults.faulty import AlwaysTrains, become
 from parity.faults.losses import planted
 from parity.faults.plants import NORM, PLANTS, Plant
@@ -142,9 +141,3 @@ def spread(items: Sequence[str], count: int) -> list[str]:
     if count == 1:
         return [items[0]]
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
-
-
-def missing(found: Sequence[Mutant]) -> list[int]:
-    """Live faults of which there is no mutant."""
-    seen = {m.fault for m in found}
-    return [n for n, entry in CATALOGUE.items() if entry.live and n not in seen]

@@ -88,7 +88,8 @@ class Result:
             for row in (r for r in self.rows if r.equivalent):
                 where = f"{row.fault} {row.name}, {row.model} {row.place}"
                 console.print(f"equivalent: {where}: {row.equivalent}", highlight=False)
-            self._print_absent(console)
+            for number in self.absent():
+                console.print(f"no place: {number} {CATALOGUE[number].title}", highlight=False)
         for alarm in self.false_alarms:
             console.print(f"[red]false alarm[/red] {alarm.model} seed {alarm.seed}: {alarm.alarm}")
         if self.clean or any(r.equal for r in self.rows):
@@ -107,18 +108,14 @@ class Result:
             "rules": self.others(),
             "mutants": rows,
             "clean": [dataclasses.asdict(c) for c in self.clean],
-            "pending": {n: e.pending for n, e in CATALOGUE.items() if e.pending},
+            "no place": self.absent(),
         }
         write_atomically(path, json.dumps(found, indent=1).encode())
 
-    def _print_absent(self, console: Console) -> None:
-        """Faults that were not planted, and why."""
+    def absent(self) -> list[int]:
+        """Faults that were not planted: the networks have no place for them."""
         planted = {r.fault for r in self.rows}
-        for n, entry in CATALOGUE.items():
-            if entry.pending:
-                console.print(f"pending: {n} {entry.title}: {entry.pending}", highlight=False)
-            elif n not in planted:
-                console.print(f"no place: {n} {entry.title}", highlight=False)
+        return [n for n in CATALOGUE if self.rows and n not in planted]
 
     def _mutants(self) -> Table:
         table = _table("fault", "place", "rung", "named", "above the limit", "cause", "s")

@@ -17,7 +17,7 @@ class Row:
         model: In which network.
         place: The right answer; empty where there is no single one.
         level: `layer`, `block`, `network`, `loss`, `training`,
-            `start` (initial weights and stages) or `evaluation`.
+            `start` (initial weights and stages), `devices` or `evaluation`.
         equivalent: Why no input can tell it apart; empty if one can.
         killed: Whether anything was found.
         rung: The lowest that found it.

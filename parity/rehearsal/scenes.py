@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from parity.scenes import scene
+from parity.spec import draw
 from parity.spec.data import DATASETS
 from parity.spec.data.cityscapes import CITYSCAPES
 from parity.spec.data.labels import outputs
 from parity.spec.data.sources import Source, classes_of
 from parity.spec.training.recipe import Recipe
 
+BLOCK = 4  # pixels
 LARGER = 2  # a scene than what is trained on, so that there is something to cut off
 
 
@@ -52,22 +54,44 @@ class Scenes:
         return np.minimum(found, self.classes).astype(np.uint8)
 
 
+class Blocks(Scenes):
+    """Noise in place of scenes, made in no time, labelled in blocks.
+
+    How many classes there are, and how much void, differs from one to the other, so that the parts
+    of a batch do not weigh the same.
+    """
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray | int]:
+        rng, (height, width) = draw.generator(0, "blocks", i), self.size
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        if self.whole:
+            return image, i % self.classes
+        shape = -(-height // BLOCK), -(-width // BLOCK)
+        blocks = rng.integers(0, 1 + i % self.classes, shape)
+        blocks[rng.random(shape) < i % 3 / 8] = self.classes  # void
+        return image, np.kron(blocks, np.ones((BLOCK, BLOCK)))[:height, :width].astype(np.uint8)
+
+    def identity(self) -> str:
+        return super().identity().replace("scenes", "blocks")
+
+
 @functools.lru_cache(maxsize=64)
 def _scene(i: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return scene(0, i, height, width)
 
 
-def source(recipe: Recipe, count: int) -> Source:
+def source(recipe: Recipe, count: int, kind: type[Scenes] = Scenes) -> Source:
     """So many scenes, as the training split of a shortened recipe.
 
     Args:
         recipe: The recipe.
         count: Scenes.
+        kind: Or blocks.
     """
     classes, pixels = classes_of(recipe.data), recipe.data in DATASETS
     # CIFAR's images are padded, the others have something cut off.
     height, width = (n * LARGER if pixels else n for n in recipe.size)
-    reader = Scenes((height, width), count, len(classes), whole=not pixels)
+    reader = kind((height, width), count, len(classes), whole=not pixels)
     order = recipe.labels or "void-last"
     labels = outputs(order, len(classes)) if pixels else np.arange(len(classes), dtype=np.uint8)
     return Source(Path("scenes"), "train", reader, classes, labels, pixels)

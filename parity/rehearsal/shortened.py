@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 from parity.faults.small import small
+from parity.rehearsal.small_stage import SmallStage
 from parity.spec.data.augmentation import Crop, Operation, Resize, ShortSide
 from parity.spec.data.pipeline import training_size
-from parity.spec.models import MODELS, Config
+from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.schedules import Schedule
 
@@ -24,25 +24,6 @@ LEAST = 2  # epochs of a stage
 ICNET = (64, 96)  # the height and width of its images; a small network's own are larger
 
 Size = tuple[int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class SmallStage(Stage):
-    """A stage that trains another network than its model's.
-
-    Attributes:
-        network: Which; with the stage's dropout.
-    """
-
-    network: Config | None = None
-
-    @property
-    def config(self) -> Config:
-        assert self.network is not None
-        if self.dropout is None:
-            return self.network
-        changed: Any = self.network  # a frozen dataclass
-        return dataclasses.replace(changed, dropout=self.dropout)
 
 
 def shortened(recipe: Recipe, steps: int = STEPS, precision: str = "fp64") -> Recipe:

@@ -12,7 +12,8 @@ import numpy as np
 from parity.faults.small import small
 from parity.rehearsal.quick import compile_quickly
 from parity.rehearsal.scenes import source
-from parity.rehearsal.shortened import SmallStage, samples
+from parity.rehearsal.shortened import samples
+from parity.rehearsal.small_stage import SmallStage
 from parity.spec import draw
 from parity.spec.data import pipeline, statistics
 from parity.spec.training.recipe import Recipe, Stage

@@ -43,6 +43,13 @@ class Lines:
         print(line, flush=True)
 
 
+class Silent(Lines):
+    """Nothing: for a process that another speaks for."""
+
+    def say(self, line: str) -> None:
+        del line
+
+
 class Bar:
     """A bar on standard error, if that is a terminal."""
 

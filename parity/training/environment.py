@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -14,6 +15,7 @@ from typing import Any
 import parity
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import digest, plain
+from parity.training.place import ALONE, Place
 
 PACKAGES = (
     "parity-suite",
@@ -32,7 +34,9 @@ PACKAGES = (
 SETTINGS = ("JAX_", "XLA_", "TORCH_", "OMP_", "MKL_", "CUDA_", "NCCL_", "CUBLAS_")
 
 
-def facts(recipe: Recipe, framework: str, data: Path, resumed: Path | None) -> dict[str, Any]:
+def facts(
+    recipe: Recipe, framework: str, data: Path, resumed: Path | None, place: Place = ALONE
+) -> dict[str, Any]:
     """JSON values.
 
     Args:
@@ -40,12 +44,14 @@ def facts(recipe: Recipe, framework: str, data: Path, resumed: Path | None) -> d
         framework: `torch` or `jax`.
         data: The data set.
         resumed: The checkpoint that it goes on from.
+        place: Of this process and its devices.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "framework": framework,
         "devices": devices(framework),
+        "place": dataclasses.asdict(place),
         "data": str(data.absolute()),
         "resumed": None if resumed is None else str(resumed.absolute()),
         "versions": versions(),

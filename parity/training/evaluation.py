@@ -17,6 +17,8 @@ from parity.spec.training.written import recipe_of
 from parity.training.feed import Feed
 from parity.training.folder import SUFFIX
 from parity.training.moment import KEY, parse
+from parity.training.parts import Nobody, Others
+from parity.training.place import ALONE, Place
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.side import FRAMEWORKS, Side
 from weights_convert import Checkpoint, formats
@@ -73,6 +75,7 @@ def evaluate(
     split: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    place: Place = ALONE,
 ) -> list[Measured]:
     """Measure every checkpoint in a folder, and write what was found beside each.
 
@@ -85,6 +88,8 @@ def evaluate(
         split: Of the data set; the recipe's validation split if not given.
         workers: Processes that load data.
         progress: Called with (checkpoints done, checkpoints, what comes next).
+        place: Of this process and its devices; several need a framework. Every image is counted
+            once, whatever their number; the first process writes.
 
     Raises:
         InputError: No checkpoint is there, one cannot be read or is of no stage of the recipe.
@@ -92,7 +97,11 @@ def evaluate(
     """
     if framework not in (None, *FRAMEWORKS):
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+    if framework is None and place.parts > 1:
+        raise InputError("--devices needs --framework, which starts them")
     paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, Feed]()
+    sides = {name: Side(name, place) for name in FRAMEWORKS}
+    others = sides[framework].meet() if framework else Nobody()
     for i, path in enumerate(paths):
         if progress:
             progress(i, len(paths), path.name)
@@ -103,13 +112,17 @@ def evaluate(
         else:
             key = repr(dataclasses.replace(held.recipe, stages=(held.stage,)))
             if key not in feeds:
-                feeds[key] = Feed(held.recipe, data, workers, split)
-            score = _score(held, feeds[key])
+                feeds[key] = Feed(held.recipe, data, workers, split, place)
+            score = _score(held, feeds[key], sides[held.framework], others)
         name, sha256 = held.stage.name, held.checkpoint.sha256
         done.append(Measured(path, sha256, held.framework, name, held.epoch, score))
-        write_atomically(metrics_of(path), score.to_text(path).encode())
-    text = json.dumps([measured.to_dict() for measured in done], indent=1)
-    write_atomically(paths[0].parent / "metrics.json", text.encode())
+        if place.leads:
+            write_atomically(metrics_of(path), score.to_text(path).encode())
+    if place.leads:
+        text = json.dumps([measured.to_dict() for measured in done], indent=1)
+        write_atomically(paths[0].parent / "metrics.json", text.encode())
+    if framework:
+        sides[framework].leave()
     return done
 
 
@@ -163,11 +176,14 @@ def metrics_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + METRICS)
 
 
-def _score(held: Held, feed: Feed) -> Score:
-    weights = feed.class_weights(held.stage) if held.epoch is None else held.weights
-    side, arrays = Side(held.framework), held.checkpoint.arrays
-    trainer = side.trainer(held.recipe, held.stage, arrays, weights)
-    count = Count(Task.of(held.recipe))
-    for _ in measure(trainer, feed.validation(held.stage), count):
+def _score(held: Held, feed: Feed, side: Side, others: Others) -> Score:
+    weights = held.weights
+    if held.epoch is None:
+        weights = others.told(feed.class_weights(held.stage) if side.place.leads else None)
+    trainer = side.trainer(held.recipe, held.stage, held.checkpoint.arrays, weights)
+    own, count = Count(Task.of(held.recipe)), Count(Task.of(held.recipe))
+    for _ in measure(trainer, feed.validation(held.stage), own):
         pass
+    for part in others.each(own):
+        count.join(part)
     return count.score()

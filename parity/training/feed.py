@@ -15,6 +15,7 @@ from parity.spec.data import pipeline, statistics
 from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.training.recipe import Recipe, Stage
 from parity.training.parts import Batches, Progress
+from parity.training.place import ALONE, Place
 
 MOST_WORKERS = 4  # by default; one for each core that is left
 
@@ -28,16 +29,22 @@ class Feed:
         workers: Processes that load; as many as cores are left, at most `MOST_WORKERS`, if not
             given; 0 is a thread of this process.
         split: To validate on; the recipe's if not given.
+        place: Whose part of each batch is made.
 
     Raises:
         InputError: The data set cannot be used.
     """
 
     def __init__(
-        self, recipe: Recipe, root: str | Path, workers: int | None, split: str | None = None
+        self,
+        recipe: Recipe,
+        root: str | Path,
+        workers: int | None,
+        split: str | None = None,
+        place: Place = ALONE,
     ) -> None:
-        self.recipe, self.root = recipe, Path(root)
-        self.workers = default_workers() if workers is None else workers
+        self.recipe, self.root, self.place = recipe, Path(root), place
+        self.workers = default_workers(place) if workers is None else workers
         self.dtype = "float64" if recipe.precision == "fp64" else "float32"
         self.measured = pipeline.open_source(recipe, root, split or recipe.val_split)
 
@@ -54,7 +61,7 @@ class Feed:
             self.validation(stage)
 
     def steps(self, stage: Stage) -> int:
-        return pipeline.steps(self.recipe, stage, self.samples)
+        return pipeline.steps(self.recipe, stage, self.samples, self.place.parts)
 
     def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
         made = pipeline.batches(
@@ -66,12 +73,21 @@ class Feed:
             epochs=epochs,
             workers=self.workers,
             dtype=self.dtype,
+            rank=self.place.process,
+            ranks=self.place.processes,
+            parts=self.place.parts,
         )
         return cast(Batches, made)  # a generator, which is to be closed
 
     def validation(self, stage: Stage) -> Batches:
         made = pipeline.validation(
-            self.measured, self.recipe, stage, workers=self.workers, dtype=self.dtype
+            self.measured,
+            self.recipe,
+            stage,
+            workers=self.workers,
+            dtype=self.dtype,
+            rank=self.place.process,
+            ranks=self.place.processes,
         )
         return cast(Batches, made)
 
@@ -91,6 +107,7 @@ class Feed:
         return f"{sample:04}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', stem)}"
 
 
-def default_workers() -> int:
-    """One for each core that is left, where training takes one."""
-    return min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
+def default_workers(place: Place = ALONE) -> int:
+    """One for each core that is left, where training takes one; of this process."""
+    here = place.processes // place.nodes
+    return min(MOST_WORKERS, max(1, ((os.cpu_count() or 1) - here) // here))

@@ -7,6 +7,8 @@ change and a dynamic loss scale. Each run is killed once (SIGKILL), every fourth
 first import to its last write, the others between its first checkpoint and its last, and started
 again with `resume`. Then every file that it leaves must be, byte for byte, that of a run that
 nobody killed; of the log and the environment the times may differ. Linux.
+With `--devices N` PyTorch has N processes and one that started them: any of them is killed, at an
+instant from the beginning of training on, and all must have ended within a minute.
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.recipe import PRECISIONS, Recipe, Stage
 from parity.spec.training.schedules import Schedule
-from parity.training import journal
+from parity.spec.training.written import to_toml
+from parity.training import journal, kill_processes
 from parity.training.folder import Folder
+from parity.training.place import Place
 from parity.training.run import Options
 
 MODEL = "enet-least"
@@ -49,8 +53,13 @@ ANYWHERE = 4  # one kill in so many; the others are where there is something to 
 OPTIONS = Options(log_every=1, save_every=2, keep_every=1, pictures=1)
 
 
-def recipe(precision: str = "fp32") -> Recipe:
-    """Twelve steps in which everything happens that a checkpoint must bring back."""
+def recipe(precision: str = "fp32", devices: int = 1) -> Recipe:
+    """Twelve steps in which everything happens that a checkpoint must bring back.
+
+    Args:
+        precision: See `Recipe`.
+        devices: Among which a batch of two, or as many as there are, can be divided.
+    """
     enet: Any = MODELS["enet"]
     blocks = tuple(block for block in enet.blocks if block.name in BLOCKS)
     MODELS[MODEL] = dataclasses.replace(enet, blocks=blocks)
@@ -62,7 +71,7 @@ def recipe(precision: str = "fp32") -> Recipe:
         schedule=Schedule("step", every=1, gamma=0.5),
         loss=Loss(),
         augmentation=(RatioCrop(1.0, 1.3), Resize(SIZE), Flip()),
-        batch=2,
+        batch=max(2, devices),
         dropout=(0.2, 0.4),
     )
     second = dataclasses.replace(
@@ -101,6 +110,7 @@ class Kills:
     Attributes:
         framework: `torch` or `jax`.
         precision: Of its runs.
+        devices: That they train on.
         killed: How many were killed before they ended.
         early: How many of them before their first checkpoint.
         equal: How many left, after going on, what a run leaves that nobody killed.
@@ -110,6 +120,7 @@ class Kills:
 
     framework: str
     precision: str
+    devices: int = 1
     killed: int = 0
     early: int = 0
     equal: int = 0
@@ -128,6 +139,7 @@ def endure(
     folder: Path,
     precision: str = "fp32",
     progress: Callable[[str], None] = lambda _: None,
+    devices: int = 1,
 ) -> Kills:
     """Kill so many runs.
 
@@ -138,25 +150,35 @@ def endure(
         precision: Of the recipe; half ones are at level O2.
         folder: Where files are made.
         progress: Called with what is done next.
+        devices: That it trains on.
 
     Raises:
-        RuntimeError: A run fails that nobody killed.
+        RuntimeError: A run fails that nobody killed, or does not fail well.
     """
-    data, whole, kills = scenes(folder / "data"), folder / "whole", Kills(framework, precision)
-    run = functools.partial(train, framework, data, precision=precision)
+    data, whole = scenes(folder / "data"), folder / "whole"
+    kills = Kills(framework, precision, devices)
     rng = random.Random(f"{seed} {framework}")
-    preload(framework)
+    run: Callable[..., bool]
+    if framework == "torch" and devices > 1:
+        run = functools.partial(launched, data, folder, rng, precision, devices)
+    else:
+        run = functools.partial(train, framework, data, precision=precision, devices=devices)
+        preload(framework)
     run(folder / "first")  # what is compiled once is kept
-    begun = time.perf_counter()
+    begun = time.time()
     run(whole)
-    kills.seconds = time.perf_counter() - begun
+    kills.seconds = time.time() - begun
+    training = Folder(whole).environment.stat().st_mtime if devices > 1 else begun
     saved = [path.stat().st_mtime for path in Folder(whole).last.parent.iterdir()]
     while kills.killed < count:
         progress(f"kills, {framework}: {kills.killed}/{count}")
         out = folder / f"killed{kills.killed}"
-        anywhere = kills.killed % ANYWHERE == 0
-        delay = rng.uniform(0, kills.seconds if anywhere else max(saved) - min(saved))
-        if run(out, delay, None if anywhere else Folder(out).last):
+        if kills.killed % ANYWHERE == 0:
+            seconds = begun + kills.seconds - training
+            since = Folder(out).environment if devices > 1 else None
+        else:
+            seconds, since = max(saved) - min(saved), Folder(out).last
+        if run(out, rng.uniform(0, seconds), since):
             shutil.rmtree(out)  # it ended before
             continue
         kills.killed += 1
@@ -168,6 +190,27 @@ def endure(
             kills.faults.append(f"kill {kills.killed}: {', '.join(wrong)}")
         shutil.rmtree(out)
     return kills
+
+
+def launched(
+    data: Path,
+    folder: Path,
+    rng: random.Random,
+    precision: str,
+    devices: int,
+    out: Path,
+    delay: float | None = None,
+    since: Path | None = None,
+) -> bool:
+    """One run of PyTorch in several processes; see `train`, and `kill_processes.train`."""
+    toml = folder / "recipe.toml"
+    toml.write_text(to_toml(recipe(precision, devices)))
+    options = dataclasses.asdict(OPTIONS)
+    numbers = [f"--{k.replace('_', '-')}={v}" for k, v in options.items() if v is not None]
+    places = [f"--{k}={v}" for k, v in {"data": data, "out": out, "devices": devices}.items()]
+    arguments = ["train", str(toml), "--framework=torch", "--workers=0", "--resume"]
+    log = out.with_name(f"{out.name}.txt")
+    return kill_processes.train([*arguments, *numbers, *places], log, rng, delay, since)
 
 
 def preload(framework: str) -> None:
@@ -185,6 +228,7 @@ def train(
     delay: float | None = None,
     since: Path | None = None,
     precision: str = "fp32",
+    devices: int = 1,
 ) -> bool:
     """One run in a child, which goes on where there is something to go on from.
 
@@ -195,6 +239,7 @@ def train(
         delay: Seconds until it is killed; not at all if not given.
         since: A file from which on they count, once it is there.
         precision: Of the recipe.
+        devices: That it trains on, all of this process.
 
     Returns:
         Whether it ended before it was killed.
@@ -205,7 +250,7 @@ def train(
     log = out.with_name(f"{out.name}.txt")
     child = os.fork()
     if not child:
-        _train(recipe(precision), framework, data, out, log)
+        _train(recipe(precision, devices), framework, data, out, log, Place(devices))
     if delay is not None:
         while since and not since.exists() and not os.waitid(os.P_PID, child, ENDED):
             time.sleep(0.001)
@@ -220,7 +265,7 @@ def train(
     return True
 
 
-def _train(of: Recipe, framework: str, data: Path, out: Path, log: Path) -> None:
+def _train(of: Recipe, framework: str, data: Path, out: Path, log: Path, place: Place) -> None:
     """In the child."""
     status = 1
     try:
@@ -229,7 +274,7 @@ def _train(of: Recipe, framework: str, data: Path, out: Path, log: Path) -> None
         os.dup2(handle, 2)
         from parity.training.start import train as run
 
-        run(of, framework, data, out, resume=True, workers=0, options=OPTIONS)
+        run(of, framework, data, out, resume=True, workers=0, options=OPTIONS, place=place)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -259,6 +304,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--devices", type=int, default=1, metavar="N")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args(arguments)
     from parity import compiled
@@ -266,11 +312,13 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # more would only wait for each other
     compiled.keep_compiled(compiled.of_user())
     with tempfile.TemporaryDirectory(prefix="parity-kills-") as folder:
-        found = endure(args.framework, args.kills, args.seed, Path(folder), args.precision, print)
-    head = ("framework", "precision", "kills", "before the first checkpoint", "bitwise equal")
-    print(f"| {' | '.join(head)} | seconds of a run |")
-    print("|---" * 6 + "|")
-    cells = (found.framework, found.precision, found.killed, found.early, found.equal)
+        where = (args.seed, Path(folder), args.precision, print, args.devices)
+        found = endure(args.framework, args.kills, *where)
+    head = ("framework", "precision", "devices", "kills", "before the first checkpoint")
+    print(f"| {' | '.join(head)} | bitwise equal | seconds of a run |")
+    print("|---" * 7 + "|")
+    counts = (found.devices, found.killed, found.early, found.equal)
+    cells = (found.framework, found.precision, *counts)
     print(f"| {' | '.join(map(str, cells))} | {found.seconds:.1f} |")
     print("\n".join(found.faults), file=sys.stderr)
     if args.json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -41,6 +41,32 @@ class Data(Protocol):
 
     def name(self, sample: int) -> str:
         """Of an image of the validation, fit for a file."""
+
+
+class Others(Protocol):
+    """The processes that train together; see `torch_impl.parallel.Group`, `jax_impl.parallel`."""
+
+    def most(self, number: int) -> int:
+        """The largest number that any process gives; each waits for all."""
+
+    def told(self, value: Any) -> Any:
+        """What process 0 gives; the others wait for it."""
+
+    def each(self, value: Any) -> list[Any]:
+        """What every process gives, in their order; each waits for all."""
+
+
+class Nobody:
+    """One process alone."""
+
+    def most(self, number: int) -> int:
+        return number
+
+    def told(self, value: Any) -> Any:
+        return value
+
+    def each(self, value: Any) -> list[Any]:
+        return [value]
 
 
 class Framework(Protocol):

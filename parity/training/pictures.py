@@ -39,8 +39,8 @@ class Album:
         count: int,
     ) -> None:
         self.preprocessing, self.name, self.count = preprocessing, name, count
-        self.pages: dict[str, np.ndarray] = {}
-        self.tiles: list[np.ndarray] = []
+        self.pages: dict[int, np.ndarray] = {}  # of a sample
+        self.tiles: dict[int, np.ndarray] = {}
         self.palette = None
         if recipe.data in DATASETS:
             data = DATASETS[recipe.data]
@@ -55,10 +55,15 @@ class Album:
             if self.palette is not None and len(self.pages) < self.count:
                 parts = [seen(batch.images[i], self.preprocessing)]
                 parts += [self._coloured(m[i], parts[0].shape[:2]) for m in (truth, classes)]
-                self.pages[self.name(sample)] = beside(parts)
+                self.pages[sample] = beside(parts)
             elif self.palette is None and self.count and len(self.tiles) < SHEET:
                 image = seen(batch.images[i], self.preprocessing)
-                self.tiles.append(framed(image, FRAMES[int(truth[i] == classes[i])]))
+                self.tiles[sample] = framed(image, FRAMES[int(truth[i] == classes[i])])
+
+    def join(self, pages: dict[int, np.ndarray], tiles: dict[int, np.ndarray]) -> None:
+        """Take what another has kept, and keep the first ones of all."""
+        self.pages = dict(sorted((self.pages | pages).items())[: self.count])
+        self.tiles = dict(sorted((self.tiles | tiles).items())[:SHEET])
 
     def write(self, folder: Path) -> None:
         """One file for each, or one of all.
@@ -66,9 +71,10 @@ class Album:
         Raises:
             InputError: It cannot be written.
         """
-        pages = dict(self.pages)
+        pages = {self.name(sample): page for sample, page in self.pages.items()}
         if self.tiles:
-            rows = [beside(self.tiles[i : i + 8]) for i in range(0, len(self.tiles), 8)]
+            tiles = list(self.tiles.values())
+            rows = [beside(tiles[i : i + 8]) for i in range(0, len(tiles), 8)]
             whole = [row for row in rows if row.shape == rows[0].shape]
             pages["sheet"] = np.concatenate(whole)
         if pages:

@@ -15,10 +15,11 @@ from parity.spec.training.trainer import Snapshot, Step, Trainer
 from parity.training import checkpoints
 from parity.training.bar import Display, duration
 from parity.training.folder import Folder
-from parity.training.journal import Journal
+from parity.training.journal import Journal, Mute
 from parity.training.moment import Moment
-from parity.training.parts import Batches, Beginning, Data, Framework
+from parity.training.parts import Batches, Beginning, Data, Framework, Nobody, Others
 from parity.training.pictures import Album
+from parity.training.place import ALONE, Place
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.stopping import Stop
 
@@ -79,6 +80,8 @@ class Run:
         stop: Whether somebody has asked for it.
         found: The checkpoint that it goes on from, of this recipe and data, or none.
         curves: Whether TensorBoard's files are written.
+        place: Of this process; only the first one writes and shows.
+        others: The other processes, all of which make the same steps.
     """
 
     def __init__(
@@ -93,7 +96,10 @@ class Run:
         stop: Stop,
         found: checkpoints.Found | None = None,
         curves: bool = True,
+        place: Place = ALONE,
+        others: Others | None = None,
     ) -> None:
+        self.place, self.others = place, others or Nobody()
         self.recipe, self.side, self.data, self.folder = recipe, side, data, folder
         self.begin, self.options, self.display, self.stop = begin, options, display, stop
         self.task = Task.of(recipe)
@@ -107,7 +113,9 @@ class Run:
             self.state = found.snapshot
             self.weights = found.origin.weights
         tensorboard = folder.tensorboard if curves else None
-        self.journal = Journal(folder.log, tensorboard, self.moment.lines)
+        self.journal: Journal | Mute = Mute()
+        if place.leads:
+            self.journal = Journal(folder.log, tensorboard, self.moment.lines)
         self.pace = 0.0  # seconds a step, of late
 
     def go(self) -> bool:
@@ -156,7 +164,7 @@ class Run:
             )
         self.display.say(
             f"{stage.name}: {stage.model} by {self.side.framework}, {self.recipe.precision},"
-            f" {self.data.samples} images, {steps} steps an epoch, from epoch"
+            f"{self._devices()} {self.data.samples} images, {steps} steps an epoch, from epoch"
             f" {moment.epoch + 1} of {stage.epochs}, step {moment.step + 1}"
         )
         trainer, epochs = self._trainer(stage), stage.epochs - moment.epoch
@@ -173,7 +181,9 @@ class Run:
 
     def _trainer(self, stage: Stage) -> Trainer:
         if not self.state:
-            self.weights = self.data.class_weights(stage, self._count_labels)
+            leads = self.place.leads
+            own = self.data.class_weights(stage, self._count_labels) if leads else None
+            self.weights = self.others.told(own)
         state = self.state or self.begin(stage, self.before)
         trainer = self.side.trainer(self.recipe, stage, state.arrays, self.weights)
         if self.state or state.step:
@@ -199,13 +209,13 @@ class Run:
             done = trainer.step(batch, rate)
             if done.fault:
                 raise FloatingPointError(f"{self._where(stage, steps)}: {done.fault}")
-            self._count(clock, len(batch.images), ready - begun, time.perf_counter() - begun)
+            images = len(batch.images) * self.place.processes
+            self._count(clock, images, ready - begun, time.perf_counter() - begun)
             moment.step += 1
             moment.batches += 1
             moment.loss += done.loss
             self._tell(stage, steps, done, rate, clock)
-            if self.stop.asked:
-                self._stop(stage, trainer)
+            self._obey(stage, trainer)
             if moment.step % self.options.save_every == 0 and moment.step < steps:
                 self._save(stage, trainer, [])
 
@@ -255,6 +265,7 @@ class Run:
         due = due or self.epoch + 1 == self.options.epochs
         begun = time.perf_counter()
         score = self._validate(stage, trainer, steps) if due else None
+        self._obey(stage, trainer)
         place = {"stage": stage.name, "epoch": done, "batches": moment.batches}
         mean = moment.loss / steps
         # Not before: a validation that is cut short is done again, and so is all of this.
@@ -286,7 +297,8 @@ class Run:
             moment.best, moment.best_epoch = score.value, epoch
         return best
 
-    def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score:
+    def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score | None:
+        """Each process its batches; all have the score. None where one was asked to stop."""
         count = Count(self.task)
         images = self.data.preprocessing(stage)
         album = Album(self.recipe, images, self.data.name, self.options.pictures)
@@ -295,18 +307,29 @@ class Run:
                 for batch, classes in measure(trainer, batches, count):
                     album.add(batch, classes)
                     if self.stop.asked:
-                        self._stop(stage, trainer)
+                        break
         except FloatingPointError as error:
             raise FloatingPointError(f"{self._where(stage, steps)}, validation: {error}") from error
+        own = None if self.stop.asked else (count, album.pages, album.tiles)
+        found = self.others.each(own)
+        if None in found:
+            return None
+        count = Count(self.task)
+        for part, pages, tiles in found:
+            count.join(part)
+            album.join(pages, tiles)
         score = count.score()
         if not score.images:
             raise InputError("the validation has no images")
-        album.write(self.folder.pictures)
+        if self.place.leads:
+            album.write(self.folder.pictures)
         return score
 
     def _save(self, stage: Stage, trainer: Trainer, names: list[str]) -> None:
         """Write a checkpoint, under these names and the one that the run goes on from."""
         self.state = self.side.published(stage, trainer.snapshot())
+        if not self.place.leads:
+            return
         self.moment.lines = self.journal.lines
         self.journal.sync()
         checkpoints.write(
@@ -319,9 +342,15 @@ class Run:
             self.data.preprocessing(stage),
         )
 
-    def _stop(self, stage: Stage, trainer: Trainer) -> None:
-        self._save(stage, trainer, [])
-        raise Stopped
+    def _obey(self, stage: Stage, trainer: Trainer) -> None:
+        """Stop where any process was asked to, all after the same step."""
+        self.stop.asked = self.others.most(self.stop.asked)
+        if self.stop.asked:
+            self._save(stage, trainer, [])
+            raise Stopped
+
+    def _devices(self) -> str:
+        return f" {self.place.parts} devices," if self.place.parts > 1 else ""
 
     def _where(self, stage: Stage, steps: int) -> str:
         moment = self.moment

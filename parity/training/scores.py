@@ -120,24 +120,42 @@ class Count:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.matrix = np.zeros((task.outputs, task.outputs), np.int64)
-        self.loss = 0.0
-        self.images = 0
+        self.losses: dict[int, tuple[float, int]] = {}  # first sample of a batch: its loss, images
 
-    def add(self, truth: np.ndarray, classes: np.ndarray, loss: float) -> None:
+    def add(self, batch: Batch, classes: np.ndarray, loss: float) -> None:
         """Count a batch.
 
         Args:
-            truth: See `parity.spec.training.trainer.Batch`.
-            classes: Of the same shape: the outputs that are largest.
+            batch: With its truth.
+            classes: Of the shape of the truth: the outputs that are largest.
             loss: Of the batch.
+
+        Raises:
+            ValueError: It is counted already.
         """
-        self.matrix += metrics.confusion(truth, classes, self.task.outputs)
-        self.loss += loss * len(truth)
-        self.images += len(truth)
+        assert batch.truth is not None
+        first = int(batch.samples[0])
+        if first in self.losses:
+            raise ValueError(f"the batch of sample {first} is counted twice")
+        self.matrix += metrics.confusion(batch.truth, classes, self.task.outputs)
+        self.losses[first] = loss, len(batch.samples)
+
+    def join(self, other: Count) -> None:
+        """Count what another has counted.
+
+        Raises:
+            ValueError: Both have counted a batch.
+        """
+        if both := self.losses.keys() & other.losses.keys():
+            raise ValueError(f"the batch of sample {min(both)} is counted twice")
+        self.matrix += other.matrix
+        self.losses |= other.losses
 
     def score(self) -> Score:
-        mean = self.loss / self.images if self.images else math.nan
-        return Score(self.task, self.matrix, mean, self.images)
+        """The same to the last bit, whoever has counted which batches."""
+        images = sum(n for _, n in self.losses.values())
+        total = sum(loss * n for _, (loss, n) in sorted(self.losses.items()))
+        return Score(self.task, self.matrix, total / images if images else math.nan, images)
 
 
 def measure(
@@ -151,13 +169,24 @@ def measure(
     Raises:
         FloatingPointError: A loss is not finite.
     """
+    for several in together(batches, trainer.together):
+        for batch, (classes, loss) in zip(several, trainer.evaluate_each(several), strict=True):
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss}")
+            count.add(batch, classes, loss)
+            yield batch, classes
+
+
+def together(batches: Iterable[Batch], most: int) -> Iterator[list[Batch]]:
+    """In their order, so many of one size at a time."""
+    held: list[Batch] = []
     for batch in batches:
-        classes, loss = trainer.evaluate(batch)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss}")
-        assert batch.truth is not None
-        count.add(batch.truth, classes, loss)
-        yield batch, classes
+        if held and (len(held) == most or len(batch.samples) != len(held[0].samples)):
+            yield held
+            held = []
+        held.append(batch)
+    if held:
+        yield held
 
 
 def _number(value: float) -> float | None:

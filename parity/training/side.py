@@ -10,6 +10,8 @@ import numpy as np
 
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Snapshot, Trainer
+from parity.training.parts import Nobody, Others
+from parity.training.place import ALONE, Place
 from weights_convert import dialects
 from weights_convert.memory import contiguous
 
@@ -21,10 +23,33 @@ class Side:
 
     Args:
         framework: `torch` or `jax`; also the dialect of its names.
+        place: Of this process and its devices.
     """
 
-    def __init__(self, framework: str) -> None:
-        self.framework = framework
+    def __init__(self, framework: str, place: Place = ALONE) -> None:
+        self.framework, self.place = framework, place
+        self.group: Any = None  # of one device there is none: it computes the same without
+
+    def meet(self) -> Others:
+        """Before anything is computed: the devices, and the other processes.
+
+        Raises:
+            InputError: There are fewer devices, or the other processes are not there in time.
+        """
+        place = self.place
+        if place.parts == 1:
+            return Nobody()
+        parallel: Any = importlib.import_module(f"{self.framework}_impl.parallel")
+        where = place.coordinator if place.processes > 1 else None
+        self.group = parallel.start(where, place.devices, place.processes, place.process)
+        if self.framework == "jax":
+            self.group = dataclasses.replace(self.group, way=place.way)
+        return self.group
+
+    def leave(self) -> None:
+        """The end, once all processes are there."""
+        if self.group is not None:
+            self.group.leave()
 
     def trainer(
         self, recipe: Recipe, stage: Stage, arrays: Arrays, class_weights: np.ndarray | None
@@ -32,7 +57,7 @@ class Side:
         """The trainer of a stage.
 
         Args:
-            recipe: Says the precision.
+            recipe: Says the precision, and what several devices compute.
             stage: One of it.
             arrays: Published key -> array of PyTorch's shape.
             class_weights: Of the network's outputs, or none.
@@ -50,6 +75,8 @@ class Side:
             recipe.precision,
             recipe.level,
             recipe.loss_scale,
+            recipe.parallel,
+            self.group,
         )
 
     def published(self, stage: Stage, snapshot: Snapshot) -> Snapshot:

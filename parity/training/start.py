@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import os
 from pathlib import Path
 
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe
+from parity.spec.training.written import digest
 from parity.training import checkpoints, environment
-from parity.training.bar import Display, Lines
+from parity.training.bar import Display, Lines, Silent
 from parity.training.beginning import From
 from parity.training.feed import Feed
 from parity.training.folder import Folder
 from parity.training.moment import Moment
+from parity.training.parts import Others
+from parity.training.place import ALONE, Place
 from parity.training.run import Options, Run
 from parity.training.scores import Score
 from parity.training.side import FRAMEWORKS, Side
@@ -49,6 +55,7 @@ def train(
     workers: int | None = None,
     options: Options = NOW,
     display: Display | None = None,
+    place: Place = ALONE,
 ) -> Trained:
     """Train a network by a recipe, or go on with it.
 
@@ -63,6 +70,8 @@ def train(
         workers: Processes that load data; 0 loads in this one.
         options: What changes nothing that is trained.
         display: Where it is shown; lines on standard output if not given.
+        place: Of this process and its devices. All processes of a run are given the same; the first
+            one writes.
 
     Raises:
         InputError: Anything given cannot be used, or a file cannot be written; earlier checkpoints
@@ -77,27 +86,79 @@ def train(
             f"--epochs {options.epochs}, expected 1 to {recipe.epochs}, which the recipe has;"
             f" --set stages.{name}.epochs=N makes it longer"
         )
-    folder, display = Folder(out), display or Lines()
-    given = None if isinstance(resume, bool) else Path(resume)
-    begin = From(recipe, start)
-    feed = Feed(recipe, data, workers)
+    place.check(recipe)
+    folder, given = Folder(out), None if isinstance(resume, bool) else Path(resume)
+    display = (display or Lines()) if place.leads else Silent()
+    begin, side = From(recipe, start), Side(framework, place)
+    feed = Feed(recipe, data, workers, place=place)
     feed.open()
-    found = None if given is None else checkpoints.read(given)
+    found = checkpoints.read(given) if given is not None and place.leads else None
     inside = given is not None and given.resolve().parent == folder.checkpoints.resolve()
     if found:
         checkpoints.check_same(found, recipe, feed.samples)
-    elif resume is not True or not folder.last.exists():
+    elif place.leads and (resume is not True or not folder.last.exists()):
         begin.check()
-    with folder.claimed(resume is True or inside), Stop().listening() as stop:
-        if resume is True and folder.last.exists():
+    claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
+    with claim, Stop().listening() as stop:
+        others = side.meet()
+        if place.parts > 1:
+            display.say(_told(place, environment.devices(framework)))
+        if resume is True and place.leads and folder.last.exists():
             found = checkpoints.read(folder.last)
             checkpoints.check_same(found, recipe, feed.samples)
         elif resume is True:
             display.say(f"{folder.path} holds no checkpoint: from the beginning")
         elif found and not inside:
             found = checkpoints.adopt(found, folder)
-        origin = found.path if found else None
-        folder.started(environment.facts(recipe, framework, Path(data), origin))
-        run = Run(recipe, Side(framework), feed, folder, begin, options, display, stop, found)
+        found = _agreed(others, place, found, _facts(recipe, feed, start, options))
+        if place.leads:
+            origin = found.path if found else None
+            folder.started(environment.facts(recipe, framework, Path(data), origin, place))
+        parts = (recipe, side, feed, folder, begin, options, display, stop, found)
+        run = Run(*parts, place=place, others=others)
         done = run.go()
+        side.leave()
         return Trained(folder, run.moment, run.score, 0 if done else stop.status)
+
+
+def _told(place: Place, found: list[str]) -> str:
+    """On what a run is, that has several devices."""
+    text = f"{place.parts} devices in {place.processes} process{'es' * (place.processes > 1)}"
+    if place.nodes > 1:
+        text += f" on {place.nodes} machines"
+    if found[0].startswith("cpu"):
+        text += f", of the CPU, which has {os.cpu_count()} cores"
+    return text
+
+
+def _facts(
+    recipe: Recipe, feed: Feed, start: str | Path | None, options: Options
+) -> dict[str, object]:
+    """What must be the same in all processes, by how a message calls it."""
+    weights = None
+    if start is not None and Path(start).is_file():  # else whoever reads it will say so
+        weights = hashlib.sha256(Path(start).read_bytes()).hexdigest()
+    return {
+        "recipe": digest(recipe),
+        "number of images": feed.samples,
+        "--start": weights,
+        "--epochs": options.epochs,
+    }
+
+
+def _agreed(
+    others: Others, place: Place, found: checkpoints.Found | None, facts: dict[str, object]
+) -> checkpoints.Found | None:
+    """The checkpoint that process 0 has found; the others need not see its folder.
+
+    Raises:
+        InputError: This process was given something else than process 0.
+    """
+    there, found = others.told((facts, found))
+    for name, value in facts.items():
+        if there[name] != value:
+            raise InputError(
+                f"process {place.process} has another {name} than process 0: {value}, there"
+                f" {there[name]}"
+            )
+    return found

@@ -102,13 +102,15 @@ def validation(
         batch: Images at a time; the stage's if not given.
         workers: Processes that make them; 0 is a thread of this one.
         dtype: Of the images.
-        rank: Whose part of the images, counted from 0.
-        ranks: Processes, among which the images are divided as equally as can be.
+        rank: Whose batches, counted from 0.
+        ranks: Processes, which take the batches in turn: what is measured of a batch depends on
+            none of them.
 
     Raises:
         InputError: See `batches`.
     """
-    mine = np.array_split(np.arange(len(source), dtype=np.int64), ranks)[rank]
-    maker = Validation(source, recipe, stage, dtype, mine, batch or stage.batch)
+    size, samples = batch or stage.batch, np.arange(len(source), dtype=np.int64)
+    mine = samples[samples // size % ranks == rank]
+    maker = Validation(source, recipe, stage, dtype, mine, size)
     maker.check()
     return stream(maker, maker.own, 0, -(-len(mine) // maker.batch), workers)

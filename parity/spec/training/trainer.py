@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -110,6 +110,17 @@ class Trainer(Protocol):
 
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
         """In eval mode: the class of each pixel or image, (N, H, W) or (N,) int32; and the loss."""
+
+    @property
+    def together(self) -> int:
+        """How many batches `evaluate_each` takes at once: one for each device of the process."""
+
+    def evaluate_each(self, batches: Sequence[Batch]) -> list[tuple[np.ndarray, float]]:
+        """The same of several batches of one size.
+
+        Args:
+            batches: One to `together` of them.
+        """
 
     def snapshot(self) -> Snapshot:
         """A copy of everything that a run needs to go on."""

@@ -1,0 +1,238 @@
+"""Faults of several devices, planted in the real trainers of either side and really run.
+
+A worker plants them in its own process: `parity.devices.worker`. No framework is imported before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from parity.devices.plan import DDP
+from parity.spec import draw
+from parity.spec.data import makers
+
+DEVICES = 2
+Patch = Callable[[], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plant:
+    """A fault.
+
+    Attributes:
+        fault: Its number in the catalogue.
+        name: What was done.
+        way: Of `parity.devices.plan`: on which side, and how.
+        case: What should be computed.
+        patch: Gives the context in which it is there.
+        masks: It is one of dropout masks.
+    """
+
+    fault: int
+    name: str
+    way: str
+    case: str
+    patch: Patch
+    masks: bool = False
+
+    @contextlib.contextmanager
+    def plant(self) -> Iterator[None]:
+        """Be faulty; what was compiled without the fault is not used, nor is the reverse."""
+        _forget(self.way)
+        with self.patch():
+            yield
+        _forget(self.way)
+
+
+def _forget(way: str) -> None:
+    if way != DDP:
+        import jax
+
+        import jax_impl.train
+
+        jax_impl.train.compiled.cache_clear()
+        jax.clear_caches()
+
+
+def summed() -> Any:
+    """Gradients are added where their mean is asked for."""
+    import torch_impl.train
+
+    return mock.patch.object(torch_impl.train, "join", lambda p, group, g: g * group.count)
+
+
+def summed_jax() -> Any:
+    import jax
+
+    import jax_impl.train
+    from jax_impl.layers.normalization import DEVICES
+
+    return mock.patch.object(jax_impl.train, "join", lambda p, made: jax.lax.psum(made, DEVICES))
+
+
+def averaged_jax() -> Any:
+    """The reverse: the mean where their sum is asked for."""
+    import jax
+
+    import jax_impl.train
+    from jax_impl.layers.normalization import DEVICES
+
+    return mock.patch.object(jax_impl.train, "join", lambda p, made: jax.lax.pmean(made, DEVICES))
+
+
+def own_normalizer(package: str) -> Any:
+    """Each device divides by its own sum of weights."""
+    import importlib
+
+    module: Any = importlib.import_module(f"{package}.train")
+    sound = module.training_loss
+
+    def faulty(loss: Any, outputs: Any, targets: Any, weights: Any, normalizer: Any) -> Any:
+        return sound(loss, outputs, targets, weights, None)
+
+    return mock.patch.object(module, "training_loss", faulty)
+
+
+def common_normalizer_jax() -> Any:
+    """The reverse: by the whole batch's where its own is asked for."""
+    import jax_impl.train
+
+    sound, mean = jax_impl.train.training_loss, jax_impl.train.mean
+
+    def faulty(loss: Any, outputs: Any, targets: Any, weights: Any, normalizer: Any) -> Any:
+        return sound(loss, outputs, targets, weights, mean)
+
+    return mock.patch.object(jax_impl.train, "training_loss", faulty)
+
+
+def local_norms(package: str) -> Any:
+    """Batch norms are left as they are where they should be synchronised."""
+    import importlib
+
+    layers = importlib.import_module(f"{package}.layers")
+    return mock.patch.object(layers, "synchronize")
+
+
+def synchronized_norms(package: str) -> Any:
+    """The reverse."""
+    import importlib
+
+    train: Any = importlib.import_module(f"{package}.train")
+    sound = train.build
+
+    def faulty(*args: Any) -> Any:
+        model = sound(*args)
+        train.layers.synchronize(model)
+        return model
+
+    return mock.patch.object(train, "build", faulty)
+
+
+def local_backward() -> Any:
+    """Statistics are those of all devices, but the gradient takes them for its own."""
+    from torch_impl.layers import normalization
+
+    sound = normalization._SyncBatchNorm.backward
+
+    def faulty(ctx: Any, *dy: Any) -> Any:
+        with mock.patch.object(normalization.distributed, "all_reduce"):
+            return sound(ctx, *dy)
+
+    return mock.patch.object(normalization._SyncBatchNorm, "backward", staticmethod(faulty))
+
+
+def share(of: Callable[[makers.Share, np.ndarray], np.ndarray]) -> Patch:
+    """Processes take other samples of a padded batch."""
+
+    def faulty(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
+        over = -len(chosen) % self.parts
+        return of(self, np.concatenate([chosen, np.resize(whole, over)]))
+
+    return lambda: mock.patch.object(makers.Share, "of", faulty)
+
+
+def unpadded() -> Any:
+    """What does not fill equal parts is left out where it should be padded."""
+    sound = makers.Share.of
+
+    def faulty(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
+        return sound(self, chosen, whole, "drop")
+
+    return mock.patch.object(makers.Share, "of", faulty)
+
+
+def first_part_jax() -> Any:
+    """Every device is given the first one's part."""
+    import jax
+
+    from jax_impl.parallel import Group
+
+    def faulty(self: Group, tree: Any) -> Any:
+        first = jax.tree.map(lambda x: x[: x.shape[0] // self.local], tree)
+        return self.put(jax.tree.map(lambda x: np.stack([x] * self.local), first))
+
+    return mock.patch.object(Group, "parts", faulty)
+
+
+def masks_by_place() -> Any:
+    """Masks are drawn for the place in a device's part, not for the sample."""
+    sound: Any = draw.dropout_masks
+
+    def faulty(*args: Any) -> Any:
+        *rest, samples = args
+        each = len(samples) // DEVICES
+        return _concatenated(sound(*rest, list(samples)[:each]) for _ in range(DEVICES))
+
+    return mock.patch.object(makers.draw, "dropout_masks", faulty)
+
+
+def masks_by_rank() -> Any:
+    """Each process adds its rank to the seed."""
+    from torch import distributed
+
+    sound = draw.dropout_masks
+
+    def faulty(config: Any, size: Any, seed: int, *rest: Any) -> Any:
+        return sound(config, size, seed + distributed.get_rank(), *rest)
+
+    return mock.patch.object(makers.draw, "dropout_masks", faulty)
+
+
+def _concatenated(each: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    made = list(each)
+    return {site: np.concatenate([m[site] for m in made]) for site in made[0]}
+
+
+def _first(self: makers.Share, chosen: np.ndarray) -> np.ndarray:
+    return chosen[: len(chosen) // self.ranks]
+
+
+def _in_turn(self: makers.Share, chosen: np.ndarray) -> np.ndarray:
+    return chosen[self.rank :: self.ranks]
+
+
+_ALL = (
+    Plant(35, "summed, DDP", DDP, "one", summed),
+    Plant(35, "summed, pmap", "pmap", "one", summed_jax),
+    Plant(35, "averaged for summed, shard_map", "shard_map", "sum", averaged_jax),
+    Plant(36, "own normaliser, DDP", DDP, "one", lambda: own_normalizer("torch_impl")),
+    Plant(36, "own normaliser, pmap", "pmap", "one", lambda: own_normalizer("jax_impl")),
+    Plant(36, "common for own, pmap", "pmap", "device", common_normalizer_jax),
+    Plant(37, "local norms, DDP", DDP, "one", lambda: local_norms("torch_impl")),
+    Plant(37, "local norms, pmap", "pmap", "one", lambda: local_norms("jax_impl")),
+    Plant(37, "synchronised for local, DDP", DDP, "ddp", lambda: synchronized_norms("torch_impl")),
+    Plant(37, "local backward pass, DDP", DDP, "one", local_backward),
+    Plant(55, "the first part on all, DDP", DDP, "one", share(_first)),
+    Plant(55, "parts in turn, DDP", DDP, "local", share(_in_turn)),
+    Plant(55, "dropped for padded, DDP", DDP, "pad", unpadded),
+    Plant(55, "the first part on all, pmap", "pmap", "one", first_part_jax),
+    Plant(56, "masks by rank, DDP", DDP, "one", masks_by_rank, masks=True),
+    Plant(56, "masks by place, pmap", "pmap", "one", masks_by_place, masks=True),
+)
+PLANTS = {plant.name: plant for plant in _ALL}

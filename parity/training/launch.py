@@ -1,0 +1,270 @@
+"""Several processes that train together: started, watched, and ended together.
+
+`torchrun` does the same for PyTorch and may be used instead. This one also watches JAX's process
+where there are several machines, and says in one line what went wrong: what libraries write to the
+process's standard error goes into a file, of which the last lines are shown where nothing else says
+why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from parity.spec.errors import InputError, printable
+from parity.spec.training.parallel import LOST, MEETING
+from parity.training.place import (
+    LOCAL,
+    STARTER,
+    Place,
+    check_coordinator,
+    check_port,
+    free_port,
+    started,
+)
+
+GRACE = 10  # seconds that a process has to end after it was asked to, or after another has
+POLL = 0.1
+# What the environment of a process says that was started here: by which, and where it writes what
+# is for nobody.
+LOG = "PARITY_LOG"
+BROKEN = 70  # exit status of a process with an error that nobody foresaw
+SHOWN = 30  # lines of a log, at most
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def needed(framework: str, place: Place) -> bool:
+    """Whether other processes are to be started; not in one that was itself."""
+    several = place.processes > 1 if framework == "torch" else place.nodes > 1
+    return several and not started()
+
+
+def environments(framework: str, place: Place) -> list[dict[str, str]]:
+    """What each process of this machine has in its environment, for PyTorch as from `torchrun`.
+
+    Raises:
+        InputError: The coordinator's port is in use, or nobody is there.
+    """
+    if place.coordinator and place.node == 0:
+        check_port(*place.coordinator)
+    elif place.coordinator:
+        check_coordinator(*place.coordinator)
+    if framework != "torch":
+        return [{}]
+    host, port = place.coordinator or (LOCAL, free_port())
+    shared = {
+        "WORLD_SIZE": place.processes,
+        "LOCAL_WORLD_SIZE": place.devices,
+        "MASTER_ADDR": host,
+        "MASTER_PORT": port,
+    }
+    own = [{"RANK": place.process + i, "LOCAL_RANK": i} for i in range(place.devices)]
+    return [{name: str(value) for name, value in (shared | more).items()} for more in own]
+
+
+@dataclasses.dataclass
+class Worker:
+    """A process that was started.
+
+    Attributes:
+        process: It.
+        rank: Its number among all.
+        log: What it wrote for nobody; if it is not the first of all, everything.
+    """
+
+    process: subprocess.Popen
+    rank: int
+    log: Path
+
+    @property
+    def code(self) -> int | None:
+        return self.process.poll()
+
+    @property
+    def lines(self) -> list[str]:
+        """Of the log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return text.strip().splitlines()
+
+
+def run(command: Sequence[str], framework: str, place: Place) -> int:
+    """Run a command in the processes of this machine until all have ended, or one has failed.
+
+    The first one's output is this process's. Signals go to all; the second one ends them.
+
+    Args:
+        command: With its arguments, the same for all.
+        framework: `torch` or `jax`.
+        place: Where this machine is.
+
+    Returns:
+        The exit status of the one that failed, 1 where a signal killed it; 0 if none did.
+
+    Raises:
+        InputError: See `environments`.
+    """
+    several = environments(framework, place)
+    with tempfile.TemporaryDirectory(prefix="parity-launch-") as folder:
+        workers: list[Worker] = []
+        asked: list[int] = []
+
+        def tell(number: int, frame: FrameType | None) -> None:
+            del frame
+            asked.append(number)
+            for worker in workers:
+                if worker.code is None:
+                    worker.process.send_signal(number)
+
+        before = {n: signal.signal(n, tell) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for i, more in enumerate(several):
+                workers.append(_start(command, more, place.process + i, Path(folder) / f"{i}"))
+                if asked:
+                    break
+            _watch(workers, asked)
+            return _told([worker for worker in workers if worker.code], asked, place)
+        finally:
+            _end(workers)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def work(function: Callable[[], int], lost: Callable[[BaseException], bool]) -> int:
+    """In one of several processes: do its work, and fail as the starter expects it.
+
+    Args:
+        function: Gives the exit status.
+        lost: Whether an error says that another process is gone.
+    """
+    if STARTER in os.environ:
+        _tie()
+        _divert()
+    try:
+        return function()
+    except (InputError, FloatingPointError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if STARTER not in os.environ and lost(error):
+            raise InputError(f"another process is gone: {str(error).splitlines()[0]}") from error
+        with os.fdopen(os.dup(2), "w", errors="backslashreplace") as log:
+            traceback.print_exc(file=log)
+        # Not by the usual way out, on which libraries wait for those that are gone.
+        sys.stdout.flush()
+        os._exit(LOST if lost(error) else BROKEN)
+
+
+def _divert() -> None:
+    """What libraries write by themselves goes into the log; what Python writes, does not."""
+    sys.stdout.flush()
+    handle = os.open(os.environ[LOG], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        own = os.dup(number)
+        os.dup2(handle, number)
+        setattr(sys, name, os.fdopen(own, "w", buffering=1, errors="backslashreplace"))
+    os.close(handle)
+
+
+def _tie() -> None:
+    """End when the starter does, however it ends. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ[STARTER]):  # it has ended already
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _start(command: Sequence[str], more: Mapping[str, str], rank: int, log: Path) -> Worker:
+    where: dict[str, Any] = {}
+    if rank:
+        with log.open("wb") as file:
+            where = {"stdout": file, "stderr": file, "stdin": subprocess.DEVNULL}
+            where["stdout"] = where["stderr"] = os.dup(file.fileno())
+    own = {STARTER: str(os.getpid()), LOG: str(log)}
+    try:
+        # A session of its own: what is typed at the terminal comes from here, once.
+        process = subprocess.Popen(
+            command, env=os.environ | dict(more) | own, start_new_session=True, **where
+        )
+    finally:
+        if rank:
+            os.close(where["stdout"])
+    return Worker(process, rank, log)
+
+
+def _watch(workers: Sequence[Worker], asked: Sequence[int]) -> None:
+    """Until all have ended, or one has failed and whoever has the same reason."""
+    while True:
+        time.sleep(POLL)
+        codes = [worker.code for worker in workers]
+        if all(code == 0 for code in codes):
+            return
+        if any(codes):
+            break
+    deadline = time.monotonic() + (GRACE if asked else 1)
+    while time.monotonic() < deadline and any(worker.code is None for worker in workers):
+        time.sleep(POLL)
+
+
+def _told(failed: Sequence[Worker], asked: Sequence[int], place: Place) -> int:
+    """Say why processes failed, unless the first one did so itself; gives the exit status."""
+    if not failed:
+        return 0
+    if asked:
+        if not any(worker.code == 128 + asked[0] for worker in failed if worker.rank == 0):
+            print("parity train: interrupted", file=sys.stderr)
+        return 128 + asked[0]
+    worker = min(failed, key=lambda w: (_order(w.code), w.rank))
+    code, rank, lines = worker.code or 0, worker.rank, worker.lines
+    if code == -signal.SIGABRT and any("RegisterTask" in line for line in lines):  # JAX's way
+        where = "{}:{}".format(*place.coordinator or (LOCAL, 0))
+        _say(f"{where}: {place.processes} processes did not meet there within {MEETING} s")
+        return 2
+    if code == LOST or (code == -signal.SIGABRT and any("task died" in line for line in lines)):
+        _say("a process of another machine is gone, those of this one were ended; --resume goes on")
+        return 1
+    if code < 0:
+        name = signal.Signals(-code).name
+        words = f" ({printable(lines[-1])})" if lines and -code != signal.SIGKILL else ""
+        _say(f"process {rank} was killed by {name}{words}, the others were ended; --resume goes on")
+        return 1
+    if code == BROKEN:
+        print("\n".join(map(printable, lines[-SHOWN:])), file=sys.stderr)
+        _say(f"process {rank} failed")
+        return 1
+    if rank:
+        print(printable(lines[-1]) if lines else f"process {rank} failed", file=sys.stderr)
+    return code
+
+
+def _order(code: int | None) -> int:
+    """Which failure is rather the reason of the others."""
+    if code is not None and code < 0 and code != -signal.SIGABRT:
+        return 0
+    return {LOST: 2, -signal.SIGABRT: 3}.get(code or 0, 1)
+
+
+def _say(line: str) -> None:
+    print(f"parity train: error: {line}", file=sys.stderr)
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        if worker.code is None:
+            worker.process.terminate()
+    deadline = time.monotonic() + 1  # nothing of them is to be kept
+    for worker in workers:
+        try:
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()

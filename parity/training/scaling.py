@@ -1,0 +1,187 @@
+"""What several devices cost, and what they bring: seconds of a step of training.
+
+    python -m parity.training.scaling --model enet --size 128x256 --batch 4 --devices 1,2
+
+First one process and one device: plain, and by what several devices are trained with
+(`DistributedDataParallel`; `pmap` and `shard_map`), each step in turn with the others. Then the
+same batch divided among devices: each number in processes of their own, several times in turn.
+Only on a machine that does nothing else do the numbers mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.commands.arguments import parse_size
+from parity.commands.bench import batch_of, in_turn, trainer
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS
+from parity.spec.training.parallel import DDP, WAYS
+from parity.training.place import LOCAL, free_port
+
+ROUNDS = 3  # of each number of devices
+SIDES = ("torch", "jax")
+PLAIN = "plain"
+
+
+def alone(side: str, model: str, size: tuple[int, int], batch: int, runs: int) -> dict[str, list]:
+    """Seconds of each step on one device, by how it is made."""
+    made: dict[str, Any] = {}
+    if side == "torch":
+        import torch
+
+        from torch_impl import parallel as torch_parallel
+
+        torch.set_num_threads(os.cpu_count() or 1)
+        made[PLAIN] = trainer(side, model)
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"tcp://{LOCAL}:{free_port()}", world_size=1, rank=0
+        )
+        made["DDP"] = trainer(side, model, group=torch_parallel.Group())
+    else:
+        from jax_impl import parallel as jax_parallel
+
+        made[PLAIN] = trainer(side, model)
+        for way in WAYS:
+            made[way] = trainer(side, model, parallel=DDP, group=jax_parallel.Group(1, way))
+    return in_turn(steps(made, model, size, batch), runs)
+
+
+def steps(
+    made: dict[str, Any], model: str, size: tuple[int, int], batch: int
+) -> dict[str, Callable[[], object]]:
+    """What is timed: one step, waited for."""
+    given = batch_of(model, size, batch)
+    return {name: functools.partial(each.step, given, 5e-4) for name, each in made.items()}
+
+
+def divided(
+    side: str,
+    model: str,
+    size: tuple[int, int],
+    batch: int,
+    runs: int,
+    devices: int,
+    port: int,
+    rank: int,
+) -> dict[str, list]:
+    """The same where the batch is divided among devices; in one of the processes."""
+    if side == "torch":
+        from torch_impl import parallel as torch_parallel
+
+        group = torch_parallel.start((LOCAL, port), devices, devices, rank)
+        part = batch // devices
+        made = {"DDP": trainer(side, model, group=group)}
+    else:
+        from jax_impl import parallel as jax_parallel
+
+        jax_parallel.start(None, devices)
+        part = batch
+        made = {way: trainer(side, model, group=jax_parallel.Group(devices, way)) for way in WAYS}
+    return in_turn(steps(made, model, size, part), runs)
+
+
+def in_processes(arguments: Sequence[str], side: str, devices: int) -> dict[str, list[float]]:
+    """`divided`, by processes of their own: what the first one says."""
+    command = [sys.executable, "-m", "parity.training.scaling", *arguments, "--side", side]
+    command += ["--among", str(devices), "--port", str(free_port())]
+    ranks = range(max(1, devices) if side == "torch" else 1)
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen([*command, "--rank", str(rank)], stdout=pipe, text=True) for rank in ranks
+    ]
+    said = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(f"{side} on {devices} devices failed")
+    return json.loads(said[0].splitlines()[-1])
+
+
+def measure(
+    arguments: Sequence[str], numbers: Sequence[int], progress: Callable[[str], None]
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Side -> `alone` or a number of devices -> way -> seconds of each step."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for side in SIDES:
+        progress(f"{side}, alone")
+        found[side] = {"alone": in_processes(arguments, side, 0)}
+        for turn in range(ROUNDS):
+            for devices in numbers:
+                progress(f"{side}, {devices} devices, round {turn + 1}")
+                held = found[side].setdefault(str(devices), {})
+                for way, seconds in in_processes(arguments, side, devices).items():
+                    held.setdefault(way, []).extend(seconds)
+    return found
+
+
+def table(found: dict[str, dict[str, dict[str, list[float]]]], batch: int) -> list[str]:
+    """In Markdown."""
+    lines = ["| | one device | median ms | min | max | x plain |", "|---|---|--:|--:|--:|--:|"]
+    for side in SIDES:
+        plain = found[side]["alone"][PLAIN]
+        for way, seconds in found[side]["alone"].items():
+            # Of neighbours in time: what else the machine does slows both down.
+            ratio = statistics.median(a / b for a, b in zip(seconds, plain, strict=True))
+            lines.append(f"| {side} | {way} | {_figures(seconds)} | {ratio:.3f} |")
+    lines += ["", "| | devices | by | median ms | min | max | images/s | x first |"]
+    lines += ["|---|--:|---|--:|--:|--:|--:|--:|"]
+    for side in SIDES:
+        first = ""
+        for devices, ways in found[side].items():
+            if devices == "alone":
+                continue
+            first = first or devices
+            for way, seconds in ways.items():
+                median = statistics.median(seconds)
+                speed = statistics.median(found[side][first][way]) / median
+                figures = f"{_figures(seconds)} | {batch / median:.2f} | {speed:.2f}"
+                lines.append(f"| {side} | {devices} | {way} | {figures} |")
+    return lines
+
+
+def _figures(seconds: Sequence[float]) -> str:
+    values = (statistics.median(seconds), min(seconds), max(seconds))
+    return " | ".join(f"{1e3 * value:.1f}" for value in values)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m parity.training.scaling", description=__doc__)
+    add = parser.add_argument
+    add("--model", default="enet", choices=MODELS)
+    add("--size", default="128x256", metavar="HxW")
+    add("--batch", type=int, default=4, metavar="N", help="images of a step, over all devices")
+    add("--devices", default="1,2", metavar="LIST")
+    add("--runs", type=int, default=15, metavar="N", help="steps of each")
+    add("--json", metavar="FILE")
+    for name, kind in {"side": str, "among": int, "port": int, "rank": int}.items():
+        add(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    numbers = [int(text) for text in args.devices.split(",")]
+    if bad := [n for n in numbers if n < 1 or args.batch % n]:
+        raise InputError(f"--batch {args.batch} does not divide among {bad[0]} devices")
+    what = (args.model, parse_size(args.size), args.batch, args.runs)
+    if args.side:
+        if args.among == 0:
+            seconds = alone(args.side, *what)
+        else:
+            seconds = divided(args.side, *what, args.among, args.port, args.rank)
+        print(json.dumps(seconds))
+        return 0
+    own = [f"--{name}={getattr(args, name)}" for name in ("model", "size", "batch", "runs")]
+    found = measure([*own, f"--devices={args.devices}"], numbers, lambda s: print(s, flush=True))
+    print("\n".join(table(found, args.batch)))
+    if args.json:
+        Path(args.json).write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

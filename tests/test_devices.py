@@ -1,0 +1,220 @@
+"""`parity train --devices N`: several processes of PyTorch, several devices of JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_training import farthest
+
+from parity.cli import main
+from parity.spec.models import MODELS
+from parity.spec.training.parallel import Parallel
+from parity.spec.training.recipe import Recipe
+from parity.spec.training.written import to_toml
+from parity.training import checkpoints, journal, kills, place
+from parity.training.folder import Folder
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 1e-9  # structure, of updates: docs/tolerances.md
+# A network that no list has; `main()` starts other processes as this one was.
+CHILD = (
+    "import sys; from parity.training import kills; kills.recipe();"
+    "from parity.cli import main; sys.exit(main())"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return kills.scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
+    kills.recipe()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    del MODELS[kills.MODEL]
+
+
+def recipe(epochs: int = 2, batch: int = 2) -> Recipe:
+    """One stage, of which several devices compute what one does."""
+    whole = kills.recipe("fp64")
+    stage = dataclasses.replace(whole.stages[0], epochs=epochs, batch=batch)
+    same = Parallel(normalizer="global", batch_norm="sync")
+    return dataclasses.replace(whole, stages=(stage,), parallel=same)
+
+
+def arguments(data: Path, out: Path, framework: str, *more: str, of: Recipe | None = None) -> list:
+    """Of `parity train`."""
+    file = out.with_suffix(".toml")
+    file.write_text(to_toml(of or recipe()))
+    common = ["--data", str(data), "--workers", "0", "--log-every", "1", "--save-every", "2"]
+    return ["train", str(file), *common, "--framework", framework, "--out", str(out), *more]
+
+
+def child(found: list[str], **options: object) -> subprocess.Popen:
+    command = [sys.executable, "-c", CHILD, *found]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def trained(found: list[str]) -> None:
+    """By processes of their own."""
+    process = child(found)
+    said = process.communicate()
+    assert process.returncode == 0, said
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """`one`: a run on one device; the others begin with the epoch of `half`, on two processes."""
+    root = tmp_path_factory.mktemp("runs")
+    outs = {name: root / name for name in ("one", "half", "torch", "jax")}
+    assert main(arguments(data, outs["one"], "torch")) == 0
+    trained(arguments(data, outs["half"], "torch", "--devices", "2", "--epochs", "1"))
+    shutil.copytree(outs["half"], outs["torch"])
+    assert main(arguments(data, outs["torch"], "torch", "--resume")) == 0
+    last = str(Folder(outs["half"]).last)
+    trained(arguments(data, outs["jax"], "jax", "--devices", "2", "--resume", last))
+    return outs
+
+
+def losses(out: Path) -> dict[int, float]:
+    """Step of the run -> its loss."""
+    lines = journal.read(out / "log.jsonl")
+    return {line["batches"]: line["loss"] for line in lines if line["kind"] == "step"}
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_devices_change_nothing_that_is_trained(runs: dict[str, Path], name: str) -> None:
+    """Catches another batch, draw or mask on two devices, and a state that is lost between them."""
+    assert farthest(runs[name], runs["one"]) < LIMIT
+    ours, one = losses(runs[name]), losses(runs["one"])
+    assert ours
+    assert all(loss == pytest.approx(one[step], rel=LIMIT) for step, loss in ours.items())
+
+
+def test_the_environment_says_on_how_many_devices(runs: dict[str, Path]) -> None:
+    """Catches a run that does not tell that it went on elsewhere."""
+    text = (runs["torch"] / "environment.json").read_text()
+    places = [start["place"] for start in json.loads(text)["starts"]]
+    assert [(p["devices"], p["processes"]) for p in places] == [(2, 2), (1, 1)]
+
+
+def test_a_batch_that_does_not_divide_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Catches a refusal after something was written or started."""
+    for framework in ("torch", "jax"):
+        assert main(arguments(data, tmp_path / "out", framework, "--devices", "3")) == 2
+        assert capsys.readouterr().err == (
+            "parity train: error: stage first: a batch of 2 images does not divide among 3 devices;"
+            " --batch-size N changes it\n"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_two_machines_train_like_one(
+    framework: str, data: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Catches a process of another machine that reads, writes or steps by itself."""
+    address = f"127.0.0.1:{place.free_port()}"
+    outs = [tmp_path / "out0", tmp_path / "out1"]
+    nodes = []
+    for node, out in enumerate(outs):
+        more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node))
+        nodes.append(child(arguments(data, out, framework, *more)))
+    said = [node.communicate() for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert farthest(outs[0], runs["one"]) < LIMIT
+    assert not outs[1].exists()
+    assert [text for _, text in said] == ["", ""]
+    assert "2 devices in 2 processes on 2 machines" in said[0][0]
+
+
+@pytest.mark.long
+def test_torchrun_does_the_same(data: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    """Catches processes that are started once more, or a place that is read otherwise."""
+    program = tmp_path / "program.py"
+    program.write_text(CHILD)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)]
+    found = arguments(data, out, "torch")
+    done = subprocess.run([*command, *found], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert farthest(out, runs["one"]) < LIMIT
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+@pytest.mark.parametrize("node", ["0", "1"])
+def test_a_machine_that_does_not_come_is_told_within_a_minute(
+    framework: str, node: str, data: Path, tmp_path: Path
+) -> None:
+    """Catches a library that waits longer, aborts, or prints a traceback."""
+    address = f"127.0.0.1:{place.free_port()}"
+    more = ("--nodes", "2", "--coordinator", address, "--node-rank", node)
+    begun = time.monotonic()
+    process = child(arguments(data, tmp_path / "out", framework, *more))
+    said = process.communicate()[1]
+    assert time.monotonic() - begun < 60
+    assert process.returncode == 2
+    assert said.startswith("parity train: error: ")
+    assert address in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_machine_that_dies_ends_the_others(
+    framework: str, victim: int, data: Path, tmp_path: Path
+) -> None:
+    """Catches a machine that waits for another one for ever."""
+    address = f"127.0.0.1:{place.free_port()}"
+    outs = [tmp_path / "out0", tmp_path / "out1"]
+    endless = recipe(epochs=10_000)
+    nodes = []
+    for node, out in enumerate(outs):
+        more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node))
+        nodes.append(child(arguments(data, out, framework, *more, of=endless)))
+    while not Folder(outs[0]).last.exists():
+        assert [node.poll() for node in nodes] == [None, None]
+        time.sleep(0.1)
+    begun = time.monotonic()
+    nodes[victim].kill()
+    said = nodes[1 - victim].communicate()[1]
+    nodes[victim].communicate()
+    assert time.monotonic() - begun < 60
+    assert nodes[1 - victim].returncode == 1
+    assert said == (
+        "parity train: error: a process of another machine is gone, those of this one were ended;"
+        " --resume goes on\n"
+    )
+    assert np.isfinite(checkpoints.read(Folder(outs[0]).last).origin.moment.loss)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_runs_of_several_devices_that_are_killed_go_on_bitwise(framework: str) -> None:
+    """Catches what a checkpoint forgets of several devices, and processes that stay."""
+    command = [sys.executable, "-m", "parity.training.kills", "--framework", framework]
+    done = subprocess.run(
+        [*command, "--devices", "2", "--kills", "20"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"| {framework} | fp32 | 2 | 20 |" in done.stdout
