@@ -297,6 +297,8 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
             Folder(out).claimed(resume=True),
         ):
             pass
+    with Folder(out).claimed(resume=False):  # what a run leaves whose data could not be read
+        Folder(out).log.write_text("{}\n")
     with (
         pytest.raises(InputError, match=r"holds a run: --resume goes on with it"),
         Folder(out).claimed(resume=False),

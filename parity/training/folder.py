@@ -88,7 +88,7 @@ class Folder:
 
     def _refuse_full(self, resume: bool) -> None:
         found = list(self.path.iterdir()) if self.path.is_dir() else []
-        if self.environment in found and not resume:
+        if self.environment in found and not resume and self._begun():
             raise InputError(
                 f"{self.path} holds a run: --resume goes on with it, another --out begins anew"
             )
@@ -98,6 +98,11 @@ class Folder:
         others = [p.name for p in found if p not in early]
         if others and self.environment not in found:
             raise InputError(f"{self.path} is not empty: it holds {min(others)}, but no run")
+
+    def _begun(self) -> bool:
+        """Whether there is something that a new run would write over."""
+        logged = self.log.exists() and self.log.stat().st_size > 0
+        return logged or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

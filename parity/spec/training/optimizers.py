@@ -24,6 +24,10 @@ class Group:
     prefixes: tuple[str, ...]
     factor: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.factor < float("inf"):
+            raise ValueError(f"factor is {self.factor}, expected 0 or more")
+
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
