@@ -103,9 +103,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"parity train: stopped: {error}", file=sys.stderr)
         return 1
     if done.status:
+        last = done.folder.last
+        on = f"goes on from {last}" if last.exists() else "begins again"
         print(
             f"parity train: stopped in epoch {done.moment.epoch + 1} after"
-            f" {done.moment.step} steps; --resume goes on from {done.folder.last}",
+            f" {done.moment.step} steps; --resume {on}",
             file=sys.stderr,
         )
         return done.status
