@@ -122,6 +122,7 @@ WRONG = {
     "loss_scale=inf": "loss_scale: inf, expected a finite number or a text",
     "loss_scale=0": "loss_scale is 0.0, expected a number above 0",
     "loss_scale=-2": "loss_scale is -2.0, expected a number above 0",
+    "stages.whole.optimizer.lr=1e38": "lr is 1e+38, more than float32 can hold steps of",
     "validate_every=0": "validate_every and devices are expected to be 1 or more",
     "labels=first": "labels are 'first', expected one of void-last, void-first",
     "stages.whole.loss.kind=icnet": "stages.whole: loss kind icnet is not for enet-camvid",

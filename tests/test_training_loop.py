@@ -373,3 +373,7 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
         pass
     with Folder(out).claimed(resume=True):
         assert Folder(out).starts() == [{"seed": 1}]
+    for wrong in ("{}", "[]", "{"):
+        Folder(out).environment.write_text(wrong)
+        with pytest.raises(InputError, match=r"environment\.json"):
+            Folder(out).started({})

@@ -74,8 +74,18 @@ class Folder:
                     path.unlink(missing_ok=True)
 
     def starts(self) -> list[dict[str, Any]]:
-        """What every start of the run has left there, in order."""
-        return read_json(self.environment)["starts"] if self.environment.exists() else []
+        """What every start of the run has left there, in order.
+
+        Raises:
+            InputError: It cannot be read, or somebody has changed it.
+        """
+        if not self.environment.exists():
+            return []
+        found = read_json(self.environment)
+        starts = found.get("starts") if isinstance(found, dict) else None
+        if not isinstance(starts, list):
+            raise InputError(f'{self.environment}: expected {{"starts": [...]}}')
+        return starts
 
     def started(self, facts: dict[str, Any]) -> None:
         """Add a start.
