@@ -362,8 +362,11 @@ class Run:
         """Stop where any process was asked to, all after the same step."""
         self.stop.asked = self.others.most(self.stop.asked)
         if self.stop.asked:
-            self._save(stage, trainer, [])
-            raise Stopped
+            self._stop(stage, trainer)
+
+    def _stop(self, stage: Stage, trainer: Trainer) -> None:
+        self._save(stage, trainer, [])
+        raise Stopped
 
     def _devices(self) -> str:
         return f" {self.place.parts} devices," if self.place.parts > 1 else ""
