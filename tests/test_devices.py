@@ -106,6 +106,33 @@ def test_devices_change_nothing_that_is_trained(runs: dict[str, Path], name: str
     assert all(loss == pytest.approx(one[step], rel=LIMIT) for step, loss in ours.items())
 
 
+@pytest.mark.parametrize(("framework", "devices"), [("torch", 2), ("jax", 4)])
+def test_devices_change_nothing_that_is_measured(
+    framework: str, devices: int, data: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Catches `parity eval --devices` that counts an image twice or not, or writes nothing."""
+    found = []
+    for number in (1, devices):
+        out = shutil.copytree(runs["one"], tmp_path / f"{number}")
+        command = ["eval", str(out), "--data", str(data), "--workers", "0"]
+        trained([*command, "--framework", framework, "--devices", str(number)])
+        found.append(json.loads((out / "checkpoints" / "metrics.json").read_text()))
+    one, several = found
+    assert one
+    for a, b in zip(one, several, strict=True):
+        assert a.pop("mean_loss") == pytest.approx(b.pop("mean_loss"), rel=1e-12)
+        assert a == b
+        assert a["images"] == kills.VAL
+
+
+def test_evaluation_on_devices_needs_a_framework(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Catches processes of nobody knows what."""
+    assert main(["eval", str(tmp_path), "--data", str(data), "--devices", "2"]) == 2
+    assert capsys.readouterr().err == "parity eval: error: --devices 2 needs --framework\n"
+
+
 def test_the_environment_says_on_how_many_devices(runs: dict[str, Path]) -> None:
     """Catches a run that does not tell that it went on elsewhere."""
     text = (runs["torch"] / "environment.json").read_text()
@@ -132,14 +159,15 @@ def test_two_machines_train_like_one(
     framework: str, data: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     """Catches a process of another machine that reads, writes or steps by itself."""
-    address = f"127.0.0.1:{place.free_port()}"
     outs = [tmp_path / "out0", tmp_path / "out1"]
-    nodes = []
-    for node, out in enumerate(outs):
-        more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node))
-        nodes.append(child(arguments(data, out, framework, *more)))
-    said = [node.communicate() for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+    for part in (("--epochs", "1"), ("--resume",)):
+        address = f"127.0.0.1:{place.free_port()}"
+        nodes = []
+        for node, out in enumerate(outs):
+            more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node), *part)
+            nodes.append(child(arguments(data, out, framework, *more)))
+        said = [node.communicate() for node in nodes]
+        assert [node.returncode for node in nodes] == [0, 0], said
     assert farthest(outs[0], runs["one"]) < LIMIT
     assert not outs[1].exists()
     assert [text for _, text in said] == ["", ""]

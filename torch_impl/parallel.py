@@ -19,8 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import LOST, MEETING, SILENCE, Parallel
 
-LONGEST = datetime.timedelta(days=1)  # that one does what the others wait for, such as to validate
-BEAT = 3  # seconds
+_LONGEST = datetime.timedelta(days=1)  # that one does what the others wait for, such as to validate
+_BEAT = 3  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Group:
 
     count: int = 1
     rank: int = 0
-    _pulse: Pulse | None = dataclasses.field(default=None, compare=False)
+    _pulse: _Pulse | None = dataclasses.field(default=None, compare=False)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """A network whose gradients become the mean of all processes' while they are made.
@@ -77,7 +77,7 @@ class Group:
             distributed.destroy_process_group()
 
 
-class Pulse(threading.Thread):
+class _Pulse(threading.Thread):
     """Tells processes of other machines that this one is there; ends it when one of them is not.
 
     Gloo notices a process that has ended, but waits for a machine or network that is gone. JAX has
@@ -98,14 +98,14 @@ class Pulse(threading.Thread):
         threading.Thread(target=self._listen, daemon=True).start()
 
     def run(self) -> None:
-        while not self.over.wait(BEAT):
+        while not self.over.wait(_BEAT):
             if time.monotonic() - min(when for _, when in self.heard.values()) > SILENCE:
                 os._exit(LOST)  # the group waits, perhaps for ever
 
     def _listen(self) -> None:
         """A thread beside, for process 0, which has the store, may not answer."""
         beat = 0
-        while not self.over.wait(BEAT):
+        while not self.over.wait(_BEAT):
             beat += 1
             try:
                 self.store.set(self.own, str(beat))
@@ -171,7 +171,7 @@ def start(
         store, _, _ = next(distributed.rendezvous(met, process, processes, timeout=wait))
         distributed.init_process_group(
             "nccl" if cuda else "gloo",
-            timeout=LONGEST,
+            timeout=_LONGEST,
             store=store,
             world_size=processes,
             rank=process,
@@ -183,7 +183,7 @@ def start(
         ) from error
     if met == "env://" or processes == devices:  # whoever started them watches them
         return Group(processes, process)
-    return Group(processes, process, Pulse(place, processes, process))
+    return Group(processes, process, _Pulse(place, processes, process))
 
 
 def lost(error: BaseException) -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from parity import compiled
 from parity.commands.arguments import parse_size
 from parity.commands.bench import batch_of, in_turn, trainer
 from parity.spec.errors import InputError
@@ -28,7 +29,7 @@ from parity.spec.models import MODELS
 from parity.spec.training.parallel import DDP, WAYS
 from parity.training.place import LOCAL, free_port
 
-ROUNDS = 3  # of each number of devices
+ROUNDS = 2  # of each number of devices
 SIDES = ("torch", "jax")
 PLAIN = "plain"
 
@@ -119,6 +120,7 @@ def measure(
                 held = found[side].setdefault(str(devices), {})
                 for way, seconds in in_processes(arguments, side, devices).items():
                     held.setdefault(way, []).extend(seconds)
+                    progress(f"{way}: {1e3 * statistics.median(seconds):.1f} ms")
     return found
 
 
@@ -159,18 +161,19 @@ def main(arguments: list[str] | None = None) -> int:
     add("--size", default="128x256", metavar="HxW")
     add("--batch", type=int, default=4, metavar="N", help="images of a step, over all devices")
     add("--devices", default="1,2", metavar="LIST")
-    add("--runs", type=int, default=15, metavar="N", help="steps of each")
+    add("--runs", type=int, default=8, metavar="N", help=f"steps of each, {ROUNDS} times over")
     add("--json", metavar="FILE")
     for name, kind in {"side": str, "among": int, "port": int, "rank": int}.items():
         add(f"--{name}", type=kind, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
+    compiled.keep_compiled(compiled.of_user())
     numbers = [int(text) for text in args.devices.split(",")]
     if bad := [n for n in numbers if n < 1 or args.batch % n]:
         raise InputError(f"--batch {args.batch} does not divide among {bad[0]} devices")
     what = (args.model, parse_size(args.size), args.batch, args.runs)
     if args.side:
         if args.among == 0:
-            seconds = alone(args.side, *what)
+            seconds = alone(args.side, *what[:3], ROUNDS * args.runs)
         else:
             seconds = divided(args.side, *what, args.among, args.port, args.rank)
         print(json.dumps(seconds))
