@@ -79,6 +79,15 @@ def test_shift_is_that_of_the_published_code(right: int, down: int) -> None:
     np.testing.assert_array_equal(shifted(LABEL, down, right, VOID), expected[1])
 
 
+@pytest.mark.parametrize(("right", "down"), [(-99, 0), (99, 0), (3, -99), (3, 99)])
+def test_a_shift_out_of_sight_leaves_the_fill(right: int, down: int) -> None:
+    """Catches a shift by more than the image has pixels that wraps around or cannot be done."""
+    moved = shifted(LABEL, down, right, VOID)
+    gone = right < 0 or down < 0
+    expected = np.full_like(LABEL, 0 if gone else VOID)
+    np.testing.assert_array_equal(moved, expected)
+
+
 def test_shift_draws_every_step() -> None:
     """Catches a range without its end, rows taken for columns, and labels that stay behind."""
     moves = set()

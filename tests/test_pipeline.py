@@ -24,6 +24,7 @@ from parity.spec.data.loading import Watched
 from parity.spec.data.preprocessing import CIFAR10, IMAGENET
 from parity.spec.errors import InputError
 from parity.spec.recipes import RECIPES
+from parity.spec.training.losses import ClassWeights, Loss
 from parity.spec.training.parallel import Parallel
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Batch
@@ -347,6 +348,11 @@ def changed(recipe: Recipe, **fields: object) -> tuple[Recipe, Stage]:
     [
         ({"augmentation": (Flip(),)}, r"\d.png comes to 32x48, but enet-camvid trains on 16x24"),
         ({"augmentation": (Resize((6, 6)),)}, "input is 6x6, but enet needs at least 7x7 pixels"),
+        (
+            {"loss": Loss(class_weights=ClassWeights("fixed", values=(1.0, 2.0)))},
+            "enet-camvid: whole: 2 class weights, camvid has 11$",
+        ),
+        ({"loss": Loss(ignore_index=3)}, "enet-camvid: whole: ignore_index 3 is a class"),
         ({"batch": 3}, "a batch of 3 does not divide into 2 parts"),
         ({"batch": 8, "drop_last": True}, "7 samples make no step of 8, as enet-camvid has it"),
     ],

@@ -19,6 +19,7 @@ from parity.spec.data.augmentation import Flip, Resize
 from parity.spec.data.records import HEADER, OPTIONS, Contents, Records, sample_bytes
 from parity.spec.errors import InputError
 from parity.spec.recipes import RECIPES
+from parity.training.feed import Feed
 
 
 @pytest.mark.parametrize("sized", [False, True])
@@ -39,6 +40,8 @@ def test_it_trains_as_the_folder(tmp_path: Path, name: str, sized: bool) -> None
         assert equals(*batches) == 4
     sources = [pipeline.open_source(recipe, r, "val") for r in (root, tmp_path / "packed")]
     assert equals(*(pipeline.validation(s, recipe, recipe.stages[0]) for s in sources)) == 4
+    names = [Feed(recipe, r, workers=0).name(3) for r in (root, tmp_path / "packed")]
+    assert names[0] == names[1]  # of a picture of it
 
 
 @pytest.mark.parametrize("name", ["icnet-cityscapes", "enet-mindspore", "genet-cifar10"])
@@ -186,7 +189,7 @@ def test_no_such_file(tmp_path: Path, content: bytes) -> None:
 
 def test_pack_writes_all_or_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches half a file, and an old one lost, when a sample turns out to be bad."""
-    root, target = data(tmp_path / "data", tiny("enet-camvid")), tmp_path / "out"
+    root, target = data(tmp_path / "data", tiny("enet-camvid")), tmp_path / "out.array_record"
     target.write_bytes(b"old")
     (root / "train" / "6.png").write_bytes(b"no image")
     assert main(["pack", str(root), str(target)]) == 2
@@ -194,19 +197,20 @@ def test_pack_writes_all_or_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "6.png: not an image" in error
     assert error.count("\n") == 1
     assert target.read_bytes() == b"old"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out.array_record"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no", "out"], "no: no such folder"),
-        (["data", "no/out"], "no folder"),
-        (["data", "out", "--size", "x"], "size 'x', expected HEIGHTxWIDTH"),
-        (["data", "out", "--size", "0x10"], "size '0x10', expected"),
-        (["data", "out", "--split", "test"], "no split 'test', found train, val"),
-        (["data", "out", "--data", "cityscapes"], "not cityscapes, expected"),
-        (["data", "out", "--data", "cifar10"], "not cifar10, expected"),
+        (["no", "out.array_record"], "no: no such folder"),
+        (["data", "no/out.array_record"], "no folder"),
+        (["data", "data/train/0.png"], "data/train/0.png: expected a name that ends with .array_"),
+        (["data", "out.array_record", "--size", "x"], "size 'x', expected HEIGHTxWIDTH"),
+        (["data", "out.array_record", "--size", "0x10"], "size '0x10', expected"),
+        (["data", "out.array_record", "--split", "test"], "no split 'test', found train, val"),
+        (["data", "out.array_record", "--data", "cityscapes"], "not cityscapes, expected"),
+        (["data", "out.array_record", "--data", "cifar10"], "not cifar10, expected"),
     ],
 )
 def test_pack_refuses(
@@ -223,4 +227,5 @@ def test_pack_refuses(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.array_record").exists()
+    assert (tmp_path / "data" / "train" / "0.png").read_bytes().startswith(b"\x89PNG")

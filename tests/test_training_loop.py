@@ -107,6 +107,59 @@ def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_an_epo
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
 
+@pytest.mark.parametrize("split", ["batches", "validation"])
+def test_a_signal_that_ends_the_loading_processes_too_is_still_obeyed(
+    split: str, tmp_path: Path
+) -> None:
+    """Catches steps lost to SIGTERM sent to all processes of a job, and exit status 2 for it."""
+    assert run(tmp_path / "whole").go()
+    stop = Stop()
+
+    class Dying(FakeData):
+        """A worker gets the signal, too; no batch comes after it."""
+
+        def ended(self, batches):
+            yield next(batches)
+            stop.asked = signal.SIGTERM
+            raise InputError("a process that reads the data died")
+
+    def ended(self, *args):
+        return self.ended(getattr(FakeData, split)(self, *args))
+
+    setattr(Dying, split, ended)
+    assert not run(tmp_path / "broken", stop=stop, data=Dying()).go()
+    moment = checkpoints.read(Folder(tmp_path / "broken").last).origin.moment
+    assert (moment.epoch, moment.step) == (0, 1 if split == "batches" else 3)
+    assert run(tmp_path / "broken").go()
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_signal_is_obeyed_while_labels_are_counted(tmp_path: Path) -> None:
+    """Catches Ctrl-C that is ignored for as long as a large data set is counted."""
+    stop = Stop()
+
+    class Counting(FakeData):
+        def class_weights(self, stage, progress):
+            progress(1, 3, "counting labels")
+            stop.asked = signal.SIGINT
+            progress(2, 3, "counting labels")
+            raise AssertionError("it goes on counting")
+
+    assert not run(tmp_path, stop=stop, data=Counting()).go()
+    assert not Folder(tmp_path).last.exists()
+
+
+def test_what_is_shown_counts_up_to_where_the_run_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches `1/2` for an epoch of a run that stops after one, and one beyond its stage."""
+    shown = {1: ["whole 1/1"], 3: ["whole 2/2", "second 1/1"], 4: ["second 2/2"]}
+    for epochs, lines in shown.items():
+        assert run(tmp_path, two_stages(), options=Options(epochs=epochs)).go()
+        said = capsys.readouterr().out.splitlines()
+        assert [line.partition(":")[0] for line in said if ": loss" in line] == lines
+
+
 def test_a_stop_during_validation_repeats_it_and_nothing_else(tmp_path: Path) -> None:
     """Catches an epoch that is logged or counted twice when its validation is cut short."""
     assert run(tmp_path / "whole").go()
@@ -284,6 +337,15 @@ def test_the_log_and_the_curves_hold_every_step(tmp_path: Path) -> None:
     )
 
 
+def test_a_log_that_somebody_changed_is_refused(tmp_path: Path) -> None:
+    """Catches a traceback where the curves are drawn anew from a line that is none."""
+    assert run(tmp_path, options=Options(epochs=1)).go()
+    log = Folder(tmp_path).log
+    log.write_bytes(b"nothing\n" + log.read_bytes())
+    with pytest.raises(InputError, match=r"log\.jsonl: line 1 is not of a run's log"):
+        run(tmp_path, curves=True)
+
+
 def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None:
     """Catches a new run over an old one, and two at once in one folder."""
     (tmp_path / "notes.txt").write_text("mine")
@@ -297,6 +359,8 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
             Folder(out).claimed(resume=True),
         ):
             pass
+    with Folder(out).claimed(resume=False):  # what a run leaves whose data could not be read
+        Folder(out).log.write_text("{}\n")
     with (
         pytest.raises(InputError, match=r"holds a run: --resume goes on with it"),
         Folder(out).claimed(resume=False),
@@ -309,3 +373,7 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
         pass
     with Folder(out).claimed(resume=True):
         assert Folder(out).starts() == [{"seed": 1}]
+    for wrong in ("{}", "[]", "{"):
+        Folder(out).environment.write_text(wrong)
+        with pytest.raises(InputError, match=r"environment\.json"):
+            Folder(out).started({})

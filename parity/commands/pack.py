@@ -11,6 +11,7 @@ import argparse
 from parity.commands.arguments import parse_size
 from parity.console import counting
 from parity.spec.data.records import SUFFIX
+from parity.spec.errors import InputError
 from parity.spec.training.recipe import DATA
 
 
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from parity.pack import pack
 
     size = parse_size(args.size) if args.size else None
+    if not args.target.endswith(SUFFIX):  # it may be an image of the data set
+        raise InputError(f"{args.target}: expected a name that ends with {SUFFIX}")
     with counting("reading the data set") as progress:
         found = pack(args.root, args.target, args.data, args.split, size, progress)
     megabytes = Path(args.target).stat().st_size / 2**20

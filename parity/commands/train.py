@@ -128,9 +128,11 @@ def train(args: argparse.Namespace, recipe: Recipe, place: Place) -> int:
     if not place.leads:
         return done.status
     if done.status:
+        last = done.folder.last
+        on = f"goes on from {last}" if last.exists() else "begins again"
         print(
             f"parity train: stopped in epoch {done.moment.epoch + 1} after"
-            f" {done.moment.step} steps; --resume goes on from {done.folder.last}",
+            f" {done.moment.step} steps; --resume {on}",
             file=sys.stderr,
         )
         return done.status

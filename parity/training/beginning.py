@@ -37,16 +37,18 @@ class From:
                 )
 
     def check(self) -> None:
-        """Refuse to begin without a checkpoint that the recipe needs.
+        """Refuse to begin without a checkpoint that the recipe needs, or with a wrong one.
 
         Raises:
-            InputError: It is not given.
+            InputError: It is not given, cannot be read, or holds nothing of the first network.
         """
         if self.recipe.start and self.start is None:
             raise InputError(
                 f"recipe {self.recipe.name} begins with a checkpoint of {self.recipe.start}:"
                 " --start CHECKPOINT"
             )
+        if self.start is not None:
+            self._given(self.recipe.stages[0])
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
         """What a stage begins with.
@@ -58,19 +60,22 @@ class From:
         Raises:
             InputError: The checkpoint cannot be read, or holds nothing of this network.
         """
-        drawn = initial(stage.config, stage.initial, self.recipe.seed)
         if before is not None:
+            drawn = initial(stage.config, stage.initial, self.recipe.seed)
             arrays = carried(before[0].config, before[1].arrays, stage.config, drawn)
             if stage.keep_optimizer:
                 return dataclasses.replace(before[1], arrays=arrays)
             return Snapshot(arrays, {})
+        if self.start is not None:
+            return Snapshot(self._given(stage), {})
         self.check()
-        return Snapshot(drawn if self.start is None else self._given(stage, drawn), {})
+        return Snapshot(initial(stage.config, stage.initial, self.recipe.seed), {})
 
-    def _given(self, stage: Stage, drawn: dict) -> dict:
+    def _given(self, stage: Stage) -> dict:
         assert self.start
         wanted = self.recipe.start
         found = weights_convert.load(self.start, MODELS[wanted].family if wanted else None)
+        drawn = initial(stage.config, stage.initial, self.recipe.seed)
         try:
             return carried(found.config, found.arrays, stage.config, drawn)
         except InputError as error:

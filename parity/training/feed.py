@@ -103,7 +103,8 @@ class Feed:
         return dataclasses.replace(found, size=self.recipe.size)
 
     def name(self, sample: int) -> str:
-        stem = Path(self.measured.name(sample)).stem
+        # Of a packed file's sample the file's name comes first.
+        stem = Path(self.measured.name(sample).rpartition(": ")[2]).stem
         return f"{sample:04}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', stem)}"
 
 

@@ -74,8 +74,18 @@ class Folder:
                     path.unlink(missing_ok=True)
 
     def starts(self) -> list[dict[str, Any]]:
-        """What every start of the run has left there, in order."""
-        return read_json(self.environment)["starts"] if self.environment.exists() else []
+        """What every start of the run has left there, in order.
+
+        Raises:
+            InputError: It cannot be read, or somebody has changed it.
+        """
+        if not self.environment.exists():
+            return []
+        found = read_json(self.environment)
+        starts = found.get("starts") if isinstance(found, dict) else None
+        if not isinstance(starts, list):
+            raise InputError(f'{self.environment}: expected {{"starts": [...]}}')
+        return starts
 
     def started(self, facts: dict[str, Any]) -> None:
         """Add a start.
@@ -88,7 +98,7 @@ class Folder:
 
     def _refuse_full(self, resume: bool) -> None:
         found = list(self.path.iterdir()) if self.path.is_dir() else []
-        if self.environment in found and not resume:
+        if self.environment in found and not resume and self._begun():
             raise InputError(
                 f"{self.path} holds a run: --resume goes on with it, another --out begins anew"
             )
@@ -98,6 +108,11 @@ class Folder:
         others = [p.name for p in found if p not in early]
         if others and self.environment not in found:
             raise InputError(f"{self.path} is not empty: it holds {min(others)}, but no run")
+
+    def _begun(self) -> bool:
+        """Whether there is something that a new run would write over."""
+        logged = self.log.exists() and self.log.stat().st_size > 0
+        return logged or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

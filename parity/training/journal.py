@@ -49,7 +49,7 @@ class Journal:
         keep: How many of its lines stay; what comes after them is cut off.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: It cannot be written, or one of these lines is damaged.
     """
 
     def __init__(self, path: Path, tensorboard: Path | None, keep: int = 0) -> None:
@@ -61,8 +61,12 @@ class Journal:
             self.file.truncate(sum(map(len, kept)))
         self.lines = len(kept)
         self.curves = None if tensorboard is None else Curves(tensorboard)
-        for line in kept if self.curves else ():
-            self._show(json.loads(line))
+        for i, line in enumerate(kept if self.curves else (), 1):
+            try:
+                self._show(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                self.close()
+                raise InputError(f"{path}: line {i} is not of a run's log") from error
 
     def write(self, kind: str, facts: dict[str, Any], clock: dict[str, Any]) -> None:
         """Add a line.

@@ -20,7 +20,7 @@ PROGRAM = (
 
 
 def train(
-    arguments: list[str], log: Path, rng: random.Random, delay: float | None, since: Path
+    arguments: list[str], log: Path, rng: random.Random, delay: float | None, since: Path | None
 ) -> bool:
     """`parity train` in processes of its own.
 
@@ -29,7 +29,7 @@ def train(
         log: Where its output goes.
         rng: Draws which process is killed.
         delay: Seconds until then; none is if not given.
-        since: A file from which on they count: it is there when training begins.
+        since: A file from which on they count, once it is there.
 
     Returns:
         Whether it ended before it was killed.
@@ -45,7 +45,7 @@ def train(
         if starter.returncode:
             raise RuntimeError(f"{log}: exit status {starter.returncode}: {said}")
         return True
-    while starter.poll() is None and not since.exists():
+    while since and starter.poll() is None and not since.exists():
         time.sleep(0.02)
     time.sleep(delay)
     workers = _children(starter.pid)

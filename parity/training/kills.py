@@ -3,9 +3,10 @@
     python -m parity.training.kills --framework torch --kills 50
 
 A small ENet on scenes that the project draws, with dropout, augmentation, two optimizers, a stage
-change and a dynamic loss scale. Each run is killed once (SIGKILL), anywhere from its first import
-to its last write, and started again with `resume`. Then every file that it leaves must be, byte for
-byte, that of a run that nobody killed; of the log and the environment the times may differ. Linux.
+change and a dynamic loss scale. Each run is killed once (SIGKILL), every fourth anywhere from its
+first import to its last write, the others between its first checkpoint and its last, and started
+again with `resume`. Then every file that it leaves must be, byte for byte, that of a run that
+nobody killed; of the log and the environment the times may differ. Linux.
 With `--devices N` PyTorch has N processes and one that started them: any of them is killed, at an
 instant from the beginning of training on, and all must have ended within a minute.
 """
@@ -47,6 +48,8 @@ BLOCKS = ("downsample1_0", "regular1_1", "upsample5_0")
 SIZE = (20, 28)
 TRAIN, VAL = 6, 2  # images
 CURVES = "tensorboard"  # whose files are named by the time
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+ANYWHERE = 4  # one kill in so many; the others are where there is something to go on from
 OPTIONS = Options(log_every=1, save_every=2, keep_every=1, pictures=1)
 
 
@@ -164,12 +167,18 @@ def endure(
     run(folder / "first")  # what is compiled once is kept
     begun = time.time()
     run(whole)
-    training = Folder(whole).environment.stat().st_mtime if devices > 1 else begun
     kills.seconds = time.time() - begun
+    training = Folder(whole).environment.stat().st_mtime if devices > 1 else begun
+    saved = [path.stat().st_mtime for path in Folder(whole).last.parent.iterdir()]
     while kills.killed < count:
         progress(f"kills, {framework}: {kills.killed}/{count}")
         out = folder / f"killed{kills.killed}"
-        if run(out, rng.uniform(0, kills.seconds - (training - begun))):
+        if kills.killed % ANYWHERE == 0:
+            seconds = begun + kills.seconds - training
+            since = Folder(out).environment if devices > 1 else None
+        else:
+            seconds, since = max(saved) - min(saved), Folder(out).last
+        if run(out, rng.uniform(0, seconds), since):
             shutil.rmtree(out)  # it ended before
             continue
         kills.killed += 1
@@ -191,6 +200,7 @@ def launched(
     devices: int,
     out: Path,
     delay: float | None = None,
+    since: Path | None = None,
 ) -> bool:
     """One run of PyTorch in several processes; see `train`, and `kill_processes.train`."""
     toml = folder / "recipe.toml"
@@ -200,9 +210,7 @@ def launched(
     places = [f"--{k}={v}" for k, v in {"data": data, "out": out, "devices": devices}.items()]
     arguments = ["train", str(toml), "--framework=torch", "--workers=0", "--resume"]
     log = out.with_name(f"{out.name}.txt")
-    return kill_processes.train(
-        [*arguments, *numbers, *places], log, rng, delay, Folder(out).environment
-    )
+    return kill_processes.train([*arguments, *numbers, *places], log, rng, delay, since)
 
 
 def preload(framework: str) -> None:
@@ -218,6 +226,7 @@ def train(
     data: Path,
     out: Path,
     delay: float | None = None,
+    since: Path | None = None,
     precision: str = "fp32",
     devices: int = 1,
 ) -> bool:
@@ -228,6 +237,7 @@ def train(
         data: What it trains on.
         out: Where it writes.
         delay: Seconds until it is killed; not at all if not given.
+        since: A file from which on they count, once it is there.
         precision: Of the recipe.
         devices: That it trains on, all of this process.
 
@@ -242,6 +252,8 @@ def train(
     if not child:
         _train(recipe(precision, devices), framework, data, out, log, Place(devices))
     if delay is not None:
+        while since and not since.exists() and not os.waitid(os.P_PID, child, ENDED):
+            time.sleep(0.001)
         time.sleep(delay)
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(child, signal.SIGKILL)

@@ -44,7 +44,7 @@ class Options:
 
 
 class Stopped(Exception):  # noqa: N818  # it is no error
-    """A signal was obeyed; a checkpoint was written."""
+    """A signal was obeyed; a checkpoint was written, if anything was trained."""
 
 
 @dataclasses.dataclass
@@ -122,7 +122,8 @@ class Run:
         """Train to the end.
 
         Returns:
-            Whether it is reached; else somebody has asked to stop, and a checkpoint is there.
+            Whether it is reached; else somebody has asked to stop, and a checkpoint is there if
+            anything was trained.
 
         Raises:
             InputError: A file cannot be read or written.
@@ -165,19 +166,31 @@ class Run:
         self.display.say(
             f"{stage.name}: {stage.model} by {self.side.framework}, {self.recipe.precision},"
             f"{self._devices()} {self.data.samples} images, {steps} steps an epoch, from epoch"
-            f" {moment.epoch + 1} of {stage.epochs}, step {moment.step + 1}"
+            f" {moment.epoch + 1} of {self._end(stage)}, step {moment.step + 1}"
         )
-        trainer, epochs = self._trainer(stage), stage.epochs - moment.epoch
-        if self.options.epochs is not None:
-            epochs = min(epochs, self.options.epochs - self.epoch)
+        trainer, epochs = self._trainer(stage), self._end(stage) - moment.epoch
         # One stream for all epochs: what makes the batches goes on while the loop validates.
         batches = self.data.batches(stage, self.epoch, epochs, moment.step)
         with contextlib.closing(batches):
             for _ in range(epochs):
-                clock = Clock()
-                self._steps(stage, trainer, batches, steps, clock)
-                names = self._close(stage, trainer, steps, clock)
-                self._save(stage, trainer, names)
+                try:
+                    self._epoch(stage, trainer, batches, steps)
+                except InputError:
+                    if self.stop.asked:  # a signal to the whole group ends who reads the data, too
+                        self._stop(stage, trainer)
+                    raise
+
+    def _epoch(self, stage: Stage, trainer: Trainer, batches: Batches, steps: int) -> None:
+        clock = Clock()
+        self._steps(stage, trainer, batches, steps, clock)
+        names = self._close(stage, trainer, steps, clock)
+        self._save(stage, trainer, names)
+
+    def _end(self, stage: Stage) -> int:
+        """The stage's epochs, as far as this process goes."""
+        if self.options.epochs is None:
+            return stage.epochs
+        return min(stage.epochs, self.options.epochs - self.epoch + self.moment.epoch)
 
     def _trainer(self, stage: Stage) -> Trainer:
         if not self.state:
@@ -191,6 +204,8 @@ class Run:
         return trainer
 
     def _count_labels(self, done: int, total: int, what: str) -> None:
+        if self.stop.asked:
+            raise Stopped
         if done == 1:
             self.display.begin(what, 0, total)
         self.display.show(done, "")
@@ -200,7 +215,8 @@ class Run:
     ) -> None:
         """What is left of an epoch's steps."""
         moment = self.moment
-        self.display.begin(f"{stage.name} {moment.epoch + 1}/{stage.epochs}", moment.step, steps)
+        epochs = f"{moment.epoch + 1}/{self._end(stage)}"
+        self.display.begin(f"{stage.name} {epochs}", moment.step, steps)
         while moment.step < steps:
             begun = time.perf_counter()
             batch = next(batches)
@@ -271,7 +287,7 @@ class Run:
         # Not before: a validation that is cut short is done again, and so is all of this.
         self.journal.write("epoch", {**place, "loss": mean}, spent)
         prefix = checkpoints.prefix(self.recipe, moment.stage)
-        line, names = f"{stage.name} {done}/{stage.epochs}: loss {mean:.4f}", []
+        line, names = f"{stage.name} {done}/{self._end(stage)}: loss {mean:.4f}", []
         if score:
             best = self._judge(score, done)
             names += [f"{prefix}best"] * best
@@ -346,8 +362,11 @@ class Run:
         """Stop where any process was asked to, all after the same step."""
         self.stop.asked = self.others.most(self.stop.asked)
         if self.stop.asked:
-            self._save(stage, trainer, [])
-            raise Stopped
+            self._stop(stage, trainer)
+
+    def _stop(self, stage: Stage, trainer: Trainer) -> None:
+        self._save(stage, trainer, [])
+        raise Stopped
 
     def _devices(self) -> str:
         return f" {self.place.parts} devices," if self.place.parts > 1 else ""

@@ -20,6 +20,36 @@ Pixels = Callable[[np.ndarray], np.ndarray]
 BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 
 
+def check_range(low: float, high: float, least: float) -> None:
+    """Refuse a range that nothing can be drawn from.
+
+    Raises:
+        ValueError: It is none, or begins below the least.
+    """
+    if not least <= low <= high:
+        raise ValueError(f"low {low} and high {high}, expected {least} or more, high not below low")
+
+
+def check_chance(p: float) -> None:
+    """Refuse what is no probability.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is {p}, expected a probability in [0, 1]")
+
+
+def check_pixels(pixels: int) -> None:
+    """Refuse a negative distance.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if pixels < 0:
+        raise ValueError(f"pixels is {pixels}, expected 0 or more")
+
+
 class Example(NamedTuple):
     """A sample on its way to the network.
 
@@ -52,6 +82,9 @@ class Flip:
 
     p: float = 0.5
 
+    def __post_init__(self) -> None:
+        check_chance(self.p)
+
     def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
         return example if rng.random() >= self.p else example.map(np.fliplr, np.fliplr)
 
@@ -65,6 +98,9 @@ class Shift:
     """
 
     pixels: int = 2
+
+    def __post_init__(self) -> None:
+        check_pixels(self.pixels)
 
     def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
         down, right = (int(n) for n in rng.integers(-self.pixels, self.pixels + 1, 2))
@@ -88,6 +124,10 @@ class RatioCrop:
     high: float
     p: float = 0.5
 
+    def __post_init__(self) -> None:
+        check_chance(self.p)
+        check_range(self.low, self.high, least=1)
+
     def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
         chance, between, x, y = rng.random(4).tolist()
         if chance >= self.p:
@@ -105,6 +145,9 @@ class ShortSide:
 
     low: int
     high: int
+
+    def __post_init__(self) -> None:
+        check_range(self.low, self.high, least=1)
 
     def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
         short = int(rng.integers(self.low, self.high + 1))
@@ -132,6 +175,9 @@ class PadCrop:
 
     pixels: int = 4
 
+    def __post_init__(self) -> None:
+        check_pixels(self.pixels)
+
     def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
         height, width, _ = example.image.shape
         around = (self.pixels, self.pixels)
@@ -145,6 +191,10 @@ class Blur:
     low: float = 0.0
     high: float = 1.0
     p: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_chance(self.p)
+        check_range(self.low, self.high, least=0)
 
     def __call__(self, example: Example, rng: np.random.Generator, void: int) -> Example:
         chance, between = rng.random(2).tolist()
@@ -193,6 +243,7 @@ def resample(pixels: np.ndarray, size: Pair, how: Image.Resampling) -> np.ndarra
 def shifted(pixels: np.ndarray, down: int, right: int, above: int) -> np.ndarray:
     """Moved; `above` comes in from the left and from above, 0 from the right and from below."""
     height, width = pixels.shape[:2]
+    down, right = max(-height, min(down, height)), max(-width, min(right, width))
     moved = np.full_like(pixels, above)
     (rows, from_rows), (columns, from_columns) = _overlap(height, down), _overlap(width, right)
     moved[rows, columns] = pixels[from_rows, from_columns]

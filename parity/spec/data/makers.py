@@ -94,6 +94,7 @@ class Maker:
             config.check_input(*self.size)
         except ValueError as error:
             raise InputError(f"{name}: {error}") from None
+        self.check_loss()
         ignored = self.source.pixels and self.stage.loss.ignore_index is not None
         needed = np.delete(self.source.outputs, -1) if ignored else self.source.outputs
         if int(needed.max()) >= config.num_classes:
@@ -101,6 +102,21 @@ class Maker:
                 f"{name} has {config.num_classes} outputs, labels of {self.recipe.data} go to"
                 f" {needed.max()}"
             )
+
+    def check_loss(self) -> None:
+        """Refuse a loss that is not for the data's classes.
+
+        Raises:
+            InputError: It weighs another number of them, or ignores one.
+        """
+        loss, classes = self.stage.loss, len(self.source.classes)
+        rule, where = loss.class_weights, f"{self.recipe.name}: {self.stage.name}"
+        if rule.rule == "fixed" and len(rule.values) != classes:
+            raise InputError(
+                f"{where}: {len(rule.values)} class weights, {self.recipe.data} has {classes}"
+            )
+        if loss.ignore_index in range(classes):
+            raise InputError(f"{where}: ignore_index {loss.ignore_index} is a class")
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:

@@ -21,7 +21,7 @@ class ClassWeights:
         void: What void weighs.
 
     Raises:
-        ValueError: Another rule.
+        ValueError: Another rule, or numbers that it cannot have.
     """
 
     rule: str = "none"
@@ -32,6 +32,10 @@ class ClassWeights:
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ValueError(f"class weights are {self.rule!r}, expected one of {', '.join(RULES)}")
+        if self.rule == "log" and not self.c > 1:  # a class that is rare would weigh less than none
+            raise ValueError(f"c is {self.c}, expected more than 1")
+        if not all(0 <= weight < float("inf") for weight in (self.void, *self.values)):
+            raise ValueError("void and values are expected to be 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

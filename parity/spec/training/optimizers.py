@@ -10,6 +10,7 @@ from parity.spec.tensors import STATISTICS, tensors
 
 KINDS = ("adam", "sgd")
 DECAYS = ("all", "not-norms")
+FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Group:
 
     prefixes: tuple[str, ...]
     factor: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.factor < float("inf"):
+            raise ValueError(f"factor is {self.factor}, expected 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +75,11 @@ class Optimizer:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not all(0 <= x < 1 for x in (*self.betas, self.momentum)):
             raise ValueError("betas and momentum are expected in [0, 1)")
+        most = self.lr * max([1.0, *(group.factor for group in self.groups)])
+        if self.kind == "adam":
+            most /= 1 - self.betas[0]  # of the first step
+        if most > FLOAT32_MAX:  # PyTorch takes no such number, JAX takes it for infinite
+            raise ValueError(f"lr is {self.lr}, more than float32 can hold steps of")
 
     def eps_at(self, step: int) -> float:
         """What is added to the root of the corrected second moment.

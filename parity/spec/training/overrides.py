@@ -58,7 +58,7 @@ def from_file(path: Path, name: str | None = None) -> Recipe:
     base = entries.pop("base", name)
     if name is not None and base != name:
         raise InputError(f"{path}: base is {base!r}, but the recipe asked for is {name}")
-    if base is not None and base not in recipes.RECIPES:
+    if base is not None and base not in list(recipes.RECIPES):  # it may be no text
         raise InputError(f"{path}: base: {base!r}, expected one of {', '.join(recipes.RECIPES)}")
     return recipe_of(entries, str(path), None if base is None else recipes.RECIPES[base])
 

@@ -9,7 +9,7 @@ import dataclasses
 
 WAYS = ("pmap", "shard_map")  # in which JAX maps a step over devices
 LOST = 75  # exit status of a process that misses another one; that one is the reason
-MEETING = 40  # seconds that processes wait for each other at the beginning
+MEETING = 30  # seconds that processes wait for each other at the beginning
 SILENCE = 20  # seconds after which a process that says nothing counts as gone
 CHOICES = {
     "gradients": ("mean", "sum"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from parity.spec.data.augmentation import Operation
+from parity.spec.data.labels import ORDERS
 from parity.spec.models import MODELS, Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
@@ -66,6 +67,8 @@ class Stage:
             raise ValueError(f"initial is {self.initial!r}, expected one of {', '.join(INITIALS)}")
         if self.epochs < 1 or self.batch < 1 or self.first_epoch < 0:
             raise ValueError("epochs and batch are expected to be 1 or more, first_epoch 0 or more")
+        if (self.loss.kind == "icnet") != hasattr(MODELS[self.model], "output_sizes"):
+            raise ValueError(f"loss kind {self.loss.kind} is not for {self.model}")
 
     @property
     def config(self) -> Config:
@@ -139,9 +142,15 @@ class Recipe:
                 )
         if not self.stages:
             raise ValueError("stages: expected one or more")
+        if self.labels not in (None, *ORDERS):
+            raise ValueError(f"labels are {self.labels!r}, expected one of {', '.join(ORDERS)}")
+        if self.validate_every < 1 or self.devices < 1:
+            raise ValueError("validate_every and devices are expected to be 1 or more")
         scale = self.loss_scale
         if isinstance(scale, str) and scale != "dynamic":
             raise ValueError(f"loss_scale is {scale!r}, expected a number or dynamic")
+        if isinstance(scale, int | float) and not 0 < scale < float("inf"):
+            raise ValueError(f"loss_scale is {scale}, expected a number above 0")
 
     @property
     def epochs(self) -> int:

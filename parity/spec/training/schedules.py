@@ -49,6 +49,8 @@ class Schedule:
             raise ValueError(f"schedule kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.kind == "step" and self.every < 1:
             raise ValueError(f"every is {self.every}, expected 1 epoch or more")
+        if min(self.gamma, self.power, self.first, self.warmup, *self.milestones) < 0:
+            raise ValueError("gamma, power, first, warmup and milestones are expected not below 0")
         if self.kind in ("poly", "cosine") and self.length <= self.warmup * self.after_warmup:
             raise ValueError(f"length is {self.length}, expected epochs beyond the warm-up")
 

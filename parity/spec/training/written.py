@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import types
 import typing
@@ -17,7 +18,8 @@ from typing import Any
 
 from parity.spec.data.augmentation import Operation
 from parity.spec.errors import InputError
-from parity.spec.training.recipe import Recipe
+from parity.spec.training.optimizers import parameters
+from parity.spec.training.recipe import Recipe, Stage
 
 # Kind -> operation: `short-side` is `ShortSide`.
 OPERATIONS: dict[str, type] = {
@@ -33,7 +35,7 @@ ALL = "all"  # the stages, together
 SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
+    float: ((int, float), "a finite number"),
     str: ((str,), "a text"),
 }
 
@@ -89,7 +91,15 @@ def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None
             stage.config  # noqa: B018  # made of the fields, where not all fit each other
         except (TypeError, ValueError) as error:
             raise InputError(f"{inner.inner('dropout')} {error}") from error
+        _check_groups(stage, inner.inner("optimizer.groups"))
     return made
+
+
+def _check_groups(stage: Stage, where: Place) -> None:
+    """A typing error in a prefix would leave its parameters at the common rate."""
+    for prefix in (p for group in stage.optimizer.groups for p in group.prefixes):
+        if not any(key.startswith(prefix) for key in parameters(stage.config)):
+            raise InputError(f"{where} {prefix!r} begins no parameter of {stage.model}")
 
 
 def digest(recipe: Recipe) -> str:
@@ -164,10 +174,19 @@ def _value(hint: Any, value: Any, old: Any, where: Place) -> Any:
             return _record(typing.cast(type, kind), value, old, where)
     for kind in kinds:
         fitting = SCALARS[kind][0] if kind in SCALARS else ()
-        if isinstance(value, fitting) and (kind is bool or not isinstance(value, bool)):
+        wrong = isinstance(value, bool) and kind is not bool
+        if isinstance(value, fitting) and not wrong and (kind is not float or _finite(value)):
             return kind(value)
     expected = [SCALARS[kind][1] if kind in SCALARS else "none" for kind in kinds]
     raise InputError(f"{where} {value!r}, expected {' or '.join(expected)}")
+
+
+def _finite(value: Any) -> bool:
+    """TOML has inf and nan; JSON, which checkpoints say their recipe in, has neither."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, old: Any, where: Place) -> tuple:
