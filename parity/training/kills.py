@@ -6,8 +6,8 @@ A small ENet on scenes that the project draws, with dropout, augmentation, two o
 change and a dynamic loss scale. Each run is killed once (SIGKILL), anywhere from its first import
 to its last write, and started again with `resume`. Then every file that it leaves must be, byte for
 byte, that of a run that nobody killed; of the log and the environment the times may differ. Linux.
-With `--devices N` PyTorch has N processes and one that started them: any of them is killed, at an
-instant from the beginning of training on, and all must have ended within a minute.
+With `--devices N` PyTorch has N processes and one that started them: any of them is killed, every
+second time after the first checkpoint, and all must have ended within a minute.
 """
 
 from __future__ import annotations
@@ -164,12 +164,15 @@ def endure(
     run(folder / "first")  # what is compiled once is kept
     begun = time.time()
     run(whole)
-    training = Folder(whole).environment.stat().st_mtime if devices > 1 else begun
     kills.seconds = time.time() - begun
+    spans: list[tuple] = [(kills.seconds,)]
+    if framework == "torch" and devices > 1:
+        spans = parts(Folder(whole), begun + kills.seconds)
     while kills.killed < count:
         progress(f"kills, {framework}: {kills.killed}/{count}")
         out = folder / f"killed{kills.killed}"
-        if run(out, rng.uniform(0, kills.seconds - (training - begun))):
+        longest, *since = spans[kills.killed % len(spans)]
+        if run(out, rng.uniform(0, longest), *since):
             shutil.rmtree(out)  # it ended before
             continue
         kills.killed += 1
@@ -191,6 +194,7 @@ def launched(
     devices: int,
     out: Path,
     delay: float | None = None,
+    since: str = "environment",
 ) -> bool:
     """One run of PyTorch in several processes; see `train`, and `kill_processes.train`."""
     toml = folder / "recipe.toml"
@@ -200,9 +204,18 @@ def launched(
     places = [f"--{k}={v}" for k, v in {"data": data, "out": out, "devices": devices}.items()]
     arguments = ["train", str(toml), "--framework=torch", "--workers=0", "--resume"]
     log = out.with_name(f"{out.name}.txt")
-    return kill_processes.train(
-        [*arguments, *numbers, *places], log, rng, delay, Folder(out).environment
-    )
+    whole = [*arguments, *numbers, *places]
+    return kill_processes.train(whole, log, rng, delay, getattr(Folder(out), since))
+
+
+def parts(folder: Folder, end: float) -> list[tuple[float, str]]:
+    """Seconds of a run's two parts, and the file of `Folder` with which each begins.
+
+    Most of the time goes by before the first step; so every second kill is in what comes then.
+    """
+    begin = folder.environment.stat().st_mtime
+    first = folder.checkpoint("first-epoch-0001").stat().st_mtime
+    return [(first - begin, "environment"), (end - first, "last")]
 
 
 def preload(framework: str) -> None:
