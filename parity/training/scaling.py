@@ -4,7 +4,8 @@
 
 First one process and one device: plain, and by what several devices are trained with
 (`DistributedDataParallel`; `pmap` and `shard_map`), each step in turn with the others. Then the
-same batch divided among devices: each number in processes of their own, several times in turn.
+same batch divided among devices: each number in processes of their own, several times in turn; and
+one device on one core (Linux), for otherwise it computes on all of them.
 Only on a machine that does nothing else do the numbers mean something.
 """
 
@@ -72,14 +73,33 @@ def divided(
     batch: int,
     runs: int,
     devices: int,
+    cores: int,
     port: int,
     rank: int,
 ) -> dict[str, list]:
-    """The same where the batch is divided among devices; in one of the processes."""
+    """The same where the batch is divided among devices; in one of the processes.
+
+    Args:
+        side: `torch` or `jax`.
+        model: The network.
+        size: Height and width, in pixels.
+        batch: Images, over all devices.
+        runs: Steps that are counted.
+        devices: Among which it is divided.
+        cores: That are used; 0 is all.
+        port: Where the processes meet.
+        rank: Which of them this one is.
+    """
+    if cores:
+        os.sched_setaffinity(0, range(cores))
     if side == "torch":
+        import torch
+
         from torch_impl import parallel as torch_parallel
 
         group = torch_parallel.start((LOCAL, port), devices, devices, rank)
+        if cores:
+            torch.set_num_threads(cores)
         part = batch // devices
         made = {"DDP": trainer(side, model, group=group)}
     else:
@@ -91,10 +111,12 @@ def divided(
     return in_turn(steps(made, model, size, part), runs)
 
 
-def in_processes(arguments: Sequence[str], side: str, devices: int) -> dict[str, list[float]]:
+def in_processes(
+    arguments: Sequence[str], side: str, devices: int, cores: int = 0
+) -> dict[str, list[float]]:
     """`divided`, by processes of their own: what the first one says."""
     command = [sys.executable, "-m", "parity.training.scaling", *arguments, "--side", side]
-    command += ["--among", str(devices), "--port", str(free_port())]
+    command += ["--among", str(devices), "--cores", str(cores), "--port", str(free_port())]
     ranks = range(max(1, devices) if side == "torch" else 1)
     pipe = subprocess.PIPE
     started = [
@@ -115,10 +137,11 @@ def measure(
         progress(f"{side}, alone")
         found[side] = {"alone": in_processes(arguments, side, 0)}
         for turn in range(ROUNDS):
-            for devices in numbers:
-                progress(f"{side}, {devices} devices, round {turn + 1}")
-                held = found[side].setdefault(str(devices), {})
-                for way, seconds in in_processes(arguments, side, devices).items():
+            for devices, cores in ((1, 1), *((number, 0) for number in numbers)):
+                name = f"{devices}{', one core' * cores}"
+                progress(f"{side}, {name}, round {turn + 1}")
+                held = found[side].setdefault(name, {})
+                for way, seconds in in_processes(arguments, side, devices, cores).items():
                     held.setdefault(way, []).extend(seconds)
                     progress(f"{way}: {1e3 * statistics.median(seconds):.1f} ms")
     return found
@@ -163,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--devices", default="1,2", metavar="LIST")
     add("--runs", type=int, default=8, metavar="N", help=f"steps of each, {ROUNDS} times over")
     add("--json", metavar="FILE")
-    for name, kind in {"side": str, "among": int, "port": int, "rank": int}.items():
+    for name, kind in {"side": str, "among": int, "cores": int, "port": int, "rank": int}.items():
         add(f"--{name}", type=kind, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     compiled.keep_compiled(compiled.of_user())
@@ -175,7 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
         if args.among == 0:
             seconds = alone(args.side, *what[:3], ROUNDS * args.runs)
         else:
-            seconds = divided(args.side, *what, args.among, args.port, args.rank)
+            where = (args.among, args.cores, args.port, args.rank)
+            seconds = divided(args.side, *what, *where)
         print(json.dumps(seconds))
         return 0
     own = [f"--{name}={getattr(args, name)}" for name in ("model", "size", "batch", "runs")]
