@@ -106,6 +106,22 @@ def test_devices_change_nothing_that_is_trained(runs: dict[str, Path], name: str
     assert all(loss == pytest.approx(one[step], rel=LIMIT) for step, loss in ours.items())
 
 
+@pytest.mark.parametrize("name", ["half", "jax"])
+def test_devices_change_nothing_that_is_validated(runs: dict[str, Path], name: str) -> None:
+    """Catches a validation of a part of the images, or by statistics that no checkpoint has."""
+
+    def found(out: Path) -> dict[int, dict]:
+        lines = journal.read(out / "log.jsonl")
+        return {line["epoch"]: line for line in lines if line["kind"] == "validation"}
+
+    one, several = found(runs["one"]), found(runs[name])
+    assert several
+    for epoch, line in several.items():
+        assert line["images"] == one[epoch]["images"] == kills.VAL
+        assert line["accuracy"] == one[epoch]["accuracy"]
+        assert line["mean_loss"] == pytest.approx(one[epoch]["mean_loss"], rel=LIMIT)
+
+
 @pytest.mark.parametrize(("framework", "devices"), [("torch", 2), ("jax", 4)])
 def test_devices_change_nothing_that_is_measured(
     framework: str, devices: int, data: Path, runs: dict[str, Path], tmp_path: Path
