@@ -48,7 +48,8 @@ class Group:
         known = inspect.signature(DistributedDataParallel).parameters
         # PyTorch 2.13 warns of the old name.
         name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        return DistributedDataParallel(model, **{name: False})
+        options: dict[str, Any] = {name: False}
+        return DistributedDataParallel(model, **options)
 
     def most(self, number: int) -> int:
         """The largest number that any process gives; each waits for all."""
