@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import inspect
 import os
 import threading
 import time
@@ -44,7 +45,11 @@ class Group:
         """
         if self.count == 1 and not distributed.is_initialized():
             return model
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        known = inspect.signature(DistributedDataParallel).parameters
+        # PyTorch 2.13 warns of the old name.
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {name: False}
+        return DistributedDataParallel(model, **options)
 
     def most(self, number: int) -> int:
         """The largest number that any process gives; each waits for all."""
