@@ -4,6 +4,11 @@ Rounding differs between two frameworks in every operation, and training makes a
 One side whose every image is changed by a unit in the last place parts from itself as well. A port
 that is as exact as its reference parts from it no faster than `compare.K` times that.
 
+Where training is unstable a distance grows twentyfold and more in a step, once rounding has turned
+over a first maximum or ReLU, and when it does so is chance: of two JAX runs of ICNet, their images
+changed otherwise, one was 4e-6 from the unchanged run after four steps, the other 2e-3. So each side
+is changed several times, and what counts is how far it can part from itself.
+
 All are trained on images with noise. The drawn scenes have even areas, on which max-pooling finds
 its maximum many times and takes the first; to move these by a unit would let it take any, which is
 no rounding: an ENet parted from itself by 3e-4 in its first step, where rounding makes 9e-9.
@@ -38,7 +43,7 @@ class Drift:
     Attributes:
         recipe: Its name.
         between: The two sides.
-        within: Side -> from itself, the geometric mean over several changes.
+        within: Side -> from itself, the largest over several changes.
     """
 
     recipe: str
@@ -108,11 +113,11 @@ def measure(
         plain[side] = weights(side)
     within = {}
     for side in SIDES:
-        logs = []
+        found = []
         for i in range(changes):
             progress(f"{recipe.name}: {side}, images changed {i + 1}/{changes}")
-            logs.append(np.log(distances(weights(side, Ulp(i)), plain[side])))
-        within[side] = np.exp(np.mean(logs, axis=0))
+            found.append(distances(weights(side, Ulp(i)), plain[side]))
+        within[side] = np.max(found, axis=0)
     return Drift(recipe.name, distances(plain["jax"], plain["torch"]), within)
 
 
