@@ -6,8 +6,8 @@ that is as exact as its reference parts from it no faster than `compare.K` times
 
 Where training is unstable a distance grows twentyfold and more in a step, once rounding has turned
 over a first maximum or ReLU, and when it does so is chance: of two JAX runs of ICNet, their images
-changed otherwise, one was 4e-6 from the unchanged run after four steps, the other 2e-3. So each side
-is changed several times, and what counts is how far it can part from itself.
+changed otherwise, one was 4e-6 from the unchanged run after four steps, the other 2e-3. So each
+side is changed several times, and what counts is how far it can part from itself.
 
 All are trained on images with noise. The drawn scenes have even areas, on which max-pooling finds
 its maximum many times and takes the first; to move these by a unit would let it take any, which is
