@@ -184,6 +184,36 @@ def difference(
     return _located(size(apart), apart, port, reference)
 
 
+def measured(
+    layer: str,
+    named: str,
+    quantity: str,
+    port: np.ndarray | None,
+    reference: np.ndarray,
+    limit: float,
+) -> Measurement:
+    """What is compared in float64 alone.
+
+    Args:
+        layer: The port's name.
+        named: The reference's name.
+        quantity: Such as `loss`; also its sort.
+        port: What the port has; none where it has nothing.
+        reference: What the reference has.
+        limit: Of the structure.
+    """
+    return Measurement(
+        layer=layer,
+        reference=named,
+        quantity=quantity,
+        sort=quantity,
+        limit=limit,
+        elements=reference.size,
+        size=size(reference),
+        structure=difference(port, reference),
+    )
+
+
 def furthest(port: np.ndarray, reference: np.ndarray) -> Difference:
     """The largest relative difference of two rates, and the first step where there is one."""
     apart = abs(port - reference)

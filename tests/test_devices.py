@@ -8,44 +8,24 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+import test_training
 from test_training import farthest
 
 from parity.cli import main
-from parity.spec.models import MODELS
 from parity.spec.training.parallel import Parallel
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
 from parity.training import checkpoints, journal, kills, place
 from parity.training.folder import Folder
+from parity.training.kill_processes import PROGRAM
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 1e-9  # structure, of updates: docs/tolerances.md
-# A network that no list has; `main()` starts other processes as this one was.
-CHILD = (
-    "import sys; from parity.training import kills; kills.recipe();"
-    "from parity.cli import main; sys.exit(main())"
-)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return kills.scenes(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small() -> Iterator[None]:
-    kills.recipe()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    del MODELS[kills.MODEL]
+data, small = test_training.data, test_training.small  # the same fixtures
 
 
 def recipe(epochs: int = 2, batch: int = 2) -> Recipe:
@@ -65,7 +45,7 @@ def arguments(data: Path, out: Path, framework: str, *more: str, of: Recipe | No
 
 
 def child(found: list[str], **options: object) -> subprocess.Popen:
-    command = [sys.executable, "-c", CHILD, *found]
+    command = [sys.executable, "-c", PROGRAM, *found]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, **options)
 
@@ -194,7 +174,7 @@ def test_two_machines_train_like_one(
 def test_torchrun_does_the_same(data: Path, runs: dict[str, Path], tmp_path: Path) -> None:
     """Catches processes that are started once more, or a place that is read otherwise."""
     program = tmp_path / "program.py"
-    program.write_text(CHILD)
+    program.write_text(PROGRAM)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)]
     found = arguments(data, out, "torch")

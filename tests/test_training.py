@@ -22,14 +22,10 @@ from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
 from parity.training import checkpoints, journal, kills
 from parity.training.folder import Folder
+from parity.training.kill_processes import PROGRAM
 from weights_convert import load
 
 ROOT = Path(__file__).resolve().parent.parent
-# What a process of its own does first: files do not tell this network, and no list has it.
-CHILD = (
-    "import sys; from parity.training import kills; kills.recipe();"
-    "from parity.cli import main; sys.exit(main(sys.argv[1:]))"
-)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +219,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_says_so(data: Path, tmp_path
     """Catches Ctrl-C that costs the epoch, prints a traceback, or exits with 0."""
     out = tmp_path / "out"
     found = arguments(tmp_path, data, kills.recipe(), "--framework", "torch", "--out", str(out))
-    command = [sys.executable, "-c", CHILD, *found]
+    command = [sys.executable, "-c", PROGRAM, *found]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     log = out / "log.jsonl"
     while child.poll() is None and not (log.exists() and len(log.read_bytes().splitlines()) > 1):

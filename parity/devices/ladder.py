@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from parity import compare
-from parity.compare import Measurement, difference
+from parity.compare import Measurement
 from parity.devices.plan import ALONE, CASES, STEPS, Job, Plan
 from parity.devices.predicted import Run, predict, stepped
 from parity.devices.processes import Runs, run
@@ -224,14 +224,6 @@ def _measurement(
     key: str, quantity: str, found: np.ndarray | None, reference: np.ndarray
 ) -> Measurement:
     layer, _, leaf = key.rpartition(".")
-    quantity = quantity.format(leaf)
-    return Measurement(
-        layer=layer or key,
-        reference=layer or key,
-        quantity=quantity,
-        sort=quantity,
-        limit=LIMIT,
-        elements=reference.size,
-        size=compare.size(reference),
-        structure=difference(found, reference),
+    return compare.measured(
+        layer or key, layer or key, quantity.format(leaf), found, reference, LIMIT
     )

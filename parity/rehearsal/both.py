@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity import compare
-from parity.compare import STRUCTURE_TRAJECTORY, Measurement, difference
+from parity.compare import STRUCTURE_TRAJECTORY, Measurement
 from parity.evidence import Parting
 from parity.rehearsal.side import After, Half
 from parity.report import Check
@@ -93,28 +93,14 @@ def _handed(reference: After, port: After) -> Iterator[Check]:
 
 def _measured(reference: After, port: After) -> Iterator[Measurement]:
     after = f"after {reference.step} step{'s' * (reference.step > 1)}"
-    losses = [np.asarray(side.loss, np.float64) for side in (reference, port)]
-    yield _measurement(NETWORK, NETWORK, f"loss of step {reference.step}", *losses)
+    losses = np.asarray(port.loss, np.float64), np.asarray(reference.loss, np.float64)
+    quantity, limit = f"loss of step {reference.step}", STRUCTURE_TRAJECTORY
+    yield compare.measured(NETWORK, NETWORK, quantity, *losses, limit)
     names = dialects.names(reference.stage.config, "jax")
     for name, (key, _) in names.items():
         layer, _, leaf = name.rpartition(".")
-        sides = reference.arrays[name], port.arrays[name]
-        yield _measurement(layer, key.rpartition(".")[0], f"{leaf} {after}", *sides)
-
-
-def _measurement(
-    layer: str, key: str, quantity: str, reference: np.ndarray, port: np.ndarray
-) -> Measurement:
-    return Measurement(
-        layer=layer,
-        reference=key,
-        quantity=quantity,
-        sort=quantity,
-        limit=STRUCTURE_TRAJECTORY,
-        elements=reference.size,
-        size=compare.size(reference),
-        structure=difference(port, reference),
-    )
+        sides, named = (port.arrays[name], reference.arrays[name]), key.rpartition(".")[0]
+        yield compare.measured(layer, named, f"{leaf} {after}", *sides, limit)
 
 
 def _furthest_first(check: Check) -> float:
