@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from parity.sides import Call, Layout
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from parity.weights import WeightMap
 
 SAME = 1e-9  # relative difference of one activation's values in float64
@@ -59,7 +59,7 @@ class Alignment:
     def notes(self) -> list[str]:
         """What could not be paired, a line per side."""
         sides = (("reference", self.reference), ("port", self.port))
-        return [f"not paired, {side}: {', '.join(names)}" for side, names in sides if names]
+        return [f"not paired, {side}: {listed(names)}" for side, names in sides if names]
 
 
 def by_names(reference: Iterable[str], port: Iterable[str]) -> Alignment:

@@ -21,10 +21,9 @@ from parity.spec.data.segmentation import (
     picture_of,
     require_folder,
     resized,
-    some,
     visible,
 )
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from parity.spec.replacing import replacing
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -232,7 +231,7 @@ def find(images: Path, truth: Path | None) -> list[Item]:
             if not beside:
                 labels[stem(path.relative_to(truth), suffixes)] = path
     if missing := [name for name in sorted(found) if name not in labels]:
-        raise InputError(f"{truth}: {len(missing)} images have no label: {some(missing)}")
+        raise InputError(f"{truth}: {len(missing)} images have no label: {listed(missing)}")
     return [Item(name, path, labels[name]) for name, path in sorted(found.items())]
 
 

@@ -23,6 +23,7 @@ from parity.rungs.weights import Weights
 from parity.rungs.whole import Gradients, Whole
 from parity.runs import Runs
 from parity.sides import ForwardError
+from parity.spec.errors import listed
 from parity.spool import release
 from parity.torch_side import one_thread
 
@@ -92,7 +93,7 @@ class Ladder:
         self.runs = runs
         self.notes = list(runs.alignment.notes())
         if runs.r64.silenced:
-            self.notes.append(f"switched off on both sides: {', '.join(runs.r64.silenced)}")
+            self.notes.append(f"switched off on both sides: {listed(runs.r64.silenced)}")
         self.layers = Layers(runs, self.notes)
         self.update, self.trajectory = Update(runs, self.notes), Trajectory(runs, self.notes)
         self.rungs: dict[str, Rung] = {

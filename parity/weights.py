@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from parity.sides import Arrays, is_float, transposed
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 
 Axes = tuple[int, ...] | None
 
@@ -192,7 +192,7 @@ def _by_rules(rules: Rules, source: Arrays) -> tuple[dict[str, tuple[str, Axes]]
             if key.rpartition(".")[2] != COUNTER:
                 left.append(key)
     if left:
-        raise InputError(f"weights: no rule for {_some(left)} of the reference")
+        raise InputError(f"weights: no rule for {listed(left)} of the reference")
     return found, idle
 
 
@@ -224,11 +224,11 @@ def _converted(convert: Converter, source: Arrays, target: Arrays) -> Assignment
     spare = _tied(source, read.seen)
     unread = [k for k in source if k not in read.seen | spare and k.rpartition(".")[2] != COUNTER]
     if unread:
-        raise InputError(f"weights: the function does not read {_some(unread)} of the reference")
+        raise InputError(f"weights: the function does not read {listed(unread)} of the reference")
     if missing := [name for name in target if name not in arrays]:
-        raise InputError(f"weights: the function gives no {_some(missing)} of the port")
+        raise InputError(f"weights: the function gives no {listed(missing)} of the port")
     if extra := [name for name in arrays if name not in target]:
-        raise InputError(f"weights: the port has no {_some(extra)}")
+        raise InputError(f"weights: the port has no {listed(extra)}")
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
     exact = by_value(source, arrays)
     same = {
@@ -270,15 +270,15 @@ class Watched(dict[str, np.ndarray]):
 
 def _refuse(found: WeightMap, source: Arrays, target: Arrays, idle: set[str]) -> None:
     if unknown := [name for name in found if name not in target]:
-        raise InputError(f"weights: the port has no {_some(unknown)}")
+        raise InputError(f"weights: the port has no {listed(unknown)}")
     if unknown := [key for key, _ in found.values() if key not in source]:
-        raise InputError(f"weights: the reference has no {_some(unknown)}")
+        raise InputError(f"weights: the reference has no {listed(unknown)}")
     if empty := [name for name in target if name not in found]:
-        raise InputError(f"weights: nothing fills {_some(empty)} of the port")
+        raise InputError(f"weights: nothing fills {listed(empty)} of the port")
     used = {key for key, _ in found.values()} | idle
     left = [k for k in source if k not in used and k.rpartition(".")[2] != COUNTER]
     if left:
-        raise InputError(f"weights: nothing uses {_some(left)} of the reference")
+        raise InputError(f"weights: nothing uses {listed(left)} of the reference")
     for key, axes in found.values():
         if axes is not None and sorted(axes) != list(range(source[key].ndim)):
             raise InputError(
@@ -292,11 +292,6 @@ def _refuse_shapes(shapes: Mapping[str, tuple[int, ...]], target: Arrays) -> Non
             raise InputError(
                 f"weights: {name} would be {shape}, but the port's is {target[name].shape}"
             )
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def floating(arrays: Arrays) -> Iterator[str]:

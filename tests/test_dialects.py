@@ -19,8 +19,9 @@ from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.tensors import tensors
-from weights_convert import dialects, formats, load, to_jax, to_torch
+from weights_convert import dialects, formats, load, to_jax, to_torch, wrapping
 
+FILE = Path("FILE")
 CONFIG = ENetConfig(num_classes=3)
 VARIANTS = [
     dataclasses.replace(CONFIG, encoder_relu=encoder, decoder_relu=decoder)
@@ -105,8 +106,8 @@ def test_detects_dialect_and_variant(dialect: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", dialects.DIALECTS)
-def test_one_error_lists_all_offenders(dialect: str, arrays: dict[str, np.ndarray]) -> None:
-    """Catches a check that stops at the first fault, or passes one over."""
+def test_one_error_counts_all_offenders(dialect: str, arrays: dict[str, np.ndarray]) -> None:
+    """Catches a check that stops at the first fault, or names only one kind of several."""
     named = dialects.to_dialect(CONFIG, arrays, dialect)
     keys = list(named)
     lost, bent = [keys[5], keys[50]], [keys[10], keys[60]]
@@ -117,12 +118,14 @@ def test_one_error_lists_all_offenders(dialect: str, arrays: dict[str, np.ndarra
     with pytest.raises(InputError) as caught:
         dialects.to_canonical(CONFIG, named, dialect, "FILE")
     message = str(caught.value)
-    assert message.startswith("FILE: 6 tensors do not match")
+    counts = "2 missing, 2 not expected, 2 of another shape"
+    assert message.startswith(f"FILE: 6 tensors do not match ({counts}): ")
+    assert message.endswith(" and 1 more")
     assert len(message.splitlines()) == 1
     for key in lost:
         assert f"{key} is missing" in message
         assert f"extra.{key} is not expected" in message
-    for key in bent:
+    for key in bent[:1]:
         assert f"x1, expected {'x'.join(map(str, named[key].shape[:-1]))}" in message
 
 
@@ -152,16 +155,19 @@ def test_wrong_sort_of_number(key: str, dtype: str, arrays: dict[str, np.ndarray
 )
 def test_prefixes_of_wrappers(prefix: str, arrays: dict[str, np.ndarray]) -> None:
     """Catches a network that was wrapped refused."""
-    assert equal(dialects.strip({prefix + key: array for key, array in arrays.items()}), arrays)
+    found = wrapping.unwrapped({prefix + key: array for key, array in arrays.items()}, FILE)
+    assert equal(found.named, arrays)
+    assert found.prefix == prefix
 
 
 def test_a_prefix_of_some_names_stays(arrays: dict[str, np.ndarray]) -> None:
     """Catches a name stripped onto another, one of the two then lost."""
     twice = {**arrays, "module.transposed_conv.weight": arrays["transposed_conv.weight"]}
-    assert dialects.strip(twice).keys() == twice.keys()
+    found = wrapping.unwrapped(twice, FILE)
+    assert found.named.keys() == twice.keys()
     with pytest.raises(InputError, match=r"module.transposed_conv.weight is not expected"):
-        dialects.to_canonical(CONFIG, dialects.strip(twice), "torch")
-    assert dialects.strip({}) == {}
+        dialects.to_canonical(CONFIG, found.named, "torch")
+    assert wrapping.unwrapped({}, FILE).named == {}
 
 
 def test_networks_take_what_is_loaded(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -190,15 +196,18 @@ def test_a_file_with_offending_keys(tmp_path: Path, arrays: dict[str, np.ndarray
         load(tmp_path / "old.pth")
     message = str(caught.value)
     assert str(tmp_path / "old.pth") in message
-    assert message.count("num_batches_tracked is missing") == len(arrays) - len(old) > 0
+    lost = len(arrays) - len(old)
+    assert f"({lost} missing)" in message
+    assert message.count("num_batches_tracked is missing") == 5 < lost
 
 
 @pytest.mark.parametrize("network", ["enet", "erfnet", "icnet", "genet"])
 def test_a_network_that_was_an_encoder(network: str) -> None:
     """Catches `encoder.` left before every name, or taken from ERFNet's own."""
-    names = dict.fromkeys(tensors(MODELS[network]), np.zeros(0))
+    names = {name: np.empty(spec.shape) for name, spec in tensors(MODELS[network]).items()}
     for prefix in ("", "encoder.", "module.encoder."):
-        found = dialects.strip({prefix + name: array for name, array in names.items()})
-        assert list(dialects.aligned(found, "torch")) == list(names)
+        found = wrapping.unwrapped({prefix + name: a for name, a in names.items()}, FILE)
+        assert list(found.named) == list(names)
+        assert found.prefix == prefix
     part = {name: array for name, array in names.items() if name.startswith("encoder.")}
-    assert list(dialects.aligned(part, "torch")) == list(part)
+    assert list(wrapping.unwrapped(part, FILE).named) == list(part)

@@ -36,7 +36,7 @@ def test_without_manifest(source: Path, capsys: pytest.CaptureFixture[str], tmp_
     assert lines == {
         "file": f"{source}, {source.stat().st_size:,} bytes",
         "sha256": digest,
-        "format": "torch",
+        "format": "torch, under the key 'state_dict'",
         "names": "torch, each after 'module.'",
         "network": "enet: num_classes 12, encoder_relu False, decoder_relu True",
         "outputs": "void unknown",

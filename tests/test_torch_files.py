@@ -68,10 +68,11 @@ def test_views_of_one_storage(tmp_path: Path) -> None:
         ({"epoch": 1, "optimizer": {}}, "'epoch' (int), 'optimizer' (dict)"),
         ({0: torch.zeros(1)}, "the key 0"),
         ({}, "holds nothing"),
-        ({"model": {"a": torch.zeros(1)}, "state_dict": {}}, "several networks: state_dict, model"),
         ({"a": torch.zeros(2, dtype=torch.complex64)}, "a is complex64"),
         ({"a": torch.eye(2).to_sparse()}, "a is not dense"),
-        ({"a": torch.zeros(1, device="meta")}, "a is not dense"),
+        ({"a": torch.zeros(1, device="meta")}, "a is not dense (on meta"),
+        ({"a": torch.zeros(1, dtype=torch.uint8)}, "a is uint8; expected float64"),
+        ({"net": [torch.zeros(1)]}, "'net' (list)"),
         ({"a\nb": torch.zeros(1)}, r"'a\\nb'"),
     ],
 )

@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from parity.spec.models import MODELS, Config
-from weights_convert import dialects, formats
+from weights_convert import dialects, formats, wrapping
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
 from weights_convert.manifest import Manifest
 from weights_convert.optimizer import NotCarriedError, Optimizer
+from weights_convert.wrapping import ANY, Choice, Unwrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Checkpoint:
             is an optimizer's state that cannot be carried.
         optimizer: Its state, where the file holds one.
         metadata: Text kept beside the tensors, without our manifest.
+        key: Under which entry of the file they lie; empty where they lie open.
+        prefix: What stood before every name.
+        notes: What a user should know of how they were found, a line each.
     """
 
     arrays: dict[str, np.ndarray]
@@ -47,6 +51,9 @@ class Checkpoint:
     filled: tuple[str, ...] = ()
     optimizer: Optimizer | None = None
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    key: str = ""
+    prefix: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def labels(self) -> str | None:
@@ -59,6 +66,7 @@ def load(
     network: str | None = None,
     dialect: str | None = None,
     config: Config | None = None,
+    choice: Choice = ANY,
 ) -> Checkpoint:
     """Read a checkpoint.
 
@@ -73,6 +81,7 @@ def load(
         dialect: Whose names the file carries, a key of `weights_convert.dialects.DIALECTS`; told
             by the names if not given.
         config: The variant, where it is known; told as above if not given.
+        choice: Which entry of the file and which prefix are meant, where it holds more.
 
     Raises:
         InputError: The network or the dialect is unknown; the file is not there, damaged, or of no
@@ -83,7 +92,8 @@ def load(
     if network is not None:
         family_of(network)
     dialects.check(dialect)
-    return understand(formats.read(path), path, network, dialect, config)
+    contents = formats.read(path, key=choice.key, foreign=True)
+    return understand(contents, path, network, dialect, config, choice)
 
 
 def understand(
@@ -92,15 +102,20 @@ def understand(
     network: str | None = None,
     dialect: str | None = None,
     config: Config | None = None,
+    choice: Choice = ANY,
 ) -> Checkpoint:
     """What `load` does, of a file that has been read.
 
     Raises:
         InputError: See there.
     """
-    known = identify(contents, path, network, dialect, config)
+    known = identify(contents, path, network, dialect, config, choice)
     config, dialect = known.config, known.dialect
-    arrays = dialects.to_canonical(config, known.named, dialect, str(path))
+    try:
+        formats.check_dtypes({k: a.dtype for k, a in known.named.items()}, path)
+        arrays = dialects.to_canonical(config, known.named, dialect, str(path))
+    except InputError as error:
+        raise InputError(f"{error}{known.nearest()}") from error
     optimizer, left = _optimizer(config, contents, known.beside, dialect, known.manifest)
     if known.manifest:
         found: dict[str, object] = {
@@ -119,10 +134,13 @@ def understand(
         dialect=dialect,
         manifest=known.manifest,
         sha256=contents.sha256,
-        skipped=(*contents.skipped, *known.rest, *left),
+        skipped=(*contents.skipped, *known.rest, *known.found.beside, *left),
         filled=dialects.absent(config, known.named, dialect),
         optimizer=optimizer,
         metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
+        key=contents.key,
+        prefix=known.found.prefix,
+        notes=known.notes(contents),
     )
 
 
@@ -135,7 +153,7 @@ class Identity:
         config: The variant.
         dialect: Whose names the file carries.
         manifest: What the file says of itself; not compared with its tensors yet.
-        named: The network's tensors, without what wrappers put before every name.
+        found: The network's tensors, without what stood before every name, and what was beside.
         beside: An optimizer's.
         rest: What training leaves besides.
     """
@@ -144,9 +162,44 @@ class Identity:
     config: Config
     dialect: str
     manifest: Manifest | None
-    named: dict[str, np.ndarray]
+    found: Unwrapped
     beside: dict[str, np.ndarray]
     rest: dict[str, np.ndarray]
+
+    @property
+    def named(self) -> dict[str, np.ndarray]:
+        """The network's tensors."""
+        return self.found.named
+
+    def nearest(self) -> str:
+        """The end of a message that refuses them: which network is nearest, after which prefix."""
+        names = dialects.names(self.config, self.dialect)
+        there = sum(name in names for name in self.named)
+        if not there:
+            return ""
+        variant = ", ".join(f"{name} {value}" for name, value in self.config.describe().items())
+        prefix = f"the prefix {self.found.prefix!r}" if self.found.prefix else "no prefix"
+        beside = listed(self.found.beside)
+        return (
+            f"; nearest is {self.network} ({variant}): {there} of its {len(names)} names are there,"
+            f" after {prefix}{f', beside {beside}' if beside else ''}"
+        )
+
+    def notes(self, contents: formats.Contents) -> tuple[str, ...]:
+        """What a user should know of how the tensors were found."""
+        found, said = self.found, list[str]()
+        if found.beside:
+            where = f"the prefix {found.prefix!r}" if found.prefix else "the network"
+            said.append(f"left out, beside {where}: {listed(found.beside)}")
+        if wrapping.is_average((*found.beside, *self.rest)) or formats.AVERAGED.search(
+            f"{contents.key}.{found.prefix}"
+        ):
+            said.append("these are averaged weights (an EMA or SWA)")
+        choices = [f"--key {key}" for key in contents.averaged]
+        choices += [f"--prefix {start}" for start in found.averaged]
+        if choices:
+            said.append(f"averaged weights (an EMA) are there too: {' or '.join(choices)}")
+        return tuple(said)
 
 
 def identify(
@@ -155,6 +208,7 @@ def identify(
     network: str | None = None,
     dialect: str | None = None,
     config: Config | None = None,
+    choice: Choice = ANY,
 ) -> Identity:
     """Tell which network a file holds, without touching a number of it.
 
@@ -163,13 +217,15 @@ def identify(
     """
     if network is not None:
         family_of(network)
-    own, beside, rest = optimizers.split(contents.arrays)
-    named = dialects.strip(own)
+    own, beside, rest = optimizers.split(contents.everything)
+    family = None if network is None else MODELS[network].family
+    found = wrapping.unwrapped(own, path, family, dialect, config, choice.prefix)
+    named = found.named
     dialect = dialect or dialects.detect(named)
     if config is not None:
         manifest = manifests.parse(contents.metadata, path)
-        return Identity(config.family, config, dialect, manifest, named, beside, rest)
-    named = dialects.aligned(named, dialect)
+        found = wrapping.without_numbers(found, dialects.names(config, dialect))
+        return Identity(config.family, config, dialect, manifest, found, beside, rest)
     network = network or dialects.family_in(named, dialect)
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)
@@ -185,7 +241,8 @@ def identify(
         )
     if network != family and told(config) != told(MODELS[network]):
         raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
-    return Identity(family, config, dialect, manifest, named, beside, rest)
+    found = wrapping.without_numbers(found, dialects.names(config, dialect))
+    return Identity(family, config, dialect, manifest, found, beside, rest)
 
 
 def _optimizer(

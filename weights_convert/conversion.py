@@ -13,7 +13,7 @@ import numpy as np
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.data.preprocessing import check as check_preprocessing
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from parity.spec.models import MODELS, Config
 from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
@@ -25,6 +25,7 @@ from weights_convert.manifest import Manifest
 from weights_convert.memory import different, rounded
 from weights_convert.optimizer import Optimizer, parameters
 from weights_convert.replacing import replacing
+from weights_convert.wrapping import ANY, Choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ def convert(
     labels: str | None = None,
     *,
     dialect: str | None = None,
+    choice: Choice = ANY,
     dtype: str | None = None,
     preprocessing: Preprocessing | None = None,
     weights_only: bool = False,
@@ -90,6 +92,7 @@ def convert(
         labels: Which output is void, `void-last` or `void-first`, for the manifest; that of the
             source's manifest if not given.
         dialect: Whose names the source carries; see `load`.
+        choice: Which of its tensors are meant; see `load`.
         dtype: To which floating-point numbers of the network are cast, one of
             `weights_convert.dialects.FLOATS`; counters and an optimizer's state are not. As they
             are if not given.
@@ -115,7 +118,7 @@ def convert(
         raise InputError(f"{error.filename}: {error.strerror}") from error
     progress(f"reading {source}")
     with formats.prepared(format, source):
-        checkpoint = load(source, network, dialect)
+        checkpoint = load(source, network, dialect, choice=choice)
     to = to or _default_dialect(format, checkpoint.dialect)
     _check_variant(checkpoint, to, source)
     if preprocessing is not None:
@@ -200,7 +203,7 @@ def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> di
         }
     wrong = [k for k, a in arrays.items() if (np.isfinite(a) & ~np.isfinite(done[k])).any()]
     if wrong:
-        raise InputError(f"{where}: {', '.join(wrong)}: too large for {dtype}")
+        raise InputError(f"{where}: {listed(wrong)}: too large for {dtype}")
     return done
 
 
@@ -346,7 +349,7 @@ def verify_written(
         found = optimizers.from_torch(config, contents.optimizer or {})
         wrong += different(draft.optimizer.flat(), found.flat())
     if wrong:
-        raise InputError(f"cannot write {path}: read back, {', '.join(wrong)} differ")
+        raise InputError(f"cannot write {path}: read back, {listed(wrong)} differ")
     dialect = draft.manifest.dialect
     known = identify(contents, path, network, dialect, None if told else config)
     said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from parity.spec.models import FAMILIES, MODELS, Config, config_of
 from parity.spec.tensors import Tensor, check_names, tensors
 from weights_convert.memory import contiguous
@@ -95,9 +95,6 @@ ABSENT = {
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32")
 
-# What wrappers put before every key: DataParallel, torch.compile, and programs that train.
-PREFIXES = ("module.", "_orig_mod.", "model.")
-
 
 def check(dialect: str | None) -> None:
     """Refuse an unknown dialect.
@@ -158,24 +155,6 @@ def detect(keys: Iterable[str]) -> str:
     known = {d: {leaf.name for leaf in kinds.values()} for d, kinds in DIALECTS.items()}
     shared = set.intersection(*known.values())
     return max(DIALECTS, key=lambda d: sum(part in known[d] - shared for part in last))
-
-
-def strip(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the prefixes that every name carries."""
-    arrays = dict(arrays)
-    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in arrays)), None):
-        if not arrays:
-            break
-        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
-    return arrays
-
-
-def own_name(name: str, known: Container[str]) -> str:
-    """One name, without them, and without `encoder.` if it is known only then; see `aligned`."""
-    while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
-        name = name.removeprefix(prefix)
-    inner = name.startswith("encoder.") and name not in known
-    return own_name(name.removeprefix("encoder."), known) if inner else name
 
 
 def to_dialect(
@@ -273,19 +252,6 @@ def family_in(arrays: Iterable[str], dialect: str) -> str:
     return max(known, key=lambda family: len(known[family] & found))
 
 
-def aligned(arrays: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:
-    """Without `encoder.` before every name, where a network's names come out only then.
-
-    A whole network may have been somebody's encoder; ERFNet's encoder is only a part.
-    """
-    whole = strip({name.removeprefix("encoder."): array for name, array in arrays.items()})
-    if not all(name.startswith("encoder.") for name in arrays):
-        return dict(arrays)
-    known = known_names(dialect).values()
-    candidates = (dict(arrays), whole)
-    return max(candidates, key=lambda c: max(len(names & c.keys()) for names in known))
-
-
 @functools.cache
 def known_names(dialect: str) -> dict[str, set[str]]:
     """Family -> the names of its tensors."""
@@ -301,10 +267,9 @@ def _check(
     target: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], where: str
 ) -> None:
     if not target.keys() & arrays.keys():  # else all of the network's names would be listed
-        more = f", and {len(arrays) - 3} more" if len(arrays) > 3 else ""
         raise InputError(
             f"{where}: all {len(target)} tensors of the network are missing, such as"
-            f" {next(iter(target))}; found instead: {', '.join(list(arrays)[:3])}{more}"
+            f" {next(iter(target))}; found instead: {listed(arrays)}"
         )
     check_names(target, {name: array.shape for name, array in arrays.items()}, where)
 
@@ -317,4 +282,4 @@ def _check_numbers(kinds: Mapping[str, str], arrays: Mapping[str, np.ndarray], w
         if arrays[name].dtype.name not in dtypes
     ]
     if wrong:
-        raise InputError(f"{where}: {'; '.join(wrong)}")
+        raise InputError(f"{where}: {listed(wrong, '; ')}")

@@ -9,9 +9,10 @@ from typing import Any
 
 from parity.spec.errors import InputError
 from parity.spec.tensors import STATISTICS, tensors
-from weights_convert import dialects, formats
+from weights_convert import dialects, formats, wrapping
 from weights_convert import manifest as manifests
 from weights_convert.checkpoint import Checkpoint, understand
+from weights_convert.wrapping import ANY, Choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Inspection:
         sha256: See `weights_convert.formats.Contents`.
         format: A key of `weights_convert.formats.FORMATS`.
         dialect: Whose names it carries: `torch`, `jax` or `mindspore`.
-        prefix: What a wrapper put before every name, such as `module.`.
+        prefix: What stood before every name, such as `module.`.
+        key: Under which entry of the file they lie; empty where they lie open.
         tensors: Name -> dtype and shape, in the file's order.
         checkpoint: What it is; none if it is no whole checkpoint of our networks.
         reason: Why it is none.
+        notes: What a user should know of how they were found, a line each.
         metadata: Text kept beside the tensors, without our manifest.
         skipped: Names of what else it holds; see `weights_convert.Checkpoint`.
     """
@@ -38,9 +41,11 @@ class Inspection:
     format: str
     dialect: str
     prefix: str
+    key: str
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     checkpoint: Checkpoint | None
     reason: str
+    notes: tuple[str, ...]
     metadata: dict[str, str]
     skipped: tuple[str, ...]
 
@@ -75,6 +80,7 @@ class Inspection:
             "format": self.format,
             "dialect": self.dialect,
             "prefix": self.prefix,
+            "key": self.key or None,
             "network": found.network if found else None,
             "config": found.config.describe() if found else None,
             "reason": self.reason or None,
@@ -85,6 +91,7 @@ class Inspection:
             "optimizer": state.describe(found.config) if found and state else None,
             "absent": list(found.filled) if found else [],
             "skipped": list(self.skipped),
+            "notes": list(self.notes),
             "metadata": self.metadata,
             "tensors": {
                 name: {"dtype": dtype, "shape": shape}
@@ -93,26 +100,26 @@ class Inspection:
         }
 
 
-def inspect(path: str | Path, network: str | None = None) -> Inspection:
+def inspect(path: str | Path, network: str | None = None, choice: Choice = ANY) -> Inspection:
     """Look into a checkpoint.
 
     Args:
         path: See `weights_convert.load`.
         network: See there.
+        choice: See there.
 
     Raises:
         InputError: The file is not there, damaged, of no known format, or is not what its manifest
             says.
     """
     path = Path(path)
-    contents = formats.read(path)
-    stripped = dialects.strip(contents.arrays)
-    prefix = next(iter(contents.arrays)).removesuffix(next(iter(stripped)))
+    contents = formats.read(path, key=choice.key, foreign=True)
     checkpoint, reason = None, ""
     try:
-        checkpoint = understand(contents, path, network)
+        checkpoint = understand(contents, path, network, choice=choice)
     except InputError as error:
-        if network is not None or manifests.parse(contents.metadata, path):
+        asked = network is not None or choice.prefix is not None
+        if asked or manifests.parse(contents.metadata, path):
             raise
         reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
@@ -121,11 +128,13 @@ def inspect(path: str | Path, network: str | None = None) -> Inspection:
         bytes=sum(file.stat().st_size for file in files),
         sha256=contents.sha256,
         format=contents.format,
-        dialect=dialects.detect(stripped),
-        prefix=prefix,
-        tensors={k: (a.dtype.name, a.shape) for k, a in contents.arrays.items()},
+        dialect=checkpoint.dialect if checkpoint else dialects.detect(contents.everything),
+        prefix=checkpoint.prefix if checkpoint else wrapping.common(contents.everything),
+        key=contents.key,
+        tensors={k: (str(a.dtype), tuple(a.shape)) for k, a in contents.everything.items()},
         checkpoint=checkpoint,
         reason=reason,
+        notes=checkpoint.notes if checkpoint else (),
         metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
         skipped=checkpoint.skipped if checkpoint else contents.skipped,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.data.preprocessing import parse as parse_preprocessing
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from weights_convert.formats import KEY, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.optimizer import is_description
@@ -134,8 +134,7 @@ def verify(
     either = [*tensors, *(name for name in manifest.tensors if name not in tensors)]
     wrong = [name for name in either if tensors.get(name) != manifest.tensors.get(name)]
     if wrong or whole_sha256(manifest.tensors) != manifest.tensors_sha256:
-        named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         raise InputError(
             f"{where} does not hold the tensors its manifest was written for: damaged, or changed"
-            f" since (then remove the manifest): {named or 'their order'}"
+            f" since (then remove the manifest): {listed(wrong) or 'their order'}"
         )

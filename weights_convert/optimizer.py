@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from parity.spec.errors import listed
 from parity.spec.models import Config
 from parity.spec.tensors import STATISTICS, tensors
 from weights_convert import dialects
+from weights_convert.wrapping import own_name
 
 # Slot -> what stands before a parameter's name, by dialect.
 SLOTS = {
@@ -148,13 +150,15 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
             continue
         slot = next((s for s, n in SLOTS.items() if name.startswith(f"{n[dialect]}.")), None)
         rest = name.removeprefix(f"{SLOTS[slot][dialect]}.") if slot else name
-        rest = dialects.own_name(rest, names)
+        rest = own_name(rest, names)
         if slot is None:
             raise NotCarriedError(f"{name} has no name elsewhere")
         if rest not in names:
             raise NotCarriedError(f"{name} is no state of a parameter")
         key, leaf = names[rest]
         _check_slot(name, array, leaf.shape(target[key].shape))
+        if key in found[slot]:
+            raise NotCarriedError(f"it has {key} more than once, such as {name}")
         found[slot][key] = np.array(leaf.inverse().array(array), order="C")
     step = arrays.get(STEP[dialect])
     return _whole(config, found, None if step is None else _step(step), {})
@@ -202,7 +206,7 @@ def from_torch(config: Config, nested: Mapping[str, Any]) -> Optimizer:
                 _check_slot(f"{slot} of parameter {index}", value, shapes[keys[index]].shape)
                 found[slot][keys[index]] = value
     if len(steps) > 1:
-        raise NotCarriedError(f"its parameters are at different steps, {sorted(steps)}")
+        raise NotCarriedError(f"its parameters are at different steps, {listed(sorted(steps))}")
     numbers, left = _numbers(nested["param_groups"])
     state = _whole(config, found, next(iter(steps), None), numbers)
     return dataclasses.replace(state, left=left)
@@ -261,7 +265,7 @@ def _keys(config: Config, groups: list[Mapping[str, Any]]) -> dict[int, str]:
     trained = parameters(config)
     indices = [i for group in groups for i in group["params"]]
     if all(isinstance(group.get("param_names"), list) for group in groups):
-        given = [dialects.own_name(str(n), trained) for g in groups for n in g["param_names"]]
+        given = [own_name(str(n), trained) for g in groups for n in g["param_names"]]
         if not set(given) <= set(trained) or len({*given}) != len(indices):
             raise NotCarriedError("its names of the parameters are not those of the network")
         return dict(zip(indices, given, strict=True))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
+from collections.abc import Iterable
 
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, printable
 from parity.spec.models import USUAL, USUAL_OF
+from weights_convert.wrapping import Choice
 
 
 def _defaults(texts: dict[str, str]) -> str:
@@ -15,6 +19,33 @@ def _defaults(texts: dict[str, str]) -> str:
 # What help says of sizes and of numbers of images that are not given.
 SIZES = _defaults({n: f"{h}x{w}" for n, ((h, w), _) in {"": USUAL, **USUAL_OF}.items()})
 BATCHES = _defaults({n: str(count) for n, (_, count) in {"": USUAL, **USUAL_OF}.items()})
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """`--key` and `--prefix`: which of a file's tensors are meant, where it holds more."""
+    parser.add_argument(
+        "--key",
+        metavar="PATH",
+        help="which entry of the file holds the weights, such as state_dict_ema or ema.model"
+        " (default: the plain weights, not an average of them)",
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="what stands before the network's names, such as model.; what lies beside it is left"
+        " out and named (default: the one after which the whole network is found)",
+    )
+
+
+def choice_of(args: argparse.Namespace) -> Choice:
+    """What `add_choice` was given."""
+    return Choice(args.key, args.prefix)
+
+
+def say(notes: Iterable[str]) -> None:
+    """Print what a user should know of a checkpoint, beside what a command gives."""
+    for note in notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -14,11 +14,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from parity.commands.arguments import add_choice, choice_of
 from parity.files import read_json
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import parse
-from parity.spec.errors import printable
-from weights_convert import Conversion, convert
+from parity.spec.errors import listed, printable
+from weights_convert import Checkpoint, Conversion, convert
 from weights_convert.dialects import COUNTERS, DIALECTS, FLOATS
 
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help="the checkpoint to read")
     parser.add_argument("target", metavar="OUT", help="what to write; replaced if it is there")
     parser.add_argument("--model", help="which network (default: the one whose names the file has)")
+    add_choice(parser)
     parser.add_argument(
         "--from",
         dest="dialect",
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             args.to,
             args.labels,
             dialect=args.dialect,
+            choice=choice_of(args),
             dtype=args.dtype,
             preprocessing=given,
             weights_only=args.weights_only,
@@ -98,7 +101,7 @@ def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
     void = f", {done.manifest.labels}" if done.manifest.labels else ""
     lines = [
-        f"read      {source}: {read.format}, {read.dialect} names",
+        f"read      {source}: {read.format}, {read.dialect} names{place(read)}",
         f"network   {read.network}: {variant}{void}",
         f"tensors   {done.tensors}, with {done.parameters:,} parameters",
         f"wrote     {done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes",
@@ -115,12 +118,19 @@ def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
         if keys:
             lines.insert(3, f"{what}: {len(keys)} tensors, {named(keys)}")
     if done.skipped:
-        lines.insert(3, f"not carried: {', '.join(done.skipped)}")
+        lines.insert(3, f"not carried: {listed(done.skipped)}")
+    lines += [f"note      {note}" for note in read.notes]
     return "\n".join(map(printable, lines))
+
+
+def place(read: Checkpoint) -> str:
+    """Where in the file a network was, if it did not lie open."""
+    key = f", under the key {read.key!r}" if read.key else ""
+    return key + (f", each after {read.prefix!r}" if read.prefix else "")
 
 
 def named(keys: tuple[str, ...]) -> str:
     """All by name, but for the counters, of which one stands for all."""
     others = [key for key in keys if not re.fullmatch(COUNTERS, key)]
     counters = [key for key in keys if re.fullmatch(COUNTERS, key)]
-    return ", ".join([*others, *(f"counters such as {key}" for key in counters[:1])])
+    return listed([*(f"counters such as {key}" for key in counters[:1]), *others])

@@ -10,11 +10,12 @@ import argparse
 import os
 from pathlib import Path
 
+from parity.commands.arguments import add_choice, choice_of
 from parity.commands.convert import named
 from parity.export import inspection as networks
 from parity.files import check_writable, write_atomically
 from parity.spec.data.preprocessing import Preprocessing
-from parity.spec.errors import InputError, printable
+from parity.spec.errors import InputError, listed, printable
 from weights_convert.formats import sidecar
 from weights_convert.inspection import Inspection, inspect
 
@@ -22,6 +23,7 @@ from weights_convert.inspection import Inspection, inspect
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the checkpoint or ONNX file")
     parser.add_argument("--model", help="which network (default: the one whose names the file has)")
+    add_choice(parser)
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--json", metavar="FILE", help="write all of it to this file")
 
@@ -34,12 +36,13 @@ def run(args: argparse.Namespace) -> int:
         _check_other(Path(args.json), Path(args.file))
     found: Inspection | networks.Inspection
     if networks.is_onnx(Path(args.file)):
-        if args.model is not None:
-            raise InputError(f"--model is for checkpoints; {args.file} is an ONNX file")
+        for name in ("model", "key", "prefix"):
+            if getattr(args, name) is not None:
+                raise InputError(f"--{name} is for checkpoints; {args.file} is an ONNX file")
         found = networks.inspect(args.file)
         lines = network_facts(found)
     else:
-        found = inspect(args.file, args.model)
+        found = inspect(args.file, args.model, choice_of(args))
         lines = facts(found)
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
@@ -68,11 +71,12 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     """What is shown, a line each."""
     held, numbers = found.checkpoint, sum(_size(shape) for _, shape in found.tensors.values())
     after = f", each after {found.prefix!r}" if found.prefix else ""
+    where = f", under the key {found.key!r}" if found.key else ""
     dtypes = ", ".join(f"{n} {dtype}" for dtype, n in found.dtypes.items())
     lines = [
         ("file", f"{found.path}, {found.bytes:,} bytes"),
         ("sha256", found.sha256),
-        ("format", found.format),
+        ("format", f"{found.format}{where}"),
         ("names", f"{found.dialect}{after}"),
     ]
     if held:
@@ -95,7 +99,8 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     else:
         lines.append(("manifest", "none: unverified"))
     if found.skipped:
-        lines.append(("beside", ", ".join(found.skipped)))
+        lines.append(("beside", listed(found.skipped)))
+    lines += [("note", note) for note in found.notes]
     lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
     return lines
 

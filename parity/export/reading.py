@@ -16,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from parity.export import guard
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from weights_convert import Manifest
 from weights_convert import manifest as manifests
 from weights_convert.formats.mindspore_file import DamagedError
@@ -91,7 +91,7 @@ def open_network(path: str | Path, threads: int = 0) -> Network:
     shape = list(inputs[0].shape) if len(inputs) == 1 else []
     fixed = [isinstance(n, int) for n in shape]
     if len(shape) != 4 or inputs[0].type != "tensor(float)" or fixed[1:] != [True] * 3:
-        found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs) or "none"
+        found = listed(f"{i.name} {i.type} {i.shape}" for i in inputs) or "none"
         raise InputError(f"{path}: inputs {found}, expected one of float32 (N, 3, H, W)")
     if shape[1] != 3:
         raise InputError(f"{path}: images of {shape[1]} channels, expected 3")

@@ -17,6 +17,7 @@ from parity.rungs.base import Rung
 from parity.runs import Flat, Key
 from parity.sides import NETWORK, Arrays
 from parity.spec import draw
+from parity.spec.errors import listed
 from parity.torch_training import TorchTraining
 
 STEPS = 4  # the first that differ by more than the moments' beginning, and one more
@@ -77,7 +78,7 @@ class Update(Rung):
         self.steps = oracle, found["p64"]
         measured = [self._step(key, oracle, found) for key in oracle]
         if self.runs.assignment.made:
-            made = ", ".join(sorted(self.runs.assignment.made))
+            made = listed(sorted(self.runs.assignment.made))
             self.notes.append(f"steps not compared, for no single tensor answers: {made}")
         if port.schedules is not None:
             measured.insert(0, self._rates(*port.schedules))

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+SHOWN = 5  # offenders that a message names; the others it counts
+WIDEST = 300  # characters of one of them
+LONGEST = 5_000  # characters of a whole message: a path may have 4,096
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
 
     The message is one line that names the file, key or value, and says what was expected. What a
     file brings into it stays in that line, and cannot speak to the terminal: such characters are
-    escaped.
+    escaped. What is longer than `LONGEST` loses its middle.
     """
 
     def __init__(self, message: object) -> None:
-        super().__init__(printable(str(message)))
+        super().__init__(shortened(printable(str(message)), LONGEST))
+
+
+def listed(items: Iterable[object], joint: str = ", ", shown: int = SHOWN) -> str:
+    """The first few items in one line and the number of the others, for a message.
+
+    Args:
+        items: What to name, most telling first.
+        joint: What stands between two of them.
+        shown: How many are named.
+    """
+    texts = list(map(str, items))
+    more = f" and {len(texts) - shown:,} more" if len(texts) > shown else ""
+    return joint.join(shortened(text, WIDEST) for text in texts[:shown]) + more
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text, without its middle where it has more characters than that."""
+    if len(text) <= longest:
+        return text
+    end = longest // 4
+    return f"{text[: longest - end - 5]} ... {text[-end:]}"
 
 
 def printable(text: str) -> str:

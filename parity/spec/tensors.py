@@ -7,10 +7,11 @@ PyTorch's (OIHW). Nothing here needs a framework, so that a file can be judged w
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 
 if TYPE_CHECKING:
     from parity.spec.models import Config
@@ -57,17 +58,24 @@ def check_names(
         where: What holds the found ones, for the message.
 
     Raises:
-        InputError: One line that lists every name missing, left over, or of another shape.
+        InputError: One line that counts the names missing, left over, or of another shape, and
+            lists some of each.
     """
-    faults = [f"{k} is missing" for k in target if k not in found]
-    faults += [f"{k} is not expected" for k in found if k not in target]
-    faults += [
+    missing = [f"{k} is missing" for k in target if k not in found]
+    spare = [f"{k} is not expected" for k in found if k not in target]
+    bent = [
         f"{k} is {_x(found[k])}, expected {_x(target[k])}"
         for k in target
         if k in found and tuple(found[k]) != tuple(target[k])
     ]
-    if faults:
-        raise InputError(f"{where}: {_count(len(faults))} not match: {'; '.join(faults)}")
+    groups = {"missing": missing, "not expected": spare, "of another shape": bent}
+    if total := sum(map(len, groups.values())):
+        counts = [f"{len(group):,} {what}" for what, group in groups.items() if group]
+        # Each kind by turns: a hundred missing names must not hide the one that stands for them.
+        faults = [f for row in itertools.zip_longest(*groups.values()) for f in row if f]
+        raise InputError(
+            f"{where}: {_count(total)} not match ({', '.join(counts)}): {listed(faults, '; ')}"
+        )
 
 
 def _x(shape: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from parity.spec.data.preprocessing import Preprocessing
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Snapshot
@@ -24,8 +24,6 @@ from parity.training.moment import KEY, Moment, Origin, parse
 from weights_convert import formats, save
 from weights_convert.checkpoint import Checkpoint, understand
 from weights_convert.optimizer import Optimizer as Saved
-
-SHOWN = 3  # differences in one line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +127,8 @@ def check_same(found: Found, recipe: Recipe, samples: int) -> None:
     pairs = {} if networks[0] == networks[1] else {"network": tuple(networks)}
     pairs |= differences(plain(found.recipe), plain(recipe))
     if pairs:
-        told = "; ".join(f"{key} {a}, here {b}" for key, (a, b) in list(pairs.items())[:SHOWN])
-        more = f"; and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
-        raise InputError(f"{found.path} is of another recipe: {told}{more}")
+        told = listed((f"{key} {a}, here {b}" for key, (a, b) in pairs.items()), "; ")
+        raise InputError(f"{found.path} is of another recipe: {told}")
     if found.origin.moment.samples != samples:
         raise InputError(
             f"{found.path} was trained on {found.origin.moment.samples} images, here are {samples}"

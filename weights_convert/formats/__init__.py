@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.spec.errors import InputError
-from weights_convert.formats import sidecar
+from parity.spec.errors import InputError, listed
+from weights_convert.formats import nested, sidecar, strangers
 from weights_convert.formats.sidecar import KEY
 from weights_convert.hashes import file_sha256
 
@@ -60,7 +62,11 @@ LEGACY_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
 # Formats whose arrays can be looked at in the file.
 MAPPED = ("torch", "safetensors")
 
+# Keys and prefixes of averaged weights: an exponential moving average, stochastic weight averaging.
+AVERAGED = re.compile(r"(^|[._])(ema|swa|averag[a-z]*|shadow)\d*($|[._])", re.IGNORECASE)
+
 ORBAX_FILE = "_METADATA"
+ORBAX_OLD_FILE = "checkpoint"  # before version 0.3: msgpack with small arrays in it
 
 # The longest header that the format allows, in bytes; its length comes first.
 SAFETENSORS_HEADER = 100_000_000
@@ -71,6 +77,38 @@ MOST_TENSORS = 50_000
 # What its arrays may take, in times its size and bytes beside: weights hardly compress, and few
 # tensors are views of each other.
 TIMES, BESIDE = 2, 2**27
+
+
+# Formats whose readers go down to a key themselves; in the others it is the start of names.
+NESTED = ("torch", "orbax", "msgpack")
+
+# Formats in which some write a path with slashes.
+FLAT = ("safetensors", "npz")
+
+
+class LimitError(ValueError):
+    """A file asks for more than is read of any; it may be whole all the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    """A tensor of a kind that no network here has: described, not read.
+
+    Attributes:
+        dtype: What the file calls it, such as `float8_e4m3fn`, with what else is special.
+        shape: Of it; empty where nobody says.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +122,9 @@ class Contents:
         skipped: Names of what else the file holds, such as `epoch`.
         optimizer: What `torch.optim.Optimizer.state_dict()` gave, with NumPy arrays, where a torch
             file holds it beside the tensors.
+        foreign: Name -> what it is, of tensors that are no `DTYPES`.
+        key: Under which entry of the file they lie, a dotted path; empty where they lie open.
+        averaged: Keys of the file under which averaged weights lie beside them.
         sha256: Of the file; of a directory see `weights_convert.hashes.file_sha256`, without the
             manifest in it.
     """
@@ -93,7 +134,15 @@ class Contents:
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     optimizer: dict[str, Any] | None = None
+    foreign: dict[str, Foreign] = dataclasses.field(default_factory=dict)
+    key: str = ""
+    averaged: tuple[str, ...] = ()
     sha256: str = ""
+
+    @property
+    def everything(self) -> dict[str, Any]:
+        """Name -> array, or `Foreign`."""
+        return {**self.arrays, **self.foreign}
 
 
 def sniff(path: Path) -> str:
@@ -108,13 +157,15 @@ def sniff(path: Path) -> str:
     if path.is_dir():
         if is_orbax(path):
             return "orbax"
-        raise InputError(f"{path} is a directory, but not an Orbax checkpoint ({_inside(path)})")
+        raise InputError(f"{path} is a directory, but {strangers.directory(path)}")
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if not path.is_file():
         raise InputError(f"{path} is neither a file nor a directory")
     with path.open("rb") as file:
         head = file.read(64)
+    if what := strangers.file(path, head):
+        raise InputError(f"{path} is {what}")
     if not head:
         raise InputError(f"{path} is empty")
     if head.startswith(b"PK\x03\x04"):
@@ -138,21 +189,26 @@ def sniff(path: Path) -> str:
 
 
 def is_orbax(path: Path) -> bool:
-    """Whether a directory is an Orbax checkpoint."""
-    return (path / ORBAX_FILE).is_file()
+    """Whether a directory is an Orbax checkpoint, of whichever age."""
+    return (path / ORBAX_FILE).is_file() or (path / ORBAX_OLD_FILE).is_file()
 
 
-def read(path: Path, written: str | None = None) -> Contents:
+def read(
+    path: Path, written: str | None = None, key: str | None = None, foreign: bool = False
+) -> Contents:
     """Read a checkpoint of whichever format.
 
     Args:
         path: The file or directory.
         written: What `write` returned, of a file that nobody else can have changed since: it is
             not hashed again, and where its format allows looked at in place, not copied.
+        key: Which entry of the file holds the tensors, a dotted path; told by the file if not
+            given.
+        foreign: Whether tensors of other kinds than `DTYPES` may be there; they are described.
 
     Raises:
-        InputError: It is not there, damaged, of no known format, or holds something other than
-            named tensors of `DTYPES`.
+        InputError: It is not there, damaged, of no known format, has no such key, or holds
+            something other than named tensors.
     """
     try:
         format = sniff(path)
@@ -166,20 +222,26 @@ def read(path: Path, written: str | None = None) -> Contents:
         # Before the file is trusted with anything: is it the one that the manifest speaks of?
         beside = sidecar.read(path, sha256) if format in WITH_SIDECAR else {}
         in_place = {"mapped": True} if written is not None and format in MAPPED else {}
-        contents = module.read(path, **in_place)
+        below = {"key": key} if key and format in NESTED else {}
+        contents = module.read(path, **in_place, **below)
+        if format in FLAT:
+            contents = nested.with_dots(contents, path)
+        if key and format not in NESTED:
+            contents = nested.below(contents, key, path)
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # bytes at will: what no reader thought of
-        raise InputError(f"{path} is damaged: {first_line(error)}") from error
-    if not contents.arrays:
+        raise unreadable(path, "is damaged", error) from error
+    if not contents.everything:
         raise InputError(f"{path} holds no tensors")
     if lost := [k for k, text in contents.metadata.items() if k != KEY and sidecar.is_ours(text)]:
         raise InputError(f"{path} is damaged: its manifest is named {lost[0]!r}, expected {KEY!r}")
-    if unprintable := [repr(name) for name in contents.arrays if not name.isprintable()]:
-        raise InputError(f"{path} is damaged: it names tensors {', '.join(unprintable)}")
-    check_dtypes({k: v.dtype for k, v in contents.arrays.items()}, path)
+    if unprintable := [repr(name) for name in contents.everything if not name.isprintable()]:
+        raise InputError(f"{path} is damaged: it names tensors {listed(unprintable)}")
+    others = {} if foreign else contents.foreign
+    check_dtypes({k: v.dtype for k, v in {**contents.arrays, **others}.items()}, path)
     return dataclasses.replace(contents, metadata=contents.metadata | beside, sha256=sha256)
 
 
@@ -263,7 +325,7 @@ def check_dtypes(dtypes: Mapping[str, object], where: Path) -> None:
     """
     wrong = [f"{k} is {dtype}" for k, dtype in dtypes.items() if str(dtype) not in DTYPES]
     if wrong:
-        raise InputError(f"{where}: {'; '.join(wrong)}; expected {', '.join(DTYPES)}")
+        raise InputError(f"{where}: {listed(wrong, '; ')}; expected {', '.join(DTYPES)}")
 
 
 def check_growth(total: int, path: Path) -> None:
@@ -274,20 +336,20 @@ def check_growth(total: int, path: Path) -> None:
         path: The file.
 
     Raises:
-        ValueError: They do.
+        LimitError: They do.
     """
     if total > TIMES * path.stat().st_size + BESIDE:
-        raise ValueError(f"it would grow to {total:,} bytes")
+        raise LimitError(f"it would grow to {total:,} bytes")
 
 
 def check_count(count: int) -> None:
     """Refuse more tensors than networks have.
 
     Raises:
-        ValueError: They are more than `MOST_TENSORS`.
+        LimitError: They are more than `MOST_TENSORS`.
     """
     if count > MOST_TENSORS:
-        raise ValueError(f"it holds {count:,} tensors, expected at most {MOST_TENSORS:,}")
+        raise LimitError(f"it holds {count:,} tensors, expected at most {MOST_TENSORS:,}")
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -305,11 +367,19 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _inside(path: Path) -> str:
-    """What to say of a directory without the file: `CheckpointManager` nests two levels deeper."""
-    deeper = [*path.glob(f"*/{ORBAX_FILE}"), *path.glob(f"*/*/{ORBAX_FILE}")]
-    hint = f", but {min(deeper).parent} is one" if deeper else ""
-    return f"no {ORBAX_FILE} in it{hint}"
+def unreadable(path: Path, what: str, error: Exception) -> InputError:
+    """What to raise where a file cannot be read: what it is, unless it is only too much."""
+    if isinstance(error, LimitError):
+        what = "is not read"
+    return InputError(f"{path} {what}: {first_line(error)}")
+
+
+def parted(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, Foreign]]:
+    """Arrays of `DTYPES`, and what the others are."""
+    ours = {k: a for k, a in arrays.items() if str(a.dtype) in DTYPES}
+    return ours, {k: Foreign(str(a.dtype), a.shape) for k, a in arrays.items() if k not in ours}
 
 
 def _sniff_zip(path: Path) -> str:

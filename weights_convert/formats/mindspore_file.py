@@ -18,10 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.spec.errors import InputError
-from weights_convert.formats import MOST_TENSORS, Contents, numpy_dtype
+from weights_convert.formats import (
+    MOST_TENSORS,
+    Contents,
+    Foreign,
+    LimitError,
+    numpy_dtype,
+    unreadable,
+)
 
-# The format's name of a dtype -> ours; others are refused.
+# The format's name of a dtype -> ours.
 DTYPES = {
     "Float64": "float64",
     "Float32": "float32",
@@ -32,6 +38,22 @@ DTYPES = {
     "Bool": "bool",
 }
 NAMES = {ours: theirs for theirs, ours in DTYPES.items()}
+
+# The format's name of another dtype -> bits of a number: they are described.
+OTHERS = {
+    "Int8": 8,
+    "UInt8": 8,
+    "Int16": 16,
+    "UInt16": 16,
+    "UInt32": 32,
+    "UInt64": 64,
+    "Int4": 4,
+    "Float8E4M3FN": 8,
+    "Float8E5M2": 8,
+    "HiFloat8": 8,
+    "Complex64": 64,
+    "Complex128": 128,
+}
 
 TEXT = "str"  # the dtype of a text
 VARINT, BYTES = 0, 2  # wire types of protobuf
@@ -72,16 +94,17 @@ def read(path: Path) -> Contents:
     """Read a file.
 
     Raises:
-        InputError: It is damaged, encrypted, or holds something else than dense tensors of a
-            supported dtype.
+        InputError: It is damaged, encrypted, or holds something else than dense tensors.
         OSError: The file system refuses.
     """
     data = path.read_bytes()
     try:
-        arrays, texts = _arrays(_without_trailer(data))
-    except DamagedError as error:
-        raise InputError(f"{path} is not a whole MindSpore checkpoint: {error}") from None
-    return Contents("mindspore", arrays, skipped=texts)
+        found, texts = _arrays(_without_trailer(data))
+    except (DamagedError, LimitError) as error:
+        raise unreadable(path, "is not a whole MindSpore checkpoint", error) from None
+    foreign = {tag: a for tag, a in found.items() if isinstance(a, Foreign)}
+    arrays = {tag: a for tag, a in found.items() if not isinstance(a, Foreign)}
+    return Contents("mindspore", arrays, skipped=texts, foreign=foreign)
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -145,14 +168,14 @@ def _without_trailer(data: bytes) -> memoryview:
     return body
 
 
-def _arrays(data: memoryview) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def _arrays(data: memoryview) -> tuple[dict[str, np.ndarray | Foreign], tuple[str, ...]]:
     """The tensors, and the names of texts among them (UTF-32, such as a version)."""
     slices: dict[str, list[memoryview]] = {}
     kinds: dict[str, tuple[str, list[int]]] = {}
     last = None
     for count, (number, value) in enumerate(fields(data)):
         if count >= MOST_TENSORS:
-            raise DamagedError(f"more than {MOST_TENSORS:,} values")
+            raise LimitError(f"it holds more than {MOST_TENSORS:,} values")
         if number != 1 or isinstance(value, int):
             raise DamagedError(f"field {number} where values are expected")
         tag, kind, content = _parse_value(value)
@@ -208,17 +231,23 @@ def _dims(part: int | memoryview) -> list[int]:
     return found
 
 
-def _array(tag: str, kind: str, dims: list[int], slices: list[memoryview]) -> np.ndarray:
-    if kind not in DTYPES:
-        raise DamagedError(f"{tag} is {kind or 'of no dtype'}, expected {', '.join(DTYPES)}")
-    dtype, size = numpy_dtype(DTYPES[kind]), sum(map(len, slices))
-    if dims == [0] and size == dtype.itemsize:
+def _array(tag: str, kind: str, dims: list[int], slices: list[memoryview]) -> np.ndarray | Foreign:
+    if kind not in DTYPES and kind not in OTHERS:
+        raise DamagedError(
+            f"{tag} is {kind or 'of no dtype'}, expected {', '.join((*DTYPES, *OTHERS))}"
+        )
+    bits = numpy_dtype(DTYPES[kind]).itemsize * 8 if kind in DTYPES else OTHERS[kind]
+    size = sum(map(len, slices))
+    if dims == [0] and size == -(-bits // 8):
         dims = []
-    if math.prod(dims) * dtype.itemsize != size:
+    if -(-math.prod(dims) * bits // 8) != size:
         shape = "x".join(map(str, dims)) or "a scalar"
         raise DamagedError(f"{tag} is {shape} of {kind}, but has {size} bytes")
     if max(dims, default=0) >= 2**31:  # beside a 0
         raise DamagedError(f"{tag} has a dim of {max(dims)}")
+    if kind in OTHERS:
+        return Foreign(kind, tuple(dims))
+    dtype = numpy_dtype(DTYPES[kind])
     return np.frombuffer(b"".join(slices), dtype).reshape(dims).copy()
 
 

@@ -12,12 +12,16 @@ import numpy as np
 from flax import serialization
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, first_line, msgpack_scan, numpy_dtype
+from weights_convert.formats import Contents, msgpack_scan, numpy_dtype, parted, unreadable
 from weights_convert.formats.nested import flatten, nest
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, key: str | None = None) -> Contents:
     """Read a file.
+
+    Args:
+        path: The file.
+        key: See `weights_convert.formats.read`.
 
     Raises:
         InputError: It is damaged, or holds something else than nested arrays.
@@ -28,12 +32,12 @@ def read(path: Path) -> Contents:
         msgpack_scan.check(data)
         tree = serialization.msgpack_restore(data)
     except Exception as error:  # bytes at will: msgpack, NumPy and Flax may fail in any way
-        reason = first_line(error)
-        raise InputError(f"{path} is not a whole msgpack file of Flax's: {reason}") from error
+        raise unreadable(path, "is not a whole msgpack file of Flax's", error) from error
     if not isinstance(tree, Mapping):
         raise InputError(f"{path} holds a {type(tree).__name__}, expected nested maps of arrays")
-    arrays = {name: _own(array) for name, array in flatten(tree, path).items()}
-    return Contents("msgpack", arrays)
+    found, others = flatten(tree, path, key)
+    arrays, foreign = parted({name: _own(array) for name, array in found.items()})
+    return Contents("msgpack", arrays, skipped=others, foreign=foreign, key=key or "")
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 
-from weights_convert.formats import DTYPES, numpy_dtype
+from weights_convert.formats import DTYPES, LimitError, numpy_dtype
 
 MOST_OBJECTS = 500_000  # keys, arrays, maps; a tensor takes about ten
 
@@ -35,7 +35,7 @@ def check(data: bytes) -> None:
         ValueError: Says what; or msgpack's own, where it is none.
     """
     if count(data) > MOST_OBJECTS:
-        raise ValueError(f"it holds more than {MOST_OBJECTS:,} objects")
+        raise LimitError(f"it holds more than {MOST_OBJECTS:,} objects")
     msgpack.unpackb(data, object_pairs_hook=_pairs, ext_hook=_extension, strict_map_key=False)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from weights_convert.memory import contiguous
+
+if TYPE_CHECKING:
+    from weights_convert.formats import Contents
 
 # Linen's collections, which come before every path of a network saved whole.
 COLLECTIONS = frozenset(("params", "batch_stats"))
@@ -30,7 +34,9 @@ def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return tree
 
 
-def flatten(tree: Any, path: Path) -> dict[str, np.ndarray]:
+def flatten(
+    tree: Any, path: Path, key: str | None = None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Nested mappings and sequences of arrays, by dotted name.
 
     An `nnx.State` that was saved as it is has one more step in every path, `value`, and Linen's
@@ -39,25 +45,81 @@ def flatten(tree: Any, path: Path) -> dict[str, np.ndarray]:
     Args:
         tree: What was read.
         path: From where, for the message.
+        key: Of which entry, a dotted path; of all if not given.
+
+    Returns:
+        Name -> array, of whatever dtype; and what else it holds, such as `x (str)`.
 
     Raises:
-        InputError: It holds nothing, something else than arrays, or two of one name.
+        InputError: It holds no array, two of one name, or no such key.
     """
-    leaves = [(parts, _counter(parts, leaf)) for parts, leaf in _leaves(tree, ())]
+    node, beside = (tree, []) if key is None else _at(tree, key, path)
+    leaves = [(parts, _counter(parts, leaf)) for parts, leaf in _leaves(node, ())]
     if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
         leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
-    if isinstance(tree, Mapping) and tree and tree.keys() - TRAINING <= COLLECTIONS:
-        leaves = [(parts[parts[0] in COLLECTIONS :], leaf) for parts, leaf in leaves]
-    names = [".".join(parts) for parts, _ in leaves]
-    faults = [f"{name} occurs {n} times" for name, n in Counter(names).items() if n > 1]
-    faults += [
-        f"{name} is a {type(leaf).__name__}"
-        for name, (_, leaf) in zip(names, leaves, strict=True)
-        if not isinstance(leaf, np.ndarray)
-    ]
-    if faults or not leaves:
-        raise InputError(f"{path} holds {'; '.join(faults) or 'nothing'}; expected named arrays")
-    return {name: np.array(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
+    named = [(".".join(parts), leaf) for parts, leaf in leaves]
+    if twice := [f"{k} occurs {n} times" for k, n in Counter(k for k, _ in named).items() if n > 1]:
+        raise InputError(f"{path} holds {listed(twice, '; ')}; expected named arrays")
+    arrays = {name: np.array(leaf) for name, leaf in named if isinstance(leaf, np.ndarray)}
+    others = [(name, type(leaf).__name__) for name, leaf in named if name not in arrays]
+    if not arrays:
+        told = listed((f"{name} is a {kind}" for name, kind in others), "; ")
+        raise InputError(f"{path} holds {told or 'nothing'}; expected named arrays")
+    return arrays, (*beside, *(f"{name} ({kind})" for name, kind in others))
+
+
+def with_dots(contents: Contents, path: Path) -> Contents:
+    """A flat file's names as they are elsewhere: `params/conv/kernel` is `conv.kernel`.
+
+    Raises:
+        InputError: Two names become one.
+    """
+    names = list(contents.everything)
+    found = {name: tuple(name.replace("/", ".").split(".")) for name in names}
+    first = {parts[0] for parts in found.values()}
+    if first & COLLECTIONS and first <= COLLECTIONS | TRAINING:
+        found = {name: parts[parts[0] in COLLECTIONS :] for name, parts in found.items()}
+    given = {name: ".".join(parts) for name, parts in found.items()}
+    if twice := [f"{k} occurs {n} times" for k, n in Counter(given.values()).items() if n > 1]:
+        raise InputError(f"{path} holds {listed(twice, '; ')}; expected named arrays")
+    if all(name == other for name, other in given.items()):
+        return contents
+    arrays = {given[name]: array for name, array in contents.arrays.items()}
+    foreign = {given[name]: what for name, what in contents.foreign.items()}
+    return dataclasses.replace(contents, arrays=arrays, foreign=foreign)
+
+
+def below(contents: Contents, key: str, path: Path) -> Contents:
+    """Of a flat file, only what lies under a key, without it.
+
+    Raises:
+        InputError: Nothing does.
+    """
+    start = f"{key}."
+    arrays = {k.removeprefix(start): a for k, a in contents.arrays.items() if k.startswith(start)}
+    foreign = {k.removeprefix(start): a for k, a in contents.foreign.items() if k.startswith(start)}
+    if not arrays and not foreign:
+        tops = Counter(name.partition(".")[0] for name in contents.everything)
+        raise InputError(f"{path} has no key {key!r}; it has {listed(tops)}")
+    beside = tuple(k for k in contents.everything if not k.startswith(start))
+    skipped = (*contents.skipped, *beside)
+    return dataclasses.replace(contents, arrays=arrays, foreign=foreign, skipped=skipped, key=key)
+
+
+def _at(tree: Any, key: str, path: Path) -> tuple[Any, list[str]]:
+    """The entry of a dotted key, and the names of what lies beside it."""
+    beside, node, left = list[str](), tree, key
+    while left:
+        children = dict(enumerate(node)) if isinstance(node, list | tuple) else node
+        entries = {str(k): v for k, v in children.items()} if isinstance(children, Mapping) else {}
+        fits = [k for k in entries if left == k or left.startswith(f"{k}.")]
+        if not fits:
+            raise InputError(f"{path} has no key {key!r}; it has {listed(entries) or 'no entries'}")
+        found = max(fits, key=len)
+        start = key[: len(key) - len(left)]
+        beside += [start + name for name in entries if name != found]
+        node, left = entries[found], left.removeprefix(found).removeprefix(".")
+    return node, beside
 
 
 def _counter(parts: tuple[str, ...], leaf: Any) -> Any:
@@ -69,8 +131,10 @@ def _counter(parts: tuple[str, ...], leaf: Any) -> Any:
 
 def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(tree, Mapping):
+        whole = bool(tree.keys() & COLLECTIONS) and tree.keys() - TRAINING <= COLLECTIONS
         for key, value in tree.items():
-            yield from _leaves(value, (*path, str(key)))
+            inner = path if whole and key in COLLECTIONS else (*path, str(key))
+            yield from _leaves(value, inner)
     elif isinstance(tree, Sequence) and not isinstance(tree, str | bytes):
         for i, value in enumerate(tree):
             yield from _leaves(value, (*path, str(i)))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.spec.errors import InputError
-from weights_convert.formats import Contents, first_line
+from parity.spec.errors import InputError, listed
+from weights_convert.formats import Contents, parted, unreadable
 from weights_convert.formats.archives import checked
 from weights_convert.memory import contiguous
 
@@ -42,8 +42,9 @@ def read(path: Path) -> Contents:
     except OSError:
         raise
     except Exception as error:  # bytes at will
-        raise InputError(f"{path} is not a readable .npz file: {first_line(error)}") from error
-    return Contents("npz", arrays)
+        raise unreadable(path, "is not a readable .npz file", error) from error
+    ours, foreign = parted(arrays)
+    return Contents("npz", ours, foreign=foreign)
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -54,7 +55,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         OSError: The file system refuses.
     """
     if wrong := [name for name, array in arrays.items() if array.dtype.name == "bfloat16"]:
-        raise InputError(f"{path}: {', '.join(wrong)} is bfloat16, which NumPy's files cannot hold")
+        raise InputError(f"{path}: {listed(wrong)} is bfloat16, which NumPy's files cannot hold")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in contiguous(arrays).items():
             # A date of its own, so that the same arrays give the same file.

@@ -18,7 +18,14 @@ import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no types
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, first_line, orbax_guard
+from weights_convert.formats import (
+    Contents,
+    LimitError,
+    first_line,
+    orbax_guard,
+    parted,
+    unreadable,
+)
 from weights_convert.formats.nested import flatten, nest
 
 
@@ -53,8 +60,12 @@ class AsNumpy(ocp.type_handlers.NumpyHandler):
         return arrays
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, key: str | None = None) -> Contents:
     """Read a directory; every array comes as NumPy's, in the dtype in which it was saved.
+
+    Args:
+        path: The directory.
+        key: See `weights_convert.formats.read`.
 
     Raises:
         InputError: The directory is damaged, or holds something else than nested arrays.
@@ -68,8 +79,12 @@ def read(path: Path) -> Contents:
         with ocp.Checkpointer(handler) as checkpointer:
             restored = checkpointer.restore(path.absolute())
     except Exception as error:  # files at will: Orbax and TensorStore may fail in any way
+        if isinstance(error, LimitError):
+            raise unreadable(path, "", error) from error
         raise InputError(f"{path} is not a readable Orbax checkpoint: {_reason(error)}") from error
-    return Contents("orbax", flatten(restored, path))
+    found, others = flatten(restored, path, key)
+    arrays, foreign = parted(found)
+    return Contents("orbax", arrays, skipped=others, foreign=foreign, key=key or "")
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import IO, Any
 
-# Of one pickle; a tensor takes about thirty.
+from weights_convert.formats import MOST_TENSORS, LimitError
+
+# Of one pickle, and more for each tensor in it, which takes about thirty.
 MOST_OPCODES = 500_000
+OF_A_TENSOR = 40
 
 # Pickles before the tensors in files before 1.6: a magic number, a version, the system, the state,
 # and the storages' names.
@@ -31,12 +34,17 @@ def check_pickle(file: IO[bytes] | mmap, most: int | None = None) -> None:
         most: What a storage may claim to hold; anything if not given.
 
     Raises:
-        ValueError: It is too long, not whole, or claims more.
+        LimitError: It is too long.
+        ValueError: It is not whole, or claims more.
     """
     recent: deque[Any] = deque(maxlen=NEAR)
+    limit, tensors = MOST_OPCODES, 0
     for count, (name, argument) in enumerate(_opcodes(file)):
-        if count > MOST_OPCODES:
-            raise ValueError(f"a pickle of more than {MOST_OPCODES:,} opcodes")
+        if name == "BINPERSID":
+            tensors += 1
+            limit += OF_A_TENSOR if tensors <= MOST_TENSORS else 0
+        if count > limit:
+            raise LimitError(f"a pickle of more than {limit:,} opcodes")
         if most is not None and name == "BINPERSID":
             claimed = max((a for a in recent if isinstance(a, int)), default=0)
             if claimed > most:

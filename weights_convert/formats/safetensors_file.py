@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from parity.spec.errors import InputError
 from weights_convert.formats import (
     Contents,
+    Foreign,
+    LimitError,
     check_count,
-    check_dtypes,
-    first_line,
+    check_growth,
     numpy_dtype,
+    unreadable,
 )
 from weights_convert.memory import ahead, as_bytes
 
@@ -25,7 +26,7 @@ from weights_convert.memory import ahead, as_bytes
 # things takes some forty times its size in memory.
 LONGEST = 5_000_000
 
-# The format's name of a dtype -> ours; those not here pass under their own name and are refused.
+# The format's name of a dtype -> ours; the others are described under their own.
 DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -45,29 +46,32 @@ def read(path: Path, mapped: bool = False) -> Contents:
         mapped: Look at the arrays in place: only of a file that nobody else has.
 
     Raises:
-        InputError: It is damaged, or a dtype is not supported.
+        InputError: It is damaged, or too large.
         OSError: The file system refuses.
     """
     data = np.memmap(path, np.uint8, "r") if mapped else np.fromfile(path, np.uint8)
     length = int.from_bytes(data[:8].tobytes(), "little")
     try:
         if length > LONGEST:
-            raise ValueError(f"a header of {length:,} bytes, expected at most {LONGEST:,}")
+            raise LimitError(f"a header of {length:,} bytes, expected at most {LONGEST:,}")
         with safe_open(path, "numpy"):  # looks at every offset; `deserialize` copies every tensor
             header = json.loads(data[8 : 8 + length].tobytes().decode(), object_pairs_hook=once)
         metadata = header.pop("__metadata__", None) or {}
         check_count(len(header))
-        dtypes = {
-            name: DTYPES.get(entry["dtype"], entry["dtype"]) for name, entry in header.items()
-        }
-        check_dtypes(dtypes, path)
         body = data[8 + length :]
-        arrays = {name: _array(body, entry, dtypes[name]) for name, entry in header.items()}
+        known = {name: DTYPES.get(entry["dtype"]) for name, entry in header.items()}
+        arrays = {k: _array(body, header[k], dtype) for k, dtype in known.items() if dtype}
+        foreign = {
+            name: Foreign(entry["dtype"], tuple(entry["shape"]))
+            for name, entry in header.items()
+            if not known[name]
+        }
+        tied = _tied(arrays, foreign, metadata)
+        check_growth(sum(array.nbytes for array in (arrays | tied).values()), path)
     except (SafetensorError, RecursionError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
-    return Contents("safetensors", arrays, metadata)
+        raise unreadable(path, "is not a whole safetensors file", error) from error
+    said = {k: text for k, text in metadata.items() if k not in tied}
+    return Contents("safetensors", arrays | tied, said, foreign=foreign)
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -81,6 +85,17 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"it holds {twice} more than once")
     return found
+
+
+def _tied(
+    arrays: Mapping[str, np.ndarray], foreign: Container[str], metadata: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """Tensors that `save_model` left out, as others share their memory; its metadata say which."""
+    return {
+        name: arrays[kept]
+        for name, kept in metadata.items()
+        if kept in arrays and name not in arrays and name not in foreign
+    }
 
 
 def _array(body: np.ndarray, entry: dict[str, Any], dtype: str) -> np.ndarray:

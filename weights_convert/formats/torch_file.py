@@ -19,17 +19,17 @@ from weights_convert.formats import (
     DTYPES,
     LEGACY_TORCH,
     Contents,
-    check_dtypes,
+    Foreign,
     check_growth,
     first_line,
     numpy_dtype,
+    unreadable,
 )
 from weights_convert.formats.archives import checked
 from weights_convert.formats.pickles import check_pickle, check_stream
+from weights_convert.formats.torch_states import NESTS, find
 from weights_convert.memory import contiguous
 
-# Where training scripts put the state dict among other things.
-NESTS = ("state_dict", "model_state_dict", "model")
 OPTIMIZERS = ("optimizer", "optimizer_state_dict")
 
 
@@ -70,28 +70,40 @@ class Target:
         self.file.flush()
 
 
-def read(path: Path, mapped: bool = False) -> Contents:
-    """Read a state dict, bare or nested in a mapping.
+def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
+    """Read a state dict, bare or nested in mappings.
 
     Args:
         path: The file.
         mapped: Look at the tensors in place: only of a file that nobody else has.
+        key: See `weights_convert.formats.read`.
 
     Raises:
-        InputError: The file is damaged, or holds something else than one mapping of names to
-            dense tensors of a supported dtype.
+        InputError: The file is damaged, or holds no names with tensors.
         OSError: The file system refuses.
     """
     data = _load(path, mapped)
-    tensors, skipped = _state_dict(data, path)
-    optimizer = _optimizer(data)
+    state = find(data, path, key)
+    optimizer, skipped = _optimizer(data), state.beside
     if optimizer is not None:
         skipped = tuple(name for name in skipped if name not in OPTIMIZERS)
-    strided = {k: v.detach() for k, v in tensors.items()}
-    check_dtypes({k: _dtype(v) for k, v in strided.items()}, path)
+    dtypes = {k: _dtype(v) for k, v in state.tensors.items()}
+    strided = {k: v.detach() for k, v in state.tensors.items() if dtypes[k] in DTYPES}
+    foreign = {
+        k: Foreign(dtype, tuple(state.tensors[k].shape))
+        for k, dtype in dtypes.items()
+        if k not in strided
+    }
     check_growth(sum(v.numel() * v.element_size() for v in strided.values()), path)
-    arrays = {k: _array(v) for k, v in strided.items()}
-    return Contents("torch", arrays, skipped=skipped, optimizer=optimizer)
+    return Contents(
+        "torch",
+        {k: _array(v) for k, v in strided.items()},
+        skipped=skipped,
+        optimizer=optimizer,
+        foreign=foreign,
+        key=state.key,
+        averaged=state.averaged,
+    )
 
 
 def write(
@@ -127,7 +139,7 @@ def _load(path: Path, mapped: bool) -> object:
     except OSError:
         raise
     except Exception as error:  # bytes at will: the unpickler may fail in any way
-        raise InputError(f"{path} is not a readable torch file: {_reason(error)}") from error
+        raise InputError(f"{path} is not a readable torch file: {reason(error)}") from error
 
 
 def _check_bytes(path: Path) -> None:
@@ -149,7 +161,7 @@ def _check_bytes(path: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # bytes at will, as below
-        raise InputError(f"{path} is damaged: {first_line(error)}") from error
+        raise unreadable(path, "is damaged", error) from error
 
 
 def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
@@ -163,37 +175,27 @@ def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
                 pass
 
 
-def _reason(error: Exception) -> str:
-    """In one line, what of PyTorch's many speaks of the file."""
-    if found := re.search(r"GLOBAL (\S+)", str(error)):
+def reason(error: Exception) -> str:
+    """In one line, what of PyTorch's many speaks of the file; never its advice to read it unsafely.
+
+    Args:
+        error: What `torch.load` raised.
+    """
+    text = str(error)
+    if found := re.search(r"GLOBAL (\S+)", text):
         return f"it holds a {found[1]}, expected only tensors"
-    if found := re.search(r"WeightsUnpickler error:\s*(.+)", str(error)):
-        return f"weights_only refuses it: {found[1]}"
-    if "zip archive" in str(error) or isinstance(error, EOFError):
+    if "TorchScript" in text:
+        return "it is a TorchScript archive: save the state_dict() of what torch.jit.load gives"
+    if "legacy .tar" in text:
+        return "it is a tar archive of before PyTorch 0.2: save it again with a later PyTorch"
+    if found := re.search(r"WeightsUnpickler error:\s*(.+)", text):
+        text = found[1]
+    elif "zip archive" in text or isinstance(error, EOFError):
         return "it is truncated or damaged"
-    return first_line(error)
-
-
-def _state_dict(data: object, path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """The one mapping of names to tensors, and the names of what lies beside it."""
-    if not isinstance(data, Mapping):
-        raise InputError(
-            f"{path} holds a {type(data).__name__}, expected a mapping of names to tensors"
-        )
-    nests = [name for name in NESTS if isinstance(data.get(name), Mapping)]
-    if len(nests) > 1:
-        raise InputError(f"{path} holds several networks: {', '.join(nests)}; expected one")
-    found = data[nests[0]] if nests else data
-    others = [f"the key {k!r}" for k in found if not isinstance(k, str)]
-    others += [
-        f"{k!r} ({type(v).__name__})" for k, v in found.items() if not isinstance(v, torch.Tensor)
-    ]
-    if others or not found:
-        raise InputError(
-            f"{path} holds {', '.join(others) or 'nothing'}; expected names with tensors,"
-            f" bare or under one of {', '.join(NESTS)}"
-        )
-    return dict(found), tuple(str(k) for k in data if nests and k != nests[0])
+    line = first_line(ValueError(text))
+    if "weights_only" in line:
+        return f"PyTorch refuses it as unsafe or damaged ({type(error).__name__})"
+    return line
 
 
 def _optimizer(data: object) -> dict[str, Any] | None:
@@ -238,8 +240,13 @@ def _with_tensors(nested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dtype(tensor: torch.Tensor) -> str:
-    dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
-    return str(tensor.dtype).removeprefix("torch.") if dense else f"not dense ({tensor.layout})"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        return f"not dense ({layout} of {dtype})"
+    if tensor.is_meta:
+        return f"not dense (on meta, {dtype} without numbers)"
+    return f"quantised ({dtype})" if tensor.is_quantized else dtype
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 
 # What Pillow's decoders raise on files that are not, or not quite, what they seem.
 UNREADABLE = (
@@ -102,7 +102,7 @@ class Segmentation:
         faults += [f"{p} has no label" for k, p in files.images.items() if k not in files.labels]
         faults += [f"{p} has no image" for k, p in files.labels.items() if k not in files.images]
         if faults:
-            raise InputError(f"{root}: {len(faults)} files do not pair: {some(faults)}")
+            raise InputError(f"{root}: {len(faults)} files do not pair: {listed(faults)}")
         if not files.images:
             raise InputError(f"{root}: split {split} holds no images, expected {self.layout}")
         return [
@@ -169,8 +169,7 @@ class Segmentation:
         known = [i for i, train_id in enumerate(self.train_ids) if train_id >= 0]
         if (unknown := np.setdiff1d(ids, known)).size:
             raise InputError(
-                f"{path}: unknown id {some(map(str, unknown))},"
-                f" expected 0 to {len(self.train_ids) - 1}"
+                f"{path}: unknown id {listed(unknown)}, expected 0 to {len(self.train_ids) - 1}"
             )
         if size is not None:
             label = label.resize((size[1], size[0]), Image.Resampling.NEAREST)
@@ -251,7 +250,7 @@ def require_split(root: Path, split: str, splits: Iterable[str]) -> None:
     """
     known = sorted(splits)
     if split not in known:
-        raise InputError(f"{root}: no split {split!r}, found {', '.join(known) or 'none'}")
+        raise InputError(f"{root}: no split {split!r}, found {listed(known) or 'none'}")
 
 
 def folders(path: Path) -> list[Path]:
@@ -261,13 +260,6 @@ def folders(path: Path) -> list[Path]:
 def visible(paths: Iterable[Path]) -> list[Path]:
     """Files but for hidden ones, which file managers leave behind; sorted."""
     return sorted(p for p in paths if p.is_file() and not p.name.startswith("."))
-
-
-def some(items: Iterable[str], limit: int = 5) -> str:
-    """The first few of them in one line, and how many more there are."""
-    items = list(items)
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -1,0 +1,230 @@
+"""Networks among what others saved with them: `--key`, `--prefix`, averages, wrappers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import equal
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import torch_impl.state
+from parity.cli import main
+from parity.spec.draw import weights
+from parity.spec.errors import InputError
+from parity.spec.networks.genet import GENetConfig
+from weights_convert import formats, load, to_jax
+from weights_convert.wrapping import Choice
+
+Capture = pytest.CaptureFixture[str]
+
+CONFIG = GENetConfig(depth=10, width=1)
+PLAIN, OTHER = weights(CONFIG, 0), weights(CONFIG, 1)
+
+
+def state(arrays: dict[str, np.ndarray], prefix: str = "") -> dict[str, torch.Tensor]:
+    """As a network's `state_dict()` inside of another module."""
+    return {prefix + k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}
+
+
+def saved(folder: Path, content: object) -> Path:
+    torch.save(content, folder / "x.pth")
+    return folder / "x.pth"
+
+
+def inner(arrays: dict[str, np.ndarray], part: str) -> dict[str, torch.Tensor]:
+    """With a wrapper around each block: `block1.PART.layer...`, as FSDP and torch.compile name."""
+    return {k.replace(".", f".{part}.", 1): v for k, v in state(arrays).items()}
+
+
+BESIDE = {"criterion.weight": torch.ones(3)}
+COUNT = {"n_averaged": torch.tensor(5)}
+MANY = {f"projector.{i}": torch.zeros(1, 1) for i in range(8)}
+
+# What was saved -> how, the prefix that is found, and what is named as left out.
+WRAPPED: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
+    "a loss beside": (lambda: state(PLAIN, "model.") | BESIDE, "model.", ("criterion.weight",)),
+    "Lightning": (
+        lambda: {"state_dict": state(PLAIN, "net.") | BESIDE, "epoch": 1, "callbacks": {}},
+        "net.",
+        ("epoch", "callbacks", "criterion.weight"),
+    ),
+    "a backbone": (lambda: state(PLAIN, "backbone.") | MANY, "backbone.", tuple(MANY)),
+    "FSDP": (
+        lambda: state(PLAIN, "_fsdp_wrapped_module."),
+        "_fsdp_wrapped_module.",
+        (),
+    ),
+    "FSDP inside": (lambda: inner(PLAIN, "_fsdp_wrapped_module"), "", ()),
+    "compiled inside": (lambda: inner(PLAIN, "_orig_mod"), "", ()),
+    "compiled blocks": (lambda: state(PLAIN, "network._orig_mod."), "network._orig_mod.", ()),
+    "two deep": (lambda: state(PLAIN, "student.net.") | BESIDE, "student.net.", tuple(BESIDE)),
+    "averaged": (lambda: state(PLAIN, "module.") | COUNT, "module.", ("n_averaged",)),
+    "an average beside": (
+        lambda: state(PLAIN, "model.") | state(OTHER, "model_ema.module."),
+        "model.",
+        tuple(state(OTHER, "model_ema.module.")),
+    ),
+    "a whole average in it": (
+        lambda: state(PLAIN) | state(OTHER, "ema."),
+        "",
+        tuple(state(OTHER, "ema.")),
+    ),
+    "numbers at the top": (
+        lambda: state(PLAIN) | {"epoch": torch.tensor(3), "lr": torch.tensor([0.1])},
+        "",
+        ("epoch", "lr"),
+    ),
+    "text among them": (lambda: state(PLAIN) | {"version": "1.0"}, "", ("version",)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_what_others_put_before_and_beside(name: str, tmp_path: Path) -> None:
+    """Catches a network refused for one more key, another's numbers, something left out unsaid."""
+    content, prefix, beside = WRAPPED[name]
+    found = load(saved(tmp_path, content()))
+    assert equal(found.arrays, PLAIN)
+    assert found.prefix == prefix
+    assert set(found.skipped) == set(beside)
+
+
+@pytest.mark.parametrize(
+    "key", ["net", "model_state", "weights", "params", "network", "checkpoint.model", "module"]
+)
+def test_states_under_other_keys(key: str, tmp_path: Path) -> None:
+    """Catches a state dict found only under three names, or one of an optimizer taken for it."""
+    content: Any = state(PLAIN)
+    for part in reversed(key.split(".")):
+        content = {part: content, "epoch": 3, "loss": torch.tensor(0.5)}
+    content["optimizer"] = {"state": {0: {"exp_avg": torch.zeros(1)}}, "param_groups": []}
+    found = load(saved(tmp_path, content))
+    assert equal(found.arrays, PLAIN)
+    assert found.key == key
+    assert {"epoch", "optimizer"} <= set(found.skipped)
+
+
+AVERAGES: dict[str, tuple[Callable[[], Any], Choice, str]] = {
+    "timm": (
+        lambda: {"state_dict": state(PLAIN), "state_dict_ema": state(OTHER)},
+        Choice(key="state_dict_ema"),
+        "--key state_dict_ema",
+    ),
+    "torchvision": (
+        lambda: {"model": state(PLAIN), "model_ema": COUNT | state(OTHER, "module.")},
+        Choice(key="model_ema"),
+        "--key model_ema",
+    ),
+    "other names": (
+        lambda: {"net": state(PLAIN), "ema": {"shadow": state(OTHER), "decay": 0.9}},
+        Choice(key="ema.shadow"),
+        "--key ema.shadow",
+    ),
+    "by prefix": (
+        lambda: state(PLAIN, "model.") | state(OTHER, "ema_model."),
+        Choice(prefix="ema_model"),
+        "--prefix ema_model.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_averages_are_named_and_chosen(name: str, tmp_path: Path) -> None:
+    """Catches an average taken for the weights unsaid, one that cannot be had, or is not told."""
+    content, choice, told = AVERAGES[name]
+    path = saved(tmp_path, content())
+    found = load(path)
+    assert equal(found.arrays, PLAIN)
+    assert any(told in note and "averaged weights" in note for note in found.notes)
+    found = load(path, choice=choice)
+    assert equal(found.arrays, OTHER)
+    assert any("these are averaged weights" in note for note in found.notes)
+
+
+def test_averaged_model_of_pytorch(tmp_path: Path) -> None:
+    """Catches what AveragedModel itself saves refused, or taken without a word."""
+    model = AveragedModel(torch_impl.state.build(CONFIG, PLAIN))
+    found = load(saved(tmp_path, model.state_dict()))
+    assert equal(found.arrays, PLAIN)
+    assert "these are averaged weights (an EMA or SWA)" in found.notes
+    assert any("n_averaged" in note for note in found.notes)
+
+
+def test_compiled_and_parallel_modules(tmp_path: Path) -> None:
+    """Catches the names that PyTorch's own wrappers give."""
+    network = torch_impl.state.build(CONFIG, PLAIN)
+    holder = nn.ModuleDict({"net": torch.compile(nn.DataParallel(network), backend="eager")})
+    found = load(saved(tmp_path, holder.state_dict()))
+    assert equal(found.arrays, PLAIN)
+    assert found.prefix == "net._orig_mod.module."
+
+
+def test_two_networks_are_not_guessed(tmp_path: Path) -> None:
+    """Catches the first of two networks taken, and one that cannot be chosen."""
+    path = saved(tmp_path, {"student": state(PLAIN), "teacher": state(OTHER)})
+    with pytest.raises(InputError, match=r"2 whole networks: genet after 'student.', genet after"):
+        load(path)
+    assert equal(load(path, choice=Choice(prefix="teacher.")).arrays, OTHER)
+    assert equal(load(path, choice=Choice(key="student")).arrays, PLAIN)
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    """Catches a traceback, or another entry read, for a key or prefix that is wrong."""
+    path = saved(tmp_path, {"net": state(PLAIN, "a."), "epoch": 3})
+    with pytest.raises(InputError, match=r"no key 'nets'; it has net, epoch"):
+        load(path, choice=Choice(key="nets"))
+    with pytest.raises(InputError, match=r"holds a int under 'epoch'"):
+        load(path, choice=Choice(key="epoch"))
+    with pytest.raises(InputError, match=r"no name starts with 'b.'; they start with a \(\d+\)"):
+        load(path, choice=Choice(prefix="b"))
+    assert equal(load(path, choice=Choice("net", "a")).arrays, PLAIN)
+
+
+def test_the_nearest_network_is_named(tmp_path: Path) -> None:
+    """Catches a refusal that does not say how near the file came, and after which prefix."""
+    content = state(PLAIN, "model.") | BESIDE
+    del content["model.conv1.weight"]
+    with pytest.raises(InputError) as caught:
+        load(saved(tmp_path, content))
+    message = str(caught.value)
+    assert "1 tensor does not match (1 missing): conv1.weight is missing; nearest is" in message
+    assert f"genet (num_classes 10, {'depth 10, width 1'}" in message
+    assert f"{len(PLAIN) - 1} of its {len(PLAIN)} names" in message
+    assert "after the prefix 'model.', beside criterion.weight" in message
+
+
+def test_other_formats(tmp_path: Path) -> None:
+    """Catches a choice that only torch files have."""
+    nested = {f"net.{k}": v for k, v in to_jax(CONFIG, PLAIN).items()}
+    nested |= {f"ema.{k}": v for k, v in to_jax(CONFIG, OTHER).items()}
+    for name in ("x.npz", "x.msgpack", "x.safetensors", "x.orbax"):
+        formats.write(tmp_path / name, formats.format_for(Path(name)), nested, {})
+        found = load(tmp_path / name)
+        assert equal(found.arrays, PLAIN)
+        assert any("--prefix ema." in note for note in found.notes)
+        for choice in (Choice(key="ema"), Choice(prefix="ema")):
+            assert equal(load(tmp_path / name, choice=choice).arrays, OTHER)
+        with pytest.raises(InputError, match=r"no key 'swa'; it has net, ema|has ema, net"):
+            load(tmp_path / name, choice=Choice(key="swa"))
+
+
+def test_the_commands_take_it(tmp_path: Path, capsys: Capture) -> None:
+    """Catches a command without the options, and what is left out not printed."""
+    path = saved(tmp_path, {"net": state(PLAIN, "a.") | BESIDE, "ema": state(OTHER, "a.")})
+    assert main(["convert", str(path), str(tmp_path / "y.npz"), "--key", "ema"]) == 0
+    out = capsys.readouterr().out
+    assert "torch names, under the key 'ema', each after 'a.'" in out
+    assert "note      these are averaged weights" in out
+    assert equal(load(tmp_path / "y.npz").arrays, OTHER)
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "torch, under the key 'net'" in out
+    assert "note      left out, beside the prefix 'a.': criterion.weight" in out
+    assert "note      averaged weights (an EMA) are there too: --key ema" in out
+    assert main(["inspect", str(path), "--key", "nothing"]) == 2
+    assert "no key 'nothing'; it has net, ema" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""What a file or folder is that looks like a checkpoint and is not one that is read.
+
+A user is told what lies there and what to name instead, not that it is damaged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from parity.spec.errors import listed
+
+ORBAX_FILES = ("_METADATA", "checkpoint")  # of which an Orbax directory has one
+SHARD = ".distcp"  # of torch.distributed.checkpoint
+METADATA = ".metadata"  # beside its shards
+INDEX = ".index.json"  # of Hugging Face's shards
+FLAT_PARAMETERS = "torch.distributed.checkpoint.format_utils dcp_to_torch"
+
+# What a file that is none starts with -> what it is.
+HEADS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: `git lfs pull` gets it",
+    b"<!DOCTYPE": "a page of HTML, not a checkpoint: the download went wrong",
+    b"<!doctype": "a page of HTML, not a checkpoint: the download went wrong",
+    b"<html": "a page of HTML, not a checkpoint: the download went wrong",
+    b"\x89HDF\r\n": "an HDF5 file, as Keras writes them, which is not read",
+    b"\x1f\x8b": "compressed by gzip: unpack it first",
+    b"7z\xbc\xaf": "an archive of 7-Zip: unpack it first",
+    b"\x93NUMPY": "one array of NumPy's, expected several with names (.npz)",
+}
+
+# Files in a folder that hold weights, the likeliest first.
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt", "*.msgpack", "*.npz", "*.tar")
+# What training leaves beside them in such a folder.
+NO_WEIGHTS = ("optimizer", "scheduler", "random_states", "scaler", "rng", "training_args")
+
+
+def file(path: Path, head: bytes) -> str:
+    """What a file is, if it is a known kind that is not read; else nothing.
+
+    Args:
+        path: The file.
+        head: Its first bytes.
+    """
+    for start, what in HEADS.items():
+        if head.startswith(start):
+            return what
+    if path.name.endswith(INDEX) and head.lstrip().startswith(b"{"):
+        shards = _shards(path)
+        return f"an index of shards, not a checkpoint: {_join(shards)}"
+    if path.suffix == SHARD:
+        return (
+            "a shard of torch.distributed.checkpoint, which holds a part of the tensors without"
+            f" their names: {_dcp(path.parent)}"
+        )
+    return ""
+
+
+def directory(path: Path) -> str:
+    """Why a directory is no checkpoint that is read, and what to name instead."""
+    if (path / METADATA).is_file() and any(path.glob(f"*{SHARD}")):
+        return f"not one file: it is a checkpoint of torch.distributed.checkpoint: {_dcp(path)}"
+    if indices := sorted(path.glob(f"*{INDEX}")):
+        return f"not an Orbax checkpoint: it holds shards: {_join(_shards(indices[0]))}"
+    deeper = sorted(
+        found.parent
+        for name in ORBAX_FILES
+        for found in (*path.glob(f"*/{name}"), *path.glob(f"*/*/{name}"))
+        if found.is_file()
+    )
+    if deeper:
+        others = f" (and {len(set(deeper)) - 1} more)" if len(set(deeper)) > 1 else ""
+        return f"not an Orbax checkpoint ({_lacks()}), but {deeper[0]} is one{others}"
+    held = [p.name for pattern in WEIGHTS for p in sorted(path.glob(pattern)) if p.is_file()]
+    if found := [name for name in held if not name.startswith(NO_WEIGHTS)]:
+        return f"not an Orbax checkpoint ({_lacks()}); name a file in it: {listed(found)}"
+    return f"not an Orbax checkpoint ({_lacks()})"
+
+
+def _lacks() -> str:
+    return f"no {' or '.join(ORBAX_FILES)} in it"
+
+
+def _dcp(folder: Path) -> str:
+    return f"`python -m {FLAT_PARAMETERS} {folder} OUT.pth` makes one file of it"
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names."""
+    try:
+        if os.path.getsize(index) > 100_000_000:
+            return []
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({str(name) for name in found.values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return []
+
+
+def _join(shards: list[str]) -> str:
+    if len(shards) == 1:
+        return f"name the one file, {shards[0]}"
+    named = f" ({listed(shards)})" if shards else ""
+    return (
+        f"load the shards{named}, and save their tensors as one file (save_file of safetensors,"
+        " torch.save)"
+    )

@@ -1,0 +1,156 @@
+"""Which of the mappings in a torch file is the network's: names to tensors, bare or nested."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parity.spec.errors import InputError, listed
+from weights_convert.formats import AVERAGED
+
+# Where training scripts put the state dict among other things; others are found by their tensors.
+NESTS = ("state_dict", "model_state_dict", "model")
+DEEPEST = 6  # mappings within each other
+
+# Entries whose tensors are no network's, by the start of their names.
+NO_NETWORK = re.compile(
+    r"(optim|scheduler|lr_sched|scaler|grad_scaler|amp|callbacks|loops|rng|random|hyper|hparams)",
+    re.IGNORECASE,
+)
+
+State = dict[str, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A network's tensors in a file.
+
+    Attributes:
+        tensors: Name -> tensor of whatever kind.
+        beside: Names of what else the file holds.
+        key: Where they lie, a dotted path; empty where they lie open, or in several places, whose
+            paths are then the start of their names.
+        averaged: Keys of averaged weights among `beside`.
+    """
+
+    tensors: State
+    beside: tuple[str, ...]
+    key: str = ""
+    averaged: tuple[str, ...] = ()
+
+
+def find(data: object, path: Path, key: str | None) -> Found:
+    """The network's tensors in what a file holds.
+
+    Without a key: those under the one of `NESTS`; else those that lie open; else the only ones that
+    are no averaged weights; else all, with the paths to them before their names.
+
+    Raises:
+        InputError: There are none, or no such key.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(
+            f"{path} holds a {type(data).__name__}, expected a mapping of names to tensors"
+        )
+    states = _shallowest(dict(_states(data, "", 0, set())))
+    if key is not None:
+        node, beside = _at(data, key, path)
+        return _state(node, path, beside, key, states)
+    known = [name for name in NESTS if isinstance(data.get(name), Mapping) and data[name]]
+    if len(known) == 1:
+        beside = [str(k) for k in data if k != known[0]]
+        return _state(data[known[0]], path, beside, known[0], states)
+    if not states or "" in states:
+        return _state(data, path, [], "", states)
+    plain = [name for name in states if not AVERAGED.search(name)]
+    if len(plain) == 1 or len(states) == 1:
+        chosen = (plain or list(states))[0]
+        return _state(states[chosen], path, _at(data, chosen, path)[1], chosen, states)
+    return _several(states, data, path)
+
+
+def _several(states: dict[str, Mapping[Any, Any]], data: Mapping[Any, Any], path: Path) -> Found:
+    """All of several states; the names of tensors tell later which of them is a network."""
+    tensors: State = {}
+    beside = [str(k) for k in data if not any(_starts(s, str(k)) for s in states)]
+    for name, node in states.items():
+        found = _state(node, path, [], name, {})
+        tensors |= {f"{name}.{k}": v for k, v in found.tensors.items()}
+        beside += found.beside
+    return Found(tensors, tuple(beside))
+
+
+def _states(
+    node: Mapping[Any, Any], at: str, depth: int, seen: set[int]
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Every mapping with tensors in it, by its dotted path; one that is there twice, once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if any(isinstance(v, torch.Tensor) for v in node.values()):
+        yield at, node
+    for name, child in node.items():
+        inner = isinstance(name, str) and isinstance(child, Mapping) and depth < DEEPEST
+        if inner and not NO_NETWORK.match(name):
+            yield from _states(child, f"{at}.{name}" if at else name, depth + 1, seen)
+
+
+def _shallowest(states: dict[str, Mapping[Any, Any]]) -> dict[str, Mapping[Any, Any]]:
+    """Without those inside of others, and without single numbers beside mappings of tensors."""
+    real = {k: n for k, n in states.items() if any("." in str(name) for name in n)} or states
+    return {k: n for k, n in real.items() if not k or not any(a in real for a in _above(k))}
+
+
+def _above(path: str) -> Iterator[str]:
+    """The paths that a dotted path lies under, the whole file's first."""
+    yield ""
+    yield from (path[: dot.start()] for dot in re.finditer(r"\.", path))
+
+
+def _starts(path: str, with_: str) -> bool:
+    return not with_ or path == with_ or path.startswith(f"{with_}.")
+
+
+def _state(node: Any, path: Path, beside: list[str], key: str, states: Iterable[str]) -> Found:
+    """The tensors of one mapping, and by name what else it holds.
+
+    Raises:
+        InputError: It holds no tensor under a name.
+    """
+    if not isinstance(node, Mapping):
+        raise InputError(f"{path} holds a {type(node).__name__} under {key!r}, expected tensors")
+    others = [f"the key {k!r}" for k in node if not isinstance(k, str)]
+    others += [
+        f"{k!r} ({type(v).__name__})" for k, v in node.items() if not isinstance(v, torch.Tensor)
+    ]
+    tensors = {k: v for k, v in node.items() if isinstance(v, torch.Tensor) and isinstance(k, str)}
+    if not tensors:
+        raise InputError(
+            f"{path} holds {listed(others) or 'nothing'}{f' under {key!r}' if key else ''};"
+            f" expected names with tensors, bare or under a key such as {', '.join(NESTS)}"
+        )
+    start = f"{key}." if key else ""
+    beside = beside + [f"{start}{k}" for k in node if k not in tensors]
+    averaged = tuple(k for k in states if AVERAGED.search(k) and not _starts(k, key) and key)
+    return Found(tensors, tuple(beside), key, averaged)
+
+
+def _at(data: Mapping[Any, Any], key: str, path: Path) -> tuple[Any, list[str]]:
+    """What lies under a dotted key, and the names of what lies beside it."""
+    node: Any = data
+    left, beside = key, list[str]()
+    while left:
+        entries = {str(k): v for k, v in node.items()} if isinstance(node, Mapping) else {}
+        fits = [name for name in entries if _starts(left, name)]
+        if not fits:
+            raise InputError(f"{path} has no key {key!r}; it has {listed(entries) or 'no entries'}")
+        found = max(fits, key=len)
+        start = key[: len(key) - len(left)]
+        beside += [start + name for name in entries if name != found]
+        node, left = entries[found], left.removeprefix(found).removeprefix(".")
+    return node, beside

@@ -1,0 +1,258 @@
+"""What wrappers and programs that train put before and beside the names of a network's tensors.
+
+A network may be a part of what was saved: `model.` before its names and a loss's own weights beside
+them. It is found by its names; a prefix is taken only if all of the network is there after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from parity.spec.errors import InputError, listed
+from parity.spec.models import Config
+from parity.spec.tensors import tensors
+from weights_convert import dialects
+from weights_convert.formats import AVERAGED
+
+# Parts of a path that wrappers add: torch.compile, FSDP, activation checkpointing, DataParallel.
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+WRAPPED = re.compile(rf"(?:(?<=\.)|^)(?:{'|'.join(WRAPPERS)})\.")
+
+# The counter beside the weights of torch.optim.swa_utils.AveragedModel.
+COUNTER = "n_averaged"
+
+DEEPEST = 12  # parts of a prefix
+TRIED = 6  # prefixes that are looked at in full
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which of a file's tensors are meant.
+
+    Attributes:
+        key: Which entry of the file holds them, a dotted path; told by the file if not given.
+        prefix: What stands before their names; found by the names if not given.
+    """
+
+    key: str | None = None
+    prefix: str | None = None
+
+
+ANY = Choice()
+
+
+@dataclasses.dataclass(frozen=True)
+class Unwrapped:
+    """A network's tensors among what was saved.
+
+    Attributes:
+        named: Name -> array, without prefix and wrappers.
+        prefix: What stood before every name.
+        beside: Names of what stood elsewhere.
+        averaged: Prefixes of averaged weights beside it.
+    """
+
+    named: dict[str, Any]
+    prefix: str = ""
+    beside: tuple[str, ...] = ()
+    averaged: tuple[str, ...] = ()
+
+
+def plain(name: str) -> str:
+    """A name without wrappers."""
+    return WRAPPED.sub("", name)
+
+
+def own_name(name: str, known: Container[str]) -> str:
+    """The end of a name that is one of those that are known; else all of it, without wrappers."""
+    rest = whole = plain(name)
+    for _ in range(DEEPEST):
+        if rest in known:
+            return rest
+        _, dot, rest = rest.partition(".")
+        if not dot:
+            break
+    return whole
+
+
+def unwrapped(
+    arrays: Mapping[str, Any],
+    path: Path,
+    family: str | None = None,
+    dialect: str | None = None,
+    config: Config | None = None,
+    prefix: str | None = None,
+) -> Unwrapped:
+    """Find a network among named tensors.
+
+    Args:
+        arrays: Name -> array, or what else has a shape.
+        path: Of the file, for the message.
+        family: Which network; any if not given.
+        dialect: Whose names they are; told by them if not given.
+        config: The variant, where it is known.
+        prefix: What stands before the network's names; found if not given.
+
+    Raises:
+        InputError: Nothing has the prefix, or several whole networks are there.
+    """
+    if prefix is not None:
+        return _after(arrays, prefix, path)
+    short = _unique({name: plain(name) for name in arrays})
+    named = {short[name]: array for name, array in arrays.items()}
+    dialect = dialect or dialects.detect(named)
+    families = dialects.known_names(dialect)
+    if config is not None:
+        families = {config.family: set(dialects.names(config, dialect))}
+    elif family is not None and family in families:
+        families = {family: families[family]}
+    votes = _votes(named, families)
+    if not votes or (len(votes) == 1 and next(iter(votes))[1] == ""):
+        return Unwrapped(named, _shown(short, "", families))
+    whole = [
+        (found, start)
+        for found, start in _likely(votes)
+        if _is_whole(_below(named, start), found, dialect, config)
+    ]
+    best = _best(whole, votes, path)
+    # Another whole network inside of it is no part of it.
+    inner = tuple(start for _, start in whole if start != best and start.startswith(best))
+    names = [
+        name
+        for name, given in short.items()
+        if given.startswith(best) and not (inner and given.startswith(inner))
+    ]
+    kept = {short[name].removeprefix(best): arrays[name] for name in names}
+    taken = set(names)
+    beside = tuple(name for name in arrays if name not in taken)
+    averaged = tuple(start for _, start in whole if AVERAGED.search(start) and start != best)
+    return Unwrapped(kept, _shown({n: short[n] for n in names}, best, families), beside, averaged)
+
+
+def without_numbers(found: Unwrapped, names: Container[str]) -> Unwrapped:
+    """Without single numbers that lie at the top, such as an epoch: they belong to no layer.
+
+    Args:
+        found: What was found.
+        names: Those of the network.
+    """
+    beside = tuple(
+        k for k, a in found.named.items() if k not in names and "." not in k and a.size <= 1
+    )
+    if not beside:
+        return found
+    kept = {k: a for k, a in found.named.items() if k not in beside}
+    return dataclasses.replace(found, named=kept, beside=(*found.beside, *beside))
+
+
+def _after(arrays: Mapping[str, Any], prefix: str, path: Path) -> Unwrapped:
+    """The tensors after a prefix that somebody chose."""
+    start = prefix if prefix.endswith(".") or not prefix else f"{prefix}."
+    kept = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
+    if not kept:
+        raise InputError(f"{path}: no name starts with {start!r}; they start with {starts(arrays)}")
+    short = _unique({name: plain(name) for name in kept})
+    beside = tuple(name for name in arrays if not name.startswith(start))
+    return Unwrapped({short[k]: a for k, a in kept.items()}, start, beside)
+
+
+def common(names: Iterable[str]) -> str:
+    """The parts of a path that all of some names start with."""
+    first, *others = names
+    parts = first.split(".")[:-1]
+    while parts and not all(name.startswith(".".join(parts) + ".") for name in others):
+        parts.pop()
+    return ".".join(parts) + "." if parts else ""
+
+
+def starts(names: Iterable[str]) -> str:
+    """What names start with, and how many do, for a message."""
+    counts = Counter(name.partition(".")[0] for name in names)
+    return listed(f"{first} ({n:,})" for first, n in counts.most_common())
+
+
+def _unique(names: dict[str, str]) -> dict[str, str]:
+    """Shortened names, unless two of them became one: then none is."""
+    return names if len(set(names.values())) == len(names) else {name: name for name in names}
+
+
+def _votes(
+    named: Iterable[str], families: Mapping[str, Container[str]]
+) -> dict[tuple[str, str], int]:
+    """(Family, prefix) -> how many of the family's names stand after the prefix."""
+    votes: Counter[tuple[str, str]] = Counter()
+    for name in named:
+        start = 0
+        for _ in range(DEEPEST):
+            rest = name[start:]
+            votes.update((f, name[:start]) for f, known in families.items() if rest in known)
+            dot = name.find(".", start)
+            if dot < 0:
+                break
+            start = dot + 1
+    return dict(votes)
+
+
+def _likely(votes: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
+    """The best family of each prefix, the prefixes with most names first, then the shorter ones."""
+    best: dict[str, tuple[str, str]] = {}
+    for pair in sorted(votes, key=lambda pair: -votes[pair]):
+        best.setdefault(pair[1], pair)
+    return sorted(best.values(), key=lambda pair: (-votes[pair], len(pair[1])))[:TRIED]
+
+
+def _below(named: Mapping[str, Any], start: str) -> dict[str, Any]:
+    return {k.removeprefix(start): a for k, a in named.items() if k.startswith(start)}
+
+
+def _is_whole(named: Mapping[str, Any], family: str, dialect: str, config: Config | None) -> bool:
+    """Whether every tensor of a network is there, in its shape."""
+    try:
+        known = config or dialects.config_in(family, named, dialect)
+        lost = dialects.absent(known, named, dialect)
+        target = tensors(known)
+        return all(
+            name in named and tuple(named[name].shape) == leaf.shape(target[key].shape)
+            for name, (key, leaf) in dialects.names(known, dialect).items()
+            if key not in lost
+        )
+    except ValueError:  # a last layer without outputs
+        return False
+
+
+def _best(whole: list[tuple[str, str]], votes: Mapping[tuple[str, str], int], path: Path) -> str:
+    """The prefix that is taken.
+
+    Raises:
+        InputError: Several whole networks are there, and none is more likely.
+    """
+    choices = [pair for pair in whole if not AVERAGED.search(pair[1])] or whole
+    if not choices:
+        return _likely(votes)[0][1]
+    if len(choices) > 1:
+        kinds = [f"{family} after {start!r}" for family, start in choices]
+        raise InputError(
+            f"{path} holds {len(choices)} whole networks: {listed(kinds)}; --prefix chooses one"
+        )
+    return choices[0][1]
+
+
+def _shown(short: Mapping[str, str], start: str, families: Mapping[str, Container[str]]) -> str:
+    """What stood before the network's names in the file: the prefix, and wrappers beside it."""
+    ends = {name: given.removeprefix(start) for name, given in short.items()}
+    found = {
+        name.removesuffix(end)
+        for name, end in ends.items()
+        if name.endswith(end) and any(end in known for known in families.values())
+    }
+    return found.pop() if len(found) == 1 else start
+
+
+def is_average(beside: Iterable[str]) -> bool:
+    """Whether what lies beside a network says that it is an average: AveragedModel's counter."""
+    return any(name.rpartition(".")[2] == COUNTER for name in beside)
