@@ -179,7 +179,7 @@ def sniff(path: Path) -> str:
         raise InputError(f"{path} is an encrypted MindSpore checkpoint: decrypt it there first")
     if mindspore.looks_like(head):
         return "mindspore"
-    if 0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):  # a map that is not empty
+    if _starts_a_map(head):
         return "msgpack"
     what = "a pickle, but not one of torch.save" if head[0] == 0x80 else "of no known format"
     raise InputError(
@@ -190,7 +190,17 @@ def sniff(path: Path) -> str:
 
 def is_orbax(path: Path) -> bool:
     """Whether a directory is an Orbax checkpoint, of whichever age."""
-    return (path / ORBAX_FILE).is_file() or (path / ORBAX_OLD_FILE).is_file()
+    if (path / ORBAX_FILE).is_file():
+        return True
+    if not (path / ORBAX_OLD_FILE).is_file():
+        return False
+    with (path / ORBAX_OLD_FILE).open("rb") as file:  # TensorFlow has a text of this name
+        return _starts_a_map(file.read(1))
+
+
+def _starts_a_map(head: bytes) -> bool:
+    """Whether msgpack that starts so is a map that is not empty."""
+    return bool(head) and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF))
 
 
 def read(

@@ -71,7 +71,8 @@ def read(path: Path, key: str | None = None) -> Contents:
         InputError: The directory is damaged, or holds something else than nested arrays.
     """
     registry = ocp.type_handlers.create_type_handler_registry(
-        *((saved, AsNumpy(saved)) for saved in (np.ndarray, jax.Array, int))
+        *((saved, AsNumpy(saved)) for saved in (np.ndarray, jax.Array, int)),
+        (str, ocp.type_handlers.StringHandler()),
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     try:

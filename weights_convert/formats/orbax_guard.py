@@ -14,12 +14,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack  # type: ignore[import-untyped]  # it ships no types
 import tensorstore
 
-from weights_convert.formats import BESIDE, TIMES, check_count
+from weights_convert.formats import (
+    BESIDE,
+    ORBAX_FILE,
+    ORBAX_OLD_FILE,
+    TIMES,
+    LimitError,
+    check_count,
+    msgpack_scan,
+)
 
 MOST_FILES = 100_000
 LONGEST = 50_000_000  # bytes of metadata
+# Dtypes of `ml_dtypes`, whose names do not end with their bits -> bytes.
+SMALL = {
+    "bfloat16": 2,
+    "float8_e3m4": 1,
+    "float8_e4m3": 1,
+    "float8_e4m3b11fnuz": 1,
+    "float8_e4m3fn": 1,
+    "float8_e4m3fnuz": 1,
+    "float8_e5m2": 1,
+    "float8_e5m2fnuz": 1,
+    "float8_e8m0fnu": 1,
+}
 ARRAY_METADATA = (".zarray", "zarr.json")
 
 
@@ -33,12 +54,43 @@ def check(path: Path) -> None:
     sizes = dict(_files(path))
     for name in ("_METADATA", "_CHECKPOINT_METADATA", "_sharding"):
         if sizes.get(path / name, 0) > LONGEST:
-            raise ValueError(f"{name} has more than {LONGEST:,} bytes")
-    entries = json.loads((path / "_METADATA").read_text(encoding="utf-8"))
-    check_names(entries)
+            raise LimitError(f"{name} has more than {LONGEST:,} bytes")
+    entries: dict[str, Any] = {"use_ocdbt": (path / "manifest.ocdbt") in sizes}
+    if path / ORBAX_OLD_FILE in sizes:
+        check_old(path / ORBAX_OLD_FILE)
+    if path / ORBAX_FILE in sizes:
+        entries = json.loads((path / ORBAX_FILE).read_text(encoding="utf-8"))
+        check_names(entries)
     total = sum(_bytes(text) for text in _array_metadata(path, entries, sizes))
     if total > TIMES * sum(sizes.values()) + BESIDE:
-        raise ValueError(f"it would grow to {total:,} bytes")
+        raise LimitError(f"it would grow to {total:,} bytes")
+
+
+def check_old(file: Path) -> None:
+    """Look at the tree of before version 0.3, whose keys are the names of folders.
+
+    Raises:
+        ValueError: It is no msgpack, too much, or a key is a path.
+    """
+    data = file.read_bytes()
+    msgpack_scan.check(data)
+    tree = msgpack.unpackb(data, strict_map_key=False, ext_hook=lambda code, content: None)
+    nodes, count = [tree], 0
+    while nodes:
+        node = nodes.pop()
+        children = node.values() if isinstance(node, dict) else node
+        for key in node if isinstance(node, dict) else ():
+            _check_part(file.name, key)
+        nodes += [child for child in children if isinstance(child, dict | list)]
+        count += len(node)
+    check_count(count)
+
+
+def _check_part(where: str, part: object) -> None:
+    """Refuse a part of a name that would lead elsewhere."""
+    text = str(part)
+    if not re.fullmatch(r"[^/\\\0]+", text) or not text.isprintable() or text in (".", ".."):
+        raise ValueError(f"its {where} names an array {text!r}")
 
 
 def _files(path: Path) -> Iterator[tuple[Path, int]]:
@@ -53,7 +105,7 @@ def _files(path: Path) -> Iterator[tuple[Path, int]]:
             count += 1
             status = entry.stat(follow_symlinks=False)
             if count > MOST_FILES:
-                raise ValueError(f"it has more than {MOST_FILES:,} files")
+                raise LimitError(f"it has more than {MOST_FILES:,} files")
             if stat.S_ISDIR(status.st_mode):
                 folders.append(Path(entry.path))
             elif stat.S_ISREG(status.st_mode):
@@ -82,9 +134,8 @@ def check_names(entries: Any) -> None:
         keys = value["key_metadata"] if isinstance(value, dict) else None
         if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
             raise ValueError("its _METADATA has a name without keys")
-        for part in (key.get("key") for key in keys):
-            if not re.fullmatch(r"[^/\\\0]+", str(part)) or not str(part).isprintable():
-                raise ValueError(f"its _METADATA names an array {str(part)!r}")
+        for key in keys:
+            _check_part(ORBAX_FILE, key.get("key"))
 
 
 def _array_metadata(path: Path, entries: dict[str, Any], sizes: dict[Path, int]) -> Iterator[bytes]:
@@ -120,9 +171,9 @@ def _bytes(text: bytes) -> int:
         if not isinstance(found, list) or not all(type(n) is int and n >= 0 for n in found):
             raise ValueError(f"an array of shape {str(found)[:60]}")
     digits = re.search(r"\d+$", dtype) if isinstance(dtype, str) else None
-    if digits is None and dtype not in ("bool", "bfloat16"):
+    if digits is None and dtype not in ("bool", *SMALL):
         raise ValueError(f"an array of dtype {str(dtype)[:60]}")
     # `<f4` counts bytes, `float32` bits: at most eight times too much is still none too little.
-    size = 2 if dtype == "bfloat16" else int(digits[0]) if digits else 1
+    size = SMALL.get(dtype) or (int(digits[0]) if digits else 1)
     size = size // 8 if size > 8 else size
     return max(math.prod(found or [1]) for found in sides) * max(size, 1)
