@@ -19,6 +19,7 @@ from parity.spec.data.labels import ORDERS, outputs
 from parity.spec.data.preprocessing import published
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
+from weights_convert.wrapping import ANY, Choice
 
 if TYPE_CHECKING:
     from parity.miou_page import Picture
@@ -42,6 +43,7 @@ def miou(
     limit: int | None = None,
     pictures: int = 20,
     progress: Progress | None = None,
+    choice: Choice = ANY,
 ) -> Result:
     """Evaluate a checkpoint on a data set and compare what the frameworks predict.
 
@@ -59,6 +61,7 @@ def miou(
         limit: Evaluate the first so many images, by name.
         pictures: Keep pictures of the first so many images for `Result.to_html`.
         progress: Called with (images done, images, what happens next).
+        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
 
     Raises:
         InputError: Anything given cannot be used; one line says what.
@@ -71,7 +74,7 @@ def miou(
 
     import weights_convert
 
-    checkpoint = weights_convert.load(path, model)
+    checkpoint = weights_convert.load(path, model, choice=choice)
     found = checkpoint.config.num_classes
     if found not in (source.outputs, len(source.classes)):
         raise InputError(
@@ -98,6 +101,7 @@ def miou(
         dtype=dtype,
         labels=order,
         labels_reason=reason,
+        notes=checkpoint.notes,
         frameworks=run.scores(),
         images=run.images,
         pictures=run.pictures,

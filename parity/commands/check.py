@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from parity.commands.arguments import parse_devices, parse_size
+from parity.commands.arguments import add_choice, choice_of, parse_devices, parse_size, say
 from parity.factory import is_factory, make_port
 from parity.files import check_writable
 from parity.report import PRECISIONS, RUNGS
@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
 MADE = ""  # of --onnx: no file is given
 DEFAULT = ("L0", "L1", "L2", "L3", "L4")  # of our own networks
-OURS = ("weights", "size", "batch", "seed", "onnx")  # options that only our own networks have
+OURS = (
+    "weights",
+    "key",
+    "prefix",
+    "size",
+    "batch",
+    "seed",
+    "onnx",
+)  # options that only our own networks have
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="FILE", help="a checkpoint to check with (default: drawn weights)"
     )
+    add_choice(parser)
     parser.add_argument(
         "--onnx",
         action="append",
@@ -218,7 +227,8 @@ def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
     if args.weights is not None:
         import weights_convert
 
-        checkpoint = weights_convert.load(args.weights, args.model)
+        checkpoint = weights_convert.load(args.weights, args.model, choice=choice_of(args))
+        say(checkpoint.notes)
         config, arrays = checkpoint.config, checkpoint.arrays
     from parity.networks import port
 

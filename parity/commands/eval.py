@@ -12,6 +12,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from parity.commands.arguments import add_choice, choice_of, say
 from parity.commands.train import FRAMEWORKS
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", metavar="RECIPE", help="of checkpoints that do not say it: a name, or a file"
     )
+    add_choice(parser)
     parser.add_argument("--split", help="of the data set (default: the recipe's)")
     parser.add_argument(
         "--devices",
@@ -86,12 +88,15 @@ def measured(args: argparse.Namespace, place: Place) -> int:
                 args.workers,
                 progress,
                 place,
+                choice_of(args),
             )
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
     if not place.leads:
         return 0
+    for one in found:
+        say(f"{one.path.name}: {note}" for note in one.notes)
     standard_output().print(table(found))
     print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
     if args.json is not None:

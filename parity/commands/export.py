@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from parity.commands.arguments import SIZES, parse_size
+from parity.commands.arguments import SIZES, add_choice, choice_of, parse_size, say
 from parity.export import FRAMEWORKS, Exported, export
 from parity.spec.data.labels import ORDERS
 from parity.spec.models import MODELS
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=f"the network: {', '.join(MODELS)}")
     parser.add_argument("target", metavar="OUT.onnx", help="what to write; replaced if it is there")
     parser.add_argument("--weights", required=True, metavar="FILE", help="the checkpoint")
+    add_choice(parser)
     parser.add_argument(
         "--framework",
         default=FRAMEWORKS[0],
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
         size,
         args.dynamic_batch,
         args.labels,
+        choice_of(args),
     )
+    say(done.source.notes)
     print(summary(args.weights, done))
     return 0
 

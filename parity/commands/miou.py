@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from parity.commands.arguments import parse_size
+from parity.commands.arguments import add_choice, choice_of, parse_size, say
 from parity.files import check_folder, check_writable
 from parity.miou import FRAMEWORKS, miou
 from parity.spec.data import DATASETS
@@ -19,6 +19,7 @@ from parity.spec.data.labels import ORDERS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="enet", help="the network (default: %(default)s)")
     parser.add_argument("--weights", required=True, metavar="FILE", help="the checkpoint")
+    add_choice(parser)
     parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
     parser.add_argument(
         "--size",
@@ -79,10 +80,12 @@ def run(args: argparse.Namespace) -> int:
                 limit=args.limit,
                 pictures=args.pictures if args.html is not None else 0,
                 progress=progress,
+                choice=choice_of(args),
             )
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
+    say(result.notes)
     print(f"labels: {result.labels} ({result.labels_reason})")
     standard_output().print(result.table())
     if args.json is not None:

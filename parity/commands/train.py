@@ -15,7 +15,7 @@ import os
 import sys
 from typing import Any
 
-from parity.commands.arguments import parse_size
+from parity.commands.arguments import add_choice, choice_of, parse_size
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import WAYS
 from parity.spec.training.recipe import PRECISIONS, Recipe
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with the run in OUT; or from this checkpoint, in a new OUT",
     )
     add("--start", metavar="CHECKPOINT", help="weights to begin with")
+    add_choice(parser)
     of = parser.add_argument_group("the recipe, changed")
     add = of.add_argument
     add("--recipe-file", metavar="FILE.toml", help="what is different in it")
@@ -116,6 +117,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: Place) -> int:
                 args.out,
                 resume=args.resume or False,
                 start=args.start,
+                choice=choice_of(args),
                 workers=args.workers,
                 options=options,
                 display=shown,

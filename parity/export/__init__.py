@@ -19,6 +19,7 @@ from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config, usual_size
 from weights_convert.formats.sidecar import KEY, TOOL
+from weights_convert.wrapping import ANY, Choice
 
 if TYPE_CHECKING:
     import onnx
@@ -66,6 +67,7 @@ def export(
     size: Pair | None = None,
     dynamic_batch: bool = False,
     labels: str | None = None,
+    choice: Choice = ANY,
 ) -> Exported:
     """Write a network as an ONNX file, and run it before it counts.
 
@@ -77,6 +79,7 @@ def export(
         size: (H, W) of the images; `parity.spec.models.usual_size` if not given.
         dynamic_batch: Any number of images; else one.
         labels: Which output is void, for the manifest; the checkpoint's if not given.
+        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
 
     Raises:
         InputError: Anything given cannot be used, or what ONNX Runtime computes is not what the
@@ -88,7 +91,7 @@ def export(
 
     target = Path(target)
     check_arguments(model, Path(weights), target, framework, labels)
-    checkpoint = load(weights, model)
+    checkpoint = load(weights, model, choice=choice)
     config = checkpoint.config
     size = size or usual_size(config)
     made = network(config, checkpoint.arrays, framework, size, None if dynamic_batch else 1)

@@ -12,6 +12,7 @@ from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.stages import carried
 from parity.spec.training.trainer import Snapshot
+from weights_convert.wrapping import ANY, Choice
 
 
 class From:
@@ -20,13 +21,17 @@ class From:
     Args:
         recipe: The recipe.
         start: A checkpoint of weights that the first stage begins with.
+        choice: Which of its tensors are meant; see `weights_convert.load`.
 
     Raises:
         InputError: A stage cannot go on with the optimizer of the one before it.
     """
 
-    def __init__(self, recipe: Recipe, start: str | Path | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, start: str | Path | None = None, choice: Choice = ANY
+    ) -> None:
         self.recipe = recipe
+        self.choice = choice
         self.start = None if start is None else Path(start)
         for before, stage in zip(recipe.stages, recipe.stages[1:], strict=False):
             same = (before.model, before.optimizer.kind) == (stage.model, stage.optimizer.kind)
@@ -36,8 +41,11 @@ class From:
                     " keep_optimizer cannot be true"
                 )
 
-    def check(self) -> None:
+    def check(self) -> tuple[str, ...]:
         """Refuse to begin without a checkpoint that the recipe needs, or with a wrong one.
+
+        Returns:
+            What a user should know of how its tensors were found.
 
         Raises:
             InputError: It is not given, cannot be read, or holds nothing of the first network.
@@ -47,8 +55,7 @@ class From:
                 f"recipe {self.recipe.name} begins with a checkpoint of {self.recipe.start}:"
                 " --start CHECKPOINT"
             )
-        if self.start is not None:
-            self._given(self.recipe.stages[0])
+        return () if self.start is None else self._given(self.recipe.stages[0])[1]
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
         """What a stage begins with.
@@ -67,16 +74,17 @@ class From:
                 return dataclasses.replace(before[1], arrays=arrays)
             return Snapshot(arrays, {})
         if self.start is not None:
-            return Snapshot(self._given(stage), {})
+            return Snapshot(self._given(stage)[0], {})
         self.check()
         return Snapshot(initial(stage.config, stage.initial, self.recipe.seed), {})
 
-    def _given(self, stage: Stage) -> dict:
+    def _given(self, stage: Stage) -> tuple[dict, tuple[str, ...]]:
         assert self.start
         wanted = self.recipe.start
-        found = weights_convert.load(self.start, MODELS[wanted].family if wanted else None)
+        family = MODELS[wanted].family if wanted else None
+        found = weights_convert.load(self.start, family, choice=self.choice)
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
         try:
-            return carried(found.config, found.arrays, stage.config, drawn)
+            return carried(found.config, found.arrays, stage.config, drawn), found.notes
         except InputError as error:
             raise InputError(f"{self.start}: {error}") from error

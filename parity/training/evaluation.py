@@ -23,6 +23,7 @@ from parity.training.scores import Count, Score, Task, measure
 from parity.training.side import FRAMEWORKS, Side
 from weights_convert import Checkpoint, formats
 from weights_convert.checkpoint import told, understand
+from weights_convert.wrapping import ANY, Choice
 
 METRICS = ".metrics.txt"
 Progress = Callable[[int, int, str], None]
@@ -39,6 +40,7 @@ class Measured:
         stage: Of the recipe, whose network it holds.
         epoch: Of the stage, where it says so.
         score: What was found.
+        notes: What a user should know of how its tensors were found.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Measured:
     stage: str
     epoch: int | None
     score: Score
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -76,6 +79,7 @@ def evaluate(
     workers: int | None = None,
     progress: Progress | None = None,
     place: Place = ALONE,
+    choice: Choice = ANY,
 ) -> list[Measured]:
     """Measure every checkpoint in a folder, and write what was found beside each.
 
@@ -90,6 +94,7 @@ def evaluate(
         progress: Called with (checkpoints done, checkpoints, what comes next).
         place: Of this process and its devices; several need a framework. Every image is counted
             once, whatever their number; the first process writes.
+        choice: Which of the checkpoints' tensors are meant; see `weights_convert.load`.
 
     Raises:
         InputError: No checkpoint is there, one cannot be read or is of no stage of the recipe.
@@ -105,7 +110,7 @@ def evaluate(
     for i, path in enumerate(paths):
         if progress:
             progress(i, len(paths), path.name)
-        held = read(path, recipe, framework)
+        held = read(path, recipe, framework, choice)
         known = [m for m in done if m.sha256 == held.checkpoint.sha256]
         if known:
             score = known[0].score
@@ -115,7 +120,8 @@ def evaluate(
                 feeds[key] = Feed(held.recipe, data, workers, split, place)
             score = _score(held, feeds[key], sides[held.framework], others)
         name, sha256 = held.stage.name, held.checkpoint.sha256
-        done.append(Measured(path, sha256, held.framework, name, held.epoch, score))
+        notes = held.checkpoint.notes
+        done.append(Measured(path, sha256, held.framework, name, held.epoch, score, notes))
         if place.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
     if place.leads:
@@ -143,24 +149,24 @@ def find(folder: Path) -> list[Path]:
     raise InputError(f"{folder}: no checkpoints, expected files such as last{SUFFIX}")
 
 
-def read(path: Path, recipe: Recipe | None, framework: str | None) -> Held:
+def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choice = ANY) -> Held:
     """A checkpoint, and by which stage of which recipe it is measured.
 
     Raises:
         InputError: It cannot be read; nobody says the recipe; it is of no stage of it.
     """
-    contents = formats.read(path)
+    contents = formats.read(path, key=choice.key, foreign=True)
     if recipe is None and KEY not in contents.metadata:
         raise InputError(f"{path} does not say its recipe: --recipe RECIPE")
     if KEY in contents.metadata and recipe is None:
         origin = parse(contents.metadata[KEY], path)
         own = recipe_of(origin.recipe, f"the recipe in {path}")
         stage = own.stages[origin.moment.stage]
-        checkpoint = understand(contents, path, config=stage.config)
+        checkpoint = understand(contents, path, config=stage.config, choice=choice)
         side = framework or origin.framework
         return Held(own, stage, side, origin.moment.epoch, checkpoint, origin.weights)
     assert recipe
-    checkpoint = understand(contents, path)
+    checkpoint = understand(contents, path, choice=choice)
     of = [s for s in recipe.stages if told(s.config) == told(checkpoint.config)]
     if not of:
         networks = ", ".join(stage.model for stage in recipe.stages)

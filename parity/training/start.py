@@ -23,6 +23,7 @@ from parity.training.run import Options, Run
 from parity.training.scores import Score
 from parity.training.side import FRAMEWORKS, Side
 from parity.training.stopping import Stop
+from weights_convert.wrapping import ANY, Choice
 
 NOW = Options()
 
@@ -52,6 +53,7 @@ def train(
     *,
     resume: bool | str | Path = False,
     start: str | Path | None = None,
+    choice: Choice = ANY,
     workers: int | None = None,
     options: Options = NOW,
     display: Display | None = None,
@@ -67,6 +69,7 @@ def train(
         resume: Go on with the run in `out`, from its beginning if it has no checkpoint yet; or from
             this checkpoint, of the same recipe in either framework, in a folder that holds no run.
         start: A checkpoint of weights to begin with.
+        choice: Which of its tensors are meant; see `weights_convert.load`.
         workers: Processes that load data; 0 loads in this one.
         options: What changes nothing that is trained.
         display: Where it is shown; lines on standard output if not given.
@@ -89,7 +92,7 @@ def train(
     place.check(recipe)
     folder, given = Folder(out), None if isinstance(resume, bool) else Path(resume)
     display = (display or Lines()) if place.leads else Silent()
-    begin, side = From(recipe, start), Side(framework, place)
+    begin, side = From(recipe, start, choice), Side(framework, place)
     feed = Feed(recipe, data, workers, place=place)
     feed.open()
     found = checkpoints.read(given) if given is not None and place.leads else None
@@ -97,7 +100,8 @@ def train(
     if found:
         checkpoints.check_same(found, recipe, feed.samples)
     elif place.leads and (resume is not True or not folder.last.exists()):
-        begin.check()
+        for note in begin.check():
+            display.say(f"{start}: {note}")
     claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
     with claim, Stop().listening() as stop:
         others = side.meet()
