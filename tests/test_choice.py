@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,16 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import torch_impl.state
+from parity import cli
 from parity.cli import main
+from parity.commands.arguments import choice_of
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
+from parity.spec.models import MODELS
 from parity.spec.networks.genet import GENetConfig
+from parity.spec.training.overrides import find
+from parity.training import evaluation
+from parity.training.beginning import From
 from weights_convert import formats, load, to_jax
 from weights_convert.wrapping import Choice
 
@@ -228,3 +235,58 @@ def test_the_commands_take_it(tmp_path: Path, capsys: Capture) -> None:
     assert "note      averaged weights (an EMA) are there too: --key ema" in out
     assert main(["inspect", str(path), "--key", "nothing"]) == 2
     assert "no key 'nothing'; it has net, ema" in capsys.readouterr().err
+
+
+# Command -> its other arguments, where FILE is the checkpoint.
+COMMANDS = {
+    "convert": ("FILE", "y.npz"),
+    "inspect": ("FILE",),
+    "check": ("genet", "--weights", "FILE"),
+    "miou": ("--weights", "FILE", "--data", "d"),
+    "export": ("genet", "y.onnx", "--weights", "FILE"),
+    "train": ("genet-cifar10", "--framework", "torch", "--data", "d", "--out", "o"),
+    "eval": ("FILE", "--data", "d"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_a_choice(command: str) -> None:
+    """Catches a command that reads a checkpoint and lacks the options, or drops what they say."""
+    argv = [command, *COMMANDS[command], "--key", "ema.model", "--prefix", "net."]
+    assert choice_of(cli.parser().parse_args(argv)) == Choice("ema.model", "net.")
+
+
+def test_training_and_evaluation_choose(tmp_path: Path) -> None:
+    """Catches a choice that the command takes and its work does not."""
+    recipe = find("genet-cifar10")
+    stages = tuple(dataclasses.replace(s, model="genet") for s in recipe.stages)
+    recipe = dataclasses.replace(recipe, stages=stages)
+    plain, other = weights(MODELS["genet"], 0), weights(MODELS["genet"], 1)
+    path = saved(tmp_path, {"net": state(plain), "ema": state(other)})
+    begin = From(recipe, path, Choice(key="ema"))
+    assert any("averaged weights" in note for note in begin.check())
+    assert equal(begin(recipe.stages[0], None).arrays, other)
+    held = evaluation.read(path, recipe, None, Choice(key="ema"))
+    assert equal(held.checkpoint.arrays, other)
+    assert equal(evaluation.read(path, recipe, None).checkpoint.arrays, plain)
+
+
+def test_the_network_that_is_exported_or_checked(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches the plain weights exported for the chosen ones, and a choice that is not looked up."""
+    plain, other = weights(MODELS["genet"], 0), weights(MODELS["genet"], 1)
+    path = saved(tmp_path, {"net": state(plain), "ema": state(other)})
+    seen: list[dict[str, np.ndarray]] = []
+
+    def network(config: object, arrays: dict[str, np.ndarray], *_: object) -> None:
+        seen.append(arrays)
+        raise InputError("seen")
+
+    monkeypatch.setattr("parity.export.network", network)
+    argv = ["export", "genet", str(tmp_path / "y.onnx"), "--weights", str(path)]
+    assert main([*argv, "--key", "ema"]) == main(argv) == 2
+    assert equal(seen[0], other)
+    assert equal(seen[1], plain)
+    assert main(["check", "genet", "--weights", str(path), "--key", "nets"]) == 2
+    assert "no key 'nets'; it has net, ema" in capsys.readouterr().err

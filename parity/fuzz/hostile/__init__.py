@@ -19,6 +19,7 @@ MODULES = (
     "msgpack_files",
     "mindspore_files",
     "orbax_directories",
+    "old_orbax",
     "manifests",
     "onnx_files",
 )
