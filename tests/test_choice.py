@@ -274,7 +274,7 @@ def test_training_and_evaluation_choose(tmp_path: Path) -> None:
 def test_the_network_that_is_exported_or_checked(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches the plain weights exported for the chosen ones, and a choice that is not looked up."""
+    """Catches the plain weights exported for the chosen ones, or a choice ignored."""
     plain, other = weights(MODELS["genet"], 0), weights(MODELS["genet"], 1)
     path = saved(tmp_path, {"net": state(plain), "ema": state(other)})
     seen: list[dict[str, np.ndarray]] = []

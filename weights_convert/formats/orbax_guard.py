@@ -174,6 +174,6 @@ def _bytes(text: bytes) -> int:
     if digits is None and dtype not in ("bool", *SMALL):
         raise ValueError(f"an array of dtype {str(dtype)[:60]}")
     # `<f4` counts bytes, `float32` bits: at most eight times too much is still none too little.
-    size = SMALL.get(dtype) or (int(digits[0]) if digits else 1)
+    size = SMALL.get(str(dtype)) or (int(digits[0]) if digits else 1)
     size = size // 8 if size > 8 else size
     return max(math.prod(found or [1]) for found in sides) * max(size, 1)
