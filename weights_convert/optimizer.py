@@ -206,7 +206,7 @@ def from_torch(config: Config, nested: Mapping[str, Any]) -> Optimizer:
                 _check_slot(f"{slot} of parameter {index}", value, shapes[keys[index]].shape)
                 found[slot][keys[index]] = value
     if len(steps) > 1:
-        raise NotCarriedError(f"its parameters are at different steps, {listed(sorted(steps))}")
+        raise NotCarriedError(f"its parameters are at different steps, [{listed(sorted(steps))}]")
     numbers, left = _numbers(nested["param_groups"])
     state = _whole(config, found, next(iter(steps), None), numbers)
     return dataclasses.replace(state, left=left)

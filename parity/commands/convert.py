@@ -130,7 +130,7 @@ def place(read: Checkpoint) -> str:
 
 
 def named(keys: tuple[str, ...]) -> str:
-    """All by name, but for the counters, of which one stands for all."""
+    """The first by name, but for the counters, of which one stands for all."""
     others = [key for key in keys if not re.fullmatch(COUNTERS, key)]
     counters = [key for key in keys if re.fullmatch(COUNTERS, key)]
-    return listed([*(f"counters such as {key}" for key in counters[:1]), *others])
+    return listed([*others, *(f"counters such as {key}" for key in counters[:1])])

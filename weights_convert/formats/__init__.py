@@ -194,6 +194,8 @@ def is_orbax(path: Path) -> bool:
         return True
     if not (path / ORBAX_OLD_FILE).is_file():
         return False
+    if (path / ORBAX_OLD_FILE).is_symlink():  # not followed; what reads the directory refuses it
+        return True
     with (path / ORBAX_OLD_FILE).open("rb") as file:  # TensorFlow has a text of this name
         return _starts_a_map(file.read(1))
 

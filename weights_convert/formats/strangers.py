@@ -6,7 +6,6 @@ A user is told what lies there and what to name instead, not that it is damaged.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from parity.spec.errors import listed
@@ -15,7 +14,8 @@ ORBAX_FILES = ("_METADATA", "checkpoint")  # of which an Orbax directory has one
 SHARD = ".distcp"  # of torch.distributed.checkpoint
 METADATA = ".metadata"  # beside its shards
 INDEX = ".index.json"  # of Hugging Face's shards
-FLAT_PARAMETERS = "torch.distributed.checkpoint.format_utils dcp_to_torch"
+LONGEST = 5_000_000  # bytes of it
+UTILITY = "torch.distributed.checkpoint.format_utils dcp_to_torch"
 
 # What a file that is none starts with -> what it is.
 HEADS = {
@@ -61,7 +61,9 @@ def directory(path: Path) -> str:
     if (path / METADATA).is_file() and any(path.glob(f"*{SHARD}")):
         return f"not one file: it is a checkpoint of torch.distributed.checkpoint: {_dcp(path)}"
     if indices := sorted(path.glob(f"*{INDEX}")):
-        return f"not an Orbax checkpoint: it holds shards: {_join(_shards(indices[0]))}"
+        # A link may lead anywhere: what nobody named is not followed.
+        shards = [] if indices[0].is_symlink() else _shards(indices[0])
+        return f"not an Orbax checkpoint: it holds shards: {_join(shards)}"
     deeper = sorted(
         found.parent
         for name in ORBAX_FILES
@@ -82,13 +84,13 @@ def _lacks() -> str:
 
 
 def _dcp(folder: Path) -> str:
-    return f"`python -m {FLAT_PARAMETERS} {folder} OUT.pth` makes one file of it"
+    return f"`python -m {UTILITY} {folder} OUT.pth` makes one file of it"
 
 
 def _shards(index: Path) -> list[str]:
     """The files that an index names."""
     try:
-        if os.path.getsize(index) > 100_000_000:
+        if not index.is_file() or index.stat().st_size > LONGEST:  # a pipe would wait
             return []
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return sorted({str(name) for name in found.values()})

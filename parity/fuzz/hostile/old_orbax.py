@@ -9,9 +9,10 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from parity.fuzz.hostile.kinds import Kind, Place
-from parity.fuzz.hostile.orbax_directories import Edit, kind, linked
+from parity.fuzz.hostile.orbax_directories import Edit, kind, linked, piped
 
 TREE = "checkpoint"  # the file with the tree
+INDEX = "model.safetensors.index.json"
 
 
 def old(tree: bytes) -> Edit:
@@ -39,6 +40,17 @@ def moved(path: Path, place: Place) -> None:
     """A tree that is kept outside."""
     old(packed({"a": {"weight": "PLACEHOLDER://a.weight"}}))(path, place)
     linked(lambda path: path / TREE)(path, place)
+
+
+def indexed(part: Edit) -> Edit:
+    """No Orbax directory, but one with an index of shards that is something else."""
+
+    def edit(path: Path, place: Place) -> None:
+        (path / "_METADATA").unlink()
+        (path / INDEX).write_text('{"weight_map": {"a": "b"}}')
+        part(path, place)
+
+    return edit
 
 
 def packed(tree: Any) -> bytes:
@@ -73,3 +85,6 @@ def kinds() -> Iterator[Kind]:
     for name in ("a name of ..", "objects", "a million empty maps"):
         yield kind(f"both: {name}", both(made[name]), ocdbt=False)
     yield kind("old: the tree is a link", moved, ocdbt=False)
+    index = "an index of shards that is a"
+    yield kind(f"{index} link", indexed(linked(lambda path: path / INDEX)))
+    yield kind(f"{index} pipe", indexed(piped(lambda path: path / INDEX)))

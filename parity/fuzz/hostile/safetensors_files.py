@@ -136,6 +136,8 @@ def kinds() -> Iterator[Kind]:
         "no name": "a tensor may be called nothing",
         "metadata that is null": "null is no metadata",
         "a field too many": "what the format does not know is not looked at",
+        "a dtype of 4 bits": "it is described, and not read",
+        "a dtype of 8 bits": "it is described, and not read",
     }
     for title, cases in (("offsets", offsets()), ("shape", shapes()), ("header", headers())):
         named = {f"{title}: {name}": data for name, data in cases.items()}
