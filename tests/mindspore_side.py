@@ -41,7 +41,7 @@ class Trained(mindspore.nn.Cell):
     """Parameters and their Adam, of an own learning rate for each of thirty steps."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)  # as MindSpore's `TrainOneStepCell`
         still = ("moving_mean", "moving_variance")
         parameters = [
             mindspore.Parameter(mindspore.Tensor(a), name=n, requires_grad=not n.endswith(still))
