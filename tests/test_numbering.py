@@ -209,6 +209,19 @@ def test_the_order_of_another_file(tmp_path: Path) -> None:
         assert torch.equal(found[name], before[1].state[parameter]["exp_avg"]), name
 
 
+def test_a_sorted_file(tmp_path: Path) -> None:
+    """Catches a state numbered by the order of keys that somebody sorted after training."""
+    shapes = genet_extent2()
+    network, optimizer = trained(shapes, "adam")
+    whole = network.state_dict()
+    state = {"state_dict": {k: whole[k] for k in sorted(whole)}}
+    back = there_and_back(state | {"optimizer": optimizer.state_dict()}, tmp_path, ".npz")
+    again = module(shapes)
+    other = optimizer_of("adam", again.parameters())
+    other.load_state_dict(back["optimizer"])
+    same((network, optimizer), (again, other))
+
+
 def norms_between(key: str) -> tuple[int, ...]:
     """Where a key stands if the first norm of a block comes after its first two convolutions."""
     order = ["initial_block", *(f"layers.{i}." for i in range(15)), "classifier"]

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from parity.spec.errors import printable
-from parity.spec.models import Config
+from parity.spec.models import FAMILIES, Config, config_of
 from weights_convert.dialects import COUNTERS
 from weights_convert.numbering import parameters
 
 if TYPE_CHECKING:
     from weights_convert.checkpoint import Checkpoint
+    from weights_convert.manifest import Manifest
 
 
 def notes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
@@ -31,6 +32,14 @@ def notes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         dtypes = "floating-point numbers, all whole: taken as integers"
         made.append(("counters", f"{len(floats)} counters such as {floats[0]} are {dtypes}"))
     return made
+
+
+def assumptions(manifest: Manifest) -> list[tuple[str, str]]:
+    """What a file's manifest says that somebody assumed: a title and a line each."""
+    if not manifest.assumed or manifest.network not in FAMILIES:
+        return []
+    texts = getattr(config_of(manifest.network, {}), "assumptions", {})
+    return [(name, texts[name]) for name in manifest.assumed if name in texts]
 
 
 def lines(checkpoint: Checkpoint) -> list[str]:

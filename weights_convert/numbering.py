@@ -100,7 +100,7 @@ def numbered(
     if all(isinstance(group.get("param_names"), list) for group in groups):
         given = _given(config, groups, len(flat))
         return dict(zip(flat, given, strict=True)), tuple(_cut(given, map(len, numbers))), True
-    whole = _fitting(config, order, len(flat))
+    whole = _fitting(config, nested["state"], flat, (order, parameters(config, layout)))
     if len(groups) == 1:
         return dict(zip(flat, whole, strict=True)), (tuple(parameters(config, layout)),), False
     divided = None
@@ -124,15 +124,28 @@ def _given(config: Config, groups: Sequence[Mapping[str, Any]], count: int) -> l
     return given
 
 
-def _fitting(config: Config, order: Sequence[str], count: int) -> Sequence[str]:
-    """The order that so many numbers mean: the file's, or the class's where the file lacks some."""
-    if len(order) == count:
-        return order
-    every = parameters(config)
-    if len(every) == count and [key for key in every if key in set(order)] == list(order):
-        return every
+def _fitting(
+    config: Config,
+    state: Mapping[int, Mapping[str, Any]],
+    flat: Sequence[int],
+    orders: Sequence[Sequence[str]],
+) -> Sequence[str]:
+    """The order that so many numbers mean: the file's, or the published class's.
+
+    The latter is meant where the file lacks parameters, or somebody has sorted it, which the shapes
+    of the state show.
+    """
+    shapes = {key: spec.shape for key, spec in tensors(config).items()}
+    long_enough = [order for order in orders if len(order) == len(flat)]
+    for order in long_enough:
+        known = dict(zip(flat, order, strict=True))
+        if all(_fits(slots, shapes[known[i]]) for i, slots in state.items() if i in known):
+            return order
+    if long_enough:
+        return long_enough[0]  # what does not fit is said where it is read
     raise NotCarriedError(
-        f"it is of {count} parameters, the network has {len(order)}, and it does not say which"
+        f"it is of {len(flat)} parameters, the network has {len(orders[0])}, and it does not say"
+        " which"
     )
 
 
@@ -151,7 +164,7 @@ def _divided(
     found = set()
     for candidate in _candidates(order, sizes, shapes):
         keys = list(itertools.chain.from_iterable(candidate))
-        if all(_fits(slots, shapes[keys[number]]) for number, slots in state.items()):
+        if all(_fits(slots, shapes[keys[i]]) for i, slots in state.items() if i < len(keys)):
             found.add(candidate)
     return found.pop() if len(found) == 1 else None
 

@@ -16,7 +16,7 @@ from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError, printable
 from weights_convert.formats import sidecar
 from weights_convert.inspection import Inspection, inspect
-from weights_convert.notes import coverage
+from weights_convert.notes import assumptions, coverage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +122,7 @@ def network_facts(found: networks.Inspection) -> list[tuple[str, str]]:
         lines.append(("source", f"a checkpoint of SHA-256 {said.source_sha256}"))
         lines.append(("manifest", f"its seal is whole, of version {said.tool_version}"))
         lines += [("images", text) for text in _images(said.preprocessing)]
+        lines += assumptions(said)
     else:
         lines.append(("manifest", "none: unverified"))
     lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
