@@ -120,8 +120,7 @@ def former(name: str) -> str:
     return re.sub(r"downop\.(?=dwconv|bn)", "downop.0.", name)
 
 
-@pytest.mark.parametrize("dialect", ["torch", "jax"])
-@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize(("dialect", "said"), [("torch", True), ("jax", True), ("jax", False)])
 def test_names_that_we_once_wrote(dialect: str, said: bool, tmp_path: Path) -> None:
     """Catches our own earlier files refused, with their manifest or without, or a moment lost."""
     before = trained(genet_extent2(), "adam")

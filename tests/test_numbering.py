@@ -134,12 +134,11 @@ def only_the_head(network: nn.Module) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "groups", [icnets_groups, head_first, no_decay, named_backwards, only_the_head]
 )
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
-def test_groups(groups: Any, suffix: str, tmp_path: Path) -> None:
+def test_groups(groups: Any, tmp_path: Path) -> None:
     """Catches groups joined into one, which no optimizer takes back, or put in another order."""
     before = trained(icnet(), "sgd", groups)
     state = {"state_dict": before[0].state_dict(), "optimizer": before[1].state_dict()}
-    back = there_and_back(state, tmp_path, suffix)["optimizer"]
+    back = there_and_back(state, tmp_path)["optimizer"]
     again = module(icnet())
     other = optimizer_of("sgd", groups(again))
     for group in other.param_groups:
