@@ -70,6 +70,7 @@ def miou(
     samples = source.samples(root, split)[:limit]
 
     import weights_convert
+    from weights_convert import notes
 
     checkpoint = weights_convert.load(path, model)
     found = checkpoint.config.num_classes
@@ -102,6 +103,7 @@ def miou(
         images=run.images,
         pictures=run.pictures,
         versions={name: importlib.metadata.version(name) for name in frameworks},
+        notes=tuple(notes.lines(checkpoint)),
     )
 
 

@@ -88,6 +88,7 @@ class Result:
         images: One entry each.
         pictures: Of the first images, for the page; see `parity.miou_page.Picture`.
         versions: Framework -> its version.
+        notes: What is to be said of the checkpoint; see `weights_convert.notes`.
     """
 
     model: str
@@ -103,6 +104,7 @@ class Result:
     images: list[ImageScore]
     pictures: list[Picture]
     versions: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> int:

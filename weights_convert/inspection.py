@@ -85,6 +85,7 @@ class Inspection:
             "preprocessing": manifest.preprocessing.to_dict() if manifest else None,
             "optimizer": state.describe(found.config) if found and state else None,
             "absent": list(found.filled) if found else [],
+            "notes": dict(found.notes) if found else {},
             "skipped": list(self.skipped),
             "metadata": self.metadata,
             "tensors": {

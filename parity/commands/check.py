@@ -217,9 +217,11 @@ def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
         raise InputError(str(error)) from None
     if args.weights is not None:
         import weights_convert
+        from weights_convert import notes
 
         checkpoint = weights_convert.load(args.weights, args.model)
         config, arrays = checkpoint.config, checkpoint.arrays
+        print("\n".join(notes.lines(checkpoint)), end="\n" if checkpoint.notes else "")
     from parity.networks import port
 
     made = port(args.model, config, size, batch, args.seed or 0, arrays)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,8 +17,9 @@ from parity.files import read_json
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import parse
 from parity.spec.errors import printable
-from weights_convert import Conversion, convert
-from weights_convert.dialects import COUNTERS, DIALECTS, FLOATS
+from weights_convert import Conversion, convert, notes
+from weights_convert.dialects import DIALECTS, FLOATS
+from weights_convert.notes import coverage, named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,21 +106,15 @@ def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
     ]
     if done.manifest.optimizer:
         said = done.manifest.optimizer
-        lines.insert(3, f"optimizer {said['kind']}, step {said['step']}, carried")
+        covered = coverage(read.config, len(said["absent"]))
+        lines.insert(3, f"optimizer {said['kind']}, step {said['step']}, carried{covered}")
     if dtype:
         lines.insert(3, f"cast      to {dtype}, rounded to nearest")
     if read.manifest is None:
         lines.insert(1, "manifest  none: unverified")
-    for keys, what in ((read.filled, "absent    set to 0"), (done.lost, "not carried")):
-        if keys:
-            lines.insert(3, f"{what}: {len(keys)} tensors, {named(keys)}")
+    lines[3:3] = notes.lines(read)
+    if done.lost:
+        lines.insert(3, f"not carried: {len(done.lost)} tensors, {named(done.lost)}")
     if done.skipped:
         lines.insert(3, f"not carried: {', '.join(done.skipped)}")
     return "\n".join(map(printable, lines))
-
-
-def named(keys: tuple[str, ...]) -> str:
-    """All by name, but for the counters, of which one stands for all."""
-    others = [key for key in keys if not re.fullmatch(COUNTERS, key)]
-    counters = [key for key in keys if re.fullmatch(COUNTERS, key)]
-    return ", ".join([*others, *(f"counters such as {key}" for key in counters[:1])])

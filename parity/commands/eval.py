@@ -92,6 +92,9 @@ def measured(args: argparse.Namespace, place: Place) -> int:
         return 1
     if not place.leads:
         return 0
+    for one in found:
+        if one.notes:
+            print("\n".join([f"{one.path.name}:", *one.notes]))
     standard_output().print(table(found))
     print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
     if args.json is not None:

@@ -14,6 +14,7 @@ from parity.commands.arguments import SIZES, parse_size
 from parity.export import FRAMEWORKS, Exported, export
 from parity.spec.data.labels import ORDERS
 from parity.spec.models import MODELS
+from weights_convert import notes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +59,7 @@ def summary(source: str, done: Exported) -> str:
         [
             f"read      {source}: {read.format}, {read.dialect} names",
             f"network   {read.network}: {variant}",
+            *notes.lines(read),
             f"wrote     {done.path}: {done.framework}'s network, {done.bytes:,} bytes",
             f"input     input: Nx3x{done.size[0]}x{done.size[1]}, float32",
             f"outputs   {', '.join(done.outputs)}",

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
-    print(f"labels: {result.labels} ({result.labels_reason})")
+    print("\n".join([*result.notes, f"labels: {result.labels} ({result.labels_reason})"]))
     standard_output().print(result.table())
     if args.json is not None:
         result.to_json(args.json)

@@ -12,6 +12,7 @@ from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.stages import carried
 from parity.spec.training.trainer import Snapshot
+from weights_convert import notes
 
 
 class From:
@@ -28,6 +29,7 @@ class From:
     def __init__(self, recipe: Recipe, start: str | Path | None = None) -> None:
         self.recipe = recipe
         self.start = None if start is None else Path(start)
+        self.notes: list[str] = []  # of that checkpoint; see `weights_convert.notes`
         for before, stage in zip(recipe.stages, recipe.stages[1:], strict=False):
             same = (before.model, before.optimizer.kind) == (stage.model, stage.optimizer.kind)
             if stage.keep_optimizer and not same:
@@ -75,6 +77,7 @@ class From:
         assert self.start
         wanted = self.recipe.start
         found = weights_convert.load(self.start, MODELS[wanted].family if wanted else None)
+        self.notes = notes.lines(dataclasses.replace(found, assumed=()))  # the recipe says them
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
         try:
             return carried(found.config, found.arrays, stage.config, drawn)

@@ -21,7 +21,7 @@ from parity.training.parts import Nobody, Others
 from parity.training.place import ALONE, Place
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.side import FRAMEWORKS, Side
-from weights_convert import Checkpoint, formats
+from weights_convert import Checkpoint, formats, notes
 from weights_convert.checkpoint import told, understand
 
 METRICS = ".metrics.txt"
@@ -39,6 +39,7 @@ class Measured:
         stage: Of the recipe, whose network it holds.
         epoch: Of the stage, where it says so.
         score: What was found.
+        notes: What is to be said of the file; see `weights_convert.notes`.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Measured:
     stage: str
     epoch: int | None
     score: Score
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -115,7 +117,8 @@ def evaluate(
                 feeds[key] = Feed(held.recipe, data, workers, split, place)
             score = _score(held, feeds[key], sides[held.framework], others)
         name, sha256 = held.stage.name, held.checkpoint.sha256
-        done.append(Measured(path, sha256, held.framework, name, held.epoch, score))
+        said = tuple(notes.lines(held.checkpoint))
+        done.append(Measured(path, sha256, held.framework, name, held.epoch, score, said))
         if place.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
     if place.leads:
@@ -161,12 +164,15 @@ def read(path: Path, recipe: Recipe | None, framework: str | None) -> Held:
         return Held(own, stage, side, origin.moment.epoch, checkpoint, origin.weights)
     assert recipe
     checkpoint = understand(contents, path)
-    of = [s for s in recipe.stages if told(s.config) == told(checkpoint.config)]
+    free = checkpoint.assumed  # the recipe says them
+    of = [s for s in recipe.stages if told(s.config, free) == told(checkpoint.config, free)]
     if not of:
         networks = ", ".join(stage.model for stage in recipe.stages)
         raise InputError(
             f"{path} holds a {checkpoint.network}, but {recipe.name} trains {networks}"
         )
+    if free:
+        checkpoint = understand(contents, path, config=of[-1].config)
     framework = framework or ("jax" if checkpoint.dialect == "jax" else "torch")
     return Held(recipe, of[-1], framework, None, checkpoint, None)
 

@@ -98,6 +98,8 @@ def train(
         checkpoints.check_same(found, recipe, feed.samples)
     elif place.leads and (resume is not True or not folder.last.exists()):
         begin.check()
+        for line in begin.notes:
+            display.say(line)
     claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
     with claim, Stop().listening() as stop:
         others = side.meet()
