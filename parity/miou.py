@@ -73,6 +73,7 @@ def miou(
     samples = source.samples(root, split)[:limit]
 
     import weights_convert
+    from weights_convert import notes
 
     checkpoint = weights_convert.load(path, model, choice=choice)
     found = checkpoint.config.num_classes
@@ -101,11 +102,11 @@ def miou(
         dtype=dtype,
         labels=order,
         labels_reason=reason,
-        notes=checkpoint.notes,
         frameworks=run.scores(),
         images=run.images,
         pictures=run.pictures,
         versions={name: importlib.metadata.version(name) for name in frameworks},
+        notes=tuple(notes.lines(checkpoint)),
     )
 
 

@@ -88,7 +88,7 @@ class Result:
         images: One entry each.
         pictures: Of the first images, for the page; see `parity.miou_page.Picture`.
         versions: Framework -> its version.
-        notes: What a user should know of how the checkpoint's tensors were found.
+        notes: What is to be said of the checkpoint; see `weights_convert.notes`.
     """
 
     model: str

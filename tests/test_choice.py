@@ -147,10 +147,10 @@ def test_averages_are_named_and_chosen(name: str, tmp_path: Path) -> None:
     path = saved(tmp_path, content())
     found = load(path)
     assert equal(found.arrays, PLAIN)
-    assert any(told in note and "averaged weights" in note for note in found.notes)
+    assert any(told in note and "averaged weights" in note for note in found.remarks)
     found = load(path, choice=choice)
     assert equal(found.arrays, OTHER)
-    assert any("these are averaged weights" in note for note in found.notes)
+    assert any("these are averaged weights" in note for note in found.remarks)
 
 
 def test_averaged_model_of_pytorch(tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ def test_averaged_model_of_pytorch(tmp_path: Path) -> None:
     model = AveragedModel(torch_impl.state.build(CONFIG, PLAIN))
     found = load(saved(tmp_path, model.state_dict()))
     assert equal(found.arrays, PLAIN)
-    assert "these are averaged weights (an EMA or SWA)" in found.notes
-    assert any("n_averaged" in note for note in found.notes)
+    assert "these are averaged weights (an EMA or SWA)" in found.remarks
+    assert any("n_averaged" in note for note in found.remarks)
 
 
 def test_compiled_and_parallel_modules(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_other_formats(tmp_path: Path) -> None:
         formats.write(tmp_path / name, formats.format_for(Path(name)), nested, {})
         found = load(tmp_path / name)
         assert equal(found.arrays, PLAIN)
-        assert any("--prefix ema." in note for note in found.notes)
+        assert any("--prefix ema." in note for note in found.remarks)
         for choice in (Choice(key="ema"), Choice(prefix="ema")):
             assert equal(load(tmp_path / name, choice=choice).arrays, OTHER)
         with pytest.raises(InputError, match=r"no key 'swa'; it has net, ema|has ema, net"):
@@ -264,7 +264,7 @@ def test_training_and_evaluation_choose(tmp_path: Path) -> None:
     plain, other = weights(MODELS["genet"], 0), weights(MODELS["genet"], 1)
     path = saved(tmp_path, {"net": state(plain), "ema": state(other)})
     begin = From(recipe, path, Choice(key="ema"))
-    assert any("averaged weights" in note for note in begin.check())
+    assert any("averaged weights" in note for note in begin.notes)
     assert equal(begin(recipe.stages[0], None).arrays, other)
     held = evaluation.read(path, recipe, None, Choice(key="ema"))
     assert equal(held.checkpoint.arrays, other)

@@ -110,7 +110,7 @@ def test_one_error_counts_all_offenders(dialect: str, arrays: dict[str, np.ndarr
     """Catches a check that stops at the first fault, or names only one kind of several."""
     named = dialects.to_dialect(CONFIG, arrays, dialect)
     keys = list(named)
-    lost, bent = [keys[5], keys[50]], [keys[10], keys[60]]
+    lost, bent = [keys[4], keys[50]], [keys[10], keys[60]]
     for key in lost:
         named["extra." + key] = named.pop(key)
     for key in bent:
@@ -140,11 +140,11 @@ def test_tensors_of_another_network(arrays: dict[str, np.ndarray]) -> None:
     [
         ("transposed_conv.weight", "int64"),
         ("transposed_conv.weight", "bool"),
-        ("initial_block.batch_norm.num_batches_tracked", "float32"),
+        ("initial_block.batch_norm.num_batches_tracked", "bool"),
     ],
 )
 def test_wrong_sort_of_number(key: str, dtype: str, arrays: dict[str, np.ndarray]) -> None:
-    """Catches weights that were truncated to integers, and counters kept as floats."""
+    """Catches weights that were truncated to integers, and counters that count nothing."""
     wrong = {**arrays, key: arrays[key].astype(dtype)}
     with pytest.raises(InputError, match=f"{key} is {dtype}, expected"):
         dialects.to_canonical(CONFIG, wrong, "torch")
@@ -189,8 +189,8 @@ def test_a_network_without_outputs(tmp_path: Path) -> None:
 
 
 def test_a_file_with_offending_keys(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Catches a file with a fault loaded all the same, such as one from before the counters."""
-    old = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+    """Catches a file with a fault loaded all the same, such as one without statistics."""
+    old = {k: v for k, v in arrays.items() if not k.endswith("running_mean")}
     formats.write(tmp_path / "old.pth", "torch", old, {})
     with pytest.raises(InputError) as caught:
         load(tmp_path / "old.pth")
@@ -198,7 +198,7 @@ def test_a_file_with_offending_keys(tmp_path: Path, arrays: dict[str, np.ndarray
     assert str(tmp_path / "old.pth") in message
     lost = len(arrays) - len(old)
     assert f"({lost} missing)" in message
-    assert message.count("num_batches_tracked is missing") == 5 < lost
+    assert message.count("running_mean is missing") == 5 < lost
 
 
 @pytest.mark.parametrize("network", ["enet", "erfnet", "icnet", "genet"])

@@ -10,11 +10,14 @@ import numpy as np
 
 from parity.spec.errors import InputError, listed
 from parity.spec.models import MODELS, Config
+from parity.spec.tensors import layouts
 from weights_convert import dialects, formats, wrapping
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
 from weights_convert.manifest import Manifest
-from weights_convert.optimizer import NotCarriedError, Optimizer
+from weights_convert.notes import notes_of
+from weights_convert.numbering import NotCarriedError, layout_in, own_order
+from weights_convert.optimizer import Optimizer
 from weights_convert.wrapping import ANY, Choice, Unwrapped
 
 
@@ -35,9 +38,13 @@ class Checkpoint:
             is an optimizer's state that cannot be carried.
         optimizer: Its state, where the file holds one.
         metadata: Text kept beside the tensors, without our manifest.
-        key: Under which entry of the file they lie; empty where they lie open.
+        layout: Of which published class the weights are, where it is not the network's own; see
+            `parity.spec.tensors.layouts`.
+        assumed: Fields of the config that no tensor shows, and nobody said.
+        counters: Published keys of the counters that are floating-point numbers in the file.
+        key: Under which entry of the file the tensors lie; empty where they lie open.
         prefix: What stood before every name.
-        notes: What a user should know of how they were found, a line each.
+        remarks: What a user should know of how the tensors were found, a line each.
     """
 
     arrays: dict[str, np.ndarray]
@@ -51,9 +58,17 @@ class Checkpoint:
     filled: tuple[str, ...] = ()
     optimizer: Optimizer | None = None
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    layout: str | None = None
+    assumed: tuple[str, ...] = ()
+    counters: tuple[str, ...] = ()
     key: str = ""
     prefix: str = ""
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """What was assumed, and what is not in the file as it is here: a title and a line each."""
+        return notes_of(self)
 
     @property
     def labels(self) -> str | None:
@@ -116,7 +131,7 @@ def understand(
         arrays = dialects.to_canonical(config, known.named, dialect, str(path))
     except InputError as error:
         raise InputError(f"{error}{known.nearest()}") from error
-    optimizer, left = _optimizer(config, contents, known.beside, dialect, known.manifest)
+    optimizer, left = _optimizer(known, contents)
     if known.manifest:
         found: dict[str, object] = {
             "network": known.network,
@@ -125,7 +140,8 @@ def understand(
             "optimizer": optimizer.describe(config) if optimizer else None,  # its step, too
         }
         state = optimizer.flat() if optimizer else {}
-        manifests.verify(known.manifest, found, arrays | state, path, loose(config))
+        open_ = (*loose(config), *known.manifest.assumed)
+        manifests.verify(known.manifest, found, arrays | state, path, open_)
     return Checkpoint(
         arrays=arrays,
         network=known.network,
@@ -138,9 +154,12 @@ def understand(
         filled=dialects.absent(config, known.named, dialect),
         optimizer=optimizer,
         metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
+        layout=known.layout,
+        assumed=known.assumed,
+        counters=dialects.float_counters(config, known.named, dialect),
         key=contents.key,
         prefix=known.found.prefix,
-        notes=known.notes(contents),
+        remarks=known.remarks(contents),
     )
 
 
@@ -156,6 +175,9 @@ class Identity:
         found: The network's tensors, without what stood before every name, and what was beside.
         beside: An optimizer's.
         rest: What training leaves besides.
+        order: The published keys of what is trained, as the file has them.
+        layout: See `Checkpoint`.
+        assumed: See there.
     """
 
     network: str
@@ -165,6 +187,9 @@ class Identity:
     found: Unwrapped
     beside: dict[str, np.ndarray]
     rest: dict[str, np.ndarray]
+    order: tuple[str, ...] = ()
+    layout: str | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def named(self) -> dict[str, np.ndarray]:
@@ -185,7 +210,7 @@ class Identity:
             f" after {prefix}{f', beside {beside}' if beside else ''}"
         )
 
-    def notes(self, contents: formats.Contents) -> tuple[str, ...]:
+    def remarks(self, contents: formats.Contents) -> tuple[str, ...]:
         """What a user should know of how the tensors were found."""
         found, said = self.found, list[str]()
         if found.beside:
@@ -225,41 +250,66 @@ def identify(
     if config is not None:
         manifest = manifests.parse(contents.metadata, path)
         found = wrapping.without_numbers(found, dialects.names(config, dialect))
-        return Identity(config.family, config, dialect, manifest, found, beside, rest)
+        known = Identity(config.family, config, dialect, manifest, found, beside, rest)
+        return _arranged(known, path)
     network = network or dialects.family_in(named, dialect)
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)
     try:
-        config = dialects.config_in(family, named, dialect)
-        config = _with_hidden(config, network, manifest, dialect)
+        shown = dialects.config_in(family, named, dialect)
+        config, assumed = _with_hidden(shown, network, manifest, dialect)
     except ValueError as error:  # a last layer without outputs
         raise InputError(f"{path} is not a checkpoint of {family}: {error}") from error
-    if network != family and config.num_classes != MODELS[network].num_classes:
+    _check_stage(shown, network, dialect, path)
+    free = getattr(config, "unnamed", ())
+    classes = MODELS[network].num_classes
+    if network != family and "num_classes" not in free and config.num_classes != classes:
         raise InputError(
             f"{path} has {config.num_classes} classes, but {network} has"
-            f" {MODELS[network].num_classes} (model {family} takes any number)"
+            f" {classes} (model {family} takes any number)"
         )
-    if network != family and told(config) != told(MODELS[network]):
+    if network != family and told(config, free) != told(MODELS[network], free):
         raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
     found = wrapping.without_numbers(found, dialects.names(config, dialect))
-    return Identity(family, config, dialect, manifest, found, beside, rest)
+    known = Identity(family, config, dialect, manifest, found, beside, rest, assumed=assumed)
+    return _arranged(known, path)
+
+
+def _arranged(known: Identity, path: Path) -> Identity:
+    """With the names of today, and what the order of the names shows.
+
+    Raises:
+        InputError: The manifest speaks of a class that the network does not have.
+    """
+    config, manifest = known.config, known.manifest
+    named, beside = (
+        dialects.present_names(config, arrays) for arrays in (known.named, known.beside)
+    )
+    order = tuple(own_order(config, named, known.dialect))
+    layout = layout_in(config, order) if known.dialect == "torch" else None
+    if manifest is not None:
+        manifest = manifests.renamed(manifest, lambda key: dialects.present_name(config, key))
+        layout = manifest.layout
+        if layout not in (None, *layouts(config)):
+            raise InputError(f"the manifest of {path} says layout {layout!r}, which is unknown")
+    found = dataclasses.replace(known.found, named=named)
+    return dataclasses.replace(
+        known, manifest=manifest, found=found, beside=beside, order=order, layout=layout
+    )
 
 
 def _optimizer(
-    config: Config,
-    contents: formats.Contents,
-    beside: dict[str, np.ndarray],
-    dialect: str,
-    manifest: Manifest | None,
+    known: Identity, contents: formats.Contents
 ) -> tuple[Optimizer | None, tuple[str, ...]]:
     """An optimizer's state, or why it stays behind, if there is one."""
+    config, beside, manifest = known.config, known.beside, known.manifest
     nested = contents.optimizer
     left = () if nested is None else tuple(beside)
     try:
         if nested is not None:
-            found = optimizers.from_torch(config, nested)
+            found = optimizers.from_torch(config, nested, known.order, known.layout)
         elif beside:
-            found = optimizers.from_dialect(config, beside, dialect)
+            found = optimizers.from_dialect(config, beside, known.dialect)
         else:
             return None, ()
     except NotCarriedError as error:
@@ -273,9 +323,9 @@ def loose(config: Config) -> tuple[str, ...]:
     return getattr(config, "loose", ())
 
 
-def told(config: Config) -> dict[str, Any]:
-    """What is said of a variant, without what is loose."""
-    return {k: v for k, v in config.describe().items() if k not in loose(config)}
+def told(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What is said of a variant, without what is loose, and without fields that do not count."""
+    return {k: v for k, v in config.describe().items() if k not in (*loose(config), *without)}
 
 
 def _hidden(config: Config) -> dict[str, Any]:
@@ -283,16 +333,35 @@ def _hidden(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in getattr(config, "hidden", ())}
 
 
-def _with_hidden(config: Config, network: str, manifest: Manifest | None, dialect: str) -> Config:
-    """A config as the tensors show it, completed by whatever knows more."""
+def _with_hidden(
+    config: Config, network: str, manifest: Manifest | None, dialect: str
+) -> tuple[Config, tuple[str, ...]]:
+    """A config as the tensors show it, completed by whatever knows more; what is assumed of it."""
     known = MODELS[network]
     if network == config.family and dialect == "mindspore":
-        known = MODELS[f"{network}-mindspore"]
+        stage = "-encoder" if getattr(config, "encoder_only", False) else ""
+        known = MODELS[f"{network}-mindspore{stage}"]
     hidden = {name: getattr(known, name) for name in _hidden(config)}
+    assumed = tuple(getattr(config, "assumptions", {})) if network == config.family else ()
     if network == config.family and manifest:
         given = manifest.config if isinstance(manifest.config, dict) else {}
-        hidden |= {k: given[k] for k, v in hidden.items() if type(given.get(k)) is type(v)}
-    return dataclasses.replace(cast(Any, config), **hidden)
+        said = {k: given[k] for k, v in hidden.items() if type(given.get(k)) is type(v)}
+        hidden |= said
+        assumed = tuple(k for k in assumed if k not in said or k in manifest.assumed)
+    return dataclasses.replace(cast(Any, config), **hidden), assumed
+
+
+def _check_stage(config: Config, network: str, dialect: str, path: Path) -> None:
+    """Refuse MindSpore's encoder stage as a whole network, and the other way round.
+
+    Its names show which it is, unlike PyTorch's, where an ERFNet always has both parts.
+    """
+    alone = getattr(config, "encoder_only", False)
+    if dialect != "mindspore" or network == config.family:
+        return
+    if alone != getattr(MODELS[network], "encoder_only", False):
+        holds = "an encoder with its own head (pred.*)" if alone else "a whole network (decoder.*)"
+        raise InputError(f"{path} holds {holds}, which {network} is not")
 
 
 def family_of(network: str) -> str:

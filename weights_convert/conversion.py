@@ -15,6 +15,7 @@ from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.data.preprocessing import check as check_preprocessing
 from parity.spec.errors import InputError, listed
 from parity.spec.models import MODELS, Config
+from parity.spec.tensors import layouts
 from weights_convert import dialects, formats
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
@@ -23,6 +24,7 @@ from weights_convert.formats import KEY, numpy_dtype, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
 from weights_convert.memory import different, rounded
+from weights_convert.numbering import own_order
 from weights_convert.optimizer import Optimizer, parameters
 from weights_convert.replacing import replacing
 from weights_convert.wrapping import ANY, Choice
@@ -176,8 +178,11 @@ def draft_of(
     manifest: Manifest,
 ) -> Draft:
     named, nested = dialects.to_dialect(config, arrays, manifest.dialect), None
-    if optimizer and (format, manifest.dialect) == ("torch", "torch"):
-        nested = optimizers.to_torch(config, optimizer)
+    as_torch = (format, manifest.dialect) == ("torch", "torch")
+    if as_torch and manifest.layout is not None:
+        named = {key: named[key] for key in layouts(config)[manifest.layout]}
+    if optimizer and as_torch:
+        nested = optimizers.to_torch(config, optimizer, manifest.layout)
     elif optimizer:
         named |= optimizers.to_dialect(config, optimizer, manifest.dialect)
     return Draft(named, nested, optimizer, manifest)
@@ -256,7 +261,18 @@ def manifest_of(
         tensors=hashes,
         tensors_sha256=whole_sha256(hashes),
         tool_version=manifests.tool_version(),
+        layout=_layout(checkpoint, arrays),
+        assumed=checkpoint.assumed,
     )
+
+
+def _layout(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> str | None:
+    """See `Checkpoint.layout`: none where the weights have more than such a class would hold."""
+    if checkpoint.layout is None:
+        return None
+    kept = set(layouts(checkpoint.config)[checkpoint.layout])
+    more = any(array.any() for key, array in arrays.items() if key not in kept)
+    return None if more else checkpoint.layout
 
 
 def _relabeled(config: Config, said: Manifest, labels: str | None) -> Preprocessing:
@@ -346,8 +362,11 @@ def verify_written(
     contents = formats.read(path, written)
     wrong = different(draft.named, contents.arrays)
     if draft.nested is not None and draft.optimizer is not None:
-        found = optimizers.from_torch(config, contents.optimizer or {})
+        layout = draft.manifest.layout
+        order = own_order(config, contents.arrays, draft.manifest.dialect)
+        found = optimizers.from_torch(config, contents.optimizer or {}, order, layout)
         wrong += different(draft.optimizer.flat(), found.flat())
+        wrong += [] if found.groups == draft.optimizer.groups else ["the optimizer's groups"]
     if wrong:
         raise InputError(f"cannot write {path}: read back, {listed(wrong)} differ")
     dialect = draft.manifest.dialect

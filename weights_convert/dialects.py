@@ -19,7 +19,7 @@ from parity.spec.errors import InputError, listed
 from parity.spec.models import FAMILIES, MODELS, Config, config_of
 from parity.spec.tensors import Tensor, check_names, tensors
 from weights_convert.memory import contiguous
-from weights_convert.paths import MINDSPORE, renamed
+from weights_convert.paths import MINDSPORE, in_order, renamed, rules_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +85,13 @@ DIALECTS = {
 
 COUNTERS = r".*\.num_batches_tracked"
 
-# Family -> what published files of it may lack, all of a pattern or none: it becomes 0. ERFNet's
-# are older than the counters, and lack the classifier that only served to train the encoder.
-ABSENT = {
-    "erfnet": (COUNTERS, r"encoder\.output_conv\..*"),
-    "erfnet-imagenet": (COUNTERS,),
-}
+# Family -> what published files of it may lack beside counters, all of a pattern or none: it
+# becomes 0. ERFNet's lack the classifier that only served to train the encoder.
+ABSENT = {"erfnet": (r"encoder\.output_conv\..*",)}
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32")
+LARGEST_COUNT = 2.0**62  # of what a floating-point counter may say; int64 holds it
 
 
 def check(dialect: str | None) -> None:
@@ -110,8 +108,8 @@ def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
     """How a dialect names and lays out a network's tensors.
 
     Returns:
-        The dialect's name -> published key and how it is laid out, in the published order; without
-        those that have no name there.
+        The dialect's name -> published key and how it is laid out, in the published order, or
+        MindSpore's own; without those that have no name there.
 
     Raises:
         InputError: The network has no such names.
@@ -123,10 +121,10 @@ def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
         path = key.rpartition(".")[0]
         normal = spec.kind == "bias" and f"{path}.running_mean" in target
         leaf = DIALECTS[dialect].get("shift" if normal else spec.kind)
-        there = renamed(path, MINDSPORE[config.family]) if dialect == "mindspore" else path
+        there = renamed(path, rules_of(config)) if dialect == "mindspore" else path
         if leaf and there:
             found[f"{there}.{leaf.name}"] = (key, leaf)
-    return found
+    return {name: found[name] for name in in_order(found)} if dialect == "mindspore" else found
 
 
 def carried(
@@ -138,10 +136,14 @@ def carried(
 
 
 def absent(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> tuple[str, ...]:
-    """The published keys that these arrays lack and may lack: without name here, or `ABSENT`."""
+    """The published keys that these arrays lack and may lack: without name here, or `ABSENT`.
+
+    Counters too: files are older than they are, and batch norms of Flax count nothing.
+    """
     there = {key: name for name, (key, _) in names(config, dialect).items()}
     needed = r"encoder\.output_conv\..*" if getattr(config, "encoder_only", False) else ""
-    lost = set(tensors(config)) - set(there)
+    lost = {key for key in tensors(config) if key not in there}
+    lost |= {key for key in there if re.fullmatch(COUNTERS, key) and there[key] not in arrays}
     for pattern in ABSENT.get(config.family, ()):
         group = [key for key in there if pattern != needed and re.fullmatch(pattern, key)]
         if not any(there[key] in arrays for key in group):
@@ -185,7 +187,8 @@ def to_canonical(
 
     Args:
         config: Which network.
-        arrays: The dialect's name -> array; counters may be int32, as JAX keeps them.
+        arrays: The dialect's name -> array; counters may be int32, as JAX keeps them, or whole
+            floating-point numbers.
         dialect: A key of `DIALECTS`.
         where: What holds the arrays, for the message.
 
@@ -204,10 +207,35 @@ def to_canonical(
     _check(shapes, arrays, where)
     _check_numbers({name: target[key].kind for name, (key, _) in found.items()}, arrays, where)
     own = contiguous({k: leaf.inverse().array(arrays[name]) for name, (k, leaf) in found.items()})
-    own = {k: a.astype(np.int64) if a.dtype == np.int32 else a for k, a in own.items()}  # JAX's
+    own = {k: a.astype(np.int64, copy=False) if _counts(target[k]) else a for k, a in own.items()}
     float_ = next(a.dtype for key, a in own.items() if target[key].kind != "count")
     zeros = {k: np.zeros(target[k].shape, np.int64 if _counts(target[k]) else float_) for k in lost}
     return {key: own[key] if key in own else zeros[key] for key in target}
+
+
+def float_counters(
+    config: Config, arrays: Mapping[str, np.ndarray], dialect: str
+) -> tuple[str, ...]:
+    """The published keys of the counters that are floating-point numbers in these arrays."""
+    target, known = tensors(config), names(config, dialect).items()
+    return tuple(
+        key
+        for name, (key, _) in known
+        if _counts(target[key]) and name in arrays and arrays[name].dtype.name in FLOATS
+    )
+
+
+def present_name(config: Config, name: str) -> str:
+    """A tensor's name as it is today, where an earlier version of this program wrote another."""
+    for pattern, present in getattr(config, "former_names", ()):
+        if found := re.fullmatch(pattern, name):
+            return found.expand(present)
+    return name
+
+
+def present_names(config: Config, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Named tensors by their names of today; see `present_name`."""
+    return {present_name(config, name): array for name, array in arrays.items()}
 
 
 def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> Config:
@@ -259,6 +287,12 @@ def known_names(dialect: str) -> dict[str, set[str]]:
     return {f: set(names(MODELS.get(f"{f}-{dialect}", MODELS[f]), dialect)) for f in families}
 
 
+def _whole(counter: np.ndarray) -> bool:
+    """Whether a floating-point number counts something."""
+    number = float(counter)
+    return number.is_integer() and 0 <= number <= LARGEST_COUNT
+
+
 def _counts(spec: Tensor) -> bool:
     return spec.kind == "count"
 
@@ -275,8 +309,15 @@ def _check(
 
 
 def _check_numbers(kinds: Mapping[str, str], arrays: Mapping[str, np.ndarray], where: str) -> None:
-    expected = {name: INTEGERS if kind == "count" else FLOATS for name, kind in kinds.items()}
+    expected = {
+        name: INTEGERS + FLOATS if kind == "count" else FLOATS for name, kind in kinds.items()
+    }
     wrong = [
+        f"{name} is {arrays[name]}, expected a whole number"
+        for name, kind in kinds.items()
+        if kind == "count" and arrays[name].dtype.name in FLOATS and not _whole(arrays[name])
+    ]
+    wrong += [
         f"{name} is {arrays[name].dtype}, expected {' or '.join(dtypes)}"
         for name, dtypes in expected.items()
         if arrays[name].dtype.name not in dtypes

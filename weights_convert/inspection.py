@@ -30,7 +30,6 @@ class Inspection:
         tensors: Name -> dtype and shape, in the file's order.
         checkpoint: What it is; none if it is no whole checkpoint of our networks.
         reason: Why it is none.
-        notes: What a user should know of how they were found, a line each.
         metadata: Text kept beside the tensors, without our manifest.
         skipped: Names of what else it holds; see `weights_convert.Checkpoint`.
     """
@@ -45,7 +44,6 @@ class Inspection:
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     checkpoint: Checkpoint | None
     reason: str
-    notes: tuple[str, ...]
     metadata: dict[str, str]
     skipped: tuple[str, ...]
 
@@ -56,12 +54,13 @@ class Inspection:
 
     @property
     def parameters(self) -> int | None:
-        """How many numbers are trained, where the network is known."""
+        """How many numbers of the file are trained, where the network is known."""
         if self.checkpoint is None:
             return None
-        kinds = tensors(self.checkpoint.config)
-        found = self.checkpoint.arrays
-        return sum(found[key].size for key, t in kinds.items() if t.kind not in STATISTICS)
+        kinds = tensors(self.checkpoint.config).items()
+        found, absent = self.checkpoint.arrays, set(self.checkpoint.filled)
+        trained = (k for k, t in kinds if t.kind not in STATISTICS and k not in absent)
+        return sum(found[key].size for key in trained)
 
     @property
     def verified(self) -> bool:
@@ -91,7 +90,7 @@ class Inspection:
             "optimizer": state.describe(found.config) if found and state else None,
             "absent": list(found.filled) if found else [],
             "skipped": list(self.skipped),
-            "notes": list(self.notes),
+            "notes": [text for _, text in found.notes] if found else [],
             "metadata": self.metadata,
             "tensors": {
                 name: {"dtype": dtype, "shape": shape}
@@ -134,7 +133,6 @@ def inspect(path: str | Path, network: str | None = None, choice: Choice = ANY) 
         tensors={k: (str(a.dtype), tuple(a.shape)) for k, a in contents.everything.items()},
         checkpoint=checkpoint,
         reason=reason,
-        notes=checkpoint.notes if checkpoint else (),
         metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
         skipped=checkpoint.skipped if checkpoint else contents.skipped,
     )

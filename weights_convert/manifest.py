@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.optimizer import is_description
 
 VERSION = 2  # of the manifest's form
+OPTIONAL = ("layout", "assumed")  # written only where there is something to say
 TEXTS = ("network", "dialect", "source_sha256", "tensors_sha256", "tool_version")
 
 
@@ -38,6 +39,9 @@ class Manifest:
         tensors: Published name -> `weights_convert.hashes.tensor_sha256s`.
         tensors_sha256: Of all: `weights_convert.hashes.whole_sha256`.
         tool_version: Of the program that wrote it.
+        layout: Of which published class the weights are, where it is not the network's own; see
+            `parity.spec.tensors.layouts`.
+        assumed: Fields of `config` that nobody said and no tensor shows.
     """
 
     network: str
@@ -50,9 +54,14 @@ class Manifest:
     tensors: dict[str, str]
     tensors_sha256: str
     tool_version: str = ""
+    layout: str | None = None
+    assumed: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         entries = {"tool": sidecar.TOOL, "version": VERSION, **dataclasses.asdict(self)}
+        for name in OPTIONAL:
+            if not entries[name]:
+                del entries[name]
         return sidecar.seal(entries | {"preprocessing": self.preprocessing.to_dict()})
 
 
@@ -80,8 +89,9 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
             " checkpoint again, with this version, from what it was made of"
         )
     fields = [field.name for field in dataclasses.fields(Manifest)]
-    if set(entries) != set(fields):
-        raise InputError(f"the manifest of {where}: expected exactly {', '.join(fields)}")
+    if set(entries) | set(OPTIONAL) != set(fields):
+        needed = ", ".join(name for name in fields if name not in OPTIONAL)
+        raise InputError(f"the manifest of {where}: expected exactly {needed}")
     if entries["labels"] not in (None, *ORDERS):
         raise InputError(
             f"the manifest of {where} says labels {entries['labels']!r},"
@@ -93,11 +103,29 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
     texts += [*entries["tensors"], *entries["tensors"].values()]
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise InputError(f"the manifest of {where}: expected texts as {', '.join(TEXTS)}, tensors")
+    assumed = entries.pop("assumed", [])
+    if not isinstance(assumed, list) or not all(isinstance(name, str) for name in assumed):
+        raise InputError(f"the manifest of {where}: expected a list of fields as assumed")
+    if not isinstance(entries.get("layout"), str | None):
+        raise InputError(f"the manifest of {where}: expected the name of a class as layout")
     if not is_description(entries["optimizer"]):
         raise InputError(f"the manifest of {where}: its optimizer is none that we describe")
     where_in = f"the preprocessing in the manifest of {where}"
     entries["preprocessing"] = parse_preprocessing(entries["preprocessing"], where_in)
-    return Manifest(**entries)
+    return Manifest(**entries, assumed=tuple(assumed))
+
+
+def renamed(manifest: Manifest, rename: Callable[[str], str]) -> Manifest:
+    """A manifest with other names of its tensors; the same one where none changes."""
+    tensors = {rename(key): digest for key, digest in manifest.tensors.items()}
+    changed = len(tensors) == len(manifest.tensors) and tensors != manifest.tensors
+    if not changed or whole_sha256(manifest.tensors) != manifest.tensors_sha256:
+        return manifest
+    state = manifest.optimizer
+    if state is not None:
+        state = state | {"absent": [rename(key) for key in state["absent"]]}
+    whole = whole_sha256(tensors)
+    return dataclasses.replace(manifest, tensors=tensors, tensors_sha256=whole, optimizer=state)
 
 
 def verify(
@@ -123,6 +151,8 @@ def verify(
     def counted(value: Any) -> str:
         if isinstance(value, dict):
             value = {k: v for k, v in value.items() if k not in loose}
+            if isinstance(value.get("absent"), list):  # in no order of its own
+                value["absent"] = sorted(value["absent"])
         return json.dumps(value, sort_keys=True)  # in which NaN is NaN
 
     for name, value in found.items():

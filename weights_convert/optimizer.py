@@ -7,22 +7,25 @@ Canonical are PyTorch's slots with the published names; each dialect has its own
     MindSpore   moment1.NAME             moment2.NAME                moments.NAME
 
 A torch file with torch names has it as `torch.optim` does, so that `load_state_dict` takes it;
-elsewhere it lies among the tensors. `optax.tree_utils.tree_set` takes `mu`, `nu` and `count`.
+elsewhere it lies among the tensors. `optax.tree_utils.tree_set` takes `mu`, `nu` and `count`;
+MindSpore's Adam keeps the powers of its betas beside, see `weights_convert.mindspore_adam`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from parity.spec.errors import listed
 from parity.spec.models import Config
-from parity.spec.tensors import STATISTICS, tensors
-from weights_convert import dialects
+from parity.spec.tensors import tensors
+from weights_convert import dialects, mindspore_adam
+from weights_convert.numbering import Group, NotCarriedError, numbered, parameters
 from weights_convert.wrapping import own_name
 
 # Slot -> what stands before a parameter's name, by dialect.
@@ -53,10 +56,6 @@ BESIDE = re.compile(
 LARGEST_STEP = 2**31 - 1  # JAX and MindSpore count in int32
 
 
-class NotCarriedError(Exception):
-    """Why an optimizer's state stays behind."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """The state of Adam, or of SGD with momentum.
@@ -68,6 +67,7 @@ class Optimizer:
             had a gradient may be absent.
         hyperparameters: As `torch.optim` names them; empty where nobody said.
         left: Names of hyperparameters that stay behind, with the reason.
+        groups: Where there are several, or one that is not all parameters in the network's order.
     """
 
     kind: str
@@ -75,6 +75,7 @@ class Optimizer:
     slots: dict[str, dict[str, np.ndarray]]
     hyperparameters: dict[str, Any]
     left: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
 
     def flat(self) -> dict[str, np.ndarray]:
         """Slot and published key, as PyTorch's dialect names it -> array."""
@@ -89,18 +90,14 @@ class Optimizer:
         return [key for key in parameters(config) if key not in next(iter(self.slots.values()))]
 
     def describe(self, config: Config) -> dict[str, Any]:
-        """JSON values: all but the arrays."""
+        """JSON values: all but the arrays; `groups` only where there are some."""
+        groups = {"groups": [group.describe() for group in self.groups]} if self.groups else {}
         return {
             "kind": self.kind,
             "step": self.step,
             "hyperparameters": self.hyperparameters,
             "absent": self.absent(config),
-        }
-
-
-def parameters(config: Config) -> list[str]:
-    """The published keys of what is trained, in the order of `parameters()`."""
-    return [key for key, spec in tensors(config).items() if spec.kind not in STATISTICS]
+        } | groups
 
 
 def split(
@@ -115,6 +112,8 @@ def split(
     network: dict[str, np.ndarray] = {}
     optimizer: dict[str, np.ndarray] = {}
     rest: dict[str, np.ndarray] = {}
+    adam = any(name.startswith("moment1.") for name in arrays)  # MindSpore's
+    own = {*STEP.values(), *(mindspore_adam.POWERS if adam else ())}
     prefixes = [f"{names[dialect]}." for names in SLOTS.values() for dialect in names]
     leaves = {name: leaf for name in arrays if (leaf := OPTAX.fullmatch(name))}
     adams = {leaf[1] for leaf in leaves.values() if leaf[2] == "mu"}
@@ -128,7 +127,7 @@ def split(
             (optimizer if known else rest)[short if known else name] = array
         elif name == STEP["torch"] and leaves:  # `nnx.Optimizer` counts for itself
             rest[name] = array
-        elif name in STEP.values() or name.startswith((*prefixes, *ELSEWHERE)):
+        elif name in own or name.startswith((*prefixes, *ELSEWHERE)):
             optimizer[name] = array
         elif BESIDE.fullmatch(name):
             rest[name] = array
@@ -146,7 +145,7 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
     found: dict[str, dict[str, np.ndarray]] = {slot: {} for slot in SLOTS}
     names, target = dialects.names(config, dialect), tensors(config)
     for name, array in arrays.items():
-        if name == STEP[dialect]:
+        if name == STEP[dialect] or (dialect == "mindspore" and name in mindspore_adam.POWERS):
             continue
         slot = next((s for s, n in SLOTS.items() if name.startswith(f"{n[dialect]}.")), None)
         rest = name.removeprefix(f"{SLOTS[slot][dialect]}.") if slot else name
@@ -160,8 +159,12 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
         if key in found[slot]:
             raise NotCarriedError(f"it has {key} more than once, such as {name}")
         found[slot][key] = np.array(leaf.inverse().array(array), order="C")
-    step = arrays.get(STEP[dialect])
-    return _whole(config, found, None if step is None else _step(step), {})
+    step = None if STEP[dialect] not in arrays else _step(arrays[STEP[dialect]])
+    try:
+        betas = mindspore_adam.betas_of(arrays, step)
+    except ValueError as error:
+        raise NotCarriedError(str(error)) from None
+    return _whole(config, found, step, {"betas": list(betas)} if betas else {})
 
 
 def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.ndarray]:
@@ -181,17 +184,32 @@ def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.n
     if state.step is not None:
         shape = (1,) if dialect == "mindspore" else ()
         made[STEP[dialect]] = np.full(shape, state.step, np.int32)
+        if dialect == "mindspore" and state.kind == "adam":
+            betas = state.hyperparameters.get("betas", mindspore_adam.BETAS)
+            made |= mindspore_adam.powers(state.step, betas)
     return made
 
 
-def from_torch(config: Config, nested: Mapping[str, Any]) -> Optimizer:
+def from_torch(
+    config: Config,
+    nested: Mapping[str, Any],
+    order: Sequence[str] | None = None,
+    layout: str | None = None,
+) -> Optimizer:
     """Understand what `torch.optim.Optimizer.state_dict()` gives.
+
+    Args:
+        config: Which network.
+        nested: The state.
+        order: The published keys of what is trained, as the state dict beside it has them; the
+            network's own order if not given.
+        layout: Of which class the file is; see `parity.spec.tensors.layouts`.
 
     Raises:
         NotCarriedError: It is no state of `KINDS`; which parameter is which is not known; their
             steps differ.
     """
-    keys = _keys(config, nested["param_groups"])
+    keys, parts, named = numbered(config, nested, order or parameters(config, layout), layout)
     found: dict[str, dict[str, np.ndarray]] = {slot: {} for slot in SLOTS}
     steps, shapes = set(), tensors(config)
     for index, slots in nested["state"].items():
@@ -207,30 +225,43 @@ def from_torch(config: Config, nested: Mapping[str, Any]) -> Optimizer:
                 found[slot][keys[index]] = value
     if len(steps) > 1:
         raise NotCarriedError(f"its parameters are at different steps, [{listed(sorted(steps))}]")
-    numbers, left = _numbers(nested["param_groups"])
+    numbers, own, left = _numbers(nested["param_groups"])
     state = _whole(config, found, next(iter(steps), None), numbers)
-    return dataclasses.replace(state, left=left)
+    groups = tuple(Group(k, given, named) for k, given in zip(parts, own, strict=True))
+    usual = [tuple(parameters(config, layout))] == [group.keys for group in groups]
+    return dataclasses.replace(state, left=left, groups=() if usual else groups)
 
 
-def to_torch(config: Config, state: Optimizer) -> dict[str, Any]:
-    """What `torch.optim.Optimizer.load_state_dict` takes, with NumPy arrays."""
-    keys = parameters(config)
+def to_torch(config: Config, state: Optimizer, layout: str | None = None) -> dict[str, Any]:
+    """What `torch.optim.Optimizer.load_state_dict` takes, with NumPy arrays.
+
+    Args:
+        config: Which network.
+        state: What is known of it.
+        layout: For which class it is; see `parity.spec.tensors.layouts`.
+    """
+    groups = state.groups or (Group(tuple(parameters(config, layout)), {}),)
+    keys = [key for group in groups for key in group.keys]
     step = {} if state.step is None else {"step": _float(state.step)}
     entries = {
         i: step | {slot: found[key] for slot, found in state.slots.items() if key in found}
         for i, key in enumerate(keys)
     }
-    given = state.hyperparameters.items()
-    group = {k: tuple(v) if isinstance(v, list) else v for k, v in given}  # betas
-    group["params"] = list(range(len(keys)))
+    numbers = itertools.count()
+    written = []
+    for group in groups:
+        given = (state.hyperparameters | group.hyperparameters).items()
+        entry = {k: tuple(v) if isinstance(v, list) else v for k, v in given}  # betas
+        entry["params"] = list(itertools.islice(numbers, len(group.keys)))
+        written.append(entry | ({"param_names": list(group.keys)} if group.named else {}))
     return {
         "state": {i: slots for i, slots in entries.items() if slots.keys() - {"step"}},
-        "param_groups": [group],
+        "param_groups": written,
     }
 
 
 def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
-    """With what a manifest knows: hyperparameters, and which parameters had no state."""
+    """With what a manifest knows: hyperparameters, groups, and which parameters had no state."""
     if said is None:
         return state
     absent = {
@@ -239,46 +270,60 @@ def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
         if all(not s.get(k, np.ones(1)).any() for s in state.slots.values())
     }
     slots = {s: {k: a for k, a in f.items() if k not in absent} for s, f in state.slots.items()}
-    known = state.hyperparameters or said["hyperparameters"]
-    return dataclasses.replace(state, slots=slots, hyperparameters=known)
+    known = state.hyperparameters
+    if set(known) <= {"betas"}:  # as MindSpore's powers show them
+        known = known | said["hyperparameters"]
+    groups = state.groups or tuple(
+        Group(tuple(group["params"]), group["hyperparameters"], group["named"])
+        for group in said.get("groups", ())
+    )
+    return dataclasses.replace(state, slots=slots, hyperparameters=known, groups=groups)
 
 
 def is_description(said: Any) -> bool:
     """Whether a manifest has here what `Optimizer.describe` gives, or nothing."""
     if said is None:
         return True
-    if not isinstance(said, dict) or set(said) != {"kind", "step", "hyperparameters", "absent"}:
+    fields = {"kind", "step", "hyperparameters", "absent"}
+    if not isinstance(said, dict) or set(said) - {"groups"} != fields:
         return False
     numbers, absent = said["hyperparameters"], said["absent"]
+    groups = said.get("groups", [])
     return (
         said["kind"] in tuple(KINDS)
         and (said["step"] is None or type(said["step"]) is int)
         and isinstance(numbers, dict)
         and all(map(_simple, numbers.values()))
-        and isinstance(absent, list)
-        and all(isinstance(key, str) for key in absent)
+        and _are_keys(absent)
+        and isinstance(groups, list)
+        and all(map(_is_group, groups))
     )
 
 
-def _keys(config: Config, groups: list[Mapping[str, Any]]) -> dict[int, str]:
-    """Index of a parameter -> its published key."""
-    trained = parameters(config)
-    indices = [i for group in groups for i in group["params"]]
-    if all(isinstance(group.get("param_names"), list) for group in groups):
-        given = [own_name(str(n), trained) for g in groups for n in g["param_names"]]
-        if not set(given) <= set(trained) or len({*given}) != len(indices):
-            raise NotCarriedError("its names of the parameters are not those of the network")
-        return dict(zip(indices, given, strict=True))
-    if len(groups) > 1:
-        raise NotCarriedError(f"{len(groups)} groups, and it does not say which parameter is which")
-    if len(indices) != len(trained):
-        raise NotCarriedError(f"it is of {len(indices)} parameters, the network has {len(trained)}")
-    return dict(zip(indices, trained, strict=True))
+def _is_group(said: Any) -> bool:
+    return (
+        isinstance(said, dict)
+        and set(said) == {"params", "hyperparameters", "named"}
+        and _are_keys(said["params"])
+        and isinstance(said["hyperparameters"], dict)
+        and all(map(_simple, said["hyperparameters"].values()))
+        and isinstance(said["named"], bool)
+    )
 
 
-def _numbers(groups: list[Mapping[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The hyperparameters that all groups share, as JSON has them; what is left, and why."""
+def _are_keys(said: Any) -> bool:
+    return isinstance(said, list) and all(isinstance(key, str) for key in said)
+
+
+def _numbers(
+    groups: list[Mapping[str, Any]],
+) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
+    """The hyperparameters that all groups share, as JSON has them; each group's own; what is left.
+
+    What is left comes with the reason.
+    """
     made: dict[str, Any] = {}
+    own: list[dict[str, Any]] = [{} for _ in groups]
     left = []
     for name in dict.fromkeys(name for group in groups for name in group):
         if name in ("params", "param_names"):
@@ -287,10 +332,11 @@ def _numbers(groups: list[Mapping[str, Any]]) -> tuple[dict[str, Any], tuple[str
         if not isinstance(name, str) or not all(map(_simple, values)):
             left.append(f"{name} (a {type(groups[0].get(name)).__name__})")
         elif any(repr(value) != repr(values[0]) for value in values):
-            left.append(f"{name} (not the same in its {len(groups)} groups)")
+            for group, kept, value in zip(groups, own, values, strict=True):
+                kept |= {name: value} if name in group else {}
         else:
             made[name] = values[0]
-    return made, tuple(left)
+    return made, own, tuple(left)
 
 
 def _plain(value: Any) -> Any:

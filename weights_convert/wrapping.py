@@ -214,6 +214,7 @@ def _is_whole(named: Mapping[str, Any], family: str, dialect: str, config: Confi
     """Whether every tensor of a network is there, in its shape."""
     try:
         known = config or dialects.config_in(family, named, dialect)
+        named = dialects.present_names(known, named)
         lost = dialects.absent(known, named, dialect)
         target = tensors(known)
         return all(

@@ -36,14 +36,23 @@ class NonBottleneck1d(nnx.Module):
     """Identity plus 3x1, 1x3, and again, dilated."""
 
     def __init__(
-        self, row: Block, dropout: float, channel_dropout: bool, *, rngs: nnx.Rngs
+        self,
+        row: Block,
+        dropout: float,
+        channel_dropout: bool,
+        norms_last: bool,
+        *,
+        rngs: nnx.Rngs,
     ) -> None:
         c, d = row.out_channels, row.dilation
         self.conv3x1_1 = layers.Conv2d(c, c, (3, 1), padding=(1, 0), rngs=rngs)
         self.conv1x3_1 = layers.Conv2d(c, c, (1, 3), padding=(0, 1), rngs=rngs)
-        self.bn1 = layers.BatchNorm2d(c, eps=EPS, rngs=rngs)
+        bn1 = layers.BatchNorm2d(c, eps=EPS, rngs=rngs)
+        if not norms_last:  # PyTorch's optimizers number parameters as they are registered
+            self.bn1 = bn1
         self.conv3x1_2 = layers.Conv2d(c, c, (3, 1), padding=(d, 0), dilation=(d, 1), rngs=rngs)
         self.conv1x3_2 = layers.Conv2d(c, c, (1, 3), padding=(0, d), dilation=(1, d), rngs=rngs)
+        self.bn1 = bn1
         self.bn2 = layers.BatchNorm2d(c, eps=EPS, rngs=rngs)
         kind = layers.Dropout2d if channel_dropout else layers.Dropout
         self.dropout = kind(dropout, rngs=rngs)
@@ -75,7 +84,7 @@ def block(row: Block, config: ERFNetConfig, dropout: float = 0.0, *, rngs: nnx.R
         return DownsamplerBlock(row, rngs=rngs)
     if row.kind == "up":
         return UpsamplerBlock(row, config.same_padding, rngs=rngs)
-    return NonBottleneck1d(row, dropout, config.channel_dropout, rngs=rngs)
+    return NonBottleneck1d(row, dropout, config.channel_dropout, config.norms_last, rngs=rngs)
 
 
 class Encoder(nnx.Module):

@@ -43,6 +43,8 @@ def gather(config: GENetConfig, row: Block, *, rngs: nnx.Rngs) -> nnx.Module:
         return layers.AdaptiveAvgPool2d(row.side // extent if extent else 1, rngs=rngs)
     if extent == 0:
         return Gather(c, row.side, 1, 0, relu=False, rngs=rngs)
+    if extent == 2:  # a single one, which the published class puts into no sequence
+        return Gather(c, 3, 2, 1, relu=False, rngs=rngs)
     last = config.halvings() - 1
     return layers.Sequential(
         *(Gather(c, 3, 2, 1, relu=i < last, rngs=rngs) for i in range(last + 1))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Iterable
 
-from parity.spec.errors import InputError, printable
+from parity.spec.errors import InputError
 from parity.spec.models import USUAL, USUAL_OF
 from weights_convert.wrapping import Choice
 
@@ -40,12 +38,6 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 def choice_of(args: argparse.Namespace) -> Choice:
     """What `add_choice` was given."""
     return Choice(args.key, args.prefix)
-
-
-def say(notes: Iterable[str]) -> None:
-    """Print what a user should know of a checkpoint, beside what a command gives."""
-    for note in notes:
-        print(printable(f"note: {note}"), file=sys.stderr)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from parity.commands.arguments import add_choice, choice_of, parse_devices, parse_size, say
+from parity.commands.arguments import add_choice, choice_of, parse_devices, parse_size
 from parity.factory import is_factory, make_port
 from parity.files import check_writable
 from parity.report import PRECISIONS, RUNGS
@@ -226,10 +226,11 @@ def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
         raise InputError(str(error)) from None
     if args.weights is not None:
         import weights_convert
+        from weights_convert import notes
 
         checkpoint = weights_convert.load(args.weights, args.model, choice=choice_of(args))
-        say(checkpoint.notes)
         config, arrays = checkpoint.config, checkpoint.arrays
+        print("\n".join(notes.lines(checkpoint)), end="\n" if checkpoint.notes else "")
     from parity.networks import port
 
     made = port(args.model, config, size, batch, args.seed or 0, arrays)

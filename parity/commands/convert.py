@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,8 +18,9 @@ from parity.files import read_json
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import parse
 from parity.spec.errors import listed, printable
-from weights_convert import Checkpoint, Conversion, convert
-from weights_convert.dialects import COUNTERS, DIALECTS, FLOATS
+from weights_convert import Checkpoint, Conversion, convert, notes
+from weights_convert.dialects import DIALECTS, FLOATS
+from weights_convert.notes import coverage, named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,17 +109,17 @@ def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
     ]
     if done.manifest.optimizer:
         said = done.manifest.optimizer
-        lines.insert(3, f"optimizer {said['kind']}, step {said['step']}, carried")
+        covered = coverage(read.config, len(said["absent"]))
+        lines.insert(3, f"optimizer {said['kind']}, step {said['step']}, carried{covered}")
     if dtype:
         lines.insert(3, f"cast      to {dtype}, rounded to nearest")
     if read.manifest is None:
         lines.insert(1, "manifest  none: unverified")
-    for keys, what in ((read.filled, "absent    set to 0"), (done.lost, "not carried")):
-        if keys:
-            lines.insert(3, f"{what}: {len(keys)} tensors, {named(keys)}")
+    lines[3:3] = notes.lines(read)
+    if done.lost:
+        lines.insert(3, f"not carried: {len(done.lost)} tensors, {named(done.lost)}")
     if done.skipped:
         lines.insert(3, f"not carried: {listed(done.skipped)}")
-    lines += [f"note      {note}" for note in read.notes]
     return "\n".join(map(printable, lines))
 
 
@@ -127,10 +127,3 @@ def place(read: Checkpoint) -> str:
     """Where in the file a network was, if it did not lie open."""
     key = f", under the key {read.key!r}" if read.key else ""
     return key + (f", each after {read.prefix!r}" if read.prefix else "")
-
-
-def named(keys: tuple[str, ...]) -> str:
-    """The first by name, but for the counters, of which one stands for all."""
-    others = [key for key in keys if not re.fullmatch(COUNTERS, key)]
-    counters = [key for key in keys if re.fullmatch(COUNTERS, key)]
-    return listed([*others, *(f"counters such as {key}" for key in counters[:1])])

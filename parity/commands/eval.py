@@ -12,7 +12,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from parity.commands.arguments import add_choice, choice_of, say
+from parity.commands.arguments import add_choice, choice_of
 from parity.commands.train import FRAMEWORKS
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
@@ -96,7 +96,8 @@ def measured(args: argparse.Namespace, place: Place) -> int:
     if not place.leads:
         return 0
     for one in found:
-        say(f"{one.path.name}: {note}" for note in one.notes)
+        if one.notes:
+            print("\n".join([f"{one.path.name}:", *one.notes]))
     standard_output().print(table(found))
     print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
     if args.json is not None:

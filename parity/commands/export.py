@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-from parity.commands.arguments import SIZES, add_choice, choice_of, parse_size, say
+from parity.commands.arguments import SIZES, add_choice, choice_of, parse_size
 from parity.export import FRAMEWORKS, Exported, export
 from parity.spec.data.labels import ORDERS
 from parity.spec.models import MODELS
+from weights_convert import notes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,6 @@ def run(args: argparse.Namespace) -> int:
         args.labels,
         choice_of(args),
     )
-    say(done.source.notes)
     print(summary(args.weights, done))
     return 0
 
@@ -61,6 +61,7 @@ def summary(source: str, done: Exported) -> str:
         [
             f"read      {source}: {read.format}, {read.dialect} names",
             f"network   {read.network}: {variant}",
+            *notes.lines(read),
             f"wrote     {done.path}: {done.framework}'s network, {done.bytes:,} bytes",
             f"input     input: Nx3x{done.size[0]}x{done.size[1]}, float32",
             f"outputs   {', '.join(done.outputs)}",

@@ -11,13 +11,13 @@ import os
 from pathlib import Path
 
 from parity.commands.arguments import add_choice, choice_of
-from parity.commands.convert import named
 from parity.export import inspection as networks
 from parity.files import check_writable, write_atomically
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError, listed, printable
 from weights_convert.formats import sidecar
 from weights_convert.inspection import Inspection, inspect
+from weights_convert.notes import assumptions, coverage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,11 +88,11 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     lines.append(("tensors", f"{len(found.tensors)}: {dtypes}"))
     trained = "" if found.parameters is None else f", of which {found.parameters:,} are parameters"
     lines.append(("numbers", f"{numbers:,}{trained}"))
-    if held and held.filled:
-        lines.append(("absent", f"{len(held.filled)} tensors, {named(held.filled)}"))
+    lines += held.notes if held else []
     if held and held.optimizer:
         state = held.optimizer
-        lines.append(("optimizer", f"{state.kind}, step {state.step}"))
+        covered = coverage(held.config, len(state.absent(held.config)))
+        lines.append(("optimizer", f"{state.kind}, step {state.step}{covered}"))
     if held and held.manifest:
         lines.append(("manifest", f"verified, of version {held.manifest.tool_version}"))
         lines += [("images", text) for text in _images(held.manifest.preprocessing)]
@@ -100,7 +100,6 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
         lines.append(("manifest", "none: unverified"))
     if found.skipped:
         lines.append(("beside", listed(found.skipped)))
-    lines += [("note", note) for note in found.notes]
     lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
     return lines
 
@@ -127,6 +126,7 @@ def network_facts(found: networks.Inspection) -> list[tuple[str, str]]:
         lines.append(("source", f"a checkpoint of SHA-256 {said.source_sha256}"))
         lines.append(("manifest", f"its seal is whole, of version {said.tool_version}"))
         lines += [("images", text) for text in _images(said.preprocessing)]
+        lines += assumptions(said)
     else:
         lines.append(("manifest", "none: unverified"))
     lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]

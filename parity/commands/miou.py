@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from parity.commands.arguments import add_choice, choice_of, parse_size, say
+from parity.commands.arguments import add_choice, choice_of, parse_size
 from parity.files import check_folder, check_writable
 from parity.miou import FRAMEWORKS, miou
 from parity.spec.data import DATASETS
@@ -85,8 +85,7 @@ def run(args: argparse.Namespace) -> int:
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
-    say(result.notes)
-    print(f"labels: {result.labels} ({result.labels_reason})")
+    print("\n".join([*result.notes, f"labels: {result.labels} ({result.labels_reason})"]))
     standard_output().print(result.table())
     if args.json is not None:
         result.to_json(args.json)

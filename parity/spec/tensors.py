@@ -47,6 +47,19 @@ def tensors(config: Config) -> dict[str, Tensor]:
     return dict(config.tensors())
 
 
+def layouts(config: Config) -> dict[str, tuple[str, ...]]:
+    """Which keys other published classes of the network have, in their order.
+
+    `torch.optim` numbers parameters in the order of their registration, so that an optimizer's
+    state fits the class that it was saved with, and no other.
+
+    Returns:
+        Name -> published keys; nothing where there is only the class whose order is `tensors`'.
+    """
+    found: dict[str, tuple[str, ...]] = getattr(config, "layouts", dict)()
+    return found
+
+
 def check_names(
     target: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str
 ) -> None:

@@ -12,6 +12,7 @@ from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.stages import carried
 from parity.spec.training.trainer import Snapshot
+from weights_convert import notes
 from weights_convert.wrapping import ANY, Choice
 
 
@@ -33,6 +34,7 @@ class From:
         self.recipe = recipe
         self.choice = choice
         self.start = None if start is None else Path(start)
+        self.notes: list[str] = []  # of that checkpoint; see `weights_convert.notes`
         for before, stage in zip(recipe.stages, recipe.stages[1:], strict=False):
             same = (before.model, before.optimizer.kind) == (stage.model, stage.optimizer.kind)
             if stage.keep_optimizer and not same:
@@ -41,11 +43,8 @@ class From:
                     " keep_optimizer cannot be true"
                 )
 
-    def check(self) -> tuple[str, ...]:
+    def check(self) -> None:
         """Refuse to begin without a checkpoint that the recipe needs, or with a wrong one.
-
-        Returns:
-            What a user should know of how its tensors were found.
 
         Raises:
             InputError: It is not given, cannot be read, or holds nothing of the first network.
@@ -55,7 +54,8 @@ class From:
                 f"recipe {self.recipe.name} begins with a checkpoint of {self.recipe.start}:"
                 " --start CHECKPOINT"
             )
-        return () if self.start is None else self._given(self.recipe.stages[0])[1]
+        if self.start is not None:
+            self._given(self.recipe.stages[0])
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
         """What a stage begins with.
@@ -74,17 +74,18 @@ class From:
                 return dataclasses.replace(before[1], arrays=arrays)
             return Snapshot(arrays, {})
         if self.start is not None:
-            return Snapshot(self._given(stage)[0], {})
+            return Snapshot(self._given(stage), {})
         self.check()
         return Snapshot(initial(stage.config, stage.initial, self.recipe.seed), {})
 
-    def _given(self, stage: Stage) -> tuple[dict, tuple[str, ...]]:
+    def _given(self, stage: Stage) -> dict:
         assert self.start
         wanted = self.recipe.start
         family = MODELS[wanted].family if wanted else None
         found = weights_convert.load(self.start, family, choice=self.choice)
+        self.notes = notes.lines(dataclasses.replace(found, assumed=()))  # the recipe says them
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
         try:
-            return carried(found.config, found.arrays, stage.config, drawn), found.notes
+            return carried(found.config, found.arrays, stage.config, drawn)
         except InputError as error:
             raise InputError(f"{self.start}: {error}") from error

@@ -21,7 +21,7 @@ from parity.training.parts import Nobody, Others
 from parity.training.place import ALONE, Place
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.side import FRAMEWORKS, Side
-from weights_convert import Checkpoint, formats
+from weights_convert import Checkpoint, formats, notes
 from weights_convert.checkpoint import told, understand
 from weights_convert.wrapping import ANY, Choice
 
@@ -40,7 +40,7 @@ class Measured:
         stage: Of the recipe, whose network it holds.
         epoch: Of the stage, where it says so.
         score: What was found.
-        notes: What a user should know of how its tensors were found.
+        notes: What is to be said of the file; see `weights_convert.notes`.
     """
 
     path: Path
@@ -120,8 +120,8 @@ def evaluate(
                 feeds[key] = Feed(held.recipe, data, workers, split, place)
             score = _score(held, feeds[key], sides[held.framework], others)
         name, sha256 = held.stage.name, held.checkpoint.sha256
-        notes = held.checkpoint.notes
-        done.append(Measured(path, sha256, held.framework, name, held.epoch, score, notes))
+        said = tuple(notes.lines(held.checkpoint))
+        done.append(Measured(path, sha256, held.framework, name, held.epoch, score, said))
         if place.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
     if place.leads:
@@ -167,12 +167,15 @@ def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choic
         return Held(own, stage, side, origin.moment.epoch, checkpoint, origin.weights)
     assert recipe
     checkpoint = understand(contents, path, choice=choice)
-    of = [s for s in recipe.stages if told(s.config) == told(checkpoint.config)]
+    free = checkpoint.assumed  # the recipe says them
+    of = [s for s in recipe.stages if told(s.config, free) == told(checkpoint.config, free)]
     if not of:
         networks = ", ".join(stage.model for stage in recipe.stages)
         raise InputError(
             f"{path} holds a {checkpoint.network}, but {recipe.name} trains {networks}"
         )
+    if free:
+        checkpoint = understand(contents, path, config=of[-1].config)
     framework = framework or ("jax" if checkpoint.dialect == "jax" else "torch")
     return Held(recipe, of[-1], framework, None, checkpoint, None)
 

@@ -36,14 +36,17 @@ class DownsamplerBlock(nn.Module):
 class NonBottleneck1d(nn.Module):
     """Identity plus 3x1, 1x3, and again, dilated."""
 
-    def __init__(self, row: Block, dropout: float, channel_dropout: bool) -> None:
+    def __init__(self, row: Block, dropout: float, channel_dropout: bool, norms_last: bool) -> None:
         super().__init__()
         c, d = row.out_channels, row.dilation
         self.conv3x1_1 = layers.Conv2d(c, c, (3, 1), padding=(1, 0))
         self.conv1x3_1 = layers.Conv2d(c, c, (1, 3), padding=(0, 1))
-        self.bn1 = layers.BatchNorm2d(c, eps=EPS)
+        bn1 = layers.BatchNorm2d(c, eps=EPS)
+        if not norms_last:  # an optimizer numbers parameters as they are registered
+            self.bn1 = bn1
         self.conv3x1_2 = layers.Conv2d(c, c, (3, 1), padding=(d, 0), dilation=(d, 1))
         self.conv1x3_2 = layers.Conv2d(c, c, (1, 3), padding=(0, d), dilation=(1, d))
+        self.bn1 = bn1
         self.bn2 = layers.BatchNorm2d(c, eps=EPS)
         kind = layers.Dropout2d if channel_dropout else layers.Dropout
         self.dropout = kind(dropout)
@@ -76,7 +79,7 @@ def block(row: Block, config: ERFNetConfig, dropout: float = 0.0) -> nn.Module:
         return DownsamplerBlock(row)
     if row.kind == "up":
         return UpsamplerBlock(row, config.same_padding)
-    return NonBottleneck1d(row, dropout, config.channel_dropout)
+    return NonBottleneck1d(row, dropout, config.channel_dropout, config.norms_last)
 
 
 class Encoder(nn.Module):

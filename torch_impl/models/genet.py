@@ -37,6 +37,8 @@ def gather(config: GENetConfig, row: Block) -> nn.Module:
         return layers.AdaptiveAvgPool2d(row.side // extent if extent else 1)
     if extent == 0:
         return Gather(c, row.side, 1, 0, relu=False)
+    if extent == 2:  # a single one, which the published class puts into no sequence
+        return Gather(c, 3, 2, 1, relu=False)
     last = config.halvings() - 1
     return layers.Sequential(*(Gather(c, 3, 2, 1, relu=i < last) for i in range(last + 1)))
 

@@ -31,6 +31,7 @@ from weights_convert.formats.torch_states import NESTS, find
 from weights_convert.memory import contiguous
 
 OPTIMIZERS = ("optimizer", "optimizer_state_dict")
+OPTIMIZER_LIST = "optimizer_states"  # Lightning's: of one or several
 
 
 class Placeholder:
@@ -86,7 +87,10 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
     state = find(data, path, key)
     optimizer, skipped = _optimizer(data), state.beside
     if optimizer is not None:
-        skipped = tuple(name for name in skipped if name not in OPTIMIZERS)
+        skipped = tuple(n for n in skipped if n not in (*OPTIMIZERS, OPTIMIZER_LIST))
+    elif len(several := _listed(data)) > 1:
+        reason = f"{OPTIMIZER_LIST} ({len(several)} optimizers, expected one)"
+        skipped = tuple(reason if n == OPTIMIZER_LIST else n for n in skipped)
     dtypes = {k: _dtype(v) for k, v in state.tensors.items()}
     strided = {k: v.detach() for k, v in state.tensors.items() if dtypes[k] in DTYPES}
     foreign = {
@@ -202,7 +206,7 @@ def _optimizer(data: object) -> dict[str, Any] | None:
     """An optimizer's state dict with NumPy arrays, if there is one that can be understood."""
     if not isinstance(data, Mapping):
         return None
-    found = [data[name] for name in OPTIMIZERS if name in data]
+    found = [data[name] for name in OPTIMIZERS if name in data] + _listed(data)
     try:
         (nested,) = found
         state = {
@@ -216,6 +220,12 @@ def _optimizer(data: object) -> dict[str, Any] | None:
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return {"state": state, "param_groups": groups} if state and groups else None
+
+
+def _listed(data: object) -> list[Any]:
+    """The optimizers' states that Lightning keeps in a list."""
+    found = data.get(OPTIMIZER_LIST) if isinstance(data, Mapping) else None
+    return list(found) if isinstance(found, list | tuple) else []
 
 
 def _values(value: object) -> object:

@@ -77,7 +77,7 @@ class ERFNetConfig:
         decoder: The decoder's table.
 
     Raises:
-        ValueError: No class, or a dropout probability outside [0, 1).
+        ValueError: No class, or dropout that is not two probabilities in [0, 1).
     """
 
     family: ClassVar[str] = "erfnet"
@@ -86,6 +86,7 @@ class ERFNetConfig:
     hidden: ClassVar[tuple[str, ...]] = ("encoder_only", "channel_dropout", "same_padding")
     loose: ClassVar[tuple[str, ...]] = ("encoder_only",)  # of the same tensors
     output_conv: ClassVar[bool] = True  # whether the encoder has one
+    norms_last: ClassVar[bool] = False  # whether blocks register both norms after all convolutions
 
     num_classes: int = 20
     encoder_only: bool = False
@@ -98,8 +99,8 @@ class ERFNetConfig:
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError(f"num_classes is {self.num_classes}, expected 1 or more")
-        if any(not 0.0 <= p < 1.0 for p in self.dropout):
-            raise ValueError(f"dropout is {self.dropout}, expected probabilities in [0, 1)")
+        if len(self.dropout) != 2 or any(not 0.0 <= p < 1.0 for p in self.dropout):
+            raise ValueError(f"dropout is {self.dropout}, expected two probabilities in [0, 1)")
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -147,11 +148,28 @@ class ERFNetConfig:
         """See `parity.spec.models.Config`; the same whether or not `encoder_only`."""
         return entries(self)
 
+    def layouts(self) -> dict[str, tuple[str, ...]]:
+        """Orders in which other published classes register these tensors; see `tensors.layouts`.
+
+        `imagenet-encoder` is an ERFNet that was trained from the encoder of the classifier of
+        ImageNet: it keeps the encoder's class, which has no `output_conv`.
+        """
+        keys = [
+            key
+            for name, block in named_blocks(self)
+            for key, _ in block_entries(name, block, name.startswith("encoder."))
+        ]
+        last = [key for key, _ in entries(self) if key.startswith("decoder.output_conv.")]
+        return {} if self.encoder_only else {"imagenet-encoder": (*keys, *last)}
+
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ERFNetConfig:
-        """See `parity.spec.models.Config`: only the classes show."""
-        last = shapes.get("decoder.output_conv.weight", (16, 20))
-        return cls(num_classes=last[1] if len(last) > 1 else 20)
+        """See `parity.spec.models.Config`: the classes show, and an encoder without a decoder."""
+        whole = shapes.get("decoder.output_conv.weight")
+        encoder = shapes.get("encoder.output_conv.weight")
+        alone = whole is None and bool(encoder)
+        last = (encoder or (20,))[:1] if alone else (whole or ())[1:2]
+        return cls(num_classes=last[0] if last else 20, encoder_only=alone)
 
     def describe(self) -> dict[str, int | bool]:
         """See `parity.spec.models.Config`."""
@@ -178,8 +196,8 @@ def entries(config: ERFNetConfig) -> Iterator[Entry]:
     yield from conv_transpose("decoder.output_conv", width, config.num_classes, 2, 2, bias=True)
 
 
-def block_entries(name: str, block: Block) -> Iterator[Entry]:
-    """The tensors of one block."""
+def block_entries(name: str, block: Block, norms_last: bool = False) -> Iterator[Entry]:
+    """The tensors of one block; `norms_last` is how the classifier of ImageNet registers them."""
     inputs, outputs = block.in_channels, block.out_channels
     if block.kind == "down":  # the pooled input makes up the rest
         yield from conv(f"{name}.conv", inputs, outputs - inputs, 3, 3, bias=True)
@@ -191,4 +209,8 @@ def block_entries(name: str, block: Block) -> Iterator[Entry]:
         for i in (1, 2):
             yield from conv(f"{name}.conv3x1_{i}", inputs, outputs, 3, 1, bias=True)
             yield from conv(f"{name}.conv1x3_{i}", inputs, outputs, 1, 3, bias=True)
-            yield from batch_norm(f"{name}.bn{i}", outputs)
+            if not norms_last:
+                yield from batch_norm(f"{name}.bn{i}", outputs)
+        if norms_last:
+            yield from batch_norm(f"{name}.bn1", outputs)
+            yield from batch_norm(f"{name}.bn2", outputs)

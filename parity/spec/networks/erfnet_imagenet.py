@@ -20,6 +20,7 @@ class ERFNetImageNetConfig(ERFNetConfig):
     check_size: ClassVar[tuple[int, int]] = (224, 224)
     hidden: ClassVar[tuple[str, ...]] = ()
     output_conv: ClassVar[bool] = False
+    norms_last: ClassVar[bool] = True
 
     num_classes: int = 1000
     dropout: tuple[float, float] = (0.1, 0.1)
@@ -41,13 +42,14 @@ class ERFNetImageNetConfig(ERFNetConfig):
             )
 
     def tensors(self) -> Iterator[Entry]:
-        """See `parity.spec.models.Config`.
-
-        In the order of ERFNet's; the published file has a block's norms after its convolutions.
-        """
+        """See `parity.spec.models.Config`; a block's norms come after its convolutions."""
         for name, block in named_blocks(self):
-            yield from block_entries(f"features.{name}", block)
+            yield from block_entries(f"features.{name}", block, self.norms_last)
         yield from linear("classifier.linear", self.encoder[-1].out_channels, self.num_classes)
+
+    def layouts(self) -> dict[str, tuple[str, ...]]:
+        """See `ERFNetConfig.layouts`: none."""
+        return {}
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ERFNetImageNetConfig:

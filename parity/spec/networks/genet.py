@@ -117,7 +117,8 @@ class GENetConfig:
         last = shapes.get("fc.weight", (10,))
         gathers = [k for k in shapes if k.startswith("block1.layer.0.downop.")]
         halvings = sum(k.endswith("dwconv.weight") for k in gathers)
-        whole = "block1.layer.0.downop.dwconv.weight" in gathers
+        single = shapes.get("block1.layer.0.downop.dwconv.weight")
+        whole = single is not None and single[2:] != (3, 3)
         return cls(
             num_classes=last[0] if last else 0,
             depth=6 * max(len(blocks), 1) + 4,
@@ -126,6 +127,31 @@ class GENetConfig:
             extra_params=bool(gathers),
             mlp="block1.layer.0.mlp.0.weight" in shapes,
         )
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """Fields in which weights may differ from a named variant, which only says the extent."""
+        return () if self.extra_params else ("num_classes", "depth", "width", "mlp")
+
+    @property
+    def assumptions(self) -> dict[str, str]:
+        """What is to be said of a field that no tensor shows, where nobody says it."""
+        if self.extra_params:
+            return {}
+        return {
+            "extent": f"not shown by the weights; {self.extent} (means over the whole map) assumed;"
+            " --model genet-mean2, genet-mean4 or genet-mean8 says that they are over 2, 4 or 8"
+            " pixels a side"
+        }
+
+    @property
+    def former_names(self) -> tuple[tuple[str, str], ...]:
+        """Patterns of names that earlier versions of this program wrote, and what they are now.
+
+        They held a single gathering convolution in a sequence, which the published class does not.
+        """
+        single = self.extra_params and self.extent == 2
+        return ((r"(.+\.downop)\.0\.(.+)", r"\1.\2"),) if single else ()
 
     def describe(self) -> dict[str, Any]:
         """See `parity.spec.models.Config`."""
@@ -164,6 +190,8 @@ def entries(config: GENetConfig, block: Block) -> Iterator[Entry]:
         yield from conv(f"{n}.convShortcut", i, o, 1, 1)
     if config.extra_params and config.extent == 0:
         yield from _gather(f"{n}.downop", o, block.side)
+    elif config.extra_params and config.extent == 2:
+        yield from _gather(f"{n}.downop", o, 3)
     elif config.extra_params:
         for j in range(config.halvings()):
             yield from _gather(f"{n}.downop.{j}", o, 3)

@@ -1,0 +1,60 @@
+"""What is to be said of a checkpoint that was read, whichever command reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from parity.spec.errors import listed, printable
+from parity.spec.models import FAMILIES, Config, config_of
+from weights_convert.dialects import COUNTERS
+from weights_convert.numbering import parameters
+
+if TYPE_CHECKING:
+    from weights_convert.checkpoint import Checkpoint
+    from weights_convert.manifest import Manifest
+
+
+def notes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """See `Checkpoint.notes`."""
+    made = [
+        (name, getattr(checkpoint.config, "assumptions", {})[name]) for name in checkpoint.assumed
+    ]
+    if filled := checkpoint.filled:
+        counters = [key for key in filled if re.fullmatch(COUNTERS, key)]
+        every = sum(bool(re.fullmatch(COUNTERS, key)) for key in checkpoint.arrays)
+        some = (
+            f"; only {len(counters)} of {every} counters are" if 0 < len(counters) < every else ""
+        )
+        made.append(("absent", f"set to 0: {len(filled)} tensors, {named(filled)}{some}"))
+    if floats := checkpoint.counters:
+        dtypes = "floating-point numbers, all whole: taken as integers"
+        made.append(("counters", f"{len(floats)} counters such as {floats[0]} are {dtypes}"))
+    return made + [("note", remark) for remark in checkpoint.remarks]
+
+
+def assumptions(manifest: Manifest) -> list[tuple[str, str]]:
+    """What a file's manifest says that somebody assumed: a title and a line each."""
+    if not manifest.assumed or manifest.network not in FAMILIES:
+        return []
+    texts = getattr(config_of(manifest.network, {}), "assumptions", {})
+    return [(name, texts[name]) for name in manifest.assumed if name in texts]
+
+
+def lines(checkpoint: Checkpoint) -> list[str]:
+    """The notes as every command prints them."""
+    return [printable(f"{title:<10}{text}") for title, text in checkpoint.notes]
+
+
+def coverage(config: Config, absent: int) -> str:
+    """Of how many parameters an optimizer's state is; nothing where it is of all."""
+    every = len(parameters(config))
+    return f", of {every - absent} of {every} parameters" if absent else ""
+
+
+def named(keys: Sequence[str]) -> str:
+    """The first by name, but for the counters, of which one stands for all."""
+    others = [key for key in keys if not re.fullmatch(COUNTERS, key)]
+    counters = [key for key in keys if re.fullmatch(COUNTERS, key)]
+    return listed([*others, *(f"counters such as {key}" for key in counters[:1])])
