@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scenes import NAMES, camvid, cityscapes, save, save_weights
 
 import parity.miou
@@ -63,6 +63,31 @@ def test_truth_is_in_the_rows(result: Result, data: Path) -> None:
     for sample in result.data.samples(data, "val"):
         counts += np.bincount(result.data.load(sample, *SIZE)[1].ravel(), minlength=20)
     np.testing.assert_array_equal(result.frameworks["jax"].confusion.sum(axis=1), counts)
+
+
+def test_enlarged_predictions(weights: Path, data: Path) -> None:
+    """Catches predictions enlarged otherwise than a map of classes is, or counted on small labels.
+
+    ERFNet's paper: the largest logit first, then each pixel twice in both directions.
+    """
+    whole = (2 * SIZE[0], 2 * SIZE[1])
+    found = miou(weights, data, SIZE, count_size=whole, limit=1)
+    assert found.disagreeing_pixels == 0
+    assert (found.pixels, found.compared_pixels) == (4 * 24 * 40, 24 * 40)
+    sample = found.data.samples(data, "val")[0]
+    image, _ = found.data.load(sample, *SIZE)
+    model = torch_impl.state.build(ENetConfig(), draw.weights(ENetConfig(), seed=0)).eval()
+    with torch.inference_mode():
+        x = torch.from_numpy(image / np.float32(255)).permute(2, 0, 1)[None].contiguous()
+        classes = model(x).argmax(1, keepdim=True).float()
+        large = torch.nn.functional.interpolate(classes, scale_factor=2, mode="nearest")
+    ids = Image.open(sample.label).resize(whole[::-1], Image.Resampling.NEAREST)
+    truth = np.array([found.data.train_ids[i] for i in np.asarray(ids).ravel()])
+    expected = metrics.confusion(truth, large[0, 0].numpy().astype(int).ravel(), 20)
+    for score in found.frameworks.values():
+        assert np.abs(score.confusion - expected).sum() <= 8  # a pixel, four times
+    assert found.as_json()["counted_size"] == list(whole)
+    assert "predictions of 24x40 are enlarged" in str(found.counted_how)
 
 
 def test_float64_leaves_jax_as_it_was(weights: Path, data: Path) -> None:

@@ -98,12 +98,12 @@ def predictors(fault: Fault) -> Callable[[str, str, Preprocessing], Any]:
 
 
 def change(port: Port, permuted: bool = False) -> None:
-    """One weight off by 1e-3; or two classes exchanged."""
+    """The weights of one class off by 1e-3; or two classes exchanged."""
     kernel = np.array(port.head.kernel[...])
     if permuted:
         kernel = kernel[..., [1, 0, 2, 3, 4, 5]]
     else:
-        kernel[0, 0, 0, TIED[0]] *= 1 + 1e-3
+        kernel[..., TIED[0]] *= 1 + 1e-3
     port.head.kernel[...] = jnp.asarray(kernel)
 
 
@@ -111,7 +111,7 @@ FAULTS: dict[str, Fault] = {
     "eps 1e-3 for 1e-5": lambda port: setattr(port.norm, "eps", 1e-3),
     "padding at the end": lambda port: faulty.become(port.conv, faulty.SameConv),
     "corners aligned": lambda port: setattr(port.resize, "align_corners", True),
-    "one weight off by 1e-3": change,
+    "weights off by 1e-3": change,
     "two classes exchanged": lambda port: change(port, permuted=True),
 }
 
