@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from parity.spec.errors import InputError, printable
 from parity.spec.models import USUAL, USUAL_OF
+from parity.spec.training.recipe import DATA
 
 if TYPE_CHECKING:
     from parity.assumptions import Assumptions
@@ -98,6 +100,18 @@ def dataset_of(args: argparse.Namespace, known: Iterable[str]) -> str | None:
     if name not in (None, *known):
         raise InputError(f"unknown data set {name!r}, expected {' or '.join(known)}")
     return name
+
+
+def check_data(folder: str) -> None:
+    """Refuse a data set's name where its folder is meant.
+
+    Raises:
+        InputError: It is a name, and there is no such folder.
+    """
+    if folder in DATA and not os.path.exists(folder):
+        raise InputError(
+            f"--data {folder}: no such folder; --data is the folder of the data set, not its name"
+        )
 
 
 def hint(command: str, text: str) -> None:

@@ -12,7 +12,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from parity.commands.arguments import add_count_size, optional_size, reporter
+from parity.commands.arguments import add_count_size, check_data, optional_size, reporter
 from parity.commands.train import FRAMEWORKS
 from parity.files import check_writable, write_atomically
 from parity.spec.data.labels import ORDERS
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="the checkpoints")
-    parser.add_argument("--data", required=True, metavar="DATA", help="the data set")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
     parser.add_argument(
         "--framework",
         choices=FRAMEWORKS,
@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_data(args.data)
     if args.json is not None:
         check_writable(args.json)
     if args.framework is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from parity.commands.arguments import add_count_size, optional_size, reporter
+from parity.commands.arguments import add_count_size, check_data, optional_size, reporter
 from parity.files import check_folder, check_writable
 from parity.miou import FRAMEWORKS, miou
 from parity.spec.data import DATASETS
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from parity.console import counting, standard_output
 
+    check_data(args.data)
     if args.json is not None:
         check_writable(args.json)
     if args.html is not None:

@@ -16,7 +16,7 @@ import os
 import sys
 from typing import Any
 
-from parity.commands.arguments import parse_size
+from parity.commands.arguments import check_data, parse_size
 from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import WAYS
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", nargs="?", metavar="RECIPE", help="its name, or a TOML file")
     add("--framework", choices=FRAMEWORKS, required=True, help="which side trains")
-    add("--data", required=True, metavar="DIR", help="the data set")
+    add("--data", required=True, metavar="DIR", help="the data set's folder")
     add("--out", required=True, metavar="DIR", help="the folder to write")
     add(
         "--resume",
@@ -84,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_data(args.data)
     recipe = recipe_of(args)
     least = {"log_every": 1, "save_every": 1, "keep_every": 0, "pictures": 0, "workers": 0}
     for name, smallest in least.items():
