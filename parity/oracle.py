@@ -1,18 +1,23 @@
 """Whether rounding explains a pixel on which two sides disagree; the reference in float64 decides.
 
 Where the two best logits of a pixel are nearly equal, rounding decides which one is larger, and
-each side rounds otherwise. Such a pixel says nothing about the port. With r64 the logits of the
-reference in float64, over the whole image, a logit may be off by
+each side rounds otherwise. Such a pixel says nothing about the port. It counts against the port
+only
+
+- where the port in float64 disagrees with the reference in float64: rounding is too small there to
+  hide a fault, or to cause anything;
+- or where the port's logits in float32 are less exact than rounding explains, and the pixel is not
+  near a tie: r64, the reference in float64, prefers its best class to the port's by more than
+  2 * limit, as both logits may be off by the limit.
+
+The limit is that of `parity.compare` for a whole network, of all logits of the image:
 
     limit = K * (error(reference) + response) + FLOOR * rms(r64)
 
-which is the rule of `parity.compare` for whole networks: error(reference) is the root mean square
-of r32 - r64, and response that of what the logits move by when the input is disturbed. So a pixel
-counts against the port only
-
-- where r64 prefers its best class to the port's by more than 2 * limit, for both logits may be off,
-- or where the port in float64 disagrees with the reference in float64: rounding is too small there
-  to hide a fault, or to cause anything.
+with error(reference) the root mean square of r32 - r64, and response that of what r64 moves by when
+the image is disturbed. Levels of brightness are disturbed, not pixels: equal pixels stay equal. An
+image of 8 bits is full of them, max-pooling takes the first of equal values on either side, and a
+disturbance that parts them would turn over far more choices than rounding does.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ class Judgement:
         counting: Those of them that rounding does not explain.
         in_float64: Those of them on which they disagree in float64, too.
         limit: How far rounding may move a logit of this image.
+        error: How far the port's logits in float32 are off, the root mean square.
         gap: By how much r64 prefers its best class to the port's, on the worst of these pixels.
     """
 
@@ -48,6 +54,7 @@ class Judgement:
     counting: int
     in_float64: int
     limit: float
+    error: float
     gap: float
 
     @property
@@ -62,12 +69,14 @@ class Judgement:
 
 @dataclasses.dataclass(frozen=True)
 class Stirred(Preprocessing):
-    """The same, the input disturbed as `parity.compare` disturbs that of a whole network."""
+    """The same, each level of brightness of each channel disturbed."""
 
     def __call__(self, images: np.ndarray, dtype: str) -> np.ndarray:
+        levels = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
         generator = draw.generator(0, "stir", 0)
-        stir = compare.stir(WORKING)
-        return compare.disturb(super().__call__(images, dtype), stir, generator).astype(dtype)
+        table = compare.disturb(super().__call__(levels, dtype), compare.stir(WORKING), generator)
+        ordered = images if self.channels == "RGB" else images[..., ::-1]
+        return table.astype(dtype)[ordered, np.arange(3)]
 
 
 class Oracle:
@@ -103,11 +112,14 @@ class Oracle:
         best, chosen = there.argmax(axis=-1), port[rows, columns]
         gap = there.max(axis=-1) - there[np.arange(len(there)), chosen]
         in_float64 = self._logits(PORT, "float64", image)[rows, columns].argmax(axis=-1) != best
+        error = rms(self._logits(PORT, WORKING, image) - exact)
+        inexact = (gap > 2 * limit) & (error > limit)
         return Judgement(
             disagreeing=len(rows),
-            counting=int((in_float64 | (gap > 2 * limit)).sum()),
+            counting=int((in_float64 | inexact).sum()),
             in_float64=int(in_float64.sum()),
             limit=limit,
+            error=error,
             gap=float(gap.max(initial=0.0)),
         )
 
