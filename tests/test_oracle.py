@@ -200,8 +200,9 @@ def test_equal_pixels_stay_equal() -> None:
         plain = Preprocessing(mean=(0.1, 0.2, 0.3), channels=channels)
         before = plain(images, "float64")
         after = Stirred(mean=plain.mean, channels=channels)(images, "float64")
-        moved = after / before - 1
-        assert 2.0**-16 < np.abs(moved).max() <= 2.0**-15
+        most = 2.0**-15 * np.abs(before)
+        assert (np.abs(after - before) <= most * (1 + 1e-9)).all()
+        assert (np.abs(after - before) > most / 2).any()
         for channel in range(3):
             pairs = np.stack([before[..., channel].ravel(), after[..., channel].ravel()], axis=1)
             assert len(np.unique(pairs, axis=0)) == len(np.unique(pairs[:, 0]))
