@@ -71,7 +71,7 @@ def choose(
         show: Writes a value for a person.
     """
     if asked is not None:
-        clash = None if said in (None, asked) else f"the checkpoint's manifest says {show(said)}"  # type: ignore[arg-type]  # said is not None here
+        clash = None if said in (None, asked) else f"the checkpoint's manifest says {show(said)}"
         return Used(asked, "asked for" + (f"; {clash}" if clash else ""), clash)
     if said is not None:
         differs = assumed.firm and said != assumed.value
@@ -208,7 +208,8 @@ def label_order(
             check_names(manifest, where, classes, None)
         return Used("void-last", NO_VOID)
     said = None if manifest is None else said_order(manifest, where, outputs, asked is None)
-    found = choose(asked, said, assumed or Assumed("void-last", DEFAULT))
+    usual: Assumed[str | None] = assumed or Assumed("void-last", DEFAULT)
+    found: Used[str | None] = choose(asked, said, usual)
     if classes is not None and found.value is not None and asked is None:
         check_names(manifest, where, classes, found.value)
     return found
