@@ -10,8 +10,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from parity.assumptions import (
+    Assumed,
+    Assumptions,
+    Used,
+    choose,
+    label_order,
+    only_pixels,
+    pixels_said,
+    size_said,
+)
 from parity.export.reading import Network, open_network
-from parity.miou import label_order
 from parity.spec import metrics
 from parity.spec.data import DATASETS, Segmentation
 from parity.spec.data.cityscapes import BESIDE, IMAGE, LABEL
@@ -40,7 +49,7 @@ class Inferred:
     Attributes:
         folder: Where to: NAME.png for each image, and `metric.txt` where there were labels.
         data: Whose classes they are.
-        labels: The order of the network's outputs.
+        assumed: What the file's inputs and outputs were taken for.
         images: How many.
         confusion: (outputs, outputs) int64, rows truth, columns prediction; None without labels.
         iou: (classes,) float64, NaN where a class is absent; None without labels.
@@ -48,10 +57,16 @@ class Inferred:
 
     folder: Path
     data: Segmentation
-    labels: str
+    assumed: Assumptions
     images: int
     confusion: np.ndarray | None
     iou: np.ndarray | None
+
+    @property
+    def labels(self) -> str:
+        """The order of the network's outputs."""
+        assert self.assumed.labels.value
+        return self.assumed.labels.value
 
     @property
     def accuracy(self) -> float:
@@ -100,9 +115,9 @@ def infer(
     check_target(target)
     network = open_network(file)
     data = classes_of(network, dataset)
-    labels, _ = label_order(order, network.manifest, network.path, has_void(network, data))
+    assumed = assumptions(network, data, order)
     items = find(Path(images), None if truth is None else Path(truth))
-    run = Run(network, data, labels)
+    run = Run(network, data, assumed)
     with replacing(target) as folder:
         folder.mkdir()
         for i, item in enumerate(items):
@@ -114,7 +129,7 @@ def infer(
         result = Inferred(
             folder=target,
             data=data,
-            labels=labels,
+            assumed=assumed,
             images=len(items),
             confusion=run.confusion if measured else None,
             iou=metrics.iou(run.confusion, void) if measured else None,
@@ -128,13 +143,13 @@ def infer(
 class Run:
     """One pass over the images."""
 
-    def __init__(self, network: Network, data: Segmentation, labels: str) -> None:
+    def __init__(self, network: Network, data: Segmentation, assumed: Assumptions) -> None:
+        assert assumed.labels.value
         self.network = network
         self.data = data
-        self.outputs = outputs(labels, len(data.classes))
+        self.outputs = outputs(assumed.labels.value, len(data.classes))
         self.has_void = has_void(network, data)
-        said = network.manifest
-        self.preprocessing = said.preprocessing if said else PLAIN
+        self.preprocessing = assumed.pixels.value
         self.by_output = np.argsort(self.outputs).astype(np.uint8)
         self.confusion = np.zeros((data.outputs, data.outputs), np.int64)
 
@@ -194,6 +209,28 @@ def classes_of(network: Network, dataset: str | None) -> Segmentation:
         f"{network.path} has {number or 'an unknown number of'} classes; name the data set whose"
         f" they are ({known})"
     )
+
+
+def assumptions(network: Network, data: Segmentation, order: str | None) -> Assumptions:
+    """What an ONNX file's inputs and outputs are taken for.
+
+    Args:
+        network: The file, open.
+        data: Whose classes it predicts.
+        order: Which output is void, if the user says it.
+
+    Raises:
+        InputError: See `parity.assumptions.label_order`.
+    """
+    said = network.manifest
+    number = len(data.classes) + has_void(network, data)
+    labels = label_order(number, said, network.path, data.classes, order)
+    images = None if said is None else only_pixels(said.preprocessing)
+    pixels = choose(None, images, Assumed(PLAIN, "the default"), pixels_said)
+    # The file itself shows its size; there is nothing to choose.
+    size = None if said is None else said.preprocessing.size
+    clash = None if size in (None, network.size) else f"its manifest says {size_said(size)}"
+    return Assumptions(labels, pixels, Used(network.size, "the file's input", clash))
 
 
 def has_void(network: Network, data: Segmentation) -> bool:

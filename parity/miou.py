@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.miou_result import ALLOWED, ImageScore, Result, Score
+from parity.assumptions import Assumptions, assume
+from parity.miou_result import DTYPES, ImageScore, Result, Score, Sizes
+from parity.oracle import Oracle
 from parity.spec import metrics
 from parity.spec.data import Sample, Segmentation
 from parity.spec.data import dataset as find_dataset
-from parity.spec.data.labels import ORDERS, outputs
-from parity.spec.data.preprocessing import published
+from parity.spec.data.augmentation import NEAREST, resample
+from parity.spec.data.labels import outputs
+from parity.spec.data.makers import nearest, predicted_size
+from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS
+from parity.spec.models import MODELS, Config
 from weights_convert.wrapping import ANY, Choice
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ Progress = Callable[[int, int, str], None]
 def miou(
     weights: str | Path,
     data: str | Path,
-    size: Pair = (512, 1024),
+    size: Pair | None = None,
     model: str = "enet",
     dataset: str | None = None,
     split: str = "val",
@@ -44,13 +48,17 @@ def miou(
     pictures: int = 20,
     progress: Progress | None = None,
     choice: Choice = ANY,
+    count_size: Pair | None = None,
+    say: Callable[[Path, Assumptions], None] | None = None,
 ) -> Result:
     """Evaluate a checkpoint on a data set and compare what the frameworks predict.
 
     Args:
         weights: A checkpoint, in any format that `weights_convert.load` reads.
         data: The data set's folder.
-        size: (H, W) to which images and labels are resized.
+        size: (H, W) to which images are resized, and labels, to the nearest pixel; what the
+            checkpoint's manifest says if not given, else as published. The labels of an encoder,
+            which predicts at an eighth, are resized once more, as its training does it.
         model: A network's name.
         dataset: `cityscapes` or `camvid`; told by the folder's layout if not given.
         split: Such as `val`.
@@ -62,6 +70,10 @@ def miou(
         pictures: Keep pictures of the first so many images for `Result.to_html`.
         progress: Called with (images done, images, what happens next).
         choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
+        count_size: (H, W) to which predictions are enlarged, the nearest pixel of each place,
+            before they are counted against the labels resized to it from their files; not at all
+            if not given.
+        say: Called with the checkpoint and what it is taken for, before anything is predicted.
 
     Raises:
         InputError: Anything given cannot be used; one line says what.
@@ -82,10 +94,25 @@ def miou(
             f"{path}: the network has {found} outputs, but {source.name} needs {source.outputs}"
             f" ({len(source.classes)} classes and void), or {len(source.classes)}"
         )
-    order, reason = label_order(labels, checkpoint.manifest, path, found == source.outputs)
+    assumed = assume(
+        checkpoint.config, checkpoint.manifest, path, source.classes, labels=labels, size=size
+    )
+    check_size(checkpoint.config, size := assumed.size.value)
+    if say:
+        say(path, assumed)
     frameworks = [name for name in FRAMEWORKS if name in frameworks]
-    predictors = {name: predictor(name, checkpoint, dtype) for name in frameworks}
-    run = Run(source, order, predictors, size, pictures)
+    pixels = assumed.pixels.value
+
+    def made(framework: str, dtype: str, pixels: Preprocessing) -> Any:
+        return predictor(framework, checkpoint, dtype, pixels)
+
+    predictors = {name: made(name, dtype, pixels) for name in frameworks}
+    order = str(assumed.labels.value)
+    predicted = predicted_size(checkpoint.config, size)
+    sizes = Sizes(size, predicted, count_size or predicted)
+    # Where both sides computed in float64 there is nothing more exact to ask.
+    oracle = Oracle(made, pixels) if len(frameworks) > 1 and dtype != "float64" else None
+    run = Run(source, order, predictors, sizes, pictures, oracle)
     for i, sample in enumerate(samples):
         if progress:
             progress(i, len(samples), sample.name if i else "first call of each framework")
@@ -98,10 +125,9 @@ def miou(
         weights_sha256=checkpoint.sha256,
         data=source,
         split=split,
-        size=size,
+        sizes=sizes,
         dtype=dtype,
-        labels=order,
-        labels_reason=reason,
+        assumed=assumed,
         frameworks=run.scores(),
         images=run.images,
         pictures=run.pictures,
@@ -117,8 +143,9 @@ class Run:
         source: The data set.
         order: Of the labels.
         predictors: Framework -> images (N, H, W, 3) uint8 to classes (N, H, W).
-        size: (H, W).
+        sizes: Of images, predictions and what is counted.
         pictures: How many images to keep pictures of.
+        oracle: Judges pixels that differ; none if all of them count.
     """
 
     def __init__(
@@ -126,12 +153,14 @@ class Run:
         source: Segmentation,
         order: str,
         predictors: Mapping[str, Callable[[np.ndarray], np.ndarray]],
-        size: Pair,
+        sizes: Sizes,
         pictures: int,
+        oracle: Oracle | None = None,
     ) -> None:
         self.source = source
         self.predictors = predictors
-        self.size = size
+        self.sizes = sizes
+        self.oracle = oracle
         self.wanted = pictures
         self.outputs = outputs(order, len(source.classes))
         self.images: list[ImageScore] = []
@@ -146,21 +175,25 @@ class Run:
             InputError: The image or its label map cannot be used.
             FloatingPointError: A network's outputs are not finite.
         """
-        image, train_ids = self.source.load(sample, *self.size)
+        image, train_ids = self.source.load(sample, *self.sizes.images)
+        counted = self.truth(sample, train_ids)
         predictions = {name: self._predict(name, sample, image) for name in self.predictors}
-        truth = self.outputs[train_ids]
-        differ = None
+        differ, judged = None, None
         if len(predictions) > 1:
             one, other = predictions.values()
             differ = one != other
+            if self.oracle and differ.any():
+                judged = self.oracle.judge(image, one, other)
+        truth = self.outputs[counted]
         self.images.append(
             ImageScore(
                 sample.name,
                 None if differ is None else int(differ.sum()),
                 {
-                    name: metrics.confusion(truth, classes, len(self.outputs))
+                    name: metrics.confusion(truth, self.enlarged(classes), len(self.outputs))
                     for name, classes in predictions.items()
                 },
+                judged,
             )
         )
         if len(self.pictures) < self.wanted:
@@ -168,8 +201,23 @@ class Run:
 
             by_output = np.argsort(self.outputs).astype(np.uint8)
             maps = {name: by_output[classes] for name, classes in predictions.items()}
-            maps = {"truth": train_ids, **maps}
+            maps = {"truth": counted, **maps}
             self.pictures.append(picture(sample.name, image, maps, differ, self.source.palette))
+
+    def truth(self, sample: Sample, train_ids: np.ndarray) -> np.ndarray:
+        """The trainIds that predictions are counted against, (H, W) uint8.
+
+        Args:
+            sample: Of which image.
+            train_ids: At the size of the image.
+        """
+        if self.sizes.counted != self.sizes.predicted:
+            return self.source.label(sample.label, self.sizes.counted, sample.image)
+        return resample(train_ids, self.sizes.counted, NEAREST)
+
+    def enlarged(self, classes: np.ndarray) -> np.ndarray:
+        """A prediction (H, W) at the size at which it is counted."""
+        return nearest(classes[None], self.sizes.counted)[0]
 
     def scores(self) -> dict[str, Score]:
         return {
@@ -199,47 +247,31 @@ def timed(predict: Callable[[np.ndarray], np.ndarray], batch: np.ndarray) -> tup
     return classes, time.perf_counter() - start
 
 
-def predictor(framework: str, checkpoint: Any, dtype: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A checkpoint's network in one framework: images (N, H, W, 3) uint8 to classes (N, H, W)."""
+def predictor(framework: str, checkpoint: Any, dtype: str, pixels: Preprocessing) -> Any:
+    """A checkpoint's network in one framework.
+
+    Args:
+        framework: `torch` or `jax`.
+        checkpoint: A `weights_convert.Checkpoint`.
+        dtype: `float32` or `float64`.
+        pixels: How an image becomes the input.
+
+    Returns:
+        The side's `Predictor`: images (N, H, W, 3) uint8 to classes (N, H, W); or, with `logits`,
+        to logits (N, H, W, classes).
+    """
     import weights_convert
 
-    arrays, manifest = checkpoint.arrays, checkpoint.manifest
-    expected = manifest.preprocessing if manifest else published(checkpoint.config, None)
+    arrays = checkpoint.arrays
     if framework == "jax":
         arrays = weights_convert.to_jax(checkpoint.config, arrays)
     side = importlib.import_module(f"{framework}_impl.evaluate")
-    return side.predictor(checkpoint.config, arrays, dtype, expected)
-
-
-def label_order(
-    asked: str | None, manifest: Any, weights: Path, has_void: bool = True
-) -> tuple[str, str]:
-    """Which output is void, and why that is taken to be so.
-
-    Raises:
-        InputError: An unknown order, or one that the network cannot have.
-    """
-    if not has_void and asked == "void-first":
-        raise InputError(f"{weights}: labels void-first, but the network has no output for void")
-    if not has_void:
-        return "void-last", "the network has no output for void"
-    said = getattr(manifest, "labels", None)
-    order, reason = "void-last", "the default; the checkpoint does not say"
-    if asked is not None:
-        order, reason = asked, "asked for"
-        if said not in (None, asked):
-            reason += f"; the checkpoint's manifest says {said}"
-    elif said is not None:
-        order, reason = said, "the checkpoint's manifest says so"
-    if order not in ORDERS:
-        where = "" if asked is not None else f"{weights}: "
-        raise InputError(f"{where}label order {order!r}, expected {' or '.join(ORDERS)}")
-    return order, reason
+    return side.predictor(checkpoint.config, arrays, dtype, pixels)
 
 
 def check_arguments(
     model: str,
-    size: Pair,
+    size: Pair | None,
     frameworks: Sequence[str],
     dtype: str,
     limit: int | None,
@@ -252,18 +284,28 @@ def check_arguments(
     """
     if model not in MODELS:
         raise InputError(f"unknown model {model!r}, expected {' or '.join(MODELS)}")
-    try:
-        MODELS[model].check_input(*size)
-    except ValueError as error:
-        raise InputError(f"size: {error}") from error
+    if size is not None:
+        check_size(MODELS[model], size)
     if not frameworks or len(set(frameworks)) < len(frameworks):
         raise InputError(f"frameworks {','.join(frameworks)!r}, expected each once")
     for name in frameworks:
         if name not in FRAMEWORKS:
             raise InputError(f"unknown framework {name!r}, expected {' or '.join(FRAMEWORKS)}")
-    if dtype not in ALLOWED:
-        raise InputError(f"dtype {dtype!r}, expected {' or '.join(ALLOWED)}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}, expected {' or '.join(DTYPES)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, expected 1 or more images")
     if pictures < 0:
         raise InputError(f"pictures is {pictures}, expected 0 or more")
+
+
+def check_size(config: Config, size: Pair) -> None:
+    """Refuse images that the network cannot process.
+
+    Raises:
+        InputError: It says the size and what is needed.
+    """
+    try:
+        config.check_input(*size)
+    except ValueError as error:
+        raise InputError(f"size: {error}") from error

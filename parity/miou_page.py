@@ -68,16 +68,23 @@ def page(result: Result) -> str:
         f'<p><span class="pill{verdict}">{escape(result.verdict)}</span></p>',
         f'<p class="soft"><code>{escape(str(result.weights))}</code><br>SHA-256'
         f" <code>{escape(result.weights_sha256)}</code><br>",
-        f"labels {result.labels} ({escape(result.labels_reason)});"
-        f" {', '.join(f'{k} {v}' for k, v in result.versions.items())}</p></header>",
+        "<br>".join(escape(line) for line in _facts(result)),
+        "</p></header>",
         _tiles(result),
         "<h2>Intersection over union</h2>",
         _table(result),
     ]
     if result.pictures:
         body += ["<h2>Pictures</h2>", f'<p class="soft">{_note(result)}</p>', _legend(result)]
-        body += [_row(p, result.size) for p in result.pictures]
+        body += [_row(p, result.sizes.predicted) for p in result.pictures]
     return pages.document(result.title, "\n".join(body))
+
+
+def _facts(result: Result) -> list[str]:
+    """What the checkpoint was taken for, how predictions were counted, and by which versions."""
+    how = [result.counted_how] if result.counted_how else []
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return [*result.assumed.lines(), *how, versions]
 
 
 def _tiles(result: Result) -> str:
@@ -89,8 +96,11 @@ def _tiles(result: Result) -> str:
         for name, score in result.frameworks.items()
     ]
     if result.disagreeing_pixels is not None:
-        caption = f"of {result.pixels:,} pixels disagree"
+        caption = f"of {result.compared_pixels:,} pixels disagree"
         tiles.append(pages.tile(f"{result.disagreeing_pixels:,}", caption))
+        if result.dtype != "float64" and result.disagreeing_pixels:
+            caption = "of them count against the port; rounding explains the others"
+            tiles.append(pages.tile(f"{result.counting_pixels:,}", caption))
     for name, score in result.frameworks.items():
         tiles.append(pages.tile(f"{score.images_per_second:.2f}", f"{name}: images per second"))
     return f'<div class="tiles">{"".join(tiles)}</div>'

@@ -18,11 +18,27 @@ from parity.spec.data.labels import outputs
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from parity.assumptions import Assumptions
     from parity.miou_page import Picture
+    from parity.oracle import Judgement
 
-# How many pixels in 100,000 may disagree: in float64 none; in float32 those whose two best logits
-# are so near that rounding decides.
-ALLOWED = {"float32": 1, "float64": 0}
+DTYPES = ("float32", "float64")
+Pair = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Heights and widths, in pixels.
+
+    Attributes:
+        images: To which they are resized.
+        predicted: Of what the network predicts for them; an encoder's is an eighth.
+        counted: To which predictions are enlarged before they are counted.
+    """
+
+    images: Pair
+    predicted: Pair
+    counted: Pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +79,27 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class ImageScore:
-    """What one image gave: pixels that disagree (None: nothing compared), matrix by framework."""
+    """What one image gave.
+
+    Attributes:
+        name: The image's.
+        disagreeing_pixels: On which the two sides disagree; none where nothing was compared.
+        confusion: Framework -> matrix.
+        judged: Which of them rounding explains; none where no pixel was judged: then all of them
+            count against the port.
+    """
 
     name: str
     disagreeing_pixels: int | None
     confusion: dict[str, np.ndarray]
+    judged: Judgement | None = None
+
+    @property
+    def counting_pixels(self) -> int:
+        """Pixels that count against the port."""
+        if self.judged is not None:
+            return self.judged.counting
+        return self.disagreeing_pixels or 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +112,9 @@ class Result:
         weights_sha256: Of its bytes.
         data: Which data set.
         split: Of the data set.
-        size: (H, W) that images and labels were resized to.
+        sizes: Of images, predictions, and what was counted.
         dtype: Both sides computed in it.
-        labels: `void-last` or `void-first`.
-        labels_reason: Why that.
+        assumed: What the checkpoint was taken for.
         frameworks: Framework -> score.
         images: One entry each.
         pictures: Of the first images, for the page; see `parity.miou_page.Picture`.
@@ -96,10 +127,9 @@ class Result:
     weights_sha256: str
     data: Segmentation
     split: str
-    size: tuple[int, int]
+    sizes: Sizes
     dtype: str
-    labels: str
-    labels_reason: str
+    assumed: Assumptions
     frameworks: dict[str, Score]
     images: list[ImageScore]
     pictures: list[Picture]
@@ -107,8 +137,25 @@ class Result:
     notes: tuple[str, ...] = ()
 
     @property
+    def labels(self) -> str:
+        """Which output is void: `void-last` or `void-first`."""
+        assert self.assumed.labels.value
+        return self.assumed.labels.value
+
+    @property
+    def labels_reason(self) -> str:
+        """Why that."""
+        return self.assumed.labels.reason
+
+    @property
     def pixels(self) -> int:
-        return len(self.images) * self.size[0] * self.size[1]
+        """How many were counted."""
+        return len(self.images) * self.sizes.counted[0] * self.sizes.counted[1]
+
+    @property
+    def compared_pixels(self) -> int:
+        """How many each side predicted."""
+        return len(self.images) * self.sizes.predicted[0] * self.sizes.predicted[1]
 
     @property
     def disagreeing_pixels(self) -> int | None:
@@ -118,29 +165,64 @@ class Result:
         return sum(image.disagreeing_pixels or 0 for image in self.images)
 
     @property
+    def counting_pixels(self) -> int | None:
+        """Those of them that rounding does not explain; None if only one side was asked."""
+        if len(self.frameworks) < 2:
+            return None
+        return sum(image.counting_pixels for image in self.images)
+
+    @property
+    def explained_pixels(self) -> int | None:
+        """Those of them that rounding explains; None if only one side was asked."""
+        if len(self.frameworks) < 2:
+            return None
+        return sum(image.judged.explained for image in self.images if image.judged)
+
+    @property
     def passed(self) -> bool:
-        """Whether no more pixels disagree than `ALLOWED`."""
-        return (self.disagreeing_pixels or 0) * 100_000 <= ALLOWED[self.dtype] * self.pixels
+        """Whether no pixel counts against the port."""
+        return not self.counting_pixels
 
     @property
     def verdict(self) -> str:
         if self.disagreeing_pixels is None:
             return f"nothing to compare: {next(iter(self.frameworks))} alone was evaluated"
-        allowed = ALLOWED[self.dtype]
-        rule = f"at most {allowed} in 100,000 may" if allowed else "none may"
-        hint = "" if self.passed or not allowed else " (rounding, if none does in float64)"
-        return (
+        text = (
             f"{'PASSED' if self.passed else 'FAILED'}: {self.disagreeing_pixels:,} of"
-            f" {self.pixels:,} pixels disagree; in {self.dtype} {rule}{hint}"
+            f" {self.compared_pixels:,} pixels disagree in {self.dtype}"
         )
+        if self.dtype != "float64" and self.disagreeing_pixels:
+            text += (
+                f"; rounding explains {self.explained_pixels:,},"
+                f" {self.counting_pixels:,} count against the port"
+            )
+        return text
 
     @property
     def title(self) -> str:
         n = len(self.images)
-        return (
-            f"{self.model} on {self.data.name} {self.split}: {n} image{'s' * (n != 1)} at"
-            f" {self.size[0]}x{self.size[1]}, {self.dtype}"
-        )
+        height, width = self.sizes.images
+        text = f"{self.model} on {self.data.name} {self.split}: {n} image{'s' * (n != 1)} at"
+        text += f" {height}x{width}, {self.dtype}"
+        if self.sizes.counted != self.sizes.images:
+            text += f", counted at {self.sizes.counted[0]}x{self.sizes.counted[1]}"
+        return text
+
+    @property
+    def counted_how(self) -> str | None:
+        """How predictions are compared with labels, where their sizes are not the images'."""
+        (height, width), at = self.sizes.predicted, "{}x{}".format(*self.sizes.counted)
+        if self.sizes.counted != self.sizes.predicted:
+            return (
+                f"counted: at {at}; predictions of {height}x{width} are enlarged, the nearest pixel"
+                " of each place"
+            )
+        if self.sizes.predicted != self.sizes.images:
+            return (
+                f"counted: at {at}, which is what the network predicts; labels are resized to it,"
+                " to the nearest pixel, as its training does"
+            )
+        return None
 
     def rows(self) -> list[list[tuple[str, ...]]]:
         """The table's sections: classes, means, the rest; cells as text, IoU in percent."""
@@ -164,8 +246,13 @@ class Result:
         speeds = [f"{s.images_per_second:.2f}" for s in scores]
         rest: list[tuple[str, ...]] = [("images per second", *speeds)]
         if self.disagreeing_pixels is not None:
-            share = f"{self.disagreeing_pixels:,} of {self.pixels:,}"
+            share = f"{self.disagreeing_pixels:,} of {self.compared_pixels:,}"
             rest = [(*rest[0], ""), ("pixels on which they disagree", "", "", share)]
+            if self.dtype != "float64" and self.disagreeing_pixels:
+                rest.append(("... which rounding explains", "", "", f"{self.explained_pixels:,}"))
+                rest.append(
+                    ("... which count against the port", "", "", f"{self.counting_pixels:,}")
+                )
         return [classes, means, rest]
 
     def table(self) -> Table:
@@ -194,22 +281,27 @@ class Result:
             "model": self.model,
             "dataset": self.data.name,
             "split": self.split,
-            "size": list(self.size),
+            **self.assumed.to_dict(),
+            "predicted_size": list(self.sizes.predicted),
+            "counted_size": list(self.sizes.counted),
             "dtype": self.dtype,
-            "labels": self.labels,
             "weights": str(self.weights),
             "weights_sha256": self.weights_sha256,
             "versions": self.versions,
             "classes": list(self.data.classes),
             "outputs": [names[i] for i in by_output],
             "pixels": self.pixels,
+            "compared_pixels": self.compared_pixels,
             "disagreeing_pixels": self.disagreeing_pixels,
+            "explained_pixels": self.explained_pixels,
+            "counting_pixels": self.counting_pixels,
             "passed": self.passed,
             "frameworks": {name: score.as_json() for name, score in self.frameworks.items()},
             "images": [
                 {
                     "name": image.name,
                     "disagreeing_pixels": image.disagreeing_pixels,
+                    "judged": image.judged.to_dict() if image.judged else None,
                     "confusion": {k: v.tolist() for k, v in image.confusion.items()},
                 }
                 for image in self.images

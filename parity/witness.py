@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from parity import compare
+from parity.assumptions import pixels_said
 from parity.compare import STRUCTURE_FORWARD, Difference, Measurement, difference
 from parity.export import FRAMEWORKS, network, outputs_of
 from parity.export.reading import Network, open_network
@@ -20,6 +21,7 @@ from parity.report import ONNX, Check, Report
 from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.spec.models import Config
+from weights_convert import Manifest
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -32,6 +34,7 @@ def add(
     config: Config,
     arrays: Arrays,
     seed: int = 0,
+    said: Manifest | None = None,
 ) -> None:
     """Put the rung of ONNX files into a report.
 
@@ -41,6 +44,7 @@ def add(
         config: Which network they should compute.
         arrays: Its weights, published key -> array.
         seed: Of the images.
+        said: What the weights' checkpoint says of itself.
 
     Raises:
         InputError: A file cannot be opened.
@@ -48,7 +52,7 @@ def add(
     start = time.perf_counter()
     for path in files:
         report.checks += checks(Path(path), config, arrays, seed)
-        report.notes += notes(open_network(path), arrays)
+        report.notes += notes(open_network(path), arrays, said)
     report.seconds[ONNX] = time.perf_counter() - start
 
 
@@ -126,13 +130,26 @@ def reference(
     return {n: o.numpy() for n, o in zip(outputs_of(config), outputs, strict=True)}
 
 
-def notes(file: Network, arrays: Arrays) -> list[str]:
-    """What a file's manifest says against the weights it is compared with."""
+def notes(file: Network, arrays: Arrays, said: Manifest | None = None) -> list[str]:
+    """What a file's manifest says against the weights it is compared with, and their manifest."""
     from weights_convert.hashes import tensor_sha256s
 
-    if file.manifest and file.manifest.tensors != tensor_sha256s(arrays):
-        return [f"{file.path} says that it was made of other weights than these"]
-    return []
+    if file.manifest is None:
+        return []
+    found = []
+    if file.manifest.tensors != tensor_sha256s(arrays):
+        found.append(f"{file.path} says that it was made of other weights than these")
+    if said is not None:
+        pairs = (
+            ("labels", file.manifest.labels, said.labels),
+            ("images", *(pixels_said(m.preprocessing) for m in (file.manifest, said))),
+        )
+        found += [
+            f"{file.path} says {what} {theirs}, the weights' manifest {ours}"
+            for what, theirs, ours in pairs
+            if theirs != ours
+        ]
+    return found
 
 
 def _unknown(path: Path, name: str) -> Check:

@@ -73,6 +73,9 @@ def test_summary(sources: Sources, tmp_path: Path, capsys: Capture) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     assert f"{len(model.state_dict())}, with {parameters:,} parameters" in out
     assert f"{(tmp_path / 'x.safetensors').stat().st_size:,} bytes" in out
+    # The manifest beside it is another file.
+    assert main(["convert", str(sources("nested")), str(tmp_path / "x.npz")]) == 0
+    assert f"{(tmp_path / 'x.npz').stat().st_size:,} bytes" in capsys.readouterr().out
 
 
 def test_real_checkpoint(shared: Path, tmp_path: Path, capsys: Capture) -> None:

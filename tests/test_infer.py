@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,11 +92,26 @@ def test_command(
 ) -> None:
     """Catches options that do not arrive."""
     images, truth = streets / "leftImg8bit" / "val", streets / "gtFine" / "val"
-    arguments = ["infer", "--onnx", str(file), "--images", str(images), "--labels", str(truth)]
+    common = ["infer", "--onnx", str(file), "--images", str(images)]
+    arguments = [*common, "--label-dir", str(truth)]
     out = tmp_path / "out"
     out.mkdir()  # an empty folder is no loss
-    assert cli.main([*arguments, "--order", "void-last", str(out)]) == 0
-    assert (out / "metric.txt").read_text() in capsys.readouterr().out
+    assert cli.main([*arguments, "--labels", "void-last", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert (out / "metric.txt").read_text() in shown.out
+    assert "labels: void-last (asked for; the checkpoint's manifest says void-first)" in shown.out
+    assert "warning" in shown.err
+    # As the options were called before.
+    again = tmp_path / "again"
+    before = ["--labels", str(truth), "--order", "void-last", str(again)]
+    assert cli.main([*common, *before]) == 0
+    assert (again / "metric.txt").read_text() == (out / "metric.txt").read_text()
+    said = capsys.readouterr().err
+    assert f"--label-dir {truth}" in said
+    assert "--labels void-last" in said
+    shutil.rmtree(again)
+    assert cli.main([*arguments, "--labels", "void", str(again)]) == 2
+    assert "label order 'void'" in capsys.readouterr().err
     assert "void-last" in (out / "metric.txt").read_text()
     assert cli.main([*arguments, str(out)]) == 2
     assert "is there already" in capsys.readouterr().err

@@ -109,6 +109,8 @@ def test_one_framework_compares_nothing(
         ("--weights {tmp}/garbage.pth", "garbage.pth"),
         ("--weights {tmp}/12.pth", "12.pth: the network has 12 outputs, but cityscapes needs 20"),
         ("--data {tmp}/nowhere", "nowhere: no such folder"),
+        ("--data camvid", "camvid: no such folder; --data is the folder of the data set, not its"),
+        ("--count-size 5", "size '5', expected HEIGHTxWIDTH"),
         ("--data {tmp}", "no known layout"),
         ("--data {tmp}/garbage.pth", "garbage.pth: not a folder"),
         ("--json {tmp}/nowhere/miou.json", "no folder .*nowhere"),

@@ -226,9 +226,10 @@ def test_moments(tmp_path: Path) -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a table whose rows are another order's, and a file without the numbers."""
     root, out = two_images(tmp_path / "data"), tmp_path / "found.json"
-    arguments = ["statistics", str(root), "--data", "camvid", "--labels", "void-first"]
+    arguments = ["statistics", str(root), "--dataset", "camvid", "--labels", "void-first"]
     assert main([*arguments, "--json", str(out)]) == 0
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
+    assert said == ""
     assert "62.5000%" in printed
     assert "mean      0.1961 0.1961 0.2000" in printed
     found = json.loads(out.read_text())
@@ -236,17 +237,26 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["count"][:2] == [3, 10]
     assert found["log 1.02"][1] == pytest.approx(1 / np.log(1.02 + 0.625))
     assert main([*arguments, "--size", "1x2"]) == 0
+    capsys.readouterr()
+    # As the option was called before.
+    assert main([*arguments[:2], "--data", "camvid", *arguments[4:]]) == 0
+    again, said = capsys.readouterr()
+    assert again == printed
+    assert said.count("\n") == 1
+    assert "--dataset camvid" in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data"], "required: --data"),
-        (["no", "--data", "camvid"], "no: no such folder"),
-        (["data", "--data", "cityscapes"], "not cityscapes"),
-        (["data", "--data", "camvid", "--split", "x"], "no split 'x'"),
-        (["data", "--data", "camvid", "--json", "no/x"], "no folder"),
-        (["bad", "--data", "camvid"], "1.png: unknown id 77"),
+        (["data"], "--dataset NAME is missing"),
+        (["data", "--dataset", "voc"], "unknown data set 'voc', expected cityscapes or camvid or"),
+        (["data", "--dataset", "camvid", "--data", "camvid"], "expected --dataset alone"),
+        (["no", "--dataset", "camvid"], "no: no such folder"),
+        (["data", "--dataset", "cityscapes"], "not cityscapes"),
+        (["data", "--dataset", "camvid", "--split", "x"], "no split 'x'"),
+        (["data", "--dataset", "camvid", "--json", "no/x"], "no folder"),
+        (["bad", "--dataset", "camvid"], "1.png: unknown id 77"),
     ],
 )
 def test_command_refuses(

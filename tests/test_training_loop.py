@@ -19,7 +19,7 @@ from parity.spec.training.schedules import Schedule
 from parity.spec.training.trainer import Snapshot
 from parity.training import checkpoints, journal
 from parity.training.folder import Folder
-from parity.training.run import Options, Run
+from parity.training.run import Clock, Options, Run
 from parity.training.stopping import Stop
 from weights_convert.inspection import inspect
 
@@ -377,3 +377,16 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
         Folder(out).environment.write_text(wrong)
         with pytest.raises(InputError, match=r"environment\.json"):
             Folder(out).started({})
+
+
+def test_a_speed_is_not_that_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches the first step, which compiles, counted in the images of a second."""
+    now = [0.0]
+    monkeypatch.setattr("parity.training.run.time.perf_counter", lambda: now[0])
+    for warm, expected in ((False, 10.0), (True, 10 * 3 / 62.0)):
+        clock = Clock(warm, begun=now[0])
+        for took in (60.0, 1.0, 1.0):
+            now[0] += took
+            clock.add(10, 0.0, took)
+        assert clock.facts()["seconds"] == 62
+        assert clock.facts()["images_per_second"] == pytest.approx(expected, abs=1e-3)

@@ -43,7 +43,7 @@ class Conversion:
             optimizer's state of them as `Optimizer.flat` names it.
         tensors: How many tensors it holds.
         parameters: How many numbers in them are trained.
-        bytes: Its size, with everything that belongs to it.
+        bytes: Of the file, without a manifest beside it; of everything in an Orbax directory.
     """
 
     source: Checkpoint
@@ -140,7 +140,9 @@ def convert(
             verify_written(path, written, network, checkpoint.config, draft)
         except InputError as error:  # of the place where it is made
             raise InputError(str(error).replace(str(path), str(target))) from error
-        size = sum(p.stat().st_size for p in path.parent.rglob("*") if p.is_file())
+        # Of the file itself: a manifest that lies beside it is another file.
+        files = path.rglob("*") if path.is_dir() else [path]
+        size = sum(p.stat().st_size for p in files if p.is_file())
     return Conversion(
         source=checkpoint,
         path=target,

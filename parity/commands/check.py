@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from parity.port import Port
     from parity.report import Report
+    from weights_convert import Manifest
 
 MADE = ""  # of --onnx: no file is given
 DEFAULT = ("L0", "L1", "L2", "L3", "L4")  # of our own networks
@@ -191,7 +192,8 @@ def witness(report: Report, subject: Subject, files: list[str], args: argparse.N
     with tempfile.TemporaryDirectory() as folder:
         if MADE in args.onnx:
             files = files + witness.made(folder, subject.config, subject.arrays, subject.size)
-        witness.add(report, files, subject.config, subject.arrays, args.seed or 0)
+        facts = (subject.config, subject.arrays, args.seed or 0, subject.said)
+        witness.add(report, files, *facts)
 
 
 def theirs(args: argparse.Namespace) -> Port:
@@ -207,6 +209,7 @@ class Subject(NamedTuple):
     config: Config
     arrays: Mapping[str, np.ndarray]
     size: tuple[int, int]
+    said: Manifest | None
 
 
 def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
@@ -215,7 +218,7 @@ def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
         raise InputError(
             f"model {args.model!r}, expected one of {', '.join(MODELS)}, or FILE.py:FUNCTION"
         )
-    config, arrays = MODELS[args.model], None
+    config, arrays, said = MODELS[args.model], None, None
     size = config.check_size if args.size is None else parse_size(args.size)
     batch = 2 if args.batch is None else args.batch
     if batch < 1:
@@ -229,14 +232,14 @@ def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
         from weights_convert import notes
 
         checkpoint = weights_convert.load(args.weights, args.model, choice=choice_of(args))
-        config, arrays = checkpoint.config, checkpoint.arrays
+        config, arrays, said = checkpoint.config, checkpoint.arrays, checkpoint.manifest
         print("\n".join(notes.lines(checkpoint)), end="\n" if checkpoint.notes else "")
     from parity.networks import port
 
     made = port(args.model, config, size, batch, args.seed or 0, arrays)
     made = with_recipe(made, args.model, config)
     arrays = draw.weights(config, args.seed or 0) if arrays is None else arrays
-    return made, Subject(config, arrays, size)
+    return made, Subject(config, arrays, size, said)
 
 
 def with_recipe(port: Port, model: str, config: Config) -> Port:

@@ -13,6 +13,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from parity.assumptions import PUBLISHED, SILENT, pixels_said, size_said
 from parity.commands.arguments import add_choice, choice_of
 from parity.files import read_json
 from parity.spec.data.labels import ORDERS
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             weights_only=args.weights_only,
             progress=progress,
         )
-    print(summary(args.source, done, args.dtype))
+    print(summary(args.source, done, args.dtype, given is not None))
     return 0
 
 
@@ -95,8 +96,15 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
-    """What was read and written, a line each."""
+def summary(source: str, done: Conversion, dtype: str | None = None, given: bool = False) -> str:
+    """What was read and written, a line each.
+
+    Args:
+        source: As the user calls it.
+        done: What was done.
+        dtype: To which the numbers were cast.
+        given: Whether the user said what the network expects of an image.
+    """
     read = done.source
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
     void = f", {done.manifest.labels}" if done.manifest.labels else ""
@@ -107,6 +115,9 @@ def summary(source: str, done: Conversion, dtype: str | None = None) -> str:
         f"wrote     {done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes",
         "verified  read back and compared: bitwise equal",
     ]
+    lines.insert(2, f"images    {images_said(done, given)}")
+    if read.labels not in (None, done.manifest.labels):
+        lines.insert(3, f"labels    {done.manifest.labels}, but its manifest said {read.labels}")
     if done.manifest.optimizer:
         said = done.manifest.optimizer
         covered = coverage(read.config, len(said["absent"]))
@@ -127,3 +138,15 @@ def place(read: Checkpoint) -> str:
     """Where in the file a network was, if it did not lie open."""
     key = f", under the key {read.key!r}" if read.key else ""
     return key + (f", each after {read.prefix!r}" if read.prefix else "")
+
+
+def images_said(done: Conversion, given: bool) -> str:
+    """What the target says that the network expects of an image, and by whose word."""
+    images = done.manifest.preprocessing
+    size = "any size" if images.size is None else size_said(images.size)
+    whose = f"{PUBLISHED}; {SILENT}"
+    if given:
+        whose = "asked for"
+    elif done.source.manifest:
+        whose = "its manifest says so"
+    return f"{pixels_said(images)}, {size} ({whose})"

@@ -12,9 +12,17 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from parity.commands.arguments import add_choice, choice_of
+from parity.commands.arguments import (
+    add_choice,
+    add_count_size,
+    check_data,
+    choice_of,
+    optional_size,
+    reporter,
+)
 from parity.commands.train import FRAMEWORKS
 from parity.files import check_writable, write_atomically
+from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
 from parity.training.place import ALONE, Place, asked, by_torchrun, started
 
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="the checkpoints")
-    parser.add_argument("--data", required=True, metavar="DATA", help="the data set")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
     parser.add_argument(
         "--framework",
         choices=FRAMEWORKS,
@@ -38,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_choice(parser)
     parser.add_argument("--split", help="of the data set (default: the recipe's)")
     parser.add_argument(
+        "--labels",
+        choices=ORDERS,
+        help="which output is void (default: what the checkpoint says of itself, else the recipe)",
+    )
+    parser.add_argument("--size", metavar="HxW", help="of the images (default: told alike)")
+    add_count_size(parser)
+    parser.add_argument(
         "--devices",
         type=int,
         metavar="N",
@@ -48,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_data(args.data)
     if args.json is not None:
         check_writable(args.json)
     if args.framework is None:
@@ -89,6 +105,10 @@ def measured(args: argparse.Namespace, place: Place) -> int:
                 progress,
                 place,
                 choice_of(args),
+                labels=args.labels,
+                size=optional_size(args.size),
+                count_size=optional_size(args.count_size),
+                say=reporter(args.command),
             )
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
@@ -115,10 +135,14 @@ def table(found: list[Measured]) -> Table:
     made.add_column("checkpoint", no_wrap=True)
     for name in ("side", "stage"):
         made.add_column(name)
-    for name in ("epoch", f"{found[0].score.name}, %", "accuracy, %", "mean loss", "images"):
+    # Of whole images the score is the accuracy itself.
+    both = found[0].score.name != "accuracy"
+    scores = [f"{found[0].score.name}, %", *(["accuracy, %"] if both else [])]
+    for name in ("epoch", *scores, "mean loss", "images"):
         made.add_column(name, justify="right")
     for one in found:
-        numbers = (f"{100 * one.score.value:.2f}", f"{100 * one.score.accuracy:.2f}")
+        shares = (one.score.value, one.score.accuracy)[: len(scores)]
+        numbers = [f"{100 * share:.2f}" for share in shares]
         epoch = "-" if one.epoch is None else str(one.epoch)
         loss, images = f"{one.score.mean_loss:.4f}", f"{one.score.images:,}"
         made.add_row(one.path.name, one.framework, one.stage, epoch, *numbers, loss, images)

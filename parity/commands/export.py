@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from parity.commands.arguments import SIZES, add_choice, choice_of, parse_size
+from parity.commands.arguments import SIZES, add_choice, choice_of, parse_size, reporter
 from parity.export import FRAMEWORKS, Exported, export
 from parity.spec.data.labels import ORDERS
 from parity.spec.models import MODELS
@@ -27,12 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=FRAMEWORKS[0],
         help=f"whose network: {' or '.join(FRAMEWORKS)} (default: %(default)s)",
     )
-    parser.add_argument("--size", metavar="HxW", help=SIZES)
+    parser.add_argument(
+        "--size", metavar="HxW", help=f"what the checkpoint says of itself, else as usual {SIZES}"
+    )
     parser.add_argument(
         "--dynamic-batch", action="store_true", help="any number of images (default: one)"
     )
     parser.add_argument(
-        "--labels", choices=ORDERS, help="which output is void, to be kept in the manifest"
+        "--labels",
+        choices=ORDERS,
+        help="which output is void, to be kept in the manifest (default: what the checkpoint says)",
     )
 
 
@@ -49,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         choice_of(args),
     )
     print(summary(args.weights, done))
+    reporter(args.command)(args.weights, done.assumed)
     return 0
 
 
@@ -63,7 +68,7 @@ def summary(source: str, done: Exported) -> str:
             f"network   {read.network}: {variant}",
             *notes.lines(read),
             f"wrote     {done.path}: {done.framework}'s network, {done.bytes:,} bytes",
-            f"input     input: Nx3x{done.size[0]}x{done.size[1]}, float32",
+            f"input     input: {done.batch or 'N'}x3x{done.size[0]}x{done.size[1]}, float32",
             f"outputs   {', '.join(done.outputs)}",
             f"verified  in ONNX Runtime: {worst.reference} differs by {worst.error:.1e} from"
             f" float64, limit {worst.limit:.1e}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from parity.commands.arguments import parse_size
+from parity.commands.arguments import add_dataset, dataset_of, parse_size
 from parity.console import counting
 from parity.spec.data.records import SUFFIX
 from parity.spec.errors import InputError
@@ -18,9 +18,7 @@ from parity.spec.training.recipe import DATA
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", metavar="DATA", help="the data set's folder, in its own layout")
     parser.add_argument("target", metavar=f"OUT{SUFFIX}", help="the file; replaced if it is there")
-    parser.add_argument(
-        "--data", choices=DATA, help="which data set it is (default: told by the layout)"
-    )
+    add_dataset(parser, DATA)
     parser.add_argument("--split", default="train", help="which part (default: %(default)s)")
     parser.add_argument("--size", metavar="HxW", help="resize to this (default: as images are)")
 
@@ -33,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
     size = parse_size(args.size) if args.size else None
     if not args.target.endswith(SUFFIX):  # it may be an image of the data set
         raise InputError(f"{args.target}: expected a name that ends with {SUFFIX}")
+    name = dataset_of(args, DATA)
     with counting("reading the data set") as progress:
-        found = pack(args.root, args.target, args.data, args.split, size, progress)
+        found = pack(args.root, args.target, name, args.split, size, progress)
     megabytes = Path(args.target).stat().st_size / 2**20
     said = f"{found.data}, {found.split}, {found.count} images, {found.size_said}"
     print(f"wrote {args.target}: {said}, {megabytes:,.0f} MiB, read back")

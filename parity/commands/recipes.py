@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
-from parity.spec.training.recipe import Recipe
+from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.written import KINDS, plain, to_toml
 
 if TYPE_CHECKING:
@@ -80,8 +80,18 @@ def facts(recipe: Recipe) -> list[str]:
     for stage in recipe.stages:
         lines += ["", f"{'stage':<18}{stage.name}"]
         fields = [field.name for field in dataclasses.fields(stage) if field.name != "name"]
-        lines += [f"  {name:<16}{_text(getattr(stage, name))}" for name in fields]
+        told = {name: _text(getattr(stage, name)) for name in fields}
+        if stage.dropout is None:
+            told["dropout"] = dropout(stage)
+        lines += [f"  {name:<16}{text}" for name, text in told.items()]
     return lines
+
+
+def dropout(stage: Stage) -> str:
+    """The probabilities of a stage that leaves them to its network, each once."""
+    config = stage.config
+    found = [p for p, _ in config.dropout_sites(*config.check_size).values()]
+    return f"{_each(f'{p:g}' for p in found)} (the network's)" if found else "none"
 
 
 def _each(texts: Iterable[str]) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from parity.commands.arguments import parse_size
+from parity.commands.arguments import add_dataset, dataset_of, parse_size
 from parity.console import counting
 from parity.files import check_writable, write_atomically
 from parity.spec.data.labels import ORDERS
+from parity.spec.errors import InputError
 from parity.spec.training.recipe import DATA
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "root", metavar="DATA", help="the data set's folder, or a file of `parity pack`"
     )
-    parser.add_argument("--data", choices=DATA, required=True, help="which data set it is")
+    add_dataset(parser, DATA, required=True)
     parser.add_argument("--split", default="train", help="which part (default: %(default)s)")
     parser.add_argument(
         "--labels",
@@ -49,17 +50,20 @@ def run(args: argparse.Namespace) -> int:
     size = parse_size(args.size) if args.size else None
     if args.json is not None:
         check_writable(args.json)
-    source = open_data(args.data, args.root, args.split, args.labels)
+    name = dataset_of(args, DATA)
+    if name is None:
+        raise InputError(f"--dataset NAME is missing, expected {' or '.join(DATA)}")
+    source = open_data(name, args.root, args.split, args.labels)
     with counting("opening the data set") as progress:
         counts = count(source, size, progress=progress)
         mean, deviation = moments(source, size, progress)
     rows = columns(source, counts)
-    standard_output().print(table(rows, f"{args.data}, {args.split}: {counts.images} images"))
+    standard_output().print(table(rows, f"{name}, {args.split}: {counts.images} images"))
     print(f"mean      {' '.join(f'{x:.4f}' for x in mean)}")
     print(f"deviation {' '.join(f'{x:.4f}' for x in deviation)}")
     if args.json is not None:
         found = {
-            "data": args.data,
+            "data": name,
             "split": args.split,
             "labels": args.labels,
             "size": size,

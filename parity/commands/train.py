@@ -10,12 +10,14 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import os
 import sys
 from typing import Any
 
-from parity.commands.arguments import add_choice, choice_of, parse_size
+from parity.commands.arguments import add_choice, check_data, choice_of, parse_size
+from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import WAYS
 from parity.spec.training.recipe import PRECISIONS, Recipe
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", nargs="?", metavar="RECIPE", help="its name, or a TOML file")
     add("--framework", choices=FRAMEWORKS, required=True, help="which side trains")
-    add("--data", required=True, metavar="DIR", help="the data set")
+    add("--data", required=True, metavar="DIR", help="the data set's folder")
     add("--out", required=True, metavar="DIR", help="the folder to write")
     add(
         "--resume",
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--batch-size", type=int, metavar="N", help="samples of a step, over all devices")
     add("--size", metavar="HxW", help="of validation images, and of every resize")
+    add("--labels", choices=ORDERS, help="which output is void; also of --start, whatever it says")
     add("--precision", choices=PRECISIONS)
     add("--loss-scale", metavar="N|dynamic|none")
     add("--seed", type=int, metavar="N")
@@ -82,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_data(args.data)
     recipe = recipe_of(args)
     least = {"log_every": 1, "save_every": 1, "keep_every": 0, "pictures": 0, "workers": 0}
     for name, smallest in least.items():
@@ -122,6 +126,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: Place) -> int:
                 options=options,
                 display=shown,
                 place=place,
+                labels=args.labels,
             )
     except FloatingPointError as error:
         if place.leads:
@@ -170,6 +175,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
             ) from None
     recipe = overrides.find(args.recipe, args.recipe_file)
     recipe = overrides.with_settings(recipe, args.settings)
+    if args.labels is not None:
+        recipe = dataclasses.replace(recipe, labels=args.labels)
     return overrides.with_options(
         recipe,
         batch=args.batch_size,

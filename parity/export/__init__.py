@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity.assumptions import DEFAULT, Assumed, Assumptions, assume
 from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config, usual_size
@@ -44,7 +45,8 @@ class Exported:
         path: The file.
         source: The checkpoint.
         framework: Which side's network it computes.
-        size: Height and width of the images.
+        batch: Images that it takes; none: any number.
+        assumed: What the checkpoint's inputs and outputs were taken for.
         outputs: Names of the outputs.
         bytes: Of the file.
         checks: What ONNX Runtime computes of it, against the network.
@@ -53,10 +55,16 @@ class Exported:
     path: Path
     source: Checkpoint
     framework: str
-    size: Pair
+    batch: int | None
+    assumed: Assumptions
     outputs: tuple[str, ...]
     bytes: int
     checks: tuple[Check, ...]
+
+    @property
+    def size(self) -> Pair:
+        """Height and width of the images."""
+        return self.assumed.size.value
 
 
 def export(
@@ -76,7 +84,8 @@ def export(
         weights: A checkpoint, in any format that `weights_convert.load` reads.
         target: What to write, NAME.onnx; what is there is replaced.
         framework: Whose network: `torch` or `jax`.
-        size: (H, W) of the images; `parity.spec.models.usual_size` if not given.
+        size: (H, W) of the images; what the checkpoint's manifest says if not given, else
+            `parity.spec.models.usual_size`.
         dynamic_batch: Any number of images; else one.
         labels: Which output is void, for the manifest; the checkpoint's if not given.
         choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
@@ -93,8 +102,19 @@ def export(
     check_arguments(model, Path(weights), target, framework, labels)
     checkpoint = load(weights, model, choice=choice)
     config = checkpoint.config
-    size = size or usual_size(config)
-    made = network(config, checkpoint.arrays, framework, size, None if dynamic_batch else 1)
+    assumed = assume(
+        config,
+        checkpoint.manifest,
+        weights,
+        None,  # the file may be for any data set
+        labels=labels,
+        size=size,
+        assumed_labels=Assumed(None, "not asked for"),
+        assumed_size=Assumed(usual_size(config), DEFAULT),
+    )
+    size, labels = assumed.size.value, assumed.labels.value
+    batch = None if dynamic_batch else 1
+    made = network(config, checkpoint.arrays, framework, size, batch)
     describe(made, checkpoint, framework, size, labels)
     data = made.SerializeToString()
     with replacing(target) as path:
@@ -103,7 +123,8 @@ def export(
         if failed := [check for check in checks if not check.ok]:
             raise InputError(f"cannot write {target}: in ONNX Runtime {failed[0].sentence()}")
     names = outputs_of(config)
-    return Exported(target, checkpoint, framework, size, names, len(data), tuple(checks))
+    facts = (target, checkpoint, framework, batch, assumed)
+    return Exported(*facts, names, len(data), tuple(checks))
 
 
 def network(

@@ -55,18 +55,24 @@ def graph_of(
     return model
 
 
+# Who logs what nobody asked: the exporter, of its defaults, and that torchvision is not installed.
+TALKATIVE = ("onnx_ir", "torch.onnx._internal.exporter._registration")
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """The exporter warns of its own code's deprecations and logs what it defaults to."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def max_pool(

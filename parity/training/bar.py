@@ -78,6 +78,7 @@ def display() -> Iterator[Display]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[text]}", markup=False),
+        TextColumn("passed"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

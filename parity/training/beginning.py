@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 import weights_convert
+from parity.assumptions import Assumed, label_order, only_pixels, pixels_said, size_said
+from parity.spec.data.preprocessing import published
+from parity.spec.data.sources import classes_of
 from parity.spec.errors import InputError
 from parity.spec.initial import initial
-from parity.spec.models import MODELS
+from parity.spec.models import MODELS, Config
+from parity.spec.tensors import tensors
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.stages import carried
 from parity.spec.training.trainer import Snapshot
@@ -23,16 +29,20 @@ class From:
         recipe: The recipe.
         start: A checkpoint of weights that the first stage begins with.
         choice: Which of its tensors are meant; see `weights_convert.load`.
+        labels: Which of its outputs is void, if the user says it: then its manifest does not count.
 
     Raises:
         InputError: A stage cannot go on with the optimizer of the one before it.
     """
 
     def __init__(
-        self, recipe: Recipe, start: str | Path | None = None, choice: Choice = ANY
+        self,
+        recipe: Recipe,
+        start: str | Path | None = None,
+        choice: Choice = ANY,
+        labels: str | None = None,
     ) -> None:
-        self.recipe = recipe
-        self.choice = choice
+        self.recipe, self.choice, self.labels = recipe, choice, labels
         self.start = None if start is None else Path(start)
         self.notes: list[str] = []  # of that checkpoint; see `weights_convert.notes`
         for before, stage in zip(recipe.stages, recipe.stages[1:], strict=False):
@@ -43,19 +53,24 @@ class From:
                     " keep_optimizer cannot be true"
                 )
 
-    def check(self) -> None:
+    def check(self) -> list[str]:
         """Refuse to begin without a checkpoint that the recipe needs, or with a wrong one.
 
+        Returns:
+            What a checkpoint says, or does not say, that the recipe has otherwise; a line each.
+
         Raises:
-            InputError: It is not given, cannot be read, or holds nothing of the first network.
+            InputError: It is not given, cannot be read, or holds nothing of the first network; or
+                its outputs stand for other classes than the recipe's.
         """
         if self.recipe.start and self.start is None:
             raise InputError(
                 f"recipe {self.recipe.name} begins with a checkpoint of {self.recipe.start}:"
                 " --start CHECKPOINT"
             )
-        if self.start is not None:
-            self._given(self.recipe.stages[0])
+        if self.start is None:
+            return []
+        return self._compared(self.recipe.stages[0])
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
         """What a stage begins with.
@@ -78,14 +93,65 @@ class From:
         self.check()
         return Snapshot(initial(stage.config, stage.initial, self.recipe.seed), {})
 
-    def _given(self, stage: Stage) -> dict:
+    def _compared(self, stage: Stage) -> list[str]:
+        """See `check`."""
+        assert self.start
+        found, taken = self._read(), self._given(stage)
+        recipe, whose = self.recipe, f"recipe {self.recipe.name}"
+        lines, classes = [], classes_of(recipe.data)
+        layer = output_layer(stage.config)
+        # A new output layer knows no order yet.
+        if any(np.array_equal(taken[k], found.arrays[k]) for k in layer if k in found.arrays):
+            trained = recipe.labels or "void-last"
+            order = label_order(
+                found.config.num_classes,
+                found.manifest,
+                self.start,
+                classes,
+                self.labels,
+                assumed=Assumed(trained, whose, firm=True),
+            )
+            if order.value != trained:
+                raise InputError(
+                    f"{self.start}: its outputs are {order.value} ({order.reason}), but {whose}"
+                    f" trains {trained}: each would begin as another class;"
+                    f" --labels {order.value} trains them as they are"
+                )
+            lines.append(f"labels: {order.value} ({order.reason})")
+        if said := found.manifest:
+            images, here = only_pixels(said.preprocessing), published(stage.config, recipe.labels)
+            if images != only_pixels(here):
+                lines.append(
+                    f"warning: {self.start} was trained on {pixels_said(images)}, {whose} trains on"
+                    f" {pixels_said(here)}"
+                )
+            size = said.preprocessing.size
+            if size not in (None, recipe.size):
+                lines.append(
+                    f"warning: {self.start} is for images of {size_said(size)}, {whose} validates"
+                    f" at {size_said(recipe.size)}"
+                )
+        return lines
+
+    def _read(self) -> weights_convert.Checkpoint:
         assert self.start
         wanted = self.recipe.start
         family = MODELS[wanted].family if wanted else None
         found = weights_convert.load(self.start, family, choice=self.choice)
         self.notes = notes.lines(dataclasses.replace(found, assumed=()))  # the recipe says them
+        return found
+
+    def _given(self, stage: Stage) -> dict:
+        found = self._read()
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
         try:
             return carried(found.config, found.arrays, stage.config, drawn)
         except InputError as error:
             raise InputError(f"{self.start}: {error}") from error
+
+
+def output_layer(config: Config) -> list[str]:
+    """Keys of the tensors that have a row for each class: those of the last layer."""
+    more = dataclasses.replace(config, num_classes=config.num_classes + 1)  # type: ignore[type-var]  # a Config is a frozen dataclass
+    one, other = tensors(config), tensors(more)
+    return [key for key in one if one[key].shape != other[key].shape]

@@ -113,6 +113,11 @@ def read(path: Path) -> Found:
         raise InputError(f"{path}: what it says of its run is damaged")
     config = stage_at(recipe, origin.moment).config
     checkpoint = understand(contents, path, config=config)
+    if recipe.labels and checkpoint.labels not in (None, recipe.labels):
+        raise InputError(
+            f"{path} contradicts itself: its manifest says {checkpoint.labels}, the recipe of its"
+            f" run {recipe.labels}"
+        )
     slots = checkpoint.optimizer.slots if checkpoint.optimizer else {}
     snapshot = Snapshot(checkpoint.arrays, slots, origin.updates, origin.scale, origin.good)
     return Found(path, origin, recipe, snapshot, checkpoint)

@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from parity.assumptions import Assumed, Assumptions, Pair, assume
 from parity.files import write_atomically
+from parity.spec.data.labels import outputs
+from parity.spec.data.preprocessing import published
+from parity.spec.data.sources import classes_of
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.written import recipe_of
@@ -40,6 +44,8 @@ class Measured:
         stage: Of the recipe, whose network it holds.
         epoch: Of the stage, where it says so.
         score: What was found.
+        assumed: What its inputs and outputs were taken for.
+        count_size: Height and width at which predictions were counted, where it was asked for.
         notes: What is to be said of the file; see `weights_convert.notes`.
     """
 
@@ -49,12 +55,16 @@ class Measured:
     stage: str
     epoch: int | None
     score: Score
+    assumed: Assumptions
+    count_size: Pair | None = None
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         fields: dict[str, Any] = {"checkpoint": self.path.name, "sha256": self.sha256}
         fields |= {"framework": self.framework, "stage": self.stage, "epoch": self.epoch}
+        fields |= self.assumed.to_dict()
+        fields["count_size"] = None if self.count_size is None else list(self.count_size)
         return fields | self.score.to_dict()
 
 
@@ -69,6 +79,23 @@ class Held:
     checkpoint: Checkpoint
     weights: np.ndarray | None
 
+    def taken(self, assumed: Assumptions) -> Held:
+        """The same by a recipe that takes the checkpoint for what it is."""
+        recipe, order = self.recipe, assumed.labels.value
+        before = recipe.labels or "void-last"
+        if order is None or order == before:
+            return dataclasses.replace(
+                self, recipe=dataclasses.replace(recipe, size=assumed.size.value)
+            )
+        count = len(classes_of(recipe.data))
+        weights = self.weights
+        if weights is not None:  # they are in the order of the outputs
+            moved = np.empty_like(weights)
+            moved[outputs(order, count)] = weights[outputs(before, count)]
+            weights = moved
+        recipe = dataclasses.replace(recipe, labels=order, size=assumed.size.value)
+        return dataclasses.replace(self, recipe=recipe, weights=weights)
+
 
 def evaluate(
     folder: str | Path,
@@ -80,6 +107,11 @@ def evaluate(
     progress: Progress | None = None,
     place: Place = ALONE,
     choice: Choice = ANY,
+    *,
+    labels: str | None = None,
+    size: Pair | None = None,
+    count_size: Pair | None = None,
+    say: Callable[[Path, Assumptions], None] | None = None,
 ) -> list[Measured]:
     """Measure every checkpoint in a folder, and write what was found beside each.
 
@@ -95,6 +127,12 @@ def evaluate(
         place: Of this process and its devices; several need a framework. Every image is counted
             once, whatever their number; the first process writes.
         choice: Which of the checkpoints' tensors are meant; see `weights_convert.load`.
+        labels: Which output is void; what a checkpoint's manifest says if not given, else what the
+            recipe has.
+        size: Height and width of the images; told alike if not given.
+        count_size: Height and width to which predictions are enlarged (the nearest pixel of each
+            place) before they are compared with labels of that size; not at all if not given.
+        say: Called with each checkpoint before it is measured, and what it is taken for.
 
     Raises:
         InputError: No checkpoint is there, one cannot be read or is of no stage of the recipe.
@@ -111,17 +149,24 @@ def evaluate(
         if progress:
             progress(i, len(paths), path.name)
         held = read(path, recipe, framework, choice)
-        known = [m for m in done if m.sha256 == held.checkpoint.sha256]
+        assumed = assumptions(path, held, labels, size)
+        if say and place.leads:
+            say(path, assumed)
+        held = held.taken(assumed)
+        same = (held.checkpoint.sha256, assumed)
+        known = [m for m in done if (m.sha256, m.assumed) == same]
         if known:
             score = known[0].score
         else:
-            key = repr(dataclasses.replace(held.recipe, stages=(held.stage,)))
+            images = assumed.pixels.value
+            key = repr((dataclasses.replace(held.recipe, stages=(held.stage,)), images))
             if key not in feeds:
-                feeds[key] = Feed(held.recipe, data, workers, split, place)
+                feeds[key] = Feed(held.recipe, data, workers, split, place, images, count_size)
             score = _score(held, feeds[key], sides[held.framework], others)
         name, sha256 = held.stage.name, held.checkpoint.sha256
         said = tuple(notes.lines(held.checkpoint))
-        done.append(Measured(path, sha256, held.framework, name, held.epoch, score, said))
+        facts = (path, sha256, held.framework, name, held.epoch, score, assumed, count_size)
+        done.append(Measured(*facts, notes=said))
         if place.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
     if place.leads:
@@ -178,6 +223,35 @@ def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choic
         checkpoint = understand(contents, path, config=of[-1].config)
     framework = framework or ("jax" if checkpoint.dialect == "jax" else "torch")
     return Held(recipe, of[-1], framework, None, checkpoint, None)
+
+
+def assumptions(
+    path: Path, held: Held, labels: str | None = None, size: Pair | None = None
+) -> Assumptions:
+    """What a checkpoint's inputs and outputs are taken for.
+
+    Args:
+        path: The checkpoint.
+        held: What it holds, and the recipe that it is measured by.
+        labels: Which output is void, if the user says it.
+        size: Height and width of the images, if the user says it.
+
+    Raises:
+        InputError: See `parity.assumptions.assume`.
+    """
+    recipe, config = held.recipe, held.stage.config
+    whose = f"recipe {recipe.name}"
+    return assume(
+        config,
+        held.checkpoint.manifest,
+        path,
+        classes_of(recipe.data),
+        labels=labels,
+        size=size,
+        assumed_labels=Assumed(recipe.labels or "void-last", whose, firm=True),
+        assumed_pixels=Assumed(published(config, recipe.labels), whose, firm=True),
+        assumed_size=Assumed(recipe.size, whose, firm=True),
+    )
 
 
 def metrics_of(path: Path) -> Path:

@@ -30,6 +30,9 @@ class Feed:
             given; 0 is a thread of this process.
         split: To validate on; the recipe's if not given.
         place: Whose part of each batch is made.
+        images: What is done to an image; what the network's published code does if not given.
+        count_size: Height and width at which predictions are counted; those of the predictions if
+            not given.
 
     Raises:
         InputError: The data set cannot be used.
@@ -42,8 +45,11 @@ class Feed:
         workers: int | None,
         split: str | None = None,
         place: Place = ALONE,
+        images: Preprocessing | None = None,
+        count_size: tuple[int, int] | None = None,
     ) -> None:
         self.recipe, self.root, self.place = recipe.on(place.parts), Path(root), place
+        self.images, self.count_size = images, count_size
         self.workers = default_workers(place) if workers is None else workers
         self.dtype = "float64" if recipe.precision == "fp64" else "float32"
         self.measured = pipeline.open_source(recipe, root, split or recipe.val_split)
@@ -88,6 +94,8 @@ class Feed:
             dtype=self.dtype,
             rank=self.place.process,
             ranks=self.place.processes,
+            images=self.images,
+            count_size=self.count_size,
         )
         return cast(Batches, made)
 

@@ -49,19 +49,36 @@ class Stopped(Exception):  # noqa: N818  # it is no error
 
 @dataclasses.dataclass
 class Clock:
-    """How the time of an epoch was spent, in seconds."""
+    """How the time of an epoch was spent, in seconds.
 
+    Attributes:
+        warm: Whether the trainer has made a step before. Its first one compiles, and is in no
+            speed as soon as there is another.
+    """
+
+    warm: bool = False
     begun: float = dataclasses.field(default_factory=time.perf_counter)
     waited: float = 0.0
     images: int = 0
     steps: int = 0
+    first: tuple[float, int] = (0.0, 0)  # its seconds and images
+
+    def add(self, images: int, waited: float, took: float) -> None:
+        """Count a step."""
+        if not self.steps and not self.warm:
+            self.first = took, images
+        self.waited += waited
+        self.images += images
+        self.steps += 1
 
     def facts(self) -> dict[str, float]:
         """For the log."""
         passed = max(time.perf_counter() - self.begun, 1e-9)
+        seconds, images = (0.0, 0) if self.steps < 2 else self.first
+        speed = (self.images - images) / max(passed - seconds, 1e-9)
         return {
             "seconds": round(passed, 3),
-            "images_per_second": round(self.images / passed, 3),
+            "images_per_second": round(speed, 3),
             "waiting": round(self.waited / passed, 4),
         }
 
@@ -119,6 +136,7 @@ class Run:
         if place.leads:
             self.journal = Journal(folder.log, tensorboard, self.moment.lines)
         self.pace = 0.0  # seconds a step, of late
+        self.compiled = False  # whether the trainer has made a step, which compiles
 
     def go(self) -> bool:
         """Train to the end.
@@ -171,6 +189,7 @@ class Run:
             f" {moment.epoch + 1} of {self._end(stage)}, step {moment.step + 1}"
         )
         trainer, epochs = self._trainer(stage), self._end(stage) - moment.epoch
+        self.compiled = False  # this trainer has made no step yet
         # One stream for all epochs: what makes the batches goes on while the loop validates.
         batches = self.data.batches(stage, self.epoch, epochs, moment.step)
         with contextlib.closing(batches):
@@ -183,7 +202,7 @@ class Run:
                     raise
 
     def _epoch(self, stage: Stage, trainer: Trainer, batches: Batches, steps: int) -> None:
-        clock = Clock()
+        clock, self.compiled = Clock(self.compiled), True
         self._steps(stage, trainer, batches, steps, clock)
         names = self._close(stage, trainer, steps, clock)
         self._save(stage, trainer, names)
@@ -238,10 +257,8 @@ class Run:
                 self._save(stage, trainer, [])
 
     def _count(self, clock: Clock, images: int, waited: float, took: float) -> None:
-        clock.waited += waited
-        clock.images += images
-        clock.steps += 1
-        if clock.steps > 1:  # a first one may compile
+        clock.add(images, waited, took)
+        if clock.warm or clock.steps > 1:  # a first one may compile
             self.pace = took if not self.pace else 0.9 * self.pace + 0.1 * took
 
     def _rate(self, stage: Stage, steps: int) -> float:
@@ -252,9 +269,10 @@ class Run:
         """What became of a step."""
         moment, speed = self.moment, clock.facts()
         left = duration(self.pace * self._left(steps)) if self.pace else "-"
+        pace = f"{speed['images_per_second']:.2f}" if clock.warm or clock.steps > 1 else "-"
         self.display.show(
             moment.step,
-            f"loss {done.loss:.4f}  lr {rate:.3g}  {speed['images_per_second']:.2f} images/s"
+            f"loss {done.loss:.4f}  lr {rate:.3g}  {pace} images/s"
             f"  waiting {speed['waiting']:.0%}  left {left}",
         )
         due = moment.step % self.options.log_every == 0 or moment.step == steps
@@ -298,7 +316,9 @@ class Run:
             self.journal.write("validation", facts, {"seconds": took})
             line += f", {score.name} {score.value:.4f}{' (best)' if best else ''}"
             line += f", validation loss {score.mean_loss:.4f}"
-        line += f"; {spent['images_per_second']:.2f} images/s, waiting {spent['waiting']:.1%}"
+        after = "" if clock.warm or clock.steps < 2 else " after the first step"
+        line += f"; {spent['images_per_second']:.2f} images/s{after}"
+        line += f", waiting {spent['waiting']:.1%}"
         self.display.say(line)
         if self.options.keep_every and done % self.options.keep_every == 0:
             names.append(f"{prefix}epoch-{done:04}")

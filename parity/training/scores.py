@@ -13,6 +13,7 @@ from parity.spec import metrics
 from parity.spec.data import DATASETS
 from parity.spec.data.cifar10 import CLASSES
 from parity.spec.data.labels import outputs
+from parity.spec.data.makers import nearest
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.trainer import Batch, Trainer
 
@@ -127,7 +128,8 @@ class Count:
 
         Args:
             batch: With its truth.
-            classes: Of the shape of the truth: the outputs that are largest.
+            classes: The outputs that are largest. Where the truth has another size, each place of
+                it is compared with the nearest pixel of these.
             loss: Of the batch.
 
         Raises:
@@ -137,6 +139,8 @@ class Count:
         first = int(batch.samples[0])
         if first in self.losses:
             raise ValueError(f"the batch of sample {first} is counted twice")
+        if batch.truth.ndim == 3:
+            classes = nearest(classes, batch.truth.shape[1:])
         self.matrix += metrics.confusion(batch.truth, classes, self.task.outputs)
         self.losses[first] = loss, len(batch.samples)
 

@@ -58,6 +58,7 @@ def train(
     options: Options = NOW,
     display: Display | None = None,
     place: Place = ALONE,
+    labels: str | None = None,
 ) -> Trained:
     """Train a network by a recipe, or go on with it.
 
@@ -75,6 +76,7 @@ def train(
         display: Where it is shown; lines on standard output if not given.
         place: Of this process and its devices. All processes of a run are given the same; the first
             one writes.
+        labels: Which output of `start` is void, against what it says of itself.
 
     Raises:
         InputError: Anything given cannot be used, or a file cannot be written; earlier checkpoints
@@ -92,7 +94,7 @@ def train(
     place.check(recipe)
     folder, given = Folder(out), None if isinstance(resume, bool) else Path(resume)
     display = (display or Lines()) if place.leads else Silent()
-    begin, side = From(recipe, start, choice), Side(framework, place)
+    begin, side = From(recipe, start, choice, labels), Side(framework, place)
     feed = Feed(recipe, data, workers, place=place)
     feed.open()
     found = checkpoints.read(given) if given is not None and place.leads else None
@@ -100,8 +102,7 @@ def train(
     if found:
         checkpoints.check_same(found, recipe, feed.samples, place.parts)
     elif place.leads and (resume is not True or not folder.last.exists()):
-        begin.check()
-        for line in begin.notes:
+        for line in [*begin.check(), *begin.notes]:
             display.say(line)
     claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
     with claim, Stop().listening() as stop:

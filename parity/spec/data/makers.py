@@ -93,12 +93,21 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """What making a batch needs."""
+    """What making a batch needs.
+
+    Attributes:
+        source: Of the samples.
+        recipe: The run.
+        stage: One of its stages.
+        dtype: Of the images, `float32` or `float64`.
+        images: What is done to an image; what the network's published code does if not given.
+    """
 
     source: Source
     recipe: Recipe
     stage: Stage
     dtype: str
+    images: Preprocessing | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def size(self) -> Size:
@@ -141,7 +150,7 @@ class Maker:
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
-        return published(self.stage.config, self.recipe.labels)
+        return self.images or published(self.stage.config, self.recipe.labels)
 
     def own(self, batch: Batch) -> Batch:
         """The same in memory of its own, its masks in the order in which the network has them."""
@@ -190,10 +199,7 @@ class Maker:
 
     def predicted(self, labels: np.ndarray) -> np.ndarray:
         """Labels at the size of what the network predicts, the nearest pixel of each place."""
-        size = predicted_size(self.stage.config, labels.shape[1:3])
-        if labels.shape[1:] == size:
-            return labels
-        return np.stack([resample(label, size, NEAREST) for label in labels])
+        return nearest(labels, predicted_size(self.stage.config, labels.shape[1:3]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,10 +245,13 @@ class Validation(Maker):
     Attributes:
         mine: The samples.
         batch: How many at a time.
+        count_size: Height and width of the truth, made of the label map as it is in the file; the
+            size of what the network predicts if not given.
     """
 
     mine: np.ndarray
     batch: int
+    count_size: Size | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def size(self) -> Size:
@@ -250,18 +259,31 @@ class Validation(Maker):
 
     def __call__(self, number: int) -> Batch:
         samples = self.mine[number * self.batch : (number + 1) * self.batch]
-        examples = [self.example(i) for i in samples.tolist()]
-        truth = np.stack([label for _, label in examples])
-        if self.source.pixels:
-            truth = self.predicted(truth)
+        whole = [self.source[i] for i in samples.tolist()]
+        examples = [self.example(image, label) for image, label in whole]
+        if self.source.pixels and self.count_size:
+            labels = (np.asarray(label) for _, label in whole)
+            truth = np.stack([resample(label, self.count_size, NEAREST) for label in labels])
+        else:
+            truth = np.stack([label for _, label in examples])
+            truth = self.predicted(truth) if self.source.pixels else truth
         return self.batch_of(samples, examples)._replace(truth=truth.astype(np.int32))
 
-    def example(self, i: int) -> tuple[np.ndarray, Label]:
+    def example(self, image: np.ndarray, label: Label) -> tuple[np.ndarray, Label]:
         """One sample, resized."""
-        image, label = self.source[i]
         pixels = label if isinstance(label, np.ndarray) else None
         done = resized(Example(image, pixels), self.size)
         return done.image, label if done.label is None else done.label
+
+
+def nearest(maps: np.ndarray, size: Size) -> np.ndarray:
+    """Maps (N, H, W) of classes at another size, the nearest pixel of each place, as Pillow does.
+
+    Of twice the height and width every pixel becomes four.
+    """
+    if maps.shape[1:] == size:
+        return maps
+    return np.stack([resample(one, size, NEAREST) for one in maps])
 
 
 def predicted_size(config: Config, size: tuple[int, ...]) -> Size:

@@ -12,7 +12,8 @@ import numpy as np
 
 from parity.spec.data.loading import stream
 from parity.spec.data.makers import Share, Training, Validation, order, training_size
-from parity.spec.data.sources import Source, open_source
+from parity.spec.data.preprocessing import Preprocessing
+from parity.spec.data.sources import Source, check_count_size, open_source
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import fitted
 from parity.spec.training.recipe import Recipe, Stage
@@ -97,6 +98,8 @@ def validation(
     dtype: str = "float32",
     rank: int = 0,
     ranks: int = 1,
+    images: Preprocessing | None = None,
+    count_size: tuple[int, int] | None = None,
 ) -> Iterator[Batch]:
     """Every image once, in order, resized and nothing else; the last batch may be smaller.
 
@@ -110,12 +113,18 @@ def validation(
         rank: Whose batches, counted from 0.
         ranks: Processes, which take the batches in turn: what is measured of a batch depends on
             none of them.
+        images: What is done to an image; what the network's published code does if not given.
+        count_size: Height and width of the truth; see `parity.spec.data.makers.Validation`.
 
     Raises:
-        InputError: See `batches`.
+        InputError: See `batches`; or the truth cannot have this size.
     """
+    if count_size is not None:
+        check_count_size(source, count_size)
     size, samples = batch or stage.batch, np.arange(len(source), dtype=np.int64)
     mine = samples[samples // size % ranks == rank]
-    maker = Validation(source, recipe, stage, dtype, mine, size)
+    maker = Validation(
+        source, recipe, stage, dtype, mine, size, images=images, count_size=count_size
+    )
     maker.check()
     return stream(maker, maker.own, 0, -(-len(mine) // maker.batch), workers)

@@ -239,6 +239,27 @@ def check_size(records: Records, recipe: Recipe, split: str) -> None:
             )
 
 
+def check_count_size(source: Source, size: tuple[int, int]) -> None:
+    """Refuse samples that have no truth of another size.
+
+    Args:
+        source: The samples.
+        size: Height and width at which predictions are to be counted.
+
+    Raises:
+        InputError: They are whole images, or were packed at another size.
+    """
+    if not source.pixels:
+        raise InputError(f"{source.root}: images have one class each, nothing to count at a size")
+    reader = source.reader
+    if isinstance(reader, Records) and reader.contents.size not in (None, size):
+        wanted = "x".join(map(str, size))
+        raise InputError(
+            f"{reader.path} was resized to {reader.contents.size_said}: its labels do not tell what"
+            f" is right at {wanted}; pack it without --size"
+        )
+
+
 def _of_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
