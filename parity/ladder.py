@@ -17,6 +17,7 @@ from parity.report import PRECISIONS, RUNGS, Check, Report
 from parity.rungs.base import Rung
 from parity.rungs.clues import Clues
 from parity.rungs.layers import Layers
+from parity.rungs.left_out import left_out
 from parity.rungs.trajectory import Trajectory
 from parity.rungs.update import Update
 from parity.rungs.weights import Weights
@@ -67,7 +68,9 @@ def check(
                 raise _explained(runs.failed, report)
             start = time.perf_counter()
             progress(f"{level} {RUNGS[level]}")
-            report.checks += ladder.rungs[level].climb()
+            checks = ladder.rungs[level].climb()
+            report.checks += checks
+            report.left_out += left_out(runs, level, checks)
             report.seconds[level] = time.perf_counter() - start
             if runs.large:
                 release()
