@@ -89,6 +89,10 @@ class Check:
             found += f"; {place}"
         return f"{self.rung} {self.kind}: {name}: {self.quantity}: {found}"
 
+    def where(self) -> str:
+        """What to look at: the layer, or the loss, which belongs to none."""
+        return "the loss" if (self.rung, self.quantity) == ("L3", "loss") else self.layer
+
     def place(self) -> str:
         """Where the two differ most, and both values there."""
         if self.reference_value is None:
@@ -138,6 +142,7 @@ class Report:
         causes: The likely causes of the first fault, likeliest first.
         evidence: What they were derived from.
         left_out: What was not compared.
+        unseen: What the rungs that were chosen cannot see, a line each.
     """
 
     name: str
@@ -148,6 +153,7 @@ class Report:
     causes: list[Any] = dataclasses.field(default_factory=list)
     evidence: Any = None
     left_out: list[Omission] = dataclasses.field(default_factory=list)
+    unseen: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -228,7 +234,8 @@ class Report:
         for note in self.notes:
             console.print(note if len(note) <= 300 else f"{note[:300]} ...", markup=False)
         if fault:
-            console.print(f"[red]FAILED[/red] look at [bold]{fault.layer}[/bold] first ({seconds})")
+            place = escape(fault.where())
+            console.print(f"[red]FAILED[/red] look at [bold]{place}[/bold] first ({seconds})")
             for i, cause in enumerate(self.causes):
                 console.print(f"  likely cause {i + 1}: {cause}", markup=False, soft_wrap=True)
         elif self.missing():
@@ -237,6 +244,8 @@ class Report:
             console.print(f"[green]PASSED[/green] {len(self.checks)} comparisons ({seconds})")
         else:
             console.print(f"[red]FAILED[/red] a rung compared nothing ({seconds})")
+        for line in self.unseen:
+            console.print(f"[yellow]NOT SEEN[/yellow] {escape(line)}", soft_wrap=True)
 
     def _omitted(self) -> list[str]:
         """What was not compared, a line each, but for layers that a note names already."""
@@ -269,9 +278,10 @@ class Report:
             "name": self.name,
             "precision": self.precision,
             "ok": self.ok,
-            "fault": fault.layer if fault else None,
+            "fault": fault.where() if fault else None,
             "causes": [str(cause) for cause in self.causes],
             "notes": self.notes,
+            "unseen": self.unseen,
             "seconds": self.seconds,
             "left_out": [dataclasses.asdict(omission) for omission in self.left_out],
             "checks": checks,

@@ -141,9 +141,10 @@ def _left_out(report: Report) -> str:
 
 
 def _notes(report: Report) -> str:
-    if not report.notes:
+    unseen = [f"not seen: {line}" for line in report.unseen]
+    if not (notes := unseen + report.notes):
         return ""
-    items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<h2>Notes</h2><ul>{items}</ul>"
 
 

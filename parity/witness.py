@@ -47,8 +47,9 @@ def add(
     """
     start = time.perf_counter()
     for path in files:
-        report.checks += checks(Path(path), config, arrays, seed)
-        report.notes += notes(open_network(path), arrays)
+        made = checks(Path(path), config, arrays, seed)
+        report.checks += made
+        report.notes += notes(open_network(path), arrays) + renamed(Path(path), made)
     report.seconds[ONNX] = time.perf_counter() - start
 
 
@@ -91,9 +92,10 @@ def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Ch
     stirred = compare.disturb(images, compare.stir(PRECISION), draw.generator(seed, "stir", 0))
     moved = reference(config, arrays, "float64", stirred)
     found = dict(zip(file.outputs, file(images), strict=True))
+    paired = answers({n: oracle[n].shape for n in names}, {n: a.shape for n, a in found.items()})
     measured = [
         Measurement(
-            layer=f"{path.name}: {name}",
+            layer=f"{path.name}: {paired.get(name, name)}",
             reference=name,
             quantity="output in eval mode",
             sort=name,
@@ -101,14 +103,42 @@ def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Ch
             elements=oracle[name].size,
             size=compare.size(oracle[name]),
             structure=Difference(0.0),  # ONNX Runtime does not convolve in float64
-            numerics=difference(found.get(name), oracle[name], PRECISION),
+            numerics=difference(found.get(paired.get(name, "")), oracle[name], PRECISION),
             reference_distance=difference(plain[name], oracle[name], PRECISION).distance,
             response=difference(moved[name], oracle[name]).distance,
         )
         for name in names
     ]
     judged = [c for c in compare.judge(ONNX, measured, PRECISION) if c.kind == "numerics"]
-    return judged + [_unknown(path, name) for name in file.outputs if name not in names]
+    spare = [name for name in file.outputs if name not in paired.values()]
+    return judged + [_unknown(path, name) for name in spare]
+
+
+def answers(
+    names: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> dict[str, str]:
+    """Which of a file's outputs is which of the network's.
+
+    A single one is the single one, whatever it is called. Of several those of the same name; of the
+    others those of a shape that nothing else has.
+
+    Args:
+        names: The network's outputs, name -> shape.
+        found: The file's.
+
+    Returns:
+        The network's name -> the file's.
+    """
+    if len(names) == len(found) == 1:
+        return dict(zip(names, found, strict=True))
+    paired = {name: name for name in names if name in found}
+    left = [name for name in found if name not in paired]
+    for name, shape in names.items():
+        alike = [n for n in left if found[n] == shape]
+        rivals = [n for n in names if n not in found and names[n] == shape]
+        if name not in paired and len(alike) == len(rivals) == 1:
+            paired[name] = alike[0]
+    return paired
 
 
 def reference(
@@ -124,6 +154,16 @@ def reference(
         outputs = network(torch.from_numpy(images.astype(dtype)))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return {n: o.numpy() for n, o in zip(outputs_of(config), outputs, strict=True)}
+
+
+def renamed(path: Path, checks: Sequence[Check]) -> list[str]:
+    """Which of a file's outputs were taken for outputs of other names, a line each."""
+    pairs = [(c.layer.removeprefix(f"{path.name}: "), c.reference) for c in checks]
+    return [
+        f"{path}: output {found!r} is taken for {name}, by its place or shape"
+        for found, name in pairs
+        if found != name
+    ]
 
 
 def notes(file: Network, arrays: Arrays) -> list[str]:
