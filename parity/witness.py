@@ -7,8 +7,9 @@ working precision (`parity.compare`): the file may be no less exact than the ref
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from parity.report import ONNX, Check, Report
 from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.spec.models import Config
+
+if TYPE_CHECKING:
+    from parity.export.stablehlo import Program
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -80,18 +84,71 @@ def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Ch
     Raises:
         InputError: The file cannot be opened, or the network takes no images of its size.
     """
-    file, names = open_network(path), outputs_of(config)
+    file = open_network(path)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(file.outputs, file(images), strict=True))
+
+    return compared(path, config, arrays, (file.size, file.batch), run, seed)
+
+
+def of_program(program: Program, config: Config, arrays: Arrays, seed: int = 0) -> list[Check]:
+    """The same of a file of JAX's, whose outputs have an order and no names.
+
+    Raises:
+        InputError: It takes other images than the network.
+    """
+    dtype, shape = program.inputs[0] if len(program.inputs) == 1 else ("", ())
+    size = [n for n in shape[1:3] if isinstance(n, int)]
+    if dtype != PRECISION or len(shape) != 4 or shape[3] != 3 or len(size) != 2:
+        raise InputError(f"{program.path}: expected one input, (N, H, W, 3) of float32")
+    batch = shape[0] if isinstance(shape[0], int) else None
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = [
+            o.transpose(0, 3, 1, 2) if o.ndim == 4 else o
+            for o in program(images.transpose(0, 2, 3, 1))
+        ]
+        names = outputs_of(config)
+        spare = [f"output {i}" for i in range(len(names), len(found))]
+        return dict(zip((*names, *spare), found, strict=False))
+
+    return compared(program.path, config, arrays, ((size[0], size[1]), batch), run, seed)
+
+
+def compared(
+    path: Path,
+    config: Config,
+    arrays: Arrays,
+    images_of: tuple[tuple[int, int], int | None],
+    run: Callable[[np.ndarray], dict[str, np.ndarray]],
+    seed: int = 0,
+) -> list[Check]:
+    """Compare every output of a file, however it is run, with the network's.
+
+    Args:
+        path: For messages.
+        config: Which network it should compute.
+        arrays: Its weights, published key -> array.
+        images_of: Size and number of the images that it takes; None: any number.
+        run: From images (N, 3, H, W) to outputs by name, (N, C, H', W') or (N, C).
+        seed: Of the images.
+
+    Raises:
+        InputError: The network takes no images of this size, or the file cannot be run.
+    """
+    names, (size, batch) = outputs_of(config), images_of
     try:
-        config.check_input(*file.size)
+        config.check_input(*size)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     # More than one where that is possible, so that a mixed up batch shows.
-    images = draw.generator(seed, "check/onnx").random((file.batch or 2, 3, *file.size), np.float32)
+    images = draw.generator(seed, "check/onnx").random((batch or 2, 3, *size), np.float32)
     oracle = reference(config, arrays, "float64", images)
     plain = reference(config, arrays, PRECISION, images)
     stirred = compare.disturb(images, compare.stir(PRECISION), draw.generator(seed, "stir", 0))
     moved = reference(config, arrays, "float64", stirred)
-    found = dict(zip(file.outputs, file(images), strict=True))
+    found = run(images)
     paired = answers({n: oracle[n].shape for n in names}, {n: a.shape for n, a in found.items()})
     measured = [
         Measurement(
@@ -110,7 +167,7 @@ def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Ch
         for name in names
     ]
     judged = [c for c in compare.judge(ONNX, measured, PRECISION) if c.kind == "numerics"]
-    spare = [name for name in file.outputs if name not in paired.values()]
+    spare = [name for name in found if name not in paired.values()]
     return judged + [_unknown(path, name) for name in spare]
 
 
