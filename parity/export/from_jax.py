@@ -101,7 +101,9 @@ class Lowering:
         values |= zip(jaxpr.constvars, (np.asarray(c) for c in closed.consts), strict=True)
 
         def read(atom: Any) -> Value:
-            if isinstance(atom, core.Literal):  # a number of Python's is wider than what it stands for
+            if isinstance(
+                atom, core.Literal
+            ):  # a number of Python's is wider than what it stands for
                 return np.asarray(atom.val, atom.aval.dtype)
             return values[atom]
 
