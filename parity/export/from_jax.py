@@ -104,7 +104,7 @@ class Lowering:
             if isinstance(
                 atom, core.Literal
             ):  # a number of Python's is wider than what it stands for
-                return np.asarray(atom.val, atom.aval.dtype)
+                return np.asarray(atom.val, atom.aval.dtype)  # type: ignore[attr-defined] # of arrays
             return values[atom]
 
         for eqn in jaxpr.eqns:
