@@ -17,6 +17,7 @@ from parity.report import PRECISIONS, RUNGS, Check, Report
 from parity.rungs.base import Rung
 from parity.rungs.clues import Clues
 from parity.rungs.layers import Layers
+from parity.rungs.left_out import left_out
 from parity.rungs.trajectory import Trajectory
 from parity.rungs.update import Update
 from parity.rungs.weights import Weights
@@ -57,7 +58,7 @@ def check(
     with ThreadPoolExecutor(2) as pool, one_thread():
         runs = Runs(port, precision, pool)
         ladder = Ladder(runs)
-        report = Report(port.name, precision, notes=ladder.notes)
+        report = Report(port.name, precision, notes=ladder.notes, unseen=unseen(levels))
         if {"L2", "L3"} & set(levels):
             runs.start((True, False) if "L2" in levels else (True,))
         for level in levels:
@@ -68,7 +69,9 @@ def check(
                 raise _explained(runs.failed, report)
             start = time.perf_counter()
             progress(f"{level} {RUNGS[level]}")
-            report.checks += ladder.rungs[level].climb()
+            checks = ladder.rungs[level].climb()
+            report.checks += checks
+            report.left_out += left_out(runs, level, checks)
             report.seconds[level] = time.perf_counter() - start
             if runs.large:
                 release()
@@ -80,6 +83,23 @@ def check(
         report.checks = _with_isolated(report.checks)
         ladder.explain(report)
     return report
+
+
+# What no rung but one of these sees.
+SEEN_BY = (
+    (("L0",), "whether every weight was carried over: run L0"),
+    (("L2", "L3"), "what happens between layers: run L2"),
+    (("L3",), "the loss and the gradients: run L3"),
+)
+
+
+def unseen(levels: Sequence[str]) -> list[str]:
+    """What the chosen rungs cannot see, a line each; of the first four, which every port has."""
+    chosen = levels[0] + " alone does" if len(levels) == 1 else ", ".join(levels) + " do"
+    found = [f"{chosen} not see {what}" for by, what in SEEN_BY if not set(by) & set(levels)]
+    if "L3" in levels and "L2" not in levels:
+        found.append(f"{chosen} not see what happens in eval mode: run L2")
+    return found
 
 
 class Ladder:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,44 @@ class Check:
             found += f"; {place}"
         return f"{self.rung} {self.kind}: {name}: {self.quantity}: {found}"
 
+    def where(self) -> str:
+        """What to look at: the layer, or the loss, which belongs to none."""
+        return "the loss" if (self.rung, self.quantity) == ("L3", "loss") else self.layer
+
     def place(self) -> str:
         """Where the two differ most, and both values there."""
         if self.reference_value is None:
             return ""
         at = ", ".join(map(str, self.index))
         return f"at [{at}] reference {self.reference_value!r}, port {self.port_value!r}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Omission:
+    """What a rung did not compare.
+
+    Attributes:
+        rung: A key of `RUNGS`.
+        layer: The port's name of the layer, or the reference's where the port has none.
+        reference: The reference's name of it, or of the tensors that it is made of.
+        quantity: What would have been compared, such as `gradient of kernel`.
+        reason: Why it was not.
+        counts: Whether the rung cannot be passed without it, as it cannot without a parameter.
+    """
+
+    rung: str
+    layer: str
+    reference: str
+    quantity: str
+    reason: str
+    counts: bool = False
+
+    def sentence(self) -> str:
+        """What was not compared, in one line."""
+        name = f"{self.rung} not compared: {self.layer}"
+        if self.reference != self.layer:
+            name += f" (reference: {self.reference})"
+        return f"{name}: {self.quantity}: {self.reason}"
 
 
 @dataclasses.dataclass
@@ -108,6 +141,8 @@ class Report:
         notes: What could not be paired or was switched off, a line each.
         causes: The likely causes of the first fault, likeliest first.
         evidence: What they were derived from.
+        left_out: What was not compared.
+        unseen: What the rungs that were chosen cannot see, a line each.
     """
 
     name: str
@@ -117,12 +152,19 @@ class Report:
     notes: list[str] = dataclasses.field(default_factory=list)
     causes: list[Any] = dataclasses.field(default_factory=list)
     evidence: Any = None
+    left_out: list[Omission] = dataclasses.field(default_factory=list)
+    unseen: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """True where something was compared on every rung climbed, and all of it agreed."""
+        """True where each rung climbed compared something, all parameters, and all agreed."""
         compared = {c.rung for c in self.checks}
-        return bool(compared) and compared == set(self.seconds) and not self.failures()
+        whole = bool(compared) and compared == set(self.seconds)
+        return whole and not self.failures() and not self.missing()
+
+    def missing(self) -> list[Omission]:
+        """What was not compared and must be, for the port to pass."""
+        return [omission for omission in self.left_out if omission.counts]
 
     def failures(self) -> list[Check]:
         return [c for c in self.checks if not c.ok]
@@ -143,10 +185,17 @@ class Report:
             table.add_column(column, no_wrap=True)
         for column in ("compared", "failed", "margin"):
             table.add_column(column, justify="right", no_wrap=True)
+        if self.left_out:
+            table.add_column("not compared", justify="right")
         table.add_column("of the worst", overflow="fold")
         for rung, kind, compared, failed, margin, worst in self.rows():
             mark = f"[red]{failed}[/red]" if failed else "[green]0[/green]"
-            table.add_row(rung, kind, f"{compared}", mark, margin, escape(worst))
+            cells = [rung, kind, f"{compared}", mark, margin]
+            if self.left_out:
+                here = [o for o in self.left_out if o.rung == rung[:2] and kind == "structure"]
+                colour = "red" if any(o.counts for o in here) else "default"
+                cells.append(f"[{colour}]{len(here)}[/{colour}]" if kind == "structure" else "")
+            table.add_row(*cells, escape(worst))
         return table
 
     def rows(self) -> Iterator[tuple[str, str, int, int, str, str]]:
@@ -179,18 +228,42 @@ class Report:
         console.print(self.table())
         failed = self.failures()
         print_first(console, [check.sentence() for check in failed], most)
+        print_first(console, self._omitted(), most)
         fault = self.fault()
         seconds = f"{sum(self.seconds.values()):.0f} s"
         for note in self.notes:
             console.print(note if len(note) <= 300 else f"{note[:300]} ...", markup=False)
         if fault:
-            console.print(f"[red]FAILED[/red] look at [bold]{fault.layer}[/bold] first ({seconds})")
+            place = escape(fault.where())
+            console.print(f"[red]FAILED[/red] look at [bold]{place}[/bold] first ({seconds})")
             for i, cause in enumerate(self.causes):
                 console.print(f"  likely cause {i + 1}: {cause}", markup=False, soft_wrap=True)
+        elif self.missing():
+            console.print(f"[red]FAILED[/red] {self._incomplete()} ({seconds})", soft_wrap=True)
         elif self.ok:
             console.print(f"[green]PASSED[/green] {len(self.checks)} comparisons ({seconds})")
         else:
             console.print(f"[red]FAILED[/red] a rung compared nothing ({seconds})")
+        for line in self.unseen:
+            console.print(f"[yellow]NOT SEEN[/yellow] {escape(line)}", soft_wrap=True)
+
+    def _omitted(self) -> list[str]:
+        """What was not compared, a line each, but for layers that a note names already."""
+        told = set(re.split(r"[\s,:]+", " ".join(self.notes)))
+        return [
+            omission.sentence()
+            for omission in sorted(self.left_out, key=lambda o: (not o.counts, o.rung))
+            if omission.counts or omission.quantity != "output" or omission.layer not in told
+        ]
+
+    def _incomplete(self) -> str:
+        """Of what is missing: how much on which rungs, and the first."""
+        missing = self.missing()
+        rungs = ", ".join(sorted({omission.rung for omission in missing}))
+        return (
+            f"not all parameters were compared: {len(missing)} left out on {rungs}, first"
+            f" {missing[0].layer}: {missing[0].quantity}: {missing[0].reason}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as JSON values; infinities are strings."""
@@ -205,10 +278,12 @@ class Report:
             "name": self.name,
             "precision": self.precision,
             "ok": self.ok,
-            "fault": fault.layer if fault else None,
+            "fault": fault.where() if fault else None,
             "causes": [str(cause) for cause in self.causes],
             "notes": self.notes,
+            "unseen": self.unseen,
             "seconds": self.seconds,
+            "left_out": [dataclasses.asdict(omission) for omission in self.left_out],
             "checks": checks,
         }
 
@@ -231,6 +306,8 @@ class Report:
         if not self.ok:
             failed, fault = self.failures(), self.fault()
             detail = f"{fault.sentence()} ({len(failed)} in all)" if fault else "nothing compared"
+            if self.missing():
+                detail = f"{detail}; {self._incomplete()}" if fault else self._incomplete()
             if self.causes:
                 detail += f"; likely {'; or '.join(str(cause) for cause in self.causes)}"
             raise AssertionError(f"{self.name}: {detail}")

@@ -39,6 +39,7 @@ def page(report: Report) -> str:
         _failures(report),
         _causes(report),
         _rungs(report),
+        _left_out(report),
         _notes(report),
         _closest(report),
     ]
@@ -112,24 +113,38 @@ def _rungs(report: Report) -> str:
     rows = []
     for rung, kind, compared, failed, margin, worst in report.rows():
         mark = "bad" if failed else "good"
+        omitted = [o for o in report.left_out if o.rung == rung[:2] and kind == "structure"]
+        left = "bad" if any(o.counts for o in omitted) else "good"
         rows.append(
             f"<tr><td>{escape(rung)}</td><td>{kind}</td><td>{compared:,}</td>"
             f'<td><span class="pill {mark}">{failed:,}</span></td><td>{margin}</td>'
+            f'<td><span class="pill {left}">{len(omitted):,}</span></td>'
             f"<td><code>{escape(worst)}</code></td></tr>"
         )
-    head = "".join(
-        f"<th>{h}</th>" for h in ("rung", "kind", "compared", "failed", "margin", "of the worst")
-    )
+    columns = ("rung", "kind", "compared", "failed", "margin", "not compared", "of the worst")
+    head = "".join(f"<th>{h}</th>" for h in columns)
     return (
         f'<h2>Rung by rung</h2><div class="card scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _notes(report: Report) -> str:
-    if not report.notes:
+def _left_out(report: Report) -> str:
+    """What was not compared, those first that the port cannot pass without."""
+    if not report.left_out:
         return ""
-    items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    omitted = sorted(report.left_out, key=lambda o: (not o.counts, o.rung))
+    items = "".join(f"<li>{escape(o.sentence())}</li>" for o in omitted[:MOST])
+    rest = len(omitted) - MOST
+    more = f'<p class="soft">and {rest:,} more</p>' if rest > 0 else ""
+    return f"<h2>What was not compared</h2><ul>{items}</ul>{more}"
+
+
+def _notes(report: Report) -> str:
+    unseen = [f"not seen: {line}" for line in report.unseen]
+    if not (notes := unseen + report.notes):
+        return ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<h2>Notes</h2><ul>{items}</ul>"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from parity import compare
 from parity.align import Aligner, Alignment, Pair, by_names
 from parity.compare import Difference, difference
+from parity.correspondence import Correspondence
 from parity.jax_models import Function
 from parity.jax_side import JaxSide
 from parity.port import NAMES, Port
@@ -85,6 +86,7 @@ class Runs:
         if self.assignment.arrays is not None:
             self.p64.fill(self.assignment.arrays)
             self.pw.fill(self.assignment.arrays)
+        self.tensors = Correspondence(self.assignment, self.r64)
         self.inputs = {train: port.arguments(train) for train in (False, True)}
         self.strict = port.layers == NAMES
         self.lock = threading.RLock()
@@ -187,11 +189,12 @@ class Runs:
         """Tensors under the port's names and in its layout; of a layer, those below it."""
         if ported:
             return arrays
-        return {
+        found = {
             name: transposed(arrays[key], axes)
             for name, key, axes in self._tensors_of(pair)
             if key in arrays
         }
+        return found if pair is not None else found | self.tensors.gathered(arrays)
 
     def _find_tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
         """Of a layer's tensors: the port's name, the reference's, both within it, and the axes."""
@@ -209,10 +212,12 @@ class Runs:
         """
         mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
         trained = self.r64.parameters()
+        keys = {name: self.tensors.keys(name) for name in self.tensors.compared}
         return frozenset(
             name.removeprefix(mine)
-            for name, (key, _) in self.assignment.map.items()
-            if name.startswith(mine) and not (key.startswith(other) and key in trained)
+            for name, each in keys.items()
+            if name.startswith(mine)
+            and not all(key.startswith(other) and key in trained for key in each)
         )
 
     def made(self, layer: str) -> list[str]:
@@ -303,8 +308,8 @@ class Runs:
 
     @functools.cached_property
     def trained(self) -> set[str]:
-        """The port's names of what it trains and what answers one tensor of the reference's."""
-        return self.p64.parameters() & self.assignment.map.keys() - self.assignment.made
+        """The port's names of what it trains and what consists of the reference's elements."""
+        return self.p64.parameters() & self.tensors.compared
 
     @property
     def stateless(self) -> bool:
@@ -327,9 +332,9 @@ class Runs:
             return flat
         if not self.stateless:
             statistics = self.in_port_names(result.statistics, None, ported)
-            flat |= _named("{} after a step", without(statistics, self.assignment.made))
+            flat |= _named("{} after a step", without(statistics, self.tensors.opaque))
         gradients = self.in_port_names(result.parameter_gradients, None, ported)
-        gradients = without(gradients, self.assignment.made | self._frozen(None))
+        gradients = without(gradients, self.tensors.opaque | self._frozen(None))
         flat |= _named("gradient of {}", gradients)
         flat[Key(NETWORK, "loss")] = np.asarray(result.loss)
         for i, gradient in enumerate(result.input_gradients):

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from parity import compiled
+from parity.report import Check, Omission
 
 if TYPE_CHECKING:
     from parity.port import Port
-    from parity.report import Check
 
 ROOT = Path(__file__).resolve().parent.parent
+Found = dict[tuple[str, str], list[Check | Omission]]  # by rung and layer of the reference
+
 REST = "(network)"  # the test of a rung that takes what belongs to no layer of the reference
 
 
@@ -47,25 +49,27 @@ def ladder(
     """
 
     @functools.cache
-    def attempt() -> dict[tuple[str, str], list[Check]] | Exception:
+    def attempt() -> Found | Exception:
         """Once, whether it succeeds or not."""
         try:
             return climb()
         except Exception as error:
             return error
 
-    def climbed() -> dict[tuple[str, str], list[Check]]:
+    def climbed() -> Found:
         if isinstance(found := attempt(), Exception):
             raise found
         return found
 
-    def climb() -> dict[tuple[str, str], list[Check]]:
+    def climb() -> Found:
         from parity.ladder import check
 
         port = make_port()
         known = set(cases(port, levels))
-        found: dict[tuple[str, str], list[Check]] = {}
-        for c in check(port, levels, precision).checks:
+        found: Found = {}
+        report = check(port, levels, precision)
+        every: list[Check | Omission] = [*report.checks, *report.left_out]
+        for c in every:
             case = (c.rung, layer_of(c))
             found.setdefault(case if case in known else (c.rung, REST), []).append(c)
         return found
@@ -77,13 +81,18 @@ def ladder(
     def test(rung: str, layer: str) -> None:
         """Catches a difference between the port and its reference on this rung in this layer."""
         found = climbed()
-        checks = found.get((rung, layer), [])
-        if failed := [c.sentence() for c in checks if not c.ok]:
+        here = found.get((rung, layer), [])
+        checks = [c for c in here if isinstance(c, Check)]
+        left = [c for c in here if isinstance(c, Omission)]
+        failed = [c.sentence() for c in checks if not c.ok]
+        if failed := failed + [c.sentence() for c in left if c.counts]:
             pytest.fail("\n".join(failed), pytrace=False)
         if layer == REST:
-            assert any(on == rung for on, _ in found), f"{rung} compared nothing"
+            compared = {c.rung for each in found.values() for c in each if isinstance(c, Check)}
+            assert rung in compared, f"{rung} compared nothing"
         elif not checks:
-            pytest.skip(f"{layer}: nothing of the port answers this layer on rung {rung}")
+            why = f"{layer}: nothing of the port answers this layer on rung {rung}"
+            pytest.skip("; ".join(c.sentence() for c in left) or why)
 
     return test
 
@@ -104,9 +113,9 @@ def _layers(port: Port, rung: str) -> Iterator[str]:
             yield name
 
 
-def layer_of(check: Check) -> str:
-    """The layer of the reference that a check belongs to."""
-    if check.rung == "L0":
+def layer_of(check: Check | Omission) -> str:
+    """The layer of the reference that a check, or what was left out, belongs to."""
+    if check.rung == "L0" or (isinstance(check, Omission) and check.quantity != "output"):
         return check.reference.rpartition(".")[0]
     return check.reference.partition("#")[0]
 

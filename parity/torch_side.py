@@ -102,6 +102,13 @@ class TorchSide:
         every = self.module.named_parameters(remove_duplicate=False)
         return {name for name, parameter in every if parameter.requires_grad}
 
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """A parameter's first name -> all of its names; a tensor that is tied has several."""
+        names: dict[int, list[str]] = {}
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        return {each[0]: tuple(each) for each in names.values()}
+
     def run(
         self,
         inputs: tuple[Any, ...],

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from parity.elements import Elements, followed
 from parity.sides import Arrays, is_float, transposed
 from parity.spec.errors import InputError, listed
 
@@ -49,12 +50,20 @@ class Assignment:
         arrays: What the port is to hold, by its names; None where it holds its weights already.
         made: Names of the port's tensors that were made from several, or changed on the way.
         idle: Names of the reference's tensors that need no counterpart.
+        tied: Those of them that share their memory with one that has a counterpart.
+        parts: Of what was made, name -> which elements of the reference's it consists of, where it
+            does of such.
+        repeated: Names of what holds an element that another tensor, or the same, holds too: its
+            gradient is part of the reference's.
     """
 
     map: dict[str, tuple[str, Axes]]
     arrays: Arrays | None = None
     made: frozenset[str] = frozenset()
     idle: frozenset[str] = frozenset()
+    tied: frozenset[str] = frozenset()
+    parts: Mapping[str, Elements] = dataclasses.field(default_factory=dict)
+    repeated: frozenset[str] = frozenset()
 
 
 def assign(weights: Weights, source: Arrays, target: Arrays, filled: bool) -> Assignment:
@@ -82,13 +91,14 @@ def assign(weights: Weights, source: Arrays, target: Arrays, filled: bool) -> As
         found, idle = _by_rules(weights, source)
     else:
         raise InputError(f"weights are {weights!r}, expected a mapping, rules or a function")
-    idle |= _tied(source, {key for key, _ in found.values()})
+    tied = _tied(source, {key for key, _ in found.values()})
+    idle |= tied
     if filled:
-        return Assignment(found, idle=frozenset(idle))
+        return Assignment(found, idle=frozenset(idle), tied=frozenset(tied))
     _refuse(found, source, target, idle)
     arrays = {name: transposed(source[key], axes) for name, (key, axes) in found.items()}
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
-    return Assignment(found, arrays, idle=frozenset(idle))
+    return Assignment(found, arrays, idle=frozenset(idle), tied=frozenset(tied))
 
 
 def _entry(name: str, entry: Any) -> tuple[str, Axes]:
@@ -230,14 +240,53 @@ def _converted(convert: Converter, source: Arrays, target: Arrays) -> Assignment
     if extra := [name for name in arrays if name not in target]:
         raise InputError(f"weights: the port has no {listed(extra)}")
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
-    exact = by_value(source, arrays)
-    same = {
+    parts = followed(convert, source, arrays)
+    same = _whole(parts, source)
+    parts = {name: part for name, part in parts.items() if name not in same}
+    rest = {n: a for n, a in arrays.items() if n not in same and n not in parts}
+    free = {k: a for k, a in source.items() if k not in {key for key, _ in same.values()}}
+    same |= {
         name: (key, axes)
-        for name, (key, axes) in exact.items()
+        for name, (key, axes) in by_value(free, rest).items()
         if np.array_equal(transposed(source[key], axes), arrays[name])
     }
-    idle = frozenset(source) - {key for key, _ in same.values()}
-    return Assignment(same, dict(arrays), frozenset(arrays) - frozenset(same), idle)
+    return Assignment(
+        same,
+        arrays,
+        frozenset(arrays) - frozenset(same),
+        frozenset(source) - {key for key, _ in same.values()},
+        frozenset(spare),
+        parts,
+        _repeated(same, parts, source),
+    )
+
+
+def _whole(parts: Mapping[str, Elements], source: Arrays) -> dict[str, tuple[str, Axes]]:
+    """Of a function's tensors, those that are one whole tensor of the reference's, transposed."""
+    found: dict[str, tuple[str, Axes]] = {}
+    taken: set[str] = set()
+    for name, part in parts.items():
+        key = part.keys[0]
+        axes = part.axes(source[key].shape)
+        if axes is not None and key not in taken:
+            found[name] = (key, None if axes == tuple(range(len(axes))) else axes)
+            taken.add(key)
+    return found
+
+
+def _repeated(same: WeightMap, parts: Mapping[str, Elements], source: Arrays) -> frozenset[str]:
+    """Names of what holds an element that is held elsewhere too."""
+    uses = {key: np.zeros(array.size, np.int64) for key, array in source.items()}
+    for key, _ in same.values():
+        uses[key] += 1
+    for part in parts.values():
+        counts = np.bincount(part.index.ravel(), minlength=sum(uses[k].size for k in part.keys))
+        start = 0
+        for key in part.keys:
+            uses[key] += counts[start : start + uses[key].size]
+            start += uses[key].size
+    held = {name: part.gathered(uses, {}) for name, part in parts.items()}
+    return frozenset(n for n, count in held.items() if count is not None and (count > 1).any())
 
 
 class Watched(dict[str, np.ndarray]):

@@ -7,8 +7,9 @@ working precision (`parity.compare`): the file may be no less exact than the ref
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.spec.models import Config
 from weights_convert import Manifest
+
+if TYPE_CHECKING:
+    from parity.export.stablehlo import Program
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -51,8 +55,9 @@ def add(
     """
     start = time.perf_counter()
     for path in files:
-        report.checks += checks(Path(path), config, arrays, seed)
-        report.notes += notes(open_network(path), arrays, said)
+        made = checks(Path(path), config, arrays, seed)
+        report.checks += made
+        report.notes += notes(open_network(path), arrays, said) + renamed(Path(path), made)
     report.seconds[ONNX] = time.perf_counter() - start
 
 
@@ -83,21 +88,75 @@ def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Ch
     Raises:
         InputError: The file cannot be opened, or the network takes no images of its size.
     """
-    file, names = open_network(path), outputs_of(config)
+    file = open_network(path)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(file.outputs, file(images), strict=True))
+
+    return compared(path, config, arrays, (file.size, file.batch), run, seed)
+
+
+def of_program(program: Program, config: Config, arrays: Arrays, seed: int = 0) -> list[Check]:
+    """The same of a file of JAX's, whose outputs have an order and no names.
+
+    Raises:
+        InputError: It takes other images than the network.
+    """
+    dtype, shape = program.inputs[0] if len(program.inputs) == 1 else ("", ())
+    size = [n for n in shape[1:3] if isinstance(n, int)]
+    if dtype != PRECISION or len(shape) != 4 or shape[3] != 3 or len(size) != 2:
+        raise InputError(f"{program.path}: expected one input, (N, H, W, 3) of float32")
+    batch = shape[0] if isinstance(shape[0], int) else None
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = [
+            o.transpose(0, 3, 1, 2) if o.ndim == 4 else o
+            for o in program(images.transpose(0, 2, 3, 1))
+        ]
+        names = outputs_of(config)
+        spare = [f"output {i}" for i in range(len(names), len(found))]
+        return dict(zip((*names, *spare), found, strict=False))
+
+    return compared(program.path, config, arrays, ((size[0], size[1]), batch), run, seed)
+
+
+def compared(
+    path: Path,
+    config: Config,
+    arrays: Arrays,
+    images_of: tuple[tuple[int, int], int | None],
+    run: Callable[[np.ndarray], dict[str, np.ndarray]],
+    seed: int = 0,
+) -> list[Check]:
+    """Compare every output of a file, however it is run, with the network's.
+
+    Args:
+        path: For messages.
+        config: Which network it should compute.
+        arrays: Its weights, published key -> array.
+        images_of: Size and number of the images that it takes; None: any number.
+        run: From images (N, 3, H, W) to outputs by name, (N, C, H', W') or (N, C).
+        seed: Of the images.
+
+    Raises:
+        InputError: The network takes no images of this size, or the file cannot be run.
+    """
+    names, (size, batch) = outputs_of(config), images_of
     try:
-        config.check_input(*file.size)
+        config.check_input(*size)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     # More than one where that is possible, so that a mixed up batch shows.
-    images = draw.generator(seed, "check/onnx").random((file.batch or 2, 3, *file.size), np.float32)
+    images = draw.generator(seed, "check/onnx").random((batch or 2, 3, *size), np.float32)
     oracle = reference(config, arrays, "float64", images)
     plain = reference(config, arrays, PRECISION, images)
     stirred = compare.disturb(images, compare.stir(PRECISION), draw.generator(seed, "stir", 0))
     moved = reference(config, arrays, "float64", stirred)
-    found = dict(zip(file.outputs, file(images), strict=True))
+    found = run(images)
+    paired = answers({n: oracle[n].shape for n in names}, {n: a.shape for n, a in found.items()})
     measured = [
         Measurement(
-            layer=f"{path.name}: {name}",
+            layer=f"{path.name}: {paired.get(name, name)}",
             reference=name,
             quantity="output in eval mode",
             sort=name,
@@ -105,14 +164,42 @@ def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Ch
             elements=oracle[name].size,
             size=compare.size(oracle[name]),
             structure=Difference(0.0),  # ONNX Runtime does not convolve in float64
-            numerics=difference(found.get(name), oracle[name], PRECISION),
+            numerics=difference(found.get(paired.get(name, "")), oracle[name], PRECISION),
             reference_distance=difference(plain[name], oracle[name], PRECISION).distance,
             response=difference(moved[name], oracle[name]).distance,
         )
         for name in names
     ]
     judged = [c for c in compare.judge(ONNX, measured, PRECISION) if c.kind == "numerics"]
-    return judged + [_unknown(path, name) for name in file.outputs if name not in names]
+    spare = [name for name in found if name not in paired.values()]
+    return judged + [_unknown(path, name) for name in spare]
+
+
+def answers(
+    names: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> dict[str, str]:
+    """Which of a file's outputs is which of the network's.
+
+    A single one is the single one, whatever it is called. Of several those of the same name; of the
+    others those of a shape that nothing else has.
+
+    Args:
+        names: The network's outputs, name -> shape.
+        found: The file's.
+
+    Returns:
+        The network's name -> the file's.
+    """
+    if len(names) == len(found) == 1:
+        return dict(zip(names, found, strict=True))
+    paired = {name: name for name in names if name in found}
+    left = [name for name in found if name not in paired]
+    for name, shape in names.items():
+        alike = [n for n in left if found[n] == shape]
+        rivals = [n for n in names if n not in found and names[n] == shape]
+        if name not in paired and len(alike) == len(rivals) == 1:
+            paired[name] = alike[0]
+    return paired
 
 
 def reference(
@@ -128,6 +215,16 @@ def reference(
         outputs = network(torch.from_numpy(images.astype(dtype)))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return {n: o.numpy() for n, o in zip(outputs_of(config), outputs, strict=True)}
+
+
+def renamed(path: Path, checks: Sequence[Check]) -> list[str]:
+    """Which of a file's outputs were taken for outputs of other names, a line each."""
+    pairs = [(c.layer.removeprefix(f"{path.name}: "), c.reference) for c in checks]
+    return [
+        f"{path}: output {found!r} is taken for {name}, by its place or shape"
+        for found, name in pairs
+        if found != name
+    ]
 
 
 def notes(file: Network, arrays: Arrays, said: Manifest | None = None) -> list[str]:

@@ -250,6 +250,51 @@ def test_other_shapes(tmp_path: Path) -> None:
     assert "shape" in checks[0].note
 
 
+def renamed(path: Path, names: dict[str, str]) -> None:
+    """Call a file's inputs and outputs otherwise, as other software does."""
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    path.write_bytes(model.SerializeToString())
+
+
+def test_other_names(tmp_path: Path) -> None:
+    """Catches a right file that fails for its names, and a wrong one that passes for them."""
+    path, arrays = written(tmp_path, "erfnet", "jax")
+    config = small("erfnet")[0]
+    renamed(path, {"input": "pixel_values", "logits": "1234"})
+    report = Report("erfnet", "float32")
+    witness.add(report, [path], config, arrays)
+    assert_alike(report.checks)
+    assert report.checks[0].layer == "jax.onnx: 1234"
+    assert f"{path}: output '1234' is taken for logits, by its place or shape" in report.notes
+    assert [c.ok for c in witness.checks(path, config, draw.weights(config, 4))] == [False]
+
+
+def test_other_names_of_several_outputs(tmp_path: Path) -> None:
+    """Catches outputs that are paired by their order although their shapes tell them apart."""
+    path, arrays = written(tmp_path, "icnet", "jax")
+    config = small("icnet")[0]
+    # Two of the four outputs are of other names, and these were exchanged as well.
+    renamed(path, {"logits": "a", "logits4": "logits8", "logits8": "b", "logits16": "c"})
+    found = {c.reference: c for c in witness.checks(path, config, arrays)}
+    assert not found["logits8"].ok  # the name counts where there is one: this is another output
+    renamed(path, {"logits8": "d"})
+    assert_alike(witness.checks(path, config, arrays), 4)
+
+
+def test_outputs_are_paired_only_where_it_is_certain() -> None:
+    """Catches an output that is taken for another of the same shape."""
+    two, one = {"x": (2, 3), "y": (2, 3)}, {"x": (2, 3)}
+    assert witness.answers(one, {"z": (9,)}) == {"x": "z"}
+    assert witness.answers(two, {"a": (2, 3), "b": (2, 3)}) == {}
+    assert witness.answers(two, {"y": (2, 3), "b": (2, 3)}) == {"y": "y", "x": "b"}
+    assert witness.answers(one, {"a": (2, 3), "b": (4,)}) == {"x": "a"}
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's network, from its JAX side."""

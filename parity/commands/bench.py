@@ -3,7 +3,8 @@
 `plain` is the PyTorch network as it is read: NCHW, eager, batch norm not folded. `torch` and `jax`
 are what `parity miou` runs: PyTorch eager with its arrays in channels-last order, JAX compiled.
 With --onnx also what each side exports, in ONNX Runtime: `torch.onnx` and `jax.onnx`. With --train
-a step of training instead, as `parity train` makes it: forward, backward, update. With --data and
+a step of training instead, as `parity train` makes it: forward, backward, update; with --devices
+its steady speed where the batch is divided among so many devices. With --data and
 --recipe instead how fast batches are made of a data set, and how long a training waits for them.
 With --convert instead how long conversions of checkpoints take: 500 MB between PyTorch's format and
 safetensors, in turn with `cp`, `sync` and `sha256sum`, and ICNet from every format to every format.
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from parity.commands.arguments import BATCHES, SIZES, parse_size
+from parity.commands.arguments import BATCHES, SIZES, parse_devices, parse_size
 from parity.export import FRAMEWORKS as SIDES
 from parity.files import check_writable, write_atomically
 from parity.spec.errors import InputError
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from parity.spec.training.trainer import Batch, Trainer
 
 RUNS, CONVERSIONS, STEPS = 15, 5, 20  # of each, if nobody says otherwise
-OF_FORWARDS = ("model", "size", "batch", "threads", "onnx", "train")  # of networks
+OF_FORWARDS = ("model", "size", "batch", "threads", "onnx", "train", "devices")  # of networks
+WARM_UP = 2  # turns that are not counted: the first one compiles
 OF_DATA = ("recipe", "workers", "consumers")  # options that nothing else has
 CONSUMERS = ("nobody", *SIDES)
 
@@ -48,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--train", action="store_true", default=None, help="instead, a step of training"
+    )
+    parser.add_argument(
+        "--devices",
+        metavar="LIST",
+        help="of --train: divide the batch among so many devices (such as 1,2), processes of"
+        " PyTorch or virtual devices of JAX, as `parity train --devices` does",
     )
     parser.add_argument("--convert", action="store_true", help="instead, conversions")
     parser.add_argument("--data", metavar="DIR", help="instead, batches of this data set")
@@ -105,7 +113,8 @@ def loading(args: argparse.Namespace) -> int:
     steps = STEPS if args.runs is None else args.runs
     if steps < 1:
         raise InputError(f"runs {args.runs}, expected 1 or more")
-    if args.convert or args.recipe is None or args.model or args.onnx or args.threads or args.train:
+    others = (args.convert, args.model, args.onnx, args.threads, args.train, args.devices)
+    if args.recipe is None or any(others):
         raise InputError("--data is for batches of a --recipe, expected one and no other network")
     workers = [parse_count(text) for text in (args.workers or "0,1").split(",")]
     consumers = (args.consumers or CONSUMERS[0]).split(",")
@@ -160,6 +169,10 @@ def forwards(runs: int, args: argparse.Namespace) -> int:
 
     if args.train and args.onnx:
         raise InputError("--train with --onnx: an exported network does not train")
+    if args.devices is not None:
+        if not args.train or args.threads is not None:
+            raise InputError("--devices is for --train, where each process has its own threads")
+        return on_devices(model, size, batch, runs, args)
     timed = (trainers if args.train else networks)(model, size, batch, threads)
     if args.onnx:
         timed |= exported(model, size, batch, threads)
@@ -182,14 +195,49 @@ def forwards(runs: int, args: argparse.Namespace) -> int:
     return 0
 
 
+def on_devices(
+    model: str, size: tuple[int, int], batch: int, runs: int, args: argparse.Namespace
+) -> int:
+    """Time steps of training on several devices, print and write."""
+    from rich.table import Table
+
+    from parity.console import standard_output, working
+    from parity.training.scaling import Speed, speeds
+
+    numbers = [parse_devices(text) for text in args.devices.split(",")]
+    if bad := [n for n in numbers if batch % n]:
+        raise InputError(f"--batch {batch} does not divide among {bad[0]} devices")
+    with working() as progress:
+        found: list[Speed] = speeds(model, size, batch, runs, numbers, progress)
+    table = Table(title=f"{model}, {batch} images of {size[0]}x{size[1]} a step, float32, training")
+    for column in ("", "devices", "by", "median ms", "min", "max", "images/s", "of each"):
+        table.add_column(column, justify="left" if column in ("", "by") else "right")
+    for row in found:
+        figures = (row.median, min(row.seconds), max(row.seconds))
+        speed = (f"{row.images:.2f}", f"{row.images / row.devices:.2f}")
+        table.add_row(
+            row.side, f"{row.devices}", row.way, *(f"{1e3 * t:.0f}" for t in figures), *speed
+        )
+    console = standard_output()
+    console.print(table)
+    console.print(
+        f"Steady speed: {runs} steps each; the {WARM_UP} before them, in which all is compiled, are"
+        " not counted."
+    )
+    if args.json is not None:
+        rows = [row.to_dict() for row in found]
+        write_atomically(args.json, json.dumps(rows, indent=1).encode())
+    return 0
+
+
 def in_turn(timed: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
     """Name -> seconds of each run."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for turn in range(runs + 2):  # two to warm up, not counted
+    for turn in range(runs + WARM_UP):
         for name, forward in timed.items():
             start = time.perf_counter()
             forward()
-            if turn >= 2:
+            if turn >= WARM_UP:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 

@@ -1,9 +1,10 @@
-"""Write a network as an ONNX file, from its PyTorch or its JAX side, and run it before it counts.
+"""Write a network as an ONNX file or as one of JAX's own, and run it before it counts.
 
 Both sides' files are interchangeable: `input` is (N, 3, H, W) float32, and the outputs are
 `logits`, (N, classes, H, W) or (N, classes); ICNet's are `logits`, `logits4`, `logits8` and
 `logits16`. All is in the one file: no external data. Its metadata says which network it is, and of
-which checkpoint.
+which checkpoint. NAME.stablehlo, from the JAX side, takes images (N, H, W, 3), holds the weights
+and has its manifest beside it; `jax.export.deserialize` reads it.
 """
 
 from __future__ import annotations
@@ -13,19 +14,31 @@ import argparse
 from parity.commands.arguments import SIZES, add_choice, choice_of, parse_size, reporter
 from parity.export import FRAMEWORKS, Exported, export
 from parity.spec.data.labels import ORDERS
+from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from weights_convert import notes
+
+FORMATS = ("onnx", "stablehlo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=f"the network: {', '.join(MODELS)}")
-    parser.add_argument("target", metavar="OUT.onnx", help="what to write; replaced if it is there")
+    parser.add_argument(
+        "target",
+        metavar="OUT",
+        help="what to write, NAME.onnx or NAME.stablehlo; replaced if it is there",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="onnx, or stablehlo: JAX's own, by jax.export (default: as OUT ends)",
+    )
     parser.add_argument("--weights", required=True, metavar="FILE", help="the checkpoint")
     add_choice(parser)
     parser.add_argument(
         "--framework",
-        default=FRAMEWORKS[0],
-        help=f"whose network: {' or '.join(FRAMEWORKS)} (default: %(default)s)",
+        help=f"whose network: {' or '.join(FRAMEWORKS)} (default: {FRAMEWORKS[0]}; of stablehlo"
+        " always jax)",
     )
     parser.add_argument(
         "--size", metavar="HxW", help=f"what the checkpoint says of itself, else as usual {SIZES}"
@@ -42,25 +55,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     size = None if args.size is None else parse_size(args.size)
-    done = export(
-        args.model,
-        args.weights,
-        args.target,
-        args.framework,
-        size,
-        args.dynamic_batch,
-        args.labels,
-        choice_of(args),
-    )
-    print(summary(args.weights, done))
+    format = args.format or (FORMATS[1] if args.target.endswith(".stablehlo") else FORMATS[0])
+    more = (size, args.dynamic_batch, args.labels, choice_of(args))
+    if format == "onnx":
+        framework = args.framework or FRAMEWORKS[0]
+        done = export(args.model, args.weights, args.target, framework, *more)
+    else:
+        from parity.export import stablehlo
+
+        if args.framework not in (None, "jax"):
+            raise InputError(f"--framework {args.framework}: --format stablehlo is JAX's own")
+        done = stablehlo.export(args.model, args.weights, args.target, *more)
+    print(summary(args.weights, done, format))
     reporter(args.command)(args.weights, done.assumed)
     return 0
 
 
-def summary(source: str, done: Exported) -> str:
+def summary(source: str, done: Exported, format: str = "onnx") -> str:
     """What was read and written, a line each."""
     read = done.source
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
+    height, width = done.size
+    shape = f"3x{height}x{width}" if format == "onnx" else f"{height}x{width}x3"
+    run = "in ONNX Runtime" if format == "onnx" else "read back and run by JAX"
     worst = min(done.checks, key=lambda check: check.margin)
     return "\n".join(
         [
@@ -68,9 +85,9 @@ def summary(source: str, done: Exported) -> str:
             f"network   {read.network}: {variant}",
             *notes.lines(read),
             f"wrote     {done.path}: {done.framework}'s network, {done.bytes:,} bytes",
-            f"input     input: {done.batch or 'N'}x3x{done.size[0]}x{done.size[1]}, float32",
+            f"input     input: {done.batch or 'N'}x{shape}, float32",
             f"outputs   {', '.join(done.outputs)}",
-            f"verified  in ONNX Runtime: {worst.reference} differs by {worst.error:.1e} from"
+            f"verified  {run}: {worst.reference} differs by {worst.error:.1e} from"
             f" float64, limit {worst.limit:.1e}",
         ]
     )

@@ -1,7 +1,8 @@
 """Say what a checkpoint or an ONNX file holds: format, names, network, tensors, hash, manifest.
 
 Told by its content. A file that is no whole checkpoint of our networks is described all the same,
-and why it is none. Of an ONNX file: operators, inputs, outputs, weights; nothing is run.
+and why it is none. Of an ONNX file: operators, inputs, outputs, weights; of a program of JAX's,
+NAME.stablehlo: inputs, outputs, platforms; nothing is run.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from pathlib import Path
 
 from parity.commands.arguments import add_choice, choice_of
 from parity.export import inspection as networks
+from parity.export import stablehlo
 from parity.files import check_writable, write_atomically
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError, listed, printable
+from weights_convert import Manifest
 from weights_convert.formats import sidecar
 from weights_convert.inspection import Inspection, inspect
 from weights_convert.notes import assumptions, coverage
@@ -34,11 +37,15 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
         _check_other(Path(args.json), Path(args.file))
-    found: Inspection | networks.Inspection
-    if networks.is_onnx(Path(args.file)):
-        for name in ("model", "key", "prefix"):
-            if getattr(args, name) is not None:
-                raise InputError(f"--{name} is for checkpoints; {args.file} is an ONNX file")
+    found: Inspection | networks.Inspection | stablehlo.Program
+    if stablehlo.is_program(Path(args.file)):
+        check_unasked(args, "a program of JAX's")
+        if args.tensors:
+            raise InputError(f"--tensors: {args.file} holds its weights as constants of a program")
+        found = stablehlo.open_program(args.file)
+        lines = program_facts(found)
+    elif networks.is_onnx(Path(args.file)):
+        check_unasked(args, "an ONNX file")
         found = networks.inspect(args.file)
         lines = network_facts(found)
     else:
@@ -47,12 +54,23 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
     print("\n".join(f"{name:<10}{printable(text)}" for name, text in lines))
-    if args.tensors:
+    if args.tensors and not isinstance(found, stablehlo.Program):
         print()
         wide = max(map(len, found.tensors), default=0)
         for name, (dtype, shape) in found.tensors.items():
             print(printable(f"{name:<{wide}}  {dtype:<8}  {_sides(shape) or 'scalar'}"))
     return 0
+
+
+def check_unasked(args: argparse.Namespace, what: str) -> None:
+    """Refuse options that are for checkpoints.
+
+    Raises:
+        InputError: One is given.
+    """
+    for name in ("model", "key", "prefix"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} is for checkpoints; {args.file} is {what}")
 
 
 def _check_other(target: Path, checkpoint: Path) -> None:
@@ -119,7 +137,28 @@ def network_facts(found: networks.Inspection) -> list[tuple[str, str]]:
         lines += [(title, f"{n}: {_sides(s) or 'scalar'} {d}") for n, (d, s) in values.items()]
     lines.append(("tensors", f"{len(found.tensors)}: {dtypes or 'none'}"))
     lines.append(("numbers", f"{found.numbers:,}"))
-    if said := found.manifest:
+    lines += _said(found.manifest)
+    lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
+    return lines
+
+
+def program_facts(found: stablehlo.Program) -> list[tuple[str, str]]:
+    """What is shown of a program of JAX's, a line each."""
+    lines = [
+        ("file", f"{found.path}, {found.bytes:,} bytes"),
+        ("sha256", found.sha256),
+        ("format", f"stablehlo, by jax.export, calling convention {found.version}"),
+        ("runs on", ", ".join(found.platforms)),
+    ]
+    for title, values in (("input", found.inputs), ("output", found.outputs)):
+        lines += [(title, f"{_sides(shape) or 'scalar'} {dtype}") for dtype, shape in values]
+    return lines + _said(found.manifest)
+
+
+def _said(said: Manifest | None) -> list[tuple[str, str]]:
+    """What an exported file's manifest says, a line each."""
+    lines = []
+    if said is not None:
         variant = ", ".join(f"{name} {value}" for name, value in said.config.items())
         lines.append(("network", f"{said.network}: {variant}"))
         lines.append(("outputs", f"void is {said.labels}" if said.labels else "void unknown"))
@@ -129,7 +168,6 @@ def network_facts(found: networks.Inspection) -> list[tuple[str, str]]:
         lines += assumptions(said)
     else:
         lines.append(("manifest", "none: unverified"))
-    lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
     return lines
 
 

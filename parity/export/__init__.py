@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnx
 
     from parity.report import Check
-    from weights_convert import Checkpoint
+    from weights_convert import Checkpoint, Manifest
 
 FRAMEWORKS = ("torch", "jax")
 EXPORT_KEY = f"{KEY}.export"  # of the metadata: what is said here beside the manifest
@@ -102,16 +102,7 @@ def export(
     check_arguments(model, Path(weights), target, framework, labels)
     checkpoint = load(weights, model, choice=choice)
     config = checkpoint.config
-    assumed = assume(
-        config,
-        checkpoint.manifest,
-        weights,
-        None,  # the file may be for any data set
-        labels=labels,
-        size=size,
-        assumed_labels=Assumed(None, "not asked for"),
-        assumed_size=Assumed(usual_size(config), DEFAULT),
-    )
+    assumed = assumptions(checkpoint, weights, labels, size)
     size, labels = assumed.size.value, assumed.labels.value
     batch = None if dynamic_batch else 1
     made = network(config, checkpoint.arrays, framework, size, batch)
@@ -125,6 +116,22 @@ def export(
     names = outputs_of(config)
     facts = (target, checkpoint, framework, batch, assumed)
     return Exported(*facts, names, len(data), tuple(checks))
+
+
+def assumptions(
+    checkpoint: Checkpoint, weights: str | Path, labels: str | None, size: Pair | None
+) -> Assumptions:
+    """What an exported network's inputs and outputs are taken for; see `export`."""
+    return assume(
+        checkpoint.config,
+        checkpoint.manifest,
+        weights,
+        None,  # the file may be for any data set
+        labels=labels,
+        size=size,
+        assumed_labels=Assumed(None, "not asked for"),
+        assumed_size=Assumed(usual_size(checkpoint.config), DEFAULT),
+    )
 
 
 def network(
@@ -169,6 +176,15 @@ def outputs_of(config: Config) -> tuple[str, ...]:
     return OUTPUTS.get(config.family, ("logits",))
 
 
+def manifest_of(checkpoint: Checkpoint, framework: str, size: Pair, labels: str | None) -> Manifest:
+    """What an exported file says of itself, which takes images of one size."""
+    from weights_convert import conversion
+
+    made = conversion.manifest_of(checkpoint, framework, checkpoint.arrays, None, labels, None)
+    images = dataclasses.replace(made.preprocessing, size=size)
+    return dataclasses.replace(made, preprocessing=images)
+
+
 def describe(
     model: onnx.ModelProto, checkpoint: Checkpoint, framework: str, size: Pair, labels: str | None
 ) -> None:
@@ -177,11 +193,7 @@ def describe(
 
     from onnx import helper
 
-    from weights_convert.conversion import manifest_of
-
-    manifest = manifest_of(checkpoint, framework, checkpoint.arrays, None, labels, None)
-    images = dataclasses.replace(manifest.preprocessing, size=size)
-    manifest = dataclasses.replace(manifest, preprocessing=images)
+    manifest = manifest_of(checkpoint, framework, size, labels)
     model.producer_name = TOOL
     model.producer_version = manifest.tool_version
     facts: dict[str, Any] = {
@@ -194,7 +206,12 @@ def describe(
 
 
 def check_arguments(
-    model: str, source: Path, target: Path, framework: str, labels: str | None
+    model: str,
+    source: Path,
+    target: Path,
+    framework: str,
+    labels: str | None,
+    suffix: str = ".onnx",
 ) -> None:
     """Refuse what cannot be meant, before any work is done.
 
@@ -211,8 +228,8 @@ def check_arguments(
         if value not in known:
             expected = ", ".join(k for k in known if k)
             raise InputError(f"{name} {value!r}, expected one of {expected}")
-    if target.suffix != ".onnx":
-        raise InputError(f"{target}: expected the name of a file ending in .onnx")
+    if target.suffix != suffix:
+        raise InputError(f"{target}: expected the name of a file ending in {suffix}")
     check_writable(target)
     if target.exists() and not target.is_file():
         raise InputError(f"{target} exists and is not a regular file: not replaced")

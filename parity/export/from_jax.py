@@ -18,9 +18,9 @@ import onnx
 from jax import export as jax_export
 from jax.extend import core
 
-from parity.export import folding, functions, primitives
+from parity.export import agreement, folding, functions, primitives
 from parity.export.graph import BATCH, Graph
-from parity.export.reshaping import CHANNELS_FIRST
+from parity.export.reshaping import CHANNELS_FIRST, known
 from parity.spec.errors import InputError
 
 Shape = tuple[Any, ...]  # of integers, and None where the batch is
@@ -101,7 +101,11 @@ class Lowering:
         values |= zip(jaxpr.constvars, (np.asarray(c) for c in closed.consts), strict=True)
 
         def read(atom: Any) -> Value:
-            return np.asarray(atom.val) if isinstance(atom, core.Literal) else values[atom]
+            if isinstance(
+                atom, core.Literal
+            ):  # a number of Python's is wider than what it stands for
+                return np.asarray(atom.val, atom.aval.dtype)  # type: ignore[attr-defined] # of arrays
+            return values[atom]
 
         for eqn in jaxpr.eqns:
             outputs = self.equation(eqn, [read(v) for v in eqn.invars])
@@ -110,10 +114,9 @@ class Lowering:
 
     def equation(self, eqn: Any, inputs: list[Value]) -> list[Value]:
         """The outputs of one equation."""
-        called = next((eqn.params[k] for k in ("jaxpr", "call_jaxpr") if k in eqn.params), None)
+        called = agreement.called(eqn)
         if called is not None:
-            rule = functions.TABLE.get(eqn.params.get("name", ""))
-            given = rule(self, called, inputs) if rule else None
+            given = functions.lowered(self, called, inputs)
             return self.run(called, inputs) if given is None else given
         name = eqn.primitive.name
         if all(isinstance(v, np.ndarray) for v in inputs):
@@ -137,16 +140,3 @@ class Lowering:
     def tensor(self, name: str, axes: Axes, aval: Any) -> Tensor:
         """A value of the type that an equation says its output has."""
         return Tensor(name, axes, known(aval.shape), np.dtype(aval.dtype))
-
-
-def known(shape: Sequence[Any]) -> Shape:
-    """A shape of JAX's, the batch as None."""
-    return tuple(n if isinstance(n, int) else int(n) if _fixed(n) else None for n in shape)
-
-
-def _fixed(n: Any) -> bool:
-    try:
-        int(n)
-    except Exception:  # whatever a symbolic number raises
-        return False
-    return True

@@ -1,33 +1,72 @@
-"""Functions of `jax_impl.layers` that ONNX has an operator for.
+"""Parts of a network, such as those of `jax_impl.layers`, that ONNX has an operator for.
 
-Written out for XLA's compiler they are many equations, and slow ones in ONNX Runtime. A rule gets
-the function's own jaxpr and reads stride, padding and the like from it; where that is not what the
-rule knows, it gives None, and the equations are translated one by one. Whether the operator is the
-function is not taken on trust: `parity export` and `parity check --onnx` compare what the file
-computes.
+Written out for XLA's compiler they are many equations, and slow ones in ONNX Runtime. Whatever is
+compiled or differentiated as a whole comes here as a jaxpr of its own. Each rule guesses stride,
+padding and the like from it; whether the operator is what it computes, whatever its name and
+however it is written, is tried by running both (`parity.export.agreement`). Where no rule fits, the
+equations are translated one by one, which is slower and no less right.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend import core
 
 from parity.export import folding
+from parity.export.agreement import agrees, called, drawn
 from parity.export.primitives import conv
-from parity.export.reshaping import CHANNELS_FIRST
+from parity.export.reshaping import CHANNELS_FIRST, known
 
 if TYPE_CHECKING:
     from parity.export.from_jax import Lowering
 
 
+def lowered(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
+    """The outputs of a jaxpr by the first rule that fits; None if none does."""
+    if all(isinstance(v, np.ndarray) for v in inputs):
+        return None
+    wanted = [(known(v.aval.shape), v.aval.dtype) for v in closed.jaxpr.outvars]
+    for rule in TABLE.values():
+        before = low.graph.mark()
+        try:
+            given = rule(low, closed, inputs)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
+            given = None  # it is written in another way than the rule reads
+        if given is not None and [(v.shape, v.dtype) for v in given] == wanted:
+            return given
+        low.graph.back_to(before)
+    return None
+
+
+def fed(inputs: list[Any]) -> list[np.ndarray]:
+    """What to try a jaxpr with: constants as they are, but for kernels, and drawn maps."""
+    return [
+        v if isinstance(v, np.ndarray) and v.ndim != 4 else drawn(v.shape, i)
+        for i, v in enumerate(inputs)
+    ]
+
+
 def prelu(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
     """`x` where it is positive, else its product with one slope, or one for each channel."""
-    x, slope = inputs
-    if isinstance(x, np.ndarray) or not isinstance(slope, np.ndarray):
+    at = 1 if isinstance(inputs[0], np.ndarray) else 0
+    x, slope = inputs[at], inputs[1 - at]
+    if len(inputs) != 2 or not isinstance(slope, np.ndarray) or slope.dtype.kind != "f":
+        return None
+    if len(x.shape) != 4 or slope.size not in (1, x.shape[3]) or slope.ndim > 1:
+        return None
+
+    def model(*arrays: Any) -> Any:
+        x, slope = arrays[at], arrays[1 - at]
+        return jnp.where(x > 0, x, slope * x)
+
+    if not agrees(closed, fed(inputs), "prelu", model):
         return None
     name = low.stored(x, CHANNELS_FIRST)
     if slope.size == 1:
@@ -40,24 +79,33 @@ def prelu(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
 def max_pool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
     """Maxima of windows, and where they stood; the first of equals in both."""
     (x,), outputs = inputs, closed.jaxpr.outvars
-    equations = list(every(closed.jaxpr))
-    corner = next((e for e in equations if e.primitive.name == "mul"), None)  # stride * width
-    if (
-        isinstance(x, np.ndarray)
-        or corner is None
-        or not isinstance(corner.invars[1], core.Literal)
-    ):
+    if len(x.shape) != 4 or len(outputs) not in (1, 2) or outputs[0].aval.shape[3:] != x.shape[3:]:
         return None
-    k = math.isqrt(sum(e.primitive.name == "gt" for e in equations))
-    pads = [e.params["padding_config"][1][0] for e in equations if e.primitive.name == "pad"]
-    s, p = int(corner.invars[1].val) // x.shape[2], int(pads[0]) if pads else 0
-    if list(outputs[0].aval.shape[1:3]) != [(n + 2 * p - k) // s + 1 for n in x.shape[1:3]]:
+    size = list(outputs[0].aval.shape[1:3])
+    settings = [
+        (k, s, p)
+        for k, s in itertools.product(WINDOWS, WINDOWS)
+        for p in range(k // 2 + 1)
+        if size == [(n + 2 * p - k) // s + 1 for n in x.shape[1:3]] and (k, s) != (1, 1)
+    ]
+    found_settings = next(
+        (
+            given
+            for given in settings
+            if agrees(closed, fed(inputs), f"max_pool {given}", pooling(given, len(outputs)))
+        ),
+        None,
+    )
+    if found_settings is None:
         return None
+    k, s, p = found_settings
     name = low.stored(x, CHANNELS_FIRST)
     best, places = low.graph.add(
         "MaxPool", name, outputs=2, kernel_shape=[k, k], strides=[s, s], pads=[p, p, p, p]
     )
     found = low.tensor(best, CHANNELS_FIRST, outputs[0].aval)
+    if len(outputs) == 1:
+        return [found]
     where = low.tensor(places, CHANNELS_FIRST, outputs[1].aval)
     return [
         found,
@@ -67,11 +115,24 @@ def max_pool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
 
 def max_unpool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
     """Values back to where the maxima stood, in a map like the one that was pooled."""
-    x, places = inputs
-    if isinstance(x, np.ndarray) or isinstance(places, np.ndarray) or not places.windows:
+    at = 1 if inputs[0].windows else 0
+    x, places = inputs[at], inputs[1 - at]
+    if len(inputs) != 2 or not places.windows or len(closed.jaxpr.outvars) != 1:
         return None
     aval = closed.jaxpr.outvars[0].aval
-    s = aval.shape[1] // x.shape[1]
+    s, (height, width) = aval.shape[1] // x.shape[1], aval.shape[1:3]
+    values, stood = pooling((s, s, 0), 2)(drawn((1, *aval.shape[1:])))
+
+    def model(*arrays: Any) -> Any:
+        x, places = arrays[at], arrays[1 - at]
+        flat = jnp.zeros((1, height * width, x.shape[3]), x.dtype)
+        channels = jnp.arange(x.shape[3])
+        flat = flat.at[0, places.reshape(-1, x.shape[3]), channels].set(x.reshape(-1, x.shape[3]))
+        return flat.reshape(1, height, width, -1)
+
+    given = [np.asarray(stood), np.asarray(values)]
+    if not agrees(closed, given if at else given[::-1], f"max_unpool {s}", model):
+        return None
     indices, pooled = places.windows
     name = low.graph.one(
         "MaxUnpool",
@@ -100,33 +161,32 @@ def conv_by_taps(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | N
         (a - b) // (n - 1) if n > 1 else 1
         for a, b, n in zip(shifts[0], (last_h, last_w), taps, strict=True)
     ]
-    name = conv(low, x, kernel, sides=((ph, ph), (pw, pw)), dilations=tuple(dilations))
+    sides = ((ph, ph), (pw, pw))
+    model = convolved(padding=sides, rhs_dilation=dilations)
+    if not agrees(closed, fed(inputs), f"conv {sides} {dilations}", model):
+        return None
+    name = conv(low, x, kernel, sides=sides, dilations=tuple(dilations))
     return [low.tensor(name, CHANNELS_FIRST, closed.jaxpr.outvars[0].aval)]
 
 
 def interpolate(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
     """Linear interpolation along one axis to places that ONNX knows by name."""
     (x,), aval = inputs, closed.jaxpr.outvars[0].aval
-    axis = next((i for i in (1, 2) if x.shape[i] != aval.shape[i]), None)
-    if isinstance(x, np.ndarray):
+    if len(x.shape) != 4 or len(aval.shape) != 4 or len(closed.jaxpr.outvars) != 1:
         return None
-    if axis is None:
-        return [x]
+    axes = [i for i in (1, 2, 3) if x.shape[i] != aval.shape[i]]
+    if len(axes) != 1 or axes[0] == 3:
+        return None
+    axis = axes[0]
     size, n = x.shape[axis], aval.shape[axis]
-    consts = [np.asarray(c) for j in jaxprs(closed) for c in j.consts]
-    low_places = next((c for c in consts if c.dtype.kind == "i" and c.shape == (n,)), None)
-    share = [c.ravel() for c in consts if c.dtype.kind == "f"]
     at = np.arange(n)
     modes = {
         "align_corners": at * ((size - 1) / max(n - 1, 1)),
         "half_pixel": np.maximum((at + 0.5) * (size / n) - 0.5, 0),
     }
     for mode, places in modes.items():
-        # Where the first of two shares is given with their left neighbour: exactly these places.
-        if low_places is None or not (low_places == np.minimum(places.astype(int), size - 1)).all():
-            continue
-        part = np.clip(places - low_places, 0, 1)
-        if not any(np.allclose(c, part, rtol=0, atol=1e-6) for c in share):
+        model = interpolated(axis, size, places)
+        if not agrees(closed, fed(inputs), f"interpolate {axis} {n} {mode}", model):
             continue
         name = low.graph.one(
             "Resize",
@@ -164,6 +224,10 @@ def conv_transpose(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] |
             x.shape[1:3], strides, kernel.shape, starts, aval.shape[1:3], strict=False
         )
     ]
+    sides = [(k - 1 - p, k - 1 - m) for k, p, m in zip(kernel.shape[:2], starts, ends, strict=True)]
+    model = transposed(padding=sides, lhs_dilation=strides)
+    if not agrees(closed, fed(inputs), f"conv_transpose {sides} {strides}", model):
+        return None
     name = low.graph.one(
         "ConvTranspose",
         low.stored(x, CHANNELS_FIRST),
@@ -199,8 +263,60 @@ def depthwise(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None
         int(n) // (k - 1) if k > 1 else 1
         for n, k in zip(last[0, 0] - first[0, 0], taps, strict=True)
     )
+    model = convolved(
+        window_strides=strides,
+        padding=sides,
+        rhs_dilation=dilations,
+        feature_group_count=x.shape[3],
+    )
+    if not agrees(closed, fed(inputs), f"depthwise {strides} {sides} {dilations}", model):
+        return None
     name = conv(low, x, kernel, strides, sides, dilations, group=x.shape[3])
     return [low.tensor(name, CHANNELS_FIRST, closed.jaxpr.outvars[0].aval)]
+
+
+def pooling(settings: tuple[int, int, int], outputs: int) -> Callable[..., Any]:
+    """Max-pooling by window, stride and padding, and where in the map each maximum stood."""
+    k, s, p = settings
+
+    def model(x: Any) -> Any:
+        width = x.shape[2]
+        rows, columns = ((n + 2 * p - k) // s + 1 for n in x.shape[1:3])
+        x = jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), constant_values=-jnp.inf)
+        taps = jnp.stack(
+            [
+                x[:, i : i + s * (rows - 1) + 1 : s, j : j + s * (columns - 1) + 1 : s]
+                for i, j in itertools.product(range(k), range(k))
+            ]
+        )
+        if outputs == 1:
+            return taps.max(0)
+        tap = taps.argmax(0)  # the first of equals
+        y = jnp.arange(rows)[:, None, None] * s + tap // k - p
+        places = y * width + jnp.arange(columns)[:, None] * s + tap % k - p
+        return taps.max(0), places.astype(jnp.int32)
+
+    return model
+
+
+def convolved(**settings: Any) -> Callable[..., Any]:
+    """A convolution of (N, H, W, in) with a kernel (kh, kw, in, out)."""
+    given = {"window_strides": (1, 1), "dimension_numbers": ("NHWC", "HWIO", "NHWC")} | settings
+    return lambda x, kernel: lax.conv_general_dilated(x, kernel, **given)
+
+
+def transposed(**settings: Any) -> Callable[..., Any]:
+    """The same with a kernel (kh, kw, out, in), turned round: a transposed convolution."""
+    run = convolved(**settings)
+    return lambda x, kernel: run(x, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+
+
+def interpolated(axis: int, size: int, places: np.ndarray) -> Callable[[Any], Any]:
+    """Linear interpolation along an axis of so many pixels, to these places."""
+    left = np.minimum(places.astype(int), size - 1)
+    right, share = np.minimum(left + 1, size - 1), np.clip(places - left, 0, 1)
+    share = share.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(4)])
+    return lambda x: jnp.take(x, left, axis) * (1 - share) + jnp.take(x, right, axis) * share
 
 
 def known_values(closed: Any, inputs: list[Any]) -> dict[Any, np.ndarray]:
@@ -215,7 +331,7 @@ def known_values(closed: Any, inputs: list[Any]) -> dict[Any, np.ndarray]:
         found = [
             np.asarray(v.val) if isinstance(v, core.Literal) else values.get(v) for v in eqn.invars
         ]
-        if all(v is not None for v in found) and not _called(eqn):
+        if all(v is not None for v in found) and called(eqn) is None:
             values |= zip(eqn.outvars, folding.fold(eqn, found), strict=True)
     return values
 
@@ -224,21 +340,11 @@ def every(jaxpr: Any) -> Any:
     """The equations of a jaxpr and of those it calls, in order."""
     for eqn in jaxpr.eqns:
         yield eqn
-        for inner in _called(eqn):
+        if (inner := called(eqn)) is not None:
             yield from every(inner.jaxpr)
 
 
-def jaxprs(closed: Any) -> Any:
-    """A jaxpr and those it calls."""
-    yield closed
-    for eqn in closed.jaxpr.eqns:
-        for inner in _called(eqn):
-            yield from jaxprs(inner)
-
-
-def _called(eqn: Any) -> list[Any]:
-    return [eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params]
-
+WINDOWS = (1, 2, 3)  # sides and strides of windows of which maxima are looked for
 
 Rule = Callable[["Lowering", Any, list[Any]], list[Any] | None]
 

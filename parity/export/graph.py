@@ -50,6 +50,16 @@ class Graph:
             self._known[key] = "\n".join(names)
         return self._known[key].split("\n")
 
+    def mark(self) -> tuple:
+        """Where it is now, for `back_to`."""
+        return len(self.nodes), dict(self.initializers), dict(self._known), self._count
+
+    def back_to(self, mark: tuple) -> None:
+        """Forget what was added since."""
+        count, initializers, known, number = mark
+        del self.nodes[count:]
+        self.initializers, self._known, self._count = initializers, known, number
+
     def one(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node of one output; its name."""
         return self.add(op, *inputs, **attributes)[0]

@@ -163,7 +163,7 @@ def convolution(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     if (d.lhs_spec, d.rhs_spec, d.out_spec) != NHWC_CONVOLUTION or p["batch_group_count"] != 1:
         raise unsupported(eqn, f"axes {d}")
     if set(p["lhs_dilation"]) != {1}:
-        raise unsupported(eqn, "a dilated input")
+        return low.tensor(_transposed(low, eqn, x, kernel), d.out_spec, eqn.outvars[0].aval)
     name = conv(
         low,
         x,
@@ -174,6 +174,65 @@ def convolution(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
         group=p["feature_group_count"],
     )
     return low.tensor(name, d.out_spec, eqn.outvars[0].aval)
+
+
+def _transposed(low: Lowering, eqn: Any, x: Value, kernel: Value) -> str:
+    """A convolution of maps with zeros between their pixels: a transposed one."""
+    p = eqn.params
+    sides = [tuple(map(int, side)) for side in p["padding"]]
+    plain = {*p["window_strides"], *p["rhs_dilation"], p["feature_group_count"]} == {1}
+    if not plain or not isinstance(kernel, np.ndarray):
+        raise unsupported(eqn, "a dilated input and strides, dilations or groups")
+    strides, taps = [int(n) for n in p["lhs_dilation"]], kernel.shape[:2]
+    starts = [k - 1 - a for k, (a, _) in zip(taps, sides, strict=True)]
+    ends = [k - 1 - b for k, (_, b) in zip(taps, sides, strict=True)]
+    if min(starts) < 0 or any(-n >= s for n, s in zip(ends, strides, strict=True)):
+        raise unsupported(eqn, f"a dilated input and paddings {sides}")
+    return low.graph.one(
+        "ConvTranspose",
+        low.stored(x, reshaping.CHANNELS_FIRST),
+        low.graph.constant(kernel[::-1, ::-1].transpose(2, 3, 0, 1)),
+        kernel_shape=[int(n) for n in taps],
+        strides=strides,
+        pads=[*starts, *(max(n, 0) for n in ends)],
+        output_padding=[max(-n, 0) for n in ends],
+    )
+
+
+def window(op: str) -> Rule:
+    """Maxima or sums of windows of a map."""
+
+    def rule(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+        (x, *_), p = inputs, eqn.params
+        sizes, strides, sides = p["window_dimensions"], p["window_strides"], p["padding"]
+        outside = {(sizes[i], strides[i], *sides[i]) for i in (0, -1)}
+        dilated = {*p["base_dilation"], *p["window_dilation"]} != {1}
+        if len(x.shape) != 4 or outside != {(1, 1, 0, 0)} or dilated:
+            raise unsupported(eqn, f"windows {sizes}")
+        given: dict[str, Any] = {
+            "kernel_shape": [int(n) for n in sizes[1:3]],
+            "strides": [int(n) for n in strides[1:3]],
+            "pads": [int(side[end]) for end in (0, 1) for side in sides[1:3]],
+        }
+        if op == "AveragePool":
+            given["count_include_pad"] = 1
+        name = low.graph.one(op, low.stored(x, reshaping.CHANNELS_FIRST), **given)
+        if op == "AveragePool":
+            area = low.graph.constant(np.asarray(math.prod(sizes), x.dtype))
+            name = low.graph.one("Mul", name, area)
+        return low.tensor(name, reshaping.CHANNELS_FIRST, eqn.outvars[0].aval)
+
+    return rule
+
+
+def square(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    return elementwise("Mul")(low, eqn, [inputs[0], inputs[0]])
+
+
+def clamp(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    least, x, most = inputs
+    raised = elementwise("Max")(low, eqn, [x, least])
+    return elementwise("Min")(low, eqn, [raised, most])
 
 
 def conv(
@@ -284,6 +343,8 @@ TABLE: dict[str, Rule] = {
     "add": elementwise("Add"),
     "and": elementwise("And"),
     "broadcast_in_dim": reshaping.broadcast,
+    "ceil": elementwise("Ceil"),
+    "clamp": clamp,
     "concatenate": concatenate,
     "conv_general_dilated": convolution,
     "convert_element_type": convert,
@@ -291,12 +352,15 @@ TABLE: dict[str, Rule] = {
     "div": elementwise("Div"),
     "dot_general": dot,
     "eq": elementwise("Equal"),
+    "erf": elementwise("Erf"),
     "exp": elementwise("Exp"),
+    "floor": elementwise("Floor"),
     "gather": gather,
     "ge": elementwise("GreaterOrEqual"),
     "gt": elementwise("Greater"),
     "integer_pow": power,
     "le": elementwise("LessOrEqual"),
+    "log": elementwise("Log"),
     "logistic": elementwise("Sigmoid"),
     "lt": elementwise("Less"),
     "max": maximum,
@@ -307,12 +371,20 @@ TABLE: dict[str, Rule] = {
     "not": elementwise("Not"),
     "or": elementwise("Or"),
     "pad": pad,
+    "pow": elementwise("Pow"),
     "reduce_max": reduction("ReduceMax"),
+    "reduce_min": reduction("ReduceMin"),
+    "reduce_prod": reduction("ReduceProd"),
     "reduce_sum": reduction("ReduceSum"),
+    "reduce_window_max": window("MaxPool"),
+    "reduce_window_sum": window("AveragePool"),
     "reshape": reshaping.reshape,
+    "rsqrt": elementwise("Sqrt", "Reciprocal"),
     "select_n": select,
+    "sign": elementwise("Sign"),
     "slice": slices,
     "sqrt": elementwise("Sqrt"),
+    "square": square,
     "squeeze": reshaping.squeeze,
     "stack": reshaping.stack,
     "stop_gradient": same,

@@ -109,3 +109,16 @@ def stack(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     at = low.graph.integers(place)
     names = [low.graph.one("Unsqueeze", low.stored(v, first.axes), at) for v in inputs]
     return low.tensor(low.graph.one("Concat", *names, axis=place), tuple(axes), aval)
+
+
+def known(shape: Sequence[Any]) -> Shape:
+    """A shape of JAX's, the batch as None."""
+    return tuple(n if isinstance(n, int) else int(n) if _fixed(n) else None for n in shape)
+
+
+def _fixed(n: Any) -> bool:
+    try:
+        int(n)
+    except Exception:  # whatever a symbolic number raises
+        return False
+    return True

@@ -57,6 +57,15 @@ class Rung:
                 measured.append(self._one(key, target, each))
         return measured
 
+    def _loss_at_fault(self) -> bool:
+        """Whether the loss differs although both sides' outputs, of which it is made, agree."""
+        found = self._whole(True, lambda q: q == "loss" or q.startswith("output"))
+        checks = self._judge("L3", [m for m in found if m.layer == NETWORK])
+        wrong = [c for c in checks if not c.ok and c.quantity == "loss"]
+        return bool(wrong) and all(
+            c.ok for c in checks if c.quantity != "loss" and c.kind == wrong[0].kind
+        )
+
     def _one(
         self,
         key: Key,

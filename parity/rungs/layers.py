@@ -91,7 +91,10 @@ class Layers(Rung):
 
     def _network(self) -> list[Measurement]:
         """The whole network as one layer."""
-        found = self._whole(True, lambda q: "output" in q or q.startswith("gradient of"))
+        gradients = not self._loss_at_fault()  # else they say nothing about the network
+        found = self._whole(
+            True, lambda q: "output" in q or (gradients and q.startswith("gradient of"))
+        )
         return [dataclasses.replace(m, quantity=f"{m.quantity} (whole)") for m in found]
 
     def _measure(

@@ -22,4 +22,8 @@ class Gradients(Rung):
     def climb(self) -> list[Check]:
         """The loss, and its gradient for every parameter and input."""
         found = self._whole(True, lambda q: q == "loss" or q.startswith("gradient of"))
-        return self._judge("L3", found)
+        checks = self._judge("L3", found)
+        if not self._loss_at_fault():
+            return checks
+        # Where to look first.
+        return sorted(checks, key=lambda c: c.quantity != "loss")

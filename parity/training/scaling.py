@@ -12,6 +12,7 @@ Only on a machine that does nothing else do the numbers mean something.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -126,6 +127,66 @@ def in_processes(
     if any(process.returncode for process in started):
         raise RuntimeError(f"{side} on {devices} devices failed")
     return json.loads(said[0].splitlines()[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """How fast so many devices train together, once they run.
+
+    Attributes:
+        side: `torch` or `jax`.
+        devices: Among which the batch is divided.
+        way: By what.
+        batch: Images of a step, over all devices.
+        seconds: Of each step that was counted.
+    """
+
+    side: str
+    devices: int
+    way: str
+    batch: int
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def images(self) -> float:
+        """A second, on all devices together."""
+        return self.batch / self.median
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        own = {"images_per_second": self.images, "of_each": self.images / self.devices}
+        return dataclasses.asdict(self) | own
+
+
+def speeds(
+    model: str,
+    size: tuple[int, int],
+    batch: int,
+    runs: int,
+    numbers: Sequence[int],
+    progress: Callable[[str], None],
+) -> list[Speed]:
+    """Both sides' speeds on these numbers of devices, each in processes of its own.
+
+    Raises:
+        InputError: A process failed.
+    """
+    given = {"model": model, "size": f"{size[0]}x{size[1]}", "batch": batch, "runs": runs}
+    arguments = [f"--{name}={value}" for name, value in given.items()]
+    found = []
+    for side in SIDES:
+        for devices in numbers:
+            progress(f"{side} on {devices} device{'s' * (devices > 1)}")
+            try:
+                ways = in_processes([*arguments, f"--devices={devices}"], side, devices)
+            except RuntimeError as error:
+                raise InputError(str(error)) from error
+            found += [Speed(side, devices, way, batch, tuple(s)) for way, s in ways.items()]
+    return found
 
 
 def measure(

@@ -1,0 +1,111 @@
+"""Whether a part of a jaxpr computes what one operator does: both are run, and compared.
+
+A part is told by what it computes, not by its name or how it is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+CALLS = {  # primitives that only run a jaxpr, once
+    "checkpoint",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+    "jit",
+    "pjit",
+    "remat",
+    "remat2",
+}
+HELD = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # under which they hold it
+NEAR = 1e-4  # of float32, relative to the largest value
+
+_known: dict[str, bool] = {}
+
+
+def called(eqn: Any) -> Any | None:
+    """The jaxpr that an equation runs, closed; none if it is no call."""
+    if eqn.primitive.name not in CALLS:
+        return None
+    found = next((eqn.params[key] for key in HELD if key in eqn.params), None)
+    return core.ClosedJaxpr(found, ()) if isinstance(found, core.Jaxpr) else found
+
+
+def agrees(
+    closed: Any, inputs: Sequence[np.ndarray], operator: str, model: Callable[..., Any]
+) -> bool:
+    """Whether a jaxpr gives what a model of an operator does.
+
+    Args:
+        closed: The jaxpr; a batch that is not fixed counts as one image.
+        inputs: What both are fed.
+        operator: The model's name with all of its settings, by which the answer is remembered.
+        model: In JAX, of the same inputs.
+    """
+    text = f"{operator} {closed.jaxpr} {[(a.shape, a.dtype.name) for a in inputs]}"
+    digest = hashlib.sha256(text.encode())
+    for const in closed.consts:
+        digest.update(np.ascontiguousarray(const).tobytes())
+    key = digest.hexdigest()
+    if key not in _known:
+        _known[key] = _compared(closed, inputs, model)
+    return _known[key]
+
+
+def _compared(closed: Any, inputs: Sequence[np.ndarray], model: Callable[..., Any]) -> bool:
+    try:
+        found = jax.jit(lambda *a: evaluated(closed, a))(*inputs)
+        expected = jax.jit(model)(*inputs)
+    except Exception:  # it takes other arguments, or something else than arrays
+        return False
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    if [o.shape for o in found] != [o.shape for o in expected]:
+        return False
+    for a, b in zip(map(np.asarray, found), map(np.asarray, expected), strict=True):
+        if a.dtype.kind != b.dtype.kind or not (np.isfinite(a) & np.isfinite(b)).all():
+            return False
+        if abs(a - b).max(initial=0) > NEAR * abs(b).max(initial=0) * (b.dtype.kind == "f"):
+            return False
+    return True
+
+
+def evaluated(closed: Any, inputs: Sequence[Any]) -> list[Any]:
+    """What a jaxpr gives for one image."""
+    values: dict[Any, Any] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
+    values |= zip(closed.jaxpr.constvars, closed.consts, strict=True)
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    for eqn in closed.jaxpr.eqns:
+        given, inner = [read(v) for v in eqn.invars], called(eqn)
+        if inner is not None:
+            outputs = evaluated(inner, given)
+        else:
+            made = eqn.primitive.bind(*given, **{k: _fixed(v) for k, v in eqn.params.items()})
+            outputs = made if eqn.primitive.multiple_results else [made]
+        values |= zip(eqn.outvars, outputs, strict=True)
+    return [read(v) for v in closed.jaxpr.outvars]
+
+
+def _fixed(value: Any) -> Any:
+    """A parameter with one image where there are any number."""
+    if type(value) is tuple:
+        return tuple(map(_fixed, value))
+    return int(value._evaluate({"b": 1})) if hasattr(value, "_evaluate") else value
+
+
+def drawn(shape: Sequence[int | None], seed: int = 0) -> np.ndarray:
+    """Half of them quarters, so that ties show; the others of every size down to a thousandth."""
+    rng, size = np.random.default_rng(seed), [n or 1 for n in shape]
+    quarters = rng.integers(-8, 9, size) / 4
+    others = rng.standard_normal(size) * 10 ** rng.uniform(-3, 0, size)
+    return np.where(rng.random(size) < 0.5, quarters, others).astype(np.float32)

@@ -1,0 +1,247 @@
+"""What a rung does not compare is counted, named, and no pass where it is a parameter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+import torch
+from torch import nn
+
+from parity import Port, check
+from parity.elements import followed
+from parity.testing import ladder
+
+Arrays = dict[str, np.ndarray]
+
+MADE = "the weights function makes it of several, or changes it on the way"
+
+
+def stacked(a: Arrays) -> Arrays:
+    """Two layers' tensors in one each, as `jax.lax.scan` wants them."""
+    kernel = np.stack([a["0.weight"].T, a["2.weight"].T])
+    return {"w": kernel, "b": np.stack([a["0.bias"], a["2.bias"]])}
+
+
+def two_layers(p: dict, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ p["w"][0] + p["b"][0]) @ p["w"][1] + p["b"][1]
+
+
+def frozen(*names: str) -> Any:
+    """The same, of which some parameters would never be trained."""
+
+    def run(p: dict, x: jax.Array) -> jax.Array:
+        return two_layers(p | {name: jax.lax.stop_gradient(p[name]) for name in names}, x)
+
+    return run
+
+
+def port(**changes: Any) -> Port:
+    torch.manual_seed(0)
+    given: dict[str, Any] = {
+        "reference": nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5)),
+        "port": two_layers,
+        "params": {"w": jnp.zeros((2, 5, 5)), "b": jnp.zeros((2, 5))},
+        "inputs": (3, 5),
+        "weights": stacked,
+    }
+    return Port(**(given | changes))
+
+
+def test_what_a_function_rearranged_is_compared_on_every_rung() -> None:
+    """Catches a right port called incomplete, or a tensor made of several that no rung looks at."""
+    adam = (lambda m: torch.optim.Adam(m.parameters(), 1e-3), optax.adam(1e-3))
+    report = check(port(optimizers=adam))
+    report.assert_faithful()
+    found = {c.quantity for c in report.checks}
+    for leaf in ("w", "b"):
+        assert {f"gradient of {leaf}", f"step 3 of {leaf}", f"{leaf} after 10 steps"} <= found
+    wrong = (adam[0], optax.adam(1.001e-3))
+    assert {c.rung for c in check(port(optimizers=wrong)).failures()} == {"L4", "L5"}
+
+
+@pytest.mark.parametrize("names", [("w", "b"), ("b",)])
+def test_a_gradient_that_is_stopped_is_found_in_what_a_function_made(names: tuple) -> None:
+    """Catches a port that would never train, passed because a function makes its weights."""
+    report = check(port(port=frozen(*names)), levels=("L3",))
+    assert {c.quantity for c in report.failures()} == {f"gradient of {n}" for n in names}
+
+
+def summed(a: Arrays) -> Arrays:
+    """One bias is the sum of two tensors of the reference's."""
+    return {"w": a["layer.weight"].T, "b": a["layer.bias"] + a["more"]}
+
+
+class Summed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(5, 5)
+        self.more = nn.Parameter(torch.randn(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + self.more
+
+
+def incomplete() -> Port:
+    """A port of which only one parameter can be compared."""
+    return port(
+        reference=Summed(),
+        port=lambda p, x: x @ p["w"] + p["b"],
+        params={"w": jnp.zeros((5, 5)), "b": jnp.zeros(5)},
+        weights=summed,
+    )
+
+
+def test_a_parameter_left_out_is_named_and_no_pass(tmp_path: Path) -> None:
+    """Catches a rung that is green although it did not look at a parameter, wherever it is told."""
+    report = check(incomplete(), levels=("L2", "L3"))
+    assert not report.failures()
+    assert not report.ok
+    assert {(o.rung, o.reference, o.quantity) for o in report.missing()} == {
+        ("L3", "(made)", "gradient of b"),
+        ("L3", "layer.bias", "gradient of bias"),
+        ("L3", "more", "gradient of more"),
+    }
+    text = str(report)
+    assert "not compared" in text
+    assert f"L3 not compared: (network) (reference: (made)): gradient of b: {MADE}" in text
+    assert "FAILED not all parameters were compared: 3 left out on L3" in text
+    report.to_json(tmp_path / "report.json")
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert not written["ok"]
+    assert [o for o in written["left_out"] if o["counts"] and o["reference"] == "more"]
+    report.to_html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "not faithful" in page
+    assert MADE in page
+    with pytest.raises(AssertionError, match="3 left out on L3"):
+        report.assert_faithful()
+    assert check(incomplete(), levels=("L0", "L1", "L2")).ok  # which do not look at gradients
+
+
+def test_the_ladders_tests_fail_where_a_parameter_is_left_out() -> None:
+    """Catches tests of a user's that pass although nothing compared the parameter."""
+    test = ladder(incomplete, levels=("L3",))
+    with pytest.raises(pytest.fail.Exception, match=r"L3 not compared: .*gradient of b"):
+        test("L3", "(network)")
+    with pytest.raises(pytest.fail.Exception, match="nothing of the port answers it"):
+        test("L3", "layer")
+
+
+def test_a_parameter_of_the_reference_that_nothing_answers() -> None:
+    """Catches rules that say a parameter has no counterpart, although the loss depends on it."""
+    torch.manual_seed(0)
+    last = nn.Linear(5, 5)
+    nn.init.zeros_(last.bias)
+    module = nn.Sequential(nn.Linear(5, 5), last)
+    rules: list = [(r"1\.bias", None), (r"0\.weight", "v", (1, 0)), (r"1\.weight", "w", (1, 0))]
+    report = check(
+        Port(
+            module,
+            lambda p, x: (x @ p["v"] + p["b"]) @ p["w"],
+            params={"v": jnp.zeros((5, 5)), "w": jnp.zeros((5, 5)), "b": jnp.zeros(5)},
+            inputs=(3, 5),
+            weights=[*rules, (r"0\.bias", "b")],
+        )
+    )
+    assert not report.failures()
+    assert [o.reference for o in report.missing()] == ["1.bias"]
+    assert [o.reference for o in report.left_out if o.rung == "L0"] == ["1.bias"]
+
+
+def test_part_of_a_tensor_left_out() -> None:
+    """Catches elements of a parameter that no tensor of the port takes."""
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.cat((torch.randn(5), torch.zeros(1))))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.w[:5] + self.w[5]
+
+    report = check(
+        Port(
+            Wide(),
+            lambda p, x: x * p["w"],
+            params={"w": jnp.zeros(5)},
+            inputs=(3, 5),
+            weights=lambda a: {"w": a["w"][:5]},
+        ),
+        levels=("L3",),
+    )
+    assert not report.failures()
+    assert [o.reason for o in report.missing()] == [
+        "1 of 6 elements: nothing of the port answers it"
+    ]
+
+
+def test_statistics_that_a_function_does_not_give_are_named() -> None:
+    """Catches statistics that are left out without a word; no function can give them back."""
+
+    def run(p: dict, x: jax.Array, train: bool) -> jax.Array:
+        mean, var = (x.mean(0), x.var(0)) if train else (p["mean"], p["var"])
+        return (x - mean) / jnp.sqrt(var + 1e-5) * p["w"] + p["b"]
+
+    names = (("weight", "w"), ("bias", "b"), ("running_mean", "mean"), ("running_var", "var"))
+    report = check(
+        Port(
+            nn.BatchNorm1d(5),
+            run,
+            params={ours: jnp.ones(5) for _, ours in names},
+            inputs=(4, 5),
+            weights=list(names),
+            modes=({"train": False}, {"train": True}),
+        )
+    )
+    report.assert_faithful()
+    left = {(o.rung, o.reference): o.reason for o in report.left_out}
+    assert "a function, which gives no statistics back" in left["L2", "running_mean"]
+    assert left["L3", "running_var"] == "the reference does not train it"
+    assert "L2 not compared: (network) (reference: running_mean): running_mean" in str(report)
+
+
+SOURCE = {
+    "a": np.arange(24, dtype=np.float64).reshape(2, 3, 4) / 7,
+    "b": np.zeros(3),
+    "c": np.ones((300, 301)),  # three digits
+}
+
+
+@pytest.mark.parametrize(
+    ("convert", "known"),
+    [
+        (
+            lambda a: {"x": a["a"].reshape(6, 4).T, "y": np.concatenate([a["b"], a["b"]])},
+            {"x", "y"},
+        ),
+        (lambda a: {"x": a["c"].astype(np.float32)[::-1], "y": a["c"][:, 7]}, {"x", "y"}),
+        (lambda a: {"x": a["c"].astype(ml_dtypes.bfloat16), "y": a["b"] * 1}, {"x", "y"}),
+        (lambda a: {"x": a["b"] + a["c"][0, :3], "y": 2 * a["b"], "z": -a["a"]}, set()),
+        (lambda a: {"x": np.maximum(a["a"], 1), "y": np.sort(a["a"], 0)}, set()),
+        (
+            lambda a: {"x": np.append(a["b"], 1.0), "y": a["b"] if a["b"].sum() else a["b"] + 1},
+            set(),
+        ),
+    ],
+    ids=["reshaped", "cast", "bfloat16", "changed", "of values", "constant"],
+)
+def test_elements_are_followed(convert: Any, known: set[str]) -> None:
+    """Catches an element taken for another, and a sum or a product taken for an element."""
+    source = dict(SOURCE)
+    made = convert(source)
+    found = followed(convert, source, made)
+    assert set(found) == known
+    other = {key: np.random.default_rng(1).random(a.shape) for key, a in source.items()}
+    for name in known:
+        expected, gathered = convert(other)[name], found[name].gathered(other, {})
+        assert gathered is not None
+        np.testing.assert_array_equal(gathered.astype(expected.dtype), expected)
