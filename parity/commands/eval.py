@@ -1,8 +1,8 @@
-"""Evaluate every checkpoint in a folder on a data set's validation images.
+"""Evaluate one checkpoint, or every one in a folder, on a data set's validation images.
 
-DIR is a folder of checkpoints, or the OUT of a training run. Beside each checkpoint
+PATH is a checkpoint, a folder of checkpoints, or the OUT of a training run. Beside each checkpoint
 NAME.metrics.txt is written (mean_iou, mean_loss, iou_class; of whole images accuracy and
-mean_loss), and metrics.json of all.
+mean_loss), and metrics.json of all in a folder.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from parity.training.place import ALONE, Place, asked, by_torchrun, started
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from parity.spec.training.recipe import Recipe
     from parity.training.evaluation import Measured
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", help="the checkpoints")
+    parser.add_argument("folder", metavar="PATH", help="a checkpoint, or a folder of them")
     parser.add_argument("--data", required=True, metavar="DATA", help="the data set")
     parser.add_argument(
         "--framework",
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if started() and args.framework == "torch":
         place = by_torchrun(place)
     if launch.needed(args.framework, place):
-        return launch.run(args.invocation, args.framework, place)
+        words = launch.Words("eval", answer="parity eval: interrupted")
+        return launch.run(args.invocation, args.framework, place, words)
     if not started():
         return measured(args, place)
     parallel: Any = importlib.import_module(f"{args.framework}_impl.parallel")
@@ -68,25 +70,51 @@ def run(args: argparse.Namespace) -> int:
 
 def measured(args: argparse.Namespace, place: Place) -> int:
     """In this process, which may be one of several."""
+    from parity.spec.training.overrides import find
+
+    recipe = None if args.recipe is None else find(args.recipe)
+    return evaluated(
+        args.folder,
+        args.data,
+        args.framework,
+        recipe,
+        args.split,
+        args.workers,
+        place,
+        args.json,
+    )
+
+
+def evaluated(
+    folder: str,
+    data: str,
+    framework: str | None,
+    recipe: Recipe | None = None,
+    split: str | None = None,
+    workers: int | None = None,
+    place: Place = ALONE,
+    file: str | None = None,
+) -> int:
+    """Evaluate, print and write: the exit status.
+
+    Args:
+        folder: See `parity.training.evaluation.evaluate`, as of the other arguments.
+        data: See there.
+        framework: See there.
+        recipe: See there.
+        split: See there.
+        workers: See there.
+        place: See there.
+        file: Where all numbers are written, too.
+    """
     import json
 
     from parity.console import counting, standard_output
-    from parity.spec.training.overrides import find
     from parity.training.evaluation import evaluate, metrics_of
 
-    recipe = None if args.recipe is None else find(args.recipe)
     try:
         with counting("reading the data set") as progress:
-            found = evaluate(
-                args.folder,
-                args.data,
-                args.framework,
-                recipe,
-                args.split,
-                args.workers,
-                progress,
-                place,
-            )
+            found = evaluate(folder, data, framework, recipe, split, workers, progress, place)
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
@@ -94,9 +122,9 @@ def measured(args: argparse.Namespace, place: Place) -> int:
         return 0
     standard_output().print(table(found))
     print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
-    if args.json is not None:
+    if file is not None:
         text = json.dumps([measured.to_dict() for measured in found], indent=1)
-        write_atomically(args.json, text.encode())
+        write_atomically(file, text.encode())
     return 0
 
 

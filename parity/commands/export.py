@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 from parity.commands.arguments import SIZES, parse_size
+from parity.console import working
 from parity.export import FRAMEWORKS, Exported, export
 from parity.spec.data.labels import ORDERS
 from parity.spec.models import MODELS
@@ -36,15 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     size = None if args.size is None else parse_size(args.size)
-    done = export(
-        args.model,
-        args.weights,
-        args.target,
-        args.framework,
-        size,
-        args.dynamic_batch,
-        args.labels,
-    )
+    with working() as progress:
+        progress(f"exporting {args.weights}, and running the file")
+        done = export(
+            args.model,
+            args.weights,
+            args.target,
+            args.framework,
+            size,
+            args.dynamic_batch,
+            args.labels,
+        )
     print(summary(args.weights, done))
     return 0
 

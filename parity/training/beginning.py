@@ -20,14 +20,26 @@ class From:
     Args:
         recipe: The recipe.
         start: A checkpoint of weights that the first stage begins with.
+        stage: Name of the stage that is the first; those before it are left out. The recipe's
+            first if not given.
+
+    Attributes:
+        first: Index of that stage.
 
     Raises:
-        InputError: A stage cannot go on with the optimizer of the one before it.
+        InputError: A stage cannot go on with the optimizer of the one before it, or there is no
+            such stage.
     """
 
-    def __init__(self, recipe: Recipe, start: str | Path | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, start: str | Path | None = None, stage: str | None = None
+    ) -> None:
         self.recipe = recipe
         self.start = None if start is None else Path(start)
+        names = [known.name for known in recipe.stages]
+        if stage is not None and stage not in names:
+            raise InputError(f"--from-stage {stage!r}, expected one of {', '.join(names)}")
+        self.first = 0 if stage is None else names.index(stage)
         for before, stage in zip(recipe.stages, recipe.stages[1:], strict=False):
             same = (before.model, before.optimizer.kind) == (stage.model, stage.optimizer.kind)
             if stage.keep_optimizer and not same:
@@ -40,15 +52,28 @@ class From:
         """Refuse to begin without a checkpoint that the recipe needs, or with a wrong one.
 
         Raises:
-            InputError: It is not given, cannot be read, or holds nothing of the first network.
+            InputError: It is not given, cannot be read, or holds nothing of the first network; or
+                the stage that is to be the first needs more than weights.
         """
+        stage = self.recipe.stages[self.first]
+        if self.first and self.start is None:
+            before = self.recipe.stages[self.first - 1]
+            raise InputError(
+                f"--from-stage {stage.name} begins with what stage {before.name} leaves, a"
+                f" {before.model}: --start CHECKPOINT"
+            )
+        if self.first and stage.keep_optimizer:
+            raise InputError(
+                f"--from-stage {stage.name}: it goes on with the optimizer of the stage before it,"
+                " which a checkpoint of weights does not hold"
+            )
         if self.recipe.start and self.start is None:
             raise InputError(
                 f"recipe {self.recipe.name} begins with a checkpoint of {self.recipe.start}:"
                 " --start CHECKPOINT"
             )
         if self.start is not None:
-            self._given(self.recipe.stages[0])
+            self._given(stage)
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
         """What a stage begins with.
@@ -73,7 +98,7 @@ class From:
 
     def _given(self, stage: Stage) -> dict:
         assert self.start
-        wanted = self.recipe.start
+        wanted = None if self.first else self.recipe.start
         found = weights_convert.load(self.start, MODELS[wanted].family if wanted else None)
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
         try:
