@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import weights_convert
 from parity.spec.errors import InputError
 from parity.spec.initial import initial
 from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.stages import carried
 from parity.spec.training.trainer import Snapshot
+from parity.training import checkpoints
+from parity.training.moment import KEY
+from weights_convert import formats
+from weights_convert.checkpoint import understand
 
 
 class From:
@@ -40,11 +43,11 @@ class From:
         if stage is not None and stage not in names:
             raise InputError(f"--from-stage {stage!r}, expected one of {', '.join(names)}")
         self.first = 0 if stage is None else names.index(stage)
-        for before, stage in zip(recipe.stages, recipe.stages[1:], strict=False):
-            same = (before.model, before.optimizer.kind) == (stage.model, stage.optimizer.kind)
-            if stage.keep_optimizer and not same:
+        for before, after in zip(recipe.stages, recipe.stages[1:], strict=False):
+            same = (before.model, before.optimizer.kind) == (after.model, after.optimizer.kind)
+            if after.keep_optimizer and not same:
                 raise InputError(
-                    f"stage {stage.name} has another network or optimizer than {before.name}:"
+                    f"stage {after.name} has another network or optimizer than {before.name}:"
                     " keep_optimizer cannot be true"
                 )
 
@@ -99,7 +102,12 @@ class From:
     def _given(self, stage: Stage) -> dict:
         assert self.start
         wanted = None if self.first else self.recipe.start
-        found = weights_convert.load(self.start, MODELS[wanted].family if wanted else None)
+        contents = formats.read(self.start)
+        if KEY in contents.metadata:  # of a run, which says its network
+            found = checkpoints.read(self.start).checkpoint
+        else:
+            family = MODELS[wanted].family if wanted else None
+            found = understand(contents, self.start, family)
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
         try:
             return carried(found.config, found.arrays, stage.config, drawn)
