@@ -119,8 +119,8 @@ def test_a_run_that_goes_on_brings_its_recipe(
     assert main([*common, "--epochs", "2", "--seed", "5", "--set", "validate_every=2"]) == 0
     last = str(Folder(out).last)
     joined = tmp_path / "joined"
-    elsewhere = ["--framework", "jax", "--data", str(data), "--out", str(joined)]
-    assert main(["train", *elsewhere, "--workers", "0", "--resume", last, "--epochs", "2"]) == 0
+    elsewhere = ["--framework", "torch", "--data", str(data), "--out", str(joined)]
+    assert main(["train", *elsewhere, "--workers", "0", "--resume", last, "--epochs", "3"]) == 0
     for folder in (out, joined):
         found = checkpoints.read(Folder(folder).last).recipe
         assert (found.seed, found.stages[0].batch) == (5, 3)
