@@ -34,11 +34,11 @@ CALLS = {
 }
 # `parity train` whose first step never ends, on either side.
 TRAINING = """
-import hashlib, os, pathlib, torch_impl.train, jax_impl.train
+import hashlib, os, pathlib, {framework}_impl.train
 def step(*_):
     pathlib.Path({marker!r} + os.environ.get("RANK", "0")).touch()
     {busy}
-torch_impl.train.Trainer.step = jax_impl.train.Trainer.step = step
+{framework}_impl.train.Trainer.step = step
 """
 
 
@@ -80,7 +80,8 @@ def test_a_training_that_is_interrupted_answers_and_ends(
     framework: str, devices: int, data: Path, tmp_path: Path
 ) -> None:
     """Catches a first Ctrl-C without a word, a second one that is not obeyed, a process left."""
-    program = TRAINING.format(marker=str(tmp_path / "there"), busy=BUSY) + PROGRAM
+    head = TRAINING.format(framework=framework, marker=str(tmp_path / "there"), busy=BUSY)
+    program = head + PROGRAM
     more = () if devices == 1 else ("--devices", str(devices))
     found = test_devices.arguments(data, tmp_path / "out", framework, *more)
     ranks = range(devices if framework == "torch" else 1)
@@ -137,4 +138,6 @@ def test_a_reader_that_has_enough_is_no_error(arguments: list[str], tmp_path: Pa
         assert child.stderr
         child.stdout.close()
         said = child.stderr.read()
-    assert (child.returncode, said) == (141, b"")
+    assert said == b""
+    # argparse itself passes over what it cannot write.
+    assert child.returncode in ((0, 141) if "--help" in arguments else (141,))

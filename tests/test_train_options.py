@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import test_training
+import torch
 from test_training import arguments, numbers, train
 
 from parity.cli import main
+from parity.spec import draw
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS
+from parity.spec.recipes import RECIPES
 from parity.spec.training.scaling import advice
 from parity.training import checkpoints, environment, kills, side
+from parity.training.beginning import From
 from parity.training.folder import Folder
 
 data, small = test_training.data, test_training.small  # the same fixtures
@@ -149,3 +156,30 @@ def test_a_gradient_too_large_for_fp16_tells_of_the_loss_scale(
     assert bool(slow) == environment.devices("torch")[0].startswith("cpu")
     assert said.out.count(slow) == 1 or not slow
     assert side.slow("torch", "fp32") == side.slow("jax", "fp16") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("erfnet-cityscapes", "whole"), ("erfnet-mindspore", "whole-1")]
+)
+def test_the_whole_network_begins_with_an_encoder_of_others(
+    name: str, stage: str, tmp_path: Path
+) -> None:
+    """Catches an encoder that is not taken, and a file of another network that is."""
+    recipe = RECIPES[name]
+    whole = next(s for s in recipe.stages if s.name == stage)
+    encoder = draw.weights(MODELS["erfnet-encoder"], 7)
+    file, other = tmp_path / "encoder.pth", tmp_path / "other.pth"
+    torch.save({f"module.{k}": torch.from_numpy(np.asarray(a)) for k, a in encoder.items()}, file)
+    begin = From(recipe, file, stage)
+    begin.check()
+    found = begin(whole, None).arrays
+    drawn = From(dataclasses.replace(recipe, stages=(whole,)))(whole, None).arrays
+    inside = [k for k in found if k.startswith("encoder.") and "output_conv" not in k]
+    assert len(inside) > 100
+    assert all(found[key].tobytes() == encoder[key].tobytes() for key in inside)
+    outside = [key for key in found if key.startswith("decoder.")]
+    assert all(found[key].tobytes() == drawn[key].tobytes() for key in outside)
+    enet = draw.weights(MODELS["enet"], 7)
+    torch.save({key: torch.from_numpy(np.asarray(a)) for key, a in enet.items()}, other)
+    with pytest.raises(InputError, match=r"other\.pth: a enet holds nothing that a erfnet begins"):
+        From(recipe, other, stage).check()

@@ -8,6 +8,7 @@ from pathlib import Path
 from parity.spec.errors import InputError
 from parity.spec.initial import initial
 from parity.spec.models import MODELS
+from parity.spec.tensors import tensors
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.stages import carried
 from parity.spec.training.trainer import Snapshot
@@ -109,7 +110,12 @@ class From:
             family = MODELS[wanted].family if wanted else None
             found = understand(contents, self.start, family)
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
+        before = found.config
+        if self.first:
+            # Published files of ERFNet's encoder hold a decoder, too, which nobody trained.
+            last = self.recipe.stages[self.first - 1].config
+            before = last if tensors(last).keys() == found.arrays.keys() else before
         try:
-            return carried(found.config, found.arrays, stage.config, drawn)
+            return carried(before, found.arrays, stage.config, drawn)
         except InputError as error:
             raise InputError(f"{self.start}: {error}") from error
