@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +14,8 @@ from parity.ladder import check
 from parity.networks import port
 from parity.report import Check
 from parity.spec.models import MODELS
+
+MEASURED = ("L1", "L2", "L3")  # the rungs whose numerics are judged by K
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +66,8 @@ def calibrate(
             for seed in seeds:
                 progress(f"{model}, {precision}, seed {seed}")
                 clean = port(model, config, config.check_size, seed=seed)
-                checks += [(seed, c) for c in check(clean, precision=precision).checks]
-            rows += [_row(model, precision, rung, checks) for rung in ("L1", "L2", "L3")]
+                checks += [(seed, c) for c in check(clean, MEASURED, precision).checks]
+            rows += [_row(model, precision, rung, checks) for rung in MEASURED]
     return rows
 
 
@@ -92,10 +95,18 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def ratio(check: Check, precision: str) -> float:
-    """What K a comparison of numerics would need to pass."""
-    yardstick = (check.limit - floor(precision)) / K
-    beyond = check.error - floor(precision)
-    return 0.0 if beyond <= 0 else beyond / yardstick
+    """What K a comparison of numerics would need to pass; infinite where none would do.
+
+    Where the reference made no error and nothing moved it, the floor alone is the limit.
+    """
+    return _share(check.error - floor(precision), (check.limit - floor(precision)) / K)
+
+
+def _share(part: float, whole: float) -> float:
+    """`part` of `whole`, which may be 0, as the limit of what must be equal is."""
+    if part <= 0:
+        return 0.0
+    return part / whole if whole > 0 and not math.isnan(part) else math.inf
 
 
 def _row(model: str, precision: str, rung: str, checks: Sequence[tuple[int, Check]]) -> Row:
@@ -109,6 +120,6 @@ def _row(model: str, precision: str, rung: str, checks: Sequence[tuple[int, Chec
         comparisons=len(here),
         ratio=largest,
         worst=f"{worst.layer}: {worst.quantity} (seed {seed})",
-        structure=max(c.error / c.limit for _, c in here if c.kind == "structure"),
+        structure=max(_share(c.error, c.limit) for _, c in here if c.kind == "structure"),
         failed=sum(not c.ok for _, c in here),
     )

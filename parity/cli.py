@@ -6,14 +6,19 @@ Exit status: 0 all is well, 1 the check failed, 2 bad input or usage, with one l
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from parity import compiled
+from parity import compiled, interrupts
 from parity.spec.errors import InputError, printable
+from parity.training.place import started
+
+UNREAD = 141  # exit status of a program that nobody reads any more: 128 + SIGPIPE
 
 # Command -> what it does. `parity.commands.NAME` has `add_arguments(parser)` and `run(args)`, and
 # imports no framework before `run`.
@@ -55,8 +60,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process if not given.
 
     Returns:
-        The exit status.
+        The exit status. Of the process's own arguments it is that of the process: it ends here
+        where what a library does at the usual end would be wrong, or be in the way.
     """
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+    except SystemExit:  # of the parser, perhaps after a long --help
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+            raise
+        raise SystemExit(_unread()) from None
+    except BrokenPipeError:
+        return _unread()
+    interrupted = status in (128 + number for number in interrupts.SIGNALS)
+    if argv is None and (interrupted or (status and started())):
+        # Threads are at work, and the other processes wait, or do not answer.
+        interrupts.leave(status)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     # How to do the same in another process.
     own = ["-m", "parity.cli", *argv] if argv is not None else sys.orig_argv[1:]
@@ -65,13 +89,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args)
+        # Of several processes whoever started them answers.
+        with interrupts.watched("" if started() else f"parity {args.command}: interrupted"):
+            return args.run(args)
     except InputError as error:
         print(f"parity {args.command}: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"parity {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _unread() -> int:
+    """Whoever reads our output, such as `head`, has enough: no error, and nothing more is said."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is left would fail once more at the end
+        os.close(nowhere)
+    return UNREAD
 
 
 def parser() -> Parser:

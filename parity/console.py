@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
 WIDTH = 140  # of what has no width of its own, such as a file
+QUIET = 30  # seconds after which a file is told, too, what is being done
+
+
+class Output(Console):
+    """Leaves a reader that has enough, such as `head`, to the command line."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def standard_output() -> Console:
     """Standard output; tables are as wide as the terminal, and wide enough in a file."""
-    found = Console()
-    return found if found.is_terminal else Console(width=WIDTH)
+    found = Output()
+    return found if found.is_terminal else Output(width=WIDTH)
 
 
 def print_first(console: Console, lines: Sequence[str], most: int) -> None:
@@ -25,11 +34,32 @@ def print_first(console: Console, lines: Sequence[str], most: int) -> None:
         console.print(f"... and {len(lines) - most} more")
 
 
+class Lines:
+    """Says now and then, on a line of standard error, what is being done: for a file.
+
+    What is done quickly leaves no line.
+    """
+
+    def __init__(self) -> None:
+        self.begun = self.said = time.monotonic()
+
+    def tell(self, stage: str) -> None:
+        """What is done next."""
+        now = time.monotonic()
+        if now - self.said >= QUIET:
+            self.said = now
+            print(f"[{now - self.begun:.0f} s] {stage}", file=sys.stderr, flush=True)
+
+    def count(self, done: int, total: int, what: str) -> None:
+        """The same with a number."""
+        self.tell(f"{done} of {total}: {what}")
+
+
 @contextlib.contextmanager
 def working() -> Iterator[Callable[[str], None]]:
-    """Show what is being done, and since when, to a person who waits; nothing to a file."""
+    """Show what is being done, and since when, to a person who waits; to a file see `Lines`."""
     if not sys.stderr.isatty():
-        yield lambda stage: None
+        yield Lines().tell
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -41,14 +71,14 @@ def working() -> Iterator[Callable[[str], None]]:
 
 
 @contextlib.contextmanager
-def counting(first: str) -> Iterator[Callable[[int, int, str], None] | None]:
-    """The same with a bar: how many are done, of how many, and what is next; nothing to a file.
+def counting(first: str) -> Iterator[Callable[[int, int, str], None]]:
+    """The same with a bar: how many are done, of how many, and what is next.
 
     Args:
         first: What is done before anything can be counted.
     """
     if not sys.stderr.isatty():
-        yield None
+        yield Lines().count
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

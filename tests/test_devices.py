@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -44,17 +46,34 @@ def arguments(data: Path, out: Path, framework: str, *more: str, of: Recipe | No
     return ["train", str(file), *common, "--framework", framework, "--out", str(out), *more]
 
 
+# Says at the end of each process, the interpreter's own, which threads are still there.
+ENDED = """
+import atexit, os, pathlib
+def ended():
+    tasks = pathlib.Path("/proc/self/task").glob("*/comm")
+    names = chr(10).join(path.read_text().strip() for path in tasks)
+    pathlib.Path(os.environ["ENDED"], str(os.getpid())).write_text(names)
+if "ENDED" in os.environ: atexit.register(ended)
+"""
+GLOO = ("gloo", "pt_gloo", "pt_tcpstore")  # how its threads' names begin
+
+
 def child(found: list[str], **options: object) -> subprocess.Popen:
-    command = [sys.executable, "-c", PROGRAM, *found]
+    command = [sys.executable, "-c", ENDED + PROGRAM, *found]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 def trained(found: list[str]) -> None:
-    """By processes of their own."""
-    process = child(found)
-    said = process.communicate()
-    assert process.returncode == 0, said
+    """By processes of their own, which end in order: see `torch_impl.parallel.Group.leave`."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = child(found, env=os.environ | {"ENDED": folder})
+        said = process.communicate()
+        assert process.returncode == 0, said
+        ended = {path.name: path.read_text().splitlines() for path in Path(folder).iterdir()}
+    assert ended or sys.platform != "linux"
+    left = [name for names in ended.values() for name in names if name.startswith(GLOO)]
+    assert left == [], "an interpreter that ends before gloo's threads is aborted now and then"
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import LOST
 from parity.training import launch, place
+from parity.training.launch import Words
 from parity.training.place import Place
 
 TWO = Place(devices=2, processes=2)
@@ -38,7 +39,7 @@ import sys
 from parity.training import launch
 from parity.training.place import Place
 command = [sys.executable, "-c", sys.argv[1]]
-sys.exit(launch.run(command, "torch", Place(devices=2, processes=2)))
+sys.exit(launch.run(command, "torch", Place(devices=2, processes=2), launch.Words("train")))
 """
 
 
@@ -46,7 +47,7 @@ def run(body: str, capfd: pytest.CaptureFixture) -> tuple[int, str]:
     """Two processes that do this: the exit status, and what was said on standard error."""
     command = [sys.executable, "-c", HEAD.format(body=body)]
     begun = time.monotonic()
-    status = launch.run(command, "torch", TWO)
+    status = launch.run(command, "torch", TWO, Words("train", "--resume goes on"))
     assert time.monotonic() - begun < 30
     return status, capfd.readouterr().err
 
@@ -57,6 +58,14 @@ def test_a_process_that_is_killed_ends_the_others(rank: int, capfd: pytest.Captu
     body = f"os.kill(os.getpid(), signal.SIGKILL) if rank == {rank} else time.sleep(100)"
     line = f"process {rank} was killed by SIGKILL, the others were ended; --resume goes on"
     assert run(body, capfd) == (1, f"parity train: error: {line}\n")
+
+
+def test_the_command_that_ran_is_named(capfd: pytest.CaptureFixture) -> None:
+    """Catches `parity eval` that speaks of `parity train`, and of a run that could go on."""
+    command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    assert launch.run(command, "torch", TWO, Words("eval")) == 1
+    line = "process 0 was killed by SIGKILL, the others were ended"
+    assert capfd.readouterr().err == f"parity eval: error: {line}\n"
 
 
 def test_the_reason_is_told_and_not_what_follows_from_it(capfd: pytest.CaptureFixture) -> None:
@@ -141,7 +150,7 @@ def test_a_port_in_use_is_refused_at_once() -> None:
         port = s.getsockname()[1]
         here = Place(nodes=2, processes=2, coordinator=("127.0.0.1", port))
         with pytest.raises(InputError, match=f"127.0.0.1:{port}: Address already in use"):
-            launch.run(["true"], "torch", here)
+            launch.run(["true"], "torch", here, Words("train"))
 
 
 def test_a_coordinator_that_is_not_there_is_told() -> None:

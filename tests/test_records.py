@@ -89,6 +89,25 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         pipeline.open_source(RECIPES["enet-cityscapes"], path, "train")
 
 
+def test_a_file_brings_the_other_splits_beside_it(tmp_path: Path) -> None:
+    """Catches a training on one packed file that is refused, or validates on what it trains on."""
+    recipe = tiny("enet-camvid")
+    root = data(tmp_path / "data", recipe)
+    train, val = tmp_path / "train.array_record", tmp_path / "val.array_record"
+    pack(root, train)
+    pack(root, val, split="val")
+    for given in (train, val):
+        found = [pipeline.open_source(recipe, given, split).root for split in ("train", "val")]
+        assert found == [train, val]
+    named = train.rename(tmp_path / "mine.array_record")
+    assert pipeline.open_source(recipe, named, "train").root == named
+    assert pipeline.open_source(recipe, named, "val").root == val
+    val.unlink()
+    words = "mine.array_record holds split 'train', expected 'val', or val.array_record beside it"
+    with pytest.raises(InputError, match=words):
+        pipeline.open_source(recipe, named, "val")
+
+
 def small(path: Path) -> Path:
     """A file of seven small samples."""
     pack(data(path.parent / "data", tiny("enet-camvid")), path, size=(4, 6))

@@ -38,13 +38,33 @@ def test_runs_are_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads(data.read_text())[0]["scores"] == {"10": 0.25, "20": 0.5}
 
 
+def test_a_run_without_a_validation_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Catches one run that has just begun, and because of which none is shown."""
+    one, new = log(tmp_path / "one", {10: 0.25}), log(tmp_path / "new", {})
+    picture = tmp_path / "c.svg"
+    assert main(["table", str(new), str(one), "--picture", str(picture)]) == 0
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["10", "", "", "25.00", "0.7500", ""],
+        ["", "none yet", "", "", "", ""],
+    ]
+    assert "10: 25.00" in picture.read_text()
+    picture.unlink()
+    assert main(["table", str(new)]) == 0
+    assert "none yet" in capsys.readouterr().out
+    assert main(["table", str(new), "--picture", str(picture)]) == 2
+    assert "no validation yet, so no curve to draw" in capsys.readouterr().err
+    assert not picture.exists()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "No such file or directory, expected the log of a run"),
         ("{}\n", "not the log of a run"),
         ("nonsense\n", "not the log of a run"),
-        ('{"kind": "step"}\n', "no validation yet"),
     ],
 )
 def test_what_is_no_run_is_refused(

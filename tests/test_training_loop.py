@@ -18,8 +18,9 @@ from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.schedules import Schedule
 from parity.spec.training.trainer import Snapshot
 from parity.training import checkpoints, journal
+from parity.training.clock import Clock
 from parity.training.folder import Folder
-from parity.training.run import Clock, Options, Run
+from parity.training.run import Options, Run
 from parity.training.stopping import Stop
 from weights_convert.inspection import inspect
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import gc
 import inspect
 import os
 import threading
@@ -14,6 +15,10 @@ import time
 from typing import Any
 
 import torch
+
+# The defaults of its functions are the group that there is when it is imported, and hold it for
+# good: PyTorch would do so with the first DistributedDataParallel. Before a group, they are none.
+import torch.distributed.nn.functional
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -74,11 +79,17 @@ class Group:
         return values
 
     def leave(self) -> None:
-        """The end, once all processes are there."""
+        """The end, once all processes are there.
+
+        Gloo's threads end with the group, and the group with the last of what refers to it. An
+        interpreter that ends before them is aborted by one of them, now and then: so what `wrap`
+        gave must not be held any more.
+        """
         if distributed.is_initialized():
             self.most(0)
             if self._pulse:
-                self._pulse.over.set()
+                self._pulse.end()
+            gc.collect()  # trainers refer to themselves
             distributed.destroy_process_group()
 
 
@@ -99,8 +110,15 @@ class _Pulse(threading.Thread):
         self.heard = {key: (b"", time.monotonic()) for key in keys}
         # A connection of its own: that of the group may be waiting for something.
         self.store = distributed.TCPStore(*place, is_master=False)
+        self.listener = threading.Thread(target=self._listen, daemon=True)
         self.start()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.listener.start()
+
+    def end(self) -> None:
+        """The end of the run: both threads' too, which must not be inside of PyTorch after it."""
+        self.over.set()
+        for thread in (self, self.listener):
+            thread.join(SILENCE)
 
     def run(self) -> None:
         while not self.over.wait(_BEAT):

@@ -21,6 +21,7 @@ from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
 from weights_convert.checkpoint import Checkpoint, family_of, identify, load
 from weights_convert.formats import KEY, numpy_dtype, sidecar
+from weights_convert.formats.sniffing import is_orbax
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
 from weights_convert.memory import different, rounded
@@ -308,7 +309,7 @@ def _check_target(source: Path, target: Path, format: str) -> None:
         raise InputError(f"cannot write {target}: {there.parent} is not a folder")
     if format != "orbax" and target.is_dir():
         raise InputError(f"{target} is a directory, expected a file")
-    if format == "orbax" and target.is_dir() and not formats.is_orbax(target):
+    if format == "orbax" and target.is_dir() and not is_orbax(target):
         raise InputError(f"{target} is a directory, but not an Orbax checkpoint: not replaced")
     if target.exists() and not target.is_dir() and (format == "orbax" or not target.is_file()):
         expected = "an Orbax checkpoint" if format == "orbax" else "a regular file"

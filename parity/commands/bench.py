@@ -151,7 +151,7 @@ def forwards(runs: int, args: argparse.Namespace) -> int:
 
     from rich.table import Table
 
-    from parity.console import standard_output
+    from parity.console import standard_output, working
 
     model, threads = args.model or "enet", 2 if args.threads is None else args.threads
     if model not in MODELS:
@@ -173,10 +173,13 @@ def forwards(runs: int, args: argparse.Namespace) -> int:
         if not args.train or args.threads is not None:
             raise InputError("--devices is for --train, where each process has its own threads")
         return on_devices(model, size, batch, runs, args)
-    timed = (trainers if args.train else networks)(model, size, batch, threads)
-    if args.onnx:
-        timed |= exported(model, size, batch, threads)
-    seconds = in_turn(timed, runs)
+    with working() as progress:
+        progress(f"building {model} on both sides")
+        timed = (trainers if args.train else networks)(model, size, batch, threads)
+        if args.onnx:
+            progress("exporting what both sides run")
+            timed |= exported(model, size, batch, threads)
+        seconds = in_turn(timed, runs, progress)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
 
     images = f"{batch} image{'s' if batch > 1 else ''} of {size[0]}x{size[1]}"
@@ -230,10 +233,15 @@ def on_devices(
     return 0
 
 
-def in_turn(timed: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+def in_turn(
+    timed: dict[str, Callable[[], object]],
+    runs: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, list[float]]:
     """Name -> seconds of each run."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(runs + WARM_UP):
+        progress(f"run {turn + 1 - WARM_UP} of {runs}" if turn >= WARM_UP else "warming up")
         for name, forward in timed.items():
             start = time.perf_counter()
             forward()

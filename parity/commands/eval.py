@@ -1,8 +1,8 @@
-"""Evaluate every checkpoint in a folder on a data set's validation images.
+"""Evaluate one checkpoint, or every one in a folder, on a data set's validation images.
 
-DIR is a folder of checkpoints, or the OUT of a training run. Beside each checkpoint
+PATH is a checkpoint, a folder of checkpoints, or the OUT of a training run. Beside each checkpoint
 NAME.metrics.txt is written (mean_iou, mean_loss, iou_class; of whole images accuracy and
-mean_loss), and metrics.json of all.
+mean_loss), and metrics.json of all in a folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", help="the checkpoints")
+    parser.add_argument("folder", metavar="PATH", help="a checkpoint, or a folder of them")
     parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
     parser.add_argument(
         "--framework",
@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if started() and args.framework == "torch":
         place = by_torchrun(place)
     if launch.needed(args.framework, place):
-        return launch.run(args.invocation, args.framework, place)
+        words = launch.Words("eval", answer="parity eval: interrupted")
+        return launch.run(args.invocation, args.framework, place, words)
     if not started():
         return measured(args, place)
     parallel: Any = importlib.import_module(f"{args.framework}_impl.parallel")
@@ -86,29 +87,48 @@ def run(args: argparse.Namespace) -> int:
 
 def measured(args: argparse.Namespace, place: Place) -> int:
     """In this process, which may be one of several."""
+    from parity.spec.training.overrides import find
+
+    recipe = None if args.recipe is None else find(args.recipe)
+    return evaluated(
+        args.folder,
+        args.data,
+        args.command,
+        place,
+        args.json,
+        framework=args.framework,
+        recipe=recipe,
+        split=args.split,
+        workers=args.workers,
+        choice=choice_of(args),
+        labels=args.labels,
+        size=optional_size(args.size),
+        count_size=optional_size(args.count_size),
+    )
+
+
+def evaluated(
+    folder: str, data: str, command: str, place: Place, file: str | None = None, **how: Any
+) -> int:
+    """Evaluate, print and write: the exit status.
+
+    Args:
+        folder: See `parity.training.evaluation.evaluate`.
+        data: See there.
+        command: Which command does it, for what it prints.
+        place: See there.
+        file: Where all numbers are written, too.
+        **how: See there.
+    """
     import json
 
     from parity.console import counting, standard_output
-    from parity.spec.training.overrides import find
     from parity.training.evaluation import evaluate, metrics_of
 
-    recipe = None if args.recipe is None else find(args.recipe)
     try:
         with counting("reading the data set") as progress:
             found = evaluate(
-                args.folder,
-                args.data,
-                args.framework,
-                recipe,
-                args.split,
-                args.workers,
-                progress,
-                place,
-                choice_of(args),
-                labels=args.labels,
-                size=optional_size(args.size),
-                count_size=optional_size(args.count_size),
-                say=reporter(args.command),
+                folder, data, progress=progress, place=place, say=reporter(command), **how
             )
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
@@ -120,9 +140,9 @@ def measured(args: argparse.Namespace, place: Place) -> int:
             print("\n".join([f"{one.path.name}:", *one.notes]))
     standard_output().print(table(found))
     print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
-    if args.json is not None:
+    if file is not None:
         text = json.dumps([measured.to_dict() for measured in found], indent=1)
-        write_atomically(args.json, text.encode())
+        write_atomically(file, text.encode())
     return 0
 
 

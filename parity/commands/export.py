@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 from parity.commands.arguments import SIZES, add_choice, choice_of, parse_size, reporter
+from parity.console import working
 from parity.export import FRAMEWORKS, Exported, export
 from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
@@ -57,15 +58,17 @@ def run(args: argparse.Namespace) -> int:
     size = None if args.size is None else parse_size(args.size)
     format = args.format or (FORMATS[1] if args.target.endswith(".stablehlo") else FORMATS[0])
     more = (size, args.dynamic_batch, args.labels, choice_of(args))
-    if format == "onnx":
-        framework = args.framework or FRAMEWORKS[0]
-        done = export(args.model, args.weights, args.target, framework, *more)
-    else:
-        from parity.export import stablehlo
+    if format != "onnx" and args.framework not in (None, "jax"):
+        raise InputError(f"--framework {args.framework}: --format stablehlo is JAX's own")
+    with working() as progress:
+        progress(f"exporting {args.weights}, and running the file")
+        if format == "onnx":
+            framework = args.framework or FRAMEWORKS[0]
+            done = export(args.model, args.weights, args.target, framework, *more)
+        else:
+            from parity.export import stablehlo
 
-        if args.framework not in (None, "jax"):
-            raise InputError(f"--framework {args.framework}: --format stablehlo is JAX's own")
-        done = stablehlo.export(args.model, args.weights, args.target, *more)
+            done = stablehlo.export(args.model, args.weights, args.target, *more)
     print(summary(args.weights, done, format))
     reporter(args.command)(args.weights, done.assumed)
     return 0

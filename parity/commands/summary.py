@@ -35,10 +35,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    from parity.console import standard_output
+    from parity.console import standard_output, working
     from parity.summary import summary, table
 
-    found = summary(args.model, config, size)
+    with working() as progress:
+        progress(f"running {args.model} on both sides")
+        found = summary(args.model, config, size)
     standard_output().print(table(found))
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())

@@ -23,9 +23,10 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             check_writable(path)
     found = curves(args.runs)
+    drawn = None if args.picture is None else picture(found).encode()
     standard_output().print(table(found))
-    if args.picture is not None:
-        write_atomically(args.picture, picture(found).encode())
+    if drawn is not None:
+        write_atomically(args.picture, drawn)
     if args.json is not None:
         entries = [dataclasses.asdict(curve) for curve in found]
         write_atomically(args.json, json.dumps(entries, indent=1).encode())

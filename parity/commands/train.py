@@ -3,7 +3,8 @@
 RECIPE is a name of `parity recipes`, or a TOML file. OUT then holds the log (log.jsonl and
 TensorBoard's), checkpoints (last, best, and one every so many epochs), pictures of the latest
 validation, and environment.json. A run that was interrupted or killed goes on with --resume, bit
-for bit; so does one of the other framework. Exit status 1: a loss or gradient was not finite, 130:
+for bit; so does one of the other framework; it brings its recipe, so that RECIPE and what was
+changed in it may be left out. Exit status 1: a loss or gradient was not finite, 130:
 interrupted.
 """
 
@@ -21,7 +22,7 @@ from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import WAYS
 from parity.spec.training.recipe import PRECISIONS, Recipe
-from parity.training.place import TORCHRUN, Place, asked, by_torchrun, started
+from parity.training.place import ALONE, TORCHRUN, Place, asked, by_torchrun, started
 
 FRAMEWORKS = ("torch", "jax")
 
@@ -41,6 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--start", metavar="CHECKPOINT", help="weights to begin with")
     add_choice(parser)
+    add(
+        "--from-stage",
+        metavar="STAGE",
+        help="the first to train, from what --start holds, such as an encoder trained elsewhere",
+    )
+    add(
+        "--eval-all",
+        action="store_true",
+        help="then evaluate every checkpoint that was kept, as parity eval OUT does",
+    )
     of = parser.add_argument_group("the recipe, changed")
     add = of.add_argument
     add("--recipe-file", metavar="FILE.toml", help="what is different in it")
@@ -96,9 +107,11 @@ def run(args: argparse.Namespace) -> int:
     place.check(recipe)
 
     from parity.training import launch
+    from parity.training.stopping import ANSWER
 
     if launch.needed(args.framework, place):
-        return launch.run(args.invocation, args.framework, place)
+        words = launch.Words("train", "--resume goes on", ANSWER)
+        return launch.run(args.invocation, args.framework, place, words)
     if not started():
         return train(args, recipe, place)
     parallel: Any = importlib.import_module(f"{args.framework}_impl.parallel")
@@ -122,6 +135,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: Place) -> int:
                 resume=args.resume or False,
                 start=args.start,
                 choice=choice_of(args),
+                from_stage=args.from_stage,
                 workers=args.workers,
                 options=options,
                 display=shown,
@@ -143,8 +157,12 @@ def train(args: argparse.Namespace, recipe: Recipe, place: Place) -> int:
             file=sys.stderr,
         )
         return done.status
-    print(f"done: {done.folder.last}")
-    return 0
+    print(f"done: {done.folder.last}", flush=True)
+    if not args.eval_all:
+        return 0
+    from parity.commands.eval import evaluated
+
+    return evaluated(args.out, args.data, args.command, ALONE, workers=args.workers)
 
 
 def place_of(args: argparse.Namespace) -> Place:
@@ -162,7 +180,45 @@ def place_of(args: argparse.Namespace) -> Place:
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe that is asked for, with all that is changed in it."""
+    """The recipe that is asked for, with all that is changed in it.
+
+    A run that goes on brings its own: what was changed in it at its beginning need not be said
+    again. What is said again must not contradict it; whoever reads the checkpoint sees to that.
+    """
+    from parity.spec.training import overrides
+
+    own = of_run(args) if args.resume else None
+    named = args.recipe is not None and not args.recipe.endswith(overrides.SUFFIX)
+    if own and args.recipe_file is None and (args.recipe is None or named):
+        if named:  # an unknown name is told as ever
+            overrides.find(args.recipe)
+        if named and args.recipe != own.name:
+            raise InputError(f"the run is of recipe {own.name}, not of {args.recipe}")
+        return changed(own, args)
+    return changed(overrides.find(args.recipe, args.recipe_file), args)
+
+
+def of_run(args: argparse.Namespace) -> Recipe | None:
+    """The recipe of the run that goes on: in OUT, or in a checkpoint; none if there is none yet."""
+    from pathlib import Path
+
+    from parity.spec.training.written import recipe_of as written
+    from parity.training import checkpoints
+    from parity.training.folder import Folder
+
+    if isinstance(args.resume, str):
+        return checkpoints.read(Path(args.resume)).recipe
+    folder = Folder(args.out)
+    starts = folder.starts()
+    if not starts:
+        return None
+    if not isinstance(entries := starts[-1].get("recipe"), dict):
+        raise InputError(f"{folder.environment}: the last start has no recipe")
+    return written(entries, f"the recipe in {folder.environment}")
+
+
+def changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """A recipe with what the command line changes in it."""
     from parity.spec.training import overrides
 
     scale = args.loss_scale
@@ -173,7 +229,6 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
             raise InputError(
                 f"--loss-scale {scale!r}, expected a number, dynamic or none"
             ) from None
-    recipe = overrides.find(args.recipe, args.recipe_file)
     recipe = overrides.with_settings(recipe, args.settings)
     if args.labels is not None:
         recipe = dataclasses.replace(recipe, labels=args.labels)

@@ -157,8 +157,6 @@ def planted(job: Job) -> Any:
 
 def torch_process(plan: Plan, folder: Path, rank: int, ports: dict[int, int], starter: int) -> None:
     """What one process does: its rank of each count that has so many."""
-    from torch import distributed
-
     from torch_impl import parallel
 
     tie(starter)
@@ -175,8 +173,7 @@ def torch_process(plan: Plan, folder: Path, rank: int, ports: dict[int, int], st
                 made = measured_and_trained(plan, job, group, share)
             found |= made if rank == 0 else {k: made[k] for k in made if k.endswith(HANDED)}
         if group:
-            distributed.barrier()
-            distributed.destroy_process_group()
+            group.leave()
     np.savez(folder / f"torch-{rank}.npz", **found)  # type: ignore[arg-type]  # its stub is narrower
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -48,14 +49,20 @@ def run(
         progress: Called with what is done next.
     """
     result = Result({"ordeals": list(names), "rounds": rounds, "seed": seed, "whole": whole})
-    for name in result.settings["ordeals"]:
+    ordeals = result.settings["ordeals"]
+    for i, name in enumerate(ordeals, 1):
         count = rounds or ORDEALS[name] or 0
         start = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="parity-fuzz-") as folder:
-            rows = _rows(name, Path(folder), count, seed, whole, progress)
+            told = functools.partial(_of_several, progress, f"ordeal {i} of {len(ordeals)}")
+            rows = _rows(name, Path(folder), count, seed, whole, told)
             result.rows += rows
         result.seconds[name] = time.perf_counter() - start
     return result
+
+
+def _of_several(progress: Progress, which: str, what: str) -> None:
+    progress(f"{which}: {what}")
 
 
 def _rows(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-import weights_convert
 from parity.assumptions import Assumed, label_order, only_pixels, pixels_said, size_said
 from parity.spec.data.preprocessing import published
 from parity.spec.data.sources import classes_of
@@ -18,7 +17,10 @@ from parity.spec.tensors import tensors
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.stages import carried
 from parity.spec.training.trainer import Snapshot
-from weights_convert import notes
+from parity.training import checkpoints
+from parity.training.moment import KEY
+from weights_convert import Checkpoint, formats, notes
+from weights_convert.checkpoint import understand
 from weights_convert.wrapping import ANY, Choice
 
 
@@ -30,9 +32,15 @@ class From:
         start: A checkpoint of weights that the first stage begins with.
         choice: Which of its tensors are meant; see `weights_convert.load`.
         labels: Which of its outputs is void, if the user says it: then its manifest does not count.
+        stage: Name of the stage that is the first; those before it are left out. The recipe's
+            first if not given.
+
+    Attributes:
+        first: Index of that stage.
 
     Raises:
-        InputError: A stage cannot go on with the optimizer of the one before it.
+        InputError: A stage cannot go on with the optimizer of the one before it, or there is no
+            such stage.
     """
 
     def __init__(
@@ -41,15 +49,20 @@ class From:
         start: str | Path | None = None,
         choice: Choice = ANY,
         labels: str | None = None,
+        stage: str | None = None,
     ) -> None:
         self.recipe, self.choice, self.labels = recipe, choice, labels
         self.start = None if start is None else Path(start)
         self.notes: list[str] = []  # of that checkpoint; see `weights_convert.notes`
-        for before, stage in zip(recipe.stages, recipe.stages[1:], strict=False):
-            same = (before.model, before.optimizer.kind) == (stage.model, stage.optimizer.kind)
-            if stage.keep_optimizer and not same:
+        names = [known.name for known in recipe.stages]
+        if stage is not None and stage not in names:
+            raise InputError(f"--from-stage {stage!r}, expected one of {', '.join(names)}")
+        self.first = 0 if stage is None else names.index(stage)
+        for before, after in zip(recipe.stages, recipe.stages[1:], strict=False):
+            same = (before.model, before.optimizer.kind) == (after.model, after.optimizer.kind)
+            if after.keep_optimizer and not same:
                 raise InputError(
-                    f"stage {stage.name} has another network or optimizer than {before.name}:"
+                    f"stage {after.name} has another network or optimizer than {before.name}:"
                     " keep_optimizer cannot be true"
                 )
 
@@ -61,16 +74,27 @@ class From:
 
         Raises:
             InputError: It is not given, cannot be read, or holds nothing of the first network; or
-                its outputs stand for other classes than the recipe's.
+                its outputs stand for other classes than the recipe's; or the stage that is to be
+                the first needs more than weights.
         """
+        stage = self.recipe.stages[self.first]
+        if self.first and self.start is None:
+            before = self.recipe.stages[self.first - 1]
+            raise InputError(
+                f"--from-stage {stage.name} begins with what stage {before.name} leaves, a"
+                f" {before.model}: --start CHECKPOINT"
+            )
+        if self.first and stage.keep_optimizer:
+            raise InputError(
+                f"--from-stage {stage.name}: it goes on with the optimizer of the stage before it,"
+                " which a checkpoint of weights does not hold"
+            )
         if self.recipe.start and self.start is None:
             raise InputError(
                 f"recipe {self.recipe.name} begins with a checkpoint of {self.recipe.start}:"
                 " --start CHECKPOINT"
             )
-        if self.start is None:
-            return []
-        return self._compared(self.recipe.stages[0])
+        return [] if self.start is None else self._compared(stage)
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
         """What a stage begins with.
@@ -133,19 +157,27 @@ class From:
                 )
         return lines
 
-    def _read(self) -> weights_convert.Checkpoint:
+    def _read(self) -> Checkpoint:
         assert self.start
-        wanted = self.recipe.start
+        wanted = None if self.first else self.recipe.start
+        contents = formats.read(self.start, key=self.choice.key, foreign=True)
+        if KEY in contents.metadata:  # of a run, which says its network
+            return checkpoints.read(self.start).checkpoint
         family = MODELS[wanted].family if wanted else None
-        found = weights_convert.load(self.start, family, choice=self.choice)
+        found = understand(contents, self.start, family, choice=self.choice)
         self.notes = notes.lines(dataclasses.replace(found, assumed=()))  # the recipe says them
         return found
 
     def _given(self, stage: Stage) -> dict:
         found = self._read()
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
+        before = found.config
+        if self.first:
+            # Published files of ERFNet's encoder hold a decoder, too, which nobody trained.
+            last = self.recipe.stages[self.first - 1].config
+            before = last if tensors(last).keys() == found.arrays.keys() else before
         try:
-            return carried(found.config, found.arrays, stage.config, drawn)
+            return carried(before, found.arrays, stage.config, drawn)
         except InputError as error:
             raise InputError(f"{self.start}: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from parity.training.moment import KEY, parse
 from parity.training.parts import Nobody, Others
 from parity.training.place import ALONE, Place
 from parity.training.scores import Count, Score, Task, measure
-from parity.training.side import FRAMEWORKS, Side
+from parity.training.side import FRAMEWORKS, Side, slow
 from weights_convert import Checkpoint, formats, notes
 from weights_convert.checkpoint import told, understand
 from weights_convert.wrapping import ANY, Choice
@@ -113,11 +114,11 @@ def evaluate(
     count_size: Pair | None = None,
     say: Callable[[Path, Assumptions], None] | None = None,
 ) -> list[Measured]:
-    """Measure every checkpoint in a folder, and write what was found beside each.
+    """Measure every checkpoint in a folder, or one, and write what was found beside each.
 
     Args:
         folder: With checkpoints in it, or in its `checkpoints`, as a run leaves them. Written
-            there: `NAME.metrics.txt`, and `metrics.json` of all.
+            there: `NAME.metrics.txt`, and `metrics.json` of all. Of one checkpoint only the first.
         data: The data set.
         framework: `torch` or `jax`; the one whose names a checkpoint has if not given.
         recipe: Of checkpoints that do not tell it, such as converted ones.
@@ -161,6 +162,8 @@ def evaluate(
             images = assumed.pixels.value
             key = repr((dataclasses.replace(held.recipe, stages=(held.stage,)), images))
             if key not in feeds:
+                if place.leads and (warning := slow(held.framework, held.recipe.precision)):
+                    print(warning, file=sys.stderr)
                 feeds[key] = Feed(held.recipe, data, workers, split, place, images, count_size)
             score = _score(held, feeds[key], sides[held.framework], others)
         name, sha256 = held.stage.name, held.checkpoint.sha256
@@ -169,7 +172,7 @@ def evaluate(
         done.append(Measured(*facts, notes=said))
         if place.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
-    if place.leads:
+    if place.leads and paths != [Path(folder)]:
         text = json.dumps([measured.to_dict() for measured in done], indent=1)
         write_atomically(paths[0].parent / "metrics.json", text.encode())
     if framework:
@@ -178,16 +181,18 @@ def evaluate(
 
 
 def find(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by name.
+    """The checkpoints in a folder, by name; or one, by its path.
 
     Raises:
-        InputError: There is none, or no folder.
+        InputError: There is none.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected one with checkpoints")
+    if not folder.exists():
+        raise InputError(f"{folder}: no such file, expected a checkpoint or a folder of them")
+    suffixes = [suffix for suffix in formats.SUFFIXES if suffix]
+    if not folder.is_dir() or folder.suffix in suffixes:
+        return [folder]
     for inside in (folder, folder / "checkpoints"):
         paths = sorted(inside.iterdir()) if inside.is_dir() else []
-        suffixes = [suffix for suffix in formats.SUFFIXES if suffix]
         found = [p for p in paths if p.suffix in suffixes and not p.name.startswith(".")]
         if found:
             return found

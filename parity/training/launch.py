@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from parity.interrupts import SIGNALS, watched
 from parity.spec.errors import InputError, printable
 from parity.spec.training.parallel import LOST, MEETING
 from parity.training.place import (
@@ -98,15 +99,31 @@ class Worker:
         return text.strip().splitlines()
 
 
-def run(command: Sequence[str], framework: str, place: Place) -> int:
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """What is said of the processes of a command.
+
+    Attributes:
+        name: Of our command, as a message calls it.
+        hint: What to do where a process was lost, after the message; may be empty.
+        answer: A line at once for the first Ctrl-C; may be empty.
+    """
+
+    name: str
+    hint: str = ""
+    answer: str = ""
+
+
+def run(command: Sequence[str], framework: str, place: Place, words: Words) -> int:
     """Run a command in the processes of this machine until all have ended, or one has failed.
 
-    The first one's output is this process's. Signals go to all; the second one ends them.
+    The first one's output is this process's. The first signal goes to all, the second ends them.
 
     Args:
         command: With its arguments, the same for all.
         framework: `torch` or `jax`.
         place: Where this machine is.
+        words: What is said of them.
 
     Returns:
         The exit status of the one that failed, 1 where a signal killed it; 0 if none did.
@@ -126,14 +143,22 @@ def run(command: Sequence[str], framework: str, place: Place) -> int:
                 if worker.code is None:
                     worker.process.send_signal(number)
 
-        before = {n: signal.signal(n, tell) for n in (signal.SIGINT, signal.SIGTERM)}
+        def kill() -> None:
+            for worker in workers:
+                if worker.code is None:
+                    worker.process.kill()
+
+        before = {n: signal.signal(n, tell) for n in SIGNALS}
         try:
-            for i, more in enumerate(several):
-                workers.append(_start(command, more, place.process + i, Path(folder) / f"{i}"))
-                if asked:
-                    break
-            _watch(workers, asked)
-            return _told([worker for worker in workers if worker.code], asked, place)
+            with watched(words.answer, kill):
+                for i, more in enumerate(several):
+                    log = Path(folder) / f"{i}"
+                    workers.append(_start(command, more, place.process + i, log))
+                    if asked:
+                        break
+                _watch(workers, asked)
+            failed = [worker for worker in workers if worker.code]
+            return Teller(words, place).told(failed, asked)
         finally:
             _end(workers)
             for number, handler in before.items():
@@ -215,35 +240,58 @@ def _watch(workers: Sequence[Worker], asked: Sequence[int]) -> None:
         time.sleep(POLL)
 
 
-def _told(failed: Sequence[Worker], asked: Sequence[int], place: Place) -> int:
-    """Say why processes failed, unless the first one did so itself; gives the exit status."""
-    if not failed:
-        return 0
-    if asked:
-        if not any(worker.code == 128 + asked[0] for worker in failed if worker.rank == 0):
-            print("parity train: interrupted", file=sys.stderr)
-        return 128 + asked[0]
-    worker = min(failed, key=lambda w: (_order(w.code), w.rank))
-    code, rank, lines = worker.code or 0, worker.rank, worker.lines
-    if code == -signal.SIGABRT and any("RegisterTask" in line for line in lines):  # JAX's way
-        where = "{}:{}".format(*place.coordinator or (LOCAL, 0))
-        _say(f"{where}: {place.processes} processes did not meet there within {MEETING} s")
-        return 2
-    if code == LOST or (code == -signal.SIGABRT and any("task died" in line for line in lines)):
-        _say("a process of another machine is gone, those of this one were ended; --resume goes on")
-        return 1
-    if code < 0:
-        name = signal.Signals(-code).name
-        words = f" ({printable(lines[-1])})" if lines and -code != signal.SIGKILL else ""
-        _say(f"process {rank} was killed by {name}{words}, the others were ended; --resume goes on")
-        return 1
-    if code == BROKEN:
-        print("\n".join(map(printable, lines[-SHOWN:])), file=sys.stderr)
-        _say(f"process {rank} failed")
-        return 1
-    if rank:
-        print(printable(lines[-1]) if lines else f"process {rank} failed", file=sys.stderr)
-    return code
+@dataclasses.dataclass(frozen=True)
+class Teller:
+    """Says why processes failed.
+
+    Attributes:
+        words: Of the command that they ran.
+        place: Where this machine is.
+    """
+
+    words: Words
+    place: Place
+
+    def told(self, failed: Sequence[Worker], asked: Sequence[int]) -> int:
+        """Say why, unless the first process did so itself; gives the exit status."""
+        if not failed:
+            return 0
+        if asked:
+            if not any(worker.code == 128 + asked[0] for worker in failed if worker.rank == 0):
+                print(f"parity {self.words.name}: interrupted", file=sys.stderr)
+            return 128 + asked[0]
+        worker = min(failed, key=lambda w: (_order(w.code), w.rank))
+        code, rank, lines = worker.code or 0, worker.rank, worker.lines
+        if code == -signal.SIGABRT and any("RegisterTask" in line for line in lines):  # JAX's way
+            where = "{}:{}".format(*self.place.coordinator or (LOCAL, 0))
+            count = self.place.processes
+            self._say(f"{where}: {count} processes did not meet there within {MEETING} s")
+            return 2
+        if code == LOST or (code == -signal.SIGABRT and any("task died" in line for line in lines)):
+            self._say(
+                "a process of another machine is gone, those of this one were ended",
+                self.words.hint,
+            )
+            return 1
+        if code < 0:
+            name = signal.Signals(-code).name
+            words = f" ({printable(lines[-1])})" if lines and -code != signal.SIGKILL else ""
+            self._say(
+                f"process {rank} was killed by {name}{words}, the others were ended",
+                self.words.hint,
+            )
+            return 1
+        if code == BROKEN:
+            print("\n".join(map(printable, lines[-SHOWN:])), file=sys.stderr)
+            self._say(f"process {rank} failed")
+            return 1
+        if rank:
+            print(printable(lines[-1]) if lines else f"process {rank} failed", file=sys.stderr)
+        return code
+
+    def _say(self, line: str, hint: str = "") -> None:
+        after = f"; {hint}" if hint else ""
+        print(f"parity {self.words.name}: error: {line}{after}", file=sys.stderr)
 
 
 def _order(code: int | None) -> int:
@@ -251,10 +299,6 @@ def _order(code: int | None) -> int:
     if code is not None and code < 0 and code != -signal.SIGABRT:
         return 0
     return {LOST: 2, -signal.SIGABRT: 3}.get(code or 0, 1)
-
-
-def _say(line: str) -> None:
-    print(f"parity train: error: {line}", file=sys.stderr)
 
 
 def _end(workers: Sequence[Worker]) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.scaling import advice
 from parity.spec.training.trainer import Snapshot, Step, Trainer
 from parity.training import checkpoints
 from parity.training.bar import Display, duration
+from parity.training.clock import Clock
 from parity.training.folder import Folder
 from parity.training.journal import Journal, Mute
 from parity.training.moment import Moment
@@ -47,42 +49,6 @@ class Stopped(Exception):  # noqa: N818  # it is no error
     """A signal was obeyed; a checkpoint was written, if anything was trained."""
 
 
-@dataclasses.dataclass
-class Clock:
-    """How the time of an epoch was spent, in seconds.
-
-    Attributes:
-        warm: Whether the trainer has made a step before. Its first one compiles, and is in no
-            speed as soon as there is another.
-    """
-
-    warm: bool = False
-    begun: float = dataclasses.field(default_factory=time.perf_counter)
-    waited: float = 0.0
-    images: int = 0
-    steps: int = 0
-    first: tuple[float, int] = (0.0, 0)  # its seconds and images
-
-    def add(self, images: int, waited: float, took: float) -> None:
-        """Count a step."""
-        if not self.steps and not self.warm:
-            self.first = took, images
-        self.waited += waited
-        self.images += images
-        self.steps += 1
-
-    def facts(self) -> dict[str, float]:
-        """For the log."""
-        passed = max(time.perf_counter() - self.begun, 1e-9)
-        seconds, images = (0.0, 0) if self.steps < 2 else self.first
-        speed = (self.images - images) / max(passed - seconds, 1e-9)
-        return {
-            "seconds": round(passed, 3),
-            "images_per_second": round(speed, 3),
-            "waiting": round(self.waited / passed, 4),
-        }
-
-
 class Run:
     """One run.
 
@@ -99,6 +65,7 @@ class Run:
         curves: Whether TensorBoard's files are written.
         place: Of this process; only the first one writes and shows.
         others: The other processes, all of which make the same steps.
+        first: Index of the stage that a new run begins with.
     """
 
     def __init__(
@@ -115,13 +82,14 @@ class Run:
         curves: bool = True,
         place: Place = ALONE,
         others: Others | None = None,
+        first: int = 0,
     ) -> None:
         self.place, self.others = place, others or Nobody()
         self.recipe, self.side, self.data, self.folder = recipe, side, data, folder
         self.begin, self.options, self.display, self.stop = begin, options, display, stop
         self.task = Task.of(recipe)
         self.stages = recipe.on(place.parts).stages
-        self.moment = Moment(samples=data.samples)
+        self.moment = Moment(stage=first, samples=data.samples)
         self.state: Snapshot | None = None  # of this stage, with published names
         self.before: tuple[Stage, Snapshot] | None = None  # what the stage before it left
         self.weights: np.ndarray | None = None  # of this stage's classes
@@ -245,7 +213,9 @@ class Run:
             rate = self._rate(stage, steps)
             done = trainer.step(batch, rate)
             if done.fault:
-                raise FloatingPointError(f"{self._where(stage, steps)}: {done.fault}")
+                hint = advice(self.recipe.precision, self.recipe.loss_scale, done.loss)
+                fault = f"{self._where(stage, steps)}: {done.fault}"
+                raise FloatingPointError(f"{fault}; {hint}" if hint else fault)
             images = len(batch.images) * self.place.processes
             self._count(clock, images, ready - begun, time.perf_counter() - begun)
             moment.step += 1
@@ -284,11 +254,14 @@ class Run:
 
     def _left(self, steps: int) -> int:
         """Steps to the end of the run."""
-        total, epochs = 0, self.options.epochs or self.recipe.epochs
-        for stage in self.stages:
-            total += min(stage.epochs, epochs) * self.data.steps(stage)
-            epochs -= min(stage.epochs, epochs)
-        return max(total - self.moment.batches, steps - self.moment.step)
+        moment, epochs = self.moment, self.options.epochs or self.recipe.epochs
+        total = -moment.step
+        for i, stage in enumerate(self.stages):
+            here = min(stage.epochs, epochs)
+            epochs -= here
+            done = moment.epoch if i == moment.stage else 0
+            total += max(here - done, 0) * self.data.steps(stage) if i >= moment.stage else 0
+        return max(total, steps - moment.step)
 
     def _close(self, stage: Stage, trainer: Trainer, steps: int, clock: Clock) -> list[str]:
         """End an epoch: validate where it is due, and log.

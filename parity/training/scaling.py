@@ -39,24 +39,35 @@ PLAIN = "plain"
 def alone(side: str, model: str, size: tuple[int, int], batch: int, runs: int) -> dict[str, list]:
     """Seconds of each step on one device, by how it is made."""
     made: dict[str, Any] = {}
+    group: Any = None
     if side == "torch":
         import torch
 
         from torch_impl import parallel as torch_parallel
 
+        group = torch_parallel.Group()
         torch.set_num_threads(os.cpu_count() or 1)
         made[PLAIN] = trainer(side, model)
         torch.distributed.init_process_group(
             "gloo", init_method=f"tcp://{LOCAL}:{free_port()}", world_size=1, rank=0
         )
-        made["DDP"] = trainer(side, model, group=torch_parallel.Group())
+        made["DDP"] = trainer(side, model, group=group)
     else:
         from jax_impl import parallel as jax_parallel
 
         made[PLAIN] = trainer(side, model)
         for way in WAYS:
             made[way] = trainer(side, model, parallel=DDP, group=jax_parallel.Group(1, way))
-    return in_turn(steps(made, model, size, batch), runs)
+    found = in_turn(steps(made, model, size, batch), runs)
+    _leave(group, made)
+    return found
+
+
+def _leave(group: Any, made: dict[str, Any]) -> None:
+    """End PyTorch's group, once no trainer holds it."""
+    made.clear()
+    if group is not None:
+        group.leave()
 
 
 def steps(
@@ -91,6 +102,7 @@ def divided(
         port: Where the processes meet.
         rank: Which of them this one is.
     """
+    group: Any = None
     if cores:
         os.sched_setaffinity(0, range(cores))
     if side == "torch":
@@ -109,7 +121,9 @@ def divided(
         jax_parallel.start(None, devices)
         part = batch
         made = {way: trainer(side, model, group=jax_parallel.Group(devices, way)) for way in WAYS}
-    return in_turn(steps(made, model, size, part), runs)
+    found = in_turn(steps(made, model, size, part), runs)
+    _leave(group, made)
+    return found
 
 
 def in_processes(

@@ -106,3 +106,17 @@ class Side:
                 for slot, a in snapshot.slots.items()
             },
         )
+
+
+def slow(framework: str, precision: str) -> str:
+    """A line for whoever is about to wait much longer than for another precision; else empty."""
+    if (framework, precision) != ("torch", "fp16"):
+        return ""
+    import torch
+
+    if torch.cuda.is_available():
+        return ""
+    return (
+        "warning: PyTorch has no fast fp16 for a CPU, an image may take many seconds;"
+        " --precision fp32 is much faster"
+    )

@@ -18,10 +18,10 @@ from parity.training.feed import Feed
 from parity.training.folder import Folder
 from parity.training.moment import Moment
 from parity.training.parts import Others
-from parity.training.place import ALONE, Place
+from parity.training.place import ALONE, Place, started
 from parity.training.run import Options, Run
 from parity.training.scores import Score
-from parity.training.side import FRAMEWORKS, Side
+from parity.training.side import FRAMEWORKS, Side, slow
 from parity.training.stopping import Stop
 from weights_convert.wrapping import ANY, Choice
 
@@ -54,6 +54,7 @@ def train(
     resume: bool | str | Path = False,
     start: str | Path | None = None,
     choice: Choice = ANY,
+    from_stage: str | None = None,
     workers: int | None = None,
     options: Options = NOW,
     display: Display | None = None,
@@ -71,6 +72,7 @@ def train(
             this checkpoint, of the same recipe in either framework, in a folder that holds no run.
         start: A checkpoint of weights to begin with.
         choice: Which of its tensors are meant; see `weights_convert.load`.
+        from_stage: Name of the stage that a new run begins with, from these weights.
         workers: Processes that load data; 0 loads in this one.
         options: What changes nothing that is trained.
         display: Where it is shown; lines on standard output if not given.
@@ -92,9 +94,15 @@ def train(
             f" --set stages.{name}.epochs=N makes it longer"
         )
     place.check(recipe)
+    begin, side = From(recipe, start, choice, labels, from_stage), Side(framework, place)
+    skipped = sum(stage.epochs for stage in recipe.stages[: begin.first])
+    if options.epochs is not None and options.epochs <= skipped:
+        raise InputError(
+            f"--epochs {options.epochs} ends before stage {from_stage} begins, after {skipped}"
+            " epochs of the recipe"
+        )
     folder, given = Folder(out), None if isinstance(resume, bool) else Path(resume)
     display = (display or Lines()) if place.leads else Silent()
-    begin, side = From(recipe, start, choice, labels), Side(framework, place)
     feed = Feed(recipe, data, workers, place=place)
     feed.open()
     found = checkpoints.read(given) if given is not None and place.leads else None
@@ -105,10 +113,12 @@ def train(
         for line in [*begin.check(), *begin.notes]:
             display.say(line)
     claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
-    with claim, Stop().listening() as stop:
+    with claim, Stop(answers=not started()).listening() as stop:
         others = side.meet()
         if place.parts > 1:
             display.say(_told(place, environment.devices(framework)))
+        if warning := slow(framework, recipe.precision):
+            display.say(warning)
         if resume is True and place.leads and folder.last.exists():
             found = checkpoints.read(folder.last)
             checkpoints.check_same(found, recipe, feed.samples, place.parts)
@@ -116,12 +126,15 @@ def train(
             display.say(f"{folder.path} holds no checkpoint: from the beginning")
         elif found and not inside:
             found = checkpoints.adopt(found, folder)
-        found = _agreed(others, place, found, _facts(recipe, feed, start, options))
+        if found and found.origin.moment.stage < begin.first:
+            raise InputError(f"{found.path} is in stage {found.stage.name}, before {from_stage}")
+        facts = _facts(recipe, feed, start, options) | {"--from-stage": from_stage}
+        found = _agreed(others, place, found, facts)
         if place.leads:
             origin = found.path if found else None
             folder.started(environment.facts(recipe, framework, Path(data), origin, place))
         parts = (recipe, side, feed, folder, begin, options, display, stop, found)
-        run = Run(*parts, place=place, others=others)
+        run = Run(*parts, place=place, others=others, first=begin.first)
         done = run.go()
         side.leave()
         return Trained(folder, run.moment, run.score, 0 if done else stop.status)

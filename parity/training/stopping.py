@@ -8,18 +8,24 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from parity.interrupts import SIGNALS, watched
+
+ANSWER = "parity train: finishing the step and writing a checkpoint; Ctrl-C again stops at once"
 
 
 class Stop:
     """Whether somebody has asked.
 
     Attributes:
-        asked: The signal, or 0. The second one is obeyed at once.
+        asked: The signal, or 0. The second one ends the process at once.
+
+    Args:
+        answers: Whether the first one is answered on standard error; where one process speaks for
+            several, only it does.
     """
 
-    def __init__(self) -> None:
-        self.asked = 0
+    def __init__(self, answers: bool = True) -> None:
+        self.asked, self.answers = 0, answers
 
     @property
     def status(self) -> int:
@@ -34,13 +40,12 @@ class Stop:
             return
         before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         try:
-            yield self
+            with watched(ANSWER if self.answers else ""):
+                yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = number
+        self.asked = self.asked or number

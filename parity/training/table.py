@@ -22,7 +22,8 @@ class Curve:
 
     Attributes:
         name: Of the run's folder.
-        scores: Batches trained on -> mean IoU, or accuracy of classes, in [0, 1].
+        scores: Batches trained on -> mean IoU, or accuracy of classes, in [0, 1]; empty where
+            nothing was validated yet.
         losses: Batches -> mean loss.
     """
 
@@ -38,7 +39,7 @@ def curves(folders: Sequence[str | Path]) -> list[Curve]:
         folders: As `parity train --out` wrote them.
 
     Raises:
-        InputError: One holds no log, or a log without a validation.
+        InputError: One holds no log.
     """
     found = []
     for folder in map(Path, folders):
@@ -49,8 +50,6 @@ def curves(folders: Sequence[str | Path]) -> list[Curve]:
             raise InputError(f"{path}: {error.strerror}, expected the log of a run") from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not the log of a run") from error
-        if not lines:
-            raise InputError(f"{path}: no validation yet")
         scores = {line["batches"]: line["score"] for line in lines}
         losses = {line["batches"]: line["mean_loss"] for line in lines}
         found.append(Curve(str(folder), scores, losses))
@@ -77,11 +76,21 @@ def table(found: Sequence[Curve]) -> Table:
             both = [curve.scores[batches] for curve in found if batches in curve.scores]
             cells.append(f"{100 * (both[1] - both[0]):+.2f}" if len(both) == 2 else "")
         made.add_row(f"{batches:,}", *cells)
+    if not all(curve.scores for curve in found):
+        none = [cell for c in found for cell in ("" if c.scores else "none yet", "")]
+        made.add_row("", *none, *[""] * two)
     return made
 
 
 def picture(found: Sequence[Curve]) -> str:
-    """The curves as an SVG file."""
+    """The curves as an SVG file.
+
+    Raises:
+        InputError: There is none yet.
+    """
+    if not any(curve.scores for curve in found):
+        names = ", ".join(curve.name for curve in found)
+        raise InputError(f"{names}: no validation yet, so no curve to draw")
     lines = [
         Line(
             curve.name,
@@ -92,5 +101,6 @@ def picture(found: Sequence[Curve]) -> str:
             ],
         )
         for i, curve in enumerate(found)
+        if curve.scores
     ]
     return plot(lines, "batches", "percent", linear=True, alone=True)

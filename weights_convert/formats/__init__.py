@@ -10,7 +10,6 @@ import dataclasses
 import importlib
 import math
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from parity.spec.errors import InputError, listed
-from weights_convert.formats import nested, sidecar, strangers
+from weights_convert.formats import nested, sidecar
 from weights_convert.formats.sidecar import KEY
+from weights_convert.formats.sniffing import sniff
 from weights_convert.hashes import file_sha256
 
 # Format -> the module here that reads and writes it.
@@ -56,20 +56,11 @@ LOAD_FRAMEWORKS = ("torch", "orbax", "msgpack")
 # Formats without room for text: their manifest lies beside them.
 WITH_SIDECAR = ("torch", "orbax", "msgpack", "npz", "mindspore")
 
-# The number that PyTorch's files before 1.6 open with, 0x1950a86a20f9469cfc6c, as pickled.
-LEGACY_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
-
 # Formats whose arrays can be looked at in the file.
 MAPPED = ("torch", "safetensors")
 
 # Keys and prefixes of averaged weights: an exponential moving average, stochastic weight averaging.
 AVERAGED = re.compile(r"(^|[._])(ema|swa|averag[a-z]*|shadow)\d*($|[._])", re.IGNORECASE)
-
-ORBAX_FILE = "_METADATA"
-ORBAX_OLD_FILE = "checkpoint"  # before version 0.3: msgpack with small arrays in it
-
-# The longest header that the format allows, in bytes; its length comes first.
-SAFETENSORS_HEADER = 100_000_000
 
 # What a file may hold: more tensors are no network's, and cost memory that the file does not show.
 MOST_TENSORS = 50_000
@@ -143,66 +134,6 @@ class Contents:
     def everything(self) -> dict[str, Any]:
         """Name -> array, or `Foreign`."""
         return {**self.arrays, **self.foreign}
-
-
-def sniff(path: Path) -> str:
-    """The format of an existing file or directory, by its content.
-
-    Returns:
-        A key of `FORMATS`. A damaged file of a format still counts as one.
-
-    Raises:
-        InputError: Nothing is there, or it is none of the formats.
-    """
-    if path.is_dir():
-        if is_orbax(path):
-            return "orbax"
-        raise InputError(f"{path} is a directory, but {strangers.directory(path)}")
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if not path.is_file():
-        raise InputError(f"{path} is neither a file nor a directory")
-    with path.open("rb") as file:
-        head = file.read(64)
-    if what := strangers.file(path, head):
-        raise InputError(f"{path} is {what}")
-    if not head:
-        raise InputError(f"{path} is empty")
-    if head.startswith(b"PK\x03\x04"):
-        return _sniff_zip(path)
-    if LEGACY_TORCH in head:
-        return "torch"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
-        return "safetensors"
-    mindspore = _module("mindspore")
-    if mindspore.is_encrypted(head):
-        raise InputError(f"{path} is an encrypted MindSpore checkpoint: decrypt it there first")
-    if mindspore.looks_like(head):
-        return "mindspore"
-    if _starts_a_map(head):
-        return "msgpack"
-    what = "a pickle, but not one of torch.save" if head[0] == 0x80 else "of no known format"
-    raise InputError(
-        f"{path} is {what}; expected a torch file, safetensors, Flax's msgpack, NumPy's .npz, a"
-        " MindSpore checkpoint or an Orbax directory"
-    )
-
-
-def is_orbax(path: Path) -> bool:
-    """Whether a directory is an Orbax checkpoint, of whichever age."""
-    if (path / ORBAX_FILE).is_file():
-        return True
-    if not (path / ORBAX_OLD_FILE).is_file():
-        return False
-    if (path / ORBAX_OLD_FILE).is_symlink():  # not followed; what reads the directory refuses it
-        return True
-    with (path / ORBAX_OLD_FILE).open("rb") as file:  # TensorFlow has a text of this name
-        return _starts_a_map(file.read(1))
-
-
-def _starts_a_map(head: bytes) -> bool:
-    """Whether msgpack that starts so is a map that is not empty."""
-    return bool(head) and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF))
 
 
 def read(
@@ -392,22 +323,6 @@ def parted(
     """Arrays of `DTYPES`, and what the others are."""
     ours = {k: a for k, a in arrays.items() if str(a.dtype) in DTYPES}
     return ours, {k: Foreign(str(a.dtype), a.shape) for k, a in arrays.items() if k not in ours}
-
-
-def _sniff_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # damaged in whichever way; reading it says so
-        return "torch"
-    if any(name.endswith("data.pkl") for name in names):
-        return "torch"
-    if any(name.endswith(".npy") for name in names):
-        return "npz"
-    raise InputError(
-        f"{path} is a zip archive, but neither a torch file (no data.pkl in it) nor NumPy's (no"
-        " .npy)"
-    )
 
 
 def _module(format: str) -> ModuleType:

@@ -19,13 +19,12 @@ import tensorstore
 
 from weights_convert.formats import (
     BESIDE,
-    ORBAX_FILE,
-    ORBAX_OLD_FILE,
     TIMES,
     LimitError,
     check_count,
     msgpack_scan,
 )
+from weights_convert.formats.sniffing import ORBAX_FILE, ORBAX_OLD_FILE
 
 MOST_FILES = 100_000
 LONGEST = 50_000_000  # bytes of metadata

@@ -17,7 +17,6 @@ import torch
 from parity.spec.errors import InputError
 from weights_convert.formats import (
     DTYPES,
-    LEGACY_TORCH,
     Contents,
     Foreign,
     check_growth,
@@ -27,6 +26,7 @@ from weights_convert.formats import (
 )
 from weights_convert.formats.archives import checked
 from weights_convert.formats.pickles import check_pickle, check_stream
+from weights_convert.formats.sniffing import LEGACY_TORCH
 from weights_convert.formats.torch_states import NESTS, find
 from weights_convert.memory import contiguous
 

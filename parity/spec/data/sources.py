@@ -151,7 +151,7 @@ def open_source(recipe: Recipe, root: str | Path, split: str) -> Source:
     Args:
         recipe: Says which data set, and which output is void.
         root: The data set's folder, a file that `parity pack` wrote, or a folder with such files,
-            `SPLIT.array_record`.
+            `SPLIT.array_record`. Beside a file of another split that name is looked for, too.
         split: Such as `train`.
 
     Raises:
@@ -176,7 +176,10 @@ def open_data(data: str, root: str | Path, split: str, labels: str | None) -> So
         InputError: There is none, or its layout is another.
     """
     root, classes = Path(root), classes_of(data)
-    packed = next((p for p in (root, root / f"{split}{SUFFIX}") if p.is_file()), None)
+    beside = root.with_name(f"{split}{SUFFIX}") if root.is_file() else root / f"{split}{SUFFIX}"
+    packed = next((p for p in (root, beside) if p.is_file()), None)
+    if packed == root and beside.is_file() and Records(root).contents.split != split:
+        packed = beside
     reader = open_folder(data, root, split) if packed is None else open_packed(data, packed, split)
     pixels = data in DATASETS
     by_train_id = np.arange(len(classes), dtype=np.uint8)
@@ -195,7 +198,8 @@ def open_packed(data: str, path: Path, split: str) -> Records:
     found = records.contents
     for what, has, wanted in (("data set", found.data, data), ("split", found.split, split)):
         if has != wanted:
-            raise InputError(f"{path} holds {what} {has!r}, expected {wanted!r}")
+            also = f", or {split}{SUFFIX} beside it" if what == "split" else ""
+            raise InputError(f"{path} holds {what} {has!r}, expected {wanted!r}{also}")
     if found.classes != classes_of(data):
         raise InputError(f"{path} holds other classes than {data} has")
     return records

@@ -68,3 +68,20 @@ def not_finite(name: str, count: int, size: int) -> str:
         size: Of all its numbers.
     """
     return f"gradient of {name}: {count} of {size} are not finite"
+
+
+def advice(precision: str, loss_scale: float | str | None, loss: float) -> str:
+    """What helps against a step that failed; empty where no setting of the precision does.
+
+    Args:
+        precision: Of the recipe.
+        loss_scale: Of the recipe.
+        loss: Of the step, not scaled; where it is not finite, no scale of its gradient mends it.
+    """
+    if not math.isfinite(loss):
+        return "--precision bf16 or fp32 holds larger numbers" if precision == "fp16" else ""
+    if loss_scale == "dynamic":
+        return "the loss scale is down to 1: --precision bf16 or fp32 holds larger numbers"
+    if precision == "fp16" or loss_scale is not None:
+        return "--loss-scale dynamic skips such steps, and lowers the scale until there are none"
+    return ""

@@ -1,0 +1,98 @@
+"""What Ctrl-C does: the first is answered at once, the second ends the process at once.
+
+Python calls its signal handlers between two of its own instructions, so not while a library
+compiles or computes; a thread that the operating system wakes up is not bound by that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 0.5  # seconds for standard output to take what is left for it
+SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
+
+
+class Watch:
+    """What has come.
+
+    Attributes:
+        line: Printed on standard error when the first signal comes; empty for nothing.
+        last: Called before the second one ends this process.
+        count: Signals until now.
+    """
+
+    def __init__(self, line: str, last: Callable[[], None]) -> None:
+        self.line, self.last, self.count = line, last, 0
+
+    def heard(self, number: int) -> None:
+        """Answer one signal."""
+        self.count += 1
+        if self.count > 1:
+            self.last()
+            leave(128 + number)
+        if self.line:
+            print(self.line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def watched(line: str, last: Callable[[], None] = lambda: None) -> Iterator[Watch]:
+    """Answer the signals that this process handles, SIGINT and perhaps SIGTERM.
+
+    Whoever handles them decides what the first one means. The second ends the process: what was
+    being written has a temporary name then, and the files that it would have replaced are whole.
+
+    Args:
+        line: See `Watch`.
+        last: See `Watch`.
+    """
+    watch = Watch(line, last)
+    if threading.current_thread() is not threading.main_thread():  # only that one handles signals
+        yield watch
+        return
+    ours, systems = socket.socketpair()
+    systems.setblocking(False)
+    thread = threading.Thread(target=_listen, args=(ours, watch), daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(systems.fileno(), warn_on_full_buffer=False)
+    try:
+        yield watch
+    finally:
+        signal.set_wakeup_fd(before)
+        systems.close()
+        thread.join()
+        ours.close()
+
+
+def leave(status: int) -> None:
+    """End this process now: no traceback of what it was doing, no wait for a library's threads."""
+    flush = threading.Thread(target=_flush, daemon=True)
+    flush.start()
+    flush.join(PATIENCE)
+    os._exit(status)
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(SHOW_CURSOR if sys.stderr.isatty() else "")
+        sys.stderr.flush()
+
+
+def _listen(ours: socket.socket, watch: Watch) -> None:
+    while numbers := ours.recv(64):
+        for number in numbers:
+            if number in SIGNALS:
+                watch.heard(number)
+
+
+# A child that is forked would write to the same socket: its signals are not this process's.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
