@@ -144,7 +144,8 @@ def main() -> None:
             importlib.import_module(name)
     # JAX warns of forks, for its threads would be lost: its backend has not started any yet.
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
-    waiting, running = list(enumerate(asked["jobs"])), {}
+    waiting = list(enumerate(asked["jobs"]))
+    running: dict[int, tuple[int, Path, float]] = {}
     while waiting or running:
         while waiting and len(running) < asked["processes"]:
             number, job = waiting.pop(0)
