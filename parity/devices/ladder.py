@@ -36,13 +36,16 @@ from parity.torch_side import one_thread
 
 RUNGS = ("L3", "L4", "L5")
 LIMIT = 1e-9  # of gradients and of updates; here of trajectories, too
+DEVICES = 2  # several: but for the batch, any other number trains by the same stage
 ONE = Job(ALONE, "one", "torch")  # the one device that all others are measured by
 
 Progress = Callable[[str], None]
 
 
 def recipe_of(model: str, steps: int = STEPS) -> Recipe:
-    """What trains a network, in small: the last stage that does in the first recipe that has one.
+    """What trains a network on several devices, in small.
+
+    It is the last stage that does in the first recipe that has one.
 
     Raises:
         InputError: No recipe trains it.
@@ -53,7 +56,7 @@ def recipe_of(model: str, steps: int = STEPS) -> Recipe:
     recipe = next(r for r in RECIPES.values() if stage in r.stages)
     # As many epochs as steps: what is dropped may leave one step of an epoch.
     alone = dataclasses.replace(recipe, stages=(stage,), start=None)
-    return shortened(alone, PER_EPOCH * steps)
+    return shortened(alone, PER_EPOCH * steps, devices=DEVICES)
 
 
 def check(plan: Plan, rungs: Sequence[str] = RUNGS, progress: Progress = lambda _: None) -> Report:

@@ -26,14 +26,18 @@ ICNET = (64, 96)  # the height and width of its images; a small network's own ar
 Size = tuple[int, int]
 
 
-def shortened(recipe: Recipe, steps: int = STEPS, precision: str = "fp64") -> Recipe:
+def shortened(
+    recipe: Recipe, steps: int = STEPS, precision: str = "fp64", devices: int = 1
+) -> Recipe:
     """The recipe in small, of at least so many steps.
 
     Args:
         recipe: A published one.
         steps: Of all stages.
         precision: In which the networks compute.
+        devices: What is different on so many is as it is there, but for the batch.
     """
+    recipe = recipe.on(devices)
     total = math.ceil(steps / PER_EPOCH)
     shares = [max(LEAST, round(total * s.epochs / recipe.epochs)) for s in recipe.stages]
     shares[-1] = max(LEAST, total - sum(shares[:-1]))
@@ -49,7 +53,7 @@ def size_of(model: str) -> Size:
 
 
 def samples(recipe: Recipe) -> int:
-    """How many samples the epochs of a shortened recipe go through."""
+    """How many samples the data set of a shortened recipe has."""
     return PER_EPOCH * BATCH + any(stage.drop_last for stage in recipe.stages)
 
 
@@ -62,6 +66,7 @@ def _stage(recipe: Recipe, stage: Stage, epochs: int) -> Stage:
         | {
             "epochs": epochs,
             "batch": BATCH,
+            "distributed": dataclasses.replace(stage.distributed, batch_per_device=None),
             "first_epoch": round(stage.first_epoch * share),
             "schedule": _schedule(stage, epochs, share),
             "augmentation": tuple(_operation(x, size, scale) for x in stage.augmentation),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.spec.data.pipeline import steps
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError
 from parity.spec.training.optimizers import Optimizer
@@ -48,8 +49,13 @@ class Found:
 
     @property
     def stage(self) -> Stage:
-        """Which was trained."""
-        return self.recipe.stages[self.origin.moment.stage]
+        """Which was trained, as the run's devices did."""
+        return stage_at(self.recipe, self.origin.moment)
+
+
+def stage_at(recipe: Recipe, moment: Moment) -> Stage:
+    """The stage that a run is in, as its devices train it."""
+    return recipe.stages[moment.stage].on(max(moment.devices, 1))
 
 
 def write(
@@ -75,7 +81,7 @@ def write(
     Raises:
         InputError: The file system refuses; those before it are there, and no other has changed.
     """
-    stage = recipe.stages[moment.stage]
+    stage = stage_at(recipe, moment)
     origin = Origin.of(recipe, framework, moment, snapshot, class_weights)
     optimizer = None
     if snapshot.slots:
@@ -107,20 +113,21 @@ def read(path: Path) -> Found:
     recipe = recipe_of(origin.recipe, f"the recipe in {path}")
     if not 0 <= origin.moment.stage < len(recipe.stages):
         raise InputError(f"{path}: what it says of its run is damaged")
-    config = recipe.stages[origin.moment.stage].config
+    config = stage_at(recipe, origin.moment).config
     checkpoint = understand(contents, path, config=config)
     slots = checkpoint.optimizer.slots if checkpoint.optimizer else {}
     snapshot = Snapshot(checkpoint.arrays, slots, origin.updates, origin.scale, origin.good)
     return Found(path, origin, recipe, snapshot, checkpoint)
 
 
-def check_same(found: Found, recipe: Recipe, samples: int) -> None:
-    """Refuse to go on from a checkpoint of another run.
+def check_same(found: Found, recipe: Recipe, samples: int, devices: int = 1) -> None:
+    """Refuse to go on from a checkpoint of another run, or inside of an epoch of other batches.
 
     Args:
         found: The checkpoint.
         recipe: That is to go on.
         samples: Of its training data.
+        devices: On which it is to go on.
 
     Raises:
         InputError: One line that says what differs.
@@ -136,6 +143,19 @@ def check_same(found: Found, recipe: Recipe, samples: int) -> None:
         raise InputError(
             f"{found.path} was trained on {found.origin.moment.samples} images, here are {samples}"
         )
+    moment = found.origin.moment
+    if moment.step and moment.devices:
+        before, now = (
+            (stage.batch, steps(recipe, stage, samples, n))
+            for n in (moment.devices, devices)
+            for stage in (recipe.stages[moment.stage].on(n),)
+        )
+        if before != now:
+            raise InputError(
+                f"{found.path} is inside of epoch {moment.epoch + 1}, of {before[1]} batches of"
+                f" {before[0]} images; --devices {devices} has {now[1]} of {now[0]}: go on with"
+                f" --devices {moment.devices}, or from a checkpoint at the end of an epoch"
+            )
 
 
 def adopt(found: Found, folder: Folder) -> Found:

@@ -43,7 +43,7 @@ class Feed:
         split: str | None = None,
         place: Place = ALONE,
     ) -> None:
-        self.recipe, self.root, self.place = recipe, Path(root), place
+        self.recipe, self.root, self.place = recipe.on(place.parts), Path(root), place
         self.workers = default_workers(place) if workers is None else workers
         self.dtype = "float64" if recipe.precision == "fp64" else "float32"
         self.measured = pipeline.open_source(recipe, root, split or recipe.val_split)

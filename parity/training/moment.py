@@ -31,6 +31,7 @@ class Moment:
         best_epoch: After so many epochs of the stage.
         lines: Of the log, that were written.
         samples: Of the training data.
+        devices: That the steps were counted on; 0 where an older checkpoint does not say it.
     """
 
     stage: int = 0
@@ -42,6 +43,7 @@ class Moment:
     best_epoch: int = 0
     lines: int = 0
     samples: int = 0
+    devices: int = 0
 
     def next_stage(self) -> None:
         self.stage, self.epoch, self.step, self.loss = self.stage + 1, 0, 0, 0.0

@@ -55,7 +55,7 @@ class Place:
         Raises:
             InputError: Names the stage.
         """
-        for stage in recipe.stages:
+        for stage in recipe.on(self.parts).stages:
             if stage.batch % self.parts:
                 over = f" of {self.nodes} machines" if self.nodes > 1 else ""
                 raise InputError(

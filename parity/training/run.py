@@ -103,6 +103,7 @@ class Run:
         self.recipe, self.side, self.data, self.folder = recipe, side, data, folder
         self.begin, self.options, self.display, self.stop = begin, options, display, stop
         self.task = Task.of(recipe)
+        self.stages = recipe.on(place.parts).stages
         self.moment = Moment(samples=data.samples)
         self.state: Snapshot | None = None  # of this stage, with published names
         self.before: tuple[Stage, Snapshot] | None = None  # what the stage before it left
@@ -112,6 +113,7 @@ class Run:
             self.moment = dataclasses.replace(found.origin.moment)
             self.state = found.snapshot
             self.weights = found.origin.weights
+        self.moment.devices = place.parts
         tensorboard = folder.tensorboard if curves else None
         self.journal: Journal | Mute = Mute()
         if place.leads:
@@ -130,7 +132,7 @@ class Run:
             FloatingPointError: A loss or a gradient is not finite; one line says where.
         """
         try:
-            stages = self.recipe.stages
+            stages = self.stages
             while not self._limited():
                 stage = stages[self.moment.stage]
                 if self.moment.epoch < stage.epochs:
@@ -150,7 +152,7 @@ class Run:
     @property
     def epoch(self) -> int:
         """Of the whole run."""
-        stages = self.recipe.stages[: self.moment.stage]
+        stages = self.stages[: self.moment.stage]
         return sum(stage.epochs for stage in stages) + self.moment.epoch
 
     def _limited(self) -> bool:
@@ -265,7 +267,7 @@ class Run:
     def _left(self, steps: int) -> int:
         """Steps to the end of the run."""
         total, epochs = 0, self.options.epochs or self.recipe.epochs
-        for stage in self.recipe.stages:
+        for stage in self.stages:
             total += min(stage.epochs, epochs) * self.data.steps(stage)
             epochs -= min(stage.epochs, epochs)
         return max(total - self.moment.batches, steps - self.moment.step)

@@ -95,7 +95,7 @@ def train(
     found = checkpoints.read(given) if given is not None and place.leads else None
     inside = given is not None and given.resolve().parent == folder.checkpoints.resolve()
     if found:
-        checkpoints.check_same(found, recipe, feed.samples)
+        checkpoints.check_same(found, recipe, feed.samples, place.parts)
     elif place.leads and (resume is not True or not folder.last.exists()):
         begin.check()
     claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
@@ -105,7 +105,7 @@ def train(
             display.say(_told(place, environment.devices(framework)))
         if resume is True and place.leads and folder.last.exists():
             found = checkpoints.read(folder.last)
-            checkpoints.check_same(found, recipe, feed.samples)
+            checkpoints.check_same(found, recipe, feed.samples, place.parts)
         elif resume is True:
             display.say(f"{folder.path} holds no checkpoint: from the beginning")
         elif found and not inside:

@@ -15,6 +15,7 @@ from parity.spec.data.preprocessing import Preprocessing, published
 from parity.spec.data.sources import Label, Source
 from parity.spec.errors import InputError
 from parity.spec.models import Config
+from parity.spec.training.parallel import fitted
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Batch
 
@@ -38,11 +39,31 @@ def order(recipe: Recipe, epoch: int, n: int) -> np.ndarray:
     return _order(recipe.seed, epoch, n)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     found = draw.generator(seed, "shuffle", epoch).permutation(n)
     found.flags.writeable = False  # it is shared
     return found
+
+
+def passes(recipe: Recipe, stage: Stage, epoch: int, n: int, parts: int) -> np.ndarray:
+    """What an epoch goes through: n samples `stage.repeat` times, each time in another order.
+
+    Every pass but the last is fitted to equal parts; of the last, `Share.of` does it.
+
+    Args:
+        recipe: Of its seed, and of what becomes of samples that do not fill equal parts.
+        stage: As the devices train it.
+        epoch: Counted from 0, over all stages.
+        n: Samples.
+        parts: Devices.
+    """
+    last = order(recipe, (epoch + 1) * stage.repeat - 1, n)
+    if stage.repeat == 1:
+        return last
+    count, first = fitted(n, parts, recipe.parallel.last), epoch * stage.repeat
+    others = (order(recipe, first + i, n) for i in range(stage.repeat - 1))
+    return np.concatenate([*(np.resize(one, count) for one in others), last])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +79,7 @@ class Share:
 
         Args:
             chosen: Of a step.
-            whole: Of the epoch.
+            whole: Of the data set, in the epoch's last order.
             last: What becomes of samples that do not fill equal parts: `pad` or `drop`.
         """
         over = len(chosen) % self.parts
@@ -193,8 +214,9 @@ class Training(Maker):
 
     def __call__(self, number: int) -> Batch:
         (epoch, step), n, seed = divmod(number, self.steps), self.stage.batch, self.recipe.seed
-        whole = order(self.recipe, epoch, len(self.source))
-        chosen = whole[step * n : (step + 1) * n]
+        count = len(self.source)
+        through = passes(self.recipe, self.stage, epoch, count, self.share.parts)
+        chosen, whole = through[step * n : (step + 1) * n], through[-count:]
         samples = self.share.of(chosen, whole, self.recipe.parallel.last)
         examples = [self.example(i, (seed, epoch, step, i)) for i in samples.tolist()]
         masks = draw.dropout_masks(

@@ -14,6 +14,7 @@ from parity.spec.data.loading import stream
 from parity.spec.data.makers import Share, Training, Validation, order, training_size
 from parity.spec.data.sources import Source, open_source
 from parity.spec.errors import InputError
+from parity.spec.training.parallel import fitted
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Batch
 
@@ -23,12 +24,16 @@ __all__ = ["Source", "batches", "open_source", "order", "steps", "training_size"
 def steps(recipe: Recipe, stage: Stage, n: int, parts: int = 1) -> int:
     """Of an epoch over n samples, on so many devices.
 
-    Those of the stage, but for a last one of which nothing is left when samples are dropped that do
-    not fill equal parts.
+    Each pass through the data set is padded, or shortened, to equal parts before batches are made
+    of it, as `torch.utils.data.DistributedSampler` and MindSpore's shards do.
+
+    Args:
+        recipe: Says what becomes of samples that do not fill equal parts.
+        stage: As the devices train it, see `Stage.on`.
+        n: Samples of the data set.
+        parts: Devices.
     """
-    rest = n % stage.batch
-    empty = recipe.parallel.last == "drop" and not stage.drop_last and 0 < rest < parts
-    return stage.steps(n) - empty
+    return stage.steps(fitted(n, parts, recipe.parallel.last))
 
 
 def batches(

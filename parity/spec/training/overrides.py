@@ -100,7 +100,8 @@ def with_options(
 
     Args:
         recipe: It stays as it is.
-        batch: Of all stages; the rate goes with it as `Recipe.parallel` says.
+        batch: Of all stages, on any number of devices; the rate goes with it as `Recipe.parallel`
+            says.
         size: Height and width, in pixels, of validation images and of every `Resize`.
         **fields: Of the recipe, such as `seed`.
 
@@ -120,14 +121,19 @@ def with_options(
 def _batches(recipe: Recipe, batch: int) -> dict[str, Any]:
     if batch < 1:
         raise InputError(f"--batch-size {batch}, expected 1 or more")
-    scaled = recipe.parallel.scaled
     return {
         stage.name: {
             "batch": batch,
-            "optimizer": {"lr": scaled(stage.optimizer.lr, batch, stage.batch)},
+            "optimizer": {"lr": recipe.parallel.scaled(stage.optimizer.lr, batch, stage.batch)},
+            "distributed": {"batch_per_device": "none"} | _rate(recipe),
         }
         for stage in recipe.stages
     }
+
+
+def _rate(recipe: Recipe) -> dict[str, Any]:
+    """A rate that follows the batch is that of any number of devices."""
+    return {} if recipe.parallel.rate == "none" else {"lr": "none"}
 
 
 def _sizes(recipe: Recipe, size: list[int]) -> dict[str, Any]:

@@ -66,3 +66,47 @@ class Parallel:
 
 
 DDP = Parallel()
+
+
+@dataclasses.dataclass(frozen=True)
+class Distributed:
+    """What is different in a stage when it is trained on several devices.
+
+    A field that is none leaves the stage's own value; with one device none of them counts.
+
+    Attributes:
+        lr: The base learning rate.
+        batch_per_device: Samples of a step on each device: the batch grows with the devices.
+        repeat: How often an epoch goes through the data set.
+        drop_last: See `Stage`.
+        dropout: See `Stage`.
+
+    Raises:
+        ValueError: A number that cannot be.
+    """
+
+    lr: float | None = None
+    batch_per_device: int | None = None
+    repeat: int | None = None
+    drop_last: bool | None = None
+    dropout: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("batch_per_device", "repeat"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f"{field} is {value}, expected 1 or more")
+
+
+def fitted(samples: int, devices: int, last: str) -> int:
+    """How many samples the devices are handed of so many, in equal parts.
+
+    Args:
+        samples: Of one pass through the data set.
+        devices: Among which they are divided.
+        last: What becomes of those that do not fill equal parts, see `Parallel`.
+    """
+    over = samples % devices
+    if not over:
+        return samples
+    return samples - over if last == "drop" else samples - over + devices

@@ -9,13 +9,13 @@ from parity.spec.data.labels import ORDERS
 from parity.spec.models import MODELS, Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
-from parity.spec.training.parallel import DDP, Parallel
+from parity.spec.training.parallel import DDP, Distributed, Parallel
 from parity.spec.training.schedules import Schedule
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 LEVELS = ("O1", "O2")
 INITIALS = ("torch", "xavier", "he-fan-out")
-CONSTANT, CROSS_ENTROPY = Schedule(), Loss()
+CONSTANT, CROSS_ENTROPY, SAME = Schedule(), Loss(), Distributed()
 DATA = ("cityscapes", "camvid", "cifar10")
 
 
@@ -41,6 +41,8 @@ class Stage:
         keep_optimizer: It goes on with the optimizer's state of the stage before it.
         initial: How what is new is drawn, one of `INITIALS`.
         drop_last: A batch that is not full is left out; else it is trained on as it is.
+        repeat: How often an epoch goes through the data set, in a new order each time.
+        distributed: What is different on several devices; see `on`.
 
     Raises:
         ValueError: A field is none of these.
@@ -59,6 +61,8 @@ class Stage:
     keep_optimizer: bool = False
     initial: str = "torch"
     drop_last: bool = False
+    repeat: int = 1
+    distributed: Distributed = SAME
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -67,6 +71,8 @@ class Stage:
             raise ValueError(f"initial is {self.initial!r}, expected one of {', '.join(INITIALS)}")
         if self.epochs < 1 or self.batch < 1 or self.first_epoch < 0:
             raise ValueError("epochs and batch are expected to be 1 or more, first_epoch 0 or more")
+        if self.repeat < 1:
+            raise ValueError(f"repeat is {self.repeat}, expected 1 or more")
         if (self.loss.kind == "icnet") != hasattr(MODELS[self.model], "output_sizes"):
             raise ValueError(f"loss kind {self.loss.kind} is not for {self.model}")
 
@@ -79,8 +85,25 @@ class Stage:
         return dataclasses.replace(config, dropout=self.dropout)  # type: ignore[type-var]  # a Config is a frozen dataclass
 
     def steps(self, samples: int) -> int:
-        """Of an epoch over so many samples."""
-        return samples // self.batch if self.drop_last else -(-samples // self.batch)
+        """Of an epoch.
+
+        Args:
+            samples: Of the data set, as `fitted` to the devices that train.
+        """
+        whole = self.repeat * samples
+        return whole // self.batch if self.drop_last else -(-whole // self.batch)
+
+    def on(self, devices: int) -> Stage:
+        """The stage as so many devices train it: with what `distributed` says, if several."""
+        if devices == 1:
+            return self
+        given = {f.name: getattr(self.distributed, f.name) for f in dataclasses.fields(Distributed)}
+        given = {name: value for name, value in given.items() if value is not None}
+        if "lr" in given:
+            given["optimizer"] = dataclasses.replace(self.optimizer, lr=given.pop("lr"))
+        if "batch_per_device" in given:
+            given["batch"] = devices * given.pop("batch_per_device")
+        return dataclasses.replace(self, **given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +174,10 @@ class Recipe:
             raise ValueError(f"loss_scale is {scale!r}, expected a number or dynamic")
         if isinstance(scale, int | float) and not 0 < scale < float("inf"):
             raise ValueError(f"loss_scale is {scale}, expected a number above 0")
+
+    def on(self, devices: int) -> Recipe:
+        """The recipe as so many devices train it; see `Stage.on`."""
+        return dataclasses.replace(self, stages=tuple(s.on(devices) for s in self.stages))
 
     @property
     def epochs(self) -> int:

@@ -87,10 +87,11 @@ def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None
             raise InputError(f"{inner} a stage's name is expected to be a word, not {ALL!r}")
         if names.count(stage.name) > 1:
             raise InputError(f"{inner} {names.count(stage.name)} stages have this name")
-        try:
-            stage.config  # noqa: B018  # made of the fields, where not all fit each other
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{inner.inner('dropout')} {error}") from error
+        for devices, at in ((1, inner), (2, inner.inner("distributed"))):
+            try:
+                stage.on(devices).config  # noqa: B018  # of the fields, where not all fit each other
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{at.inner('dropout')} {error}") from error
         _check_groups(stage, inner.inner("optimizer.groups"))
     return made
 
