@@ -1,0 +1,157 @@
+"""Mixed precision on JAX's side: every operation of a step as JAX itself traces it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.extend import core
+from training import ADAM, SGD, batch, trainer
+
+from parity.spec.training.optimizers import Optimizer
+
+HALVES = {"bf16": "bfloat16", "fp16": "float16"}
+precisions = pytest.mark.parametrize("precision", HALVES)
+levels = pytest.mark.parametrize("level", ["O1", "O2"])
+models = pytest.mark.parametrize("model", ["genet", "erfnet"])
+PRODUCTS = ("dot_general", "conv_general_dilated")
+WIDE = ("exp", "log", "sqrt", "rsqrt", "log1p")  # softmax, batch norms' deviations, Adam's root
+PASSED_ON = ("broadcast_in_dim", "copy", "reshape", "squeeze", "optimization_barrier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One equation of a trace.
+
+    Attributes:
+        name: Its primitive's.
+        inputs: Precisions.
+        outputs: Precisions.
+        of: What it is fed unchanged: names of arguments of the whole program.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    of: tuple[str, ...]
+
+
+def walk(jaxpr: Any, known: dict[Any, str]) -> Iterator[Operation]:
+    """All equations, those of inner functions too.
+
+    Args:
+        jaxpr: Of a function.
+        known: Its variables that are arguments of the whole program, by name.
+    """
+    for equation in jaxpr.eqns:
+        names = [
+            known.get(v, "") if not isinstance(v, core.Literal) else "" for v in equation.invars
+        ]
+        inner = [x for value in equation.params.values() for x in jaxprs(value)]
+        for one in inner:
+            passed = names[len(names) - len(one.invars) :]
+            yield from walk(one, {v: n for v, n in zip(one.invars, passed, strict=False) if n})
+        if inner:
+            continue
+        if equation.primitive.name in PASSED_ON and names[0]:
+            known[equation.outvars[0]] = names[0]
+            continue
+        yield Operation(
+            equation.primitive.name,
+            tuple(str(v.aval.dtype) for v in equation.invars),
+            tuple(str(v.aval.dtype) for v in equation.outvars),
+            tuple(n for n in names if n),
+        )
+
+
+def jaxprs(value: Any) -> Iterator[Any]:
+    """Those in a parameter of an equation."""
+    if isinstance(value, core.ClosedJaxpr):
+        yield value.jaxpr
+    elif isinstance(value, core.Jaxpr):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from jaxprs(item)
+
+
+def traced(model: str, optimizer: Optimizer, precision: str, level: str) -> tuple[Any, list]:
+    """A trainer, and all operations of its step."""
+    made = trainer("jax", model, optimizer, precision, level=level, loss_scale=1024.0)
+    told = jax_told(optimizer)
+    given = (made.state, made._inputs(batch(model, 0)), told, np.float32(1024))
+    jaxpr = jax.make_jaxpr(made._program.step)(*given).jaxpr
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(given)]
+    return made, list(walk(jaxpr, dict(zip(jaxpr.invars, names, strict=True))))
+
+
+def jax_told(optimizer: Optimizer) -> dict[str, np.float32]:
+    names = ("rate", "first", "second", "eps") if optimizer.kind == "adam" else ("rate",)
+    return {name: np.float32(0.5) for name in names}
+
+
+@precisions
+@levels
+@models
+def test_operations(model: str, precision: str, level: str) -> None:
+    """Catches an operation in the wrong precision, forward, backward or in the optimizer's step."""
+    half = HALVES[precision]
+    _, seen = traced(model, ADAM, precision, level)
+    products = [op for op in seen if op.name in PRODUCTS]
+    assert len(products) > 10
+    assert {d for op in products for d in op.inputs} == {half}
+    wide = [op for op in seen if op.name in WIDE]
+    assert {op.name for op in wide} >= {"exp", "log", "sqrt"}
+    assert {d for op in wide for d in op.inputs} == {"float32"}
+
+
+@precisions
+@levels
+@models
+def test_gradients_are_divided_in_float32(model: str, precision: str, level: str) -> None:
+    """Catches gradients divided by the loss scale in half precision, or a scale cast to it."""
+    made, seen = traced(model, SGD, precision, level)
+    scaled = [op for op in seen if "[3]" in op.of]
+    assert {op.name for op in scaled} == {"mul", "div"}
+    assert sum(op.name == "div" for op in scaled) == len(made.trained)
+    assert {d for op in scaled for d in (*op.inputs, *op.outputs)} == {"float32"}
+
+
+@precisions
+@levels
+@models
+def test_norms_and_masters_stay_in_float32(model: str, precision: str, level: str) -> None:
+    """Catches a batch norm's scale, shift or statistics in half precision, and masters in it."""
+    half = HALVES[precision]
+    made, seen = traced(model, ADAM, precision, level)
+    names = [*made.state.trained, *made.state.rest]
+    norms = {n.rpartition(".")[0] for n in names if n.endswith(".scale")}
+    assert norms
+    cast = {name for op in seen if op.name == "convert_element_type" for name in op.of
+            if op.outputs == (half,)}  # fmt: skip
+    own = {n for n in names if n.rpartition(".")[0] in norms}
+    paths = {f"[0].{field}['{n}']": n for field in ("trained", "rest") for n in names}
+    narrowed = {paths[path] for path in cast if path in paths}
+    assert not narrowed & own
+    kernels = {n for n in made.state.trained if n.endswith(".kernel")}
+    assert kernels <= narrowed
+    floats = [a for a in jax.tree.leaves(made.state) if np.dtype(a.dtype).kind != "i"]
+    assert {str(a.dtype) for a in floats} == {"float32"}
+    assert not [op for op in seen if op.of and any("optimizer" in n for n in op.of)
+                and half in (*op.inputs, *op.outputs)]  # fmt: skip
+
+
+@precisions
+@levels
+def test_the_loss_of_a_validation(precision: str, level: str) -> None:
+    """Catches a validation whose loss is that of logits in half precision."""
+    made = trainer("jax", "genet", SGD, precision, level=level)
+    arrays = made.state.trained | made.state.rest
+    jaxpr = jax.make_jaxpr(made._program.evaluate)(arrays, made._inputs(batch("genet", 0))).jaxpr
+    wide = [op for op in walk(jaxpr, {}) if op.name in ("exp", "log")]
+    assert wide
+    assert {d for op in wide for d in op.inputs} == {"float32"}
