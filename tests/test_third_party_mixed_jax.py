@@ -32,12 +32,14 @@ class Operation:
         inputs: Precisions.
         outputs: Precisions.
         of: What it is fed unchanged: names of arguments of the whole program.
+        within: Functions that it stands in, as JAX names them.
     """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     of: tuple[str, ...]
+    within: str
 
 
 def walk(jaxpr: Any, known: dict[Any, str]) -> Iterator[Operation]:
@@ -65,6 +67,7 @@ def walk(jaxpr: Any, known: dict[Any, str]) -> Iterator[Operation]:
             tuple(str(v.aval.dtype) for v in equation.invars),
             tuple(str(v.aval.dtype) for v in equation.outvars),
             tuple(n for n in names if n),
+            str(equation.source_info.name_stack),
         )
 
 
@@ -101,7 +104,8 @@ def test_operations(model: str, precision: str, level: str) -> None:
     """Catches an operation in the wrong precision, forward, backward or in the optimizer's step."""
     half = HALVES[precision]
     _, seen = traced(model, ADAM, precision, level)
-    products = [op for op in seen if op.name in PRODUCTS]
+    # Not an average pooling's mean, which is written as an einsum of float32.
+    products = [op for op in seen if op.name in PRODUCTS and "->" not in op.within]
     assert len(products) > 10
     assert {d for op in products for d in op.inputs} == {half}
     wide = [op for op in seen if op.name in WIDE]
@@ -131,8 +135,7 @@ def test_norms_and_masters_stay_in_float32(model: str, precision: str, level: st
     names = [*made.state.trained, *made.state.rest]
     norms = {n.rpartition(".")[0] for n in names if n.endswith(".scale")}
     assert norms
-    cast = {name for op in seen if op.name == "convert_element_type" for name in op.of
-            if op.outputs == (half,)}  # fmt: skip
+    cast = {n for op in seen if op.outputs == (half,) for n in op.of}
     own = {n for n in names if n.rpartition(".")[0] in norms}
     paths = {f"[0].{field}['{n}']": n for field in ("trained", "rest") for n in names}
     narrowed = {paths[path] for path in cast if path in paths}
@@ -141,8 +144,9 @@ def test_norms_and_masters_stay_in_float32(model: str, precision: str, level: st
     assert kernels <= narrowed
     floats = [a for a in jax.tree.leaves(made.state) if np.dtype(a.dtype).kind != "i"]
     assert {str(a.dtype) for a in floats} == {"float32"}
-    assert not [op for op in seen if op.of and any("optimizer" in n for n in op.of)
-                and half in (*op.inputs, *op.outputs)]  # fmt: skip
+    slots = [op for op in seen if any("optimizer" in name for name in op.of)]
+    assert len(slots) >= 2 * len(made.trained)
+    assert not [op for op in slots if half in (*op.inputs, *op.outputs)]
 
 
 @precisions
