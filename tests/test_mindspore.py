@@ -15,9 +15,20 @@ from parity.cli import main
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
-from parity.spec.tensors import tensors
+from parity.spec.tensors import STATISTICS, tensors
 from weights_convert import convert, dialects, formats, load
 from weights_convert.formats import mindspore_file
+from weights_convert.inspection import inspect
+
+# Golden case -> the model whose MindSpore port wrote it.
+PORTS = {
+    "enet_mindspore_c20": "enet-mindspore",
+    "enet_mindspore_steps_c20": "enet-mindspore",
+    "enet_mindspore_encoder_c20": "enet-mindspore-encoder",
+    "erfnet_mindspore_c20": "erfnet-mindspore",
+    "erfnet_mindspore_encoder_c20": "erfnet-mindspore-encoder",
+}
+STAGES = ("erfnet-mindspore", "erfnet-mindspore-encoder")
 
 ARRAYS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -128,15 +139,49 @@ def test_names_there_and_back(model: str) -> None:
     assert equal(dialects.to_canonical(config, named, "mindspore"), kept)
 
 
-def test_names_are_mindspores(golden: Path) -> None:
-    """Catches a rule that gives another name than the file that MindSpore itself wrote."""
-    found = dialects.names(MODELS["enet-mindspore"], "mindspore")
-    assert found.keys() == formats.read(golden / "enet_mindspore_c20.ckpt").arrays.keys()
-    erfnet = dialects.names(MODELS["erfnet-mindspore"], "mindspore")
-    parts = {name.split(".")[1] for name in erfnet if name.startswith("encoder")}
-    assert parts == {f"down{i}" for i in (1, 2, 3)} | {f"bottleneck{i}" for i in range(1, 14)}
-    parts = {name.split(".")[1] for name in erfnet if name.startswith("decoder")}
-    assert parts == {"up1", "up2", "pred", *(f"bottleneck{i}" for i in range(1, 5))}
+@pytest.mark.parametrize("case", PORTS)
+def test_names_and_order_are_mindspores(case: str, golden: Path) -> None:
+    """Catches a block, layer or tensor named or placed otherwise than in MindSpore's own file.
+
+    Its names and shapes, in its order, are written down in the golden files.
+    """
+    config = MODELS[PORTS[case]]
+    kinds = tensors(config)
+    with np.load(golden / f"{case}.npz") as file:
+        theirs = list(zip(file["state_names"].tolist(), file["state_shapes"].tolist(), strict=True))
+    ours = dialects.names(config, "mindspore").items()
+    assert [(name, "x".join(map(str, kinds[key].shape))) for name, (key, _) in ours] == theirs
+
+
+@pytest.mark.parametrize("middle", ["a.pth", "a.npz", "a.safetensors"])
+@pytest.mark.parametrize("case", ["enet_mindspore_encoder_c20", "erfnet_mindspore_encoder_c20"])
+def test_encoder_stages(case: str, middle: str, shared: Path, tmp_path: Path) -> None:
+    """Catches an encoder of MindSpore's first two stages refused, or taken for a whole network.
+
+    Carried through JAX's names, too, and back, it must be MindSpore's own file again.
+    """
+    source = shared / "checkpoints" / f"{case}.ckpt"
+    config = MODELS[PORTS[case]]
+    assert load(source).config == load(source, PORTS[case]).config == config
+    trained = {k for k, t in tensors(config).items() if t.kind not in STATISTICS}
+    numbers = sum(a.size for k, a in load(source).arrays.items() if k in trained and a.any())
+    assert inspect(source).parameters == numbers
+    convert(source, tmp_path / middle, to="torch" if middle == "a.pth" else "jax")
+    done = convert(tmp_path / middle, tmp_path / "b.ckpt")
+    assert done.lost == ()
+    theirs, ours = formats.read(source).arrays, formats.read(tmp_path / "b.ckpt").arrays
+    assert list(ours) == list(theirs)
+    assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("model", "other"), [STAGES, STAGES[::-1]])
+def test_a_stage_is_not_a_whole_network(model: str, other: str, tmp_path: Path) -> None:
+    """Catches MindSpore's encoder stage read as a whole ERFNet whose decoder is 0."""
+    config = MODELS[model]
+    named = dialects.to_dialect(config, weights(config, 0), "mindspore")
+    formats.write(tmp_path / "a.ckpt", "mindspore", named, {})
+    with pytest.raises(InputError, match=rf"a\.ckpt holds .+, which {other} is not$"):
+        load(tmp_path / "a.ckpt", other)
 
 
 @pytest.mark.parametrize("model", ["enet-mindspore", "erfnet-mindspore"])

@@ -174,10 +174,11 @@ def identify(
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)
     try:
-        config = dialects.config_in(family, named, dialect)
-        config = _with_hidden(config, network, manifest, dialect)
+        shown = dialects.config_in(family, named, dialect)
+        config = _with_hidden(shown, network, manifest, dialect)
     except ValueError as error:  # a last layer without outputs
         raise InputError(f"{path} is not a checkpoint of {family}: {error}") from error
+    _check_stage(shown, network, dialect, path)
     if network != family and config.num_classes != MODELS[network].num_classes:
         raise InputError(
             f"{path} has {config.num_classes} classes, but {network} has"
@@ -230,12 +231,26 @@ def _with_hidden(config: Config, network: str, manifest: Manifest | None, dialec
     """A config as the tensors show it, completed by whatever knows more."""
     known = MODELS[network]
     if network == config.family and dialect == "mindspore":
-        known = MODELS[f"{network}-mindspore"]
+        stage = "-encoder" if getattr(config, "encoder_only", False) else ""
+        known = MODELS[f"{network}-mindspore{stage}"]
     hidden = {name: getattr(known, name) for name in _hidden(config)}
     if network == config.family and manifest:
         given = manifest.config if isinstance(manifest.config, dict) else {}
         hidden |= {k: given[k] for k, v in hidden.items() if type(given.get(k)) is type(v)}
     return dataclasses.replace(cast(Any, config), **hidden)
+
+
+def _check_stage(config: Config, network: str, dialect: str, path: Path) -> None:
+    """Refuse MindSpore's encoder stage as a whole network, and the other way round.
+
+    Its names show which it is, unlike PyTorch's, where an ERFNet always has both parts.
+    """
+    alone = getattr(config, "encoder_only", False)
+    if dialect != "mindspore" or network == config.family:
+        return
+    if alone != getattr(MODELS[network], "encoder_only", False):
+        holds = "an encoder with its own head (pred.*)" if alone else "a whole network (decoder.*)"
+        raise InputError(f"{path} holds {holds}, which {network} is not")
 
 
 def family_of(network: str) -> str:

@@ -19,7 +19,7 @@ from parity.spec.errors import InputError
 from parity.spec.models import FAMILIES, MODELS, Config, config_of
 from parity.spec.tensors import Tensor, check_names, tensors
 from weights_convert.memory import contiguous
-from weights_convert.paths import MINDSPORE, renamed
+from weights_convert.paths import MINDSPORE, in_order, renamed, rules_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +113,8 @@ def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
     """How a dialect names and lays out a network's tensors.
 
     Returns:
-        The dialect's name -> published key and how it is laid out, in the published order; without
-        those that have no name there.
+        The dialect's name -> published key and how it is laid out, in the published order, or
+        MindSpore's own; without those that have no name there.
 
     Raises:
         InputError: The network has no such names.
@@ -126,10 +126,10 @@ def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
         path = key.rpartition(".")[0]
         normal = spec.kind == "bias" and f"{path}.running_mean" in target
         leaf = DIALECTS[dialect].get("shift" if normal else spec.kind)
-        there = renamed(path, MINDSPORE[config.family]) if dialect == "mindspore" else path
+        there = renamed(path, rules_of(config)) if dialect == "mindspore" else path
         if leaf and there:
             found[f"{there}.{leaf.name}"] = (key, leaf)
-    return found
+    return {name: found[name] for name in in_order(found)} if dialect == "mindspore" else found
 
 
 def carried(

@@ -51,12 +51,13 @@ class Inspection:
 
     @property
     def parameters(self) -> int | None:
-        """How many numbers are trained, where the network is known."""
+        """How many numbers of the file are trained, where the network is known."""
         if self.checkpoint is None:
             return None
-        kinds = tensors(self.checkpoint.config)
-        found = self.checkpoint.arrays
-        return sum(found[key].size for key, t in kinds.items() if t.kind not in STATISTICS)
+        kinds = tensors(self.checkpoint.config).items()
+        found, absent = self.checkpoint.arrays, set(self.checkpoint.filled)
+        trained = (k for k, t in kinds if t.kind not in STATISTICS and k not in absent)
+        return sum(found[key].size for key in trained)
 
     @property
     def verified(self) -> bool:

@@ -149,9 +149,12 @@ class ERFNetConfig:
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ERFNetConfig:
-        """See `parity.spec.models.Config`: only the classes show."""
-        last = shapes.get("decoder.output_conv.weight", (16, 20))
-        return cls(num_classes=last[1] if len(last) > 1 else 20)
+        """See `parity.spec.models.Config`: the classes show, and an encoder without a decoder."""
+        whole = shapes.get("decoder.output_conv.weight")
+        encoder = shapes.get("encoder.output_conv.weight")
+        alone = whole is None and bool(encoder)
+        last = (encoder or (20,))[:1] if alone else (whole or ())[1:2]
+        return cls(num_classes=last[0] if last else 20, encoder_only=alone)
 
     def describe(self) -> dict[str, int | bool]:
         """See `parity.spec.models.Config`."""
