@@ -213,3 +213,28 @@ def test_the_dynamic_scale() -> None:
         step = ours.outcome(0.5, "gradient" if overflow else "")
         assert (ours.value, step.skipped) == (scaler.get_scale(), overflow), i
     assert ours.value != scaling.FIRST
+
+
+def test_an_overflow() -> None:
+    """Catches a step that is made although a gradient overflowed, or half undone."""
+    large = 2.0**30  # times the gradients: more than a half holds
+    network, x, _, loss = plain("genet")
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=large)
+    with torch.autocast("cpu", torch.float16):
+        logits = network(x)
+    scaler.scale(loss(logits.float())).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    made = trainer("torch", "genet", SGD, "fp16", level="O1", loss_scale="dynamic")
+    made.scale.value = large
+    before = made.snapshot()
+    step = made.step(batch("genet", 0), 1.0)
+    assert (step.skipped, step.scale, step.fault) == (True, scaler.get_scale(), "")
+    assert scaler.get_scale() == large / 2
+    after = made.snapshot()
+    for key, value in network.named_parameters():
+        assert np.array_equal(after.arrays[key], before.arrays[key])
+        np.testing.assert_array_equal(after.arrays[key], value.detach().numpy())
+    # PyTorch's own loop leaves the statistics of a batch whose step it skips; ours goes back.
+    assert all(np.array_equal(after.arrays[k], a) for k, a in before.arrays.items())

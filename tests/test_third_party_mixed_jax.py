@@ -159,3 +159,27 @@ def test_the_loss_of_a_validation(precision: str, level: str) -> None:
     wide = [op for op in walk(jaxpr, {}) if op.name in ("exp", "log")]
     assert wide
     assert {d for op in wide for d in op.inputs} == {"float32"}
+
+
+def test_the_scale_and_the_masters() -> None:
+    """Catches masters that are missing: steps smaller than a half's last bit must add up.
+
+    And a step that is made although a gradient overflowed.
+    """
+    made = trainer("jax", "genet", SGD, "fp16", level="O2", loss_scale="dynamic")
+    made.scale.value = 2.0**30  # times the gradients: more than a half holds
+    before = made.snapshot()
+    step = made.step(batch("genet", 0), 1e-6)
+    assert (step.skipped, step.scale, step.fault) == (True, 2.0**29, "")
+    after = made.snapshot()
+    assert all(np.array_equal(after.arrays[k], a) for k, a in before.arrays.items())
+    made.scale.value = 1024.0
+    right = {n: np.asarray(before.arrays[n], np.float64) for n in made.trained}
+    for _ in range(3):
+        assert made.step(batch("genet", 0), 1e-6).scale == 1024
+        after = made.snapshot()
+        for name in made.trained:
+            right[name] -= 1e-6 * after.slots["momentum_buffer"][name].astype(np.float64)
+    for name in made.trained:
+        np.testing.assert_allclose(after.arrays[name], right[name], rtol=1e-6)
+        assert not np.array_equal(after.arrays[name], before.arrays[name])

@@ -168,6 +168,23 @@ def test_the_best_of_a_run(tmp_path: Path) -> None:
     assert checkpoints.read(folder.last).origin.moment.best_epoch == best + 1
 
 
+def test_each_stage_has_a_best_of_its_own(tmp_path: Path) -> None:
+    """Catches a stage whose checkpoints must beat those of the one before it."""
+    (stage,) = camvid().stages
+    stages = tuple(dataclasses.replace(stage, name=name, epochs=4) for name in ("one", "two"))
+    data, side = Streets(), Script()
+    assert run(
+        tmp_path, dataclasses.replace(camvid(), stages=stages), side, OPTIONS, data=data
+    ).go()
+    right = [judged(data.truth, scripted(data.truth, e), 11, 12)["mean_iou"] for e in range(1, 5)]
+    lines = [x for x in journal.read(tmp_path / "log.jsonl") if x["kind"] == "validation"]
+    np.testing.assert_allclose([x["score"] for x in lines], [*right, *right], rtol=1e-12)
+    assert [x["best"] for x in lines] == 2 * [True, True, True, False]
+    for name in ("one", "two"):
+        kept = checkpoints.read(Folder(tmp_path).checkpoint(f"{name}-best")).origin.moment
+        assert (kept.best_epoch, kept.epoch) == (3, 3)
+
+
 class Classifier(Fake):
     """Draws logits for each image anew after every epoch; its loss is that of PyTorch."""
 

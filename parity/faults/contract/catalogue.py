@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from parity.faults.contract import data, mixed, names, networks, recipes, training
 from parity.faults.contract.fault import KINDS, Fault
 
-FAULTS: tuple[Fault, ...] = ()
+FAULTS: tuple[Fault, ...] = (
+    *recipes.FAULTS,
+    *data.FAULTS,
+    *networks.FAULTS,
+    *training.FAULTS,
+    *names.FAULTS,
+    *mixed.FAULTS,
+)
 
 
 def fast() -> list[Fault]:

@@ -159,9 +159,10 @@ def main() -> None:
             if time.monotonic() - begun > asked["limit"]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            if os.waitpid(pid, os.WNOHANG)[0]:
+            ended, _, usage = os.wait4(pid, os.WNOHANG)
+            if ended:
                 del running[pid]
-                seconds = round(time.monotonic() - begun, 2)
+                seconds = round(usage.ru_utime + usage.ru_stime, 2)
                 print(json.dumps(outcome(folder) | {"job": number, "seconds": seconds}), flush=True)
         time.sleep(0.05)
 

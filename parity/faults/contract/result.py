@@ -26,7 +26,7 @@ class Row:
         by: The test that found it; empty if none did.
         message: What that test said.
         error: Why its tests could not judge it; empty if they could.
-        seconds: That they took.
+        seconds: Of a processor, that they took.
     """
 
     fault: Fault
