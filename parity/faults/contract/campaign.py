@@ -34,7 +34,6 @@ PRELOAD = (
     "sklearn.metrics",
     "tensorboardX",
     "pytest",
-    "xdist",
 )
 LIMIT = 600  # seconds, after which a fault's tests are ended
 
@@ -60,10 +59,12 @@ def run(
         raise InputError(f"{len(lines)} of {len(faults)} faults cannot be planted: {lines[0]}")
     asked = list(dict.fromkeys(judge for fault in faults for judge in fault.judges))
     jobs: list[dict[str, Any]] = [{"tests": list(JUDGES[judge].tests)} for judge in asked]
+    clean: dict[str, float] = {}
     for judge, found in zip(asked, _each(jobs, root, preload, progress, asked), strict=True):
         if found["code"] or not found["passed"]:
             why = f"{found['failed']}: {found['message']}" if found["failed"] else found["message"]
             raise InputError(f"without a fault, the tests of {JUDGES[judge].name} fail: {why}")
+        clean[judge] = found["seconds"]
     planted = [
         {
             "tests": fault.selection,
@@ -76,7 +77,8 @@ def run(
     ]
     titles = [f"{fault.kind}: {fault.title}" for fault in faults]
     found_all = _each(planted, root, preload, progress, titles)
-    return Result([_row(f, found) for f, found in zip(faults, found_all, strict=True)])
+    rows = [_row(f, found) for f, found in zip(faults, found_all, strict=True)]
+    return Result(rows, clean)
 
 
 def _row(fault: Fault, found: dict[str, Any]) -> Row:

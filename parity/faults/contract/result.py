@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Of all faults that were planted."""
+    """Of all faults that were planted.
+
+    Attributes:
+        rows: One for each.
+        clean: Key of `JUDGES` -> seconds of a processor that its tests took without a fault.
+    """
 
     rows: Sequence[Row]
+    clean: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def of(self, *states: str) -> list[Row]:
         """Those in one of these states."""
@@ -116,6 +122,7 @@ class Result:
             "found": found,
             "of": counted,
             "equivalent": len(self.of("equivalent")),
+            "clean": dict(self.clean),
             "faults": [row.to_dict() for row in self.rows],
         }
         write_atomically(path, json.dumps(made, indent=1).encode())
