@@ -60,11 +60,12 @@ def run(
     asked = list(dict.fromkeys(judge for fault in faults for judge in fault.judges))
     jobs: list[dict[str, Any]] = [{"tests": list(JUDGES[judge].tests)} for judge in asked]
     clean: dict[str, float] = {}
+    skipped: dict[str, int] = {}
     for judge, found in zip(asked, _each(jobs, root, preload, progress, asked), strict=True):
         if found["code"] or not found["passed"]:
             why = f"{found['failed']}: {found['message']}" if found["failed"] else found["message"]
             raise InputError(f"without a fault, the tests of {JUDGES[judge].name} fail: {why}")
-        clean[judge] = found["seconds"]
+        clean[judge], skipped[judge] = found["seconds"], found["skipped"]
     planted = [
         {
             "tests": fault.selection,
@@ -78,7 +79,7 @@ def run(
     titles = [f"{fault.kind}: {fault.title}" for fault in faults]
     found_all = _each(planted, root, preload, progress, titles)
     rows = [_row(f, found) for f, found in zip(faults, found_all, strict=True)]
-    return Result(rows, clean)
+    return Result(rows, clean, {judge: n for judge, n in skipped.items() if n})
 
 
 def _row(fault: Fault, found: dict[str, Any]) -> Row:

@@ -65,10 +65,12 @@ class Result:
     Attributes:
         rows: One for each.
         clean: Key of `JUDGES` -> seconds of a processor that its tests took without a fault.
+        skipped: Key of `JUDGES` -> how many of its tests were skipped, where there were any.
     """
 
     rows: Sequence[Row]
     clean: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def of(self, *states: str) -> list[Row]:
         """Those in one of these states."""
@@ -104,6 +106,10 @@ class Result:
             self._say(console, "survived", row, f"in {row.fault.file}; asked: {names}")
         for row in self.of("error"):
             self._say(console, "error", row, row.why)
+        for judge, skipped in self.skipped.items():
+            tests = ", ".join(JUDGES[judge].tests)
+            text = f"skipped: {skipped} of {tests}: is PARITY_SHARED set?"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
         found, counted = self.score
         share = f" ({found / counted:.0%})" if counted else ""
         console.print(f"found: {found} of {counted}{share}", highlight=False)
@@ -123,6 +129,7 @@ class Result:
             "of": counted,
             "equivalent": len(self.of("equivalent")),
             "clean": dict(self.clean),
+            "skipped": dict(self.skipped),
             "faults": [row.to_dict() for row in self.rows],
         }
         write_atomically(path, json.dumps(made, indent=1).encode())
