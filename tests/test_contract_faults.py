@@ -71,6 +71,8 @@ def test_a_clean_run_that_fails_is_no_kill(checkout: Path) -> None:
     (checkout / "test_rule.py").write_text(TEST.replace("== 2", "== 5"))
     with pytest.raises(InputError, match=r"without a fault, the tests of arithmetic fail: .* == 5"):
         states(checkout, RULE)
+    with pytest.raises(InputError, match=r"without a fault, the tests that found one fail: .*== 5"):
+        campaign.run([RULE], checkout, ("pytest",), quick=True)
     (checkout / "test_rule.py").write_text("")
     with pytest.raises(InputError, match="the tests of arithmetic fail"):
         states(checkout, RULE)
@@ -130,7 +132,7 @@ def test_options_that_do_not_go_together(
 
 def test_one_fault_of_each_kind() -> None:
     """Catches a kind of fault of the contract that no third party finds any more."""
-    found = campaign.run(fast(), ROOT)
+    found = campaign.run(fast(), ROOT, quick=True)
     assert found.ok, [(row.fault.title, row.why) for row in found.of("survived", "error")]
     assert len(found.rows) == len(KINDS)
 

@@ -73,9 +73,8 @@ def _spec(args: argparse.Namespace) -> int:
     root = Path(__file__).resolve().parents[2]
     fault.check_checkout(root)
     with working() as progress:
-        found = campaign.run(
-            catalogue.fast() if args.fast else catalogue.FAULTS, root, progress=progress
-        )
+        faults = catalogue.fast() if args.fast else catalogue.FAULTS
+        found = campaign.run(faults, root, progress=progress, quick=args.fast)
     found.print(standard_output())
     if args.json is not None:
         found.to_json(args.json)

@@ -1,8 +1,8 @@
 """Run pytest once for each planted fault, in a fork of one process that has loaded the frameworks.
 
 A program of its own that imports nothing of the project: whatever it had loaded could not be
-planted any more. Reads one JSON value from standard input, see `main`, and writes one line of JSON
-for each job to standard output as soon as it is done.
+planted any more. Reads lines of JSON from standard input, see `main`, and writes one for each job
+to standard output as soon as it is done.
 """
 
 from __future__ import annotations
@@ -130,30 +130,35 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read {root, scratch, preload, jobs, processes, limit} and run all jobs.
+    """Read a line {root, scratch, preload, processes, limit}, then one for each list of jobs.
 
-    `jobs` are {tests} of clean runs, or {tests, module, file, right, wrong}; `preload` the modules
-    that are imported before; `scratch` a folder; `limit` the seconds after which a job is ended.
+    Jobs are {tests}, or {tests, module, file, right, wrong}; `preload` the modules that are
+    imported before; `scratch` a folder; `limit` the seconds after which a job is ended.
     """
-    asked = json.load(sys.stdin)
-    root = asked["root"]
-    os.chdir(root)
-    sys.path.insert(0, root)
+    asked = json.loads(sys.stdin.readline())
+    os.chdir(asked["root"])
+    sys.path.insert(0, asked["root"])
     for name in asked["preload"]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     # JAX warns of forks, for its threads would be lost: its backend has not started any yet.
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
-    waiting = list(enumerate(asked["jobs"]))
+    for i, line in enumerate(iter(sys.stdin.readline, "")):
+        run(json.loads(line), asked, Path(asked["scratch"]) / str(i))
+
+
+def run(jobs: list[dict[str, Any]], asked: dict[str, Any], scratch: Path) -> None:
+    """Run jobs, several at a time."""
+    waiting = list(enumerate(jobs))
     running: dict[int, tuple[int, Path, float]] = {}
     while waiting or running:
         while waiting and len(running) < asked["processes"]:
             number, job = waiting.pop(0)
-            folder = Path(asked["scratch"]) / str(number)
-            folder.mkdir()
+            folder = scratch / str(number)
+            folder.mkdir(parents=True)
             pid = os.fork()
             if pid == 0:
-                child(job, root, folder)
+                child(job, asked["root"], folder)
             running[pid] = (number, folder, time.monotonic())
         for pid, (number, folder, begun) in list(running.items()):
             if time.monotonic() - begun > asked["limit"]:

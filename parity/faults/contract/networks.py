@@ -10,6 +10,21 @@ def fault(file: str, title: str, right: str, wrong: str, *judges: str) -> Fault:
 
 
 FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "networks",
+        "the head of the ImageNet encoder averages twice",
+        "torch_impl/models/erfnet_imagenet.py",
+        "layers.MaxPool2d(2, 2)",
+        "layers.AvgPool2d(2)",
+        ("erfnet-imagenet",),
+    ),
+    fault(
+        "models.py",
+        "the encoder of MindSpore's ERFNet is a whole network",
+        "encoder_only=True, channel_dropout=False, same_padding=True",
+        "channel_dropout=False, same_padding=True",
+        "erfnet-mindspore-encoder",
+    ),
     fault(
         "networks/erfnet_imagenet.py",
         "the ImageNet encoder drops as ERFNet's",

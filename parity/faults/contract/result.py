@@ -64,12 +64,10 @@ class Result:
 
     Attributes:
         rows: One for each.
-        clean: Key of `JUDGES` -> seconds of a processor that its tests took without a fault.
         skipped: Key of `JUDGES` -> how many of its tests were skipped, where there were any.
     """
 
     rows: Sequence[Row]
-    clean: Mapping[str, float] = dataclasses.field(default_factory=dict)
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def of(self, *states: str) -> list[Row]:
@@ -128,7 +126,6 @@ class Result:
             "found": found,
             "of": counted,
             "equivalent": len(self.of("equivalent")),
-            "clean": dict(self.clean),
             "skipped": dict(self.skipped),
             "faults": [row.to_dict() for row in self.rows],
         }
