@@ -112,6 +112,6 @@ FAULTS: tuple[Fault, ...] = (
         "ICNet's labels without aligned corners",
         "np.float32(n - 1) / np.float32(m - 1)",
         "np.float32(n) / np.float32(m)",
-        "losses",
+        "interpolate",
     ),
 )

@@ -87,6 +87,10 @@ JUDGES: dict[str, Judge] = {
             "tests/test_initial.py::test_he_fan_out",
         ),
     ),
+    "interpolate": Judge(
+        "torch.nn.functional.interpolate",
+        ("tests/test_icnet.py::test_labels_are_truncated_as_by_pytorch",),
+    ),
     "pillow": Judge("Pillow", ("tests/test_augmentation.py::test_resize_is_pillows",)),
     "schedulers": Judge("torch.optim.lr_scheduler", ("tests/test_third_party_rates.py",)),
     "scores": Judge("scikit-learn's metrics", ("tests/test_third_party_scores.py",)),

@@ -168,8 +168,8 @@ FAULTS: tuple[Fault, ...] = (
     fault(
         "initial.py",
         "He's fan of inputs",
-        "weight.shape[1 if weight.kind",
-        "weight.shape[0 if weight.kind",
+        'weight.shape[1 if weight.kind == "conv_transpose" else 0]',
+        'weight.shape[0 if weight.kind == "conv_transpose" else 1]',
         "torch-init",
     ),
     fault("initial.py", "a PReLU's first slope", '"slope": 0.25', '"slope": 0.01', "torch-init"),
