@@ -16,12 +16,14 @@ from parity.spec import draw
 from parity.spec.data.preprocessing import PLAIN, Preprocessing
 from parity.spec.models import MODELS
 from parity.spec.training.optimizers import Optimizer, parameters
+from parity.spec.training.parallel import fitted
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch, Snapshot, Step
 from parity.training import checkpoints, journal
 from parity.training.bar import Lines
 from parity.training.folder import Folder
 from parity.training.parts import Batches, Progress
+from parity.training.place import Place
 from parity.training.run import Options, Run
 from parity.training.stopping import Stop
 
@@ -115,15 +117,16 @@ class FakeTrainer:
 class FakeData:
     """See `parity.training.parts.Data`."""
 
-    samples = SAMPLES
+    samples, devices = SAMPLES, 1
 
     def steps(self, stage: Stage) -> int:
-        return stage.steps(self.samples)
+        return stage.steps(fitted(self.samples, self.devices, "pad"))
 
     def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
-        steps = stage.steps(SAMPLES)
+        steps = self.steps(stage)
         for number in range(epoch * steps + first_step, (epoch + epochs) * steps):
             order = draw.generator(1, "order", number // steps).permutation(SAMPLES)
+            order = np.tile(order, stage.repeat)
             first = number % steps * stage.batch
             yield self._batch(order[first : first + stage.batch])
 
@@ -164,15 +167,17 @@ def run(
     stop: Stop | None = None,
     data: FakeData | None = None,
     curves: bool = False,
+    devices: int = 1,
 ) -> Run:
     """A run in a folder, from its last checkpoint if there is one."""
     folder = Folder(out)
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     folder.sweep()
     of, data = of or recipe(), data or FakeData()
+    data.devices = devices
     found = checkpoints.read(folder.last) if folder.last.exists() else None
     if found:
-        checkpoints.check_same(found, of, data.samples)
+        checkpoints.check_same(found, of, data.samples, devices)
     return Run(
         of,
         side or Fake(),
@@ -184,6 +189,7 @@ def run(
         stop or Stop(),
         found,
         curves,
+        Place(devices=devices),
     )
 
 

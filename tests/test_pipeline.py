@@ -230,7 +230,12 @@ def test_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("last", "drop_last", "counts"),
-    [("pad", False, [2, 2, 2, 2]), ("drop", False, [2, 2, 2]), ("pad", True, [2, 2, 2])],
+    [
+        ("pad", False, [2, 2, 2, 2]),
+        ("drop", False, [2, 2, 2]),
+        ("pad", True, [2, 2, 2, 2]),  # each rank is given 4 of 8, as PyTorch's sampler does
+        ("drop", True, [2, 2, 2]),
+    ],
 )
 def test_what_does_not_fill_equal_parts(
     tmp_path: Path, last: str, drop_last: bool, counts: list[int]
@@ -354,7 +359,7 @@ def changed(recipe: Recipe, **fields: object) -> tuple[Recipe, Stage]:
         ),
         ({"loss": Loss(ignore_index=3)}, "enet-camvid: whole: ignore_index 3 is a class"),
         ({"batch": 3}, "a batch of 3 does not divide into 2 parts"),
-        ({"batch": 8, "drop_last": True}, "7 samples make no step of 8, as enet-camvid has it"),
+        ({"batch": 10, "drop_last": True}, "7 samples make no step of 10, as enet-camvid has it"),
     ],
 )
 def test_what_does_not_fit(tmp_path: Path, fields: dict[str, object], message: str) -> None:

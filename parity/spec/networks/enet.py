@@ -84,7 +84,7 @@ class ENetConfig:
         blocks: The network's table between the initial block and the last transposed convolution.
 
     Raises:
-        ValueError: No class, or a dropout probability outside [0, 1).
+        ValueError: No class, or dropout that is not two probabilities in [0, 1).
     """
 
     family: ClassVar[str] = "enet"
@@ -106,8 +106,8 @@ class ENetConfig:
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError(f"num_classes is {self.num_classes}, expected 1 or more")
-        if any(not 0.0 <= p < 1.0 for p in self.dropout):
-            raise ValueError(f"dropout is {self.dropout}, expected probabilities in [0, 1)")
+        if len(self.dropout) != 2 or any(not 0.0 <= p < 1.0 for p in self.dropout):
+            raise ValueError(f"dropout is {self.dropout}, expected two probabilities in [0, 1)")
 
     def rows(self) -> tuple[Block, ...]:
         """Those blocks of the table that the network has."""
