@@ -7,7 +7,8 @@ Canonical are PyTorch's slots with the published names; each dialect has its own
     MindSpore   moment1.NAME             moment2.NAME                moments.NAME
 
 A torch file with torch names has it as `torch.optim` does, so that `load_state_dict` takes it;
-elsewhere it lies among the tensors. `optax.tree_utils.tree_set` takes `mu`, `nu` and `count`.
+elsewhere it lies among the tensors. `optax.tree_utils.tree_set` takes `mu`, `nu` and `count`;
+MindSpore's Adam keeps the powers of its betas beside, see `weights_convert.mindspore_adam`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from parity.spec.models import Config
 from parity.spec.tensors import STATISTICS, tensors
-from weights_convert import dialects
+from weights_convert import dialects, mindspore_adam
 
 # Slot -> what stands before a parameter's name, by dialect.
 SLOTS = {
@@ -113,6 +114,8 @@ def split(
     network: dict[str, np.ndarray] = {}
     optimizer: dict[str, np.ndarray] = {}
     rest: dict[str, np.ndarray] = {}
+    adam = any(name.startswith("moment1.") for name in arrays)  # MindSpore's
+    own = {*STEP.values(), *(mindspore_adam.POWERS if adam else ())}
     prefixes = [f"{names[dialect]}." for names in SLOTS.values() for dialect in names]
     leaves = {name: leaf for name in arrays if (leaf := OPTAX.fullmatch(name))}
     adams = {leaf[1] for leaf in leaves.values() if leaf[2] == "mu"}
@@ -126,7 +129,7 @@ def split(
             (optimizer if known else rest)[short if known else name] = array
         elif name == STEP["torch"] and leaves:  # `nnx.Optimizer` counts for itself
             rest[name] = array
-        elif name in STEP.values() or name.startswith((*prefixes, *ELSEWHERE)):
+        elif name in own or name.startswith((*prefixes, *ELSEWHERE)):
             optimizer[name] = array
         elif BESIDE.fullmatch(name):
             rest[name] = array
@@ -144,7 +147,7 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
     found: dict[str, dict[str, np.ndarray]] = {slot: {} for slot in SLOTS}
     names, target = dialects.names(config, dialect), tensors(config)
     for name, array in arrays.items():
-        if name == STEP[dialect]:
+        if name == STEP[dialect] or (dialect == "mindspore" and name in mindspore_adam.POWERS):
             continue
         slot = next((s for s, n in SLOTS.items() if name.startswith(f"{n[dialect]}.")), None)
         rest = name.removeprefix(f"{SLOTS[slot][dialect]}.") if slot else name
@@ -156,8 +159,12 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
         key, leaf = names[rest]
         _check_slot(name, array, leaf.shape(target[key].shape))
         found[slot][key] = np.array(leaf.inverse().array(array), order="C")
-    step = arrays.get(STEP[dialect])
-    return _whole(config, found, None if step is None else _step(step), {})
+    step = None if STEP[dialect] not in arrays else _step(arrays[STEP[dialect]])
+    try:
+        betas = mindspore_adam.betas_of(arrays, step)
+    except ValueError as error:
+        raise NotCarriedError(str(error)) from None
+    return _whole(config, found, step, {"betas": list(betas)} if betas else {})
 
 
 def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.ndarray]:
@@ -177,6 +184,9 @@ def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.n
     if state.step is not None:
         shape = (1,) if dialect == "mindspore" else ()
         made[STEP[dialect]] = np.full(shape, state.step, np.int32)
+        if dialect == "mindspore" and state.kind == "adam":
+            betas = state.hyperparameters.get("betas", mindspore_adam.BETAS)
+            made |= mindspore_adam.powers(state.step, betas)
     return made
 
 
@@ -235,7 +245,9 @@ def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
         if all(not s.get(k, np.ones(1)).any() for s in state.slots.values())
     }
     slots = {s: {k: a for k, a in f.items() if k not in absent} for s, f in state.slots.items()}
-    known = state.hyperparameters or said["hyperparameters"]
+    known = state.hyperparameters
+    if set(known) <= {"betas"}:  # as MindSpore's powers show them
+        known = known | said["hyperparameters"]
     return dataclasses.replace(state, slots=slots, hyperparameters=known)
 
 
