@@ -91,6 +91,8 @@ JUDGES: dict[str, Judge] = {
         "torch.nn.functional.interpolate",
         ("tests/test_icnet.py::test_labels_are_truncated_as_by_pytorch",),
     ),
+    "facts": Judge("published facts of the reports", ("tests/test_published_facts.py",)),
+    "transforms": Judge("torchvision's transforms", ("tests/test_published_transforms.py",)),
     "pillow": Judge("Pillow", ("tests/test_augmentation.py::test_resize_is_pillows",)),
     "schedulers": Judge("torch.optim.lr_scheduler", ("tests/test_third_party_rates.py",)),
     "scores": Judge("scikit-learn's metrics", ("tests/test_third_party_scores.py",)),

@@ -90,7 +90,8 @@ FAULTS: tuple[Fault, ...] = (
     jax(
         "masters rounded to half precision",
         "optax.apply_updates(state.trained, updates)",
-        "optax.apply_updates(halve(state.trained, half or 'float32'), updates)",
+        "optax.apply_updates({n: a.astype(half or a.dtype).astype(a.dtype) for n, a in"
+        " state.trained.items()}, updates)",
     ),
     jax("an overflow that nobody looks for", "& (counts.sum() == 0)", "& True"),
     jax(
