@@ -19,7 +19,10 @@ FAULTS: tuple[Fault, ...] = (
     torch(
         "norms in half precision at O2",
         "if not isinstance(module, layers.BatchNorm2d):",
-        "if True:",
+        "for key, buffer in module._buffers.items():\n"
+        "                if buffer.is_floating_point():\n"
+        "                    module._buffers[key] = buffer.to(dtype)\n"
+        "            if True:",
     ),
     torch(
         "gradients unscaled in half precision",
@@ -29,7 +32,7 @@ FAULTS: tuple[Fault, ...] = (
     torch(
         "the loss of logits in half precision",
         "wide = [o.to(self.dtype) for o in",
-        "wide = [o for o in",
+        "wide = [o.log_softmax(1).to(self.dtype) for o in",
     ),
     torch(
         "nothing cast at O1",
@@ -40,13 +43,6 @@ FAULTS: tuple[Fault, ...] = (
         "masters rounded to half precision",
         "parameter.detach().clone().requires_grad_()",
         "parameter.detach().to(dtype).float().requires_grad_()",
-    ),
-    torch(
-        "masters that the weights are not",
-        "masters[name] = parameter.detach().clone().requires_grad_()\n"
-        "                parameter.data = parameter.data.to(dtype)",
-        "parameter.data = parameter.data.to(dtype)\n"
-        "                masters[name] = parameter.detach().clone().requires_grad_()",
     ),
     torch("a loss that is not scaled", "(loss * self.scale.value).backward()", "loss.backward()"),
     torch(
@@ -94,9 +90,4 @@ FAULTS: tuple[Fault, ...] = (
         " state.trained.items()}, updates)",
     ),
     jax("an overflow that nobody looks for", "& (counts.sum() == 0)", "& True"),
-    jax(
-        "images in float32 at O2",
-        "inputs.images.astype(half or inputs.images.dtype)",
-        "inputs.images",
-    ),
 )
