@@ -146,7 +146,8 @@ def without_numbers(found: Unwrapped, names: Container[str]) -> Unwrapped:
     )
     if not beside:
         return found
-    kept = {k: a for k, a in found.named.items() if k not in beside}
+    numbers = set(beside)
+    kept = {k: a for k, a in found.named.items() if k not in numbers}
     return dataclasses.replace(found, named=kept, beside=(*found.beside, *beside))
 
 
