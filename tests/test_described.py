@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ def test_quantised_tensors(tmp_path: Path) -> None:
         tensor = torch.quantize_per_tensor(torch.zeros(2, 3), 0.1, 0, torch.qint8)
     torch.save({"a.weight": tensor}, tmp_path / "x.pth")
     assert described(tmp_path / "x.pth") == {"a.weight": ("quantised (qint8)", (2, 3))}
+
+
+def test_nested_tensors(tmp_path: Path) -> None:
+    """Catches a whole file called damaged because a tensor in it has no one shape."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a prototype of PyTorch's
+        nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    torch.save({"a.weight": nested}, tmp_path / "x.pth")
+    assert described(tmp_path / "x.pth") == {"a.weight": ("not dense (nested of float32)", ())}
 
 
 def test_one_strange_tensor_in_a_network(tmp_path: Path) -> None:

@@ -216,9 +216,9 @@ class Identity:
         if found.beside:
             where = f"the prefix {found.prefix!r}" if found.prefix else "the network"
             said.append(f"left out, beside {where}: {listed(found.beside)}")
-        if wrapping.is_average((*found.beside, *self.rest)) or formats.AVERAGED.search(
-            f"{contents.key}.{found.prefix}"
-        ):
+        if wrapping.is_average(
+            (*found.beside, *self.rest), found.prefix
+        ) or formats.AVERAGED.search(f"{contents.key}.{found.prefix}"):
             said.append("these are averaged weights (an EMA or SWA)")
         choices = [f"--key {key}" for key in contents.averaged]
         choices += [f"--prefix {start}" for start in found.averaged]

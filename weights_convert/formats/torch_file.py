@@ -94,7 +94,7 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
     dtypes = {k: _dtype(v) for k, v in state.tensors.items()}
     strided = {k: v.detach() for k, v in state.tensors.items() if dtypes[k] in DTYPES}
     foreign = {
-        k: Foreign(dtype, tuple(state.tensors[k].shape))
+        k: Foreign(dtype, _shape(state.tensors[k]))
         for k, dtype in dtypes.items()
         if k not in strided
     }
@@ -257,6 +257,10 @@ def _dtype(tensor: torch.Tensor) -> str:
     if tensor.is_meta:
         return f"not dense (on meta, {dtype} without numbers)"
     return f"quantised ({dtype})" if tensor.is_quantized else dtype
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    return () if tensor.is_nested else tuple(tensor.shape)  # which has one for each of its parts
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
