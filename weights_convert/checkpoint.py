@@ -130,7 +130,7 @@ def understand(
         formats.check_dtypes({k: a.dtype for k, a in known.named.items()}, path)
         arrays = dialects.to_canonical(config, known.named, dialect, str(path))
     except InputError as error:
-        raise InputError(f"{error}{known.nearest()}") from error
+        raise InputError(f"{error}{known.no_tensors(contents)}{known.nearest()}") from error
     optimizer, left = _optimizer(known, contents)
     if known.manifest:
         found: dict[str, object] = {
@@ -195,6 +195,12 @@ class Identity:
     def named(self) -> dict[str, np.ndarray]:
         """The network's tensors."""
         return self.found.named
+
+    def no_tensors(self, contents: formats.Contents) -> str:
+        """The part of such a message that says which of the names stand for something else."""
+        names = dialects.names(self.config, self.dialect)
+        found = [name for name in contents.skipped if wrapping.own_name(name, names) in names]
+        return f"; in the file, but no tensors: {listed(found)}" if found else ""
 
     def nearest(self) -> str:
         """The end of a message that refuses them: which network is nearest, after which prefix."""
