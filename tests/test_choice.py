@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import equal
+from registered import module
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -168,6 +169,25 @@ def test_an_average_beside_says_nothing_of_the_weights(tmp_path: Path) -> None:
         taken = load(path, choice=Choice(prefix=prefix))
         assert equal(taken.arrays, OTHER)
         assert any("these are averaged" in note for note in taken.remarks)
+
+
+def test_an_average_has_no_optimizer(tmp_path: Path) -> None:
+    """Catches averaged weights that go on with the moments of the plain ones, unsaid."""
+    network = module({k: a.shape for k, a in PLAIN.items()})
+    optimizer = torch.optim.Adam(network.parameters())
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    content = {
+        "model": state(PLAIN),
+        "model_ema": state(OTHER),
+        "optimizer": optimizer.state_dict(),
+    }
+    path = saved(tmp_path, content)
+    assert load(path).optimizer is not None
+    taken = load(path, choice=Choice(key="model_ema"))
+    assert taken.optimizer is None
+    assert any("optimizer (it trained the plain weights" in name for name in taken.skipped)
 
 
 def test_averaged_model_of_pytorch(tmp_path: Path) -> None:
