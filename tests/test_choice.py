@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import equal
+from registered import module
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -102,7 +103,11 @@ def test_what_others_put_before_and_beside(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["net", "model_state", "weights", "params", "network", "checkpoint.model", "module"]
+    "key",
+    [
+        *("net", "model_state", "weights", "params", "network", "checkpoint.model", "module"),
+        *("model.net", "state_dict.generator", "model.model"),  # below a usual key
+    ],
 )
 def test_states_under_other_keys(key: str, tmp_path: Path) -> None:
     """Catches a state dict found only under three names, or one of an optimizer taken for it."""
@@ -151,6 +156,38 @@ def test_averages_are_named_and_chosen(name: str, tmp_path: Path) -> None:
     found = load(path, choice=choice)
     assert equal(found.arrays, OTHER)
     assert any("these are averaged weights" in note for note in found.remarks)
+
+
+def test_an_average_beside_says_nothing_of_the_weights(tmp_path: Path) -> None:
+    """Catches plain weights called averaged ones because of the counter of those beside them."""
+    average = {"ema." + k: v for k, v in (COUNT | state(OTHER, "module.")).items()}
+    path = saved(tmp_path, {"state_dict": state(PLAIN, "model.") | average})
+    found = load(path)
+    assert equal(found.arrays, PLAIN)
+    assert not any("these are averaged" in note for note in found.remarks)
+    for prefix in ("ema.", "ema.module."):
+        taken = load(path, choice=Choice(prefix=prefix))
+        assert equal(taken.arrays, OTHER)
+        assert any("these are averaged" in note for note in taken.remarks)
+
+
+def test_an_average_has_no_optimizer(tmp_path: Path) -> None:
+    """Catches averaged weights that go on with the moments of the plain ones, unsaid."""
+    network = module({k: a.shape for k, a in PLAIN.items()})
+    optimizer = torch.optim.Adam(network.parameters())
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    content = {
+        "model": state(PLAIN),
+        "model_ema": state(OTHER),
+        "optimizer": optimizer.state_dict(),
+    }
+    path = saved(tmp_path, content)
+    assert load(path).optimizer is not None
+    taken = load(path, choice=Choice(key="model_ema"))
+    assert taken.optimizer is None
+    assert any("optimizer (it trained the plain weights" in name for name in taken.skipped)
 
 
 def test_averaged_model_of_pytorch(tmp_path: Path) -> None:
@@ -264,6 +301,7 @@ def test_training_and_evaluation_choose(tmp_path: Path) -> None:
     plain, other = weights(MODELS["genet"], 0), weights(MODELS["genet"], 1)
     path = saved(tmp_path, {"net": state(plain), "ema": state(other)})
     begin = From(recipe, path, Choice(key="ema"))
+    begin.check()
     assert any("averaged weights" in note for note in begin.notes)
     assert equal(begin(recipe.stages[0], None).arrays, other)
     held = evaluation.read(path, recipe, None, Choice(key="ema"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import warnings
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from torch import nn
 from parity.cli import main
 from parity.fuzz.hostile import mindspore_files
 from parity.spec.draw import weights
+from parity.spec.errors import InputError
 from parity.spec.networks.genet import GENetConfig
 from weights_convert import formats, load, to_jax
 from weights_convert.formats import Foreign
@@ -75,6 +79,24 @@ def test_quantised_tensors(tmp_path: Path) -> None:
         tensor = torch.quantize_per_tensor(torch.zeros(2, 3), 0.1, 0, torch.qint8)
     torch.save({"a.weight": tensor}, tmp_path / "x.pth")
     assert described(tmp_path / "x.pth") == {"a.weight": ("quantised (qint8)", (2, 3))}
+
+
+def test_nested_tensors(tmp_path: Path) -> None:
+    """Catches a whole file called damaged because a tensor in it has no one shape."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a prototype of PyTorch's
+        nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    torch.save({"a.weight": nested}, tmp_path / "x.pth")
+    assert described(tmp_path / "x.pth") == {"a.weight": ("not dense (nested of float32)", ())}
+
+
+def test_no_tensor_under_a_name_of_the_network(tmp_path: Path) -> None:
+    """Catches a tensor called missing where something else has its name."""
+    content = TENSORS | {"conv1.weight": "text", "fc.bias": np.zeros(10)}
+    torch.save({"state_dict": content}, tmp_path / "x.pth")
+    told = "in the file, but no tensors: state_dict.conv1.weight, state_dict.fc.bias; nearest"
+    with pytest.raises(InputError, match=re.escape(told)):
+        load(tmp_path / "x.pth")
 
 
 def test_one_strange_tensor_in_a_network(tmp_path: Path) -> None:
@@ -229,14 +251,15 @@ def test_tied_tensors_of_safetensors(tmp_path: Path) -> None:
     assert not set(found.metadata) & {"a.weight", "b.weight"}
 
 
+@pytest.mark.parametrize("above", ["", "target.", "train.model."])
 @pytest.mark.parametrize("separator", ["/", "."])
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
-def test_flat_names_of_flax(separator: str, name: str, tmp_path: Path) -> None:
+def test_flat_names_of_flax(separator: str, name: str, above: str, tmp_path: Path) -> None:
     """Catches `params/a/b` in a flat file refused, as `flatten_dict(variables, sep="/")` names."""
     flat = {}
     for key, array in to_jax(CONFIG, PLAIN).items():
         top = "batch_stats" if key.endswith((".mean", ".var", "tracked")) else "params"
-        flat[f"{top}.{key}".replace(".", separator)] = array
+        flat[f"{above}{top}.{key}".replace(".", separator)] = array
     if name == "x.npz":
         np.savez(tmp_path / name, **flat)
     else:
@@ -291,7 +314,7 @@ def test_unsafe_reading_is_never_advised(tmp_path: Path) -> None:
     subprocess.run(quiet, check=True, capture_output=True)
     messages.append(refusal(script))
     assert "TorchScript" in messages[0]
-    torch.save({"a.b": torch.zeros(1), "c": Path("x")}, tmp_path / "x.pth")
+    torch.save({"a.b": torch.zeros(1), "c": Fraction(1, 2)}, tmp_path / "x.pth")
     messages.append(refusal(tmp_path / "x.pth"))
     from weights_convert.formats.torch_file import reason
 

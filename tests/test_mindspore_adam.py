@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import equal
+from registered import trained
 
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
@@ -84,6 +86,36 @@ def test_a_file_without_powers(tmp_path: Path) -> None:
     formats.write(tmp_path / "a.ckpt", "mindspore", checkpoint(20, None), {})
     convert(tmp_path / "a.ckpt", tmp_path / "b.ckpt")
     assert equal(formats.read(tmp_path / "b.ckpt").arrays, checkpoint(20, (0.9, 0.999)))
+
+
+def test_a_state_without_hyperparameters(tmp_path: Path) -> None:
+    """Catches a file of ours that is refused: JAX's state says no betas, its powers then do."""
+    formats.write(tmp_path / "a.ckpt", "mindspore", checkpoint(20, None), {})
+    convert(tmp_path / "a.ckpt", tmp_path / "a.npz", to="jax")
+    assert load(tmp_path / "a.npz").optimizer.hyperparameters == {}
+    convert(tmp_path / "a.npz", tmp_path / "b.ckpt")
+    convert(tmp_path / "b.ckpt", tmp_path / "c.pth")
+    convert(tmp_path / "c.pth", tmp_path / "d.ckpt")
+    assert equal(formats.read(tmp_path / "d.ckpt").arrays, checkpoint(20, (0.9, 0.999)))
+
+
+def test_groups_with_betas_of_their_own(tmp_path: Path) -> None:
+    """Catches powers of betas that no group has, in a file that is refused when it is read."""
+    network, optimizer = trained({k: t.shape for k, t in tensors(CONFIG).items()}, "adam", halves)
+    content = {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(content, tmp_path / "a.pth")
+    model = "enet-mindspore-encoder"
+    with pytest.raises(InputError, match=r"groups have different betas.*--weights-only"):
+        convert(tmp_path / "a.pth", tmp_path / "b.ckpt", model)
+    assert not (tmp_path / "b.ckpt").exists()
+    convert(tmp_path / "a.pth", tmp_path / "b.ckpt", model, weights_only=True)
+    assert load(tmp_path / "b.ckpt").optimizer is None
+
+
+def halves(network: torch.nn.Module) -> list[dict]:
+    every = list(network.parameters())
+    middle = len(every) // 2
+    return [{"params": every[:middle]}, {"params": every[middle:], "betas": (0.5, 0.6)}]
 
 
 @pytest.mark.parametrize("betas", [None, [0.9], [0.9, 1.5], "ab"])

@@ -77,7 +77,8 @@ def test_an_extent_that_no_weight_shows(means: Path, tmp_path: Path, capsys: Cap
     ):
         assert "not shown" not in output(capsys, *argv), argv
     assert load(tmp_path / "y.npz").config == MEANS
-    with pytest.raises(InputError, match="says config"):
+    told = re.escape("y.npz says config {'extent': 2}, found {'extent': 4}")
+    with pytest.raises(InputError, match=f"{told}$"):  # and not the five fields that agree
         load(tmp_path / "y.npz", "genet-mean4")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 from collections import OrderedDict
@@ -48,6 +49,25 @@ def test_nested_state_dict(tmp_path: Path, nest: str) -> None:
     found = formats.read(tmp_path / "x")
     assert equal(found.arrays, SMALL)
     assert found.skipped == ("epoch", "miou", "best", "optimizer")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_scripts_leave_beside(tmp_path: Path, legacy: bool) -> None:
+    """Catches weights refused because of a NumPy array, or of the arguments of a command."""
+    others = {
+        "confusion": np.eye(3),
+        "generator": np.random.default_rng(0).bit_generator.state,
+        "legacy": np.random.RandomState(0).get_state(),
+        "args": argparse.Namespace(lr=0.1, out=Path("x"), sizes=np.arange(3)),
+    }
+    state = {k: torch.tensor(v) for k, v in SMALL.items()}
+    content = others | {"state_dict": state}
+    torch.save(content, tmp_path / "x", _use_new_zipfile_serialization=not legacy)
+    found = formats.read(tmp_path / "x")
+    assert equal(found.arrays, SMALL)
+    assert found.skipped == tuple(others)
+    torch.save({k: np.array(v) for k, v in SMALL.items()}, tmp_path / "y")
+    assert "'a.weight' (NumPy), 'a.count' (NumPy)" in refusal(tmp_path / "y")
 
 
 def test_views_of_one_storage(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def understand(
         formats.check_dtypes({k: a.dtype for k, a in known.named.items()}, path)
         arrays = dialects.to_canonical(config, known.named, dialect, str(path))
     except InputError as error:
-        raise InputError(f"{error}{known.nearest()}") from error
+        raise InputError(f"{error}{known.no_tensors(contents)}{known.nearest()}") from error
     optimizer, left = _optimizer(known, contents)
     if known.manifest:
         found: dict[str, object] = {
@@ -196,6 +196,12 @@ class Identity:
         """The network's tensors."""
         return self.found.named
 
+    def no_tensors(self, contents: formats.Contents) -> str:
+        """The part of such a message that says which of the names stand for something else."""
+        names = dialects.names(self.config, self.dialect)
+        found = [name for name in contents.skipped if wrapping.own_name(name, names) in names]
+        return f"; in the file, but no tensors: {listed(found)}" if found else ""
+
     def nearest(self) -> str:
         """The end of a message that refuses them: which network is nearest, after which prefix."""
         names = dialects.names(self.config, self.dialect)
@@ -210,15 +216,21 @@ class Identity:
             f" after {prefix}{f', beside {beside}' if beside else ''}"
         )
 
+    def is_average(self, contents: formats.Contents) -> bool:
+        """Whether these are averaged weights, as the path to them or a counter beside says."""
+        found = self.found
+        return bool(
+            wrapping.is_average((*found.beside, *self.rest), found.prefix)
+            or formats.AVERAGED.search(f"{contents.key}.{found.prefix}")
+        )
+
     def remarks(self, contents: formats.Contents) -> tuple[str, ...]:
         """What a user should know of how the tensors were found."""
         found, said = self.found, list[str]()
         if found.beside:
             where = f"the prefix {found.prefix!r}" if found.prefix else "the network"
             said.append(f"left out, beside {where}: {listed(found.beside)}")
-        if wrapping.is_average((*found.beside, *self.rest)) or formats.AVERAGED.search(
-            f"{contents.key}.{found.prefix}"
-        ):
+        if self.is_average(contents):
             said.append("these are averaged weights (an EMA or SWA)")
         choices = [f"--key {key}" for key in contents.averaged]
         choices += [f"--prefix {start}" for start in found.averaged]
@@ -306,6 +318,8 @@ def _optimizer(
     nested = contents.optimizer
     left = () if nested is None else tuple(beside)
     try:
+        if nested is not None and known.is_average(contents):
+            raise NotCarriedError("it trained the plain weights, and these are their average")
         if nested is not None:
             found = optimizers.from_torch(config, nested, known.order, known.layout)
         elif beside:

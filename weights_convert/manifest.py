@@ -14,7 +14,7 @@ import numpy as np
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.data.preprocessing import parse as parse_preprocessing
-from parity.spec.errors import InputError, listed
+from parity.spec.errors import WIDEST, InputError, listed, shortened
 from weights_convert.formats import KEY, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.optimizer import is_description
@@ -128,6 +128,14 @@ def renamed(manifest: Manifest, rename: Callable[[str], str]) -> Manifest:
     return dataclasses.replace(manifest, tensors=tensors, tensors_sha256=whole, optimizer=state)
 
 
+def _apart(said: Any, found: Any) -> tuple[str, str]:
+    """Two values for a message: of two dicts only the entries that differ, and no long texts."""
+    if isinstance(said, dict) and isinstance(found, dict):
+        same = {k for k in said if k in found and repr(said[k]) == repr(found[k])}
+        said, found = ({k: v for k, v in d.items() if k not in same} for d in (said, found))
+    return shortened(str(said), WIDEST), shortened(str(found), WIDEST)
+
+
 def verify(
     manifest: Manifest,
     found: Mapping[str, object],
@@ -157,9 +165,8 @@ def verify(
 
     for name, value in found.items():
         if counted(getattr(manifest, name)) != counted(value):
-            raise InputError(
-                f"the manifest of {where} says {name} {getattr(manifest, name)}, found {value}"
-            )
+            said, there = _apart(getattr(manifest, name), value)
+            raise InputError(f"the manifest of {where} says {name} {said}, found {there}")
     tensors = tensor_sha256s(arrays)
     either = [*tensors, *(name for name in manifest.tensors if name not in tensors)]
     wrong = [name for name in either if tensors.get(name) != manifest.tensors.get(name)]

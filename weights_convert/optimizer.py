@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.spec.errors import listed
+from parity.spec.errors import InputError, listed
 from parity.spec.models import Config
 from parity.spec.tensors import tensors
 from weights_convert import dialects, mindspore_adam
@@ -185,6 +185,11 @@ def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.n
         shape = (1,) if dialect == "mindspore" else ()
         made[STEP[dialect]] = np.full(shape, state.step, np.int32)
         if dialect == "mindspore" and state.kind == "adam":
+            if any("betas" in group.hyperparameters for group in state.groups):
+                raise InputError(
+                    "the optimizer's groups have different betas, but MindSpore's Adam has two for"
+                    " all parameters; --weights-only leaves its state behind"
+                )
             betas = state.hyperparameters.get("betas", mindspore_adam.BETAS)
             made |= mindspore_adam.powers(state.step, betas)
     return made
@@ -272,7 +277,7 @@ def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
     slots = {s: {k: a for k, a in f.items() if k not in absent} for s, f in state.slots.items()}
     known = state.hyperparameters
     if set(known) <= {"betas"}:  # as MindSpore's powers show them
-        known = known | said["hyperparameters"]
+        known = said["hyperparameters"]
     groups = state.groups or tuple(
         Group(tuple(group["params"]), group["hyperparameters"], group["named"])
         for group in said.get("groups", ())

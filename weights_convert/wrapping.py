@@ -255,6 +255,14 @@ def _shown(short: Mapping[str, str], start: str, families: Mapping[str, Containe
     return found.pop() if len(found) == 1 else start
 
 
-def is_average(beside: Iterable[str]) -> bool:
-    """Whether what lies beside a network says that it is an average: AveragedModel's counter."""
-    return any(name.rpartition(".")[2] == COUNTER for name in beside)
+def is_average(beside: Iterable[str], prefix: str) -> bool:
+    """Whether what lies beside a network says that it is an average: AveragedModel's counter.
+
+    Args:
+        beside: Names.
+        prefix: What stands before the network's names: an average beside it has its own.
+    """
+    return any(
+        name.rpartition(".")[2] == COUNTER and prefix.startswith(name.removesuffix(COUNTER))
+        for name in beside
+    )

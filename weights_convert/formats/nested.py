@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +76,19 @@ def with_dots(contents: Contents, path: Path) -> Contents:
     """
     names = list(contents.everything)
     found = {name: tuple(name.replace("/", ".").split(".")) for name in names}
-    first = {parts[0] for parts in found.values()}
-    if first & COLLECTIONS and first <= COLLECTIONS | TRAINING:
-        found = {name: parts[parts[0] in COLLECTIONS :] for name, parts in found.items()}
-    given = {name: ".".join(parts) for name, parts in found.items()}
+    children: dict[tuple[str, ...], set[str]] = {}
+    for parts in found.values():
+        for i, part in enumerate(parts):
+            children.setdefault(parts[:i], set()).add(part)
+    whole = {at for at, parts in children.items() if _is_whole(parts)}
+    given = {
+        name: ".".join(
+            part
+            for i, part in enumerate(parts)
+            if part not in COLLECTIONS or parts[:i] not in whole
+        )
+        for name, parts in found.items()
+    }
     if twice := [f"{k} occurs {n} times" for k, n in Counter(given.values()).items() if n > 1]:
         raise InputError(f"{path} holds {listed(twice, '; ')}; expected named arrays")
     if all(name == other for name, other in given.items()):
@@ -129,9 +138,14 @@ def _counter(parts: tuple[str, ...], leaf: Any) -> Any:
     return np.asarray(leaf, np.int64) if single and COUNTERS & set(parts[-2:]) else leaf
 
 
+def _is_whole(names: Set[str]) -> bool:
+    """Whether what lies in one place is a network of Linen's, saved whole."""
+    return bool(names & COLLECTIONS) and names - TRAINING <= COLLECTIONS
+
+
 def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(tree, Mapping):
-        whole = bool(tree.keys() & COLLECTIONS) and tree.keys() - TRAINING <= COLLECTIONS
+        whole = _is_whole(tree.keys())
         for key, value in tree.items():
             inner = path if whole and key in COLLECTIONS else (*path, str(key))
             yield from _leaves(value, inner)

@@ -35,9 +35,9 @@ OPTIMIZER_LIST = "optimizer_states"  # Lightning's: of one or several
 
 
 class Placeholder:
-    """Stands for a NumPy scalar, which training scripts leave in their files (a best mIoU).
+    """Stands for what training scripts leave in their files beside tensors.
 
-    `weights_only` refuses NumPy's own constructors, rightly; this one keeps nothing.
+    `weights_only` refuses the constructors of such values, rightly; this one keeps nothing.
     """
 
     def __init__(self, *args: object) -> None:
@@ -47,9 +47,19 @@ class Placeholder:
         pass
 
 
-NUMPY_SCALAR: list[Callable | tuple[Callable, str]] = [
-    (Placeholder, name)
-    for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+# What a message calls it -> its constructors: a best mIoU, a confusion matrix, a generator's state;
+# the arguments of the command, and folders among them.
+STOOD_FOR = {
+    "NumPy": (
+        *("numpy.dtype", "numpy.ndarray"),
+        *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+        *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+    ),
+    "Namespace": ("argparse.Namespace",),
+    "Path": ("pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath"),
+}
+PLACEHOLDERS: list[Callable | tuple[Callable, str]] = [
+    (type(kind, (Placeholder,), {}), name) for kind, names in STOOD_FOR.items() for name in names
 ]
 
 
@@ -94,7 +104,7 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
     dtypes = {k: _dtype(v) for k, v in state.tensors.items()}
     strided = {k: v.detach() for k, v in state.tensors.items() if dtypes[k] in DTYPES}
     foreign = {
-        k: Foreign(dtype, tuple(state.tensors[k].shape))
+        k: Foreign(dtype, _shape(state.tensors[k]))
         for k, dtype in dtypes.items()
         if k not in strided
     }
@@ -135,7 +145,7 @@ def _load(path: Path, mapped: bool) -> object:
         with (
             path.open("rb") as file,  # given a path, PyTorch goes by its suffix
             warnings.catch_warnings(),
-            torch.serialization.safe_globals(NUMPY_SCALAR),
+            torch.serialization.safe_globals(PLACEHOLDERS),
         ):
             warnings.simplefilter("ignore")  # of pickle protocols and of storages of old
             source = path if mapped else file
@@ -257,6 +267,10 @@ def _dtype(tensor: torch.Tensor) -> str:
     if tensor.is_meta:
         return f"not dense (on meta, {dtype} without numbers)"
     return f"quantised ({dtype})" if tensor.is_quantized else dtype
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    return () if tensor.is_nested else tuple(tensor.shape)  # which has one for each of its parts
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -62,7 +62,10 @@ def find(data: object, path: Path, key: str | None) -> Found:
         node, beside = _at(data, key, path)
         return _state(node, path, beside, key, states)
     known = [name for name in NESTS if isinstance(data.get(name), Mapping) and data[name]]
-    if len(known) == 1:
+    deeper = (
+        len(known) == 1 and known[0] not in states and any(_starts(s, known[0]) for s in states)
+    )
+    if len(known) == 1 and not deeper:
         beside = [str(k) for k in data if k != known[0]]
         return _state(data[known[0]], path, beside, known[0], states)
     if not states or "" in states:
