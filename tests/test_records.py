@@ -228,8 +228,8 @@ def test_pack_writes_all_or_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["data", "out.array_record", "--size", "x"], "size 'x', expected HEIGHTxWIDTH"),
         (["data", "out.array_record", "--size", "0x10"], "size '0x10', expected"),
         (["data", "out.array_record", "--split", "test"], "no split 'test', found train, val"),
-        (["data", "out.array_record", "--data", "cityscapes"], "not cityscapes, expected"),
-        (["data", "out.array_record", "--data", "cifar10"], "not cifar10, expected"),
+        (["data", "out.array_record", "--dataset", "cityscapes"], "not cityscapes, expected"),
+        (["data", "out.array_record", "--dataset", "cifar10"], "not cifar10, expected"),
     ],
 )
 def test_pack_refuses(
@@ -248,3 +248,16 @@ def test_pack_refuses(
     assert error.count("\n") == 1
     assert not (tmp_path / "out.array_record").exists()
     assert (tmp_path / "data" / "train" / "0.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pack_takes_the_former_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches `--data NAME`, as `--dataset` was called before, ignored or taken without a hint."""
+    data(tmp_path / "data", tiny("enet-camvid"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["pack", "data", "out.array_record", "--data", "cifar10"]) == 2
+    hint, error = capsys.readouterr().err.splitlines()
+    assert "hint: " in hint
+    assert "--dataset cifar10" in hint
+    assert "not cifar10, expected" in error
