@@ -191,8 +191,8 @@ def classes_of(network: Network, dataset: str | None) -> Segmentation:
     said = network.manifest
     if said is not None and said.network not in READS:
         raise InputError(
-            f"{network.path} is an {said.network}, expected one of {', '.join(READS)}: a class for"
-            " each pixel"
+            f"{network.path} holds the network {said.network}, expected one of"
+            f" {', '.join(READS)}: a class for each pixel"
         )
     if network.batch not in (None, 1):
         raise InputError(f"{network.path} takes {network.batch} images at a time, expected 1")

@@ -252,3 +252,19 @@ def test_an_encoder(data: Path, tmp_path: Path) -> None:
     assert "4x8, which is what the network predicts" in str(found.counted_how)
     whole = torch_miou(path, data, model="erfnet-encoder", size=size, count_size=size)
     assert whole.frameworks["torch"].confusion.sum() == 4 * 32 * 64
+
+
+def test_eval_without_a_training_split(
+    arrays: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a training split asked for that no loss needs, or not said what it is needed for."""
+    root = cityscapes(tmp_path / "data", 2 * SIZE[0], 2 * SIZE[1])  # val alone
+    path = save(tmp_path / "files" / "a.safetensors", arrays, "void-first")
+    command = ["eval", str(path), "--data", str(root), "--workers", "0", "--recipe"]
+    assert cli.main([*command, "enet-cityscapes"]) == 2
+    said = capsys.readouterr().err
+    assert "no split 'train', found val; the loss of recipe enet-cityscapes weighs classes" in said
+    assert "rule 'log', which counts the pixels of split 'train'" in said
+    file = tmp_path / "unweighted.toml"
+    file.write_text('base = "enet-cityscapes"\n[stages.whole.loss.class_weights]\nrule = "none"\n')
+    assert cli.main([*command, str(file)]) == 0

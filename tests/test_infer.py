@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from scenes import camvid, cityscapes
 
 from parity import cli
 from parity.export import export
-from parity.infer import infer
+from parity.infer import classes_of, infer
 from parity.miou import miou
 from parity.spec.data import DATASETS
 from parity.spec.errors import InputError
@@ -139,3 +141,10 @@ def test_bad_input(file: Path, streets: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=named):
             infer(*arguments)
     assert not out.exists()
+
+
+def test_a_network_of_whole_images_is_refused_by_its_name() -> None:
+    """Catches "is an genet", and a classifier whose answers are painted as pixels."""
+    network: Any = SimpleNamespace(manifest=SimpleNamespace(network="genet"), path="g.onnx")
+    with pytest.raises(InputError, match=r"g\.onnx holds the network genet, expected one of enet"):
+        classes_of(network, None)

@@ -195,7 +195,11 @@ def test_a_checkpoint_without_its_run_is_evaluated_by_a_recipe(
     assert (tmp_path / "files" / "enet.pth.metrics.txt").exists()
     assert main([*command, "--recipe", "erfnet-cityscapes"]) == 2
     said = capsys.readouterr().err
-    assert "enet.pth holds a enet, but erfnet-cityscapes trains erfnet-encoder, erfnet" in said
+    trained = "recipe erfnet-cityscapes trains erfnet-encoder, erfnet"
+    assert f"enet.pth holds the network enet, but {trained}" in said
+    assert main([*command, "--recipe", "erfnet-mindspore"]) == 2
+    said = capsys.readouterr().err  # each network is named once
+    assert said.strip().endswith("trains erfnet-mindspore-encoder, erfnet-mindspore")
 
 
 def test_a_rate_that_is_too_large_stops_the_run(

@@ -326,7 +326,7 @@ def _check_variant(checkpoint: Checkpoint, dialect: str, source: Path) -> None:
     wrong = [k for k in ("same_padding", "channel_dropout") if differs(config, MODELS[port], k)]
     if wrong:
         raise InputError(
-            f"{source} is an {checkpoint.network} as published, but MindSpore's names belong to"
+            f"{source} holds {checkpoint.network} as published, but MindSpore's names belong to"
             f" {port}, another network; --model {port} says that these are its weights"
         )
 

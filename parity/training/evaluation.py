@@ -220,9 +220,10 @@ def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choic
     free = checkpoint.assumed  # the recipe says them
     of = [s for s in recipe.stages if told(s.config, free) == told(checkpoint.config, free)]
     if not of:
-        networks = ", ".join(stage.model for stage in recipe.stages)
+        networks = ", ".join(dict.fromkeys(stage.model for stage in recipe.stages))
         raise InputError(
-            f"{path} holds a {checkpoint.network}, but {recipe.name} trains {networks}"
+            f"{path} holds the network {checkpoint.network}, but recipe {recipe.name} trains"
+            f" {networks}"
         )
     if free:
         checkpoint = understand(contents, path, config=of[-1].config)

@@ -13,6 +13,8 @@ import numpy as np
 from parity import compiled
 from parity.spec.data import pipeline, statistics
 from parity.spec.data.preprocessing import Preprocessing, published
+from parity.spec.data.sources import Source
+from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe, Stage
 from parity.training.parts import Batches, Progress
 from parity.training.place import ALONE, Place
@@ -102,9 +104,29 @@ class Feed:
     def class_weights(self, stage: Stage, progress: Progress | None = None) -> np.ndarray | None:
         source = getattr(self, "source", None)
         if source is None:
-            source = pipeline.open_source(self.recipe, self.root, self.recipe.train_split)
+            source = self._counted(stage)
         cache = compiled.of_user().parent / "counts"
         return statistics.class_weights(self.recipe, stage, source, cache, progress)
+
+    def _counted(self, stage: Stage) -> Source:
+        """What class weights are made of where a checkpoint does not bring them.
+
+        Pixels are counted in the training split; rules that count none do without it.
+
+        Raises:
+            InputError: It cannot be opened; it says what it is needed for.
+        """
+        split, rule = self.recipe.train_split, stage.loss.class_weights.rule
+        if rule not in statistics.COUNTED:
+            return self.measured
+        try:
+            return pipeline.open_source(self.recipe, self.root, split)
+        except InputError as error:
+            raise InputError(
+                f"{error}; the loss of recipe {self.recipe.name} weighs classes by rule"
+                f" {rule!r}, which counts the pixels of split {split!r}; parity miou evaluates"
+                " without a loss"
+            ) from error
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
         found = published(stage.config, self.recipe.labels)

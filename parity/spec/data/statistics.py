@@ -26,6 +26,7 @@ Size = tuple[int, int]
 Progress = Callable[[int, int, str], None]
 THREADS = min(4, os.cpu_count() or 1)  # decoding does not hold Python's lock
 VERSION = 1  # of what is counted; a cache of another is not read
+COUNTED = ("log", "median")  # rules of class weights that depend on the numbers of pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ def class_weights(
     if rule.rule == "none" and not with_void:
         return None
     counts = None
-    if rule.rule in ("log", "median"):
+    if rule.rule in COUNTED:
         size = training_size(recipe, stage)
         labels_size = predicted_size(config, size)
         counts = _kept(source, size, labels_size, cache, progress)
