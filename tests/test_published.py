@@ -63,7 +63,7 @@ def test_erfnet_lacks_only_what_it_may(tmp_path: Path) -> None:
     save(tmp_path / "a.pth", arrays)
     with pytest.raises(InputError, match=r"encoder\.output_conv\.weight is missing"):
         load(tmp_path / "a.pth", "erfnet-encoder")
-    save(tmp_path / "a.pth", arrays | {"extra": np.zeros(1, np.float32)})
+    save(tmp_path / "a.pth", arrays | {"extra": np.zeros(3, np.float32)})
     with pytest.raises(InputError, match="extra is not expected"):
         load(tmp_path / "a.pth")
 
@@ -79,7 +79,7 @@ def test_erfnet_imagenet(tmp_path: Path) -> None:
     assert found.skipped == ("epoch", "arch", "best_prec1")
     assert set(found.filled) == arrays.keys() - old.keys()
     round_trip(tmp_path / "a.pth.tar", old)
-    with pytest.raises(InputError, match="all 304 tensors of the network are missing"):
+    with pytest.raises(InputError, match=r"decoder\.layers\.0\.conv\.weight is missing"):
         load(tmp_path / "a.pth.tar", "erfnet")
     del old["classifier.linear.bias"]
     save(tmp_path / "a.pth.tar", old, "module.")

@@ -170,7 +170,7 @@ def test_the_whole_network_begins_with_an_encoder_of_others(
     encoder = draw.weights(MODELS["erfnet-encoder"], 7)
     file, other = tmp_path / "encoder.pth", tmp_path / "other.pth"
     torch.save({f"module.{k}": torch.from_numpy(np.asarray(a)) for k, a in encoder.items()}, file)
-    begin = From(recipe, file, stage)
+    begin = From(recipe, file, stage=stage)
     begin.check()
     found = begin(whole, None).arrays
     drawn = From(dataclasses.replace(recipe, stages=(whole,)))(whole, None).arrays
@@ -182,4 +182,4 @@ def test_the_whole_network_begins_with_an_encoder_of_others(
     enet = draw.weights(MODELS["enet"], 7)
     torch.save({key: torch.from_numpy(np.asarray(a)) for key, a in enet.items()}, other)
     with pytest.raises(InputError, match=r"other\.pth: a enet holds nothing that a erfnet begins"):
-        From(recipe, other, stage).check()
+        From(recipe, other, stage=stage).check()
