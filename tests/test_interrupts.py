@@ -29,8 +29,9 @@ def make_port():
 """
 CALLS = {
     "torch": BUSY,
-    "jax": "jax.jit(lambda: jax.lax.while_loop(lambda x: x >= 0, lambda x: x * 0, 0))()"
-    ".block_until_ready()",
+    # Its result is needed: a compiler may leave out a loop that has none and does not end.
+    "jax": "jax.jit(lambda x: jax.lax.fori_loop(0, 2**31 - 2, lambda i, x: jax.numpy.sin(x), x))"
+    "(0.5).block_until_ready()",
 }
 # `parity train` whose first step never ends, on either side.
 TRAINING = """
@@ -62,7 +63,7 @@ def interrupted_twice(command: list[str], markers: list[Path], answer: str) -> N
         assert (child.returncode, said[1]) == (130, "")
     finally:
         child.kill()
-        child.wait()
+        child.communicate()  # which closes its pipes
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
