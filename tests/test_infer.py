@@ -133,7 +133,7 @@ def test_bad_input(file: Path, streets: Path, tmp_path: Path) -> None:
         ((file, images, out, empty), "4 images have no label"),
         ((file, images, out, None, "void-middle"), "void-middle"),
         ((file, images, out, None, None, "ade"), "ade"),
-        ((file, images, out, None, None, "camvid"), "logits of shape"),
+        ((file, images, out, None, None, "camvid"), "but the data set has 'sky' there"),
         ((file, images, tmp_path / "no" / "out"), "no folder"),
         ((file, roads / "val", out, streets / "gtFine" / "val"), "3 images have no label"),
     ]
