@@ -53,7 +53,7 @@ def flatten(
     Raises:
         InputError: It holds no array, two of one name, or no such key.
     """
-    node, beside = (tree, []) if key is None else _at(tree, key, path)
+    node, beside = (tree, []) if key is None else at(tree, key, path)
     leaves = [(parts, _counter(parts, leaf)) for parts, leaf in _leaves(node, ())]
     if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
         leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
@@ -115,7 +115,7 @@ def below(contents: Contents, key: str, path: Path) -> Contents:
     return dataclasses.replace(contents, arrays=arrays, foreign=foreign, skipped=skipped, key=key)
 
 
-def _at(tree: Any, key: str, path: Path) -> tuple[Any, list[str]]:
+def at(tree: Any, key: str, path: Path) -> tuple[Any, list[str]]:
     """The entry of a dotted key, and the names of what lies beside it."""
     beside, node, left = list[str](), tree, key
     while left:

@@ -12,6 +12,7 @@ import torch
 
 from parity.spec.errors import InputError, listed
 from weights_convert.formats import AVERAGED
+from weights_convert.formats.nested import at
 
 # Where training scripts put the state dict among other things; others are found by their tensors.
 NESTS = ("state_dict", "model_state_dict", "model")
@@ -59,7 +60,7 @@ def find(data: object, path: Path, key: str | None) -> Found:
         )
     states = _shallowest(dict(_states(data, "", 0, set())))
     if key is not None:
-        node, beside = _at(data, key, path)
+        node, beside = at(data, key, path)
         return _state(node, path, beside, key, states)
     known = [name for name in NESTS if isinstance(data.get(name), Mapping) and data[name]]
     deeper = (
@@ -73,7 +74,7 @@ def find(data: object, path: Path, key: str | None) -> Found:
     plain = [name for name in states if not AVERAGED.search(name)]
     if len(plain) == 1 or len(states) == 1:
         chosen = (plain or list(states))[0]
-        return _state(states[chosen], path, _at(data, chosen, path)[1], chosen, states)
+        return _state(states[chosen], path, at(data, chosen, path)[1], chosen, states)
     return _several(states, data, path)
 
 
@@ -141,19 +142,3 @@ def _state(node: Any, path: Path, beside: list[str], key: str, states: Iterable[
     beside = beside + [f"{start}{k}" for k in node if k not in tensors]
     averaged = tuple(k for k in states if AVERAGED.search(k) and not _starts(k, key) and key)
     return Found(tensors, tuple(beside), key, averaged)
-
-
-def _at(data: Mapping[Any, Any], key: str, path: Path) -> tuple[Any, list[str]]:
-    """What lies under a dotted key, and the names of what lies beside it."""
-    node: Any = data
-    left, beside = key, list[str]()
-    while left:
-        entries = {str(k): v for k, v in node.items()} if isinstance(node, Mapping) else {}
-        fits = [name for name in entries if _starts(left, name)]
-        if not fits:
-            raise InputError(f"{path} has no key {key!r}; it has {listed(entries) or 'no entries'}")
-        found = max(fits, key=len)
-        start = key[: len(key) - len(left)]
-        beside += [start + name for name in entries if name != found]
-        node, left = entries[found], left.removeprefix(found).removeprefix(".")
-    return node, beside
