@@ -174,7 +174,8 @@ def test_icnets_labels_are_pytorchs() -> None:
     """Catches labels resized by another rule than the one that ICNet's loss was trained with."""
     rng = np.random.default_rng(6)
     labels = rng.integers(-1, 19, (2, 96, 160))
-    for size in ((24, 40), (12, 20), (6, 10)):
+    # Sizes whose steps are no whole numbers, so that few results fall on a pixel of the labels.
+    for size in ((25, 41), (13, 21), (7, 11)):
         resized = torch.nn.functional.interpolate(
             torch.tensor(labels[:, None], dtype=torch.float64), size, mode="bilinear",
             align_corners=True,
@@ -183,7 +184,7 @@ def test_icnets_labels_are_pytorchs() -> None:
         found = icnet_labels.published(labels, size)
         # Where float32 rounds below a whole number, it comes to the class before it.
         safe = abs(whole - whole.round()) > 1e-4
-        assert safe.mean() > 0.9, "next to nothing would be compared"
+        assert safe.mean() > 0.7, "next to nothing would be compared"
         np.testing.assert_array_equal(found[safe], np.trunc(whole[safe]).astype(int))
         near = icnet_labels.nearest(labels, size)
         rows, columns = (
