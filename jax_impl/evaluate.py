@@ -12,8 +12,8 @@ import numpy as np
 from flax import nnx
 
 from jax_impl.state import build
-from parity.spec.data.preprocessing import PLAIN, Preprocessing
 from parity.spec.models import Config
+from parity.spec.preprocessing import PLAIN, Preprocessing
 
 
 def predictor(

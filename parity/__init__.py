@@ -14,16 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.ladder import check
-    from parity.port import Port
-    from parity.report import Check, Report
+    from parity.ladder.climb import check
+    from parity.ladder.port import Port
+    from parity.report.report import Check, Report
 
 # Public name -> where it is.
 _PLACES = {
-    "Check": "parity.report",
-    "Port": "parity.port",
-    "Report": "parity.report",
-    "check": "parity.ladder",
+    "Check": "parity.report.report",
+    "Port": "parity.ladder.port",
+    "Report": "parity.report.report",
+    "check": "parity.ladder.climb",
 }
 
 __all__ = ["Check", "Port", "Report", "check"]

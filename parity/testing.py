@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from parity import compiled
-from parity.report import Check, Omission
+from parity.io import compilation_cache
+from parity.report.report import Check, Omission
 
 if TYPE_CHECKING:
-    from parity.port import Port
+    from parity.ladder.port import Port
 
 ROOT = Path(__file__).resolve().parent.parent
 Found = dict[tuple[str, str], list[Check | Omission]]  # by rung and layer of the reference
@@ -62,7 +62,7 @@ def ladder(
         return found
 
     def climb() -> Found:
-        from parity.ladder import check
+        from parity.ladder.climb import check
 
         port = make_port()
         known = set(cases(port, levels))
@@ -125,7 +125,7 @@ def pytest_configure() -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:  # PyTorch's threads would wait for each other's cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    compiled.keep_compiled(compiled.of_user())
+    compilation_cache.keep_compiled(compilation_cache.of_user())
 
 
 @pytest.fixture(scope="session")

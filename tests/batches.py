@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.spec.data import cifar10
+from parity.data import cifar10
 
 
 def arrays(seed: int, count: int = 6) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import torch
 from parity.cli import main
 from parity.spec.draw import weights
 from parity.spec.networks.enet import ENetConfig
-from weights_convert import dialects, formats
+from weights_convert import formats, naming
 
 Capture = pytest.CaptureFixture[str]
 
@@ -35,7 +35,7 @@ KINDS = {
 def write(path: Path, kind: str, config: ENetConfig, arrays: dict[str, np.ndarray]) -> Path:
     """A checkpoint such as other people's programs write, without a manifest."""
     _, dialect = KINDS[kind]
-    named = dialects.to_dialect(config, arrays, dialect)
+    named = naming.to_dialect(config, arrays, dialect)
     if kind == "nested":
         state = {f"module.{k}": torch.tensor(v) for k, v in named.items()}
         torch.save({"epoch": 7, "state_dict": state, "optimizer": {"param_groups": []}}, path)

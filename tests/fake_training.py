@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from parity.spec import draw
-from parity.spec.data.preprocessing import PLAIN, Preprocessing
 from parity.spec.models import MODELS
+from parity.spec.preprocessing import PLAIN, Preprocessing
 from parity.spec.training.optimizers import Optimizer, parameters
 from parity.spec.training.parallel import fitted
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch, Snapshot, Step
-from parity.training import checkpoints, journal
-from parity.training.bar import Lines
+from parity.training import checkpoints, logger
+from parity.training.dist_env import Place
 from parity.training.folder import Folder
 from parity.training.parts import Batches, Progress
-from parity.training.place import Place
+from parity.training.progress_bar import Lines
 from parity.training.run import Options, Run
 from parity.training.stopping import Stop
 
@@ -154,7 +154,7 @@ class FakeData:
 
 
 def begin(stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
-    """See `parity.training.beginning.From`."""
+    """See `parity.training.stage_start.From`."""
     del stage
     return Snapshot(before[1].arrays if before else draw.weights(TINY, 3), {})
 
@@ -209,6 +209,6 @@ def assert_same(one: Path, other: Path) -> None:
         a, b = state(one, name), state(other, name)
         assert a.keys() == b.keys()
         assert [k for k in a if a[k].tobytes() != b[k].tobytes()] == []
-    assert journal.read(one / "log.jsonl", clock=False) == journal.read(
+    assert logger.read(one / "log.jsonl", clock=False) == logger.read(
         other / "log.jsonl", clock=False
     )

@@ -12,11 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fake_training import TINY, assert_same, recipe, run
-
 from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe
 from parity.training.run import Options
+from tests.fake_training import TINY, assert_same, recipe, run
 
 OPTIONS = Options(log_every=1, keep_every=1)
 STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate")

@@ -1,11 +1,11 @@
-"""A reader that does whatever a file says: what `parity.fuzz.watch` sees of it, tests ask."""
+"""A reader that does whatever a file says: what `tests.fuzz.watch` sees of it, tests ask."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from parity.fuzz import watch
+from tests.fuzz import watch
 
 
 def naive(path: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import dataclasses
 import jax
 import torch
 from flax import nnx
-from resnet import Norm
 from torch import nn
 
 from parity import Port
+from tests.resnet import Norm
 
 SIZE = (2, 8, 10, 3)
 STATISTICS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from parity.golden import Golden
+from tests.golden_vectors import Golden
 
 GOLDEN = Path(__file__).parent / "golden"
 Shapes = dict[str, tuple[int, ...]]

@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import cityscapes, save_weights
 
 import weights_convert
 from parity import cli
-from parity.assumptions import Assumed, assume, choose
-from parity.miou import Result, miou
+from parity.data.cityscapes import CITYSCAPES
+from parity.evaluation.miou import Result, miou
 from parity.spec import draw
-from parity.spec.data.cityscapes import CITYSCAPES
-from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
+from parity.spec.preprocessing import Preprocessing
 from parity.spec.recipes import recipe
 from parity.spec.training.trainer import Snapshot
 from parity.training import checkpoints
-from parity.training.beginning import From
-from parity.training.moment import KEY, Moment, Origin
+from parity.training.progress import KEY, Moment, Origin
+from parity.training.stage_start import From
+from tests.scenes import cityscapes, save_weights
+from weights_convert.assumptions import Assumed, assume, choose
 
 SIZE = (16, 32)
 SIDE = f"{SIZE[0]}x{SIZE[1]}"

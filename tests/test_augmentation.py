@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from parity.spec import draw
-from parity.spec.data.augmentation import (
+from parity.spec.augmentation import (
     Blur,
     Crop,
     Example,

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from test_pipeline import data, tiny
 
-from parity import conversion_speed
 from parity.cli import main
-from parity.fuzz.pairs import smallest
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
+from tests.benchmarks import conversion_speed
+from tests.fuzz.pairs import smallest
+from tests.test_pipeline import data, tiny
 from weights_convert import formats
 
 Capture = pytest.CaptureFixture[str]

@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from parity import calibrate
-from parity.calibrate import ratio
 from parity.cli import main
-from parity.compare import K, floor
-from parity.faults.small import small
-from parity.networks import port
-from parity.report import Check
+from parity.ladder.tolerances import K, floor
+from parity.model_checks.networks import port
+from parity.model_checks.small_networks import small
+from parity.report.report import Check
+from tests.benchmarks import calibrate
+from tests.benchmarks.calibrate import ratio
 
 
 def of(error: float, limit: float, kind: str = "numerics") -> Check:

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import equal
-from registered import module
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import torch_impl.state
 from parity import cli
 from parity.cli import main
-from parity.commands.arguments import choice_of
+from parity.cli.arguments import choice_of
+from parity.evaluation import checkpoints as evaluation
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.genet import GENetConfig
-from parity.spec.training.overrides import find
-from parity.training import evaluation
-from parity.training.beginning import From
+from parity.training.overrides import find
+from parity.training.stage_start import From
+from tests.checkpoints import equal
+from tests.registered import module
 from weights_convert import formats, load, to_jax
 from weights_convert.wrapping import Choice
 

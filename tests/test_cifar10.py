@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batches import arrays, cifar
 from PIL import Image
 
 from parity.cli import main
-from parity.spec.data import cifar10
+from parity.data import cifar10
 from parity.spec.errors import InputError
-from parity.unpack import unpack
+from tests.batches import arrays, cifar
+from tests.unpack_cifar10 import unpack
 
 IMAGES, LABELS = arrays(0)
 BATCH = cifar10.batch_bytes(IMAGES, LABELS, "training batch 1 of 5")
@@ -238,7 +238,7 @@ def test_unpack_replaces_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_real_images(shared: Path) -> None:
     """Catches a file of another layout than the one at hand, and labels of other images."""
-    from parity.unpack import decoded
+    from tests.unpack_cifar10 import decoded
 
     images, labels = decoded(shared / "data" / "cifar10" / "cifar10_jpeg.npz", "test", 1)
     assert images.shape == (10_000, 32, 32, 3)

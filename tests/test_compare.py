@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from parity.compare import Difference, K, Measurement, difference, floor, judge
+from parity.ladder.tolerances import Difference, K, Measurement, difference, floor, judge
 from parity.spec import draw
 from parity.spec.models import MODELS
 

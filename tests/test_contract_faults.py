@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from parity import cli
-from parity.faults.contract import campaign, judges
-from parity.faults.contract.catalogue import FAULTS, fast
-from parity.faults.contract.fault import KINDS, Fault, check_checkout, stale
-from parity.faults.contract.judges import JUDGES, Judge
-from parity.faults.contract.result import Result, Row
 from parity.spec.errors import InputError
+from tests.mutation import campaign, judges
+from tests.mutation.catalogue import FAULTS, fast
+from tests.mutation.fault import KINDS, Fault, check_checkout, stale
+from tests.mutation.judges import JUDGES, Judge
+from tests.mutation.result import Result, Row
 
 ROOT = Path(__file__).resolve().parent.parent
 RULE = Fault("data", "one more", "house/rule.py", "x + 1", "x + 2", ("referee",))

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import equal
-from converting import ARRAYS, CONFIGS, KINDS, Capture, Sources, fails
 
 import torch_impl.state
 from parity.cli import main
 from parity.spec.draw import weights
 from parity.spec.models import MODELS
-from weights_convert import convert, dialects, formats, load
+from tests.checkpoints import equal
+from tests.converting import ARRAYS, CONFIGS, KINDS, Capture, Sources, fails
+from weights_convert import convert, formats, load, naming
 from weights_convert.optimizer import parameters
 
 
@@ -38,7 +38,7 @@ def test_every_direction(
     written = formats.read(tmp_path / name)
     config, expected = CONFIGS["20 classes"], ARRAYS["20 classes"]
     assert written.format == formats.format_for(tmp_path / name)
-    assert equal(written.arrays, dialects.to_dialect(config, expected, dialect))
+    assert equal(written.arrays, naming.to_dialect(config, expected, dialect))
 
 
 @pytest.mark.parametrize("name", ["12 classes", "ReLU, PReLU"])

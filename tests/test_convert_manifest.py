@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import equal
-from converting import Sources
 from safetensors.numpy import load_file, save_file
 
-from parity.spec.data.cityscapes import CITYSCAPES
-from parity.spec.data.preprocessing import Preprocessing
+from parity.data.cityscapes import CITYSCAPES
 from parity.spec.errors import InputError
+from parity.spec.preprocessing import Preprocessing
+from tests.checkpoints import equal
+from tests.converting import Sources
 from weights_convert import convert, formats, load, manifest
 from weights_convert.formats import sidecar
 from weights_convert.hashes import file_sha256

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import SMALL, equal
-from converting import ARRAYS, Capture, Sources, fails
 
 from parity.cli import main
-from parity.console import working
+from parity.report.console import working
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.genet import GENetConfig
+from tests.checkpoints import SMALL, equal
+from tests.converting import ARRAYS, Capture, Sources, fails
 from weights_convert import convert, formats, load
 
 
@@ -144,8 +144,8 @@ def test_a_full_disk_costs_nothing(
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     for call in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"parity.spec.replacing.os.{call}", full)
-            patch.setattr("parity.spec.replacing._exchange", lambda *_: False)
+            patch.setattr(f"parity.io.replacing.os.{call}", full)
+            patch.setattr("parity.io.replacing._exchange", lambda *_: False)
             message = fails(capsys, pth, tmp_path / name)
         assert f"cannot write {tmp_path / name}: No space left on device" in message
         after = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scenes import NAMES, camvid, cityscapes, save, scene
 
-from parity.spec.data import DATASETS, dataset, scale
-from parity.spec.data.labels import outputs
+from parity.data import DATASETS, dataset, scale
 from parity.spec.errors import InputError
+from parity.spec.labels import outputs
+from tests.scenes import NAMES, camvid, cityscapes, save, scene
 
 CITYSCAPES, CAMVID = DATASETS["cityscapes"], DATASETS["camvid"]
 # labelId -> trainId of the classes that count, as the data set publishes it.

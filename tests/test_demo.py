@@ -15,13 +15,14 @@ import parity.demo
 import torch_impl.state
 import weights_convert
 from parity import cli
-from parity.demo import MARK, WEIGHTS, demo, differences, fit
-from parity.scenes import scene, write
-from parity.scenes.view import IDS
+from parity.capture.torch_side import one_thread
+from parity.data.cityscapes import CITYSCAPES
+from parity.data.scenes import scene, write
+from parity.data.scenes.view import IDS
+from parity.demo import MARK, WEIGHTS, demo, differences
 from parity.spec import metrics
-from parity.spec.data.cityscapes import CITYSCAPES
 from parity.spec.models import MODELS
-from parity.torch_side import one_thread
+from tests.benchmarks import fit_demo_network
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 
 SMALL = (32, 64)
@@ -81,21 +82,23 @@ def test_the_shipped_network_knows_streets() -> None:
     assert {str(array.dtype) for array in checkpoint.arrays.values()} == {"float16", "int64"}
     assert WEIGHTS.stat().st_size < 900_000
     model = torch_impl.state.build(checkpoint.config, checkpoint.arrays)
-    share = fit.iou(model, *fit.scenes(fit.HELD_OUT, 2))
+    share = fit_demo_network.iou(model, *fit_demo_network.scenes(fit_demo_network.HELD_OUT, 2))
     assert metrics.mean_iou_present(share) > 0.55
 
 
 def test_fitting_is_seeded_and_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a fit that depends on chance, does not reduce the loss, or ships something else."""
-    images, truth = (pixels[:, ::4, ::4] for pixels in fit.scenes(fit.FITTED, 2))
+    images, truth = (
+        pixels[:, ::4, ::4] for pixels in fit_demo_network.scenes(fit_demo_network.FITTED, 2)
+    )
     with one_thread():
-        models = [fit.fit(MODELS["enet"], images, truth, epochs=10) for _ in range(2)]
+        models = [fit_demo_network.fit(MODELS["enet"], images, truth, epochs=10) for _ in range(2)]
     losses = [float(x) for x in re.findall(r"loss ([\d.]+)", capsys.readouterr().out)]
     assert losses[9] < 0.9 * losses[0]
     one, other = (torch_impl.state.state(model) for model in models)
     assert not differences(one, other)
     path = tmp_path / "enet.safetensors"
-    fit.ship(models[0], path)
+    fit_demo_network.ship(models[0], path)
     shipped = weights_convert.load(path).arrays
     expected = {k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in one.items()}
     assert not differences(shipped, expected)

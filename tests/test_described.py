@@ -20,15 +20,15 @@ import pytest
 import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
-from checkpoints import equal, refusal
 from flax import serialization
 from torch import nn
 
 from parity.cli import main
-from parity.fuzz.hostile import mindspore_files
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.networks.genet import GENetConfig
+from tests.checkpoints import equal, refusal
+from tests.fuzz.hostile import mindspore_files
 from weights_convert import formats, load, to_jax
 from weights_convert.formats import Foreign
 from weights_convert.inspection import inspect

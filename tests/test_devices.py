@@ -14,16 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_training
-from test_training import farthest
 
 from parity.cli import main
 from parity.spec.training.parallel import Parallel
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
-from parity.training import checkpoints, journal, kills, place
+from parity.training import checkpoints, dist_env, logger
 from parity.training.folder import Folder
-from parity.training.kill_processes import PROGRAM
+from tests import test_training
+from tests.fuzz import kill_training
+from tests.fuzz.kill_processes import PROGRAM
+from tests.test_training import farthest
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 1e-9  # structure, of updates: docs/tolerances.md
@@ -32,7 +33,7 @@ data, small = test_training.data, test_training.small  # the same fixtures
 
 def recipe(epochs: int = 2, batch: int = 2) -> Recipe:
     """One stage, of which several devices compute what one does."""
-    whole = kills.recipe("fp64")
+    whole = kill_training.recipe("fp64")
     stage = dataclasses.replace(whole.stages[0], epochs=epochs, batch=batch)
     same = Parallel(normalizer="global", batch_norm="sync")
     return dataclasses.replace(whole, stages=(stage,), parallel=same)
@@ -92,7 +93,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 
 def losses(out: Path) -> dict[int, float]:
     """Step of the run -> its loss."""
-    lines = journal.read(out / "log.jsonl")
+    lines = logger.read(out / "log.jsonl")
     return {line["batches"]: line["loss"] for line in lines if line["kind"] == "step"}
 
 
@@ -110,13 +111,13 @@ def test_devices_change_nothing_that_is_validated(runs: dict[str, Path], name: s
     """Catches a validation of a part of the images, or by statistics that no checkpoint has."""
 
     def found(out: Path) -> dict[int, dict]:
-        lines = journal.read(out / "log.jsonl")
+        lines = logger.read(out / "log.jsonl")
         return {line["epoch"]: line for line in lines if line["kind"] == "validation"}
 
     one, several = found(runs["one"]), found(runs[name])
     assert several
     for epoch, line in several.items():
-        assert line["images"] == one[epoch]["images"] == kills.VAL
+        assert line["images"] == one[epoch]["images"] == kill_training.VAL
         assert line["accuracy"] == one[epoch]["accuracy"]
         assert line["mean_loss"] == pytest.approx(one[epoch]["mean_loss"], rel=LIMIT)
 
@@ -137,7 +138,7 @@ def test_devices_change_nothing_that_is_measured(
     for a, b in zip(one, several, strict=True):
         assert a.pop("mean_loss") == pytest.approx(b.pop("mean_loss"), rel=1e-12)
         assert a == b
-        assert a["images"] == kills.VAL
+        assert a["images"] == kill_training.VAL
 
 
 def test_evaluation_on_devices_needs_a_framework(
@@ -176,7 +177,7 @@ def test_two_machines_train_like_one(
     """Catches a process of another machine that reads, writes or steps by itself."""
     outs = [tmp_path / "out0", tmp_path / "out1"]
     for part in (("--epochs", "1"), ("--resume",)):
-        address = f"127.0.0.1:{place.free_port()}"
+        address = f"127.0.0.1:{dist_env.free_port()}"
         nodes = []
         for node, out in enumerate(outs):
             more = ("--nodes", "2", "--coordinator", address, "--node-rank", str(node), *part)
@@ -209,7 +210,7 @@ def test_a_machine_that_does_not_come_is_told_within_a_minute(
     framework: str, node: str, data: Path, tmp_path: Path
 ) -> None:
     """Catches a library that waits longer, aborts, or prints a traceback."""
-    address = f"127.0.0.1:{place.free_port()}"
+    address = f"127.0.0.1:{dist_env.free_port()}"
     more = ("--nodes", "2", "--coordinator", address, "--node-rank", node)
     begun = time.monotonic()
     process = child(arguments(data, tmp_path / "out", framework, *more))
@@ -228,7 +229,7 @@ def test_a_machine_that_dies_ends_the_others(
     framework: str, victim: int, data: Path, tmp_path: Path
 ) -> None:
     """Catches a machine that waits for another one for ever."""
-    address = f"127.0.0.1:{place.free_port()}"
+    address = f"127.0.0.1:{dist_env.free_port()}"
     outs = [tmp_path / "out0", tmp_path / "out1"]
     endless = recipe(epochs=10_000)
     nodes = []
@@ -255,7 +256,7 @@ def test_a_machine_that_dies_ends_the_others(
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_runs_of_several_devices_that_are_killed_go_on_bitwise(framework: str) -> None:
     """Catches what a checkpoint forgets of several devices, and processes that stay."""
-    command = [sys.executable, "-m", "parity.training.kills", "--framework", framework]
+    command = [sys.executable, "-m", "tests.fuzz.kill_training", "--framework", framework]
     done = subprocess.run(
         [*command, "--devices", "2", "--kills", "20"], capture_output=True, text=True, cwd=ROOT
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import equal
 from flax import nnx
 
 import jax_impl.state
@@ -19,7 +18,8 @@ from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.tensors import tensors
-from weights_convert import dialects, formats, load, to_jax, to_torch, wrapping
+from tests.checkpoints import equal
+from weights_convert import formats, load, naming, to_jax, to_torch, wrapping
 
 FILE = Path("FILE")
 CONFIG = ENetConfig(num_classes=3)
@@ -51,7 +51,7 @@ def test_names_are_those_of_the_networks(config: ENetConfig) -> None:
 @pytest.mark.parametrize("config", VARIANTS)
 def test_there_and_back(config: ENetConfig) -> None:
     """Catches a layout whose inverse is not its inverse, a cast, a lost order, shared memory."""
-    dtypes = itertools.cycle(formats.numpy_dtype(name) for name in dialects.FLOATS)
+    dtypes = itertools.cycle(formats.numpy_dtype(name) for name in naming.FLOATS)
     drawn = {
         k: v.astype(next(dtypes)) if v.dtype == np.float32 else v
         for k, v in weights(config, 1).items()
@@ -96,19 +96,19 @@ def test_counters_of_jax_become_int64(arrays: dict[str, np.ndarray]) -> None:
     assert equal(to_torch(CONFIG, named), arrays)
 
 
-@pytest.mark.parametrize("dialect", dialects.DIALECTS)
+@pytest.mark.parametrize("dialect", naming.DIALECTS)
 def test_detects_dialect_and_variant(dialect: str) -> None:
     """Catches a file read in the wrong names, or as another variant of the network."""
     for config in VARIANTS:
-        named = dialects.to_dialect(config, weights(config, 0), dialect)
-        assert dialects.detect(named) == dialect
-        assert dialects.config_in("enet", named, dialect) == config
+        named = naming.to_dialect(config, weights(config, 0), dialect)
+        assert naming.detect(named) == dialect
+        assert naming.config_in("enet", named, dialect) == config
 
 
-@pytest.mark.parametrize("dialect", dialects.DIALECTS)
+@pytest.mark.parametrize("dialect", naming.DIALECTS)
 def test_one_error_counts_all_offenders(dialect: str, arrays: dict[str, np.ndarray]) -> None:
     """Catches a check that stops at the first fault, or names only one kind of several."""
-    named = dialects.to_dialect(CONFIG, arrays, dialect)
+    named = naming.to_dialect(CONFIG, arrays, dialect)
     keys = list(named)
     lost, bent = [keys[4], keys[50]], [keys[10], keys[60]]
     for key in lost:
@@ -116,7 +116,7 @@ def test_one_error_counts_all_offenders(dialect: str, arrays: dict[str, np.ndarr
     for key in bent:
         named[key] = named[key][..., None]
     with pytest.raises(InputError) as caught:
-        dialects.to_canonical(CONFIG, named, dialect, "FILE")
+        naming.to_canonical(CONFIG, named, dialect, "FILE")
     message = str(caught.value)
     counts = "2 missing, 2 not expected, 2 of another shape"
     assert message.startswith(f"FILE: 6 tensors do not match ({counts}): ")
@@ -132,7 +132,7 @@ def test_one_error_counts_all_offenders(dialect: str, arrays: dict[str, np.ndarr
 def test_tensors_of_another_network(arrays: dict[str, np.ndarray]) -> None:
     """Catches a foreign file whose own names are not told."""
     with pytest.raises(InputError, match=r"missing, such as .*; found instead: fc.weight, fc.bias"):
-        dialects.to_canonical(CONFIG, {"fc.weight": np.zeros(1), "fc.bias": np.zeros(1)}, "torch")
+        naming.to_canonical(CONFIG, {"fc.weight": np.zeros(1), "fc.bias": np.zeros(1)}, "torch")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_wrong_sort_of_number(key: str, dtype: str, arrays: dict[str, np.ndarray
     """Catches weights that were truncated to integers, and counters that count nothing."""
     wrong = {**arrays, key: arrays[key].astype(dtype)}
     with pytest.raises(InputError, match=f"{key} is {dtype}, expected"):
-        dialects.to_canonical(CONFIG, wrong, "torch")
+        naming.to_canonical(CONFIG, wrong, "torch")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_prefix_of_some_names_stays(arrays: dict[str, np.ndarray]) -> None:
     found = wrapping.unwrapped(twice, FILE)
     assert found.named.keys() == twice.keys()
     with pytest.raises(InputError, match=r"module.transposed_conv.weight is not expected"):
-        dialects.to_canonical(CONFIG, found.named, "torch")
+        naming.to_canonical(CONFIG, found.named, "torch")
     assert wrapping.unwrapped({}, FILE).named == {}
 
 

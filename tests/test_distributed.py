@@ -10,27 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_training import TINY, FakeData, recipe, run
 
-from parity.commands.recipes import facts
-from parity.devices import ladder
-from parity.rehearsal.scenes import Blocks, source
-from parity.rehearsal.shortened import shortened
-from parity.spec.data import pipeline
-from parity.spec.data.makers import Share, Training, passes
+from parity.cli.commands.recipes import facts
+from parity.data import pipeline
+from parity.data.makers import Share, Training, passes
+from parity.model_checks.devices import ladder
+from parity.model_checks.recipes.scaled_down import shortened
+from parity.model_checks.recipes.scenes import Blocks, source
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.recipes import RECIPES
-from parity.spec.training import overrides
 from parity.spec.training.parallel import Distributed, Parallel
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.schedules import Schedule
 from parity.spec.training.written import recipe_of, to_toml
-from parity.training import checkpoints, journal
+from parity.training import checkpoints, logger, overrides
+from parity.training.dist_env import Place
 from parity.training.folder import Folder
-from parity.training.place import Place
 from parity.training.run import Options
 from parity.training.stopping import Stop
+from tests.fake_training import TINY, FakeData, recipe, run
 
 SEVERAL = Distributed(lr=0.5, batch_per_device=3, repeat=2, drop_last=True)
 
@@ -48,7 +47,7 @@ def several() -> Recipe:
 
 
 def rates(out: Path) -> list[tuple[int, int, float]]:
-    lines = [line for line in journal.read(out / "log.jsonl") if line["kind"] == "step"]
+    lines = [line for line in logger.read(out / "log.jsonl") if line["kind"] == "step"]
     return [(line["epoch"], line["steps"], line["rate"]) for line in lines]
 
 

@@ -15,11 +15,11 @@ from flax import nnx
 import jax_impl.state
 import torch_impl.state
 from jax_impl.models.erfnet import ERFNet
-from parity.golden import Golden
 from parity.spec import draw
 from parity.spec.models import MODELS, config_of
 from parity.spec.networks.erfnet import Block, ERFNetConfig
 from parity.spec.tensors import STATISTICS, tensors
+from tests.golden_vectors import Golden
 from weights_convert import to_jax
 
 # One block of each kind on each of its scales.

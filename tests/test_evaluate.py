@@ -10,8 +10,8 @@ import torch_impl.evaluate
 import torch_impl.state
 import weights_convert
 from parity.spec import draw
-from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.networks.enet import ENetConfig
+from parity.spec.preprocessing import Preprocessing
 
 SIZE = (24, 40)
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from parity import cli
-from parity.evidence import Case, Evidence
-from parity.faults import causes, evaluation, on_devices, staged
-from parity.faults.catalogue import CATALOGUE
+from parity.diagnosis import causes
+from parity.diagnosis.catalogue import CATALOGUE
+from parity.faults import evaluation, on_devices, staged
 from parity.faults.mutants import spread
 from parity.faults.plants import PLANTS
 from parity.faults.result import Result
 from parity.faults.rows import Clean, Row
-from parity.faults.rules import RULES, verdicts
-from parity.report import RUNGS, Check
+from parity.ladder.evidence import Case, Evidence
+from parity.report.report import RUNGS, Check
+from tests.benchmarks.other_tools_rules import RULES, verdicts
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(1, 2, (2, 6, 8, 4))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from parity import files
+from parity.io import files
 from parity.spec.errors import InputError
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkpoints import SMALL, equal, refusal
 from flax import nnx, serialization
 from safetensors.numpy import save_file
 
 from parity.spec.errors import InputError
+from tests.checkpoints import SMALL, equal, refusal
 from weights_convert import formats
 
 SUFFIX = {"torch": ".pth", "mindspore": ".ckpt"}  # else the format's name

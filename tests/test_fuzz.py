@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from parity.cli import main
-from parity.fuzz import campaign, damage, kills, pairs, refusals, samples
-from parity.fuzz.result import Result, Row
-from parity.spec.replacing import PREFIX, replacing
+from parity.io.replacing import PREFIX, replacing
+from tests.fuzz import campaign, damage, kills, pairs, refusals, samples
+from tests.fuzz.result import Result, Row
 from weights_convert import formats
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from parity.cli import main
-from parity.fuzz import campaign, mutants, ordeal
-from parity.fuzz.hostile import Kind, Place, all_kinds
-from parity.fuzz.hostile.opcodes import Call, Global, pickled
-from parity.fuzz.warden import Warden
 from parity.spec.errors import InputError
+from tests.fuzz import campaign, mutants, ordeal
+from tests.fuzz.hostile import Kind, Place, all_kinds
+from tests.fuzz.hostile.opcodes import Call, Global, pickled
+from tests.fuzz.warden import Warden
 
 Arena = tuple[Warden, Path]
 
@@ -134,7 +134,7 @@ def test_the_command_refuses_in_one_line(
     """Catches a traceback, a second line or another exit status on the command line itself."""
     trace = tmp_path / "trace"
     path = tmp_path / "x.pth"
-    from parity.fuzz.hostile.pickles import torch_zip
+    from tests.fuzz.hostile.pickles import torch_zip
 
     path.write_bytes(torch_zip(pickled(Call(Global("os", "system"), (f"touch {trace}",)))))
     assert main(["inspect", str(path)]) == 2

@@ -15,12 +15,11 @@ import jax_impl.losses
 import jax_impl.state
 import torch_impl.losses
 import torch_impl.state
-from parity.golden import Golden
-from parity.spec import draw
-from parity.spec.data import icnet_labels
+from parity.spec import draw, icnet_labels
 from parity.spec.models import MODELS, config_of
 from parity.spec.networks.icnet import ICNetConfig
 from parity.spec.tensors import STATISTICS, tensors
+from tests.golden_vectors import Golden
 from weights_convert import to_jax
 
 CONFIG = ICNetConfig(num_classes=4, blocks=(1, 1, 1, 1), width=2, classifier=3)

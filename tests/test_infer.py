@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from scenes import camvid, cityscapes
 
 from parity import cli
+from parity.data import DATASETS
+from parity.evaluation.infer import classes_of, infer
+from parity.evaluation.miou import miou
 from parity.export import export
-from parity.infer import classes_of, infer
-from parity.miou import miou
-from parity.spec.data import DATASETS
 from parity.spec.errors import InputError
+from tests.scenes import camvid, cityscapes
 
 DEMO = Path(__file__).resolve().parent.parent / "parity" / "demo" / "enet.safetensors"
 SIZE = (40, 72)

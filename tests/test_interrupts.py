@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-import test_devices
-import test_training
 
-from parity.training.kill_processes import PROGRAM
 from parity.training.stopping import ANSWER
+from tests import test_devices, test_training
+from tests.fuzz.kill_processes import PROGRAM
 
 ROOT = Path(__file__).resolve().parent.parent
 data, small = test_training.data, test_training.small  # the same fixtures
@@ -109,7 +108,7 @@ def test_a_command_that_python_can_stop_needs_one_interrupt(tmp_path: Path) -> N
     """Catches a first Ctrl-C that is only answered: temporary files are to be removed."""
     program = (
         "import pathlib, sys, tempfile, time; from parity import cli\n"
-        "from parity.commands import recipes\n"
+        "from parity.cli.commands import recipes\n"
         "def run(args):\n"
         f"    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):\n"
         "        print('ready', flush=True); time.sleep(100)\n"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
 def kills(framework: str, count: int, seed: int) -> subprocess.CompletedProcess:
     """In a process of its own, which forks: this one may have started threads."""
-    command = [sys.executable, "-m", "parity.training.kills", "--framework", framework]
+    command = [sys.executable, "-m", "tests.fuzz.kill_training", "--framework", framework]
     return subprocess.run(
         [*command, "--kills", str(count), "--seed", str(seed)],
         capture_output=True,

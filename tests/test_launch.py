@@ -13,9 +13,9 @@ import pytest
 
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import LOST
-from parity.training import launch, place
+from parity.training import dist_env, launch
+from parity.training.dist_env import Place
 from parity.training.launch import Words
-from parity.training.place import Place
 
 TWO = Place(devices=2, processes=2)
 # What a worker is, before it does something.
@@ -37,7 +37,7 @@ except InputError as error:
 STARTER = """
 import sys
 from parity.training import launch
-from parity.training.place import Place
+from parity.training.dist_env import Place
 command = [sys.executable, "-c", sys.argv[1]]
 sys.exit(launch.run(command, "torch", Place(devices=2, processes=2), launch.Words("train")))
 """
@@ -155,22 +155,22 @@ def test_a_port_in_use_is_refused_at_once() -> None:
 
 def test_a_coordinator_that_is_not_there_is_told() -> None:
     """Catches a process that waits for ever, or ends with a library's traceback."""
-    port = place.free_port()
+    port = dist_env.free_port()
     with pytest.raises(InputError, match=f"127.0.0.1:{port}: nobody answers within 1 s"):
-        place.check_coordinator("127.0.0.1", port, seconds=1)
+        dist_env.check_coordinator("127.0.0.1", port, seconds=1)
     with pytest.raises(InputError, match=r"no\.such\.host:1: nobody answers within 0 s"):
-        place.check_coordinator("no.such.host", 1, seconds=0)
+        dist_env.check_coordinator("no.such.host", 1, seconds=0)
 
 
 def test_torchrun_and_the_command_line_must_agree() -> None:
     """Catches a run on fewer devices than were asked for."""
     environment = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
     environment["MASTER_ADDR"] = "there"
-    found = place.by_torchrun(Place(), environment)
+    found = dist_env.by_torchrun(Place(), environment)
     assert found == Place(2, 2, 1, ("there", 1), 4, 3)
     assert (found.parts, found.leads) == (4, False)
     with pytest.raises(InputError, match="--devices 4 --nodes 1, but torchrun started 2 processes"):
-        place.by_torchrun(Place(devices=4), environment)
+        dist_env.by_torchrun(Place(devices=4), environment)
     del environment["RANK"]
     with pytest.raises(InputError, match="the environment of torchrun is not whole: 'RANK'"):
-        place.by_torchrun(Place(), environment)
+        dist_env.by_torchrun(Place(), environment)

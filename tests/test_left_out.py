@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from parity import Port, check
-from parity.elements import followed
+from parity.ladder.elements import followed
 from parity.testing import ladder
 
 Arrays = dict[str, np.ndarray]

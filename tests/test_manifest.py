@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from parity.cli import main
-from parity.spec.data.preprocessing import CIFAR10, Preprocessing, parse, published
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.genet import GENetConfig
+from parity.spec.preprocessing import CIFAR10, Preprocessing, parse, published
 from parity.spec.tensors import tensors
 from weights_convert import convert, formats, load
 from weights_convert.formats import sidecar

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity.ladder.weights import assign
 from parity.spec.draw import weights
 from parity.spec.errors import LONGEST, InputError, listed, shortened
 from parity.spec.models import MODELS
 from parity.spec.tensors import check_names
-from parity.weights import assign
-from weights_convert import dialects, formats
+from weights_convert import formats, naming
 from weights_convert.conversion import cast
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,8 +49,8 @@ ENET = MODELS["enet"]
 # What refuses 700 offenders, or all tensors of a network -> how.
 OFFENDED: dict[str, Callable[[], object]] = {
     "names": lambda: check_names(dict.fromkeys(MANY, (1,)), {}, "FILE"),
-    "another network": lambda: dialects.to_canonical(ENET, ZEROS, "torch", "FILE"),
-    "numbers": lambda: dialects.to_canonical(
+    "another network": lambda: naming.to_canonical(ENET, ZEROS, "torch", "FILE"),
+    "numbers": lambda: naming.to_canonical(
         ENET, {k: a.astype(bool) for k, a in weights(ENET, 0).items()}, "torch", "FILE"
     ),
     "dtypes": lambda: formats.check_dtypes(dict.fromkeys(MANY, "uint8"), FILE),

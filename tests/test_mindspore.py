@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import equal
 
 from parity.cli import main
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.tensors import STATISTICS, tensors
-from weights_convert import convert, dialects, formats, load
+from tests.checkpoints import equal
+from weights_convert import convert, formats, load, naming
 from weights_convert.formats import mindspore_file
 from weights_convert.inspection import inspect
 
@@ -129,14 +129,14 @@ def test_names_there_and_back(model: str) -> None:
     """Catches a path rule that makes two names one, loses a tensor, or is not undone."""
     config = MODELS[model]
     arrays = weights(config, 0)
-    named = dialects.to_dialect(config, arrays, "mindspore")
-    kept = dialects.carried(config, arrays, "mindspore")
+    named = naming.to_dialect(config, arrays, "mindspore")
+    kept = naming.carried(config, arrays, "mindspore")
     lost = {k for k, a in kept.items() if a.size and not a.any()}
     assert all("num_batches_tracked" in k or "encoder.output_conv" in k for k in lost)
     assert len(named) == len(arrays) - len(lost)
-    assert dialects.detect(named) == "mindspore"
-    assert dialects.family_in(named, "mindspore") == config.family
-    assert equal(dialects.to_canonical(config, named, "mindspore"), kept)
+    assert naming.detect(named) == "mindspore"
+    assert naming.family_in(named, "mindspore") == config.family
+    assert equal(naming.to_canonical(config, named, "mindspore"), kept)
 
 
 @pytest.mark.parametrize("case", PORTS)
@@ -149,7 +149,7 @@ def test_names_and_order_are_mindspores(case: str, golden: Path) -> None:
     kinds = tensors(config)
     with np.load(golden / f"{case}.npz") as file:
         theirs = list(zip(file["state_names"].tolist(), file["state_shapes"].tolist(), strict=True))
-    ours = dialects.names(config, "mindspore").items()
+    ours = naming.names(config, "mindspore").items()
     assert [(name, "x".join(map(str, kinds[key].shape))) for name, (key, _) in ours] == theirs
 
 
@@ -178,7 +178,7 @@ def test_encoder_stages(case: str, middle: str, shared: Path, tmp_path: Path) ->
 def test_a_stage_is_not_a_whole_network(model: str, other: str, tmp_path: Path) -> None:
     """Catches MindSpore's encoder stage read as a whole ERFNet whose decoder is 0."""
     config = MODELS[model]
-    named = dialects.to_dialect(config, weights(config, 0), "mindspore")
+    named = naming.to_dialect(config, weights(config, 0), "mindspore")
     formats.write(tmp_path / "a.ckpt", "mindspore", named, {})
     with pytest.raises(InputError, match=rf"a\.ckpt holds .+, which {other} is not$"):
         load(tmp_path / "a.ckpt", other)
@@ -188,7 +188,7 @@ def test_a_stage_is_not_a_whole_network(model: str, other: str, tmp_path: Path) 
 def test_any_number_of_classes(model: str, tmp_path: Path) -> None:
     """Catches a variant that is known by its twenty classes."""
     config = dataclasses.replace(MODELS[model], num_classes=5)
-    named = dialects.to_dialect(config, weights(config, 0), "mindspore")
+    named = naming.to_dialect(config, weights(config, 0), "mindspore")
     formats.write(tmp_path / "a.ckpt", "mindspore", named, {})
     assert load(tmp_path / "a.ckpt").config == config
 
@@ -196,7 +196,7 @@ def test_any_number_of_classes(model: str, tmp_path: Path) -> None:
 def test_no_such_names() -> None:
     """Catches a network without a port there written under made-up names."""
     with pytest.raises(InputError, match="genet has no mindspore names"):
-        dialects.names(MODELS["genet"], "mindspore")
+        naming.names(MODELS["genet"], "mindspore")
 
 
 def test_convert(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

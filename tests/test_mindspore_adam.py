@@ -7,25 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import equal
-from registered import trained
 
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.tensors import STATISTICS, tensors
-from weights_convert import convert, dialects, formats, load, mindspore_adam
+from tests.checkpoints import equal
+from tests.registered import trained
+from weights_convert import convert, formats, load, mindspore_adam, naming
 
 CONFIG = MODELS["enet-mindspore-encoder"]
 
 
 def checkpoint(step: int, betas: tuple[float, float] | None) -> dict[str, np.ndarray]:
     """As MindSpore saves a network and its Adam."""
-    network = dialects.to_dialect(CONFIG, weights(CONFIG, 0), "mindspore")
+    network = naming.to_dialect(CONFIG, weights(CONFIG, 0), "mindspore")
     kinds = tensors(CONFIG)
     trained = [
         name
-        for name, (key, _) in dialects.names(CONFIG, "mindspore").items()
+        for name, (key, _) in naming.names(CONFIG, "mindspore").items()
         if kinds[key].kind not in STATISTICS
     ]
     rng = np.random.default_rng(0)

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scenes import NAMES, camvid, cityscapes, save, save_weights
 
-import parity.miou
+import parity.evaluation.miou
 import torch_impl.state
 from parity import cli
-from parity.miou import Result, miou
+from parity.evaluation.miou import Result, miou
 from parity.spec import draw, metrics
-from parity.spec.data.labels import outputs
-from parity.spec.data.preprocessing import IMAGENET, PLAIN
 from parity.spec.errors import InputError
+from parity.spec.labels import outputs
 from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
+from parity.spec.preprocessing import IMAGENET, PLAIN
+from tests.scenes import NAMES, camvid, cityscapes, save, save_weights
 
 SIZE = (24, 40)
 
@@ -98,7 +98,7 @@ def test_float64_leaves_jax_as_it_was(weights: Path, data: Path) -> None:
     found = miou(weights, data, SIZE, dtype="float64", limit=1)
     assert jax.config.jax_enable_x64 is before
     assert found.disagreeing_pixels == 0
-    predict = parity.miou.predictor("jax", load(weights), "float64", PLAIN)
+    predict = parity.evaluation.miou.predictor("jax", load(weights), "float64", PLAIN)
     assert predict.logits(np.zeros((1, *SIZE, 3), np.uint8)).dtype == np.float64
 
 
@@ -173,7 +173,7 @@ class Fake:
 
 
 def fake_predictors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity.miou, "predictor", lambda framework, *_: Fake(framework))
+    monkeypatch.setattr(parity.evaluation.miou, "predictor", lambda framework, *_: Fake(framework))
 
 
 def test_disagreement_fails(
@@ -245,7 +245,7 @@ def test_names_are_escaped(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_differences_stay_visible() -> None:
     """Catches single pixels lost where the map is scaled down."""
-    from parity.miou_page import _marks
+    from parity.evaluation.page import _marks
 
     for y, x in ((0, 0), (511, 1023), (300, 1)):
         differ = np.zeros((512, 1024), bool)

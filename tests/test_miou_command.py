@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scenes import NAMES, cityscapes, save, save_weights
 
 import weights_convert
 from parity import cli
 from parity.spec import draw
 from parity.spec.networks.enet import ENetConfig
+from tests.scenes import NAMES, cityscapes, save, save_weights
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from training import SGD, SIDES, all_of, batch, same, trainer
 
 import jax_impl.layers
 import jax_impl.layers.convolution
-from parity.compare import FEW, K, floor
-from parity.faults.small import small
+from parity.ladder.tolerances import FEW, K, floor
+from parity.model_checks.small_networks import small
 from parity.spec.tensors import tensors
 from parity.spec.training.optimizers import Optimizer, idle
+from tests.training import SGD, SIDES, all_of, batch, same, trainer
 
 Record = list[tuple[str, str, tuple[int, ...]]]
 HALVES = {"bf16": "bfloat16", "fp16": "float16"}

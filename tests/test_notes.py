@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import equal
-from registered import genet_extent2, golden, module, optimizer_of, same, trained
 
 from parity.cli import main
+from parity.evaluation import checkpoints as evaluation
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
@@ -21,8 +20,9 @@ from parity.spec.networks.enet import ENetConfig
 from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import ICNetConfig
 from parity.spec.recipes import RECIPES
-from parity.training import evaluation
-from weights_convert import convert, dialects, formats, load
+from tests.checkpoints import equal
+from tests.registered import genet_extent2, golden, module, optimizer_of, same, trained
+from weights_convert import convert, formats, load, naming
 from weights_convert.formats import KEY, sidecar
 from weights_convert.hashes import whole_sha256
 
@@ -156,7 +156,7 @@ def test_no_counters(family: str, dialect: str, tmp_path: Path, capsys: Capture)
     """Catches batch norms of Flax, and files older than the counters, refused."""
     config = TINY[family]
     arrays = weights(config, 0)
-    named = dialects.to_dialect(config, arrays, dialect)
+    named = naming.to_dialect(config, arrays, dialect)
     counters = [name for name in named if name.endswith("num_batches_tracked")]
     kept = {name: array for name, array in named.items() if name not in counters}
     formats.write(tmp_path / "x", "safetensors", kept, {})

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from registered import (
+from torch import nn
+
+from parity.cli import main
+from parity.spec.networks.icnet import ICNetConfig
+from parity.spec.tensors import tensors
+from tests.registered import (
     Shapes,
     erfnet_on_imagenet,
     genet_extent2,
@@ -19,11 +24,6 @@ from registered import (
     same,
     trained,
 )
-from torch import nn
-
-from parity.cli import main
-from parity.spec.networks.icnet import ICNetConfig
-from parity.spec.tensors import tensors
 from weights_convert import convert, formats, load
 from weights_convert.optimizer import parameters
 

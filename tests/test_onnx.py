@@ -14,11 +14,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from parity import cli, export, witness
-from parity.export import from_jax, functions, primitives, tuning
+from parity import cli, export
+from parity.export import from_jax, functions, primitives, third_backend, tuning
 from parity.export.reading import open_network
-from parity.faults.small import models, small, ties
-from parity.report import ONNX, Check, Report
+from parity.model_checks.small_networks import models, small, ties
+from parity.report.report import ONNX, Check, Report
 from parity.spec import draw
 from parity.spec.errors import InputError
 from weights_convert.formats import KEY
@@ -32,7 +32,7 @@ OF_TORCH = ("enet", "enet-mindspore", "erfnet-imagenet", "genet-theta-plus", "ic
 
 def written(
     folder: Path, model: str, side: str, batch: int | None = None
-) -> tuple[Path, witness.Arrays]:
+) -> tuple[Path, third_backend.Arrays]:
     """A model's small network as a file of one side, and its weights."""
     path = folder / f"{side}.onnx"
     path.write_bytes(serialized(model, side, batch))
@@ -60,7 +60,7 @@ def test_jax_side(model: str, tmp_path: Path) -> None:
     """Catches a primitive, layout, stride or padding that is lost on the way from the jaxpr."""
     path, arrays = written(tmp_path, model, "jax")
     config = small(model)[0]
-    checks = witness.checks(path, config, arrays)
+    checks = third_backend.checks(path, config, arrays)
     assert_alike(checks, len(export.outputs_of(config)))
 
 
@@ -69,7 +69,7 @@ def test_torch_side(model: str, tmp_path: Path) -> None:
     """Catches an operator that PyTorch's exporter, our translation or the tuning gets wrong."""
     path, arrays = written(tmp_path, model, "torch")
     config = small(model)[0]
-    assert_alike(witness.checks(path, config, arrays), len(export.outputs_of(config)))
+    assert_alike(third_backend.checks(path, config, arrays), len(export.outputs_of(config)))
 
 
 @pytest.mark.parametrize("model", ["enet", "erfnet", "genet-extent2", "icnet"])
@@ -84,7 +84,7 @@ def test_equation_by_equation(model: str, tmp_path: Path, monkeypatch: pytest.Mo
         node.op_type for node in made.graph.node
     }
     path.write_bytes(made.SerializeToString())
-    assert_alike(witness.checks(path, config, arrays), len(export.outputs_of(config)))
+    assert_alike(third_backend.checks(path, config, arrays), len(export.outputs_of(config)))
 
 
 def test_ties(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_ties(tmp_path: Path) -> None:
     made = export.network(config, arrays, "jax", size, None)
     path.write_bytes(made.SerializeToString())
     images = np.round(draw.generator(0, "ties").random((2, 3, *size), np.float32) * 2) / 2
-    expected = witness.reference(config, arrays, "float64", images)["logits"]
+    expected = third_backend.reference(config, arrays, "float64", images)["logits"]
     (found,) = open_network(path)(images)
     assert abs(found - expected).max() < 1e-5 * abs(expected).max()
 
@@ -110,7 +110,7 @@ def test_batches(side: str, tmp_path: Path) -> None:
     images = draw.generator(1, "batch").random((3, 3, *size), np.float32)
     (three,) = network(images)
     assert three.shape == (3, config.num_classes, *size)
-    expected = witness.reference(config, arrays, "float32", images)["logits"]
+    expected = third_backend.reference(config, arrays, "float32", images)["logits"]
     assert abs(three - expected).max() < 1e-5 * abs(expected).max()
     for i in range(3):
         (one,) = network(images[i : i + 1])
@@ -230,11 +230,11 @@ def test_planted_faults(fault: Callable[[onnx.ModelProto], None], tmp_path: Path
     model = export.network(config, arrays, "jax", size, None)
     path = tmp_path / "faulty.onnx"
     path.write_bytes(model.SerializeToString())
-    assert_alike(witness.checks(path, config, arrays))
+    assert_alike(third_backend.checks(path, config, arrays))
     fault(model)
     path.write_bytes(model.SerializeToString())
     report = Report("erfnet", "float32")
-    witness.add(report, [path], config, arrays)
+    third_backend.add(report, [path], config, arrays)
     assert not report.ok
     (check,) = report.failures()
     assert (check.rung, check.layer, check.kind) == (ONNX, "faulty.onnx: logits", "numerics")
@@ -245,7 +245,7 @@ def test_other_shapes(tmp_path: Path) -> None:
     """Catches a network of other classes or outputs that passes, or ends in a traceback."""
     path, _ = written(tmp_path, "icnet", "jax")
     config = small("erfnet")[0]
-    checks = witness.checks(path, config, draw.weights(config, 3))
+    checks = third_backend.checks(path, config, draw.weights(config, 3))
     assert [check.ok for check in checks] == [False] * 4
     assert "shape" in checks[0].note
 
@@ -267,11 +267,11 @@ def test_other_names(tmp_path: Path) -> None:
     config = small("erfnet")[0]
     renamed(path, {"input": "pixel_values", "logits": "1234"})
     report = Report("erfnet", "float32")
-    witness.add(report, [path], config, arrays)
+    third_backend.add(report, [path], config, arrays)
     assert_alike(report.checks)
     assert report.checks[0].layer == "jax.onnx: 1234"
     assert f"{path}: output '1234' is taken for logits, by its place or shape" in report.notes
-    assert [c.ok for c in witness.checks(path, config, draw.weights(config, 4))] == [False]
+    assert [c.ok for c in third_backend.checks(path, config, draw.weights(config, 4))] == [False]
 
 
 def test_other_names_of_several_outputs(tmp_path: Path) -> None:
@@ -280,19 +280,19 @@ def test_other_names_of_several_outputs(tmp_path: Path) -> None:
     config = small("icnet")[0]
     # Two of the four outputs are of other names, and these were exchanged as well.
     renamed(path, {"logits": "a", "logits4": "logits8", "logits8": "b", "logits16": "c"})
-    found = {c.reference: c for c in witness.checks(path, config, arrays)}
+    found = {c.reference: c for c in third_backend.checks(path, config, arrays)}
     assert not found["logits8"].ok  # the name counts where there is one: this is another output
     renamed(path, {"logits8": "d"})
-    assert_alike(witness.checks(path, config, arrays), 4)
+    assert_alike(third_backend.checks(path, config, arrays), 4)
 
 
 def test_outputs_are_paired_only_where_it_is_certain() -> None:
     """Catches an output that is taken for another of the same shape."""
     two, one = {"x": (2, 3), "y": (2, 3)}, {"x": (2, 3)}
-    assert witness.answers(one, {"z": (9,)}) == {"x": "z"}
-    assert witness.answers(two, {"a": (2, 3), "b": (2, 3)}) == {}
-    assert witness.answers(two, {"y": (2, 3), "b": (2, 3)}) == {"y": "y", "x": "b"}
-    assert witness.answers(one, {"a": (2, 3), "b": (4,)}) == {"x": "a"}
+    assert third_backend.answers(one, {"z": (9,)}) == {"x": "z"}
+    assert third_backend.answers(two, {"a": (2, 3), "b": (2, 3)}) == {}
+    assert third_backend.answers(two, {"y": (2, 3), "b": (2, 3)}) == {"y": "y", "x": "b"}
+    assert third_backend.answers(one, {"a": (2, 3), "b": (4,)}) == {"x": "a"}
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from parity import cli
 from parity.export import guard
 from parity.export.inspection import inspect, is_onnx
 from parity.export.reading import open_network, read
-from parity.fuzz.hostile.onnx_files import PLACES, constant, filled, model, outside
 from parity.spec.errors import InputError
+from tests.fuzz.hostile.onnx_files import PLACES, constant, filled, model, outside
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)

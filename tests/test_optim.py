@@ -15,14 +15,14 @@ import torch
 import jax_impl.optim
 import jax_impl.state
 import torch_impl.optim
-from parity.faults.small import small
+from parity.model_checks.small_networks import small
 from parity.spec import draw
 from parity.spec.models import MODELS
 from parity.spec.recipes import RECIPES
 from parity.spec.tensors import tensors
 from parity.spec.training.optimizers import Group, Optimizer, idle, parameters
 from parity.spec.training.schedules import Schedule
-from weights_convert import dialects
+from weights_convert import naming
 
 Arrays = dict[str, np.ndarray]
 STEPS = 20
@@ -72,7 +72,7 @@ def in_torch(name: str, dtype: torch.dtype = torch.float64) -> list[Arrays]:
 
 def in_jax(name: str, dtype: str = "float64") -> list[Arrays]:
     config, optimizer, weights, gradients = setting(name)
-    there = {key: (own, leaf) for own, (key, leaf) in dialects.names(config, "jax").items()}
+    there = {key: (own, leaf) for own, (key, leaf) in naming.names(config, "jax").items()}
 
     def own(arrays: Arrays) -> dict:
         return {there[k][0]: there[k][1].array(a).astype(dtype) for k, a in arrays.items()}
@@ -138,7 +138,7 @@ def test_published_key_of_a_jax_parameter(model: str) -> None:
     """Catches a parameter that decays, or learns, as another one should."""
     config = MODELS[model]
     trained = set(parameters(config))
-    for own, (key, _) in dialects.names(config, "jax").items():
+    for own, (key, _) in naming.names(config, "jax").items():
         if key in trained:
             assert jax_impl.state.published(own) == key
 

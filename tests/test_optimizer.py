@@ -15,14 +15,14 @@ import pytest
 import torch
 from flax import nnx, serialization
 from flax.training.train_state import TrainState
-from trained import CONFIG, TORCH, named, saved, step, trained, weights
 
 import jax_impl.state
 import torch_impl.state
 from parity.cli import main
 from parity.spec.models import MODELS
 from parity.spec.tensors import tensors
-from weights_convert import convert, dialects, formats, load, mindspore_adam, to_jax
+from tests.trained import CONFIG, TORCH, named, saved, step, trained, weights
+from weights_convert import convert, formats, load, mindspore_adam, naming, to_jax
 from weights_convert.formats.nested import nest
 from weights_convert.optimizer import parameters
 
@@ -129,7 +129,7 @@ def test_what_flax_saves(tmp_path: Path, kind: str, wrapped: bool, suffix: str) 
 def test_mindspore_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches MindSpore's training checkpoints refused, or their moments named otherwise."""
     config = MODELS["enet-mindspore"]
-    names = dialects.names(config, "mindspore")
+    names = naming.names(config, "mindspore")
     rng, trained = np.random.default_rng(0), set(parameters(config))
     arrays = {n: rng.random(tensors(config)[k].shape, np.float32) for n, (k, _) in names.items()}
     moments = {
@@ -185,7 +185,7 @@ def test_amsgrad_of_optax(tmp_path: Path) -> None:
 def test_other_optimizers_of_mindspore(tmp_path: Path, prefixes: tuple[str, ...]) -> None:
     """Catches a training checkpoint refused, or its state dropped in silence."""
     config = MODELS["enet-mindspore"]
-    names = dialects.names(config, "mindspore")
+    names = naming.names(config, "mindspore")
     arrays = {n: np.zeros(tensors(config)[k].shape, np.float32) for n, (k, _) in names.items()}
     state = {f"{p}.{n}": array for p in prefixes for n, array in arrays.items()}
     beside = {"momentum": np.float32([0.9]), "global_step": np.int32([3])}

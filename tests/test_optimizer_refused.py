@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trained import CONFIG, named, saved, trained, weights
 
 from parity.cli import main
 from parity.spec.errors import InputError
+from tests.trained import CONFIG, named, saved, trained, weights
 from weights_convert import convert, formats, load
 from weights_convert.optimizer import parameters
 

@@ -15,9 +15,9 @@ from flax import nnx
 import jax_impl.evaluate
 import torch_impl.evaluate
 from jax_impl import layers
+from parity.evaluation.rounding import Oracle, Stirred
 from parity.faults import faulty
-from parity.oracle import Oracle, Stirred
-from parity.spec.data.preprocessing import PLAIN, Preprocessing
+from parity.spec.preprocessing import PLAIN, Preprocessing
 
 CLASSES, WIDTH = 6, 8
 SIZE = (48, 64)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from checkpoints import SMALL, equal, refusal
 from flax import nnx
 
+from tests.checkpoints import SMALL, equal, refusal
 from weights_convert import formats
 
 

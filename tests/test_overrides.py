@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from parity.cli import main
-from parity.spec.data.augmentation import Flip, Resize
+from parity.spec.augmentation import Flip, Resize
 from parity.spec.errors import InputError
 from parity.spec.recipes import RECIPES
-from parity.spec.training import overrides
 from parity.spec.training.written import OPERATIONS, differences, digest, plain, recipe_of, to_toml
+from parity.training import overrides
 
 CAMVID = RECIPES["enet-camvid"]
 

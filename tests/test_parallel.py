@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from parity.devices import ladder
-from parity.devices.plan import DDP, Job, Plan
-from parity.devices.processes import run
+from parity.model_checks.devices import ladder
+from parity.model_checks.devices.plan import DDP, Job, Plan
+from parity.model_checks.devices.processes import run
 from parity.spec.training.parallel import Parallel
 
 

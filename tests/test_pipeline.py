@@ -13,21 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batches import cifar
 from PIL import Image
-from scenes import camvid, cityscapes, save, scene
 
-from parity.spec import draw
-from parity.spec.data import icnet_labels, pipeline
-from parity.spec.data.augmentation import Blur, Crop, Flip, Resize, ShortSide
-from parity.spec.data.loading import Watched
-from parity.spec.data.preprocessing import CIFAR10, IMAGENET
+from parity.data import pipeline
+from parity.data.loading import Watched
+from parity.spec import draw, icnet_labels
+from parity.spec.augmentation import Blur, Crop, Flip, Resize, ShortSide
 from parity.spec.errors import InputError
+from parity.spec.preprocessing import CIFAR10, IMAGENET
 from parity.spec.recipes import RECIPES
 from parity.spec.training.losses import ClassWeights, Loss
 from parity.spec.training.parallel import Parallel
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Batch
+from tests.batches import cifar
+from tests.scenes import camvid, cityscapes, save, scene
 
 SIZE = (16, 24)
 
@@ -411,7 +411,7 @@ def test_blur_and_size_meet_the_published_order(tmp_path: Path) -> None:
 def test_importing_it_loads_little() -> None:
     """Catches Grain, and JAX with it, loaded by whoever only reads a recipe."""
     code = (
-        "import sys, parity.spec.data.pipeline, parity.spec.data.statistics, parity.spec.recipes\n"
+        "import sys, parity.data.pipeline, parity.data.statistics, parity.spec.recipes\n"
         "print(sorted({'grain', 'jax', 'torch', 'array_record', 'absl'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -437,7 +437,7 @@ def test_the_time_that_is_waited() -> None:
 LOOP = """
 import sys, time
 from pathlib import Path
-from parity.spec.data import pipeline
+from parity.data import pipeline
 from test_pipeline import tiny
 if __name__ == "__main__":
     recipe = tiny("enet-camvid")

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from pair import MAP, SIZE, Ported, Reference, plain, port, reference
 
 from parity import check
-from parity.sides import ForwardError
+from parity.capture.records import ForwardError
 from parity.spec.errors import InputError
+from tests.pair import MAP, SIZE, Ported, Reference, plain, port, reference
 
 Capture = pytest.CaptureFixture[str]
 

@@ -11,12 +11,12 @@ import jax
 import pytest
 import torch
 from flax import nnx
-from pair import port
 
 from parity import Report
 from parity.cli import main
-from parity.ladder import Ladder
+from parity.ladder.climb import Ladder
 from parity.testing import ladder
+from tests.pair import port
 
 Capture = pytest.CaptureFixture[str]
 

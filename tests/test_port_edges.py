@@ -15,7 +15,7 @@ from flax import nnx
 from torch import nn
 
 from parity import Port, check
-from parity.sides import ForwardError
+from parity.capture.records import ForwardError
 from parity.spec.errors import InputError
 
 ROWS = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from flax import linen, nnx
-from pair import MAP, SIZE, STATISTICS, plain, port
-from resnet import ResNet
 from torch import nn
 
 from parity import Port, check
-from parity.vision import torchvision
+from tests.pair import MAP, SIZE, STATISTICS, plain, port
+from tests.resnet import ResNet
+from tests.torchvision_import import torchvision
 
 
 class LinenPort(linen.Module):

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import equal
 
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
 from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import ICNetConfig
+from tests.checkpoints import equal
 from weights_convert import convert, formats, load
 
 TINY_ICNET = {"blocks": (1, 1, 1, 1), "width": 8, "num_classes": 3}

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from published_training import Entry, holds
 
+from parity.data import DATASETS, cifar10, pipeline, statistics
+from parity.data.camvid import CAMVID
+from parity.data.cityscapes import CITYSCAPES
+from parity.data.sources import Pairs, Source
 from parity.spec import recipes
-from parity.spec.data import DATASETS, cifar10, pipeline, statistics
-from parity.spec.data.camvid import CAMVID
-from parity.spec.data.cityscapes import CITYSCAPES
-from parity.spec.data.labels import outputs
-from parity.spec.data.preprocessing import published
-from parity.spec.data.sources import Pairs, Source
+from parity.spec.labels import outputs
 from parity.spec.models import MODELS
+from parity.spec.preprocessing import published
 from parity.spec.training.losses import ClassWeights
 from parity.spec.training.recipe import Recipe
+from tests.published_training import Entry, holds
 
 MINI = Path("data") / "cityscapes_mini"
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity.data import DATASETS, camvid, pipeline
 from parity.spec import recipes
-from parity.spec.data import DATASETS, camvid, pipeline
 from parity.spec.training.recipe import Recipe
-from parity.training.moment import Moment
+from parity.training.progress import Moment
 from parity.training.run import Run
 
 DDP = ("mean", "device", "local", "first", "pad", "none")

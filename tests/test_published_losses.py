@@ -13,16 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from published_training import Entry, holds
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 import jax_impl.losses
 import torch_impl.losses
-from parity.spec import metrics, recipes
-from parity.spec.data import icnet_labels, statistics
+from parity.data import statistics
+from parity.spec import icnet_labels, metrics, recipes
 from parity.spec.training.losses import Loss
 from parity.spec.training.recipe import Recipe
 from parity.training.scores import Score, Task
+from tests.published_training import Entry, holds
 
 EXACT = 1e-13
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from published_training import Entry, holds
 
 import jax_impl.models
 import torch_impl.models
@@ -28,6 +27,7 @@ from parity.spec.initial import initial
 from parity.spec.models import MODELS, Config
 from parity.spec.tensors import tensors
 from parity.spec.training.recipe import Stage
+from tests.published_training import Entry, holds
 from torch_impl.layers.dropout import Dropout as TorchDropout
 from torch_impl.layers.dropout import Dropout2d as TorchDropout2d
 

@@ -12,20 +12,20 @@ import jax
 import numpy as np
 import pytest
 import torch
-from published_training import TAKEN, Entry, document, holds, passed_over
 
 import jax_impl.optim
 import torch_impl.optim
+from parity.data import pipeline
 from parity.spec import recipes
-from parity.spec.data import pipeline
-from parity.spec.data.augmentation import Blur, Crop, Flip, PadCrop, RatioCrop, ShortSide
+from parity.spec.augmentation import Blur, Crop, Flip, PadCrop, RatioCrop, ShortSide
 from parity.spec.models import MODELS
 from parity.spec.tensors import tensors
 from parity.spec.training.optimizers import Optimizer, parameters
 from parity.spec.training.recipe import Recipe, Stage
-from parity.training.moment import Moment
+from parity.training.progress import Moment
 from parity.training.run import Run
-from weights_convert import dialects
+from tests.published_training import TAKEN, Entry, document, holds, passed_over
+from weights_convert import naming
 
 CITYSCAPES, CIFAR10 = 2975, 50000  # training images
 MINDSPORE = ("enet-mindspore", "erfnet-mindspore")
@@ -88,7 +88,7 @@ def jax_step(stage: Stage, at: float, weight: float, gradient: float) -> dict[st
 def _jax_step(
     model: str, optimizer: Optimizer, at: float, weight: float, gradient: float
 ) -> dict[str, float]:
-    config, names = MODELS[model], dialects.names(MODELS[model], "jax")
+    config, names = MODELS[model], naming.names(MODELS[model], "jax")
     keys = {name: key for name, (key, _) in names.items() if key in parameters(config)}
     with jax.enable_x64(True):
         values = {name: np.full((), weight) for name in keys}

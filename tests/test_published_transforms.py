@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from parity.spec import recipes
-from parity.spec.data import augmentation, cityscapes
-from parity.spec.data.augmentation import (
+from parity.data import cityscapes
+from parity.spec import augmentation, recipes
+from parity.spec.augmentation import (
     Blur,
     Crop,
     Example,
@@ -22,9 +22,9 @@ from parity.spec.data.augmentation import (
     Shift,
     ShortSide,
 )
-from parity.spec.data.preprocessing import published
 from parity.spec.models import MODELS
-from parity.vision import torchvision
+from parity.spec.preprocessing import published
+from tests.torchvision_import import torchvision
 
 VOID = 19
 RNG = np.random.default_rng(0)

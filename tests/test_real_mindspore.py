@@ -1,7 +1,7 @@
 """MindSpore itself reads what we write, and we read what it writes; in an environment of its own.
 
 It needs NumPy 1, so it cannot be installed beside JAX. `pytest -m mindspore` makes the environment,
-400 MB, once, where `parity.compiled` keeps what can be made again.
+400 MB, once, where `parity.io.compilation_cache` keeps what can be made again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from parity import compiled
+from parity.io import compilation_cache
 from parity.spec.draw import weights
 from parity.spec.models import MODELS
-from weights_convert import convert, dialects, formats, load
+from weights_convert import convert, formats, load, naming
 
 pytestmark = pytest.mark.mindspore
 
@@ -31,7 +31,7 @@ SIDE = Path(__file__).with_name("mindspore_side.py")
 @pytest.fixture(scope="session")
 def python() -> Path:
     """The Python of an environment with MindSpore."""
-    place = compiled.of_user().with_name(f"mindspore-{VERSION}")
+    place = compilation_cache.of_user().with_name(f"mindspore-{VERSION}")
     if not (place / "whole").exists():
         shutil.rmtree(place, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
@@ -68,7 +68,7 @@ def test_mindspore_reads_what_we_write(python: Path, model: str | None, tmp_path
     """Catches a message, name, dtype, shape or byte that MindSpore understands otherwise."""
     if model:
         config = MODELS[model]
-        arrays = dialects.to_dialect(config, weights(config, 0), "mindspore")
+        arrays = naming.to_dialect(config, weights(config, 0), "mindspore")
     else:
         arrays = every_dtype()
         arrays["x.bfloat16"] = np.array([1.5, -0.0, 2.0**100]).astype(ml_dtypes.bfloat16)
@@ -100,7 +100,7 @@ def test_we_read_what_mindspore_writes(python: Path, tmp_path: Path) -> None:
 def test_a_network_there_and_back(python: Path, tmp_path: Path) -> None:
     """Catches a network that MindSpore's own writing changes, or that we refuse afterwards."""
     config = MODELS["enet-mindspore"]
-    named = dialects.to_dialect(config, weights(config, 0), "mindspore")
+    named = naming.to_dialect(config, weights(config, 0), "mindspore")
     formats.write(tmp_path / "x.npz", "npz", named, {})
     ask(python, "write", tmp_path / "x.npz", tmp_path / "x.ckpt")
     found = load(tmp_path / "x.ckpt")
@@ -116,7 +116,7 @@ def test_adam_goes_on(python: Path, tmp_path: Path) -> None:
     its betas that step is twice too long.
     """
     config = MODELS["erfnet-mindspore-encoder"]
-    named = dialects.to_dialect(config, weights(config, 0), "mindspore")
+    named = naming.to_dialect(config, weights(config, 0), "mindspore")
     np.savez(tmp_path / "x.npz", **named)
     arrays = tmp_path / "x.npz"
     ask(python, "train", arrays, "new", "1", "20", tmp_path / "20.ckpt")

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
-from test_pipeline import SIZE, data, equals, tiny
 
 from parity.cli import main
-from parity.pack import pack
-from parity.spec.data import pipeline
-from parity.spec.data.augmentation import Flip, Resize
-from parity.spec.data.records import HEADER, OPTIONS, Contents, Records, sample_bytes
+from parity.data import pipeline
+from parity.data.pack import pack
+from parity.data.records import HEADER, OPTIONS, Contents, Records, sample_bytes
+from parity.spec.augmentation import Flip, Resize
 from parity.spec.errors import InputError
 from parity.spec.recipes import RECIPES
-from parity.training.feed import Feed
+from parity.training.data_loader import Feed
+from tests.test_pipeline import SIZE, data, equals, tiny
 
 
 @pytest.mark.parametrize("sized", [False, True])

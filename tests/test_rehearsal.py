@@ -13,8 +13,9 @@ import pytest
 import jax_impl.losses
 from parity.cli import main
 from parity.faults import staged
-from parity.rehearsal import drift, losses, schedules
-from parity.rehearsal.drift import Drift, Ulp
+from parity.model_checks import drift
+from parity.model_checks.drift import Drift, Ulp
+from parity.model_checks.recipes import losses, schedules
 from parity.spec.recipes import RECIPES
 from parity.spec.training.schedules import Schedule
 from parity.spec.training.trainer import Batch

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import SMALL
 
 from parity.spec.errors import InputError
+from tests.checkpoints import SMALL
 from weights_convert import formats
 from weights_convert.replacing import replacing
 
@@ -37,8 +37,8 @@ def test_a_rename_that_fails_is_undone(
             raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr("parity.spec.replacing.os.replace", fail_once)
-    monkeypatch.setattr("parity.spec.replacing._exchange", lambda *_: False)  # two steps
+    monkeypatch.setattr("parity.io.replacing.os.replace", fail_once)
+    monkeypatch.setattr("parity.io.replacing._exchange", lambda *_: False)  # two steps
     if failing == 3:  # the new one is there already, with a manifest that holds both
         replace('"new"')
         assert formats.read(tmp_path / name).metadata["parity"] == '"new"'

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
+from parity.spec.preprocessing import Preprocessing
 from weights_convert import load, save
-from weights_convert.dialects import DIALECTS
 from weights_convert.inspection import inspect
+from weights_convert.naming import DIALECTS
 from weights_convert.optimizer import Optimizer, parameters
 
 CONFIG = dataclasses.replace(MODELS["genet"], depth=10, width=1)

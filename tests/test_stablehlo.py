@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from parity import cli, export, witness
-from parity.export import stablehlo
+from parity import cli, export
+from parity.export import stablehlo, third_backend
 from parity.export.stablehlo import open_program
-from parity.faults.small import small
+from parity.model_checks.small_networks import small
 from parity.spec import draw
 from parity.spec.errors import InputError
 from weights_convert import load
@@ -31,10 +31,10 @@ def test_what_a_file_computes(model: str, batch: int | None, tmp_path: Path) -> 
     path.write_bytes(stablehlo.serialized(config, arrays, size, batch))
     program = open_program(path)
     assert program.inputs == (("float32", (batch or "batch", *size, 3)),)
-    checks = witness.of_program(program, config, arrays)
+    checks = third_backend.of_program(program, config, arrays)
     assert [c.reference for c in checks] == list(export.outputs_of(config))
     assert all(c.ok and c.error < 1e-4 for c in checks), checks[0].sentence()
-    assert not any(c.ok for c in witness.of_program(program, config, draw.weights(config, 4)))
+    assert not any(c.ok for c in third_backend.of_program(program, config, draw.weights(config, 4)))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_file_stands_alone(exported: Path) -> None:
     images = draw.generator(0, "images").random((1, 3, 32, 64), np.float32)
     (found,) = program.call(images.transpose(0, 2, 3, 1))
     source = load(DEMO)
-    expected = witness.reference(source.config, source.arrays, "float64", images)["logits"]
+    expected = third_backend.reference(source.config, source.arrays, "float64", images)["logits"]
     apart = np.asarray(found).transpose(0, 3, 1, 2) - expected
     assert abs(apart).max() < 1e-3 * abs(expected).max()
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batches import cifar
-from scenes import save
-from test_pipeline import data, tiny
 
 from parity.cli import main
-from parity.pack import pack
-from parity.spec.data import pipeline, statistics
-from parity.spec.data.sources import Source, open_data
-from parity.spec.data.statistics import Counts, class_weights, count, moments, weights
+from parity.data import pipeline, statistics
+from parity.data.pack import pack
+from parity.data.sources import Source, open_data
+from parity.data.statistics import Counts, class_weights, count, moments, weights
 from parity.spec.errors import InputError
 from parity.spec.recipes import DECODER_WEIGHTS, ENCODER_WEIGHTS, RECIPES
 from parity.spec.training.losses import ClassWeights
+from tests.batches import cifar
+from tests.scenes import save
+from tests.test_pipeline import data, tiny
 
 # What davidtvs' rule gives at the frequencies that ERFNet's published weights were made from.
 ENET = (

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 import torch_impl.models
+from parity.capture.records import count_name
+from parity.capture.torch_side import tensors_of
 from parity.cli import main
-from parity.receptive import Fields, mark, of_image, through
-from parity.sides import count_name
+from parity.model_checks.receptive import Fields, mark, of_image, through
+from parity.model_checks.summary import summary
 from parity.spec.models import MODELS, Config
 from parity.spec.networks.enet import ENET_BLOCKS
 from parity.spec.networks.erfnet import Block
 from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import ICNetConfig
-from parity.summary import summary
-from parity.torch_side import tensors_of
 
 ERFNET = {
     "encoder": (Block("down", 3, 16), Block("down", 16, 24), Block("nb1d", 24, 24, dilation=2)),

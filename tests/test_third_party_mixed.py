@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
-from training import ADAM, SGD, VOID, batch, trainer
 
 import torch_impl.state
-from parity.faults.small import small
+from parity.model_checks.small_networks import small
 from parity.spec import draw
 from parity.spec.training import scaling
 from parity.spec.training.scaling import LossScale
+from tests.training import ADAM, SGD, VOID, batch, trainer
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SCALE = 2.0**15  # so large that a gradient divided by it in float16 loses bits

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 from jax.extend import core
-from training import ADAM, SGD, batch, trainer
 
 from parity.spec.training.optimizers import Optimizer
+from tests.training import ADAM, SGD, batch, trainer
 
 HALVES = {"bf16": "bfloat16", "fp16": "float16"}
 cases = pytest.mark.parametrize(

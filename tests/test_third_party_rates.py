@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_training import SAMPLES, TINY, Fake, FakeData, recipe, run
 from torch.optim import lr_scheduler
 
 from parity.spec.models import MODELS
@@ -18,9 +17,10 @@ from parity.spec.training.optimizers import Group, Optimizer
 from parity.spec.training.recipe import Stage
 from parity.spec.training.schedules import Schedule
 from parity.spec.training.trainer import Batch
-from parity.training import journal
+from parity.training import logger
 from parity.training.run import Options
 from parity.training.side import Side
+from tests.fake_training import SAMPLES, TINY, Fake, FakeData, recipe, run
 
 Scheduler = Callable[[torch.optim.Optimizer], Any]
 LOG = Options(log_every=1, keep_every=0, pictures=0)
@@ -139,7 +139,7 @@ def expected() -> list[tuple[str, float]]:
 
 
 def logged(out: Path) -> list[tuple[str, float]]:
-    lines = journal.read(out / "log.jsonl")
+    lines = logger.read(out / "log.jsonl")
     return [(line["stage"], line["rate"]) for line in lines if line["kind"] == "step"]
 
 

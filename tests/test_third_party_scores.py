@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_training import TINY, Fake, FakeData, FakeTrainer, recipe, run
 from scipy.special import softmax
 from sklearn import metrics
 
-from parity.spec.data.labels import ORDERS
+from parity.spec.labels import ORDERS
 from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.trainer import Batch
-from parity.training import checkpoints, journal
+from parity.training import checkpoints, logger
 from parity.training.folder import Folder
 from parity.training.run import Options
 from parity.training.scores import Count, Task
+from tests.fake_training import TINY, Fake, FakeData, FakeTrainer, recipe, run
 
 SIZE = (6, 5)
 SIZES = (2, 2, 1)  # of the batches of a validation
@@ -153,7 +153,7 @@ def test_the_best_of_a_run(tmp_path: Path) -> None:
     means = [r["mean_iou"] for r in right]
     best = int(np.argmax(means))  # the first of equals
     assert (best, means[3]) == (2, means[2])
-    lines = [x for x in journal.read(tmp_path / "log.jsonl") if x["kind"] == "validation"]
+    lines = [x for x in logger.read(tmp_path / "log.jsonl") if x["kind"] == "validation"]
     for key in ("accuracy", "mean_iou"):
         np.testing.assert_allclose([x[key] for x in lines], [r[key] for r in right], rtol=1e-12)
     np.testing.assert_allclose([x["score"] for x in lines], means, rtol=1e-12)
@@ -177,7 +177,7 @@ def test_each_stage_has_a_best_of_its_own(tmp_path: Path) -> None:
         tmp_path, dataclasses.replace(camvid(), stages=stages), side, OPTIONS, data=data
     ).go()
     right = [judged(data.truth, scripted(data.truth, e), 11, 12)["mean_iou"] for e in range(1, 5)]
-    lines = [x for x in journal.read(tmp_path / "log.jsonl") if x["kind"] == "validation"]
+    lines = [x for x in logger.read(tmp_path / "log.jsonl") if x["kind"] == "validation"]
     np.testing.assert_allclose([x["score"] for x in lines], [*right, *right], rtol=1e-12)
     assert [x["best"] for x in lines] == 2 * [True, True, True, False]
     for name in ("one", "two"):
@@ -216,7 +216,7 @@ def test_a_classification(tmp_path: Path) -> None:
     epochs = 4
     of = recipe(dataclasses.replace(stage, epochs=epochs))
     assert run(tmp_path, of, Classifier(), OPTIONS).go()
-    lines = journal.read(tmp_path / "log.jsonl")
+    lines = logger.read(tmp_path / "log.jsonl")
     found = [line for line in lines if line["kind"] == "validation"]
     labels = np.arange(10) % 3
     values = [logits(3 * epoch) for epoch in range(1, epochs + 1)]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import SMALL, equal, refusal
 
+from tests.checkpoints import SMALL, equal, refusal
 from weights_convert import formats
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_training
 import torch
-from test_training import arguments, numbers, train
 
 from parity.cli import main
 from parity.spec import draw
@@ -18,9 +16,12 @@ from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.recipes import RECIPES
 from parity.spec.training.scaling import advice
-from parity.training import checkpoints, environment, kills, side
-from parity.training.beginning import From
+from parity.training import checkpoints, environment, side
 from parity.training.folder import Folder
+from parity.training.stage_start import From
+from tests import test_training
+from tests.fuzz import kill_training
+from tests.test_training import arguments, numbers, train
 
 data, small = test_training.data, test_training.small  # the same fixtures
 
@@ -29,7 +30,7 @@ data, small = test_training.data, test_training.small  # the same fixtures
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run, evaluated at its end."""
     root = tmp_path_factory.mktemp("whole")
-    recipe = kills.recipe("fp64")
+    recipe = kill_training.recipe("fp64")
     assert train(root, data, root / "out", "torch", "--eval-all", recipe=recipe) == 0
     return root / "out"
 
@@ -68,7 +69,7 @@ def test_a_later_stage_begins_with_what_another_run_left(
     """Catches a stage that is trained all the same, or begins with other weights or batches."""
     first = whole / "checkpoints" / "first-last.safetensors"
     more = ("--from-stage", "second", "--start", str(first))
-    out, recipe = tmp_path / "out", kills.recipe("fp64")
+    out, recipe = tmp_path / "out", kill_training.recipe("fp64")
     assert train(tmp_path, data, out, "torch", *more, recipe=recipe) == 0
     found, wanted = numbers(out), numbers(whole)
     assert [key for key in wanted if found[key].tobytes() != wanted[key].tobytes()] == []
@@ -109,7 +110,9 @@ def test_a_run_that_goes_on_brings_its_recipe(
 ) -> None:
     """Catches overrides that are wanted again, and ones that contradict the run and are obeyed."""
     out = tmp_path / "out"
-    begun = arguments(tmp_path, data, kills.recipe(), "--framework", "torch", "--out", str(out))
+    begun = arguments(
+        tmp_path, data, kill_training.recipe(), "--framework", "torch", "--out", str(out)
+    )
     changes = ["--seed", "5", "--batch-size", "3", "--set", "stages.second.optimizer.lr=5e-4"]
     assert main([*begun, *changes, "--epochs", "1"]) == 0
     common = ["train", "--framework", "torch", "--data", str(data), "--out", str(out)]

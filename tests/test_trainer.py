@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from training import ADAM, SGD, SIDES, all_of, batch, published, same, trainer
 
-from parity.faults.small import small
+from parity.model_checks.small_networks import small
 from parity.spec.errors import InputError
 from parity.spec.training.optimizers import Group, Optimizer, idle, parameters
 from parity.spec.training.scaling import FIRST, PATIENCE, LossScale
 from parity.spec.training.trainer import Batch, Snapshot
-from weights_convert import dialects
+from tests.training import ADAM, SGD, SIDES, all_of, batch, published, same, trainer
+from weights_convert import naming
 
 LOUD = 1000.0
 side_of = pytest.mark.parametrize("side", SIDES)
@@ -129,7 +129,7 @@ def test_the_other_side_goes_on(first: str) -> None:
     one, other = (trainer(side, model, ADAM, "fp64") for side in (first, second))
     trained(one, model, range(5), ADAM)
     middle = one.snapshot()
-    names = dialects.names(small(model, least=True)[0], "jax")
+    names = naming.names(small(model, least=True)[0], "jax")
 
     def across(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if second == "torch":

@@ -20,10 +20,11 @@ from parity.cli import main
 from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
-from parity.training import checkpoints, journal, kills
+from parity.training import checkpoints, logger
 from parity.training.folder import Folder
-from parity.training.kill_processes import PROGRAM
 from parity.training.stopping import ANSWER
+from tests.fuzz import kill_training
+from tests.fuzz.kill_processes import PROGRAM
 from weights_convert import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,18 +32,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return kills.scenes(tmp_path_factory.mktemp("scenes"))
+    return kill_training.scenes(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
     """The network, registered; one thread for it, as several would only wait for each other."""
-    kills.recipe()
+    kill_training.recipe()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    del MODELS[kills.MODEL]
+    del MODELS[kill_training.MODEL]
 
 
 def arguments(tmp_path: Path, data: Path, recipe: Recipe, *more: str) -> list[str]:
@@ -62,7 +63,7 @@ def train(
     recipe: Recipe | None = None,
 ) -> int:
     """`parity train`, in this process: its exit status."""
-    found = arguments(tmp_path, data, recipe or kills.recipe(), *more)
+    found = arguments(tmp_path, data, recipe or kill_training.recipe(), *more)
     return main([*found, "--framework", framework, "--out", str(out)])
 
 
@@ -85,7 +86,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """Framework -> a whole run in float64."""
     root = tmp_path_factory.mktemp("runs")
     for framework in ("torch", "jax"):
-        recipe = kills.recipe("fp64")
+        recipe = kill_training.recipe("fp64")
         assert train(root, data, root / framework, framework, recipe=recipe) == 0
     return {framework: root / framework for framework in ("torch", "jax")}
 
@@ -93,7 +94,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 def test_both_sides_train_to_the_same_numbers(runs: dict[str, Path]) -> None:
     """Catches a loop that gives one side another rate, batch, mask or stage than the other."""
     assert farthest(runs["torch"], runs["jax"]) < 1e-9
-    logs = [journal.read(out / "log.jsonl", clock=False) for out in runs.values()]
+    logs = [logger.read(out / "log.jsonl", clock=False) for out in runs.values()]
     assert [line["kind"] for line in logs[0]] == [line["kind"] for line in logs[1]]
     for one, other in zip(*logs, strict=True):
         assert one["batches"] == other["batches"]
@@ -108,7 +109,7 @@ def test_a_run_goes_on_in_the_other_framework(
     first: str, then: str, epochs: int, data: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     """Catches a moment or a statistic that is lost between the frameworks, in either stage."""
-    recipe, part, joined = kills.recipe("fp64"), tmp_path / "part", tmp_path / "joined"
+    recipe, part, joined = kill_training.recipe("fp64"), tmp_path / "part", tmp_path / "joined"
     assert train(tmp_path, data, part, first, "--epochs", str(epochs), recipe=recipe) == 0
     last = str(Folder(part).last)
     assert train(tmp_path, data, joined, then, "--resume", last, recipe=recipe) == 0
@@ -127,7 +128,7 @@ def test_a_run_goes_on_in_the_other_framework(
 def test_a_run_leaves_what_it_promises(runs: dict[str, Path]) -> None:
     """Catches a file that is missing, or an environment that does not tell the run."""
     out = runs["torch"]
-    kinds = {line["kind"] for line in journal.read(out / "log.jsonl")}
+    kinds = {line["kind"] for line in logger.read(out / "log.jsonl")}
     assert kinds == {"step", "epoch", "validation"}
     (start,) = json.loads((out / "environment.json").read_text())["starts"]
     assert {"torch", "jax", "numpy", "python"} <= start["versions"].keys()
@@ -136,9 +137,9 @@ def test_a_run_leaves_what_it_promises(runs: dict[str, Path]) -> None:
     assert start["hardware"]["cores"] > 0
     assert start["commit"] is None or len(start["commit"].split("-")[0]) == 40
     pictures = sorted((out / "pictures").iterdir())
-    assert len(pictures) == kills.VAL
+    assert len(pictures) == kill_training.VAL
     with Image.open(pictures[0]) as picture:
-        assert picture.size == (3 * kills.SIZE[1] + 2 * 4, kills.SIZE[0])
+        assert picture.size == (3 * kill_training.SIZE[1] + 2 * 4, kill_training.SIZE[0])
     assert list((out / "tensorboard").glob("*.tfevents.*"))
 
 
@@ -155,7 +156,7 @@ def test_every_checkpoint_of_a_folder_is_evaluated(
     names = {p.name for p in Folder(out).checkpoints.glob("*.safetensors")}
     assert found.keys() == names
     assert all(name in shown for name in names)
-    lines = [x for x in journal.read(out / "log.jsonl") if x["kind"] == "validation"]
+    lines = [x for x in logger.read(out / "log.jsonl") if x["kind"] == "validation"]
     for line in lines:
         entry = found[f"{line['stage']}-epoch-{line['epoch']:04}.safetensors"]
         same = ("score", "mean_iou", "iou_class", "mean_loss", "images", "accuracy")
@@ -176,9 +177,8 @@ def test_a_checkpoint_without_its_run_is_evaluated_by_a_recipe(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Catches a converted checkpoint that cannot be measured any more."""
-    from scenes import cityscapes
-
     from parity.spec.draw import weights
+    from tests.scenes import cityscapes
     from weights_convert import save
 
     cityscapes(tmp_path / "data", 16, 32)
@@ -207,10 +207,10 @@ def test_a_rate_that_is_too_large_stops_the_run(
 ) -> None:
     """Catches a run that trains on NaN: it stops within a step, and what was good stays."""
     out = tmp_path / "out"
-    stages = kills.recipe().stages
+    stages = kill_training.recipe().stages
     hot = dataclasses.replace(stages[1].optimizer, lr=1e30)
     recipe = dataclasses.replace(
-        kills.recipe(), stages=(stages[0], dataclasses.replace(stages[1], optimizer=hot))
+        kill_training.recipe(), stages=(stages[0], dataclasses.replace(stages[1], optimizer=hot))
     )
     assert train(tmp_path, data, out, "torch", recipe=recipe) == 1
     said = capsys.readouterr().err
@@ -224,7 +224,9 @@ def test_a_rate_that_is_too_large_stops_the_run(
 def test_an_interrupted_run_leaves_a_checkpoint_and_says_so(data: Path, tmp_path: Path) -> None:
     """Catches Ctrl-C that costs the epoch, prints a traceback, or exits with 0."""
     out = tmp_path / "out"
-    found = arguments(tmp_path, data, kills.recipe(), "--framework", "torch", "--out", str(out))
+    found = arguments(
+        tmp_path, data, kill_training.recipe(), "--framework", "torch", "--out", str(out)
+    )
     command = [sys.executable, "-c", PROGRAM, *found]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     log = out / "log.jsonl"
@@ -310,8 +312,10 @@ def test_a_checkpoint_of_another_recipe_or_network_is_refused(
     out = tmp_path / "out"
     assert train(tmp_path, data, out, "torch", "--resume", last) == 2
     assert 'is of another recipe: precision "fp64", here "fp32"' in lines(capsys)
-    stages = [dataclasses.replace(s, model="enet", dropout=None) for s in kills.recipe().stages]
-    other = dataclasses.replace(kills.recipe("fp64"), stages=tuple(stages))
+    stages = [
+        dataclasses.replace(s, model="enet", dropout=None) for s in kill_training.recipe().stages
+    ]
+    other = dataclasses.replace(kill_training.recipe("fp64"), stages=tuple(stages))
     assert train(tmp_path, data, out, "torch", "--resume", last, recipe=other) == 2
     assert "network enet-least, enet-least, here enet, enet" in lines(capsys)
     assert not list(out.rglob("*.safetensors"))
@@ -381,7 +385,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_checkpoints_stay(
     """Catches a checkpoint that is lost to the one that no longer fits, and a traceback."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    found = arguments(tmp_path, data, kills.recipe(), "--framework", "torch")
+    found = arguments(tmp_path, data, kill_training.recipe(), "--framework", "torch")
     script = 'mount -t tmpfs -o size=64m tmpfs "$1" && exec "$0" -c "$2" "$1" "${@:3}"'
     shell = ["unshare", "--mount", "bash", "-c", script, sys.executable, str(disk), FULL]
     done = subprocess.run(

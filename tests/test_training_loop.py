@@ -10,18 +10,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_training import TINY, Fake, FakeData, assert_same, begin, recipe, run
 
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.schedules import Schedule
 from parity.spec.training.trainer import Snapshot
-from parity.training import checkpoints, journal
+from parity.training import checkpoints, logger
 from parity.training.clock import Clock
 from parity.training.folder import Folder
 from parity.training.run import Options, Run
 from parity.training.stopping import Stop
+from tests.fake_training import TINY, Fake, FakeData, assert_same, begin, recipe, run
 from weights_convert.inspection import inspect
 
 
@@ -206,7 +206,7 @@ def test_checkpoints_are_named_by_what_they_are(tmp_path: Path) -> None:
     names = {p.stem for p in Folder(tmp_path).checkpoints.iterdir()}
     both = {f"{s}-{n}" for s in ("whole", "second") for n in ("best", "last", "epoch-0002")}
     assert names == both | {"last"}
-    lines = journal.read(tmp_path / "log.jsonl")
+    lines = logger.read(tmp_path / "log.jsonl")
     scores = [x["score"] for x in lines if x["kind"] == "validation" and x["stage"] == "whole"]
     best = checkpoints.read(Folder(tmp_path).checkpoint("whole-best")).origin.moment
     assert best.best == max(scores)
@@ -326,7 +326,7 @@ def test_the_log_and_the_curves_hold_every_step(tmp_path: Path) -> None:
     with pytest.raises(Halt):
         run(tmp_path, side=Halting(8), curves=True).go()
     run(tmp_path, curves=True).go()
-    lines = [x for x in journal.read(tmp_path / "log.jsonl") if x["kind"] == "step"]
+    lines = [x for x in logger.read(tmp_path / "log.jsonl") if x["kind"] == "step"]
     assert [x["batches"] for x in lines] == list(range(1, 10))
     shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     points = shown.Scalars("step/loss")

@@ -11,7 +11,7 @@ import torch
 from flax import nnx
 
 from parity import Port, check
-from parity.report import Report
+from parity.report.report import Report
 
 RATE = 0.05
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from parity import Port, check
-from parity.report import Report
+from parity.report.report import Report
 
 
 def port(slip: float = 1.0, loss: float = 1.0) -> Port:

@@ -9,14 +9,13 @@ import numpy as np
 
 import jax_impl.train
 import torch_impl.train
-from parity.faults.small import small
-from parity.spec import draw
-from parity.spec.data import icnet_labels
+from parity.model_checks.small_networks import small
+from parity.spec import draw, icnet_labels
 from parity.spec.models import Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.trainer import Batch, Snapshot
-from weights_convert import dialects, to_jax
+from weights_convert import naming, to_jax
 
 Arrays = dict[str, np.ndarray]
 SIDES = ("torch", "jax")
@@ -84,7 +83,7 @@ def published(side: str, model: str, arrays: Arrays) -> Arrays:
     """Published key -> array of PyTorch's shape, of some of a side's arrays."""
     if side == "torch":
         return arrays
-    names = dialects.names(small(model, least=True)[0], "jax")
+    names = naming.names(small(model, least=True)[0], "jax")
     return {names[n][0]: names[n][1].inverse().array(a) for n, a in arrays.items()}
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from parity.spec.data.preprocessing import PLAIN, Preprocessing
 from parity.spec.models import Config
+from parity.spec.preprocessing import PLAIN, Preprocessing
 from torch_impl.state import build
 
 

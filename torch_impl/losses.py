@@ -59,7 +59,7 @@ def icnet_loss(
     Args:
         outputs: ICNet's four; the first, of the image's size, does not count.
         labels4: (N, H, W) integers at the size of the second output, -1 where a pixel does not
-            count. `parity.spec.data.icnet_labels` makes them.
+            count. `parity.spec.icnet_labels` makes them.
         labels8: The same for the third.
         labels16: The same for the fourth.
         auxiliary: What the last two are multiplied by.

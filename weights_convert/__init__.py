@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from parity.spec.models import Config
-from weights_convert import dialects
+from weights_convert import naming
 from weights_convert.checkpoint import Checkpoint, load
 from weights_convert.conversion import Conversion, convert
 from weights_convert.manifest import Manifest
@@ -39,7 +39,7 @@ def to_jax(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
     Raises:
         InputError: A key is missing, left over, or of another shape.
     """
-    return dialects.to_dialect(config, arrays, "jax")
+    return naming.to_dialect(config, arrays, "jax")
 
 
 def to_torch(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -48,5 +48,5 @@ def to_torch(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.n
     Raises:
         InputError: A path is missing, left over, of another shape, or of the wrong sort of number.
     """
-    made = dialects.to_canonical(config, arrays, "jax")
+    made = naming.to_canonical(config, arrays, "jax")
     return {key: np.array(array, order="C") for key, array in made.items()}

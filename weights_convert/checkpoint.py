@@ -11,7 +11,7 @@ import numpy as np
 from parity.spec.errors import InputError, listed
 from parity.spec.models import MODELS, Config
 from parity.spec.tensors import layouts
-from weights_convert import dialects, formats, wrapping
+from weights_convert import formats, naming, wrapping
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
 from weights_convert.manifest import Manifest
@@ -93,7 +93,7 @@ def load(
             What the tensors do not show of a variant, such as where a map is shifted, is told by
             the named variant, else by the manifest, else by the names: MindSpore's are its port's.
             If not given: the family whose names the file has.
-        dialect: Whose names the file carries, a key of `weights_convert.dialects.DIALECTS`; told
+        dialect: Whose names the file carries, a key of `weights_convert.naming.DIALECTS`; told
             by the names if not given.
         config: The variant, where it is known; told as above if not given.
         choice: Which entry of the file and which prefix are meant, where it holds more.
@@ -106,7 +106,7 @@ def load(
     path = Path(path)
     if network is not None:
         family_of(network)
-    dialects.check(dialect)
+    naming.check(dialect)
     contents = formats.read(path, key=choice.key, foreign=True)
     return understand(contents, path, network, dialect, config, choice)
 
@@ -128,7 +128,7 @@ def understand(
     config, dialect = known.config, known.dialect
     try:
         formats.check_dtypes({k: a.dtype for k, a in known.named.items()}, path)
-        arrays = dialects.to_canonical(config, known.named, dialect, str(path))
+        arrays = naming.to_canonical(config, known.named, dialect, str(path))
     except InputError as error:
         raise InputError(f"{error}{known.no_tensors(contents)}{known.nearest()}") from error
     optimizer, left = _optimizer(known, contents)
@@ -151,12 +151,12 @@ def understand(
         manifest=known.manifest,
         sha256=contents.sha256,
         skipped=(*contents.skipped, *known.rest, *known.found.beside, *left),
-        filled=dialects.absent(config, known.named, dialect),
+        filled=naming.absent(config, known.named, dialect),
         optimizer=optimizer,
         metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
         layout=known.layout,
         assumed=known.assumed,
-        counters=dialects.float_counters(config, known.named, dialect),
+        counters=naming.float_counters(config, known.named, dialect),
         key=contents.key,
         prefix=known.found.prefix,
         remarks=known.remarks(contents),
@@ -198,13 +198,13 @@ class Identity:
 
     def no_tensors(self, contents: formats.Contents) -> str:
         """The part of such a message that says which of the names stand for something else."""
-        names = dialects.names(self.config, self.dialect)
+        names = naming.names(self.config, self.dialect)
         found = [name for name in contents.skipped if wrapping.own_name(name, names) in names]
         return f"; in the file, but no tensors: {listed(found)}" if found else ""
 
     def nearest(self) -> str:
         """The end of a message that refuses them: which network is nearest, after which prefix."""
-        names = dialects.names(self.config, self.dialect)
+        names = naming.names(self.config, self.dialect)
         there = sum(name in names for name in self.named)
         if not there:
             return ""
@@ -258,17 +258,17 @@ def identify(
     family = None if network is None else MODELS[network].family
     found = wrapping.unwrapped(own, path, family, dialect, config, choice.prefix)
     named = found.named
-    dialect = dialect or dialects.detect(named)
+    dialect = dialect or naming.detect(named)
     if config is not None:
         manifest = manifests.parse(contents.metadata, path)
-        found = wrapping.without_numbers(found, dialects.names(config, dialect))
+        found = wrapping.without_numbers(found, naming.names(config, dialect))
         known = Identity(config.family, config, dialect, manifest, found, beside, rest)
         return _arranged(known, path)
-    network = network or dialects.family_in(named, dialect)
+    network = network or naming.family_in(named, dialect)
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)
     try:
-        shown = dialects.config_in(family, named, dialect)
+        shown = naming.config_in(family, named, dialect)
         config, assumed = _with_hidden(shown, network, manifest, dialect)
     except ValueError as error:  # a last layer without outputs
         raise InputError(f"{path} is not a checkpoint of {family}: {error}") from error
@@ -282,7 +282,7 @@ def identify(
         )
     if network != family and told(config, free) != told(MODELS[network], free):
         raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
-    found = wrapping.without_numbers(found, dialects.names(config, dialect))
+    found = wrapping.without_numbers(found, naming.names(config, dialect))
     known = Identity(family, config, dialect, manifest, found, beside, rest, assumed=assumed)
     return _arranged(known, path)
 
@@ -294,13 +294,11 @@ def _arranged(known: Identity, path: Path) -> Identity:
         InputError: The manifest speaks of a class that the network does not have.
     """
     config, manifest = known.config, known.manifest
-    named, beside = (
-        dialects.present_names(config, arrays) for arrays in (known.named, known.beside)
-    )
+    named, beside = (naming.present_names(config, arrays) for arrays in (known.named, known.beside))
     order = tuple(own_order(config, named, known.dialect))
     layout = layout_in(config, order) if known.dialect == "torch" else None
     if manifest is not None:
-        manifest = manifests.renamed(manifest, lambda key: dialects.present_name(config, key))
+        manifest = manifests.renamed(manifest, lambda key: naming.present_name(config, key))
         layout = manifest.layout
         if layout not in (None, *layouts(config)):
             raise InputError(f"the manifest of {path} says layout {layout!r}, which is unknown")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from parity.spec.data.labels import ORDERS
-from parity.spec.data.preprocessing import Preprocessing, published
-from parity.spec.data.preprocessing import check as check_preprocessing
 from parity.spec.errors import InputError, listed
+from parity.spec.labels import ORDERS
 from parity.spec.models import MODELS, Config
+from parity.spec.preprocessing import Preprocessing, published
+from parity.spec.preprocessing import check as check_preprocessing
 from parity.spec.tensors import layouts
-from weights_convert import dialects, formats
+from weights_convert import formats, naming
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
 from weights_convert.checkpoint import Checkpoint, family_of, identify, load
@@ -97,7 +97,7 @@ def convert(
         dialect: Whose names the source carries; see `load`.
         choice: Which of its tensors are meant; see `load`.
         dtype: To which floating-point numbers of the network are cast, one of
-            `weights_convert.dialects.FLOATS`; counters and an optimizer's state are not. As they
+            `weights_convert.naming.FLOATS`; counters and an optimizer's state are not. As they
             are if not given.
         preprocessing: What the network expects of an image, for the manifest. If not given: what
             the source's manifest says, else what the published recipe does.
@@ -109,9 +109,9 @@ def convert(
             was before.
     """
     source, target = Path(source), Path(target)
-    _check_choice("to", to, dialects.DIALECTS)
+    _check_choice("to", to, naming.DIALECTS)
     _check_choice("labels", labels, ORDERS)
-    _check_choice("dtype", dtype, dialects.FLOATS)
+    _check_choice("dtype", dtype, naming.FLOATS)
     if network is not None:
         family_of(network)
     format = formats.format_for(target)
@@ -126,7 +126,7 @@ def convert(
     _check_variant(checkpoint, to, source)
     if preprocessing is not None:
         check_preprocessing(preprocessing, checkpoint.config.num_classes, "preprocessing")
-    kept = dialects.carried(checkpoint.config, checkpoint.arrays, to)
+    kept = naming.carried(checkpoint.config, checkpoint.arrays, to)
     arrays = cast(kept, dtype, source)
     optimizer = None if weights_only else _carried_optimizer(checkpoint, to)
     progress("hashing its tensors")
@@ -180,7 +180,7 @@ def draft_of(
     optimizer: Optimizer | None,
     manifest: Manifest,
 ) -> Draft:
-    named, nested = dialects.to_dialect(config, arrays, manifest.dialect), None
+    named, nested = naming.to_dialect(config, arrays, manifest.dialect), None
     as_torch = (format, manifest.dialect) == ("torch", "torch")
     if as_torch and manifest.layout is not None:
         named = {key: named[key] for key in layouts(config)[manifest.layout]}
@@ -196,7 +196,7 @@ def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> di
 
     Args:
         arrays: Name -> array.
-        dtype: One of `weights_convert.dialects.FLOATS`; none leaves all as it is.
+        dtype: One of `weights_convert.naming.FLOATS`; none leaves all as it is.
         where: What holds them, for the message.
 
     Raises:
@@ -206,7 +206,7 @@ def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> di
         return dict(arrays)
     with np.errstate(over="ignore"):
         done = {
-            k: rounded(a, numpy_dtype(dtype)) if a.dtype.name in dialects.FLOATS else a
+            k: rounded(a, numpy_dtype(dtype)) if a.dtype.name in naming.FLOATS else a
             for k, a in arrays.items()
         }
     wrong = [k for k, a in arrays.items() if (np.isfinite(a) & ~np.isfinite(done[k])).any()]
@@ -231,7 +231,7 @@ def _carried_optimizer(checkpoint: Checkpoint, dialect: str) -> Optimizer | None
     """What a dialect keeps of an optimizer's state: that of the parameters it has names for."""
     if checkpoint.optimizer is None:
         return None
-    named = {key for key, _ in dialects.names(checkpoint.config, dialect).values()}
+    named = {key for key, _ in naming.names(checkpoint.config, dialect).values()}
     slots = {
         slot: {key: array for key, array in found.items() if key in named}
         for slot, found in checkpoint.optimizer.slots.items()

@@ -9,7 +9,7 @@ from typing import Any
 
 from parity.spec.errors import InputError
 from parity.spec.tensors import STATISTICS, tensors
-from weights_convert import dialects, formats, wrapping
+from weights_convert import formats, naming, wrapping
 from weights_convert import manifest as manifests
 from weights_convert.checkpoint import Checkpoint, understand
 from weights_convert.wrapping import ANY, Choice
@@ -127,7 +127,7 @@ def inspect(path: str | Path, network: str | None = None, choice: Choice = ANY) 
         bytes=sum(file.stat().st_size for file in files),
         sha256=contents.sha256,
         format=contents.format,
-        dialect=checkpoint.dialect if checkpoint else dialects.detect(contents.everything),
+        dialect=checkpoint.dialect if checkpoint else naming.detect(contents.everything),
         prefix=checkpoint.prefix if checkpoint else wrapping.common(contents.everything),
         key=contents.key,
         tensors={k: (str(a.dtype), tuple(a.shape)) for k, a in contents.everything.items()},

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.spec.data.labels import ORDERS
-from parity.spec.data.preprocessing import Preprocessing
-from parity.spec.data.preprocessing import parse as parse_preprocessing
 from parity.spec.errors import WIDEST, InputError, listed, shortened
+from parity.spec.labels import ORDERS
+from parity.spec.preprocessing import Preprocessing
+from parity.spec.preprocessing import parse as parse_preprocessing
 from weights_convert.formats import KEY, sidecar
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.optimizer import is_description
@@ -32,7 +32,7 @@ class Manifest:
         network: The family, such as `enet`.
         config: What `parity.spec.models.Config.describe` says.
         dialect: Whose names the file carries.
-        labels: One of `parity.spec.data.labels.ORDERS`, or none where nobody said.
+        labels: One of `parity.spec.labels.ORDERS`, or none where nobody said.
         preprocessing: What the network expects of an image.
         optimizer: What `weights_convert.optimizer.Optimizer.describe` says; none without one.
         source_sha256: Of the file that was converted.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from parity.spec.errors import listed, printable
 from parity.spec.models import FAMILIES, Config, config_of
-from weights_convert.dialects import COUNTERS
+from weights_convert.naming import COUNTERS
 from weights_convert.numbering import parameters
 
 if TYPE_CHECKING:

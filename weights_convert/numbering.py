@@ -15,7 +15,7 @@ import numpy as np
 
 from parity.spec.models import Config
 from parity.spec.tensors import STATISTICS, layouts, tensors
-from weights_convert import dialects
+from weights_convert import naming
 from weights_convert.wrapping import own_name
 
 MOST_PERMUTED = 5  # groups whose order is searched for
@@ -68,7 +68,7 @@ def parameters(config: Config, layout: str | None = None) -> list[str]:
 
 def own_order(config: Config, names: Iterable[str], dialect: str) -> list[str]:
     """The published keys of what is trained, in the order in which a file names them."""
-    known, trained = dialects.names(config, dialect), set(parameters(config))
+    known, trained = naming.names(config, dialect), set(parameters(config))
     keys = (known[name][0] for name in names if name in known)
     return [key for key in keys if key in trained]
 
@@ -119,7 +119,7 @@ def _given(config: Config, groups: Sequence[Mapping[str, Any]], count: int) -> l
     trained = set(parameters(config))
     given = []
     for name in (str(name) for group in groups for name in group["param_names"]):
-        given.append(dialects.present_name(config, own_name(name, trained)))
+        given.append(naming.present_name(config, own_name(name, trained)))
     if not set(given) <= trained or len({*given}) != count or len(given) != count:
         raise NotCarriedError("its names of the parameters are not those of the network")
     return given

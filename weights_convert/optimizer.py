@@ -24,7 +24,7 @@ import numpy as np
 from parity.spec.errors import InputError, listed
 from parity.spec.models import Config
 from parity.spec.tensors import tensors
-from weights_convert import dialects, mindspore_adam
+from weights_convert import mindspore_adam, naming
 from weights_convert.numbering import Group, NotCarriedError, numbered, parameters
 from weights_convert.wrapping import own_name
 
@@ -143,7 +143,7 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
         NotCarriedError: It is no state of `KINDS`, or does not fit the network.
     """
     found: dict[str, dict[str, np.ndarray]] = {slot: {} for slot in SLOTS}
-    names, target = dialects.names(config, dialect), tensors(config)
+    names, target = naming.names(config, dialect), tensors(config)
     for name, array in arrays.items():
         if name == STEP[dialect] or (dialect == "mindspore" and name in mindspore_adam.POWERS):
             continue
@@ -177,7 +177,7 @@ def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.n
     trained, shapes = set(parameters(config)), tensors(config)
     for slot, found in state.slots.items():
         dtype = next(iter(found.values())).dtype
-        for name, (key, leaf) in dialects.names(config, dialect).items():
+        for name, (key, leaf) in naming.names(config, dialect).items():
             if key in trained:
                 array = found[key] if key in found else np.zeros(shapes[key].shape, dtype)
                 made[f"{SLOTS[slot][dialect]}.{name}"] = leaf.array(array)
@@ -377,8 +377,8 @@ def _float(step: int) -> np.floating:
 def _check_slot(name: str, value: object, shape: tuple[int, ...]) -> None:
     if not isinstance(value, np.ndarray) or value.shape != shape:
         raise NotCarriedError(f"{name} is not of its shape")
-    if value.dtype.name not in dialects.FLOATS:
-        raise NotCarriedError(f"{name} is {value.dtype}, expected {', '.join(dialects.FLOATS)}")
+    if value.dtype.name not in naming.FLOATS:
+        raise NotCarriedError(f"{name} is {value.dtype}, expected {', '.join(naming.FLOATS)}")
 
 
 def _whole(

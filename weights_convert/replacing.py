@@ -9,13 +9,13 @@ import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from parity.spec import replacing as whole
-from parity.spec.replacing import flush, put
+from parity.io import replacing as whole
+from parity.io.replacing import flush, put
 from weights_convert.formats import sidecar
 
 
 def replacing(target: Path) -> AbstractContextManager[Path]:
-    """Yield a path to write; see `parity.spec.replacing.replacing`.
+    """Yield a path to write; see `parity.io.replacing.replacing`.
 
     What is written there takes the target's place, and a manifest beside it the place of the
     target's. If the process is killed, the target is the old one or the new one, with its own

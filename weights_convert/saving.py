@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.spec.data.preprocessing import Preprocessing
 from parity.spec.errors import InputError
 from parity.spec.models import Config
-from weights_convert import dialects, formats
+from parity.spec.preprocessing import Preprocessing
+from weights_convert import formats, naming
 from weights_convert.checkpoint import Checkpoint
 from weights_convert.conversion import draft_of, manifest_of, verify_written
 from weights_convert.formats import KEY
@@ -36,7 +36,7 @@ def save(
             replaced in one step.
         config: Which network.
         arrays: Published key -> array of PyTorch's shape, every key of the network and no other.
-        dialect: Whose names to write, a key of `weights_convert.dialects.DIALECTS`.
+        dialect: Whose names to write, a key of `weights_convert.naming.DIALECTS`.
         optimizer: Its state, to go with it.
         labels: Which output is void, for the manifest.
         preprocessing: What the network expects of an image, for the manifest; what the published
@@ -53,8 +53,8 @@ def save(
         raise InputError(f"{target}: {format} has no room for metadata")
     if KEY in extra:
         raise InputError(f"{target}: metadata {KEY!r} is the manifest's name")
-    named = dialects.to_dialect(config, arrays, dialect)  # refuses what is not the network
-    whole = dialects.to_canonical(config, named, dialect)
+    named = naming.to_dialect(config, arrays, dialect)  # refuses what is not the network
+    whole = naming.to_canonical(config, named, dialect)
     source = Checkpoint(whole, config.family, config, format, dialect, None, "", ())
     manifest = manifest_of(source, dialect, whole, optimizer, labels, preprocessing)
     draft = draft_of(config, format, whole, optimizer, manifest)

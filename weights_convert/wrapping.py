@@ -16,7 +16,7 @@ from typing import Any
 from parity.spec.errors import InputError, listed
 from parity.spec.models import Config
 from parity.spec.tensors import tensors
-from weights_convert import dialects
+from weights_convert import naming
 from weights_convert.formats import AVERAGED
 
 # Parts of a path that wrappers add: torch.compile, FSDP, activation checkpointing, DataParallel.
@@ -105,10 +105,10 @@ def unwrapped(
         return _after(arrays, prefix, path)
     short = _unique({name: plain(name) for name in arrays})
     named = {short[name]: array for name, array in arrays.items()}
-    dialect = dialect or dialects.detect(named)
-    families = dialects.known_names(dialect)
+    dialect = dialect or naming.detect(named)
+    families = naming.known_names(dialect)
     if config is not None:
-        families = {config.family: set(dialects.names(config, dialect))}
+        families = {config.family: set(naming.names(config, dialect))}
     elif family is not None and family in families:
         families = {family: families[family]}
     votes = _votes(named, families)
@@ -214,13 +214,13 @@ def _below(named: Mapping[str, Any], start: str) -> dict[str, Any]:
 def _is_whole(named: Mapping[str, Any], family: str, dialect: str, config: Config | None) -> bool:
     """Whether every tensor of a network is there, in its shape."""
     try:
-        known = config or dialects.config_in(family, named, dialect)
-        named = dialects.present_names(known, named)
-        lost = dialects.absent(known, named, dialect)
+        known = config or naming.config_in(family, named, dialect)
+        named = naming.present_names(known, named)
+        lost = naming.absent(known, named, dialect)
         target = tensors(known)
         return all(
             name in named and tuple(named[name].shape) == leaf.shape(target[key].shape)
-            for name, (key, leaf) in dialects.names(known, dialect).items()
+            for name, (key, leaf) in naming.names(known, dialect).items()
             if key not in lost
         )
     except ValueError:  # a last layer without outputs

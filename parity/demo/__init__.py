@@ -3,8 +3,8 @@
     from parity.demo import demo
     demo("parity-demo")
 
-The network is an ENet of the project's own; `parity/demo/fit.py` says how it was fitted. Frameworks
-are loaded when the tour begins.
+The network is an ENet of the project's own; `tests/benchmarks/fit_demo_network.py` fits it.
+Frameworks are loaded when the tour begins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.files import check_folder, make_folder, write_atomically
+from parity.io.files import check_folder, make_folder, write_atomically
 from parity.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Tour:
 
     def draw(self, scenes: int, size: Pair) -> bool:
         """Streets and their labels, as a data set in Cityscapes' layout."""
-        from parity.scenes import write
+        from parity.data.scenes import write
 
         with self._begin("Draw street scenes with labels"):
             write(self.out / "scenes", SEED, scenes, *size)
@@ -149,8 +149,8 @@ class Tour:
         """The ladder, with this checkpoint's weights."""
         with self._begin("Climb the ladder: is the port the same network?") as tell:
             import weights_convert
-            from parity.ladder import check
-            from parity.networks import port
+            from parity.ladder.climb import check
+            from parity.model_checks.networks import port
 
             checkpoint = weights_convert.load(self.out / "enet.pth")
             tell("building both networks")
@@ -165,8 +165,8 @@ class Tour:
         PyTorch in one thread: at this size 27 images a second instead of 31, but where another
         process keeps a core busy, 33 instead of 0.4.
         """
-        from parity.miou import miou
-        from parity.torch_side import one_thread
+        from parity.capture.torch_side import one_thread
+        from parity.evaluation.miou import miou
 
         with self._begin("Evaluate both sides on the scenes") as tell, one_thread():
             try:

@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.assumptions import DEFAULT, Assumed, Assumptions, assume
-from parity.spec.data.labels import ORDERS
 from parity.spec.errors import InputError
+from parity.spec.labels import ORDERS
 from parity.spec.models import MODELS, Config, usual_size
+from weights_convert.assumptions import DEFAULT, Assumed, Assumptions, assume
 from weights_convert.formats.sidecar import KEY, TOOL
 from weights_convert.wrapping import ANY, Choice
 
 if TYPE_CHECKING:
     import onnx
 
-    from parity.report import Check
+    from parity.report.report import Check
     from weights_convert import Checkpoint, Manifest
 
 FRAMEWORKS = ("torch", "jax")
@@ -94,8 +94,8 @@ def export(
         InputError: Anything given cannot be used, or what ONNX Runtime computes is not what the
             network does. Then all is as it was before.
     """
-    from parity import witness
-    from parity.spec.replacing import replacing
+    from parity.export import third_backend
+    from parity.io.replacing import replacing
     from weights_convert import load
 
     target = Path(target)
@@ -110,7 +110,7 @@ def export(
     data = made.SerializeToString()
     with replacing(target) as path:
         path.write_bytes(data)
-        checks = witness.checks(path, config, checkpoint.arrays)
+        checks = third_backend.checks(path, config, checkpoint.arrays)
         if failed := [check for check in checks if not check.ok]:
             raise InputError(f"cannot write {target}: in ONNX Runtime {failed[0].sentence()}")
     names = outputs_of(config)
@@ -218,7 +218,7 @@ def check_arguments(
     Raises:
         InputError: It names the argument.
     """
-    from parity.files import check_writable
+    from parity.io.files import check_writable
 
     for name, value, known in (
         ("model", model, MODELS),

@@ -109,7 +109,7 @@ def export(
         InputError: Anything given cannot be used, or what the file computes is not what the network
             does. Then all is as it was before.
     """
-    from parity import witness
+    from parity.export import third_backend
     from weights_convert import load
     from weights_convert.replacing import replacing
 
@@ -125,7 +125,7 @@ def export(
     with replacing(target) as path:
         path.write_bytes(data)
         sidecar.write(path, {sidecar.KEY: manifest.to_json()})
-        checks = witness.of_program(open_program(path), config, checkpoint.arrays)
+        checks = third_backend.of_program(open_program(path), config, checkpoint.arrays)
         if failed := [check for check in checks if not check.ok]:
             found = failed[0].sentence().partition(": ")[2]  # without the rung
             raise InputError(f"cannot write {target}: read back and run, {found}")

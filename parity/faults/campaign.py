@@ -11,11 +11,11 @@ from parity.faults import evaluation, several, staged
 from parity.faults import mutants as catalogue
 from parity.faults.result import Result
 from parity.faults.rows import Clean, Row
-from parity.faults.rules import verdicts
 from parity.faults.runner import port_outputs, predict, reference_outputs, run
-from parity.faults.small import accepts, models, small, subject
-from parity.ladder import check
-from parity.networks import port
+from parity.ladder.climb import check
+from parity.model_checks.networks import port
+from parity.model_checks.small_networks import accepts, models, small, subject
+from tests.benchmarks.other_tools_rules import verdicts
 
 Progress = Callable[[str], None]
 

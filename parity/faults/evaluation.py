@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from parity.faults.catalogue import CATALOGUE
+from parity.capture.torch_side import TorchSide
+from parity.data import scale
+from parity.data.cityscapes import CITYSCAPES
+from parity.data.scenes import scene
+from parity.diagnosis.catalogue import CATALOGUE
 from parity.faults.rows import Row
-from parity.faults.small import Subject
-from parity.port import Port
-from parity.scenes import scene
+from parity.ladder.port import Port
+from parity.model_checks.small_networks import Subject
 from parity.spec import metrics
-from parity.spec.data import scale
-from parity.spec.data.cityscapes import CITYSCAPES
-from parity.torch_side import TorchSide
 
 Pair = tuple[int, int]
 Steps = dict[str, np.ndarray]  # step -> what it gave

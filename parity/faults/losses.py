@@ -18,10 +18,9 @@ from jax import lax
 
 import jax_impl.losses
 import torch_impl.losses
-from parity.port import Port
-from parity.sides import Loss
-from parity.spec import draw
-from parity.spec.data import icnet_labels
+from parity.capture.records import Loss
+from parity.ladder.port import Port
+from parity.spec import draw, icnet_labels
 
 VOID = 255
 Planted = tuple[int, str, Callable[[], Port]]

@@ -8,14 +8,14 @@ from typing import Any
 
 from flax import nnx
 
+from parity.capture.jax_models import join
 from parity.faults import updates
 from parity.faults.blocks import CutShort
 from parity.faults.faulty import AlwaysTrains, become
 from parity.faults.losses import planted
 from parity.faults.plants import NORM, PLANTS, Plant
-from parity.faults.small import Subject, subject
-from parity.jax_models import join
-from parity.port import Port
+from parity.ladder.port import Port
+from parity.model_checks.small_networks import Subject, subject
 
 PLACES = 3  # of each way to plant a fault, in each network
 BLOCK_PLACES = 2  # the same of blocks, where the whole network is compiled for each

@@ -1,6 +1,7 @@
 """Faults of several devices, planted in the real trainers of either side and really run.
 
-A worker plants them in its own process: `parity.devices.worker`. No framework is imported before.
+A worker (`parity.model_checks.devices.worker`) plants them in its own process. No framework is
+imported before.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from unittest import mock
 
 import numpy as np
 
-from parity.devices.plan import DDP
+from parity.data import makers
+from parity.model_checks.devices.plan import DDP
 from parity.spec import draw
-from parity.spec.data import makers
 
 DEVICES = 2
 Patch = Callable[[], Any]
@@ -28,7 +29,7 @@ class Plant:
     Attributes:
         fault: Its number in the catalogue.
         name: What was done.
-        way: Of `parity.devices.plan`: on which side, and how.
+        way: Of `parity.model_checks.devices.plan`: on which side, and how.
         case: What should be computed.
         patch: Gives the context in which it is there.
         masks: It is one of dropout masks.

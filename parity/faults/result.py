@@ -13,9 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from parity.faults.catalogue import CATALOGUE
+from parity.diagnosis.catalogue import CATALOGUE
 from parity.faults.rows import Clean, Row
-from parity.files import write_atomically
+from parity.io.files import write_atomically
 
 FIRST = 3  # so many suggested causes count
 
@@ -136,7 +136,7 @@ class Result:
         return table
 
     def _rules(self) -> Table:
-        from parity.faults.rules import RULES
+        from tests.benchmarks.other_tools_rules import RULES
 
         table = _table("rule", "constants", "killed", "told apart", "false alarms")
         for name, found in self.others().items():

@@ -27,7 +27,7 @@ class Row:
         margin: How many times above its limit the difference was.
         rank: Of the true cause among those suggested, from 1; None if it is not among them.
         seconds: That it took.
-        equal: Tool -> whether its default rule calls the mutant equal; see `parity.faults.rules`.
+        equal: Tool -> whether its default rule calls the mutant equal.
         sound: Tool -> whether it calls the same network without the fault equal.
     """
 

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from parity.faults import causes, rules
-from parity.faults.catalogue import CATALOGUE
+from parity.capture.records import ForwardError, leaves
+from parity.capture.torch_side import TorchSide
+from parity.diagnosis import causes
+from parity.diagnosis.catalogue import CATALOGUE
 from parity.faults.mutants import Mutant, copied
 from parity.faults.rows import Row
-from parity.faults.small import Subject
-from parity.ladder import check
-from parity.port import Port
-from parity.report import Report
-from parity.sides import ForwardError, leaves
-from parity.torch_side import TorchSide
+from parity.ladder.climb import check
+from parity.ladder.port import Port
+from parity.model_checks.small_networks import Subject
+from parity.report.report import Report
+from tests.benchmarks import other_tools_rules
 
 FIRST = ("L0", "L1")
 ALL = ("L0", "L1", "L2", "L3")
@@ -104,14 +105,14 @@ def _equal(mutant: Mutant, port: Port) -> dict[str, bool]:
     try:
         outputs = port_outputs(port)
     except Exception:  # of any kind: it is what the tool's user would see
-        return dict.fromkeys(rules.RULES, False)
-    return rules.verdicts(outputs, *reference_outputs(mutant.subject.port))
+        return dict.fromkeys(other_tools_rules.RULES, False)
+    return other_tools_rules.verdicts(outputs, *reference_outputs(mutant.subject.port))
 
 
 @functools.lru_cache(maxsize=16)
 def _sound(subject: Subject) -> dict[str, bool]:
     """What the other rules say of a port without a fault."""
-    return rules.verdicts(port_outputs(subject.port), *reference_outputs(subject.port))
+    return other_tools_rules.verdicts(port_outputs(subject.port), *reference_outputs(subject.port))
 
 
 def port_outputs(port: Port) -> list[np.ndarray]:

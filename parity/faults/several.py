@@ -7,21 +7,21 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
-from parity.devices.ladder import RUNGS, judged, observed, recipe_of
-from parity.devices.plan import DDP, Job, Plan
-from parity.devices.predicted import Run, predict
-from parity.devices.processes import Runs, run
-from parity.devices.suspects import spread
-from parity.evidence import Evidence
-from parity.faults import causes
-from parity.faults.catalogue import CATALOGUE
+from parity.capture.torch_side import one_thread
+from parity.data.makers import training_size
+from parity.diagnosis import causes
+from parity.diagnosis.catalogue import CATALOGUE
 from parity.faults.on_devices import DEVICES, PLANTS, Plant
 from parity.faults.rows import Row
-from parity.rehearsal.ports import stage_of
-from parity.report import Report
-from parity.spec.data.makers import training_size
+from parity.ladder.evidence import Evidence
+from parity.model_checks.devices.hypotheses import spread
+from parity.model_checks.devices.ladder import RUNGS, judged, observed, recipe_of
+from parity.model_checks.devices.plan import DDP, Job, Plan
+from parity.model_checks.devices.predicted import Run, predict
+from parity.model_checks.devices.processes import Runs, run
+from parity.model_checks.recipes.optimizers import stage_of
+from parity.report.report import Report
 from parity.spec.training.recipe import Recipe
-from parity.torch_side import one_thread
 
 STEPS = 2  # of a run: the first step shows most faults, the second what becomes of a last batch
 

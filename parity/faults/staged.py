@@ -9,22 +9,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from parity.evidence import Evidence
-from parity.faults import causes
-from parity.faults.catalogue import CATALOGUE
+from parity.diagnosis import causes
+from parity.diagnosis.catalogue import CATALOGUE
 from parity.faults.rows import Row
-from parity.faults.small import small
-from parity.rehearsal import initial
-from parity.rehearsal.both import Rehearsal
-from parity.rehearsal.recipes import of_model
-from parity.rehearsal.shortened import shortened
-from parity.rehearsal.side import Half
-from parity.report import Check, Report
+from parity.ladder.evidence import Evidence
+from parity.model_checks.recipes import initial
+from parity.model_checks.recipes.compare_sides import Rehearsal
+from parity.model_checks.recipes.rungs import of_model
+from parity.model_checks.recipes.scaled_down import shortened
+from parity.model_checks.recipes.side import Half
+from parity.model_checks.small_networks import small
+from parity.report.report import Check, Report
 from parity.spec.models import Config
 from parity.spec.tensors import STATISTICS, Tensor, tensors
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Snapshot
-from parity.training.beginning import From
+from parity.training.stage_start import From
 
 Arrays = Mapping[str, np.ndarray]
 SHORT = 1  # step: of a recipe so short each stage still has its least epochs

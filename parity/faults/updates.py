@@ -13,9 +13,9 @@ from optax import GradientTransformationExtraArgs as ExtraArgs
 
 import jax_impl.optim
 from jax_impl.state import published
-from parity.faults.small import Subject
-from parity.port import Port
-from parity.rehearsal.ports import rates, stage_of, told, trained
+from parity.ladder.port import Port
+from parity.model_checks.recipes.optimizers import rates, stage_of, told, trained
+from parity.model_checks.small_networks import Subject
 from parity.spec.models import Config
 from parity.spec.training.optimizers import Optimizer, idle, parameters
 

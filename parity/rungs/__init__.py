@@ -1,1 +1,1 @@
-"""The rungs of the ladder, one module each, lowest first; `parity.ladder` climbs them."""
+"""The rungs of the ladder, one module each, lowest first; `parity.ladder.climb` climbs them."""

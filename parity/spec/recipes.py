@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from parity.spec.data.augmentation import (
+from parity.spec.augmentation import (
     Blur,
     Crop,
     Flip,

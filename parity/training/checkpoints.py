@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from parity.spec.data.pipeline import steps
-from parity.spec.data.preprocessing import Preprocessing
+from parity.data.pipeline import steps
 from parity.spec.errors import InputError, listed
+from parity.spec.preprocessing import Preprocessing
 from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Snapshot
 from parity.spec.training.written import differences, plain, recipe_of
 from parity.training.folder import Folder
-from parity.training.moment import KEY, Moment, Origin, parse
+from parity.training.progress import KEY, Moment, Origin, parse
 from weights_convert import formats, save
 from weights_convert.checkpoint import Checkpoint, understand
 from weights_convert.optimizer import Optimizer as Saved

@@ -15,7 +15,7 @@ from typing import Any
 import parity
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import digest, plain
-from parity.training.place import ALONE, Place
+from parity.training.dist_env import ALONE, Place
 
 PACKAGES = (
     "parity-suite",

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from parity.files import check_folder, make_folder, read_json, write_atomically
+from parity.io.files import check_folder, make_folder, read_json, write_atomically
 from parity.spec.errors import InputError
 
 try:

@@ -22,10 +22,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from parity.interrupts import SIGNALS, watched
+from parity.io.interrupts import SIGNALS, watched
 from parity.spec.errors import InputError, printable
 from parity.spec.training.parallel import LOST, MEETING
-from parity.training.place import (
+from parity.training.dist_env import (
     LOCAL,
     STARTER,
     Place,

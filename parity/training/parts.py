@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity.spec.data.preprocessing import Preprocessing
+from parity.spec.preprocessing import Preprocessing
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch, Snapshot, Trainer
 
@@ -16,7 +16,7 @@ Progress = Callable[[int, int, str], None]
 
 
 class Data(Protocol):
-    """What a run trains on and is measured by; see `parity.training.feed.Feed`.
+    """What a run trains on and is measured by; see `parity.training.data_loader.Feed`.
 
     Attributes:
         samples: Of the training data.
@@ -84,6 +84,6 @@ class Framework(Protocol):
 
 
 class Beginning(Protocol):
-    """What a stage begins with; see `parity.training.beginning.From`."""
+    """What a stage begins with; see `parity.training.stage_start.From`."""
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot: ...

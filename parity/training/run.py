@@ -14,14 +14,14 @@ from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.scaling import advice
 from parity.spec.training.trainer import Snapshot, Step, Trainer
 from parity.training import checkpoints
-from parity.training.bar import Display, duration
 from parity.training.clock import Clock
+from parity.training.dist_env import ALONE, Place
 from parity.training.folder import Folder
-from parity.training.journal import Journal, Mute
-from parity.training.moment import Moment
+from parity.training.image_grid import Album
+from parity.training.logger import Journal, Mute
 from parity.training.parts import Batches, Beginning, Data, Framework, Nobody, Others
-from parity.training.pictures import Album
-from parity.training.place import ALONE, Place
+from parity.training.progress import Moment
+from parity.training.progress_bar import Display, duration
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.stopping import Stop
 

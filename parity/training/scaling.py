@@ -23,13 +23,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity import compiled
-from parity.commands.arguments import parse_size
-from parity.commands.bench import batch_of, in_turn, trainer
+from parity.cli.arguments import parse_size
+from parity.cli.commands.bench import batch_of, in_turn, trainer
+from parity.io import compilation_cache
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.training.parallel import DDP, WAYS
-from parity.training.place import LOCAL, free_port
+from parity.training.dist_env import LOCAL, free_port
 
 ROUNDS = 2  # of each number of devices
 SIDES = ("torch", "jax")
@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, kind in {"side": str, "among": int, "cores": int, "port": int, "rank": int}.items():
         add(f"--{name}", type=kind, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    compiled.keep_compiled(compiled.of_user())
+    compilation_cache.keep_compiled(compilation_cache.of_user())
     numbers = [int(text) for text in args.devices.split(",")]
     if bad := [n for n in numbers if n < 1 or args.batch % n]:
         raise InputError(f"--batch {args.batch} does not divide among {bad[0]} devices")

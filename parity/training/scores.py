@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from parity.data import DATASETS
+from parity.data.cifar10 import CLASSES
+from parity.data.makers import nearest
 from parity.spec import metrics
-from parity.spec.data import DATASETS
-from parity.spec.data.cifar10 import CLASSES
-from parity.spec.data.labels import outputs
-from parity.spec.data.makers import nearest
+from parity.spec.labels import outputs
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.trainer import Batch, Trainer
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Snapshot, Trainer
+from parity.training.dist_env import ALONE, Place
 from parity.training.parts import Nobody, Others
-from parity.training.place import ALONE, Place
-from weights_convert import dialects
+from weights_convert import naming
 from weights_convert.memory import contiguous
 
 FRAMEWORKS = ("torch", "jax")
@@ -70,7 +70,7 @@ class Side:
             stage.config,
             stage.optimizer,
             stage.loss,
-            dialects.to_dialect(stage.config, arrays, self.framework),
+            naming.to_dialect(stage.config, arrays, self.framework),
             class_weights,
             recipe.precision,
             recipe.level,
@@ -82,10 +82,10 @@ class Side:
     def published(self, stage: Stage, snapshot: Snapshot) -> Snapshot:
         """The framework's snapshot with published names and shapes."""
         config = stage.config
-        names = dialects.names(config, self.framework)
+        names = naming.names(config, self.framework)
         return dataclasses.replace(
             snapshot,
-            arrays=dialects.to_canonical(config, snapshot.arrays, self.framework),
+            arrays=naming.to_canonical(config, snapshot.arrays, self.framework),
             slots={
                 slot: contiguous(
                     {k: leaf.inverse().array(a[n]) for n, (k, leaf) in names.items() if n in a}
@@ -97,10 +97,10 @@ class Side:
     def own(self, stage: Stage, snapshot: Snapshot) -> Snapshot:
         """The inverse of `published`."""
         config = stage.config
-        names = dialects.names(config, self.framework)
+        names = naming.names(config, self.framework)
         return dataclasses.replace(
             snapshot,
-            arrays=dialects.to_dialect(config, snapshot.arrays, self.framework),
+            arrays=naming.to_dialect(config, snapshot.arrays, self.framework),
             slots={
                 slot: {n: leaf.array(a[k]) for n, (k, leaf) in names.items() if k in a}
                 for slot, a in snapshot.slots.items()

@@ -12,16 +12,16 @@ from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import digest
 from parity.training import checkpoints, environment
-from parity.training.bar import Display, Lines, Silent
-from parity.training.beginning import From
-from parity.training.feed import Feed
+from parity.training.data_loader import Feed
+from parity.training.dist_env import ALONE, Place, started
 from parity.training.folder import Folder
-from parity.training.moment import Moment
 from parity.training.parts import Others
-from parity.training.place import ALONE, Place, started
+from parity.training.progress import Moment
+from parity.training.progress_bar import Display, Lines, Silent
 from parity.training.run import Options, Run
 from parity.training.scores import Score
 from parity.training.side import FRAMEWORKS, Side, slow
+from parity.training.stage_start import From
 from parity.training.stopping import Stop
 from weights_convert.wrapping import ANY, Choice
 

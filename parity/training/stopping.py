@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from parity.interrupts import SIGNALS, watched
+from parity.io.interrupts import SIGNALS, watched
 
 ANSWER = "parity train: finishing the step and writing a checkpoint; Ctrl-C again stops at once"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from parity.plot import Line, plot
+from parity.report.plot import Line, plot
 from parity.spec.errors import InputError
-from parity.training import journal
+from parity.training import logger
 
 COLOURS = ("#d9480f", "#1971c2", "#2f9e44", "#9c36b5", "#868e96")
 
@@ -45,7 +45,7 @@ def curves(folders: Sequence[str | Path]) -> list[Curve]:
     for folder in map(Path, folders):
         path = folder / "log.jsonl"
         try:
-            lines = [line for line in journal.read(path) if line["kind"] == "validation"]
+            lines = [line for line in logger.read(path) if line["kind"] == "validation"]
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}, expected the log of a run") from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:

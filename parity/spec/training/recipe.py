@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from parity.spec.data.augmentation import Operation
-from parity.spec.data.labels import ORDERS
+from parity.spec.augmentation import Operation
+from parity.spec.labels import ORDERS
 from parity.spec.models import MODELS, Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
@@ -115,7 +115,7 @@ class Recipe:
         about: Where its numbers come from, and what is not known of them; one line or a few.
         data: One of `DATA`.
         stages: In order.
-        labels: Which output is void, one of `parity.spec.data.labels.ORDERS`; none without void.
+        labels: Which output is void, one of `parity.spec.labels.ORDERS`; none without void.
         size: Height and width, in pixels, that validation images are resized to.
         train_split: Of the data set.
         val_split: Of the data set.

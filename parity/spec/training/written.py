@@ -16,7 +16,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from parity.spec.data.augmentation import Operation
+from parity.spec.augmentation import Operation
 from parity.spec.errors import InputError
 from parity.spec.training.optimizers import parameters
 from parity.spec.training.recipe import Recipe, Stage

@@ -1,0 +1,1 @@
+"""What both sides computed: each layer's inputs, outputs and gradients, recorded."""

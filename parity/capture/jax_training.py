@@ -1,0 +1,117 @@
+"""The JAX side of training: an optax optimizer over a network's parameters, step by step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from parity.capture.jax_models import keys, like_named, named
+from parity.capture.jax_side import JaxSide, Loss, compiled, flat_statistics
+from parity.capture.records import Arrays, ForwardError
+from parity.spec.errors import InputError
+
+
+class JaxTraining:
+    """A network's parameters and statistics, and what trains them.
+
+    Args:
+        side: Holds the network, in one precision.
+        optimizer: Of optax.
+
+    Raises:
+        InputError: It is none, or raises.
+    """
+
+    def __init__(self, side: JaxSide, optimizer: Any) -> None:
+        if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+            kind = type(optimizer).__name__
+            raise InputError(f"the port's optimizer is a {kind}, expected one of optax")
+        self.side = side
+        self.optimizer = optimizer
+        self.program, self.trained, self.rest = side.split()
+        self.statistics: Arrays = {}
+        with side.precision(), answered("optimizer"):
+            self.kept = compiled(run_init)(optimizer, None, self.trained)
+
+    def gradients(
+        self, inputs: tuple[Any, ...], loss: Loss, targets: tuple[np.ndarray, ...]
+    ) -> tuple[Arrays, float]:
+        """Of every parameter, by name, and the loss; statistics move on.
+
+        Raises:
+            ForwardError: The network or the loss raised.
+        """
+        found = self.side.differentiate(
+            (self.program, self.trained, self.rest), inputs, loss, targets
+        )
+        self.rest = self.program.moved(self.rest, found["statistics"])
+        self.statistics = flat_statistics(jax.device_get(found["statistics"]))
+        return named(jax.device_get(found["d_trained"])), float(found["loss"])
+
+    def update(self, gradients: Mapping[str, np.ndarray]) -> None:
+        """One step of the optimizer.
+
+        Args:
+            gradients: By name; of a parameter that is not named it is 0, as JAX has it.
+
+        Raises:
+            InputError: The optimizer raised.
+        """
+        shapes = named(self.trained)
+        given = {n: gradients.get(n, np.zeros_like(a)) for n, a in shapes.items()}
+        tree = like_named(self.trained, given)
+        with self.side.precision(), answered("optimizer"):
+            self.trained, self.kept = compiled(run_update)(
+                self.optimizer, None, tree, self.kept, self.trained
+            )
+
+    def state(self) -> Arrays:
+        """Every parameter by name, and the statistics once there was a step."""
+        return named(jax.device_get(self.trained)) | self.statistics
+
+
+def run_init(optimizer: Any, _: None, trained: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(_widened, optimizer.init(trained))
+
+
+def _widened(path: tuple, leaf: Any) -> Any:
+    """Counts of 64 bits where there are such: of one of 32, JAX makes a rate in float32."""
+    last = keys(path)[-1] if path else ""
+    return leaf.astype(int) if last == "count" and leaf.dtype == np.int32 else leaf
+
+
+def run_update(optimizer: Any, _: None, gradients: Any, kept: Any, trained: Any) -> Any:
+    updates, kept = optimizer.update(gradients, kept, trained)
+    return optax.apply_updates(trained, updates), kept
+
+
+def rates(schedule: Callable[[Any], Any], count: int) -> np.ndarray:
+    """The rate at each of the first steps, in float64.
+
+    Raises:
+        InputError: The schedule raised, or gives no number.
+    """
+    with jax.enable_x64(True), answered("schedule"):
+        steps = np.arange(count)
+        rate = jax.vmap(lambda step: jax.numpy.asarray(schedule(step), float))
+        found = np.asarray(jax.jit(rate)(steps))
+    if found.shape != (count,):
+        raise InputError(f"the port's schedule gives arrays {found.shape[1:]}, expected numbers")
+    return found
+
+
+@contextlib.contextmanager
+def answered(what: str) -> Iterator[None]:
+    """Say whose what raised."""
+    try:
+        yield
+    except (InputError, ForwardError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"the port's {what} raised {type(error).__name__}: {reason}") from error

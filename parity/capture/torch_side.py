@@ -1,0 +1,315 @@
+"""The PyTorch side of a comparison: runs a module and records every layer."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import nn
+
+from parity.capture.records import (
+    NHWC,
+    Arrays,
+    Call,
+    Cotangents,
+    ForwardError,
+    Layout,
+    Loss,
+    Result,
+    count_name,
+    leaves,
+    mapped,
+)
+from parity.capture.spill import Keeper, in_memory
+from parity.spec.errors import InputError
+
+# Layers that draw their own random numbers, which the other side cannot share.
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+class TorchSide:
+    """A module in one precision.
+
+    Args:
+        module: Copied, then cast. PyTorch's own dropouts are switched off.
+        dtype: Of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`, `float16`.
+        layout: How its arrays lie in the port.
+
+    Raises:
+        InputError: It is not a module, or on another device than the CPU.
+    """
+
+    def __init__(self, module: nn.Module, dtype: str, layout: Layout = NHWC) -> None:
+        if not isinstance(module, nn.Module):
+            kind = type(module).__name__
+            raise InputError(f"the reference is a {kind}, expected a torch.nn.Module")
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if isinstance(tensor, nn.parameter.UninitializedParameter):
+                raise InputError(f"the reference's {name} has no shape yet: run it once before")
+            if tensor.device.type != "cpu":
+                raise InputError(f"the reference's {name} is on {tensor.device}, expected the cpu")
+        self.dtype = getattr(torch, dtype)
+        self.layout = layout
+        try:
+            self.module = copy.deepcopy(module).to(self.dtype)
+        except Exception as error:  # a module's own way of copying
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"the reference cannot be copied: {reason}") from error
+        self.silenced = [n for n, m in self.module.named_modules() if isinstance(m, DROPOUTS)]
+        for name in self.silenced:
+            setattr(self.module.get_submodule(name), "p", 0.0)  # noqa: B010 - of any class
+
+    def kind(self, layer: str) -> str:
+        """The class of a layer."""
+        return type(self.module.get_submodule(layer)).__name__
+
+    def settings(self, layer: str) -> dict[str, Any]:
+        """A layer's plain attributes, such as `{"eps": 1e-05}`."""
+        plain = (bool, int, float, str, tuple)
+        attributes = vars(self.module.get_submodule(layer))
+        return {k: v for k, v in attributes.items() if k[0] != "_" and isinstance(v, plain)}
+
+    def has_parts(self, layer: str) -> bool:
+        """Whether a layer is made of layers."""
+        return any(True for _ in self.module.get_submodule(layer).children())
+
+    def has_modes(self, layer: str) -> bool:
+        """Whether a layer may compute something else in eval mode."""
+        module = self.module.get_submodule(layer)
+        return hasattr(module, "track_running_stats") or "Dropout" in type(module).__name__
+
+    def disturbed(self, scale: float, rng: np.random.Generator) -> TorchSide:
+        """The same with every parameter and floating-point buffer times 1 + scale * U(-1, 1)."""
+        side = copy.copy(self)
+        side.module = copy.deepcopy(self.module)
+        with torch.no_grad():
+            for tensor in (*side.module.parameters(), *side.module.buffers()):
+                if tensor.is_floating_point():
+                    noise = torch.tensor(rng.uniform(-scale, scale, tuple(tensor.shape)))
+                    tensor.mul_(1 + noise.to(tensor.dtype))
+        return side
+
+    def state(self) -> Arrays:
+        return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
+
+    def parameters(self) -> set[str]:
+        """Names of what is trained; a tensor that is tied has several."""
+        every = self.module.named_parameters(remove_duplicate=False)
+        return {name for name, parameter in every if parameter.requires_grad}
+
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """A parameter's first name -> all of its names; a tensor that is tied has several."""
+        names: dict[int, list[str]] = {}
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        return {each[0]: tuple(each) for each in names.values()}
+
+    def run(
+        self,
+        inputs: tuple[Any, ...],
+        train: bool,
+        loss: Loss | None = None,
+        targets: tuple[np.ndarray, ...] = (),
+        keep: Keeper = in_memory,
+    ) -> Result:
+        """Run the whole network on a fresh copy of its state.
+
+        Args:
+            inputs: Arrays, or nests of them; floating-point ones are cast to the precision.
+            train: Train mode, else eval mode.
+            loss: From the network's outputs and `targets` to the scalar to differentiate; forward
+                only if None.
+            targets: Such as labels and class weights; cast like the inputs.
+            keep: Keeps what layers take and give, such as a `Spool`.
+
+        Raises:
+            ForwardError: The network or the loss raised.
+        """
+        module = copy.deepcopy(self.module).train(train)
+        arguments = self._to_torch(inputs, loss is not None)
+        recorder = Recorder(module, self.layout, keep)
+        with torch.set_grad_enabled(loss is not None), recorder, blamed(recorder.running):
+            outputs = module(*arguments)
+            value = loss(outputs, *self._to_torch(targets, False)) if loss else None
+        result = Result(
+            outputs=self._arrays(outputs),
+            calls=recorder.calls,
+            statistics=statistics(module),
+        )
+        if value is not None:
+            result.loss = to_numpy(value)
+            with blamed([]):
+                value.backward()
+            self._gradients(result, module, arguments)
+        return result
+
+    def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> Result:
+        """Run one layer alone on a fresh copy of its state, and pull the cotangents back.
+
+        Raises:
+            ForwardError: The layer raised.
+        """
+        module = copy.deepcopy(self.module.get_submodule(call.module)).train(train)
+        differentiate = any(c is not None for c in cotangents or ())
+        args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
+        with torch.set_grad_enabled(differentiate), blamed([call.layer]):
+            outputs = module(*args, **kwargs)
+        result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
+        if differentiate:
+            pairs = [
+                (o, self._from_numpy(c).to(o.dtype))
+                for o, c in zip(tensors_of(outputs), cotangents or (), strict=True)
+                if c is not None
+            ]
+            with blamed([call.layer]):
+                torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
+            self._gradients(result, module, (args, kwargs))
+        return result
+
+    def arguments(self, inputs: Any) -> Any:
+        """Arrays of the port's layout as tensors of this precision."""
+        return self._to_torch(inputs, False)
+
+    def _gradients(self, result: Result, module: nn.Module, arguments: Any) -> None:
+        result.parameter_gradients = gradients_of(module)
+        result.input_gradients = tuple(
+            laid_out(torch.zeros_like(a) if a.grad is None else a.grad, self.layout)
+            for a in tensors_of(arguments)
+            if a.is_floating_point()
+        )
+
+    def _arrays(self, outputs: Any) -> tuple[np.ndarray, ...]:
+        return tuple(laid_out(t, self.layout).copy() for t in tensors_of(outputs))
+
+    def _to_torch(self, inputs: Any, differentiate: bool) -> Any:
+        def convert(value: Any) -> Any:
+            if not isinstance(value, np.ndarray):
+                return value
+            tensor = self._from_numpy(value)
+            if tensor.is_floating_point():
+                tensor = tensor.to(self.dtype).requires_grad_(differentiate)
+            return tensor
+
+        return mapped(inputs, convert)
+
+    def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
+        """From the port's layout; the tensor owns its memory."""
+        axes = self.layout.get(array.ndim)
+        array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+        return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep PyTorch to one thread: layers of a test are small, and XLA compiles beside it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def blamed(running: list[str]) -> Iterator[None]:
+    """Name the layer that ran when something was raised."""
+    try:
+        yield
+    except Exception as error:
+        raise ForwardError("reference", running[-1] if running else "", error) from error
+
+
+class Recorder:
+    """Keeps, while entered, each call of each layer, its arguments and its outputs' gradients.
+
+    Attributes:
+        calls: By `Call.layer`, in the order in which they returned.
+        running: The layers that have begun and not returned, innermost last.
+    """
+
+    def __init__(self, module: nn.Module, layout: Layout, keep: Keeper) -> None:
+        self.keep = keep
+        self.module = module
+        self.layout = layout
+        self.calls: dict[str, Call] = {}
+        self.running: list[str] = []
+        self.pending: list[tuple[Any, Any]] = []
+        self.handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        for name, layer in self.module.named_modules():
+            if name:
+                self._hook(layer, name)
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _hook(self, layer: nn.Module, name: str) -> None:
+        def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            # Kept before the layer runs: it may work in place.
+            self.pending.append(mapped((args, kwargs), self._keep))
+            self.running.append(name)
+
+        def after(_: nn.Module, args: tuple, kwargs: dict, outputs: Any) -> None:
+            self.running.pop()
+            kept = tuple(self._keep(t) for t in tensors_of(outputs))
+            call = Call(count_name(name, self.calls), *self.pending.pop(), kept)
+            self.calls[call.layer] = call
+            call.cotangents = [None] * len(kept)
+            for i, tensor in enumerate(tensors_of(outputs)):
+                if tensor.requires_grad:
+                    tensor.register_hook(
+                        lambda g, i=i: call.cotangents.__setitem__(
+                            i, self.keep(laid_out(g, self.layout))
+                        )
+                    )
+
+        self.handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
+        self.handles.append(layer.register_forward_hook(after, with_kwargs=True))
+
+    def _keep(self, value: Any) -> Any:
+        """A copy; of what one layer gives and the next one takes, the same."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        version, array = getattr(value, "_parity_kept", (None, None))
+        if version != value._version:
+            array = self.keep(laid_out(value, self.layout))
+            value._parity_kept = (value._version, array)  # type: ignore[attr-defined] # our own
+        return array
+
+
+def gradients_of(module: nn.Module) -> Arrays:
+    """Of every parameter that has one, by name."""
+    return {
+        name: to_numpy(p.grad.to_dense() if p.grad.is_sparse else p.grad)
+        for name, p in module.named_parameters()
+        if p.grad is not None
+    }
+
+
+def statistics(module: nn.Module) -> Arrays:
+    return {k: to_numpy(v) for k, v in module.named_buffers()}
+
+
+def tensors_of(outputs: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def laid_out(tensor: torch.Tensor, layout: Layout) -> np.ndarray:
+    """In the port's layout."""
+    array = to_numpy(tensor)
+    axes = layout.get(array.ndim)
+    return array if axes is None else array.transpose(axes)

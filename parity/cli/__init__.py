@@ -1,0 +1,121 @@
+"""The command line. Each command is a module of `parity.cli.commands`, loaded when it runs.
+
+Exit status: 0 all is well, 1 the check failed, 2 bad input or usage, with one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from parity.io import compilation_cache, interrupts
+from parity.spec.errors import InputError, printable
+from parity.training.dist_env import started
+
+UNREAD = 141  # exit status of a program that nobody reads any more: 128 + SIGPIPE
+
+# Command -> what it does. `parity.cli.commands.NAME` has `add_arguments(parser)` and `run(args)`;
+# it imports no framework before `run`.
+COMMANDS = {
+    "check": "climb the ladder of parity checks for a network",
+    "convert": "carry a checkpoint to another format or framework",
+    "export": "write a network as an ONNX file, from either side",
+    "inspect": "say what a checkpoint or ONNX file holds",
+    "fuzz": "put checkpoints through ordeals: damage, hostile files, kills, full disks",
+    "drift": "how fast both sides part in float32, beside how fast one parts from itself",
+    "faults": "plant the faults of the catalogue, and count those that are found and named",
+    "summary": "print the layers of both sides: shapes, receptive fields, parameters",
+    "miou": "evaluate both sides on a data set and compare every pixel",
+    "infer": "predict a folder of images with an ONNX file",
+    "pack": "write a split of a data set into one file that is read faster",
+    "statistics": "count the classes of a data set, and weigh them by each rule",
+    "unpack": "write CIFAR-10 from one .npz of JPEGs in its official layout",
+    "bench": "time one forward pass of both sides, in one process",
+    "calibrate": "measure on clean ports what the limits are derived from",
+    "train": "train a network by a recipe, on either side",
+    "eval": "evaluate every checkpoint in a folder",
+    "table": "print the accuracies of several runs beside each other",
+    "recipes": "list the training recipes, or print one whole",
+    "demo": "the two-minute tour, on scenes it makes itself",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse would print the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments; those of the process if not given.
+
+    Returns:
+        The exit status. Of the process's own arguments it is that of the process: it ends here
+        where what a library does at the usual end would be wrong, or be in the way.
+    """
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+    except SystemExit:  # of the parser, perhaps after a long --help
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+            raise
+        raise SystemExit(_unread()) from None
+    except BrokenPipeError:
+        return _unread()
+    interrupted = status in (128 + number for number in interrupts.SIGNALS)
+    if argv is None and (interrupted or (status and started())):
+        # Threads are at work, and the other processes wait, or do not answer.
+        interrupts.leave(status)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    args = parser().parse_args(argv)
+    # How to do the same in another process.
+    own = ["-m", "parity", *argv] if argv is not None else sys.orig_argv[1:]
+    args.invocation = [sys.executable, *own]
+    compilation_cache.keep_compiled(compilation_cache.of_user())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        # Of several processes whoever started them answers.
+        with interrupts.watched("" if started() else f"parity {args.command}: interrupted"):
+            return args.run(args)
+    except InputError as error:
+        print(f"parity {args.command}: error: {printable(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _unread() -> int:
+    """Whoever reads our output, such as `head`, has enough: no error, and nothing more is said."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is left would fail once more at the end
+        os.close(nowhere)
+    return UNREAD
+
+
+def parser() -> Parser:
+    """The parser of every command."""
+    purpose = "Carries networks between PyTorch and JAX, and proves that nothing was lost."
+    top = Parser(prog="parity", description=purpose)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, purpose in COMMANDS.items():
+        module = importlib.import_module(f"parity.cli.commands.{name}")
+        sub = commands.add_parser(name, help=purpose, description=module.__doc__)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return top

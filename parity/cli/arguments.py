@@ -1,0 +1,152 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from parity.spec.errors import InputError, printable
+from parity.spec.models import USUAL, USUAL_OF
+from parity.spec.training.recipe import DATA
+from weights_convert.wrapping import Choice
+
+if TYPE_CHECKING:
+    from weights_convert.assumptions import Assumptions
+
+
+def _defaults(texts: dict[str, str]) -> str:
+    return f"(default: {'; '.join(f'{name} {text}'.strip() for name, text in texts.items())})"
+
+
+# What help says of sizes and of numbers of images that are not given.
+SIZES = _defaults({n: f"{h}x{w}" for n, ((h, w), _) in {"": USUAL, **USUAL_OF}.items()})
+BATCHES = _defaults({n: str(count) for n, (_, count) in {"": USUAL, **USUAL_OF}.items()})
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """`--key` and `--prefix`: which of a file's tensors are meant, where it holds more."""
+    parser.add_argument(
+        "--key",
+        metavar="PATH",
+        help="which entry of the file holds the weights, such as state_dict_ema or ema.model"
+        " (default: the plain weights, not an average of them)",
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="what stands before the network's names, such as model.; what lies beside it is left"
+        " out and named (default: the one after which the whole network is found)",
+    )
+
+
+def choice_of(args: argparse.Namespace) -> Choice:
+    """What `add_choice` was given."""
+    return Choice(args.key, args.prefix)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`512x1024` to (512, 1024).
+
+    Raises:
+        InputError: Anything else.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
+    if not match:
+        raise InputError(f"size {text!r}, expected HEIGHTxWIDTH such as 512x1024")
+    return int(match[1]), int(match[2])
+
+
+def optional_size(text: str | None) -> tuple[int, int] | None:
+    """The same of an option that may be left out."""
+    return None if text is None else parse_size(text)
+
+
+def add_count_size(parser: argparse.ArgumentParser) -> None:
+    """`--count-size`, of commands that count predictions."""
+    parser.add_argument(
+        "--count-size",
+        metavar="HxW",
+        help="enlarge predictions to this height and width, the nearest pixel of each place, and"
+        " count them against the labels at that size, such as 1024x2048 for the whole labels of"
+        " Cityscapes (default: count at the size of the predictions)",
+    )
+
+
+def reporter(command: str) -> Callable[[object, Assumptions], None]:
+    """What prints how a command takes a checkpoint: every line once, warnings to standard error."""
+    told: set[str] = set()
+
+    def say(where: object, assumed: Assumptions) -> None:
+        for line in assumed.lines():
+            if line not in told:
+                told.add(line)
+                print(printable(line), flush=True)
+        for warning in assumed.warnings(where):
+            print(printable(f"parity {command}: warning: {warning}"), file=sys.stderr)
+
+    return say
+
+
+def add_dataset(
+    parser: argparse.ArgumentParser, known: Iterable[str], required: bool = False
+) -> None:
+    """`--dataset NAME`, of commands whose data set's folder is an argument of its own.
+
+    Args:
+        parser: Of the command.
+        known: The names.
+        required: Whether the folder does not tell it.
+    """
+    told = "" if required else " (default: told by the layout)"
+    names = " or ".join(known)
+    parser.add_argument("--dataset", metavar="NAME", help=f"which data set it is: {names}{told}")
+    parser.add_argument("--data", help=argparse.SUPPRESS)  # as it was called
+
+
+def dataset_of(args: argparse.Namespace, known: Iterable[str]) -> str | None:
+    """The name that `--dataset` gives, or `--data`, as it was called before.
+
+    Raises:
+        InputError: It is none of the known ones, or both are given.
+    """
+    name = args.dataset
+    if args.data is not None:
+        if name is not None:
+            raise InputError(f"--data {args.data} and --dataset {name}, expected --dataset alone")
+        name = args.data
+        hint(args.command, f"--data is a folder in other commands; the name is --dataset {name}")
+    if name not in (None, *known):
+        raise InputError(f"unknown data set {name!r}, expected {' or '.join(known)}")
+    return name
+
+
+def check_data(folder: str) -> None:
+    """Refuse a data set's name where its folder is meant.
+
+    Raises:
+        InputError: It is a name, and there is no such folder.
+    """
+    if folder in DATA and not os.path.exists(folder):
+        raise InputError(
+            f"--data {folder}: no such folder; --data is the folder of the data set, not its name"
+        )
+
+
+def hint(command: str, text: str) -> None:
+    """Tell of a better way to say what was said."""
+    print(printable(f"parity {command}: hint: {text}"), file=sys.stderr)
+
+
+def parse_devices(text: str) -> int:
+    """How many devices; they divide the batch of `parity.model_checks.devices.plan`.
+
+    Raises:
+        InputError: Anything but 1, 2, 4, 8 or 16.
+    """
+    if text not in ("1", "2", "4", "8", "16"):
+        raise InputError(f"devices {text!r}, expected some of 1, 2, 4, 8, 16")
+    return int(text)

@@ -1,0 +1,152 @@
+"""Carry a checkpoint to another format or framework, bit by bit.
+
+IN may be a torch file, safetensors, Flax's msgpack, NumPy's .npz, a MindSpore .ckpt or an Orbax
+directory, with any names; all is told by its content. The suffix of OUT chooses the format: .pth,
+.pt, .tar a torch file, .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a
+MindSpore file, .orbax or none an Orbax directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from parity.cli.arguments import add_choice, choice_of
+from parity.io.files import read_json
+from parity.spec.errors import listed, printable
+from parity.spec.labels import ORDERS
+from parity.spec.preprocessing import parse
+from weights_convert import Checkpoint, Conversion, convert, notes
+from weights_convert.assumptions import PUBLISHED, SILENT, pixels_said, size_said
+from weights_convert.naming import DIALECTS, FLOATS
+from weights_convert.notes import coverage, named
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN", help="the checkpoint to read")
+    parser.add_argument("target", metavar="OUT", help="what to write; replaced if it is there")
+    parser.add_argument("--model", help="which network (default: the one whose names the file has)")
+    add_choice(parser)
+    parser.add_argument(
+        "--from",
+        dest="dialect",
+        choices=DIALECTS,
+        help="whose names IN carries (default: told by the names)",
+    )
+    parser.add_argument(
+        "--to",
+        choices=DIALECTS,
+        help="whose names to write (default: torch in a torch file, jax in msgpack and an Orbax"
+        " directory, the other framework's than the source's in safetensors and .npz)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=FLOATS,
+        help="cast the network's numbers to this precision (default: as they are)",
+    )
+    parser.add_argument(
+        "--weights-only", action="store_true", help="leave an optimizer's state behind"
+    )
+    parser.add_argument(
+        "--labels", choices=ORDERS, help="which output is void, to be kept in the manifest"
+    )
+    parser.add_argument(
+        "--preprocessing",
+        metavar="FILE",
+        help="JSON to be kept in the manifest: size, mean, std, channels, classes, void (default:"
+        " the source's, else the published recipe's)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from parity.report.console import working
+
+    given = None
+    if args.preprocessing is not None:
+        given = parse(read_json(args.preprocessing), args.preprocessing)
+    with collector_paused(), working() as progress:
+        done = convert(
+            args.source,
+            args.target,
+            args.model,
+            args.to,
+            args.labels,
+            dialect=args.dialect,
+            choice=choice_of(args),
+            dtype=args.dtype,
+            preprocessing=given,
+            weights_only=args.weights_only,
+            progress=progress,
+        )
+    print(summary(args.source, done, args.dtype, given is not None))
+    return 0
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Importing a framework makes objects that stay; walking them is a tenth of the whole time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def summary(source: str, done: Conversion, dtype: str | None = None, given: bool = False) -> str:
+    """What was read and written, a line each.
+
+    Args:
+        source: As the user calls it.
+        done: What was done.
+        dtype: To which the numbers were cast.
+        given: Whether the user said what the network expects of an image.
+    """
+    read = done.source
+    variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
+    void = f", {done.manifest.labels}" if done.manifest.labels else ""
+    lines = [
+        f"read      {source}: {read.format}, {read.dialect} names{place(read)}",
+        f"network   {read.network}: {variant}{void}",
+        f"tensors   {done.tensors}, with {done.parameters:,} parameters",
+        f"wrote     {done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes",
+        "verified  read back and compared: bitwise equal",
+    ]
+    lines.insert(2, f"images    {images_said(done, given)}")
+    if read.labels not in (None, done.manifest.labels):
+        lines.insert(3, f"labels    {done.manifest.labels}, but its manifest said {read.labels}")
+    if done.manifest.optimizer:
+        said = done.manifest.optimizer
+        covered = coverage(read.config, len(said["absent"]))
+        lines.insert(3, f"optimizer {said['kind']}, step {said['step']}, carried{covered}")
+    if dtype:
+        lines.insert(3, f"cast      to {dtype}, rounded to nearest")
+    if read.manifest is None:
+        lines.insert(1, "manifest  none: unverified")
+    lines[3:3] = notes.lines(read)
+    if done.lost:
+        lines.insert(3, f"not carried: {len(done.lost)} tensors, {named(done.lost)}")
+    if done.skipped:
+        lines.insert(3, f"not carried: {listed(done.skipped)}")
+    return "\n".join(map(printable, lines))
+
+
+def place(read: Checkpoint) -> str:
+    """Where in the file a network was, if it did not lie open."""
+    key = f", under the key {read.key!r}" if read.key else ""
+    return key + (f", each after {read.prefix!r}" if read.prefix else "")
+
+
+def images_said(done: Conversion, given: bool) -> str:
+    """What the target says that the network expects of an image, and by whose word."""
+    images = done.manifest.preprocessing
+    size = "any size" if images.size is None else size_said(images.size)
+    whose = f"{PUBLISHED}; {SILENT}"
+    if given:
+        whose = "asked for"
+    elif done.source.manifest:
+        whose = "its manifest says so"
+    return f"{pixels_said(images)}, {size} ({whose})"

@@ -1,0 +1,169 @@
+"""Evaluate one checkpoint, or every one in a folder, on a data set's validation images.
+
+PATH is a checkpoint, a folder of checkpoints, or the OUT of a training run. Beside each checkpoint
+NAME.metrics.txt is written (mean_iou, mean_loss, iou_class; of whole images accuracy and
+mean_loss), and metrics.json of all in a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from parity.cli.arguments import (
+    add_choice,
+    add_count_size,
+    check_data,
+    choice_of,
+    optional_size,
+    reporter,
+)
+from parity.cli.commands.train import FRAMEWORKS
+from parity.io.files import check_writable, write_atomically
+from parity.spec.errors import InputError
+from parity.spec.labels import ORDERS
+from parity.training.dist_env import ALONE, Place, asked, by_torchrun, started
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from parity.evaluation.checkpoints import Measured
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="PATH", help="a checkpoint, or a folder of them")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
+    parser.add_argument(
+        "--framework",
+        choices=FRAMEWORKS,
+        help="which side evaluates (default: the one that wrote the checkpoint)",
+    )
+    parser.add_argument(
+        "--recipe", metavar="RECIPE", help="of checkpoints that do not say it: a name, or a file"
+    )
+    add_choice(parser)
+    parser.add_argument("--split", help="of the data set (default: the recipe's)")
+    parser.add_argument(
+        "--labels",
+        choices=ORDERS,
+        help="which output is void (default: what the checkpoint says of itself, else the recipe)",
+    )
+    parser.add_argument("--size", metavar="HxW", help="of the images (default: told alike)")
+    add_count_size(parser)
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="divide the images among so many; every one is counted once (default: 1)",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers to this file, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    check_data(args.data)
+    if args.json is not None:
+        check_writable(args.json)
+    if args.framework is None:
+        if args.devices not in (None, 1):
+            raise InputError(f"--devices {args.devices} needs --framework")
+        return measured(args, ALONE)
+
+    from parity.training import launch
+
+    place = asked(args.framework, args.devices)
+    if started() and args.framework == "torch":
+        place = by_torchrun(place)
+    if launch.needed(args.framework, place):
+        words = launch.Words("eval", answer="parity eval: interrupted")
+        return launch.run(args.invocation, args.framework, place, words)
+    if not started():
+        return measured(args, place)
+    parallel: Any = importlib.import_module(f"{args.framework}_impl.parallel")
+    return launch.work(lambda: measured(args, place), parallel.lost)
+
+
+def measured(args: argparse.Namespace, place: Place) -> int:
+    """In this process, which may be one of several."""
+    from parity.training.overrides import find
+
+    recipe = None if args.recipe is None else find(args.recipe)
+    return evaluated(
+        args.folder,
+        args.data,
+        args.command,
+        place,
+        args.json,
+        framework=args.framework,
+        recipe=recipe,
+        split=args.split,
+        workers=args.workers,
+        choice=choice_of(args),
+        labels=args.labels,
+        size=optional_size(args.size),
+        count_size=optional_size(args.count_size),
+    )
+
+
+def evaluated(
+    folder: str, data: str, command: str, place: Place, file: str | None = None, **how: Any
+) -> int:
+    """Evaluate, print and write: the exit status.
+
+    Args:
+        folder: See `parity.evaluation.checkpoints.evaluate`.
+        data: See there.
+        command: Which command does it, for what it prints.
+        place: See there.
+        file: Where all numbers are written, too.
+        **how: See there.
+    """
+    import json
+
+    from parity.evaluation.checkpoints import evaluate, metrics_of
+    from parity.report.console import counting, standard_output
+
+    try:
+        with counting("reading the data set") as progress:
+            found = evaluate(
+                folder, data, progress=progress, place=place, say=reporter(command), **how
+            )
+    except FloatingPointError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    if not place.leads:
+        return 0
+    for one in found:
+        if one.notes:
+            print("\n".join([f"{one.path.name}:", *one.notes]))
+    standard_output().print(table(found))
+    print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
+    if file is not None:
+        text = json.dumps([measured.to_dict() for measured in found], indent=1)
+        write_atomically(file, text.encode())
+    return 0
+
+
+def table(found: list[Measured]) -> Table:
+    """A line for each checkpoint."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD)
+    made.add_column("checkpoint", no_wrap=True)
+    for name in ("side", "stage"):
+        made.add_column(name)
+    # Of whole images the score is the accuracy itself.
+    both = found[0].score.name != "accuracy"
+    scores = [f"{found[0].score.name}, %", *(["accuracy, %"] if both else [])]
+    for name in ("epoch", *scores, "mean loss", "images"):
+        made.add_column(name, justify="right")
+    for one in found:
+        shares = (one.score.value, one.score.accuracy)[: len(scores)]
+        numbers = [f"{100 * share:.2f}" for share in shares]
+        epoch = "-" if one.epoch is None else str(one.epoch)
+        loss, images = f"{one.score.mean_loss:.4f}", f"{one.score.images:,}"
+        made.add_row(one.path.name, one.framework, one.stage, epoch, *numbers, loss, images)
+    return made

@@ -1,0 +1,195 @@
+"""Say what a checkpoint or an ONNX file holds: format, names, network, tensors, hash, manifest.
+
+Told by its content. A file that is no whole checkpoint of our networks is described all the same,
+and why it is none. Of an ONNX file: operators, inputs, outputs, weights; of a program of JAX's,
+NAME.stablehlo: inputs, outputs, platforms; nothing is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from parity.cli.arguments import add_choice, choice_of
+from parity.export import inspection as networks
+from parity.export import stablehlo
+from parity.io.files import check_writable, write_atomically
+from parity.spec.errors import InputError, listed, printable
+from parity.spec.preprocessing import Preprocessing
+from weights_convert import Manifest
+from weights_convert.formats import sidecar
+from weights_convert.inspection import Inspection, inspect
+from weights_convert.notes import assumptions, coverage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the checkpoint or ONNX file")
+    parser.add_argument("--model", help="which network (default: the one whose names the file has)")
+    add_choice(parser)
+    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("--json", metavar="FILE", help="write all of it to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    if args.json is not None:
+        check_writable(args.json)
+        _check_other(Path(args.json), Path(args.file))
+    found: Inspection | networks.Inspection | stablehlo.Program
+    if stablehlo.is_program(Path(args.file)):
+        check_unasked(args, "a program of JAX's")
+        if args.tensors:
+            raise InputError(f"--tensors: {args.file} holds its weights as constants of a program")
+        found = stablehlo.open_program(args.file)
+        lines = program_facts(found)
+    elif networks.is_onnx(Path(args.file)):
+        check_unasked(args, "an ONNX file")
+        found = networks.inspect(args.file)
+        lines = network_facts(found)
+    else:
+        found = inspect(args.file, args.model, choice_of(args))
+        lines = facts(found)
+    if args.json is not None:
+        write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
+    print("\n".join(f"{name:<10}{printable(text)}" for name, text in lines))
+    if args.tensors and not isinstance(found, stablehlo.Program):
+        print()
+        wide = max(map(len, found.tensors), default=0)
+        for name, (dtype, shape) in found.tensors.items():
+            print(printable(f"{name:<{wide}}  {dtype:<8}  {_sides(shape) or 'scalar'}"))
+    return 0
+
+
+def check_unasked(args: argparse.Namespace, what: str) -> None:
+    """Refuse options that are for checkpoints.
+
+    Raises:
+        InputError: One is given.
+    """
+    for name in ("model", "key", "prefix"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} is for checkpoints; {args.file} is {what}")
+
+
+def _check_other(target: Path, checkpoint: Path) -> None:
+    """Refuse to write over what is looked at.
+
+    Raises:
+        InputError: It is the checkpoint, its manifest, or in it.
+    """
+    there, here = Path(os.path.realpath(target)), Path(os.path.realpath(checkpoint))
+    own = (here, Path(os.path.realpath(sidecar.place(checkpoint))), sidecar.beside(here))
+    if there in own or here in there.parents:
+        raise InputError(f"{target}: belongs to {checkpoint}, not replaced")
+
+
+def facts(found: Inspection) -> list[tuple[str, str]]:
+    """What is shown, a line each."""
+    held, numbers = found.checkpoint, sum(_size(shape) for _, shape in found.tensors.values())
+    after = f", each after {found.prefix!r}" if found.prefix else ""
+    where = f", under the key {found.key!r}" if found.key else ""
+    dtypes = ", ".join(f"{n} {dtype}" for dtype, n in found.dtypes.items())
+    lines = [
+        ("file", f"{found.path}, {found.bytes:,} bytes"),
+        ("sha256", found.sha256),
+        ("format", f"{found.format}{where}"),
+        ("names", f"{found.dialect}{after}"),
+    ]
+    if held:
+        variant = ", ".join(f"{name} {value}" for name, value in held.config.describe().items())
+        lines.append(("network", f"{held.network}: {variant}"))
+        lines.append(("outputs", f"void is {held.labels}" if held.labels else "void unknown"))
+    else:
+        lines.append(("network", f"unknown: {found.reason}"))
+    lines.append(("tensors", f"{len(found.tensors)}: {dtypes}"))
+    trained = "" if found.parameters is None else f", of which {found.parameters:,} are parameters"
+    lines.append(("numbers", f"{numbers:,}{trained}"))
+    lines += held.notes if held else []
+    if held and held.optimizer:
+        state = held.optimizer
+        covered = coverage(held.config, len(state.absent(held.config)))
+        lines.append(("optimizer", f"{state.kind}, step {state.step}{covered}"))
+    if held and held.manifest:
+        lines.append(("manifest", f"verified, of version {held.manifest.tool_version}"))
+        lines += [("images", text) for text in _images(held.manifest.preprocessing)]
+    else:
+        lines.append(("manifest", "none: unverified"))
+    if found.skipped:
+        lines.append(("beside", listed(found.skipped)))
+    lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
+    return lines
+
+
+def network_facts(found: networks.Inspection) -> list[tuple[str, str]]:
+    """What is shown of an ONNX file, a line each."""
+    opsets = ", ".join(f"{name or 'ONNX'} {version}" for name, version in found.opsets.items())
+    dtypes = ", ".join(f"{n} {dtype}" for dtype, n in found.dtypes.items())
+    lines = [
+        ("file", f"{found.path}, {found.bytes:,} bytes"),
+        ("sha256", found.sha256),
+        ("format", f"onnx, version {found.version}, operators {opsets or 'of no version'}"),
+        ("made by", found.producer or "nobody says"),
+        ("graph", f"{found.nodes:,} nodes"),
+    ]
+    for title, values in (("input", found.inputs), ("output", found.outputs)):
+        lines += [(title, f"{n}: {_sides(s) or 'scalar'} {d}") for n, (d, s) in values.items()]
+    lines.append(("tensors", f"{len(found.tensors)}: {dtypes or 'none'}"))
+    lines.append(("numbers", f"{found.numbers:,}"))
+    lines += _said(found.manifest)
+    lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
+    return lines
+
+
+def program_facts(found: stablehlo.Program) -> list[tuple[str, str]]:
+    """What is shown of a program of JAX's, a line each."""
+    lines = [
+        ("file", f"{found.path}, {found.bytes:,} bytes"),
+        ("sha256", found.sha256),
+        ("format", f"stablehlo, by jax.export, calling convention {found.version}"),
+        ("runs on", ", ".join(found.platforms)),
+    ]
+    for title, values in (("input", found.inputs), ("output", found.outputs)):
+        lines += [(title, f"{_sides(shape) or 'scalar'} {dtype}") for dtype, shape in values]
+    return lines + _said(found.manifest)
+
+
+def _said(said: Manifest | None) -> list[tuple[str, str]]:
+    """What an exported file's manifest says, a line each."""
+    lines = []
+    if said is not None:
+        variant = ", ".join(f"{name} {value}" for name, value in said.config.items())
+        lines.append(("network", f"{said.network}: {variant}"))
+        lines.append(("outputs", f"void is {said.labels}" if said.labels else "void unknown"))
+        lines.append(("source", f"a checkpoint of SHA-256 {said.source_sha256}"))
+        lines.append(("manifest", f"its seal is whole, of version {said.tool_version}"))
+        lines += [("images", text) for text in _images(said.preprocessing)]
+        lines += assumptions(said)
+    else:
+        lines.append(("manifest", "none: unverified"))
+    return lines
+
+
+def _sides(shape: tuple[int | str, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _images(said: Preprocessing) -> list[str]:
+    """What the network expects of an image, a line each."""
+    size = "of any size" if said.size is None else f"{said.size[0]}x{said.size[1]}"
+    lines = [f"{said.channels}, {size}, mean {list(said.mean)}, std {list(said.std)}"]
+    if said.classes:
+        lines.append(", ".join(said.classes))
+    return lines
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    import math
+
+    return math.prod(shape)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:77]}..."

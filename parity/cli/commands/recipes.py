@@ -1,0 +1,117 @@
+"""List the training recipes, or print one whole.
+
+A recipe is a name, or a TOML file: `parity recipes NAME --toml > mine.toml` is one to begin with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from parity.io.files import check_writable, write_atomically
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.written import KINDS, plain, to_toml
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a name, or a file")
+    parser.add_argument("--toml", action="store_true", help="print it as TOML")
+    parser.add_argument("--json", metavar="FILE", help="write it, or all of them, to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from parity.report.console import standard_output
+    from parity.spec.recipes import RECIPES
+    from parity.training.overrides import find
+
+    if args.json is not None:
+        check_writable(args.json)
+    if args.recipe is None:
+        if args.toml:
+            raise InputError(f"--toml needs a recipe, one of {', '.join(RECIPES)}")
+        standard_output().print(table(RECIPES))
+        entries: Any = [plain(recipe) for recipe in RECIPES.values()]
+    else:
+        recipe = find(args.recipe)
+        print(to_toml(recipe).rstrip() if args.toml else "\n".join(facts(recipe)))
+        entries = plain(recipe)
+    if args.json is not None:
+        write_atomically(args.json, json.dumps(entries, indent=1).encode())
+    return 0
+
+
+def table(recipes: dict[str, Recipe]) -> Table:
+    """A line for each."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD)
+    for name in ("recipe", "network", "data", "stages", "epochs", "batch", "optimizer"):
+        right = name in ("epochs", "batch")
+        made.add_column(name, justify="right" if right else "left", no_wrap=name == "recipe")
+    made.add_column("published, %", justify="right")
+    for name, recipe in recipes.items():
+        stages = recipe.stages
+        made.add_row(
+            name,
+            _each(stage.model for stage in stages),
+            recipe.data,
+            _each(stage.name for stage in stages),
+            str(recipe.epochs),
+            _each(str(stage.batch) for stage in stages),
+            _each(f"{s.optimizer.kind} {s.optimizer.lr:g}" for s in stages),
+            "-" if recipe.published is None else f"{recipe.published:.2f}",
+        )
+    return made
+
+
+def facts(recipe: Recipe) -> list[str]:
+    """A recipe, a line for each field; inside of one, what is not as it is by default."""
+    fields = [field.name for field in dataclasses.fields(recipe) if field.name != "stages"]
+    lines = [f"{name:<18}{_text(getattr(recipe, name))}" for name in fields]
+    for stage in recipe.stages:
+        lines += ["", f"{'stage':<18}{stage.name}"]
+        fields = [field.name for field in dataclasses.fields(stage) if field.name != "name"]
+        told = {name: _text(getattr(stage, name)) for name in fields}
+        if stage.dropout is None:
+            told["dropout"] = dropout(stage)
+        lines += [f"  {name:<16}{text}" for name, text in told.items()]
+    return lines
+
+
+def dropout(stage: Stage) -> str:
+    """The probabilities of a stage that leaves them to its network, each once."""
+    config = stage.config
+    found = [p for p, _ in config.dropout_sites(*config.check_size).values()]
+    return f"{_each(f'{p:g}' for p in found)} (the network's)" if found else "none"
+
+
+def _each(texts: Iterable[str]) -> str:
+    """Once, where all are alike."""
+    return ", ".join(dict.fromkeys(texts))
+
+
+def _text(value: Any) -> str:
+    """A value for people: an operation as `flip, p 0.5`."""
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        if len(value) == 2 and all(isinstance(v, int) for v in value):
+            return "x".join(map(str, value))
+        parts = [dataclasses.is_dataclass(v) for v in value]
+        return (" | " if any(parts) else ", ").join(map(_text, value)) or "none"
+    if dataclasses.is_dataclass(value):
+        fields = [f for f in dataclasses.fields(value) if f.name != "kind"]
+        told = [f.name for f in fields if f.default != getattr(value, f.name)]
+        kind = KINDS.get(type(value)) or getattr(value, "kind", None)
+        pairs = [f"{name} {_text(getattr(value, name))}" for name in told]
+        return ", ".join([kind, *pairs] if kind else pairs) or "as by default"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,55 @@
+"""Print a network's layers on both sides: names, output shapes, receptive fields, parameters.
+
+A receptive field is the largest part of the image that one value of a layer's output depends on, in
+eval mode, from the first such row (column) to the last; weights that are 0 count. Exit status 1:
+the two sides differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from parity.cli.arguments import SIZES, parse_size
+from parity.io.files import check_writable, write_atomically
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS, usual_size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help=f"the network: {', '.join(MODELS)}")
+    parser.add_argument("--size", metavar="HxW", help=SIZES)
+    parser.add_argument("--json", metavar="FILE", help="write the layers to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    if args.model not in MODELS:
+        raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
+    config = MODELS[args.model]
+    size = usual_size(config) if args.size is None else parse_size(args.size)
+    try:
+        config.check_input(*size)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if args.json is not None:
+        check_writable(args.json)
+
+    from parity.model_checks.summary import summary, table
+    from parity.report.console import standard_output, working
+
+    with working() as progress:
+        progress(f"running {args.model} on both sides")
+        found = summary(args.model, config, size)
+    standard_output().print(table(found))
+    if args.json is not None:
+        write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
+    print(verdict(found.ok, len(found.rows), found.totals[0]))
+    return 0 if found.ok else 1
+
+
+def verdict(ok: bool, rows: int, parameters: int) -> str:
+    """The last line."""
+    if ok:
+        return f"PASSED: {rows} layers and {parameters:,} parameters alike on both sides"
+    return "FAILED: the two sides differ; see the layers in red, or where they show two values"

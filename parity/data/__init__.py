@@ -1,0 +1,36 @@
+"""Data sets: what they hold, and how they are read. NumPy and Pillow only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from parity.data.camvid import CAMVID
+from parity.data.cityscapes import CITYSCAPES
+from parity.data.segmentation import Sample, Segmentation, require_folder, scale
+from parity.spec.errors import InputError
+
+__all__ = ["DATASETS", "Sample", "Segmentation", "dataset", "scale"]
+
+DATASETS = {data.name: data for data in (CITYSCAPES, CAMVID)}
+
+
+def dataset(root: Path, name: str | None = None) -> Segmentation:
+    """The data set of this name, or the one whose layout a folder has.
+
+    Args:
+        root: The folder.
+        name: A key of `DATASETS`; told by the layout if not given.
+
+    Raises:
+        InputError: An unknown name, no folder, or a folder of no known layout.
+    """
+    if name is not None:
+        if name not in DATASETS:
+            raise InputError(f"unknown data set {name!r}, expected {' or '.join(DATASETS)}")
+        return DATASETS[name]
+    require_folder(root)
+    for data in DATASETS.values():
+        if data.recognises(root):
+            return data
+    layouts = "; ".join(f"{data.name}: {data.layout}" for data in DATASETS.values())
+    raise InputError(f"{root}: no known layout, expected {layouts}")

@@ -1,0 +1,59 @@
+"""CamVid in the layout of the SegNet tutorial: 11 classes, and 11 = unlabelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from parity.data import segmentation
+from parity.spec.errors import InputError
+
+IMAGES = (".png", ".jpg", ".jpeg")
+
+# Class, its colour; the id in the label files is the position.
+CLASSES = (
+    ("sky", (128, 128, 128)),
+    ("building", (128, 0, 0)),
+    ("pole", (192, 192, 128)),
+    ("road", (128, 64, 128)),
+    ("pavement", (60, 40, 222)),
+    ("tree", (128, 128, 0)),
+    ("sign_symbol", (192, 128, 128)),
+    ("fence", (64, 64, 128)),
+    ("car", (64, 0, 128)),
+    ("pedestrian", (64, 64, 0)),
+    ("bicyclist", (0, 128, 192)),
+)
+
+
+def splits(root: Path) -> list[str]:
+    return [p.name for p in segmentation.folders(root) if (root / f"{p.name}annot").is_dir()]
+
+
+def recognises(root: Path) -> bool:
+    return bool(splits(root))
+
+
+def find(root: Path, split: str) -> segmentation.Files:
+    """Files of `SPLIT/` and `SPLITannot/`, keyed by name without suffix.
+
+    Raises:
+        InputError: No such split, or two images of one name.
+    """
+    segmentation.require_split(root, split, splits(root))
+    images: dict[str, Path] = {}
+    for path in segmentation.visible((root / split).iterdir()):
+        if path.suffix.lower() in IMAGES and images.setdefault(path.stem, path) != path:
+            raise InputError(f"{path} and {images[path.stem].name}: two images of one name")
+    labels = segmentation.visible((root / f"{split}annot").glob("*.png"))
+    return segmentation.Files(images, {p.stem: p for p in labels})
+
+
+CAMVID = segmentation.Segmentation(
+    name="camvid",
+    classes=tuple(name for name, _ in CLASSES),
+    palette=(*(colour for _, colour in CLASSES), (0, 0, 0)),
+    train_ids=tuple(range(len(CLASSES) + 1)),
+    layout="SPLIT/NAME.png (or .jpg) and SPLITannot/NAME.png",
+    recognises=recognises,
+    find=find,
+)

@@ -1,0 +1,100 @@
+"""One split of a data set in one file, which trains as the folder does, and is read faster."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from parity.data import DATASETS, cifar10, dataset
+from parity.data.records import OPTIONS, Contents, Records, sample_bytes
+from parity.data.sources import classes_of, open_folder
+from parity.io.files import check_writable
+from parity.spec.augmentation import Example, resized
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import DATA
+from weights_convert.replacing import replacing
+
+
+def pack(
+    root: str | Path,
+    target: str | Path,
+    data: str | None = None,
+    split: str = "train",
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Contents:
+    """Write a split into one file, whole or not at all, and read it back.
+
+    Args:
+        root: The data set's folder.
+        target: The file to write; replaced if it is there.
+        data: Which data set; told by the layout if not given.
+        split: Of it.
+        size: Height and width to resize to, as `Resize` does; only recipes that begin with that
+            take the file then. The size of each image if not given.
+        progress: Called with (samples done, samples, the next one's name).
+
+    Raises:
+        InputError: The data cannot be read, or the file cannot be written.
+    """
+    root, target = Path(root), Path(target)
+    data = data or recognised(root)
+    if data not in DATA:
+        raise InputError(f"unknown data set {data!r}, expected one of {', '.join(DATA)}")
+    if size is not None and data not in DATASETS:
+        raise InputError(f"{data} is not resized, expected no size")
+    reader = open_folder(data, root, split)
+    check_writable(target)
+    contents = Contents(data, split, classes_of(data), size, len(reader), "")
+    with replacing(target) as made:
+        writer, digest = _Writer(made), hashlib.sha256()
+        for i in range(len(reader)):
+            name = Path(reader.name(i)).name
+            if progress:
+                progress(i, len(reader), name)
+            image, label = reader[i]
+            if size is not None:
+                done = resized(Example(image, np.asarray(label)), size)
+                image, label = done.image, np.asarray(done.label)
+            record = sample_bytes(name, image, label)
+            digest.update(record)
+            writer.write(record)
+        contents = dataclasses.replace(contents, sha256=digest.hexdigest())
+        writer.write(contents.to_bytes())
+        writer.close()
+        Records(made).verify()
+    return contents
+
+
+def recognised(root: Path) -> str:
+    """The data set whose layout a folder has.
+
+    Raises:
+        InputError: It is of none.
+    """
+    return cifar10.NAME if cifar10.folder(root) is not None else dataset(root).name
+
+
+class _Writer:
+    """An ArrayRecord file; what it cannot write is an `OSError`, as of any other file."""
+
+    def __init__(self, path: Path) -> None:
+        from array_record.python.array_record_module import ArrayRecordWriter
+
+        self.writer = ArrayRecordWriter(str(path), OPTIONS)
+
+    def write(self, record: bytes) -> None:
+        try:
+            self.writer.write(record)
+        except RuntimeError as error:
+            raise OSError(str(error).split(";")[0]) from error
+
+    def close(self) -> None:
+        try:
+            self.writer.close()
+        except RuntimeError as error:
+            raise OSError(str(error).split(";")[0]) from error

@@ -1,0 +1,275 @@
+"""What a recipe's samples are read from: a folder in an official layout, or a packed file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from parity.data import DATASETS, Segmentation, cifar10, segmentation
+from parity.data.records import SUFFIX, Records
+from parity.spec.augmentation import Resize
+from parity.spec.errors import InputError
+from parity.spec.labels import outputs
+from parity.spec.training.recipe import Recipe
+
+Label = np.ndarray | int
+
+
+class Reader(Protocol):
+    """Samples in a fixed order; `parity.data.records.Records` is another."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, Label]:
+        """An image (H, W, 3) uint8; its trainIds (H, W) uint8, void last, or its class."""
+
+    def label(self, i: int) -> Label:
+        """The second alone, without decoding the image where that can be helped."""
+
+    def name(self, i: int) -> str:
+        """What a message calls the sample."""
+
+    def identity(self) -> str:
+        """Another string for other contents, as far as can be told without reading them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Images and label maps in a folder."""
+
+    data: Segmentation
+    samples: tuple[segmentation.Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, Label]:
+        return self.data.whole(self.samples[i])
+
+    def label(self, i: int) -> Label:
+        return self.data.label(self.samples[i].label, None, self.samples[i].image)
+
+    def name(self, i: int) -> str:
+        return str(self.samples[i].image)
+
+    def identity(self) -> str:
+        return _of_files(path for s in self.samples for path in (s.image, s.label))
+
+
+class Batches:
+    """CIFAR-10's official files; 150 MB, which each process reads for itself."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = root, split
+        self.images, self.labels = cifar10.load(root, split)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "split": self.split}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # pickled without its arrays
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, Label]:
+        return self.images[i], int(self.labels[i])
+
+    def label(self, i: int) -> Label:
+        return int(self.labels[i])
+
+    def name(self, i: int) -> str:
+        return f"{self.root}: image {i} of {self.split}"
+
+    def identity(self) -> str:
+        place = cifar10.folder(self.root) or self.root
+        return _of_files(place / name for name in cifar10.SPLITS[self.split])
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The samples of a split, labelled as a recipe's network has it.
+
+    Attributes:
+        root: Where from.
+        split: Of the data set.
+        reader: Of the samples.
+        classes: Their names, without void, in the order of their trainIds.
+        outputs: (classes + 1,) uint8, the label of each trainId, void's after the classes'; of
+            whole images (classes,).
+        pixels: Each pixel has a class, not the image.
+    """
+
+    root: Path
+    split: str
+    reader: Reader
+    classes: tuple[str, ...]
+    outputs: np.ndarray
+    pixels: bool
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, Label]:
+        """An image (H, W, 3) uint8; its label map (H, W) uint8, or its class.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        image, label = self.reader[i]
+        return image, self._label(label)
+
+    def label(self, i: int) -> Label:
+        """The second alone, which may be faster."""
+        return self._label(self.reader.label(i))
+
+    def name(self, i: int) -> str:
+        """What a message calls the sample."""
+        return self.reader.name(i)
+
+    @property
+    def void(self) -> int:
+        """The label of pixels that have no class: without an output for it, one beyond the last.
+
+        -1 where the image has a class, not its pixels.
+        """
+        return int(self.outputs[-1]) if self.pixels else -1
+
+    def _label(self, label: Label) -> Label:
+        return np.take(self.outputs, label) if isinstance(label, np.ndarray) else label
+
+
+def open_source(recipe: Recipe, root: str | Path, split: str) -> Source:
+    """The samples of one split of a recipe's data set.
+
+    Args:
+        recipe: Says which data set, and which output is void.
+        root: The data set's folder, a file that `parity pack` wrote, or a folder with such files,
+            `SPLIT.array_record`. Beside a file of another split that name is looked for, too.
+        split: Such as `train`.
+
+    Raises:
+        InputError: There is none, its layout is another, or it was packed for another recipe.
+    """
+    source = open_data(recipe.data, root, split, recipe.labels)
+    if isinstance(source.reader, Records):
+        check_size(source.reader, recipe, split)
+    return source
+
+
+def open_data(data: str, root: str | Path, split: str, labels: str | None) -> Source:
+    """The samples of one split of a data set.
+
+    Args:
+        data: One of `parity.spec.training.recipe.DATA`.
+        root: See `open_source`.
+        split: Such as `train`.
+        labels: Which output is void, one of `parity.spec.labels.ORDERS`; last if not given.
+
+    Raises:
+        InputError: There is none, or its layout is another.
+    """
+    root, classes = Path(root), classes_of(data)
+    beside = root.with_name(f"{split}{SUFFIX}") if root.is_file() else root / f"{split}{SUFFIX}"
+    packed = next((p for p in (root, beside) if p.is_file()), None)
+    if packed == root and beside.is_file() and Records(root).contents.split != split:
+        packed = beside
+    reader = open_folder(data, root, split) if packed is None else open_packed(data, packed, split)
+    pixels = data in DATASETS
+    by_train_id = np.arange(len(classes), dtype=np.uint8)
+    if pixels:
+        by_train_id = outputs(labels or "void-last", len(classes))
+    return Source(packed or root, split, reader, classes, by_train_id, pixels)
+
+
+def open_packed(data: str, path: Path, split: str) -> Records:
+    """The samples of a file that `parity pack` wrote.
+
+    Raises:
+        InputError: It is none, or of another data set or split.
+    """
+    records = Records(path)
+    found = records.contents
+    for what, has, wanted in (("data set", found.data, data), ("split", found.split, split)):
+        if has != wanted:
+            also = f", or {split}{SUFFIX} beside it" if what == "split" else ""
+            raise InputError(f"{path} holds {what} {has!r}, expected {wanted!r}{also}")
+    if found.classes != classes_of(data):
+        raise InputError(f"{path} holds other classes than {data} has")
+    return records
+
+
+def open_folder(data: str, root: Path, split: str) -> Reader:
+    """The samples of a folder in a data set's official layout.
+
+    Raises:
+        InputError: It is no such folder, or has no such split.
+    """
+    segmentation.require_folder(root)
+    if data not in DATASETS:
+        return Batches(root, split)
+    return Pairs(DATASETS[data], tuple(DATASETS[data].samples(root, split)))
+
+
+def classes_of(data: str) -> tuple[str, ...]:
+    """Names of a data set's classes, without void, in the order of their trainIds."""
+    return DATASETS[data].classes if data in DATASETS else cifar10.CLASSES
+
+
+def check_size(records: Records, recipe: Recipe, split: str) -> None:
+    """Refuse a packed file with which a recipe would compute anything else than without.
+
+    Raises:
+        InputError: It was resized to another size, or where something else comes first.
+    """
+    found, path = records.contents, records.path
+    if found.size is None:
+        return
+    size = found.size_said
+    if split == recipe.val_split and found.size != recipe.size:
+        theirs = "x".join(map(str, recipe.size))
+        raise InputError(f"{path} was resized to {size}, but {recipe.name} validates at {theirs}")
+    for stage in recipe.stages if split == recipe.train_split else ():
+        if stage.augmentation[:1] != (Resize(found.size),):
+            raise InputError(
+                f"{path} was resized to {size}, but stage {stage.name} of {recipe.name} does"
+                " something else first; pack it without --size"
+            )
+
+
+def check_count_size(source: Source, size: tuple[int, int]) -> None:
+    """Refuse samples that have no truth of another size.
+
+    Args:
+        source: The samples.
+        size: Height and width at which predictions are to be counted.
+
+    Raises:
+        InputError: They are whole images, or were packed at another size.
+    """
+    if not source.pixels:
+        raise InputError(f"{source.root}: images have one class each, nothing to count at a size")
+    reader = source.reader
+    if isinstance(reader, Records) and reader.contents.size not in (None, size):
+        wanted = "x".join(map(str, size))
+        raise InputError(
+            f"{reader.path} was resized to {reader.contents.size_said}: its labels do not tell what"
+            f" is right at {wanted}; pack it without --size"
+        )
+
+
+def _of_files(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+        digest.update(f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""From a failed comparison to its likely cause."""

@@ -1,0 +1,278 @@
+"""Every checkpoint in a folder, measured: `parity eval` as a Python call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.data.sources import classes_of
+from parity.io.files import write_atomically
+from parity.spec.errors import InputError
+from parity.spec.labels import outputs
+from parity.spec.preprocessing import published
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.written import recipe_of
+from parity.training.data_loader import Feed
+from parity.training.dist_env import ALONE, Place
+from parity.training.folder import SUFFIX
+from parity.training.parts import Nobody, Others
+from parity.training.progress import KEY, parse
+from parity.training.scores import Count, Score, Task, measure
+from parity.training.side import FRAMEWORKS, Side, slow
+from weights_convert import Checkpoint, formats, notes
+from weights_convert.assumptions import Assumed, Assumptions, Pair, assume
+from weights_convert.checkpoint import told, understand
+from weights_convert.wrapping import ANY, Choice
+
+METRICS = ".metrics.txt"
+Progress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One checkpoint.
+
+    Attributes:
+        path: The file.
+        sha256: Of it; files of one content are measured once.
+        framework: Which side measured it.
+        stage: Of the recipe, whose network it holds.
+        epoch: Of the stage, where it says so.
+        score: What was found.
+        assumed: What its inputs and outputs were taken for.
+        count_size: Height and width at which predictions were counted, where it was asked for.
+        notes: What is to be said of the file; see `weights_convert.notes`.
+    """
+
+    path: Path
+    sha256: str
+    framework: str
+    stage: str
+    epoch: int | None
+    score: Score
+    assumed: Assumptions
+    count_size: Pair | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        fields: dict[str, Any] = {"checkpoint": self.path.name, "sha256": self.sha256}
+        fields |= {"framework": self.framework, "stage": self.stage, "epoch": self.epoch}
+        fields |= self.assumed.to_dict()
+        fields["count_size"] = None if self.count_size is None else list(self.count_size)
+        return fields | self.score.to_dict()
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What a file holds to be measured."""
+
+    recipe: Recipe
+    stage: Stage
+    framework: str
+    epoch: int | None
+    checkpoint: Checkpoint
+    weights: np.ndarray | None
+
+    def taken(self, assumed: Assumptions) -> Held:
+        """The same by a recipe that takes the checkpoint for what it is."""
+        recipe, order = self.recipe, assumed.labels.value
+        before = recipe.labels or "void-last"
+        if order is None or order == before:
+            return dataclasses.replace(
+                self, recipe=dataclasses.replace(recipe, size=assumed.size.value)
+            )
+        count = len(classes_of(recipe.data))
+        weights = self.weights
+        if weights is not None:  # they are in the order of the outputs
+            moved = np.empty_like(weights)
+            moved[outputs(order, count)] = weights[outputs(before, count)]
+            weights = moved
+        recipe = dataclasses.replace(recipe, labels=order, size=assumed.size.value)
+        return dataclasses.replace(self, recipe=recipe, weights=weights)
+
+
+def evaluate(
+    folder: str | Path,
+    data: str | Path,
+    framework: str | None = None,
+    recipe: Recipe | None = None,
+    split: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    place: Place = ALONE,
+    choice: Choice = ANY,
+    *,
+    labels: str | None = None,
+    size: Pair | None = None,
+    count_size: Pair | None = None,
+    say: Callable[[Path, Assumptions], None] | None = None,
+) -> list[Measured]:
+    """Measure every checkpoint in a folder, or one, and write what was found beside each.
+
+    Args:
+        folder: With checkpoints in it, or in its `checkpoints`, as a run leaves them. Written
+            there: `NAME.metrics.txt`, and `metrics.json` of all. Of one checkpoint only the first.
+        data: The data set.
+        framework: `torch` or `jax`; the one whose names a checkpoint has if not given.
+        recipe: Of checkpoints that do not tell it, such as converted ones.
+        split: Of the data set; the recipe's validation split if not given.
+        workers: Processes that load data.
+        progress: Called with (checkpoints done, checkpoints, what comes next).
+        place: Of this process and its devices; several need a framework. Every image is counted
+            once, whatever their number; the first process writes.
+        choice: Which of the checkpoints' tensors are meant; see `weights_convert.load`.
+        labels: Which output is void; what a checkpoint's manifest says if not given, else what the
+            recipe has.
+        size: Height and width of the images; told alike if not given.
+        count_size: Height and width to which predictions are enlarged (the nearest pixel of each
+            place) before they are compared with labels of that size; not at all if not given.
+        say: Called with each checkpoint before it is measured, and what it is taken for.
+
+    Raises:
+        InputError: No checkpoint is there, one cannot be read or is of no stage of the recipe.
+        FloatingPointError: A loss is not finite.
+    """
+    if framework not in (None, *FRAMEWORKS):
+        raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+    if framework is None and place.parts > 1:
+        raise InputError("--devices needs --framework, which starts them")
+    paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, Feed]()
+    sides = {name: Side(name, place) for name in FRAMEWORKS}
+    others = sides[framework].meet() if framework else Nobody()
+    for i, path in enumerate(paths):
+        if progress:
+            progress(i, len(paths), path.name)
+        held = read(path, recipe, framework, choice)
+        assumed = assumptions(path, held, labels, size)
+        if say and place.leads:
+            say(path, assumed)
+        held = held.taken(assumed)
+        same = (held.checkpoint.sha256, assumed)
+        known = [m for m in done if (m.sha256, m.assumed) == same]
+        if known:
+            score = known[0].score
+        else:
+            images = assumed.pixels.value
+            key = repr((dataclasses.replace(held.recipe, stages=(held.stage,)), images))
+            if key not in feeds:
+                if place.leads and (warning := slow(held.framework, held.recipe.precision)):
+                    print(warning, file=sys.stderr)
+                feeds[key] = Feed(held.recipe, data, workers, split, place, images, count_size)
+            score = _score(held, feeds[key], sides[held.framework], others)
+        name, sha256 = held.stage.name, held.checkpoint.sha256
+        said = tuple(notes.lines(held.checkpoint))
+        facts = (path, sha256, held.framework, name, held.epoch, score, assumed, count_size)
+        done.append(Measured(*facts, notes=said))
+        if place.leads:
+            write_atomically(metrics_of(path), score.to_text(path).encode())
+    if place.leads and paths != [Path(folder)]:
+        text = json.dumps([measured.to_dict() for measured in done], indent=1)
+        write_atomically(paths[0].parent / "metrics.json", text.encode())
+    if framework:
+        sides[framework].leave()
+    return done
+
+
+def find(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by name; or one, by its path.
+
+    Raises:
+        InputError: There is none.
+    """
+    if not folder.exists():
+        raise InputError(f"{folder}: no such file, expected a checkpoint or a folder of them")
+    suffixes = [suffix for suffix in formats.SUFFIXES if suffix]
+    if not folder.is_dir() or folder.suffix in suffixes:
+        return [folder]
+    for inside in (folder, folder / "checkpoints"):
+        paths = sorted(inside.iterdir()) if inside.is_dir() else []
+        found = [p for p in paths if p.suffix in suffixes and not p.name.startswith(".")]
+        if found:
+            return found
+    raise InputError(f"{folder}: no checkpoints, expected files such as last{SUFFIX}")
+
+
+def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choice = ANY) -> Held:
+    """A checkpoint, and by which stage of which recipe it is measured.
+
+    Raises:
+        InputError: It cannot be read; nobody says the recipe; it is of no stage of it.
+    """
+    contents = formats.read(path, key=choice.key, foreign=True)
+    if recipe is None and KEY not in contents.metadata:
+        raise InputError(f"{path} does not say its recipe: --recipe RECIPE")
+    if KEY in contents.metadata and recipe is None:
+        origin = parse(contents.metadata[KEY], path)
+        own = recipe_of(origin.recipe, f"the recipe in {path}")
+        stage = own.stages[origin.moment.stage]
+        checkpoint = understand(contents, path, config=stage.config, choice=choice)
+        side = framework or origin.framework
+        return Held(own, stage, side, origin.moment.epoch, checkpoint, origin.weights)
+    assert recipe
+    checkpoint = understand(contents, path, choice=choice)
+    free = checkpoint.assumed  # the recipe says them
+    of = [s for s in recipe.stages if told(s.config, free) == told(checkpoint.config, free)]
+    if not of:
+        networks = ", ".join(dict.fromkeys(stage.model for stage in recipe.stages))
+        raise InputError(
+            f"{path} holds the network {checkpoint.network}, but recipe {recipe.name} trains"
+            f" {networks}"
+        )
+    if free:
+        checkpoint = understand(contents, path, config=of[-1].config)
+    framework = framework or ("jax" if checkpoint.dialect == "jax" else "torch")
+    return Held(recipe, of[-1], framework, None, checkpoint, None)
+
+
+def assumptions(
+    path: Path, held: Held, labels: str | None = None, size: Pair | None = None
+) -> Assumptions:
+    """What a checkpoint's inputs and outputs are taken for.
+
+    Args:
+        path: The checkpoint.
+        held: What it holds, and the recipe that it is measured by.
+        labels: Which output is void, if the user says it.
+        size: Height and width of the images, if the user says it.
+
+    Raises:
+        InputError: See `weights_convert.assumptions.assume`.
+    """
+    recipe, config = held.recipe, held.stage.config
+    whose = f"recipe {recipe.name}"
+    return assume(
+        config,
+        held.checkpoint.manifest,
+        path,
+        classes_of(recipe.data),
+        labels=labels,
+        size=size,
+        assumed_labels=Assumed(recipe.labels or "void-last", whose, firm=True),
+        assumed_pixels=Assumed(published(config, recipe.labels), whose, firm=True),
+        assumed_size=Assumed(recipe.size, whose, firm=True),
+    )
+
+
+def metrics_of(path: Path) -> Path:
+    """`last.safetensors` to `last.metrics.txt`; of other formats the whole name stays."""
+    return path.with_name(path.name.removesuffix(SUFFIX) + METRICS)
+
+
+def _score(held: Held, feed: Feed, side: Side, others: Others) -> Score:
+    weights = held.weights
+    if held.epoch is None:
+        weights = others.told(feed.class_weights(held.stage) if side.place.leads else None)
+    trainer = side.trainer(held.recipe, held.stage, held.checkpoint.arrays, weights)
+    own, count = Count(Task.of(held.recipe)), Count(Task.of(held.recipe))
+    for _ in measure(trainer, feed.validation(held.stage), own):
+        pass
+    for part in others.each(own):
+        count.join(part)
+    return count.score()

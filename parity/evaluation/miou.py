@@ -1,0 +1,311 @@
+"""L6: evaluate a checkpoint on a data set in both frameworks, and compare every pixel."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.data import Sample, Segmentation
+from parity.data import dataset as find_dataset
+from parity.data.makers import nearest, predicted_size
+from parity.evaluation.result import DTYPES, ImageScore, Result, Score, Sizes
+from parity.evaluation.rounding import Oracle
+from parity.spec import metrics
+from parity.spec.augmentation import NEAREST, resample
+from parity.spec.errors import InputError
+from parity.spec.labels import outputs
+from parity.spec.models import MODELS, Config
+from parity.spec.preprocessing import Preprocessing
+from weights_convert.assumptions import Assumptions, assume
+from weights_convert.wrapping import ANY, Choice
+
+if TYPE_CHECKING:
+    from parity.evaluation.page import Picture
+
+FRAMEWORKS = ("torch", "jax")
+
+Pair = tuple[int, int]
+Progress = Callable[[int, int, str], None]
+
+
+def miou(
+    weights: str | Path,
+    data: str | Path,
+    size: Pair | None = None,
+    model: str = "enet",
+    dataset: str | None = None,
+    split: str = "val",
+    labels: str | None = None,
+    frameworks: Sequence[str] = FRAMEWORKS,
+    dtype: str = "float32",
+    limit: int | None = None,
+    pictures: int = 20,
+    progress: Progress | None = None,
+    choice: Choice = ANY,
+    count_size: Pair | None = None,
+    say: Callable[[Path, Assumptions], None] | None = None,
+) -> Result:
+    """Evaluate a checkpoint on a data set and compare what the frameworks predict.
+
+    Args:
+        weights: A checkpoint, in any format that `weights_convert.load` reads.
+        data: The data set's folder.
+        size: (H, W) to which images are resized, and labels, to the nearest pixel; what the
+            checkpoint's manifest says if not given, else as published. The labels of an encoder,
+            which predicts at an eighth, are resized once more, as its training does it.
+        model: A network's name.
+        dataset: `cityscapes` or `camvid`; told by the folder's layout if not given.
+        split: Such as `val`.
+        labels: `void-last` or `void-first`, the network's order of outputs; what the checkpoint's
+            manifest says if not given, else `void-last`.
+        frameworks: `torch`, `jax` or both.
+        dtype: `float32` or `float64`, of weights, images and all between.
+        limit: Evaluate the first so many images, by name.
+        pictures: Keep pictures of the first so many images for `Result.to_html`.
+        progress: Called with (images done, images, what happens next).
+        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
+        count_size: (H, W) to which predictions are enlarged, the nearest pixel of each place,
+            before they are counted against the labels resized to it from their files; not at all
+            if not given.
+        say: Called with the checkpoint and what it is taken for, before anything is predicted.
+
+    Raises:
+        InputError: Anything given cannot be used; one line says what.
+        FloatingPointError: A network's outputs are not finite.
+    """
+    check_arguments(model, size, frameworks, dtype, limit, pictures)
+    root, path = Path(data), Path(weights)
+    source = find_dataset(root, dataset)
+    samples = source.samples(root, split)[:limit]
+
+    import weights_convert
+    from weights_convert import notes
+
+    checkpoint = weights_convert.load(path, model, choice=choice)
+    found = checkpoint.config.num_classes
+    if found not in (source.outputs, len(source.classes)):
+        raise InputError(
+            f"{path}: the network has {found} outputs, but {source.name} needs {source.outputs}"
+            f" ({len(source.classes)} classes and void), or {len(source.classes)}"
+        )
+    assumed = assume(
+        checkpoint.config, checkpoint.manifest, path, source.classes, labels=labels, size=size
+    )
+    check_size(checkpoint.config, size := assumed.size.value)
+    if say:
+        say(path, assumed)
+    frameworks = [name for name in FRAMEWORKS if name in frameworks]
+    pixels = assumed.pixels.value
+
+    def made(framework: str, dtype: str, pixels: Preprocessing) -> Any:
+        return predictor(framework, checkpoint, dtype, pixels)
+
+    predictors = {name: made(name, dtype, pixels) for name in frameworks}
+    order = str(assumed.labels.value)
+    predicted = predicted_size(checkpoint.config, size)
+    sizes = Sizes(size, predicted, count_size or predicted)
+    # Where both sides computed in float64 there is nothing more exact to ask.
+    oracle = Oracle(made, pixels) if len(frameworks) > 1 and dtype != "float64" else None
+    run = Run(source, order, predictors, sizes, pictures, oracle)
+    for i, sample in enumerate(samples):
+        if progress:
+            progress(i, len(samples), sample.name if i else "first call of each framework")
+        run.add(sample)
+    if progress:
+        progress(len(samples), len(samples), "done")
+    return Result(
+        model=model,
+        weights=path,
+        weights_sha256=checkpoint.sha256,
+        data=source,
+        split=split,
+        sizes=sizes,
+        dtype=dtype,
+        assumed=assumed,
+        frameworks=run.scores(),
+        images=run.images,
+        pictures=run.pictures,
+        versions={name: importlib.metadata.version(name) for name in frameworks},
+        notes=tuple(notes.lines(checkpoint)),
+    )
+
+
+class Run:
+    """One pass over the images: of each, only its matrices and pictures stay.
+
+    Args:
+        source: The data set.
+        order: Of the labels.
+        predictors: Framework -> images (N, H, W, 3) uint8 to classes (N, H, W).
+        sizes: Of images, predictions and what is counted.
+        pictures: How many images to keep pictures of.
+        oracle: Judges pixels that differ; none if all of them count.
+    """
+
+    def __init__(
+        self,
+        source: Segmentation,
+        order: str,
+        predictors: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+        sizes: Sizes,
+        pictures: int,
+        oracle: Oracle | None = None,
+    ) -> None:
+        self.source = source
+        self.predictors = predictors
+        self.sizes = sizes
+        self.oracle = oracle
+        self.wanted = pictures
+        self.outputs = outputs(order, len(source.classes))
+        self.images: list[ImageScore] = []
+        self.pictures: list[Picture] = []
+        self.first_call = dict.fromkeys(predictors, 0.0)
+        self.seconds = dict.fromkeys(predictors, 0.0)
+
+    def add(self, sample: Sample) -> None:
+        """Predict one image on every side.
+
+        Raises:
+            InputError: The image or its label map cannot be used.
+            FloatingPointError: A network's outputs are not finite.
+        """
+        image, train_ids = self.source.load(sample, *self.sizes.images)
+        counted = self.truth(sample, train_ids)
+        predictions = {name: self._predict(name, sample, image) for name in self.predictors}
+        differ, judged = None, None
+        if len(predictions) > 1:
+            one, other = predictions.values()
+            differ = one != other
+            if self.oracle and differ.any():
+                judged = self.oracle.judge(image, one, other)
+        truth = self.outputs[counted]
+        self.images.append(
+            ImageScore(
+                sample.name,
+                None if differ is None else int(differ.sum()),
+                {
+                    name: metrics.confusion(truth, self.enlarged(classes), len(self.outputs))
+                    for name, classes in predictions.items()
+                },
+                judged,
+            )
+        )
+        if len(self.pictures) < self.wanted:
+            from parity.evaluation.page import picture
+
+            by_output = np.argsort(self.outputs).astype(np.uint8)
+            maps = {name: by_output[classes] for name, classes in predictions.items()}
+            maps = {"truth": counted, **maps}
+            self.pictures.append(picture(sample.name, image, maps, differ, self.source.palette))
+
+    def truth(self, sample: Sample, train_ids: np.ndarray) -> np.ndarray:
+        """The trainIds that predictions are counted against, (H, W) uint8.
+
+        Args:
+            sample: Of which image.
+            train_ids: At the size of the image.
+        """
+        if self.sizes.counted != self.sizes.predicted:
+            return self.source.label(sample.label, self.sizes.counted, sample.image)
+        return resample(train_ids, self.sizes.counted, NEAREST)
+
+    def enlarged(self, classes: np.ndarray) -> np.ndarray:
+        """A prediction (H, W) at the size at which it is counted."""
+        return nearest(classes[None], self.sizes.counted)[0]
+
+    def scores(self) -> dict[str, Score]:
+        return {
+            name: Score(
+                confusion := np.sum([image.confusion[name] for image in self.images], axis=0),
+                metrics.iou(confusion, void=int(self.outputs[-1])),
+                len(self.images) / self.seconds[name],
+                self.first_call[name],
+            )
+            for name in self.predictors
+        }
+
+    def _predict(self, name: str, sample: Sample, image: np.ndarray) -> np.ndarray:
+        try:
+            if not self.images:
+                _, self.first_call[name] = timed(self.predictors[name], image[None])
+            classes, seconds = timed(self.predictors[name], image[None])
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{name}, {sample.image}: {error}") from error
+        self.seconds[name] += seconds
+        return classes[0]
+
+
+def timed(predict: Callable[[np.ndarray], np.ndarray], batch: np.ndarray) -> tuple[Any, float]:
+    start = time.perf_counter()
+    classes = predict(batch)
+    return classes, time.perf_counter() - start
+
+
+def predictor(framework: str, checkpoint: Any, dtype: str, pixels: Preprocessing) -> Any:
+    """A checkpoint's network in one framework.
+
+    Args:
+        framework: `torch` or `jax`.
+        checkpoint: A `weights_convert.Checkpoint`.
+        dtype: `float32` or `float64`.
+        pixels: How an image becomes the input.
+
+    Returns:
+        The side's `Predictor`: images (N, H, W, 3) uint8 to classes (N, H, W); or, with `logits`,
+        to logits (N, H, W, classes).
+    """
+    import weights_convert
+
+    arrays = checkpoint.arrays
+    if framework == "jax":
+        arrays = weights_convert.to_jax(checkpoint.config, arrays)
+    side = importlib.import_module(f"{framework}_impl.evaluate")
+    return side.predictor(checkpoint.config, arrays, dtype, pixels)
+
+
+def check_arguments(
+    model: str,
+    size: Pair | None,
+    frameworks: Sequence[str],
+    dtype: str,
+    limit: int | None,
+    pictures: int,
+) -> None:
+    """Refuse what cannot be meant, before any file is read.
+
+    Raises:
+        InputError: It names the argument.
+    """
+    if model not in MODELS:
+        raise InputError(f"unknown model {model!r}, expected {' or '.join(MODELS)}")
+    if size is not None:
+        check_size(MODELS[model], size)
+    if not frameworks or len(set(frameworks)) < len(frameworks):
+        raise InputError(f"frameworks {','.join(frameworks)!r}, expected each once")
+    for name in frameworks:
+        if name not in FRAMEWORKS:
+            raise InputError(f"unknown framework {name!r}, expected {' or '.join(FRAMEWORKS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}, expected {' or '.join(DTYPES)}")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}, expected 1 or more images")
+    if pictures < 0:
+        raise InputError(f"pictures is {pictures}, expected 0 or more")
+
+
+def check_size(config: Config, size: Pair) -> None:
+    """Refuse images that the network cannot process.
+
+    Raises:
+        InputError: It says the size and what is needed.
+    """
+    try:
+        config.check_input(*size)
+    except ValueError as error:
+        raise InputError(f"size: {error}") from error

@@ -1,0 +1,1 @@
+"""Files and caches: atomic writing, JSON, what XLA compiled."""

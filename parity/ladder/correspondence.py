@@ -1,0 +1,80 @@
+"""Which of the port's tensors can be compared with what of the reference's, element by element."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from parity.capture.records import Arrays
+from parity.capture.torch_side import TorchSide
+from parity.ladder.weights import Assignment
+
+
+class Correspondence:
+    """An assignment of weights, read as one of gradients, steps and statistics.
+
+    Args:
+        assignment: Where each tensor of the port comes from.
+        reference: The reference, with all of its tensors.
+    """
+
+    def __init__(self, assignment: Assignment, reference: TorchSide) -> None:
+        self.assignment = assignment
+        self.reference = reference
+
+    @functools.cached_property
+    def parts(self) -> frozenset[str]:
+        """The port's tensors that a function made, and that are compared element by element.
+
+        Not one that holds a parameter's element which is held elsewhere too: either has a part of
+        its gradient, and an optimizer parts them.
+        """
+        return frozenset(
+            name
+            for name, part in self.assignment.parts.items()
+            if not (name in self.assignment.repeated and self.shapes.keys() & set(part.keys))
+        )
+
+    @functools.cached_property
+    def opaque(self) -> frozenset[str]:
+        """The port's tensors that were made, and cannot be compared element by element."""
+        return self.assignment.made - self.parts
+
+    @functools.cached_property
+    def compared(self) -> frozenset[str]:
+        """The port's tensors that can."""
+        return frozenset(self.assignment.map) | self.parts
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what the reference trains, by its names."""
+        state = self.reference.state()
+        return {name: state[name].shape for name in self.reference.parameters()}
+
+    def gathered(self, arrays: Arrays) -> Arrays:
+        """Of what a function made: the reference's arrays in the port's names and layout."""
+        found = {n: self.assignment.parts[n].gathered(arrays, self.shapes) for n in self.parts}
+        return {name: array for name, array in found.items() if array is not None}
+
+    def source_of(self, name: str) -> str:
+        """The reference's tensor that one of the port's answers; of several the first."""
+        return next(iter(self.keys(name)), name)
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """The reference's tensors that one of the port's consists of; none if it is unknown."""
+        if name in self.assignment.map:
+            return (self.assignment.map[name][0],)
+        part = self.assignment.parts.get(name)
+        return part.keys if part is not None else ()
+
+    def held(self, name: str) -> dict[str, np.ndarray]:
+        """Of one of the port's tensors: the reference's -> which of its elements, ravelled."""
+        state = self.reference.state()
+        keys = [key for key in self.keys(name) if key in state]
+        part = self.assignment.parts.get(name)
+        if part is None or name in self.assignment.map:
+            return {key: np.ones(state[key].size, bool) for key in keys}
+        sizes = [state[key].size for key in keys]
+        places = np.bincount(part.index.ravel(), minlength=sum(sizes)) > 0
+        return dict(zip(keys, np.split(places, np.cumsum(sizes)[:-1]), strict=True))

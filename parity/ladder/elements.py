@@ -1,0 +1,173 @@
+"""Which element of the reference's each element of the port's is, where a function made it.
+
+The function is fed tags in the place of values, and where a tag goes, its element goes. Tags are
+small whole numbers, exact in every precision, so that they survive a cast; an element's number is
+told in several of them, one run of the function for each digit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from parity.capture.records import Arrays, is_float
+from parity.spec import draw
+
+BASE = 255  # digits and one more are whole numbers of up to 255: exact even in bfloat16
+
+
+@dataclasses.dataclass(frozen=True)
+class Elements:
+    """One tensor of the port's as elements of the reference's.
+
+    Attributes:
+        keys: The reference's tensors that it is made of.
+        index: In the port's shape, places in these tensors, ravelled and put one after the other.
+    """
+
+    keys: tuple[str, ...]
+    index: np.ndarray
+
+    def gathered(self, arrays: Arrays, zeros: Mapping[str, tuple[int, ...]]) -> np.ndarray | None:
+        """The same made of other arrays of the reference's, such as gradients.
+
+        Args:
+            arrays: By the reference's name.
+            zeros: Name -> shape of what is zero where `arrays` lacks it.
+
+        Returns:
+            None where a tensor is in neither, or all of them are but zeros.
+        """
+        if not any(key in arrays for key in self.keys):
+            return None
+        if not all(key in arrays or key in zeros for key in self.keys):
+            return None
+        parts = [arrays[k] if k in arrays else np.zeros(zeros[k]) for k in self.keys]
+        return np.concatenate([part.ravel() for part in parts])[self.index]
+
+    def axes(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The permutation of axes that the whole is of its one tensor of `shape`, if it is one."""
+        if len(self.keys) != 1 or sorted(shape) != sorted(self.index.shape):
+            return None
+        if not self.index.size:
+            return None
+        strides = np.cumprod((1, *shape[:0:-1]))[::-1]  # in elements, of the reference's axes
+        first, axes = int(self.index.flat[0]), []
+        for axis, length in enumerate(self.index.shape):
+            free = [a for a in range(len(shape)) if a not in axes and shape[a] == length]
+            if length > 1:
+                step = int(np.take(self.index, 1, axis).flat[0]) - first
+                free = [a for a in free if strides[a] == step]
+            if not free:
+                return None
+            axes.append(free[0])
+        whole = np.arange(self.index.size).reshape(shape).transpose(axes)
+        return tuple(axes) if np.array_equal(whole, self.index) else None
+
+
+def followed(
+    convert: Callable[[Arrays], Arrays], source: Arrays, made: Arrays
+) -> dict[str, Elements]:
+    """Follow every element through a function.
+
+    Args:
+        convert: From the reference's arrays to the port's.
+        source: The reference's arrays.
+        made: What the function makes of them.
+
+    Returns:
+        Those of the port's arrays that consist of elements of the reference's as they are. An array
+        with a sum, a product or a constant in it is absent; so is everything where the function
+        does something else for other values, or raises.
+    """
+    tagged = {k: a for k, a in source.items() if a.size and _takes_tags(a)}
+    total = sum(a.size for a in tagged.values())
+    numbers: dict[str, np.ndarray] = {}
+    power = 1
+    while power <= total:
+        found = _converted(convert, source | _tags(tagged, power), made)
+        for name in list(numbers) if power > 1 else found:
+            digit = _digit(found.get(name))
+            if digit is None:
+                numbers.pop(name, None)
+            else:
+                numbers[name] = digit * power + numbers.get(name, 0)
+        power *= BASE
+    elements = {n: _elements(a, tagged) for n, a in numbers.items() if a.size and a.max() < total}
+    return _confirmed(convert, source, tagged, made, elements)
+
+
+def _takes_tags(array: np.ndarray) -> bool:
+    return is_float(array.dtype) or (array.dtype.kind in "iu" and array.dtype.itemsize > 1)
+
+
+def _tags(tagged: Arrays, power: int) -> Arrays:
+    """One digit of each element's number, and 1, so that none is zero."""
+    tags, start = {}, 0
+    for key, array in tagged.items():
+        numbers = np.arange(start, start + array.size)
+        tags[key] = (numbers // power % BASE + 1).astype(array.dtype).reshape(array.shape)
+        start += array.size
+    return tags
+
+
+def _converted(convert: Callable[[Arrays], Arrays], source: Arrays, made: Arrays) -> Arrays:
+    """What the function makes of other values; nothing where it does not take them."""
+    try:
+        with np.errstate(all="ignore"):
+            found = {name: np.asarray(array) for name, array in convert(source).items()}
+    except Exception:  # it expects something of the values
+        return {}
+    return {n: a for n, a in found.items() if n in made and a.shape == made[n].shape}
+
+
+def _digit(found: np.ndarray | None) -> np.ndarray | None:
+    """The digits that tags tell, if they are some."""
+    if found is None or not (is_float(found.dtype) or found.dtype.kind in "iu"):
+        return None
+    values = found.astype(np.float64)
+    whole = np.isfinite(values).all() and (values == np.rint(values)).all()
+    if not whole or (values < 1).any() or (values > BASE).any():
+        return None
+    return values.astype(np.int64) - 1
+
+
+def _elements(numbers: np.ndarray, tagged: Arrays) -> Elements:
+    names = list(tagged)
+    ends = np.cumsum([a.size for a in tagged.values()])
+    holders = np.searchsorted(ends, numbers.ravel(), side="right")
+    used = np.unique(holders)
+    shift = np.zeros(len(names), np.int64)  # from places among all to places among those used
+    sizes = np.array([tagged[names[i]].size for i in used])
+    shift[used] = np.cumsum(sizes) - sizes - (ends[used] - sizes)
+    index = numbers + shift[holders].reshape(numbers.shape)
+    return Elements(tuple(names[i] for i in used), index)
+
+
+def _confirmed(
+    convert: Callable[[Arrays], Arrays],
+    source: Arrays,
+    tagged: Arrays,
+    made: Arrays,
+    elements: dict[str, Elements],
+) -> dict[str, Elements]:
+    """Those that hold of drawn values too, and of the real ones: a sum of tags looks like a tag."""
+    rng = draw.generator(0, "elements")
+    drawn = {
+        key: (rng.uniform(1, 2, a.shape) if is_float(a.dtype) else rng.integers(1, 99, a.shape))
+        for key, a in tagged.items()
+    }
+    drawn = {key: array.astype(source[key].dtype) for key, array in drawn.items()}
+    again = _converted(convert, source | drawn, made) if elements else {}
+
+    def holds(name: str, values: Arrays, found: np.ndarray) -> bool:
+        expected = elements[name].gathered(values, {})
+        return expected is not None and np.array_equal(expected.astype(found.dtype), found)
+
+    return {
+        name: e
+        for name, e in elements.items()
+        if name in again and holds(name, drawn, again[name]) and holds(name, source, made[name])
+    }

@@ -1,0 +1,82 @@
+"""Ports that users make: `path/to/file.py:make_port` or `package.module:make_port`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from parity.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.ladder.port import Port
+
+
+def is_factory(name: str) -> bool:
+    """Whether a model's name is that of a factory."""
+    return ":" in name
+
+
+def make_port(name: str) -> Port:
+    """Call a factory.
+
+    Args:
+        name: `file.py:function` or `package.module:function`; the function takes nothing and
+            returns a `Port`. Modules are also looked for in the working directory.
+
+    Raises:
+        InputError: The file, module or function is not there, it raised, or what it gave is no
+            Port; the cause is the one of the exception.
+    """
+    from parity.ladder.port import Port
+
+    place, _, function = name.rpartition(":")
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    factory: Callable[[], Any] | None = getattr(module, function, None)
+    if not callable(factory):
+        raise InputError(f"{place} has no function {function!r}")
+    port = _guarded(name, factory)
+    if not isinstance(port, Port):
+        raise InputError(f"{name} returned a {type(port).__name__}, expected a parity.Port")
+    return port
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # of a .py file there is one
+    loader = spec.loader
+    assert loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    sys.path.insert(0, str(path.parent.resolve()))  # what lies beside it can be imported
+    try:
+        _guarded(str(path), lambda: loader.exec_module(module))
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    if not name:
+        raise InputError("no module named before the colon, expected package.module:function")
+    sys.path.insert(0, "")
+    try:
+        return _guarded(name, lambda: importlib.import_module(name))
+    finally:
+        sys.path.pop(0)
+
+
+def _guarded(name: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())[:300]
+        raise InputError(f"{name} raised {type(error).__name__}: {text}") from error

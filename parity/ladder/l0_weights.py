@@ -1,0 +1,56 @@
+"""L0: the weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from parity.capture.records import NETWORK, transposed
+from parity.ladder.rung import Rung
+from parity.ladder.weights import COUNTER
+from parity.report.report import Check
+
+
+class Weights(Rung):
+    """Every source tensor used once, every target filled once, bit for bit."""
+
+    def climb(self) -> list[Check]:
+        """Every source tensor used once, every target filled once, bit for bit."""
+        runs, assignment = self.runs, self.runs.assignment
+        source, target = runs.r64.state(), runs.p64.state()
+        if not source and not target:
+            return [_exact(NETWORK, NETWORK, "")]
+        taken: dict[str, str] = {}
+        checks = []
+        for name in sorted(target.keys() | assignment.map.keys()):
+            if name in assignment.made:
+                note = _unlike(target.get(name), (assignment.arrays or {}).get(name))
+                checks.append(_exact(name, "(made by the function)", note))
+                continue
+            key, axes = assignment.map.get(name, ("(none)", None))
+            expected = transposed(source[key], axes) if key in source else None
+            note = _unlike(target.get(name), expected)
+            if key in taken:
+                note = f"{key} fills {taken[key]} already"
+            taken[key] = name
+            checks.append(_exact(name, key, note))
+        spare = () if runs.strict else {k for k in source if k.rpartition(".")[2] == COUNTER}
+        unused = sorted(source.keys() - taken.keys() - assignment.idle - set(spare))
+        return checks + [_exact(key, key, "no tensor of the port uses it") for key in unused]
+
+
+def _unlike(port: np.ndarray | None, reference: np.ndarray | None) -> str:
+    """Why two arrays are not the same, bit for bit; empty if they are."""
+    if port is None or reference is None:
+        return f"missing in the {'port' if port is None else 'reference'}"
+    if port.shape != reference.shape:
+        return f"shape {port.shape}, reference {reference.shape}"
+    if port.dtype.kind != reference.dtype.kind:  # counters: JAX's are narrower
+        return f"dtype {port.dtype}, reference {reference.dtype}"
+    same = np.array_equal(port, reference)
+    return "" if same else f"{int((port != reference).sum())} of {port.size} values differ"
+
+
+def _exact(name: str, key: str, note: str) -> Check:
+    return Check("L0", "structure", name, key, "values", math.inf if note else 0.0, 0.0, note=note)

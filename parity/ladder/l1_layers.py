@@ -1,0 +1,114 @@
+"""L1: each layer alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from parity.capture.records import Call, ForwardError
+from parity.capture.torch_side import TorchSide
+from parity.ladder import tolerances
+from parity.ladder.rung import Rung
+from parity.ladder.runs import Flat, Key, UnlikeError, against
+from parity.ladder.tolerances import Difference, Measurement, difference
+from parity.report.report import Check, Report
+from parity.spec import draw
+
+
+class Layers(Rung):
+    """Each layer that has no parts alone, fed the reference's input and upstream gradient."""
+
+    def climb(self) -> list[Check]:
+        """Each layer that has no parts alone, fed the reference's input and upstream gradient."""
+        runs = self.runs
+        rng = draw.generator(0, "rounding")
+        disturbed = runs.r64.disturbed(tolerances.ROUNDING[runs.precision], rng)
+        evaluated = runs.oracle(False).calls
+        cases: list[tuple[Call, bool]] = []
+        for call in runs.oracle(True).calls.values():
+            pair = runs.pair(call)
+            if not runs.leaf(call) or not (runs.strict or pair):
+                continue
+            if pair and (made := runs.made(pair.port.partition("#")[0])):
+                self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
+                continue
+            cases.append((call, True))
+            if call.layer in evaluated and self._has_modes(call):
+                cases.append((evaluated[call.layer], False))
+        found = runs.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
+        measured = [m for layer in found for m in layer]
+        if not measured:  # such as a function: the whole is the only layer there is
+            measured += self._network()
+        return self._judge("L1", measured)
+
+    def blocks(self, report: Report) -> list[Check]:
+        """Blocks alone, in float64, where the network is wrong although every layer is right.
+
+        Then the fault lies in what a block does between its layers.
+        """
+        if any(c.rung == "L1" and c.kind == "structure" for c in report.failures()):
+            return []
+        runs = self.runs
+        calls = [c for c in runs.oracle(True).calls.values() if runs.r64.has_parts(c.module)]
+        paired = [c for c in calls if runs.pair(c)]
+        return self._judge("L1", [m for call in paired for m in self._layer(call, True, None)])
+
+    def _has_modes(self, call: Call) -> bool:
+        pair = self.runs.pair(call)
+        if pair is None:
+            return False
+        port = self.runs.p64.has_modes(pair.port.partition("#")[0])
+        return port or self.runs.r64.has_modes(call.module)
+
+    def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:
+        """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
+        runs, pair = self.runs, self.runs.pair(call)
+        if pair is None:
+            return [self._one(Key(call.layer, "output 0"), call.outputs[0], {})]
+        fed = runs.fed(call, train)
+        oracle = runs.alone(runs.r64, call, pair, train, fed)
+        found: dict[str, Flat] = {}
+        try:
+            found["p64"] = runs.alone(runs.p64, call, pair, train, fed)
+            if disturbed:
+                found["pw"] = runs.alone(runs.pw, call, pair, train, fed)
+        except ForwardError as error:
+            lost = {"p64": Difference(math.inf, note=str(error))}
+            return [self._one(Key(pair.port, "output 0"), call.outputs[0], lost, call.layer)]
+        except UnlikeError as reason:
+            if runs.strict:
+                lost = {"p64": Difference(math.inf, note=str(reason))}
+                return [self._one(Key(pair.port, "output 0"), call.outputs[0], lost, call.layer)]
+            self.notes.append(f"not fed alone: {pair.port} {reason}")
+            return []
+        if disturbed:
+            found["rw"] = runs.alone(runs.rw, call, pair, train, fed)
+            rng = draw.generator(0, f"rounding/{call.layer}")
+            fed = tolerances.disturb(fed, tolerances.ROUNDING[runs.precision], rng)
+            found["stir0"] = runs.alone(disturbed, call, pair, train, fed)
+        return self._measure(oracle, found, call.layer, "" if train else " in eval mode")
+
+    def _network(self) -> list[Measurement]:
+        """The whole network as one layer."""
+        gradients = not self._loss_at_fault()  # else they say nothing about the network
+        found = self._whole(
+            True, lambda q: "output" in q or (gradients and q.startswith("gradient of"))
+        )
+        return [dataclasses.replace(m, quantity=f"{m.quantity} (whole)") for m in found]
+
+    def _measure(
+        self, oracle: Flat, found: Mapping[str, Flat], reference: str, suffix: str
+    ) -> list[Measurement]:
+        """Compare, key by key, the runs of one layer with the oracle's."""
+        measured = []
+        for key in dict.fromkeys([*oracle, *found["p64"]]):
+            target = against(key, oracle, found["p64"])
+            apart = {
+                run: difference(
+                    flat.get(key), target, self.runs.precision if run[1] == "w" else "float64"
+                )
+                for run, flat in found.items()
+            }
+            measured.append(self._one(key, target, apart, reference, suffix))
+        return measured

@@ -1,0 +1,29 @@
+"""L2 and L3: the whole network."""
+
+from __future__ import annotations
+
+from parity.ladder.rung import Rung
+from parity.report.report import Check
+
+
+class Whole(Rung):
+    """Every layer's output inside the whole network, and the statistics after a step."""
+
+    def climb(self) -> list[Check]:
+        """Every layer's output inside the whole network, and the statistics after a step."""
+        found = self._whole(False, lambda quantity: True)
+        found += self._whole(True, lambda quantity: quantity.endswith((" mode", " after a step")))
+        return self._judge("L2", found)
+
+
+class Gradients(Rung):
+    """The loss, and its gradient for every parameter and input."""
+
+    def climb(self) -> list[Check]:
+        """The loss, and its gradient for every parameter and input."""
+        found = self._whole(True, lambda q: q == "loss" or q.startswith("gradient of"))
+        checks = self._judge("L3", found)
+        if not self._loss_at_fault():
+            return checks
+        # Where to look first.
+        return sorted(checks, key=lambda c: c.quantity != "loss")

@@ -1,0 +1,228 @@
+"""Which layer of the port answers which of the reference.
+
+By the given names, by the names of the tensors they hold, by their own names where these agree, and
+otherwise by value: in float64 the same activation is the same array up to a permutation of its
+axes. Where a fault has changed all values behind it, by their place between layers already paired.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from parity.capture.records import Call, Layout
+from parity.ladder.weights import WeightMap
+from parity.spec.errors import InputError, listed
+
+SAME = 1e-9  # relative difference of one activation's values in float64
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One call of a layer on either side.
+
+    Attributes:
+        reference: `Call.layer` of the reference.
+        port: Of the port.
+        how: `given`, `weights`, `name`, `value` or `order`.
+        axes: Per output, the axes of what the reference's side gives (which is in the port's
+            layout already) that make it the port's; None where they are the same.
+    """
+
+    reference: str
+    port: str
+    how: str
+    axes: tuple[tuple[int, ...] | None, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """All pairs, in the reference's order, and the layers without one.
+
+    Attributes:
+        pairs: By the reference's call.
+        reference: Calls of the reference's layers without parts that nothing answers.
+        port: Those of the port.
+    """
+
+    pairs: Mapping[str, Pair]
+    reference: tuple[str, ...] = ()
+    port: tuple[str, ...] = ()
+
+    def of_port(self) -> dict[str, Pair]:
+        """The pairs by the port's call."""
+        return {pair.port: pair for pair in self.pairs.values()}
+
+    def notes(self) -> list[str]:
+        """What could not be paired, a line per side."""
+        sides = (("reference", self.reference), ("port", self.port))
+        return [f"not paired, {side}: {listed(names)}" for side, names in sides if names]
+
+
+def by_names(reference: Iterable[str], port: Iterable[str]) -> Alignment:
+    """Every layer answers the one of its name; the others answer nothing."""
+    ours, theirs = list(reference), set(port)
+    return Alignment({name: Pair(name, name, "name") for name in ours if name in theirs})
+
+
+class Aligner:
+    """Pairs the calls of one run, in eval mode and float64, of both sides.
+
+    Args:
+        reference: The reference's calls with their outputs, in the order in which they returned.
+        port: The port's.
+        parts: Calls of layers that are made of layers, of the reference and of the port.
+        layout: How the reference's arrays lie; they come in the port's layout already.
+    """
+
+    def __init__(
+        self,
+        reference: Mapping[str, Call],
+        port: Mapping[str, Call],
+        parts: tuple[set[str], set[str]],
+        layout: Layout,
+    ) -> None:
+        self.reference = reference
+        self.port = port
+        self.parts = parts
+        self.layout = layout
+        self.found: dict[str, Pair] = {}
+        self.taken: set[str] = set()
+
+    def align(self, given: Mapping[str, str] | None, weights: WeightMap) -> Alignment:
+        """Pair what can be paired.
+
+        Args:
+            given: The port's layer -> the reference's.
+            weights: The port's tensor -> the reference's.
+
+        Raises:
+            InputError: A given layer does not exist, or was not called.
+        """
+        self._given(given or {})
+        self._modules(_layers_by_weights(weights), "weights")
+        for name in self.reference:
+            # A name in common may be chance: then the values, or at least the sizes, tell.
+            if name in self.port and self._free(name, name) and self._sizes_agree(name, name):
+                self._pair(name, name, "name")
+        self._by_value()
+        self._by_order()
+        ours = [n for n in self.reference if n in self.found]
+        left = (
+            [n for n in self.reference if n not in self.found and n not in self.parts[0]],
+            [n for n in self.port if n not in self.taken and n not in self.parts[1]],
+        )
+        return Alignment({n: self.found[n] for n in ours}, tuple(left[0]), tuple(left[1]))
+
+    def _given(self, given: Mapping[str, str]) -> None:
+        called = (
+            {c.module for c in self.reference.values()},
+            {c.module for c in self.port.values()},
+        )
+        for port, reference in given.items():
+            for side, name, names in (
+                ("reference", reference, called[0]),
+                ("port", port, called[1]),
+            ):
+                if name not in names:
+                    raise InputError(f"layers: the {side} calls no layer {name!r}")
+        self._modules(given, "given")
+
+    def _modules(self, layers: Mapping[str, str], how: str) -> None:
+        """Pair all calls of layers, the first with the first."""
+        for port, reference in layers.items():
+            ours = [n for n, c in self.reference.items() if c.module == reference]
+            theirs = [n for n, c in self.port.items() if c.module == port]
+            for a, b in zip(ours, theirs, strict=False):
+                if self._free(a, b):
+                    self._pair(a, b, how)
+
+    def _by_value(self) -> None:
+        """Pair equal activations; of several, leaves with leaves, in their order."""
+        prints: dict[tuple, list[str]] = {}
+        for name in self.port:
+            if name not in self.taken:
+                prints.setdefault(_shape(self.port[name]), []).append(name)
+        for leaf in (True, False):
+            for a, call in self.reference.items():
+                if a in self.found or (a not in self.parts[0]) != leaf:
+                    continue
+                for b in prints.get(_shape(call), ()):
+                    same_sort = (b not in self.parts[1]) == leaf
+                    if b not in self.taken and same_sort and self._equal(a, b):
+                        self._pair(a, b, "value")
+                        break
+
+    def _by_order(self) -> None:
+        """Pair what stands between the same two pairs, where it is as many of the same sizes."""
+        ours = [n for n in self.reference if n not in self.parts[0]]
+        theirs = [n for n in self.port if n not in self.parts[1]]
+        place = {name: i for i, name in enumerate(theirs)}
+        start = 0
+        for known, group in itertools.groupby(ours, key=lambda n: n in self.found):
+            names = list(group)
+            if known:
+                start = max(start, *(place.get(self.found[n].port, -1) + 1 for n in names))
+                continue
+            after = next((n for n in ours[ours.index(names[-1]) + 1 :]), None)
+            end = place.get(self.found[after].port, len(theirs)) if after else len(theirs)
+            between = [n for n in theirs[start:end] if n not in self.taken]
+            if [_shape(self.reference[n]) for n in names] == [
+                _shape(self.port[n]) for n in between
+            ]:
+                for a, b in zip(names, between, strict=True):
+                    self._pair(a, b, "order")
+
+    def _free(self, a: str, b: str) -> bool:
+        return a not in self.found and b not in self.taken
+
+    def _sizes_agree(self, a: str, b: str) -> bool:
+        return _shape(self.reference[a]) == _shape(self.port[b])
+
+    def _equal(self, a: str, b: str) -> bool:
+        mine, other = self.reference[a].outputs, self.port[b].outputs
+        return (
+            bool(mine)
+            and len(mine) == len(other)
+            and all(permutation(x, y) is not None for x, y in zip(mine, other, strict=True))
+        )
+
+    def _pair(self, a: str, b: str, how: str) -> None:
+        axes = []
+        for x, y in zip(self.reference[a].outputs, self.port[b].outputs, strict=False):
+            order = permutation(x, y)
+            axes.append(None if order is None or order == tuple(range(x.ndim)) else order)
+        self.found[a] = Pair(a, b, how, tuple(axes))
+        self.taken.add(b)
+
+
+def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | None:
+    """The axes of `reference` that make it `port`, None if there are none."""
+    if sorted(reference.shape) != sorted(port.shape) or reference.dtype.kind != port.dtype.kind:
+        return None
+    reference, port = np.asarray(reference), np.asarray(port)
+    scale = float(np.sqrt(np.square(reference, dtype=np.float64).sum()))
+    if not np.isclose(scale, np.sqrt(np.square(port, dtype=np.float64).sum()), rtol=SAME):
+        return None
+    for axes in itertools.permutations(range(reference.ndim)):
+        moved = reference.transpose(axes)
+        if moved.shape == port.shape:
+            apart = np.sqrt(np.square(moved.astype(np.float64) - port).sum())
+            if apart <= SAME * scale:
+                return axes
+    return None
+
+
+def _shape(call: Call) -> tuple:
+    return tuple(tuple(sorted(o.shape)) for o in call.outputs)
+
+
+def _layers_by_weights(weights: WeightMap) -> dict[str, str]:
+    """The port's layer -> the reference's, where all of its tensors come from that one."""
+    layers: dict[str, set[str]] = {}
+    for name, (key, _) in weights.items():
+        layers.setdefault(name.rpartition(".")[0], set()).add(key.rpartition(".")[0])
+    return {port: next(iter(keys)) for port, keys in layers.items() if port and len(keys) == 1}

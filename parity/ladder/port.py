@@ -1,0 +1,185 @@
+"""A port: a network in two frameworks, and all it takes to compare them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.capture.records import NHWC, Layout, Loss, is_array
+from parity.ladder.weights import Weights
+from parity.spec import draw
+from parity.spec.errors import InputError
+
+if TYPE_CHECKING:
+    import optax
+    import torch
+
+MakeOptimizer = Callable[["torch.nn.Module"], "torch.optim.Optimizer"]
+
+NAMES = "names"  # of `Port.layers`
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """A reference, its port, and what to run them on.
+
+    Attributes:
+        reference: The PyTorch module, on the CPU; not changed.
+        port: A Flax NNX module, a Flax Linen module, or a function `f(params, *inputs)`; not
+            changed.
+        inputs: Of the forward pass, in the port's layout, one item per argument: an array, a shape
+            (drawn from a standard normal distribution by `seed`), or a nest of them. A single array
+            or shape will do. Integers: give an array.
+        weights: How the port's tensors come from the reference's: a mapping of the port's name to
+            (the reference's name, axes or None); rules, of which the first whose pattern fits the
+            reference's whole name counts, (pattern, template or None for nothing, axes); or a
+            function from the reference's arrays to the port's. They are loaded into a copy of the
+            port. None: both hold the same values already, and are matched by them.
+        params: Of a function its parameters, of a Linen module its variables.
+        name: For tables.
+        eval_inputs: Of the forward pass in eval mode, where they differ.
+        losses: From outputs and `targets` to a scalar, for the reference and for the port. If not
+            given: the sum of all outputs, each element times a number drawn by `seed`.
+        targets: Such as labels and class weights, in the port's layout.
+        layers: The port's layer -> the reference's, for layers that neither their names, their
+            weights nor their values pair; or `names`: every layer must answer the one of its name.
+        layout: The axes of the reference's arrays in the port's order, by their number. By default
+            four axes are NCHW in PyTorch and NHWC in the port; `{}`: alike on both sides.
+        modes: Keyword arguments of the port in eval mode and in train mode.
+        filled: The port holds its weights; `weights` only says which they must be.
+        seed: Of drawn inputs.
+        optimizers: What trains either side: of the reference a function that makes a `torch.optim`
+            optimizer of a module like it, of the port an optax transformation. None: the rungs L4
+            and L5 are left out.
+        schedules: Of the learning rate, and at how many steps it is compared. Of the reference a
+            function of the step that gives its first group's rate, or one that makes a scheduler of
+            an optimizer, whose `step()` is called after each of the optimizer's; of the port an
+            optax schedule, which `optimizers` must hold too.
+        batches: What a trajectory's steps are trained on, one after the other and over again:
+            (inputs, targets) of each. If there is none: `inputs` and `targets` at every step.
+        steps: Of a trajectory.
+
+    PyTorch's and Flax's own dropouts are switched off on both sides, since each draws its own
+    numbers; dropout that takes a mask as an input stays on.
+    """
+
+    reference: torch.nn.Module
+    port: Any
+    inputs: Any
+    weights: Weights = None
+    params: Any = None
+    name: str = "port"
+    eval_inputs: Any = None
+    losses: tuple[Loss, Loss] | None = None
+    targets: tuple[np.ndarray, ...] = ()
+    layers: Mapping[str, str] | str | None = None
+    layout: Layout = dataclasses.field(default_factory=lambda: dict(NHWC))
+    modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+    filled: bool = False
+    seed: int = 0
+    optimizers: tuple[MakeOptimizer, optax.GradientTransformation] | None = None
+    schedules: tuple[Callable[[Any], Any], Callable[[Any], Any], int] | None = None
+    batches: Sequence[tuple[Any, tuple[np.ndarray, ...]]] = ()
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse what is of the wrong sort.
+
+        Raises:
+            InputError: Says which field, and what was expected.
+        """
+        losses, layers = self.losses, self.layers
+        pair = isinstance(losses, tuple | list) and len(losses) == 2 and all(map(callable, losses))
+        if losses is not None and not pair:
+            raise InputError(f"losses are {losses!r}, expected two functions: torch's and jax's")
+        if not (layers is None or layers == NAMES or isinstance(layers, Mapping)):
+            raise InputError(f"layers are {layers!r}, expected a mapping or {NAMES!r}")
+        if not isinstance(self.layout, Mapping):
+            raise InputError(f"layout is {self.layout!r}, expected a mapping: dimensions -> axes")
+        self._check_training()
+
+    def _check_training(self) -> None:
+        made, rates = self.optimizers, self.schedules
+        if made is not None and not (_is_tuple(made, 2) and callable(made[0])):
+            raise InputError(
+                f"optimizers are {made!r}, expected a function of a module, and optax's"
+            )
+        if rates is not None and not (
+            _is_tuple(rates, 3) and all(map(callable, rates[:2])) and _is_count(rates[2])
+        ):
+            raise InputError(
+                f"schedules are {rates!r}, expected two functions, and at how many steps"
+            )
+        if rates is not None and made is None:
+            raise InputError("schedules are given, expected optimizers too")
+        if not _is_count(self.steps):
+            raise InputError(f"steps is {self.steps!r}, expected 1 or more")
+        if not isinstance(self.batches, Sequence) or not all(_is_tuple(b, 2) for b in self.batches):
+            raise InputError("batches are expected to be a sequence of (inputs, targets)")
+
+    def arguments(self, train: bool) -> tuple[Any, ...]:
+        """The inputs of one mode as arrays.
+
+        Raises:
+            InputError: There is none, or one is neither an array nor a shape.
+        """
+        return self._arrays(self.inputs if train or self.eval_inputs is None else self.eval_inputs)
+
+    def batch(self, step: int) -> tuple[tuple[Any, ...], tuple[np.ndarray, ...]]:
+        """Inputs and targets of a trajectory's step, counted from 0.
+
+        Raises:
+            InputError: The inputs are neither arrays nor shapes.
+        """
+        if not self.batches:
+            return self.arguments(train=True), self.targets
+        inputs, targets = self.batches[step % len(self.batches)]
+        return self._arrays(inputs), tuple(targets)
+
+    def _arrays(self, inputs: Any) -> tuple[Any, ...]:
+        if is_array(inputs) or isinstance(inputs, Mapping) or _is_shape(inputs):
+            inputs = (inputs,)
+        if not isinstance(inputs, Sequence) or isinstance(inputs, str) or not inputs:
+            raise InputError(f"inputs are {inputs!r}, expected an array or a shape per argument")
+        return tuple(_array(value, self.seed, f"input {i}") for i, value in enumerate(inputs))
+
+
+def _is_tuple(value: Any, length: int) -> bool:
+    return isinstance(value, tuple | list) and len(value) == length
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and bool(value)
+        and all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in value)
+    )
+
+
+def _array(value: Any, seed: int, name: str) -> Any:
+    if _is_shape(value):
+        if min(value) < 1:
+            raise InputError(f"{name} is the shape {value!r}, expected sides of 1 or more")
+        return draw.generator(seed, f"inputs/{name}").standard_normal(value).astype(np.float32)
+    if isinstance(value, Mapping):
+        return {key: _array(item, seed, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_array(item, seed, f"{name}.{i}") for i, item in enumerate(value))
+    if is_array(value):
+        return _numbers(value, name)
+    raise InputError(f"{name} is {value!r}, expected an array, a shape or a nest of them")
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    value = value.detach() if hasattr(value, "detach") else value  # a PyTorch tensor
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise InputError(f"{name} is an array of {array.dtype}, expected numbers")
+    return array

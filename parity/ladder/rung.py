@@ -1,0 +1,138 @@
+"""What the rungs share: how a quantity of a layer is measured and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from parity.capture.records import NETWORK
+from parity.ladder import tolerances
+from parity.ladder.runs import DISTURBANCES, Key, Runs
+from parity.ladder.tolerances import (
+    STRUCTURE_FORWARD,
+    STRUCTURE_GRADIENT,
+    Difference,
+    Measurement,
+    difference,
+)
+from parity.ladder.weights import SYNONYMS
+from parity.report.report import Check
+
+
+class Rung:
+    """One rung of one climb.
+
+    Args:
+        runs: Both sides; whole networks are run once and serve every rung.
+        notes: Takes a line for what could not be compared.
+    """
+
+    def __init__(self, runs: Runs, notes: list[str]) -> None:
+        self.runs = runs
+        self.notes = notes
+
+    def climb(self) -> list[Check]:
+        """Compare everything that belongs to the rung."""
+        raise NotImplementedError
+
+    def absent(self) -> str:
+        """Why the port has no such rung; empty where it has."""
+        return ""
+
+    def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:
+        return tolerances.judge(rung, found, self.runs.precision)
+
+    def _whole(self, train: bool, wanted: Callable[[str], bool]) -> list[Measurement]:
+        """Measure runs of the whole network: those quantities that are wanted."""
+        apart = self.runs.differences(train)
+        oracle = self.runs.flat(train)
+        measured = []
+        for key in apart["p64"]:
+            if wanted(key.quantity):
+                each = {run: found[key] for run, found in apart.items() if key in found}
+                target = oracle.get(key)
+                if target is None and each["p64"].distance == 0:
+                    target = np.zeros(1)  # a gradient the reference lacks, zero in the port
+                measured.append(self._one(key, target, each))
+        return measured
+
+    def _loss_at_fault(self) -> bool:
+        """Whether the loss differs although both sides' outputs, of which it is made, agree."""
+        found = self._whole(True, lambda q: q == "loss" or q.startswith("output"))
+        checks = self._judge("L3", [m for m in found if m.layer == NETWORK])
+        wrong = [c for c in checks if not c.ok and c.quantity == "loss"]
+        return bool(wrong) and all(
+            c.ok for c in checks if c.quantity != "loss" and c.kind == wrong[0].kind
+        )
+
+    def _one(
+        self,
+        key: Key,
+        oracle: np.ndarray | None,
+        apart: Mapping[str, Difference],
+        reference: str = "",
+        suffix: str = "",
+        limit: float = 0.0,
+        together: str = "",
+    ) -> Measurement:
+        """Measure one quantity.
+
+        Args:
+            key: Which.
+            oracle: What it should be.
+            apart: Run -> how far it is from that.
+            reference: The reference's name of the layer, where it is known.
+            suffix: Of the quantity.
+            limit: Of the structure; by default a gradient's, or that of a forward pass.
+            together: See `Measurement`.
+        """
+        pair = self.runs.by_port.get(key.layer)
+        reference = reference or (pair.reference if pair else self._reference_of(key.layer))
+        kind = ""
+        if key.layer != NETWORK and pair is not None:
+            kind = self.runs.r64.kind(pair.reference.partition("#")[0])
+        gradient = key.quantity.startswith("gradient")
+        measured = Measurement(
+            layer=key.layer,
+            reference=reference,
+            quantity=key.quantity + suffix,
+            sort=f"{kind}: {key.quantity}{suffix}",
+            limit=limit or (STRUCTURE_GRADIENT if gradient else STRUCTURE_FORWARD),
+            elements=0 if oracle is None else oracle.size,
+            size=0.0 if oracle is None else tolerances.size(oracle),
+            structure=apart.get("p64", difference(None, oracle)),
+            terms=self._terms(key, reference) if oracle is not None else 0.0,
+            together=together,
+        )
+        if "pw" not in apart or oracle is None or oracle.dtype.kind != "f":
+            return measured
+        # A gradient that the reference lacks is in none of its runs.
+        rounded = apart["rw"].distance if "rw" in apart else 0.0
+        stirred = [apart[f"stir{i}"].distance for i in range(DISTURBANCES) if f"stir{i}" in apart]
+        return measured.with_numerics(apart["pw"], rounded, max(stirred, default=0.0))
+
+    def _terms(self, key: Key, reference: str) -> float:
+        """Of a bias's gradient: the size of what is summed, the gradient of the layer's output.
+
+        Before a batch norm in train mode the sum is zero but for rounding.
+        """
+        leaf = key.quantity.removeprefix("gradient of ")
+        if leaf not in SYNONYMS["bias"] or leaf == key.quantity:
+            return 0.0
+        module = reference.partition("#")[0]
+        calls = self.runs.oracle(True).calls.values()
+        return sum(
+            tolerances.size(abs(np.asarray(c)).sum(axis=tuple(range(c.ndim - 1))))
+            for call in calls
+            if call.module == module
+            for c in call.cotangents
+            if c is not None
+        )
+
+    def _reference_of(self, layer: str) -> str:
+        """The reference's name of a layer that was not recorded, by a tensor in it."""
+        for name, (key, _) in self.runs.assignment.map.items():
+            if name.rpartition(".")[0] == layer:
+                return key.rpartition(".")[0]
+        return layer

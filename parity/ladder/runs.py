@@ -1,0 +1,400 @@
+"""The runs that a comparison is made of: both sides in float64 and in the working precision.
+
+The reference in float64 is the oracle. Every other run of the whole network is compared with it as
+soon as it is there and then forgotten, so that two runs' activations are held at a time, not five.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity.capture.jax_models import Function
+from parity.capture.jax_side import JaxSide
+from parity.capture.records import (
+    NETWORK,
+    Arrays,
+    Call,
+    ForwardError,
+    Loss,
+    Result,
+    is_array,
+    mapped,
+    transposed,
+)
+from parity.capture.spill import Spool, release
+from parity.capture.torch_side import TorchSide
+from parity.ladder import tolerances
+from parity.ladder.correspondence import Correspondence
+from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
+from parity.ladder.port import NAMES, Port
+from parity.ladder.probe_loss import probe_losses
+from parity.ladder.tolerances import Difference, difference
+from parity.ladder.weights import Axes, assign
+from parity.spec import draw
+
+DISTURBANCES = 1  # how often a whole network is stirred; the largest response counts
+# Bytes of one run's activations in float64 above which runs are made one after the other, and the
+# activations wait in a file or are compared as they are made.
+LARGE = 2**29
+
+# The runs beside the oracle, and whether the port makes them.
+WHOLE = {"p64": True, "rw": False, "pw": True, **{f"stir{i}": False for i in range(DISTURBANCES)}}
+
+
+class Key(NamedTuple):
+    """What an array is, in the port's names."""
+
+    layer: str
+    quantity: str
+
+
+Flat = dict[Key, np.ndarray]
+
+
+class Runs:
+    """Both sides of a port, filled, aligned, and run when asked.
+
+    Args:
+        port: What to compare.
+        precision: The working precision.
+        pool: Where what can be compiled beside something else is; XLA compiles outside Python's
+            lock.
+
+    Raises:
+        InputError: The port cannot be compared; see `Port`.
+    """
+
+    def __init__(self, port: Port, precision: str, pool: ThreadPoolExecutor) -> None:
+        self.port = port
+        self.precision = precision
+        self.pool = pool
+        # Of this object: a cache of the class would keep every comparison's activations for ever.
+        self._tensors_of = functools.cache(self._find_tensors_of)
+        self._frozen = functools.cache(self._find_frozen)
+        self._probe = functools.cache(self._make_probe)
+        self.r64 = TorchSide(port.reference, "float64", port.layout)
+        self.rw = TorchSide(port.reference, precision, port.layout)
+        self.p64 = JaxSide(port.port, "float64", port.params, port.modes)
+        self.pw = JaxSide(port.port, precision, port.params, port.modes)
+        self.assignment = assign(port.weights, self.r64.state(), self.p64.state(), port.filled)
+        if self.assignment.arrays is not None:
+            self.p64.fill(self.assignment.arrays)
+            self.pw.fill(self.assignment.arrays)
+        self.tensors = Correspondence(self.assignment, self.r64)
+        self.inputs = {train: port.arguments(train) for train in (False, True)}
+        self.strict = port.layers == NAMES
+        self.lock = threading.RLock()
+        self.oracles: dict[bool, Result] = {}
+        self.folded: dict[tuple[str, bool], dict[Key, Difference]] = {}
+        self.jobs: dict[tuple[str, bool], Future[dict[Key, Difference]]] = {}
+        self.failed: ForwardError | None = None
+        try:
+            for train in (False, True):
+                self.p64.trace(self.inputs[train], train)
+        except ForwardError as error:
+            self.failed = error
+        self.large = not self.failed and self._bytes() > LARGE
+        self.p64.optimize = self.pw.optimize = self.large
+        self.oracle(False)  # raises what the reference refuses
+        self.alignment = self._align()
+        self.by_port = self.alignment.of_port()
+
+    def start(self, modes: Sequence[bool]) -> None:
+        """Begin the port's runs in the background, unless they are too large to be held at once."""
+        if self.failed or self.large:
+            return
+        for train in modes:
+            for run in ("p64", "pw"):
+                self.jobs[run, train] = self.pool.submit(self._fold, run, train)
+
+    def oracle(self, train: bool) -> Result:
+        """The reference in float64."""
+        with self.lock:
+            if train not in self.oracles:
+                self.oracles[train] = self._run(self.r64, train)
+            return self.oracles[train]
+
+    def flat(self, train: bool) -> Flat:
+        """Everything the oracle gave, in the port's names and layout."""
+        return self._flat(self.oracle(train), train, ported=False)
+
+    def differences(self, train: bool) -> dict[str, dict[Key, Difference]]:
+        """How far every other run is from the oracle."""
+        for run in WHOLE:
+            if (run, train) not in self.folded:
+                job = self.jobs.pop((run, train), None)
+                self.folded[run, train] = job.result() if job else self._fold(run, train)
+        return {run: self.folded[run, train] for run in WHOLE}
+
+    def pair(self, call: Call) -> Pair | None:
+        """What answers a call of the reference's."""
+        return self.alignment.pairs.get(call.layer)
+
+    def leaf(self, call: Call) -> bool:
+        """Whether it is a layer of the reference's without parts, that draws nothing itself."""
+        return not self.r64.has_parts(call.module) and call.module not in self.r64.silenced
+
+    def alone(
+        self, side: TorchSide | JaxSide, call: Call, pair: Pair, train: bool, fed: tuple
+    ) -> Flat:
+        """What one layer gives when it is fed `fed`: the arguments and the cotangents.
+
+        Raises:
+            ForwardError: It raised.
+            UnlikeError: The port's layer takes other arrays than the reference's.
+        """
+        (args, kwargs), pull = fed
+        ported = isinstance(side, JaxSide)
+        if isinstance(side, JaxSide):
+            theirs, arrays = self._fitted(call, pair, train, (args, kwargs))
+            pull = pull and [
+                c if c is None else transposed(c, axes)
+                for c, axes in zip(pull, _axes(pair, len(pull)), strict=True)
+            ]
+            result = side.run_layer(theirs, arrays, pull, train)
+        else:
+            result = side.run_layer(Call(call.layer, args, kwargs), pull, train)
+        outputs: Sequence[np.ndarray] = result.outputs
+        gradients = result.input_gradients
+        if not ported:
+            outputs = [
+                transposed(o, a) for o, a in zip(outputs, _axes(pair, len(outputs)), strict=True)
+            ]
+            gradients = tuple(fit(g, pair) for g in gradients)
+        flat = {Key(pair.port, f"output {i}"): o for i, o in enumerate(outputs)}
+        for i, gradient in enumerate(gradients):
+            flat[Key(pair.port, f"gradient of input {i}")] = gradient
+        frozen = self._frozen(pair)
+        for name, a in self.in_port_names(result.parameter_gradients, pair, ported).items():
+            if name not in frozen:
+                flat[Key(pair.port, f"gradient of {name}")] = a
+        if train:
+            for name, a in self.in_port_names(result.statistics, pair, ported).items():
+                flat[Key(pair.port, f"{name} after")] = a
+        return flat
+
+    def fed(self, call: Call, train: bool) -> tuple:
+        """What the reference fed a layer, and the gradient that came back, as rounded numbers."""
+        arguments = mapped(
+            (call.args, call.kwargs), lambda v: tolerances.round_to(v, self.precision)
+        )
+        pull = [tolerances.round_to(c, self.precision) for c in call.cotangents] if train else None
+        return arguments, pull
+
+    def in_port_names(self, arrays: Arrays, pair: Pair | None, ported: bool) -> Arrays:
+        """Tensors under the port's names and in its layout; of a layer, those below it."""
+        if ported:
+            return arrays
+        found = {
+            name: transposed(arrays[key], axes)
+            for name, key, axes in self._tensors_of(pair)
+            if key in arrays
+        }
+        return found if pair is not None else found | self.tensors.gathered(arrays)
+
+    def _find_tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
+        """Of a layer's tensors: the port's name, the reference's, both within it, and the axes."""
+        mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
+        return [
+            (name.removeprefix(mine), key.removeprefix(other), axes)
+            for name, (key, axes) in self.assignment.map.items()
+            if name.startswith(mine) and key.startswith(other)
+        ]
+
+    def _find_frozen(self, pair: Pair | None) -> frozenset[str]:
+        """The port's tensors, within a layer, whose reference is not trained, or is elsewhere.
+
+        The latter where layers share a tensor: what they make of it together is compared on L3.
+        """
+        mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
+        trained = self.r64.parameters()
+        keys = {name: self.tensors.keys(name) for name in self.tensors.compared}
+        return frozenset(
+            name.removeprefix(mine)
+            for name, each in keys.items()
+            if name.startswith(mine)
+            and not all(key.startswith(other) and key in trained for key in each)
+        )
+
+    def made(self, layer: str) -> list[str]:
+        """Tensors of a layer of the port that answer none of the reference's, but were made."""
+        prefix = _prefix(layer)
+        return sorted(name for name in self.assignment.made if name.startswith(prefix))
+
+    def _fitted(
+        self, call: Call, pair: Pair, train: bool, arguments: tuple
+    ) -> tuple[Call, list[np.ndarray]]:
+        """The port's own call of a layer, and the reference's arrays to put into it."""
+        arrays = [fit(a, pair) for a in Call("", *arguments).arrays()]
+        theirs = self.p64.traced.get(train, {}).get(pair.port)
+        if theirs is None:
+            return Call(pair.port, *arguments), arrays
+        taken = [len(a.shape) for a in theirs.arrays()]
+        if taken != [a.ndim for a in arrays]:
+            given = ", ".join(f"{a.ndim}-d" for a in arrays) or "none"
+            raise UnlikeError(f"takes arrays {taken}, the reference's {given}")
+        return theirs, arrays
+
+    def _align(self) -> Alignment:
+        reference = self.oracle(False).calls
+        if self.strict or self.failed:
+            seen = [n for n, c in reference.items() if self.p64.has(c.module)]
+            return by_names(reference, seen)
+        found = self._run(self.p64, False).calls if self.p64.layers else {}
+        port = {name: found[name] for name in self.p64.traced[False] if name in found}
+        parts = (
+            {n for n, c in reference.items() if self.r64.has_parts(c.module)},
+            {n for n, c in port.items() if self.p64.has_parts(c.module)},
+        )
+        quiet = set(self.r64.silenced)
+        ours = {n: c for n, c in reference.items() if c.module not in quiet}
+        aligner = Aligner(ours, port, parts, self.port.layout)
+        given = None if isinstance(self.port.layers, str) else self.port.layers
+        return aligner.align(given, self.assignment.map)
+
+    def _fold(self, run: str, train: bool) -> dict[Key, Difference]:
+        """Make one run of the whole network and compare it with the oracle."""
+        oracle = self.flat(train)
+        found: dict[Key, Difference] = {}
+        dtype = self.precision if run in ("rw", "pw") else "float64"
+
+        def compared(name: str, *outputs: Any) -> None:
+            """Compare a layer's outputs as the port makes them."""
+            if name not in self.by_port and not self.strict:
+                return
+            for i, output in enumerate(outputs):
+                key = Key(name, f"output {i} in {'train' if train else 'eval'} mode")
+                found[key] = difference(np.asarray(output), oracle.get(key), dtype)
+
+        if run.startswith("stir"):
+            rng = draw.generator(0, "stir", int(run[4:]))
+            stir = tolerances.stir(self.precision)
+            result = self._run(self.r64, train, tolerances.disturb(self.inputs[train], stir, rng))
+        else:
+            result = self._run(getattr(self, run), train, sink=compared)
+        flat = self._flat(result, train, WHOLE[run])
+        for key in dict.fromkeys([*oracle, *flat]):
+            if key not in found:
+                found[key] = difference(flat.get(key), against(key, oracle, flat), dtype)
+        return {key: found[key] for key in dict.fromkeys([*oracle, *found])}
+
+    def _run(
+        self,
+        side: TorchSide | JaxSide,
+        train: bool,
+        inputs: tuple | None = None,
+        sink: Callable[..., None] | None = None,
+    ) -> Result:
+        """Run a whole network; of a large one, activations go to a file or to `sink`."""
+        inputs = self.inputs[train] if inputs is None else inputs
+        large: dict[str, Any] = {}
+        if self.large:
+            large = {"sink": sink} if isinstance(side, JaxSide) else {"keep": Spool()}
+            release()
+        if not train:
+            return side.run(inputs, train, **large)
+        losses, targets = self.loss(self.port.targets)
+        return side.run(inputs, train, losses[isinstance(side, JaxSide)], targets, **large)
+
+    def loss(
+        self, targets: tuple[np.ndarray, ...]
+    ) -> tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]:
+        """Both sides' losses, and their targets: these, if the port has losses of its own."""
+        return (self.port.losses, targets) if self.port.losses is not None else self._probe()
+
+    @functools.cached_property
+    def trained(self) -> set[str]:
+        """The port's names of what it trains and what consists of the reference's elements."""
+        return self.p64.parameters() & self.tensors.compared
+
+    @property
+    def stateless(self) -> bool:
+        """Whether the port is a function, which keeps no statistics."""
+        return isinstance(self.p64.model, Function)
+
+    def _make_probe(self) -> Any:
+        """A loss of whatever the reference gives in train mode."""
+        return probe_losses(self.r64.run(self.inputs[True], True).outputs, self.port)
+
+    def _flat(self, result: Result, train: bool, ported: bool) -> Flat:
+        mode = "train" if train else "eval"
+        flat: Flat = {}
+        for name, outputs in self._outputs(result, ported):
+            for i, output in enumerate(outputs):
+                flat[Key(name, f"output {i} in {mode} mode")] = output
+        for i, output in enumerate(result.outputs):
+            flat[Key(NETWORK, f"output {i} in {mode} mode")] = output
+        if not train:
+            return flat
+        if not self.stateless:
+            statistics = self.in_port_names(result.statistics, None, ported)
+            flat |= _named("{} after a step", without(statistics, self.tensors.opaque))
+        gradients = self.in_port_names(result.parameter_gradients, None, ported)
+        gradients = without(gradients, self.tensors.opaque | self._frozen(None))
+        flat |= _named("gradient of {}", gradients)
+        flat[Key(NETWORK, "loss")] = np.asarray(result.loss)
+        for i, gradient in enumerate(result.input_gradients):
+            flat[Key(NETWORK, f"gradient of input {i}")] = gradient
+        return flat
+
+    def _outputs(self, result: Result, ported: bool) -> Iterator[tuple[str, Sequence[np.ndarray]]]:
+        """Of every layer that is compared: the port's name, and what it gave."""
+        for call in result.calls.values():
+            pair = (self.by_port if ported else self.alignment.pairs).get(call.layer)
+            if pair is None:
+                if self.strict:
+                    yield call.layer, call.outputs
+            elif ported:
+                yield pair.port, call.outputs
+            else:
+                axes = _axes(pair, len(call.outputs))
+                yield pair.port, [transposed(o, a) for o, a in zip(call.outputs, axes, strict=True)]
+
+    def _bytes(self) -> int:
+        """Of one run's activations in float64."""
+        calls = self.p64.traced[True].values()
+        return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
+
+
+def without(arrays: Arrays, names: frozenset[str]) -> Arrays:
+    """Those of other names."""
+    return {name: array for name, array in arrays.items() if name not in names}
+
+
+class UnlikeError(Exception):
+    """A layer of the port cannot be fed what the reference's is."""
+
+
+def against(key: Key, oracle: Flat, run: Flat) -> np.ndarray | None:
+    """What to compare with: a gradient that the reference does not have is zero."""
+    if key not in oracle and key.quantity.startswith("gradient of") and key in run:
+        return np.zeros_like(run[key], np.float64)
+    return oracle.get(key)
+
+
+def fit(array: np.ndarray, pair: Pair) -> np.ndarray:
+    """Turn an array of the reference's as the outputs of this layer are turned."""
+    axes = next((a for a in pair.axes if a is not None), None)
+    return transposed(array, axes if axes is not None and len(axes) == array.ndim else None)
+
+
+def _axes(pair: Pair, n: int) -> list[tuple[int, ...] | None]:
+    return [pair.axes[i] if i < len(pair.axes) else None for i in range(n)]
+
+
+def _prefix(call: str) -> str:
+    return f"{call.partition('#')[0]}."
+
+
+def _named(quantity: str, arrays: Arrays) -> Flat:
+    flat = {}
+    for name, array in arrays.items():
+        layer, _, leaf = name.rpartition(".")
+        flat[Key(layer or NETWORK, quantity.format(leaf))] = array
+    return flat

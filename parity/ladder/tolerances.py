@@ -1,0 +1,350 @@
+"""How different two arrays are, and how different they may be.
+
+Structure, in float64: rounding noise is some 5e8 times smaller than in float32, while a porting
+fault is the same size in both, so one fixed limit serves every network.
+
+Numerics, in the working precision: the port may be no less exact than the reference is. With r64
+the reference in float64, error(x) = |x - r64| / |r64| in the Euclidean norm:
+
+    error(port) <= K * (error(reference) + response) + FLOOR
+
+`response` is how far r64 itself moves when what it is fed is disturbed: the error that no
+arithmetic can avoid. A reference that happens to hit the exact value does not condemn a port that
+is as good as any other.
+
+- A layer alone: everything it is fed is disturbed by `ROUNDING`, as rounding would.
+- A whole network: its input is disturbed by `stir`, which is more. Rounding inside a deep network
+  turns over a few max-pool choices and ReLU signs, other ones in each framework, and a single one
+  moves the gradients a thousand times more than all the other rounding does; so the reference is
+  stirred until it turns over enough of them to be a measure.
+
+A number or a few may be a sum that nearly cancels, and its relative error then is a matter of luck.
+So a tensor of fewer than `FEW` elements is measured against at least the median size of its sort
+(the same quantity of the same type of layer, anywhere in the network), and shares the largest
+error(reference) + response of its sort.
+
+The gradient of a bias before a batch norm is zero, for the norm takes the bias away again; what is
+left of it is the rounding of a sum whose terms are not small. A bias is one more tap of its kernel,
+on an input of ones, so its gradient is measured against at least `per_tap`: the root mean square of
+the kernel's gradient, times the root of the number of biases. So are the steps that an optimizer
+makes of it, and what many steps have made of it.
+
+An optimizer treats all tensors alike, and how exact it is does not depend on whose step it makes;
+but a step is seen as the difference of two weights, which is exact for a weight that was 0. So each
+step is given at least the median yardstick of all tensors' steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.capture.records import is_array, is_float
+from parity.ladder.weights import SYNONYMS
+from parity.report.report import Check
+
+STRUCTURE_FORWARD = 1e-10
+STRUCTURE_GRADIENT = 1e-9
+STRUCTURE_UPDATE = 1e-9
+STRUCTURE_TRAJECTORY = 1e-8  # after some fifty steps, each of which may add a gradient's error
+
+# Calibrated on clean networks: see docs/tolerances.md.
+K = 16.0
+FEW = 16
+ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # half a unit
+FLOOR_UNITS = 4  # units in the last place
+STIRRED = 2.0**9  # how much more than rounding a whole network's input is disturbed,
+STIR_MOST = 2.0**-5  # but never more than this
+
+
+def stir(precision: str) -> float:
+    """How much a whole network's input is disturbed."""
+    return min(STIRRED * ROUNDING[precision], STIR_MOST)
+
+
+def floor(precision: str) -> float:
+    """What any arithmetic of this precision may differ by."""
+    return FLOOR_UNITS * 2 * ROUNDING[precision]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How far the port's array is from the reference's.
+
+    Attributes:
+        distance: |port - reference| in the Euclidean norm; of integers, the share that differs;
+            infinite where the arrays cannot be compared.
+        index: Where they differ most.
+        reference: The reference's value there.
+        port: The port's value there.
+        note: Why they cannot be compared.
+    """
+
+    distance: float
+    index: tuple[int, ...] = ()
+    reference: float | None = None
+    port: float | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What was measured of one quantity of one layer, before it is judged.
+
+    Attributes:
+        layer: The port's name.
+        reference: The reference's name.
+        quantity: Such as `output` or `gradient of kernel`.
+        sort: Layers and quantities whose sizes can be compared.
+        limit: Of the structure: `STRUCTURE_FORWARD` or `STRUCTURE_GRADIENT`.
+        elements: Of the array.
+        size: |r64|.
+        structure: Port against reference, float64.
+        numerics: Port in the working precision against r64; None if it was not run.
+        reference_distance: |reference in the working precision - r64|.
+        response: |r64 disturbed - r64|, the largest of several.
+        terms: The norm of the sum of the terms' absolute values, where the quantity is a plain sum
+            of which they are known: rounding is relative to them, however much they cancel.
+        together: What one and the same arithmetic made, such as a step of the optimizer.
+        drift: How far the reference in float64 parts from itself; allowed for in the structure.
+    """
+
+    layer: str
+    reference: str
+    quantity: str
+    sort: str
+    limit: float
+    elements: int
+    size: float
+    structure: Difference
+    numerics: Difference | None = None
+    reference_distance: float = 0.0
+    response: float = 0.0
+    terms: float = 0.0
+    together: str = ""
+    drift: float = 0.0
+
+    def with_numerics(
+        self, numerics: Difference, reference_distance: float, response: float
+    ) -> Measurement:
+        return dataclasses.replace(
+            self,
+            numerics=numerics,
+            reference_distance=reference_distance,
+            response=response,
+        )
+
+    @property
+    def yardstick(self) -> float:
+        return self.reference_distance + self.response
+
+
+def difference(
+    port: np.ndarray | None, reference: np.ndarray | None, dtype: str = "float64"
+) -> Difference:
+    """Compare two arrays in one layout.
+
+    Args:
+        port: The port's; floating point must be of `dtype`, lest a check in float64 be none.
+        reference: The reference's.
+        dtype: Of the port's floating-point arrays.
+
+    What cannot be compared is infinitely far apart: an array that one side lacks, other shapes
+    (nothing is broadcast), other dtypes, no element at all, a NaN or an infinity on either side.
+    """
+    if port is None or reference is None:
+        return Difference(
+            math.inf, note=f"missing in the {'port' if port is None else 'reference'}"
+        )
+    if port.shape != reference.shape:
+        return Difference(math.inf, note=f"shape {port.shape}, reference {reference.shape}")
+    if is_float(port.dtype) != is_float(reference.dtype) or (
+        is_float(port.dtype) and port.dtype != dtype
+    ):
+        return Difference(math.inf, note=f"dtype {port.dtype}, reference {reference.dtype}")
+    port, reference = np.asarray(port), np.asarray(reference)
+    if port.size == 0:
+        return Difference(math.inf, note="nothing to compare: no elements")
+    if not is_float(reference.dtype):
+        wrong = port != reference
+        return _located(float(wrong.mean()), wrong, port, reference)
+    port = port.astype(np.float64)
+    for side, array in (("port", port), ("reference", reference)):
+        bad = ~np.isfinite(array)
+        if bad.any():
+            note = f"{int(bad.sum())} of {bad.size} values in the {side} are not finite"
+            return dataclasses.replace(_located(math.inf, bad, port, reference), note=note)
+    apart = abs(port - reference)
+    return _located(size(apart), apart, port, reference)
+
+
+def measured(
+    layer: str,
+    named: str,
+    quantity: str,
+    port: np.ndarray | None,
+    reference: np.ndarray,
+    limit: float,
+) -> Measurement:
+    """What is compared in float64 alone.
+
+    Args:
+        layer: The port's name.
+        named: The reference's name.
+        quantity: Such as `loss`; also its sort.
+        port: What the port has; none where it has nothing.
+        reference: What the reference has.
+        limit: Of the structure.
+    """
+    return Measurement(
+        layer=layer,
+        reference=named,
+        quantity=quantity,
+        sort=quantity,
+        limit=limit,
+        elements=reference.size,
+        size=size(reference),
+        structure=difference(port, reference),
+    )
+
+
+def furthest(port: np.ndarray, reference: np.ndarray) -> Difference:
+    """The largest relative difference of two rates, and the first step where there is one."""
+    apart = abs(port - reference)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(apart == 0, 0.0, apart / abs(reference))
+    at = int(np.argmax(relative > STRUCTURE_UPDATE))
+    note = "" if np.isfinite(relative).all() else "the reference's rate is 0 at some step"
+    return Difference(float(relative.max()), (at,), float(reference[at]), float(port[at]), note)
+
+
+def judge(
+    rung: str, measurements: Sequence[Measurement], precision: str = "float32"
+) -> list[Check]:
+    """Turn measurements into verdicts, structure and numerics in the working precision."""
+    sorts: dict[str, list[Measurement]] = defaultdict(list)
+    for m in measurements:
+        if m.elements < FEW:
+            sorts[m.sort].append(m)
+    typical = {sort: float(np.median([m.size for m in ms])) for sort, ms in sorts.items()}
+    kernels = {(m.layer, m.quantity): m for m in measurements if _leaf(m) in SYNONYMS["weight"]}
+
+    def scale(m: Measurement) -> float:
+        beside = [_beside(m, leaf) for leaf in SYNONYMS["weight"] if _leaf(m) in SYNONYMS["bias"]]
+        taps = [kernels[key] for key in beside if key in kernels]
+        few = [typical[m.sort]] if m.elements < FEW else []
+        tapped = [per_tap(k.size, k.elements, m.elements) for k in taps]
+        return max(m.size, m.terms, *few, *tapped, 0.0)
+
+    shared: dict[str, list[float]] = defaultdict(list)
+    for m in measurements:
+        if m.together and m.numerics is not None:
+            shared[m.together].append(_relative(m.yardstick, scale(m)))
+    least = {name: _median(yardsticks) for name, yardsticks in shared.items()}
+
+    checks = []
+    for m in measurements:
+        limit = m.limit + K * _relative(m.drift, scale(m))
+        checks.append(_check(rung, "structure", m, m.structure, scale(m), limit))
+        if m.numerics is not None:
+            peers = sorts[m.sort] if m.elements < FEW else [m]
+            yardsticks = [_relative(p.yardstick, scale(p)) for p in peers]
+            yardsticks.append(least.get(m.together, 0.0))
+            limit = K * max(filter(math.isfinite, yardsticks), default=0.0) + floor(precision)
+            numerics = m.numerics
+            if not math.isfinite(m.yardstick):  # against it anything would be near enough
+                note = f"the reference itself is not finite in {precision}"
+                numerics = Difference(math.inf, note=note)
+            checks.append(_check(rung, "numerics", m, numerics, scale(m), limit))
+    return checks
+
+
+def per_tap(size: float, elements: int, biases: int) -> float:
+    """How large a bias's gradient would be, were it as large as its kernel's.
+
+    Args:
+        size: The norm of the kernel's gradient.
+        elements: Of the kernel.
+        biases: Elements of the bias. A batch norm has as many scales, and no taps: 0.
+    """
+    return size * math.sqrt(biases / elements) if elements > biases else 0.0
+
+
+# The quantities of a parameter: its gradient, a step of it, and what it is after some.
+PARAMETER = re.compile(
+    r"(?:gradient of |step \d+ of |step without gradient of )([\w.]+)|([\w.]+) after \d+ steps?"
+)
+
+
+def _path(m: Measurement) -> str:
+    """The parameter's name within the layer, empty where the quantity is not one's."""
+    found = PARAMETER.fullmatch(m.quantity)
+    return (found[1] or found[2]) if found else ""
+
+
+def _leaf(m: Measurement) -> str:
+    """The last part of the parameter's name."""
+    return _path(m).rpartition(".")[2]
+
+
+def _beside(m: Measurement, leaf: str) -> tuple[str, str]:
+    """The layer and the same quantity of another parameter in it."""
+    before, _, after = m.quantity.rpartition(_path(m))
+    holder = _path(m).removesuffix(_leaf(m))
+    return m.layer, f"{before}{holder}{leaf}{after}"
+
+
+def _median(yardsticks: Sequence[float]) -> float:
+    """Of those that are finite; 0 of none."""
+    finite = [y for y in yardsticks if math.isfinite(y)]
+    return float(np.median(finite)) if finite else 0.0
+
+
+def _check(
+    rung: str, kind: str, m: Measurement, d: Difference, scale: float, limit: float
+) -> Check:
+    error = _relative(d.distance, scale)
+    note = d.note or ("the reference is zero everywhere" if math.isinf(error) else "")
+    names = (rung, kind, m.layer, m.reference, m.quantity)
+    return Check(*names, error, limit, d.index, d.reference, d.port, note)
+
+
+def _relative(distance: float, scale: float) -> float:
+    return 0.0 if distance == 0 else math.inf if scale == 0 else distance / scale
+
+
+def disturb(value: Any, scale: float, rng: np.random.Generator) -> Any:
+    """Multiply floating-point arrays by 1 + scale * U(-1, 1), in float64, in any nest of them."""
+    if isinstance(value, Mapping):
+        return {k: disturb(v, scale, rng) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(disturb(v, scale, rng) for v in value)
+    if isinstance(value, np.ndarray) and is_float(value.dtype):
+        return value.astype(np.float64) * (1 + scale * rng.uniform(-1, 1, value.shape))
+    return value
+
+
+def round_to(value: Any, dtype: str) -> Any:
+    """Round a floating-point array to numbers of a narrower type, kept in float64."""
+    if not is_array(value):
+        return value
+    array = np.asarray(value)
+    return array.astype(dtype).astype(np.float64) if is_float(array.dtype) else array
+
+
+def size(array: np.ndarray) -> float:
+    """The Euclidean norm; BLAS would start threads that wait for those of the frameworks."""
+    return float(np.sqrt(np.square(np.asarray(array, np.float64)).sum()))
+
+
+def _located(
+    distance: float, apart: np.ndarray, port: np.ndarray, reference: np.ndarray
+) -> Difference:
+    index = tuple(int(i) for i in np.unravel_index(np.argmax(apart), apart.shape))
+    return Difference(distance, index, reference[index].item(), port[index].item())

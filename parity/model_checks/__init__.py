@@ -1,0 +1,1 @@
+"""What `parity check MODEL` adds for the project's own networks: recipes, devices, summaries."""

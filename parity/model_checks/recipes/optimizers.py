@@ -1,0 +1,143 @@
+"""A recipe's optimizer and learning rates, as what a `Port` is trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from flax import nnx
+
+import jax_impl.optim
+import torch_impl.optim
+from jax_impl.state import name, published
+from parity.ladder.port import Port
+from parity.spec.models import MODELS, Config
+from parity.spec.recipes import RECIPES
+from parity.spec.training.optimizers import Optimizer, idle
+from parity.spec.training.recipe import Stage
+
+STEPS = 10  # of a trajectory: half before the rate falls, half after it
+
+
+def stage_of(model: str) -> Stage | None:
+    """What trains a network: the last stage that does in the first recipe that has one.
+
+    Args:
+        model: A key of `MODELS`. One that no recipe trains has its family's.
+    """
+    family = MODELS[model].family
+    stages = [stage for recipe in RECIPES.values() for stage in reversed(recipe.stages)]
+    own = [stage for stage in stages if stage.model == model]
+    return next(iter([*own, *(s for s in stages if s.config.family == family)]), None)
+
+
+def rates(stage: Stage, steps: int = STEPS) -> list[float]:
+    """The learning rate at so many steps: half of them in the first epoch, half after a fall."""
+
+    def factor(epoch: int) -> float:
+        return stage.schedule.factor(epoch, 0, 100)
+
+    begin = stage.schedule.warmup
+    fall = next(e for e in range(begin + 1, stage.epochs) if factor(e) < factor(begin))
+    epochs = [begin] * (steps // 2) + [fall] * (steps - steps // 2)
+    return [stage.optimizer.lr * factor(epoch) for epoch in epochs]
+
+
+def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[float]) -> Port:
+    """A port of ours with what trains it.
+
+    Args:
+        port: Of `parity.model_checks.networks.port`.
+        config: Its network's.
+        optimizer: Of a recipe.
+        rates: The learning rate of each step of a trajectory.
+    """
+
+    def reference(module: torch.nn.Module) -> torch.optim.Optimizer:
+        built = torch_impl.optim.build(config, optimizer, dict(module.named_parameters()))
+        return torch_impl.optim.tell(optimizer, built, rates[0], 1)
+
+    return dataclasses.replace(
+        port,
+        optimizers=(reference, told(config, optimizer, rates)),
+        schedules=(
+            lambda built: Teller(optimizer, built, rates),
+            lambda step: jnp.asarray(rates)[step],
+            len(rates),
+        ),
+        steps=len(rates),
+    )
+
+
+class Teller:
+    """Tells PyTorch's optimizer its rate, as a scheduler."""
+
+    def __init__(
+        self, optimizer: Optimizer, built: torch.optim.Optimizer, rates: Sequence[float]
+    ) -> None:
+        self.optimizer, self.built, self.rates = optimizer, built, rates
+        self.made = 0
+
+    def step(self) -> None:
+        self.made += 1
+        rate = self.rates[min(self.made, len(self.rates) - 1)]
+        torch_impl.optim.tell(self.optimizer, self.built, rate, self.made + 1)
+
+
+class Told(NamedTuple):
+    """State of `told`: the steps made, and that of the optimizer."""
+
+    made: jax.Array
+    inner: Any
+
+
+Build = Callable[..., optax.GradientTransformationExtraArgs]
+
+
+def told(
+    config: Config,
+    optimizer: Optimizer,
+    rates: Sequence[float],
+    build: Build = jax_impl.optim.build,
+    spare: bool = True,
+) -> optax.GradientTransformation:
+    """The JAX side's optimizer as one over the network's state, that knows its rates.
+
+    Args:
+        config: Which network.
+        optimizer: What is asked for.
+        rates: The learning rate of each step.
+        build: As `jax_impl.optim.build`.
+        spare: Parameters that the network does not use are left alone.
+    """
+
+    def used(tree: nnx.State) -> dict[str, jax.Array]:
+        flat = {name(path): leaf[...] for path, leaf in nnx.to_flat_state(tree)}
+        spared = idle(config, map(published, flat)) if spare else set()
+        return {key: leaf for key, leaf in flat.items() if published(key) not in spared}
+
+    def init(parameters: nnx.State) -> Told:
+        inner = used(parameters)
+        return Told(jnp.zeros((), jnp.int32), build(config, optimizer, inner).init(inner))
+
+    def update(updates: nnx.State, state: Told, parameters: nnx.State) -> tuple[nnx.State, Told]:
+        inner = used(parameters)
+        dtype = str(next(iter(inner.values())).dtype)
+        steps = [jax_impl.optim.tell(optimizer, dtype, r, i) for i, r in enumerate(rates, 1)]
+        now = {key: jnp.asarray(np.stack([s[key] for s in steps]))[state.made] for key in steps[0]}
+        made, kept = build(config, optimizer, inner).update(
+            used(updates), state.inner, inner, **now
+        )
+        flat = [
+            (path, leaf.replace(made.get(name(path), jnp.zeros_like(leaf[...]))))
+            for path, leaf in nnx.to_flat_state(updates)
+        ]
+        return nnx.from_flat_state(flat), Told(state.made + 1, kept)
+
+    return optax.GradientTransformation(init, update)

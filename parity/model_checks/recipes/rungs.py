@@ -1,0 +1,83 @@
+"""What `parity check` adds to L4 and L5 for our own networks: all that their recipes train with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from parity.diagnosis import causes
+from parity.ladder.evidence import Evidence
+from parity.model_checks.recipes import initial, losses, schedules
+from parity.model_checks.recipes.compare_sides import Rehearsal
+from parity.model_checks.recipes.optimizers import stage_of
+from parity.model_checks.recipes.scaled_down import STEPS, shortened
+from parity.model_checks.recipes.side import Half
+from parity.model_checks.small_networks import small
+from parity.report.report import Check, Report
+from parity.spec.recipes import RECIPES
+from parity.spec.training.recipe import Recipe
+
+Progress = Callable[[str], None]
+Known = tuple[Check, Evidence | None]  # a check, and what is known of it if it fails
+
+
+def of_model(model: str) -> list[Recipe]:
+    """Every recipe that trains a network; of one that none trains, its family's."""
+    stage = stage_of(model)
+    if stage is None:
+        return []
+    return [r for r in RECIPES.values() if any(s.model == stage.model for s in r.stages)]
+
+
+def add(report: Report, model: str, levels: Sequence[str], progress: Progress) -> None:
+    """Add to a report what a model's recipes are made of.
+
+    Args:
+        report: Of the ladder.
+        model: A key of `MODELS`.
+        levels: Of these, L4 and L5.
+        progress: Called with what is being done.
+    """
+    recipes = of_model(model)
+    if not recipes:
+        report.notes.append(f"no recipe trains {model}")
+        return
+    if "L4" in levels:
+        progress("L4 schedules, losses, initial weights")
+        _add(report, "L4", parts(model, recipes))
+    if "L5" in levels:
+        progress(f"L5 {recipes[0].name}, {STEPS} steps in small")
+        _add(report, "L5", rehearsed(recipes[0]))
+
+
+def parts(model: str, recipes: Iterable[Recipe]) -> Iterator[Known]:
+    """L4: schedules, losses, and what training begins with."""
+    for recipe in recipes:
+        for check in schedules.checks(recipe):
+            yield check, None
+    for check in losses.checks():
+        yield check, None
+    config, stage = small(model)[0], stage_of(model)
+    assert stage is not None
+    for check, draws in initial.checks(config, stage.initial):
+        yield check, Evidence(check, (check,), "", draws=draws)
+
+
+def rehearsed(recipe: Recipe, steps: int = STEPS) -> Iterator[Known]:
+    """L5: both sides' trainers on the recipe in small."""
+    small_one = shortened(recipe, steps)
+    rehearsal = Rehearsal(Half("torch", small_one), Half("jax", small_one), steps)
+    for check in rehearsal.checks():
+        parting = None if check.ok else rehearsal.parting(check)
+        yield check, Evidence(check, (check,), "", parting=parting)
+
+
+def _add(report: Report, rung: str, found: Iterable[Known]) -> None:
+    start = time.perf_counter()
+    known = list(found)
+    report.checks += [check for check, _ in known]
+    report.seconds[rung] = report.seconds.get(rung, 0.0) + time.perf_counter() - start
+    fault = report.fault()
+    evidence = next((e for check, e in known if check is fault), None)
+    if evidence is not None:
+        report.evidence, report.causes = evidence, causes.rank(evidence)[:3]

@@ -1,0 +1,268 @@
+"""A network's layers on both sides: names, shapes, parameters, receptive fields; nothing is run.
+
+PyTorch computes shapes on its `meta` device and JAX traces abstractly: any size takes seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+from flax import nnx
+from rich.table import Table
+
+import jax_impl.models
+import torch_impl.models
+from parity.capture.jax_models import NnxProgram, Record, abstract, join
+from parity.capture.records import NHWC, count_name, is_array, leaves
+from parity.capture.torch_side import tensors_of
+from parity.model_checks.receptive import Fields, mark, of_image, through
+from parity.spec.models import Config
+from weights_convert import naming
+
+Shape = tuple[int, ...]
+Parameters = Mapping[str, Mapping[str, Shape]]  # layer -> tensor -> shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One call of a layer without parts, on one side.
+
+    Attributes:
+        name: Dotted; `#2` and so on behind it from its second call on.
+        kind: Its class.
+        shape: Of its first output, in the port's layout; None where it is never called.
+        parameters: Tensor -> shape, of what is trained; counted at the first call.
+    """
+
+    name: str
+    kind: str
+    shape: Shape | None
+    parameters: Mapping[str, Shape]
+
+    @property
+    def count(self) -> int:
+        """Numbers that are trained."""
+        return sum(math.prod(shape) for shape in self.parameters.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A layer of the reference beside the port's.
+
+    Attributes:
+        torch: The reference's, None where only the port has it.
+        jax: The port's, None where it has none.
+        field: Height and width of the receptive field, in pixels of the image; None where the layer
+            is never called or moves pixels in a way unknown to `parity.model_checks.receptive`.
+    """
+
+    torch: Layer | None
+    jax: Layer | None
+    field: tuple[int, int] | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both sides have it, with one shape and one number of parameters."""
+        a, b = self.torch, self.jax
+        return a is not None and b is not None and (a.shape, a.count) == (b.shape, b.count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Both sides of one network, layer by layer.
+
+    Attributes:
+        name: For the title.
+        size: Height and width of the image, in pixels.
+        rows: In the order in which the reference's layers return; then those never called.
+        totals: Parameters of the whole networks, the reference's and the port's.
+    """
+
+    name: str
+    size: tuple[int, int]
+    rows: tuple[Row, ...]
+    totals: tuple[int, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether both sides agree in every layer, and the rows account for every parameter."""
+        counted = [
+            sum(layer.count for layer in side if layer)
+            for side in zip(*((row.torch, row.jax) for row in self.rows), strict=True)
+        ]
+        complete = counted == list(self.totals) and len(set(counted)) == 1
+        return complete and all(row.agrees for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        entries = [dataclasses.asdict(row) | {"agrees": row.agrees} for row in self.rows]
+        parameters = dict(zip(("torch", "jax"), self.totals, strict=True))
+        return {
+            "model": self.name,
+            "size": self.size,
+            "ok": self.ok,
+            "parameters": parameters,
+            "layers": entries,
+        }
+
+
+def summary(name: str, config: Config, size: tuple[int, int]) -> Summary:
+    """Lay both sides of a network next to each other.
+
+    Args:
+        name: For the title.
+        config: Which network.
+        size: Height and width of the image, in pixels.
+
+    Raises:
+        ValueError: The network cannot process images of this size.
+    """
+    config.check_input(*size)
+    ours, fields, total = of_torch(config, size)
+    theirs, their_total = of_jax(config, size)
+    to_port = partners(config)
+    rows, left = [], dict(theirs)
+    for call, layer in ours.items():
+        path, _, count = call.partition("#")
+        answer = to_port.get(path, path) + (f"#{count}" if count else "")
+        rows.append(Row(layer, left.pop(answer, None), fields.get(call)))
+    rows += [Row(None, layer, None) for layer in left.values()]
+    return Summary(name, size, tuple(rows), (total, their_total))
+
+
+def of_torch(
+    config: Config, size: tuple[int, int]
+) -> tuple[dict[str, Layer], dict[str, tuple[int, int] | None], int]:
+    """The reference's layers by call, their receptive fields, and the number of parameters."""
+    with torch.device("meta"):
+        model = torch_impl.models.NETWORKS[config.family](config).eval()
+        image = torch.empty(1, 3, *size)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    held = by_layer(shapes)
+    found: dict[str, Layer] = {}
+    fields: dict[str, tuple[int, int] | None] = {}
+
+    def keep(name: str, layer: torch.nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+        first, *_ = tensors = tensors_of(outputs)
+        seen = through(layer, (args, kwargs), first)
+        call = count_name(name, found)
+        axes = NHWC.get(first.ndim, range(first.ndim))
+        shape = tuple(first.shape[i] for i in axes)
+        found[call] = Layer(call, type(layer).__name__, shape, held.get(call, {}))
+        fields[call] = None if seen is None else seen.size()
+        if seen is not None:
+            for tensor in tensors:
+                mark(tensor, seen)
+
+    kinds = {}
+    for name, layer in model.named_modules():
+        if name and not any(True for _ in layer.children()):
+            kinds[name] = type(layer).__name__
+            layer.register_forward_hook(
+                lambda *given, name=name: keep(name, *given), with_kwargs=True
+            )
+    mark(image, of_image(*size))
+    with torch.no_grad(), Fields():
+        model(image)
+    found |= never_called(held, found, kinds)
+    return found, fields, sum(map(math.prod, shapes.values()))
+
+
+def of_jax(config: Config, size: tuple[int, int]) -> tuple[dict[str, Layer], int]:
+    """The port's layers by call, and the number of parameters."""
+    network = jax_impl.models.NETWORKS[config.family]
+    model = nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0)))
+    model.eval()
+    graph, trained, *others = nnx.split(model, nnx.Param, ...)
+    record = Record()
+
+    def forward(trained: Any, rest: Any, image: jax.Array) -> Any:
+        outputs, _ = NnxProgram(graph)(trained, rest, (image,), {}, record)
+        record.calls = {k: abstract(call) for k, call in record.calls.items()}
+        return outputs
+
+    jax.eval_shape(forward, trained, others[0], jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
+    shapes = {join(path): leaf.shape for path, leaf in nnx.to_flat_state(trained)}
+    held = by_layer(shapes)
+    modules = {join(path): m for path, m in nnx.iter_modules(model) if path}
+    parts = {name.rpartition(".")[0] for name in modules}
+    kinds = {name: type(m).__name__ for name, m in modules.items() if name not in parts}
+    found = {}
+    for call, (_, _, outputs) in record.calls.items():
+        if kind := kinds.get(call.partition("#")[0]):
+            shape = next(tuple(leaf.shape) for leaf in leaves(outputs) if is_array(leaf))
+            found[call] = Layer(call, kind, shape, held.get(call, {}))
+    return found | never_called(held, found, kinds), sum(map(math.prod, shapes.values()))
+
+
+def by_layer(shapes: Mapping[str, Shape]) -> Parameters:
+    """Layer -> tensor -> shape, from dotted names."""
+    held: dict[str, dict[str, Shape]] = defaultdict(dict)
+    for name, shape in shapes.items():
+        layer, _, tensor = name.rpartition(".")
+        held[layer][tensor] = tuple(shape)
+    return dict(held)
+
+
+def never_called(
+    held: Parameters, found: Iterable[str], kinds: Mapping[str, str]
+) -> dict[str, Layer]:
+    """Layers that have parameters and do not take part."""
+    idle = [name for name in held if name not in set(found)]
+    return {name: Layer(name, kinds.get(name, ""), None, held[name]) for name in idle}
+
+
+def partners(config: Config) -> dict[str, str]:
+    """The reference's layer -> the port's, as their weights are converted; others are alike."""
+    names = naming.names(config, "jax")
+    return {key.rpartition(".")[0]: name.rpartition(".")[0] for name, (key, _) in names.items()}
+
+
+def table(found: Summary) -> Table:
+    """For people."""
+    height, width = found.size
+    shown = Table(
+        title=f"{found.name}, image {height}x{width}",
+        caption="receptive field: `all` is the whole side of the image",
+    )
+    for column in ("torch", "jax", "layer"):
+        shown.add_column(column, overflow="fold")
+    for column in ("output, NHWC", "receptive field", "parameters"):
+        shown.add_column(column, justify="right")
+    for row in found.rows:
+        cells = (_name(row.torch), _name(row.jax), (row.torch or row.jax).kind)  # type: ignore[union-attr] # one is there
+        output, count = (_both(row, part) for part in (_shape, lambda layer: f"{layer.count:,}"))
+        style = None if row.agrees else "bold red"
+        shown.add_row(*cells, output, _field(row, found.size), count, style=style)
+    shown.add_section()
+    totals = dict.fromkeys(f"{total:,}" for total in found.totals)
+    shown.add_row("total", "", "", "", "", " / ".join(totals))
+    return shown
+
+
+def _name(layer: Layer | None) -> str:
+    return layer.name if layer else "(missing)"
+
+
+def _shape(layer: Layer) -> str:
+    return "x".join(map(str, layer.shape)) if layer.shape else "never called"
+
+
+def _both(row: Row, part: Any) -> str:
+    """Once where both sides have the same."""
+    return " / ".join(dict.fromkeys(part(side) if side else "-" for side in (row.torch, row.jax)))
+
+
+def _field(row: Row, size: tuple[int, int]) -> str:
+    if row.field is None:
+        return ""
+    if row.field == size:
+        return "all"
+    return "x".join("all" if n == side else str(n) for n, side in zip(row.field, size, strict=True))

@@ -1,0 +1,143 @@
+"""What a network expects of an image: the facts that travel with its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from parity.data import camvid, cifar10, cityscapes, scale
+from parity.spec.errors import InputError
+from parity.spec.models import Config
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a network's input: (pixel / 255 - mean) / std.
+
+    Attributes:
+        size: Height and width, in pixels, that the published recipe resizes to.
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel, of pixels in [0, 1].
+        channels: Their order.
+        classes: The outputs' names in their order, or none where nobody said.
+        void: The output that stands for no class, or none where there is none or nobody said.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    channels: str = "RGB"
+    classes: tuple[str, ...] | None = None
+    void: int | None = None
+
+    def __call__(self, images: np.ndarray, dtype: str) -> np.ndarray:
+        """A network's input, made here once for both sides, so that it is rounded alike.
+
+        Args:
+            images: (..., 3) uint8, RGB.
+            dtype: `float32` or `float64`, in which it is computed.
+        """
+        x = scale(images if self.channels == "RGB" else images[..., ::-1], dtype)
+        if (self.mean, self.std) == (PLAIN.mean, PLAIN.std):
+            return x
+        return (x - np.asarray(self.mean, dtype)) / np.asarray(self.std, dtype)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON gives it back: lists for tuples."""
+        fields = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+
+PLAIN = Preprocessing()  # pixels in [0, 1]
+
+# Family -> what its published recipe does. A network of another number of classes has its own size.
+PUBLISHED = {
+    "enet": Preprocessing((512, 1024)),
+    "erfnet": Preprocessing((512, 1024)),
+    "erfnet-imagenet": Preprocessing((224, 224), *IMAGENET),
+    "icnet": Preprocessing((1024, 2048), *IMAGENET),
+    "genet": Preprocessing((32, 32), *CIFAR10, classes=cifar10.CLASSES),
+}
+CAMVID_SIZE = (360, 480)
+
+
+def published(config: Config, labels: str | None) -> Preprocessing:
+    """What the published recipe of a network does.
+
+    Args:
+        config: The network; the number of its outputs tells the data set.
+        labels: Which output is void, one of `parity.spec.labels.ORDERS`, if it is known.
+    """
+    found = PUBLISHED[config.family]
+    if config.family == "genet" and config.num_classes != len(cifar10.CLASSES):
+        return dataclasses.replace(found, classes=None)
+    if config.family in ("genet", "erfnet-imagenet"):
+        return found
+    for data, size in ((cityscapes.CITYSCAPES, found.size), (camvid.CAMVID, CAMVID_SIZE)):
+        if config.num_classes == len(data.classes):
+            return dataclasses.replace(found, size=size, classes=data.classes)
+        if config.num_classes == len(data.classes) + 1:
+            return dataclasses.replace(found, size=size, **_with_void(data.classes, labels))
+    return dataclasses.replace(found, size=None)
+
+
+def parse(entries: Any, where: str) -> Preprocessing:
+    """What `Preprocessing.to_dict` gave; what is left out is as in an image in [0, 1].
+
+    Raises:
+        InputError: An unknown key, or a value of another kind.
+    """
+    known = [field.name for field in dataclasses.fields(Preprocessing)]
+    if not isinstance(entries, dict) or not set(entries) <= set(known):
+        raise InputError(f"{where}: expected an object with only {', '.join(known)}")
+    checks = {
+        "size": (_all(int, 2, least=1), "two whole numbers, height and width, or null"),
+        "mean": (_all(float, 3), "three numbers with a decimal point"),
+        "std": (_all(float, 3, least=5e-324), "three numbers above 0 with a decimal point"),
+        "channels": (lambda value: value in ("RGB", "BGR"), "RGB or BGR"),
+        "classes": (_all(str), "a list of names or null"),
+        "void": (lambda value: type(value) is int and value >= 0, "an output's number or null"),
+    }
+    for name, value in entries.items():
+        fits, expected = checks[name]
+        if not fits(value) and not (value is None and "null" in expected):
+            raise InputError(f"{where}: {name} is {value!r}, expected {expected}")
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
+    return Preprocessing(**tuples)
+
+
+def check(said: Preprocessing, outputs: int, where: str) -> None:
+    """Refuse what is not of a network with this number of outputs.
+
+    Raises:
+        InputError: Another number of classes, or void beyond them.
+    """
+    if said.classes is not None and len(said.classes) != outputs:
+        raise InputError(f"{where}: {len(said.classes)} classes, the network has {outputs} outputs")
+    if said.void is not None and said.void >= outputs:
+        raise InputError(f"{where}: void is {said.void}, the network has {outputs} outputs")
+
+
+def _all(kind: type, count: int | None = None, least: float = -math.inf) -> Callable[[Any], bool]:
+    """Whether a value is a list of one type, of a length, of finite numbers that are not less."""
+    return lambda value: (
+        isinstance(value, list)
+        and all(type(item) is kind for item in value)
+        and all(kind is str or (abs(item) < math.inf and item >= least) for item in value)
+        and count in (None, len(value))
+    )
+
+
+def _with_void(classes: tuple[str, ...], labels: str | None) -> dict[str, Any]:
+    if labels is None:
+        return {}
+    first = labels == "void-first"
+    names = ("void", *classes) if first else (*classes, "void")
+    return {"classes": names, "void": 0 if first else len(classes)}

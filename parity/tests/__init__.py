@@ -1,0 +1,1 @@
+"""The ladder over the project's own networks, run by `pytest parity/`."""

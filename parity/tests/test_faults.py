@@ -1,0 +1,55 @@
+"""The fault catalogue: one mutant per fault here, all of them and clean runs with `-m long`."""
+
+from __future__ import annotations
+
+import pytest
+
+from parity.faults import campaign, evaluation
+from parity.faults.mutants import Mutant, fast
+from parity.faults.runner import predict, run
+from parity.model_checks.small_networks import models, subject
+
+
+@pytest.fixture(scope="module")
+def enet() -> list[Mutant]:
+    return fast("enet")
+
+
+FAULTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26, 50, 51, 52)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault(enet: list[Mutant], fault: int) -> None:
+    """Catches a ladder that misses a fault, names another layer, or cannot say why."""
+    (mutant,) = (m for m in enet if m.fault == fault)
+    row = run(mutant, others=False)
+    assert row.killed
+    assert row.right is not False, f"{row.named} named, planted in {row.place}"
+    assert row.rank is not None
+    assert row.rank <= 3
+
+
+def test_evaluation() -> None:
+    """Catches an evaluation whose steps differ unseen, or that calls a clean one different."""
+    rows = list(evaluation.rows(subject("enet", least=True), predict))
+    assert len(rows) == len(evaluation.FAULTS)
+    assert all(r.killed and r.right and r.rank == 1 for r in rows if not r.equivalent)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", models())
+def test_catalogue(model: str) -> None:
+    """Catches a mutant that survives, in any network, and causes or layers that are guessed."""
+    result = campaign.mutants(model, fast=False)
+    assert result.ok, result.survivors
+    right, layers = result.totals()["first named right, of layers"]
+    first, killed = result.totals()["cause in the first 3"]
+    assert right >= 0.95 * layers
+    assert first >= 0.8 * killed
+
+
+@pytest.mark.long
+def test_clean_runs() -> None:
+    """Catches a false alarm of ours in 500 clean runs."""
+    result = campaign.clean(500, None)
+    assert result.ok, result.false_alarms

@@ -1,0 +1,29 @@
+"""The ladder on GENet: one small network per way of gathering."""
+
+from __future__ import annotations
+
+import pytest
+
+from parity.ladder.climb import check
+from parity.model_checks.networks import port
+from parity.spec.models import MODELS
+from parity.spec.networks.genet import GENetConfig
+
+VARIANTS = {
+    "global, means": GENetConfig(depth=10, width=1),
+    "global, parameters, MLP": GENetConfig(depth=10, width=1, extra_params=True, mlp=True),
+    "extent 4, parameters": GENetConfig(depth=10, width=1, extent=4, extra_params=True),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants(name: str) -> None:
+    """Catches a gate that gathers, or a batch norm of one pixel a channel, done otherwise."""
+    check(port(name, VARIANTS[name], (32, 32), batch=4)).assert_faithful()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", [name for name in MODELS if name.startswith("genet")])
+def test_published(model: str) -> None:
+    """Catches a difference at the published width and batch."""
+    check(port(model, MODELS[model], (32, 32), batch=128)).assert_faithful()

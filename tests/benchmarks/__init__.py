@@ -1,0 +1,1 @@
+"""Programs that measure: limits, speed of conversions, loading and several devices."""

@@ -1,0 +1,125 @@
+"""How K was chosen: how much less exact than its reference a clean port is at most."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from parity.ladder.climb import check
+from parity.ladder.tolerances import K, floor
+from parity.model_checks.networks import port
+from parity.report.report import Check
+from parity.spec.models import MODELS
+
+MEASURED = ("L1", "L2", "L3")  # the rungs whose numerics are judged by K
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The worst of one model, precision and rung.
+
+    Attributes:
+        model: A key of `parity.spec.models.MODELS`.
+        precision: The working precision.
+        rung: Of the ladder.
+        comparisons: How many there were, over all seeds.
+        ratio: The largest (error(port) - floor) / (error(reference) + response): what K must
+            exceed.
+        worst: Of which layer and quantity, with which seed.
+        structure: The largest error in float64 as a share of its limit.
+        failed: How many comparisons failed; on a clean port each is a false alarm.
+    """
+
+    model: str
+    precision: str
+    rung: str
+    comparisons: int
+    ratio: float
+    worst: str
+    structure: float
+    failed: int
+
+
+def calibrate(
+    models: Sequence[str],
+    precisions: Sequence[str],
+    seeds: Sequence[int],
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
+    """Check clean ports of our own networks, and keep how close to the limits they come.
+
+    Args:
+        models: Keys of `MODELS`, each at its `check_size`.
+        precisions: Working precisions.
+        seeds: Of weights, images, labels and masks.
+        progress: Called with what is being run.
+    """
+    rows = []
+    for model in models:
+        config = MODELS[model]
+        for precision in precisions:
+            checks: list[tuple[int, Check]] = []
+            for seed in seeds:
+                progress(f"{model}, {precision}, seed {seed}")
+                clean = port(model, config, config.check_size, seed=seed)
+                checks += [(seed, c) for c in check(clean, MEASURED, precision).checks]
+            rows += [_row(model, precision, rung, checks) for rung in MEASURED]
+    return rows
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """A row per model, precision and rung."""
+    found = Table(title=f"Clean ports: what K must exceed (K is {K:g})", box=SIMPLE_HEAD)
+    for name in ("model", "precision", "rung"):
+        found.add_column(name, no_wrap=True)
+    for name in ("comparisons", "ratio", "failed"):
+        found.add_column(name, justify="right", no_wrap=True)
+    found.add_column("of the worst", overflow="fold")
+    found.add_column("float64: share of the limit", justify="right")
+    for r in rows:
+        found.add_row(
+            r.model,
+            r.precision,
+            r.rung,
+            f"{r.comparisons:,}",
+            f"{r.ratio:.2f}",
+            f"{r.failed}",
+            r.worst,
+            f"{r.structure:.1e}",
+        )
+    return found
+
+
+def ratio(check: Check, precision: str) -> float:
+    """What K a comparison of numerics would need to pass; infinite where none would do.
+
+    Where the reference made no error and nothing moved it, the floor alone is the limit.
+    """
+    return _share(check.error - floor(precision), (check.limit - floor(precision)) / K)
+
+
+def _share(part: float, whole: float) -> float:
+    """`part` of `whole`, which may be 0, as the limit of what must be equal is."""
+    if part <= 0:
+        return 0.0
+    return part / whole if whole > 0 and not math.isnan(part) else math.inf
+
+
+def _row(model: str, precision: str, rung: str, checks: Sequence[tuple[int, Check]]) -> Row:
+    here = [(seed, c) for seed, c in checks if c.rung == rung]
+    numerics = [(ratio(c, precision), seed, c) for seed, c in here if c.kind == "numerics"]
+    largest, seed, worst = max(numerics, key=lambda item: item[0])
+    return Row(
+        model=model,
+        precision=precision,
+        rung=rung,
+        comparisons=len(here),
+        ratio=largest,
+        worst=f"{worst.layer}: {worst.quantity} (seed {seed})",
+        structure=max(_share(c.error, c.limit) for _, c in here if c.kind == "structure"),
+        failed=sum(not c.ok for _, c in here),
+    )

@@ -1,0 +1,169 @@
+"""Which ordeals there are, and what of them goes into the table."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from parity.spec.models import MODELS
+from tests.fuzz import damage, kills, mutants, ordeal, pairs, refusals
+from tests.fuzz.hostile import Kind, all_kinds
+from tests.fuzz.result import Result, Row, places
+from weights_convert import formats
+
+Progress = Callable[[str], None]
+
+# Ordeal -> how many rounds it has, if nobody says otherwise; none where the number is fixed.
+ORDEALS: dict[str, int | None] = {
+    "flips": 1000,
+    "truncations": 1000,
+    "appended": 1000,
+    "hostile": None,
+    "mutants": 10_000,
+    "kills": 100,
+    "steps": None,
+    "refusals": None,
+    "pairs": None,
+}
+
+BOMBS = ("bomb", "million", "0,000")  # what kinds are called that are too large to be mutated
+
+
+def run(
+    names: Iterable[str],
+    rounds: int | None = None,
+    seed: int = 0,
+    whole: bool = False,
+    progress: Progress = lambda _: None,
+) -> Result:
+    """Run ordeals.
+
+    Args:
+        names: Keys of `ORDEALS`.
+        rounds: How many of each, instead of its own number.
+        seed: Of everything random.
+        whole: For `pairs`: the networks as they are, instead of narrow ones.
+        progress: Called with what is done next.
+    """
+    result = Result({"ordeals": list(names), "rounds": rounds, "seed": seed, "whole": whole})
+    ordeals = result.settings["ordeals"]
+    for i, name in enumerate(ordeals, 1):
+        count = rounds or ORDEALS[name] or 0
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="parity-fuzz-") as folder:
+            told = functools.partial(_of_several, progress, f"ordeal {i} of {len(ordeals)}")
+            rows = _rows(name, Path(folder), count, seed, whole, told)
+            result.rows += rows
+        result.seconds[name] = time.perf_counter() - start
+    return result
+
+
+def _of_several(progress: Progress, which: str, what: str) -> None:
+    progress(f"{which}: {what}")
+
+
+def _rows(
+    name: str, folder: Path, count: int, seed: int, whole: bool, progress: Progress
+) -> Iterator[Row]:
+    if name in damage.KINDS:
+        for format in formats.FORMATS:
+            yield damaged(damage.endure(folder, name, format, count, seed, progress))
+    elif name == "hostile":
+        yield from by_group(name, hostile(progress))
+    elif name == "mutants":
+        yield from by_group(name, mutated(count, seed, progress))
+    elif name in ("kills", "steps"):
+        for i, format in enumerate(formats.FORMATS):
+            share = len(range(i, count, len(formats.FORMATS)))  # in turn
+            way = "random" if name == "kills" else "steps"
+            if share or way == "steps":
+                yield killed(kills.endure(folder, format, way, share, seed, progress))
+    elif name == "refusals":
+        for way in refusals.WAYS:
+            progress(f"refusals, {way}")
+            yield refused(way, refusals.endure(way))
+    else:
+        for case in pairs.cases(whole):
+            config = MODELS[case[0]] if whole else pairs.smallest(case[0])
+            yield paired(pairs.endure(folder, case, config, progress))
+
+
+def hostile(progress: Progress) -> Iterator[ordeal.Read]:
+    """Every kind once."""
+    with ordeal.arena() as (warden, folder):
+        for i, kind in enumerate(all_kinds()):
+            progress(f"hostile: {i}/{len(all_kinds())} {kind.group}: {kind.name}")
+            yield ordeal.read(kind, warden, folder)
+
+
+def mutated(count: int, seed: int, progress: Progress) -> Iterator[ordeal.Read]:
+    """So many mutants."""
+    stock: tuple[Kind, ...] = tuple(k for k in all_kinds() if not any(b in k.name for b in BOMBS))
+    with ordeal.arena() as (warden, folder):
+        assert warden.bait is not None
+        breeder = mutants.Breeder(stock, folder, warden.bait)
+        for number in range(count):
+            if number % 50 == 0:
+                progress(f"mutants: {number}/{count}")
+            yield mutants.read(breeder, warden, seed, number)
+
+
+def damaged(found: damage.Damage) -> Row:
+    what = f"accepted: {places(found.places)}" if found.accepted else ""
+    faults = [*found.faults]
+    for number, how in (
+        (found.numbers, "loaded with other numbers"),
+        (found.other, "loaded with another manifest"),
+        (found.unverified, "loaded without its manifest"),
+        (found.same, "loaded as if nothing were"),
+    ):
+        faults += [f"{number} {how}"] if number else []
+    numbers = (found.tried, found.refused, found.accepted)
+    return Row(found.kind, found.format, *numbers, tuple(faults), what, found.accepted)
+
+
+def by_group(name: str, reads: Iterable[ordeal.Read]) -> Iterator[Row]:
+    """One row per sort of file."""
+    groups: dict[str, list[ordeal.Read]] = {}
+    for read in reads:
+        groups.setdefault(read.kind.group, []).append(read)
+    for group, found in groups.items():
+        outcomes = [read.verdict.outcome for read in found]
+        slowest = max(read.verdict.seconds for read in found)
+        largest = max(read.verdict.memory for read in found)
+        yield Row(
+            name,
+            group,
+            len(found),
+            outcomes.count("refused"),
+            outcomes.count("loaded"),
+            tuple(f"{read.kind.name}: {fault}" for read in found for fault in read.faults),
+            f"slowest {slowest:.1f} s, most memory {largest / 2**20:.0f} MiB",
+        )
+
+
+def killed(found: kills.Kills) -> Row:
+    faults = [*found.faults]
+    faults += [] if found.swept else ["left folders that the next run did not remove"]
+    name = "kills" if found.way == "random" else "steps"
+    note = f"{found.writing} while it wrote"
+    return Row(name, found.format, found.killed, found.old, found.new, tuple(faults), note)
+
+
+def refused(way: str, found: list[refusals.Refusal]) -> Row:
+    faults = tuple(f"{r.format}: {r.fault}" for r in found if r.fault)
+    done = [r for r in found if not r.skipped]
+    note = found[0].skipped or found[0].line.rpartition(": ")[2]
+    return Row("refusals", way, len(found), len(done) - len(faults), 0, faults, note)
+
+
+def paired(found: pairs.Pairs) -> Row:
+    what = f"{found.network}, {found.dialect} names, {found.dtype}"
+    note = f"{found.parameters:,} numbers, bitwise"
+    note += f"; {found.without} tensors have no name there" if found.without else ""
+    note += "; .npz holds no bfloat16" if found.refused else ""
+    faults = tuple(found.faults)
+    return Row("pairs", what, found.tried, found.refused, found.equal, faults, note)

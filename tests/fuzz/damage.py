@@ -1,0 +1,215 @@
+"""Checkpoints with a manifest that were changed on the way: every change must be refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tests.fuzz.samples import files_of, sample
+from tests.fuzz.warden import Verdict, Warden
+from weights_convert.formats import sidecar
+
+EDGE = 4096  # bytes at the start and at the end of a file, where its structure is
+LONGEST = 4096  # bytes appended
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One change of one file.
+
+    Attributes:
+        file: Which.
+        at: Where, in bytes.
+        data: What the file holds afterwards.
+    """
+
+    file: Path
+    at: int
+    data: bytes
+
+
+@dataclasses.dataclass
+class Damage:
+    """What became of one kind of change in one format.
+
+    Attributes:
+        kind: A key of `KINDS`.
+        format: A key of `formats.FORMATS`.
+        tried: How many were made.
+        refused: How many were refused with one line.
+        unverified: How many were loaded with the right arrays, but without the manifest.
+        same: How many were loaded as what they were: the change is one that no reader looked at.
+        numbers: How many were loaded with other numbers in the arrays.
+        other: How many were loaded with the right numbers, but another manifest.
+        faults: What else went wrong, a line each.
+        places: Where the changes lay that were not refused -> how many.
+    """
+
+    kind: str
+    format: str
+    tried: int = 0
+    refused: int = 0
+    unverified: int = 0
+    same: int = 0
+    numbers: int = 0
+    other: int = 0
+    faults: list[str] = dataclasses.field(default_factory=list)
+    places: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    @property
+    def accepted(self) -> int:
+        return self.unverified + self.same + self.numbers + self.other
+
+    @property
+    def ok(self) -> bool:
+        return self.tried > 0 and self.refused == self.tried and not self.faults
+
+
+def flips(files: list[Path], rng: np.random.Generator) -> Change:
+    """One bit the other way."""
+    file = drawn_file(files, rng)
+    data = bytearray(file.read_bytes())
+    at = drawn_place(len(data), rng)
+    data[at] ^= 1 << int(rng.integers(8))
+    return Change(file, at, bytes(data))
+
+
+def truncations(files: list[Path], rng: np.random.Generator) -> Change:
+    """Without its end."""
+    file = drawn_file(files, rng)
+    data = file.read_bytes()
+    at = drawn_place(len(data), rng)
+    return Change(file, at, data[:at])
+
+
+def appended(files: list[Path], rng: np.random.Generator) -> Change:
+    """With bytes behind its end: at random, zeros, newlines, or its own first ones."""
+    file = drawn_file(files, rng)
+    data = file.read_bytes()
+    count = int(np.exp(rng.uniform(0, np.log(LONGEST))))
+    choices = (rng.bytes(count), bytes(count), b"\n" * count, data[:count])
+    return Change(file, len(data), data + choices[rng.integers(len(choices))])
+
+
+KINDS: dict[str, Callable[[list[Path], np.random.Generator], Change]] = {
+    "flips": flips,
+    "truncations": truncations,
+    "appended": appended,
+}
+
+
+def drawn_file(files: list[Path], rng: np.random.Generator) -> Path:
+    """One of a checkpoint's files that are not empty: by turns any, and any byte's."""
+    files = [f for f in files if f.stat().st_size]
+    sizes = np.array([f.stat().st_size for f in files], float)
+    return files[rng.choice(len(files), p=sizes / sizes.sum() if rng.integers(2) else None)]
+
+
+def drawn_place(size: int, rng: np.random.Generator) -> int:
+    """Somewhere in a file: half of the time anywhere, else near one of its ends."""
+    if rng.integers(2):
+        return int(rng.integers(size))
+    near = int(rng.integers(min(EDGE, size)))
+    return near if rng.integers(2) else size - 1 - near
+
+
+def changed(path: Path, kind: str, count: int, seed: int) -> Iterator[Change]:
+    """Make changes, one at a time: while one is out, the checkpoint has it."""
+    files = files_of(path)
+    draw = KINDS[kind]
+    for i in range(count):
+        change = draw(files, np.random.default_rng([seed, i]))
+        whole = change.file.read_bytes()
+        change.file.write_bytes(change.data)
+        try:
+            yield change
+        finally:
+            change.file.write_bytes(whole)
+
+
+def endure(
+    folder: Path,
+    kind: str,
+    format: str,
+    count: int,
+    seed: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Damage:
+    """Change a checkpoint so many times, and count what becomes of it.
+
+    Args:
+        folder: Where it is made.
+        kind: A key of `KINDS`.
+        format: A key of `formats.FORMATS`.
+        count: How many changes.
+        seed: Of the changes.
+        progress: Called with what is done next.
+    """
+    path = sample(folder, format, seed)
+    damage = Damage(kind, format)
+    with Warden(warm=[path]) as warden:
+        whole = warden.read(path)
+        if whole.outcome != "loaded" or not whole.answer["manifest"]:
+            raise RuntimeError(f"{path} cannot be read before it is changed: {whole.line}")
+        for i, change in enumerate(changed(path, kind, count, seed)):
+            if i % 50 == 0:
+                progress(f"{kind}, {format}: {i}/{count}")
+            _count(damage, path, change, whole, warden.read(path))
+    shutil.rmtree(path.parent)
+    return damage
+
+
+def _count(damage: Damage, path: Path, change: Change, whole: Verdict, found: Verdict) -> None:
+    damage.tried += 1
+    place = region(path, change)
+    if found.faults:
+        damage.faults += [f"{place}, byte {change.at}: {fault}" for fault in found.faults]
+    if found.outcome == "refused":
+        damage.refused += not found.faults
+        return
+    if found.outcome != "loaded":
+        return
+    damage.places[place] += 1
+    if any(found.answer[k] != whole.answer[k] for k in ("arrays", "facts")):
+        damage.numbers += 1
+    elif found.answer["manifest"] != whole.answer["manifest"]:
+        damage.unverified += found.answer["manifest"] is None
+        damage.other += found.answer["manifest"] is not None
+    else:
+        damage.same += 1
+
+
+def region(path: Path, change: Change) -> str:
+    """What of a checkpoint a change hit, in words."""
+    if change.file != path:
+        if path.is_dir():
+            parts = change.file.relative_to(path).parts
+            return "/".join((*parts[:-1], "*")) if parts[-2:-1] == ("d",) else "/".join(parts)
+        return "manifest" if change.file == sidecar.place(path) else change.file.name
+    data = path.read_bytes() if change.at else change.data
+    if data[:2] == b"PK":
+        return _zip_region(path, change)
+    return "file"
+
+
+def _zip_region(path: Path, change: Change) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries, start = archive.infolist(), archive.start_dir
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "zip: directory"
+    if change.at >= start:
+        return "zip: directory"
+    entry = max((e for e in entries if e.header_offset <= change.at), key=lambda e: e.header_offset)
+    fixed = change.at - entry.header_offset
+    name = entry.filename.rpartition("/")[2]
+    kind = name if not name[:1].isdigit() else "a tensor"
+    if fixed < 30:
+        return f"zip: header of {kind if '.npy' not in kind else 'a tensor'}"
+    return "zip: names, padding or data"

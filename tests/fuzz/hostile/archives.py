@@ -1,0 +1,157 @@
+"""Zip archives whose structure lies, as PyTorch's and as NumPy's."""
+
+from __future__ import annotations
+
+import bz2
+import dataclasses
+import io
+import lzma
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tests.fuzz.hostile.kinds import Kind, of_each, of_function
+from tests.fuzz.hostile.torch_files import entries
+from tests.fuzz.hostile.zips import (
+    BZIP2,
+    FLAG_ENCRYPTED,
+    LZMA,
+    MEBIBYTE,
+    Entry,
+    archive,
+    zeros,
+)
+
+NAME = "a name is only a name here: nothing is unpacked to the disk"
+
+
+def npy(array: np.ndarray) -> bytes:
+    """A whole .npy file."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def arrays() -> list[Entry]:
+    """An ordinary .npz archive."""
+    named = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(4.0)}
+    return [Entry(f"{name}.npy", npy(array)) for name, array in named.items()]
+
+
+def lies(found: list[Entry], suffix: str) -> dict[str, bytes]:
+    """Archives that say something else in one place than in another.
+
+    Args:
+        found: The entries of a whole one.
+        suffix: Of the name of an entry that is added.
+    """
+    first, *rest = found
+    extra = Entry(f"extra{suffix}", first.packed)
+    whole = archive(found)
+
+    def with_first(**changes: Any) -> bytes:
+        return archive([dataclasses.replace(first, **changes), *rest])
+
+    return {
+        "a name with ../": archive([*found, dataclasses.replace(extra, name=f"../../x{suffix}")]),
+        "an absolute name": archive([*found, dataclasses.replace(extra, name=f"/tmp/x{suffix}")]),
+        "a name with backslashes": archive(
+            [*found, dataclasses.replace(extra, name=f"..\\..\\x{suffix}")]
+        ),
+        "a name with a null": archive([*found, dataclasses.replace(extra, name=f"x\0y{suffix}")]),
+        "a name with escapes": archive(
+            [*found, dataclasses.replace(extra, name=f"x\x1b[2J\n{suffix}")]
+        ),
+        "a name that is no UTF-8": archive(
+            [*found, dataclasses.replace(extra, name=f"\udcff\udcfe{suffix}", flags=0x800)]
+        ),
+        "no name": archive([*found, dataclasses.replace(extra, name="")]),
+        "a name of 60,000 letters": archive(
+            [*found, dataclasses.replace(extra, name="x" * 60_000 + suffix)]
+        ),
+        "an entry that is a link": archive([*found, dataclasses.replace(extra, mode=0o120777)]),
+        "an entry that is a folder": archive([*found, Entry("folder/")]),
+        "an entry twice": archive([*found, rest[0]]),
+        "an entry twice, the second another": archive(
+            [*found, dataclasses.replace(rest[0], packed=rest[0].packed[::-1])]
+        ),
+        "the first entry twice": archive([*found, first]),
+        "another name in the entry": with_first(local="b" * len(first.name)),
+        "two entries at one place": archive(
+            [*found, dataclasses.replace(rest[0], name=f"c{suffix}", offset=0, absent=True)]
+        ),
+        "an entry within another": archive(
+            [*found, dataclasses.replace(extra, offset=10, absent=True)]
+        ),
+        "an entry outside": archive(
+            [*found, dataclasses.replace(extra, offset=2**32 - 2, absent=True)]
+        ),
+        "an entry that is encrypted": with_first(flags=FLAG_ENCRYPTED),
+        "an entry with a patch": with_first(flags=0x20),
+        "an unknown method": with_first(method=99),
+        "a method that is not its own": with_first(method=8),
+        "a wrong checksum": with_first(crc=1),
+        "a size too large": with_first(size=2**31),
+        "a packed size too large": with_first(packed_size=2**31),
+        "a packed size of 0": with_first(packed_size=0),
+        "sizes of 2**32 - 1 without zip64": with_first(size=2**32 - 1, packed_size=2**32 - 1),
+        "a directory outside": archive(found, start=2**32 - 2),
+        "a directory at 0": archive(found, start=0),
+        "a directory too long": archive(found, length=2**31),
+        "a directory of 0 bytes": archive(found, length=0),
+        "more entries than there are": archive(found, count=65_534),
+        "fewer entries than there are": archive(found, count=1),
+        "no entries": archive([]),
+        "60,000 entries": archive([*found, *(Entry(f"{i}{suffix}") for i in range(60_000))]),
+        "on disk 7": archive(found, disk=7),
+        "bytes before it": archive(found, prefix=b"PK\x03\x04" + bytes(100)),
+        "an archive in the comment": archive(found, comment=archive([extra])),
+        "an end in the comment": archive(found, comment=b"PK\x05\x06" + bytes(18)),
+        "no end": whole[:-22],
+        "an end alone": b"PK\x03\x04" + whole[-22:],
+        "bytes behind it": whole + b"PK\x05\x06",
+    }
+
+
+def bombs(found: list[Entry], suffix: str) -> dict[str, Callable[[], bytes]]:
+    """Archives that unpack to far more than they are, by each method that Python unpacks."""
+    size = 512 * MEBIBYTE
+    name = f"bomb{suffix}"
+    return {
+        "a bomb, deflated": lambda: archive([*found, zeros(name, 512)]),
+        "a bomb, bzip2": lambda: archive(
+            [*found, Entry(name, _bz2(size), BZIP2, size=size, crc=0)]
+        ),
+        "a bomb, bzip2, claims little": lambda: archive(
+            [*found, Entry(name, _bz2(size), BZIP2, size=100, crc=0)]
+        ),
+        "a bomb, LZMA": lambda: archive(
+            [*found, Entry(name, _lzma(size // 16), LZMA, size=size, crc=0)]
+        ),
+    }
+
+
+def _bz2(size: int) -> bytes:
+    block = bz2.compress(bytes(MEBIBYTE * 32))
+    return block * (size // (MEBIBYTE * 32))  # streams may follow each other
+
+
+def _lzma(size: int) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA1, "dict_size": MEBIBYTE}]
+    packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=filters)
+    packed = b"".join(packer.compress(bytes(MEBIBYTE)) for _ in range(size // MEBIBYTE))
+    properties = lzma._encode_filter_properties(filters[0])  # type: ignore[attr-defined]  # private
+    head = bytes([9, 4]) + len(properties).to_bytes(2, "little") + properties
+    return head + packed + packer.flush()
+
+
+def kinds() -> Iterator[Kind]:
+    """Every lie in both sorts of archive."""
+    names = ("a name with ../", "an absolute name", "a name with backslashes")
+    fine = dict.fromkeys((*names, "a name of 60,000 letters", "an entry that is a link"), NAME)
+    for group, found, suffix in (("torch zip", entries(), ""), ("npz", arrays(), ".npy")):
+        for kind in of_each(group, lies(found, suffix), fine if group == "npz" else {}):
+            yield dataclasses.replace(kind, name=f"zip: {kind.name}")
+        for name, make in bombs(found, suffix).items():
+            yield of_function(group, f"zip: {name}", make)

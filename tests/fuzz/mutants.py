@@ -1,0 +1,152 @@
+"""Mutants of hostile files: changed at random, cut, and spliced with each other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tests.fuzz.bait import Bait
+from tests.fuzz.hostile import Kind
+from tests.fuzz.ordeal import Read, place
+from tests.fuzz.warden import Warden
+
+LARGEST = 2**18  # bytes of a file that is mutated: in a larger one, hardly any byte matters
+INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFE, ord("{"), ord("("), ord("["), ord("."), ord("/"))
+
+Change = Callable[[bytearray, bytes, np.random.Generator], None]
+
+
+def flip(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """One bit the other way."""
+    del other
+    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+
+
+def poke(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """One byte that means something in many formats."""
+    del other
+    data[rng.integers(len(data))] = INTERESTING[rng.integers(len(INTERESTING))]
+
+
+def number(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """Four or eight bytes become a number at a border."""
+    del other
+    wide = (4, 8)[rng.integers(2)]
+    value = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63)[rng.integers(7)]
+    at = int(rng.integers(len(data)))
+    order = ("little", "big")[rng.integers(2)]
+    data[at : at + wide] = (value % 2 ** (8 * wide)).to_bytes(wide, order)
+
+
+def insert(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """A few bytes between."""
+    del other
+    at = int(rng.integers(len(data) + 1))
+    data[at:at] = rng.bytes(int(rng.integers(1, 9)))
+
+
+def remove(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """A few bytes away."""
+    del other
+    at = int(rng.integers(len(data)))
+    del data[at : at + int(rng.integers(1, 9))]
+
+
+def repeat(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """A piece of it twice, or many times."""
+    del other
+    at = int(rng.integers(len(data)))
+    piece = bytes(data[at : at + int(rng.integers(1, 65))])
+    data[at:at] = piece * int(rng.integers(1, 9))
+
+
+def cut(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """Without its end."""
+    del other
+    del data[rng.integers(len(data)) :]
+
+
+def splice(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """From somewhere on, another file."""
+    del data[rng.integers(len(data)) :]
+    data += other[rng.integers(len(other) + 1) :]
+
+
+def graft(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
+    """A piece of another file over its own."""
+    at, start = int(rng.integers(len(data))), int(rng.integers(len(other) + 1))
+    piece = other[start : start + int(rng.integers(1, 257))]
+    data[at : at + len(piece)] = piece
+
+
+CHANGES: tuple[Change, ...] = (flip, poke, number, insert, remove, repeat, cut, splice, graft)
+
+
+def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """Some changes, one after the other: mostly one or two."""
+    found = bytearray(data)
+    for _ in range(int(rng.geometric(0.5))):
+        if found:
+            CHANGES[rng.integers(len(CHANGES))](found, other, rng)
+    return bytes(found)
+
+
+class Breeder:
+    """Makes mutants of hostile kinds.
+
+    Args:
+        kinds: Of what; those that are too large are left out.
+        folder: Where files are made.
+        bait: What lies outside.
+    """
+
+    def __init__(self, kinds: tuple[Kind, ...], folder: Path, bait: Bait) -> None:
+        self.folder, self.bait = folder, bait
+        self.stock: dict[Kind, dict[str, bytes]] = {}
+        for kind in kinds:
+            where = place(folder, bait)
+            kind.make(where)
+            files = self._files(where.file)
+            if files and max(map(len, files.values())) <= LARGEST:
+                self.stock[kind] = files
+        self.kinds = list(self.stock)
+        bait.touched()
+
+    def _files(self, file: Path) -> dict[str, bytes]:
+        """What lies there, by its path; links and pipes are left out."""
+        found = (p for p in self.folder.rglob("*") if p.is_file() and not p.is_symlink())
+        kept = {p.relative_to(self.folder).as_posix(): p for p in found}
+        return {name: p.read_bytes() for name, p in kept.items() if p.stat().st_size <= LARGEST + 1}
+
+    def make(self, seed: int, number: int) -> tuple[Kind, Path]:
+        """One mutant: one file of a kind, changed, and what belongs to it.
+
+        Returns:
+            What it was made of, and where it lies.
+        """
+        rng = np.random.default_rng([seed, number])
+        kind = self.kinds[rng.integers(len(self.kinds))]
+        mates = [k for k in self.kinds if k.group == kind.group] if rng.integers(4) else self.kinds
+        mate = self.stock[mates[rng.integers(len(mates))]]
+        files = dict(self.stock[kind])
+        name = list(files)[rng.integers(len(files))]
+        other = list(mate.values())[rng.integers(len(mate))]
+        files[name] = mutate(files[name], other, rng)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for path, data in files.items():
+            file = self.folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        return kind, self.folder / "file"
+
+
+def read(breeder: Breeder, warden: Warden, seed: int, number: int) -> Read:
+    """Make a mutant and have it read; it may be read as plain arrays."""
+    kind, path = breeder.make(seed, number)
+    kind = Kind(
+        kind.group, f"mutant {number} of {kind.name}", kind.make, "arrays, and nothing else"
+    )
+    return Read(kind, warden.read(path, kind.task))

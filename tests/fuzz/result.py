@@ -1,0 +1,110 @@
+"""What the ordeals found: a table, the failures, and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from parity.io.files import write_atomically
+from parity.report.console import print_first, standard_output
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        ordeal: A key of `campaign.ORDEALS`.
+        what: Of what: a format, a sort of file, a network.
+        tried: How many.
+        refused: How many were refused in one line; of kills: how many left the old one.
+        loaded: How many were read; of kills: how many left the new one.
+        faults: What must not be, a line each.
+        note: More of it.
+        accepted: How many were read that must not be, where `faults` only sums them up.
+    """
+
+    ordeal: str
+    what: str
+    tried: int
+    refused: int
+    loaded: int
+    faults: tuple[str, ...] = ()
+    note: str = ""
+    accepted: int = 0
+
+    @property
+    def failed(self) -> int:
+        """How many faults there are."""
+        return max(len(self.faults), self.accepted)
+
+
+@dataclasses.dataclass
+class Result:
+    """Everything that was found.
+
+    Attributes:
+        rows: In the order in which they were made.
+        seconds: Per ordeal.
+        settings: What was asked for.
+    """
+
+    settings: dict[str, Any]
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """True where something was tried in every row, and nothing was wrong."""
+        return bool(self.rows) and all(row.tried and not row.faults for row in self.rows)
+
+    def table(self) -> Table:
+        """A row each; `rich` prints it."""
+        table = Table(title="Ordeals of checkpoints", box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("ordeal", "of"):
+            table.add_column(column, no_wrap=True)
+        for column in ("tried", "refused / old", "read / new", "faults"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("", overflow="fold")
+        for row in self.rows:
+            mark = f"[red]{row.failed:,}[/red]" if row.failed else "[green]0[/green]"
+            numbers = (f"{row.tried:,}", f"{row.refused:,}", f"{row.loaded:,}", mark)
+            table.add_row(row.ordeal, row.what, *numbers, escape(row.note))
+        return table
+
+    def print(self, to: Console | None = None, most: int = 40) -> None:
+        """Print the table, the first faults and the verdict.
+
+        Args:
+            to: Where to; standard output if not given.
+            most: How many faults to print.
+        """
+        console = to or standard_output()
+        console.print(self.table())
+        faults = [f"{r.ordeal}, {r.what}: {fault}" for r in self.rows for fault in r.faults]
+        print_first(console, faults, most)
+        seconds = f"{sum(self.seconds.values()):.0f} s"
+        tried = sum(row.tried for row in self.rows)
+        failed = sum(row.failed for row in self.rows)
+        if self.ok:
+            console.print(f"[green]PASSED[/green] {tried:,} ordeals ({seconds})")
+        else:
+            console.print(f"[red]FAILED[/red] {failed:,} faults in {tried:,} ({seconds})")
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything."""
+        found = dataclasses.asdict(self) | {"ok": self.ok}
+        write_atomically(path, json.dumps(found, indent=1).encode())
+
+
+def places(found: Counter[str]) -> str:
+    """Where changes lay that were accepted, most first."""
+    return ", ".join(f"{n} in {place}" for place, n in found.most_common())

@@ -1,0 +1,301 @@
+"""The child process of `warden.Warden`: reads files and reports everything they did to it.
+
+    python -m tests.fuzz.watch FD FOLDER
+
+Reads requests from standard input, one JSON object a line, and answers on the file descriptor FD.
+Whatever the libraries print goes to `said` in FOLDER, where it is counted as part of the answer.
+
+An audit hook sees what Python does on a file's behalf; threads of C++ it does not see: for their
+sake `bait` lies around.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import importlib
+import io
+import json
+import os
+import resource
+import site
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from parity.spec.errors import InputError
+from weights_convert.formats import FORMATS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# Address space that a file may ask for, beyond what its size allows: larger requests fail here as
+# they would where there is no more memory, and are counted.
+SPARE = 3 * 2**30
+
+# Events of Python's that a file has no business to cause, by how their names start.
+FORBIDDEN = (
+    "code.__new__",
+    "compile",
+    "cpython.run_",
+    "ctypes.",
+    "exec",
+    "function.__new__",
+    "marshal.",
+    "os.chdir",
+    "os.chmod",
+    "os.chown",
+    "os.exec",
+    "os.fork",
+    "os.kill",
+    "os.link",
+    "os.mkdir",
+    "os.posix_spawn",
+    "os.putenv",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.spawn",
+    "os.symlink",
+    "os.system",
+    "os.truncate",
+    "os.unlink",
+    "os.utime",
+    "pickle.find_class",
+    "pty.",
+    "shutil.",
+    "signal.",
+    "socket.bind",  # not the pair of sockets by which an event loop wakes itself
+    "socket.connect",
+    "socket.get",
+    "socket.send",
+    "subprocess.",
+    "tempfile.",
+    "urllib.",
+    "webbrowser.",
+)
+
+# Where reading is no harm: the interpreter's and the libraries' own files, whose lines a traceback
+# quotes and which they import late; and what the kernel says of the machine, which XLA asks.
+LIBRARIES = tuple(
+    os.path.realpath(path) + os.sep
+    for path in {
+        str(ROOT),
+        sys.prefix,
+        sys.base_prefix,
+        *sysconfig.get_paths().values(),
+        *site.getsitepackages(),
+        "/proc",
+        "/sys",
+    }
+)
+
+
+class Watch:
+    """Remembers what was done while a file was read.
+
+    Attributes:
+        events: One line each.
+        folder: The only one whose files may be opened.
+        armed: Whether anything is remembered.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.folder = "/"
+        self.armed = False
+
+    def hook(self, event: str, args: tuple[Any, ...]) -> None:
+        """For `sys.addaudithook`."""
+        if not self.armed:
+            return
+        if event == "open":
+            self._opened(*args)
+        elif event == "import":
+            if args[0] not in sys.modules:
+                self._found(f"import {args[0]}")
+        elif event.startswith(FORBIDDEN) and not self._of_library(event, args):
+            self._found(f"{event} {args!r}")
+
+    def _opened(self, path: Any, mode: str | None, flags: int) -> None:
+        if isinstance(path, int):
+            return
+        real = os.path.realpath(os.fsdecode(path))
+        writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+        inside = real.startswith(self.folder + os.sep)
+        if writes or not (inside or real.startswith(LIBRARIES)):
+            self._found(f"open {real} {mode or ''} {'to write' if writes else 'to read'}")
+
+    def _of_library(self, event: str, args: tuple[Any, ...]) -> bool:
+        """Whether a library makes code for itself: `dataclasses` and `namedtuple` do.
+
+        Told by who asks: a file's code would come through an unpickler or an evaluation.
+        """
+        if event not in ("compile", "exec", "code.__new__", "function.__new__"):
+            return False
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        asks = frame.f_code.co_filename if frame else ""
+        # `ast.literal_eval` compiles to a tree, which runs nothing.
+        tree = event == "compile" and asks.endswith(f"{os.sep}ast.py")
+        return tree or asks.endswith(
+            (f"{os.sep}dataclasses.py", f"{os.sep}collections/__init__.py")
+        )
+
+    def _found(self, what: str) -> None:
+        if len(self.events) < 20:
+            self.events.append(what[:300])
+
+    @contextlib.contextmanager
+    def of(self, folder: str) -> Iterator[None]:
+        """Remember what is done in the block."""
+        self.events, self.folder, self.armed = [], os.path.realpath(folder), True
+        try:
+            yield
+        finally:
+            self.armed = False
+
+
+def load(path: str) -> dict[str, Any]:
+    """What `weights_convert.load` makes of a file."""
+    from weights_convert import load
+    from weights_convert.hashes import tensor_sha256s, whole_sha256
+
+    try:
+        found = load(path)
+    except InputError as error:
+        return {"outcome": "refused", "line": str(error), "starved": _starved(error)}
+    facts = f"{found.network} {found.config.describe()} {found.dialect} {found.skipped}"
+    return {
+        "outcome": "loaded",
+        "arrays": whole_sha256(tensor_sha256s(found.arrays)),
+        "manifest": found.manifest.to_json() if found.manifest else None,
+        "facts": hashlib.sha256(facts.encode()).hexdigest(),
+    }
+
+
+def command(path: str) -> dict[str, Any]:
+    """What `parity inspect` prints and returns."""
+    from parity import cli
+    from parity.cli.commands import inspect
+
+    args = cli.parser().parse_args(["inspect", path])
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status, starved = inspect.run(args), False
+        except InputError as error:  # as `cli.main` does
+            print(f"parity inspect: error: {error}", file=sys.stderr)
+            status, starved = 2, _starved(error)
+    outcome = {0: "loaded", 2: "refused"}.get(status, f"status {status}")
+    return {"outcome": outcome, "line": err.getvalue(), "starved": starved}
+
+
+def inspect(path: str) -> dict[str, Any]:
+    """What `parity inspect` makes of a checkpoint, and then `load`."""
+    found, loaded = command(path), load(path)
+    starved = found["starved"] or loaded.get("starved", False)
+    outcome = "loaded" if loaded["outcome"] == "loaded" else found["outcome"]
+    line = found["line"] or loaded.get("line", "")
+    return {"outcome": outcome, "line": line, "starved": starved}
+
+
+def onnx(path: str) -> dict[str, Any]:
+    """What `parity inspect` makes of an ONNX file, and then whether it can be opened to be run."""
+    from parity.export.reading import open_network
+
+    found = command(path)
+    try:
+        open_network(path)
+    except InputError as error:
+        line, starved = found["line"] or str(error), found["starved"] or _starved(error)
+        return {"outcome": "refused", "line": line, "starved": starved}
+    return found | {"outcome": "loaded"}
+
+
+def settle(path: str) -> dict[str, Any]:
+    """Leave what there is out of every later collection: it stays."""
+    del path
+    gc.collect()
+    gc.freeze()
+    return {"outcome": "settled"}
+
+
+TASKS = {"load": load, "inspect": inspect, "onnx": onnx, "settle": settle}
+
+
+def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any]:
+    """Do one task, and say how it went."""
+    path, task = request["path"], TASKS[request["task"]]
+    gc.collect()
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    spare = _status("VmSize") + 2 * request["size"] + SPARE
+    start = time.perf_counter()
+    with watch.of(os.path.dirname(path)), address_space(spare):
+        try:
+            found = task(path)
+        except BaseException as error:
+            found = {"outcome": "error", "line": f"{type(error).__name__}: {error}"[:500]}
+            found["starved"] = isinstance(error, MemoryError)
+    found["seconds"] = time.perf_counter() - start
+    found["memory"] = max(_status("VmHWM") - before, 0)
+    found["events"] = watch.events
+    said.seek(0)
+    found["said"] = said.read(2000)
+    said.truncate(0)
+    return found
+
+
+@contextlib.contextmanager
+def address_space(size: int) -> Iterator[None]:
+    """Limit it for a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _starved(error: BaseException | None) -> bool:
+    """Whether a request for memory that failed is at the bottom of an error."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or "allocate memory" in text or "bad_alloc" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _status(name: str) -> int:
+    """A number of `/proc/self/status`, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(name)
+
+
+def main(descriptor: int, folder: str) -> None:
+    """Serve until standard input ends."""
+    answers = os.fdopen(descriptor, "w")
+    said = open(os.path.join(folder, "said"), "w+", errors="replace")  # noqa: SIM115 - as long as the process
+    for standard in (1, 2):
+        os.dup2(said.fileno(), standard)
+    for name in FORMATS.values():
+        importlib.import_module(f"weights_convert.formats.{name}")
+    importlib.import_module("encodings.cp437")  # of names in zip archives that are not UTF-8
+    importlib.import_module("unicodedata")  # of names in headers that are no ASCII
+    watch = Watch()
+    sys.addaudithook(watch.hook)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line), watch, said)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,301 @@
+"""What a command takes a checkpoint's inputs and outputs for, and why.
+
+A network's weights do not show which output stands for which class, how an image becomes the
+input, or for which image size it was trained. One rule holds for every command: what the user asks
+for counts, else what the checkpoint's manifest says, else what the command assumes (a recipe, or
+the published network). Whatever is used is printed with its reason, and whatever contradicts it is
+a warning of one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from parity.spec.errors import InputError
+from parity.spec.labels import ORDERS
+from parity.spec.models import Config, usual_size
+from parity.spec.preprocessing import Preprocessing, published
+from weights_convert import Manifest
+
+T = TypeVar("T")
+Pair = tuple[int, int]
+
+DEFAULT = "the default"
+PUBLISHED = "as published"
+SILENT = "the checkpoint does not say"
+NO_VOID = "the network has no output for void"
+
+
+@dataclasses.dataclass(frozen=True)
+class Used(Generic[T]):
+    """A value that a command uses.
+
+    Attributes:
+        value: The value.
+        reason: Where it comes from.
+        clash: What contradicts it and was not followed; none where nothing does.
+    """
+
+    value: T
+    reason: str
+    clash: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumed(Generic[T]):
+    """What a command takes where neither the user nor the checkpoint says anything.
+
+    Attributes:
+        value: The value.
+        origin: Where it comes from.
+        firm: A checkpoint that says otherwise is worth a warning; a mere default is not.
+    """
+
+    value: T
+    origin: str
+    firm: bool = False
+
+
+def choose(
+    asked: T | None, said: T | None, assumed: Assumed[T], show: Callable[[T], str] = str
+) -> Used[T]:
+    """Apply the rule.
+
+    Args:
+        asked: What the user asks for.
+        said: What the checkpoint's manifest says.
+        assumed: What holds otherwise.
+        show: Writes a value for a person.
+    """
+    if asked is not None:
+        clash = None if said in (None, asked) else f"the checkpoint's manifest says {show(said)}"
+        return Used(asked, "asked for" + (f"; {clash}" if clash else ""), clash)
+    if said is not None:
+        differs = assumed.firm and said != assumed.value
+        clash = f"{assumed.origin} has {show(assumed.value)}" if differs else None
+        return Used(said, "the checkpoint's manifest says so", clash)
+    return Used(assumed.value, f"{assumed.origin}; {SILENT}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumptions:
+    """What a command takes one checkpoint's inputs and outputs for.
+
+    Attributes:
+        labels: Which output is void, one of `parity.spec.labels.ORDERS`; none where the
+            outputs are no classes of pixels, or nobody knows.
+        pixels: How an image becomes the input; only `mean`, `std` and `channels` count.
+        size: Height and width of the images, in pixels.
+    """
+
+    labels: Used[str | None]
+    pixels: Used[Preprocessing]
+    size: Used[Pair]
+
+    def lines(self) -> list[str]:
+        """What is used and why, a line each."""
+        labels = f"{self.labels.value or 'unknown'} ({self.labels.reason})"
+        lines = [f"labels: {NO_VOID if self.labels.reason == NO_VOID else labels}"]
+        lines.append(f"images: {pixels_said(self.pixels.value)} ({self.pixels.reason})")
+        lines.append(f"size: {size_said(self.size.value)} ({self.size.reason})")
+        return lines
+
+    def warnings(self, where: object) -> list[str]:
+        """What contradicts what is used, a line each.
+
+        Args:
+            where: The checkpoint.
+        """
+        shown = (
+            ("labels", self.labels.value, self.labels),
+            ("images", pixels_said(self.pixels.value), self.pixels),
+            ("size", size_said(self.size.value), self.size),
+        )
+        return [
+            f"{where}: {what} {value} ({used.reason.split(';')[0]}), but {used.clash}"
+            for what, value, used in shown
+            if used.clash
+        ]
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON values."""
+        pixels = self.pixels.value
+        return {
+            "labels": self.labels.value,
+            "labels_reason": self.labels.reason,
+            "mean": list(pixels.mean),
+            "std": list(pixels.std),
+            "channels": pixels.channels,
+            "pixels_reason": self.pixels.reason,
+            "size": list(self.size.value),
+            "size_reason": self.size.reason,
+        }
+
+
+def assume(
+    config: Config,
+    manifest: Manifest | None,
+    where: str | Path,
+    classes: tuple[str, ...] | None,
+    *,
+    labels: str | None = None,
+    size: Pair | None = None,
+    assumed_labels: Assumed[str | None] | None = None,
+    assumed_pixels: Assumed[Preprocessing] | None = None,
+    assumed_size: Assumed[Pair] | None = None,
+) -> Assumptions:
+    """What a command takes a checkpoint's inputs and outputs for.
+
+    Args:
+        config: The network.
+        manifest: What the checkpoint says of itself.
+        where: The checkpoint, for messages.
+        classes: The data set's, without void, in the order of their trainIds; none where no data
+            set is known.
+        labels: The order that the user asks for.
+        size: Height and width that the user asks for.
+        assumed_labels: `void-last` by default.
+        assumed_pixels: As published by default.
+        assumed_size: As published by default.
+
+    Raises:
+        InputError: An unknown order, one that the network cannot have, or a manifest that
+            contradicts itself or names other classes than the data set's.
+    """
+    order = label_order(config.num_classes, manifest, where, classes, labels, assumed_labels)
+    said = manifest.preprocessing if manifest else None
+    usual = published(config, order.value)
+    pixels = choose(
+        None,
+        None if said is None else only_pixels(said),
+        _only_pixels(assumed_pixels) or Assumed(only_pixels(usual), PUBLISHED),
+        pixels_said,
+    )
+    sizes = assumed_size or Assumed(usual.size or usual_size(config), PUBLISHED)
+    return Assumptions(order, pixels, choose(size, said.size if said else None, sizes, size_said))
+
+
+def label_order(
+    outputs: int,
+    manifest: Manifest | None,
+    where: str | Path,
+    classes: tuple[str, ...] | None,
+    asked: str | None = None,
+    assumed: Assumed[str | None] | None = None,
+) -> Used[str | None]:
+    """Which output is void; see `assume`.
+
+    Args:
+        outputs: Of the network.
+        manifest: See `assume`.
+        where: See `assume`.
+        classes: See `assume`.
+        asked: The order that the user asks for.
+        assumed: `void-last` by default.
+
+    Raises:
+        InputError: See `assume`.
+    """
+    if asked not in (None, *ORDERS):
+        raise InputError(f"label order {asked!r}, expected {' or '.join(ORDERS)}")
+    if classes is not None and outputs == len(classes):
+        if asked == "void-first":
+            raise InputError(f"{where}: labels void-first, but {NO_VOID}")
+        if asked is None:
+            check_names(manifest, where, classes, None)
+        return Used("void-last", NO_VOID)
+    said = None if manifest is None else said_order(manifest, where, outputs, asked is None)
+    usual: Assumed[str | None] = assumed or Assumed("void-last", DEFAULT)
+    found: Used[str | None] = choose(asked, said, usual)
+    if classes is not None and found.value is not None and asked is None:
+        check_names(manifest, where, classes, found.value)
+    return found
+
+
+def said_order(
+    manifest: Manifest, where: str | Path, outputs: int, strict: bool = True
+) -> str | None:
+    """Which output is void by all that a manifest says.
+
+    Args:
+        manifest: It says so in `labels`, or by the number of the output in `preprocessing.void`.
+        where: The checkpoint.
+        outputs: Of the network.
+        strict: Refuse what makes no sense; else it is not taken into account.
+
+    Raises:
+        InputError: Both contradict each other, or void is neither the first nor the last output.
+    """
+    void, order = manifest.preprocessing.void, manifest.labels
+    by_number = None if void is None else {0: ORDERS[1], outputs - 1: ORDERS[0]}.get(void)
+    if strict and void is not None and by_number is None:
+        raise InputError(
+            f"the manifest of {where} says that output {void} of {outputs} is void, expected the"
+            " first or the last; --labels ORDER decides"
+        )
+    if strict and order is not None and by_number not in (None, order):
+        raise InputError(
+            f"the manifest of {where} contradicts itself: {order}, but void is output {void} of"
+            f" {outputs}; --labels ORDER decides"
+        )
+    return order or by_number
+
+
+def check_names(
+    manifest: Manifest | None, where: str | Path, classes: tuple[str, ...], order: str | None
+) -> None:
+    """Refuse outputs that the manifest calls otherwise than the data set calls its classes.
+
+    Args:
+        manifest: May name the outputs, in their order.
+        where: The checkpoint.
+        classes: The data set's, without void.
+        order: Which output is void; none where none is.
+
+    Raises:
+        InputError: It names the first output that differs.
+    """
+    names = manifest.preprocessing.classes if manifest else None
+    if names is None:
+        return
+    first = order == "void-first"
+    named = names if order is None else names[1:] if first else names[:-1]
+    for i, (theirs, ours) in enumerate(zip(named, classes, strict=False)):
+        if _plain(theirs) != _plain(ours):
+            raise InputError(
+                f"the manifest of {where} says that output {i + first} is {theirs!r}, but the data"
+                f" set has {ours!r} there; --labels ORDER takes the data set's names"
+            )
+
+
+def only_pixels(images: Preprocessing) -> Preprocessing:
+    """What of it is done to each pixel."""
+    return Preprocessing(mean=images.mean, std=images.std, channels=images.channels)
+
+
+def pixels_said(images: Preprocessing) -> str:
+    """For a person: `RGB in [0, 1]`, with what is subtracted and divided by, if anything is."""
+    said = f"{images.channels} in [0, 1]"
+    if images.mean != (0.0, 0.0, 0.0):
+        said += f", minus {' '.join(f'{x:g}' for x in images.mean)}"
+    if images.std != (1.0, 1.0, 1.0):
+        said += f", by {' '.join(f'{x:g}' for x in images.std)}"
+    return said
+
+
+def size_said(size: Pair) -> str:
+    """`512x1024`, height and width."""
+    return f"{size[0]}x{size[1]}"
+
+
+def _only_pixels(assumed: Assumed[Preprocessing] | None) -> Assumed[Preprocessing] | None:
+    if assumed is None:
+        return None
+    return dataclasses.replace(assumed, value=only_pixels(assumed.value))
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ")
