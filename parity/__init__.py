@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.ladder.climb import check
+    from parity.diagnosis.check import check
     from parity.ladder.port import Port
     from parity.report.report import Check, Report
 
@@ -23,7 +23,7 @@ _PLACES = {
     "Check": "parity.report.report",
     "Port": "parity.ladder.port",
     "Report": "parity.report.report",
-    "check": "parity.ladder.climb",
+    "check": "parity.diagnosis.check",
 }
 
 __all__ = ["Check", "Port", "Report", "check"]

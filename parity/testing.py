@@ -62,7 +62,7 @@ def ladder(
         return found
 
     def climb() -> Found:
-        from parity.ladder.climb import check
+        from parity.diagnosis.check import check
 
         port = make_port()
         known = set(cases(port, levels))

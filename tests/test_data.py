@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parity.data import DATASETS, dataset, scale
+from parity.data import DATASETS, dataset
 from parity.spec.errors import InputError
 from parity.spec.labels import outputs
+from parity.spec.preprocessing import scale
 from tests.scenes import NAMES, camvid, cityscapes, save, scene
 
 CITYSCAPES, CAMVID = DATASETS["cityscapes"], DATASETS["camvid"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from parity.data.camvid import CAMVID
 from parity.data.cityscapes import CITYSCAPES
-from parity.data.segmentation import Sample, Segmentation, require_folder, scale
+from parity.data.segmentation import Sample, Segmentation, require_folder
 from parity.spec.errors import InputError
 
-__all__ = ["DATASETS", "Sample", "Segmentation", "dataset", "scale"]
+__all__ = ["DATASETS", "Sample", "Segmentation", "dataset"]
 
 DATASETS = {data.name: data for data in (CITYSCAPES, CAMVID)}
 

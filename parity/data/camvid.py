@@ -5,24 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from parity.data import segmentation
+from parity.spec import datasets
 from parity.spec.errors import InputError
 
 IMAGES = (".png", ".jpg", ".jpeg")
 
-# Class, its colour; the id in the label files is the position.
-CLASSES = (
-    ("sky", (128, 128, 128)),
-    ("building", (128, 0, 0)),
-    ("pole", (192, 192, 128)),
-    ("road", (128, 64, 128)),
-    ("pavement", (60, 40, 222)),
-    ("tree", (128, 128, 0)),
-    ("sign_symbol", (192, 128, 128)),
-    ("fence", (64, 64, 128)),
-    ("car", (64, 0, 128)),
-    ("pedestrian", (64, 64, 0)),
-    ("bicyclist", (0, 128, 192)),
-)
+CLASSES = datasets.CAMVID
 
 
 def splits(root: Path) -> list[str]:

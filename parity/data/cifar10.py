@@ -10,21 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from parity.spec import datasets
 from parity.spec.errors import InputError
 
 NAME = "cifar10"
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = datasets.CIFAR10
 SIDE = 32  # pixels
 FOLDER = "cifar-10-batches-py"
 SPLITS = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}

@@ -5,34 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from parity.data import segmentation
+from parity.spec import datasets
 
 IMAGE = "_leftImg8bit.png"
 LABEL = "_gtFine_labelIds.png"
 # What else the official archives put beside the labels.
 BESIDE = ("_color.png", "_instanceIds.png", "_labelTrainIds.png", "_instanceTrainIds.png")
 
-# Class, its id in the label files, its colour.
-CLASSES = (
-    ("road", 7, (128, 64, 128)),
-    ("sidewalk", 8, (244, 35, 232)),
-    ("building", 11, (70, 70, 70)),
-    ("wall", 12, (102, 102, 156)),
-    ("fence", 13, (190, 153, 153)),
-    ("pole", 17, (153, 153, 153)),
-    ("traffic light", 19, (250, 170, 30)),
-    ("traffic sign", 20, (220, 220, 0)),
-    ("vegetation", 21, (107, 142, 35)),
-    ("terrain", 22, (152, 251, 152)),
-    ("sky", 23, (70, 130, 180)),
-    ("person", 24, (220, 20, 60)),
-    ("rider", 25, (255, 0, 0)),
-    ("car", 26, (0, 0, 142)),
-    ("truck", 27, (0, 0, 70)),
-    ("bus", 28, (0, 60, 100)),
-    ("train", 31, (0, 80, 100)),
-    ("motorcycle", 32, (0, 0, 230)),
-    ("bicycle", 33, (119, 11, 32)),
-)
+CLASSES = datasets.CITYSCAPES
 LABEL_IDS = 34  # 0 to 33; no file holds the licence plates' -1
 TRAIN_IDS = {label_id: train_id for train_id, (_, label_id, _) in enumerate(CLASSES)}
 

@@ -193,18 +193,6 @@ def resized(picture: Image.Image, height: int, width: int) -> np.ndarray:
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def scale(images: np.ndarray, dtype: str) -> np.ndarray:
-    """Pixels 0 to 255 as a network takes them: in [0, 1], nothing subtracted.
-
-    Divided here once for both sides: a compiler may multiply by 1/255, which rounds otherwise.
-
-    Args:
-        images: uint8, any shape.
-        dtype: `float32` or `float64`.
-    """
-    return images.astype(dtype) / np.dtype(dtype).type(255)
-
-
 def read(path: Path) -> Image.Image:
     """A decoded image.
 

@@ -149,7 +149,7 @@ class Tour:
         """The ladder, with this checkpoint's weights."""
         with self._begin("Climb the ladder: is the port the same network?") as tell:
             import weights_convert
-            from parity.ladder.climb import check
+            from parity.diagnosis.check import check
             from parity.model_checks.networks import port
 
             checkpoint = weights_convert.load(self.out / "enet.pth")

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import jax
 
+from parity.diagnosis.check import check
 from parity.faults import evaluation, several, staged
 from parity.faults import mutants as catalogue
 from parity.faults.result import Result
 from parity.faults.rows import Clean, Row
 from parity.faults.runner import port_outputs, predict, reference_outputs, run
-from parity.ladder.climb import check
 from parity.model_checks.networks import port
 from parity.model_checks.small_networks import accepts, models, small, subject
 from tests.benchmarks.other_tools_rules import verdicts

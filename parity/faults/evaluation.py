@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from parity.capture.torch_side import TorchSide
-from parity.data import scale
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.scenes import scene
 from parity.diagnosis.catalogue import CATALOGUE
@@ -22,6 +21,7 @@ from parity.faults.rows import Row
 from parity.ladder.port import Port
 from parity.model_checks.small_networks import Subject
 from parity.spec import metrics
+from parity.spec.preprocessing import scale
 
 Pair = tuple[int, int]
 Steps = dict[str, np.ndarray]  # step -> what it gave

@@ -15,9 +15,9 @@ from parity.capture.records import ForwardError, leaves
 from parity.capture.torch_side import TorchSide
 from parity.diagnosis import causes
 from parity.diagnosis.catalogue import CATALOGUE
+from parity.diagnosis.check import check
 from parity.faults.mutants import Mutant, copied
 from parity.faults.rows import Row
-from parity.ladder.climb import check
 from parity.ladder.port import Port
 from parity.model_checks.small_networks import Subject
 from parity.report.report import Report

@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from parity.capture.records import ForwardError
 from parity.capture.spill import release
 from parity.capture.torch_side import one_thread
-from parity.diagnosis.context import Clues
-from parity.ladder.evidence import Evidence
 from parity.ladder.l0_weights import Weights
 from parity.ladder.l1_layers import Layers
 from parity.ladder.l2_l3_network import Gradients, Whole
@@ -29,13 +27,15 @@ from parity.report.report import PRECISIONS, RUNGS, Check, Report
 from parity.spec.errors import listed
 
 Progress = Callable[[str], None]
+Explain = Callable[["Ladder", Report], None]
 
 
-def check(
+def climb(
     port: Port,
     levels: Sequence[str] = tuple(RUNGS),
     precision: str = "float32",
     progress: Progress = lambda _: None,
+    explain: Explain = lambda ladder, report: None,
 ) -> Report:
     """Climb the ladder.
 
@@ -44,6 +44,8 @@ def check(
         levels: Which rungs, of `L0` to `L5`.
         precision: The working precision: `float32`, `bfloat16` or `float16`.
         progress: Called with the name of a rung when it begins.
+        explain: Called with the ladder and its report at the end, while both sides can still be
+            run, to put the likely causes into the report.
 
     Returns:
         Everything that was compared; `report.ok` is the verdict.
@@ -81,7 +83,7 @@ def check(
             progress("L1 blocks")
             report.checks += ladder.layers.blocks(report)
         report.checks = _with_isolated(report.checks)
-        ladder.explain(report)
+        explain(ladder, report)
     return report
 
 
@@ -124,22 +126,6 @@ class Ladder:
             "L4": self.update,
             "L5": self.trajectory,
         }
-
-    def explain(self, report: Report) -> None:
-        """Put the likely causes of the first fault into the report."""
-        evidence = self.evidence(report)
-        if evidence is None:
-            return
-        report.evidence = evidence
-        try:
-            from parity.diagnosis import causes
-        except ImportError:
-            return
-        report.causes = causes.rank(evidence)[:3]
-
-    def evidence(self, report: Report) -> Evidence | None:
-        """All that is known of a report's first fault."""
-        return Clues(self.runs, self.update, self.trajectory).evidence(report)
 
 
 def _known(levels: Sequence[str], precision: str) -> list[str]:

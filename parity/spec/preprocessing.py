@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.data import camvid, cifar10, cityscapes, scale
+from parity.spec import datasets
 from parity.spec.errors import InputError
 from parity.spec.models import Config
 
@@ -63,7 +63,7 @@ PUBLISHED = {
     "erfnet": Preprocessing((512, 1024)),
     "erfnet-imagenet": Preprocessing((224, 224), *IMAGENET),
     "icnet": Preprocessing((1024, 2048), *IMAGENET),
-    "genet": Preprocessing((32, 32), *CIFAR10, classes=cifar10.CLASSES),
+    "genet": Preprocessing((32, 32), *CIFAR10, classes=datasets.CIFAR10),
 }
 CAMVID_SIZE = (360, 480)
 
@@ -76,15 +76,16 @@ def published(config: Config, labels: str | None) -> Preprocessing:
         labels: Which output is void, one of `parity.spec.labels.ORDERS`, if it is known.
     """
     found = PUBLISHED[config.family]
-    if config.family == "genet" and config.num_classes != len(cifar10.CLASSES):
+    if config.family == "genet" and config.num_classes != len(datasets.CIFAR10):
         return dataclasses.replace(found, classes=None)
     if config.family in ("genet", "erfnet-imagenet"):
         return found
-    for data, size in ((cityscapes.CITYSCAPES, found.size), (camvid.CAMVID, CAMVID_SIZE)):
-        if config.num_classes == len(data.classes):
-            return dataclasses.replace(found, size=size, classes=data.classes)
-        if config.num_classes == len(data.classes) + 1:
-            return dataclasses.replace(found, size=size, **_with_void(data.classes, labels))
+    for rows, size in ((datasets.CITYSCAPES, found.size), (datasets.CAMVID, CAMVID_SIZE)):
+        classes = tuple(str(row[0]) for row in rows)
+        if config.num_classes == len(classes):
+            return dataclasses.replace(found, size=size, classes=classes)
+        if config.num_classes == len(classes) + 1:
+            return dataclasses.replace(found, size=size, **_with_void(classes, labels))
     return dataclasses.replace(found, size=None)
 
 
@@ -141,3 +142,15 @@ def _with_void(classes: tuple[str, ...], labels: str | None) -> dict[str, Any]:
     first = labels == "void-first"
     names = ("void", *classes) if first else (*classes, "void")
     return {"classes": names, "void": 0 if first else len(classes)}
+
+
+def scale(images: np.ndarray, dtype: str) -> np.ndarray:
+    """Pixels 0 to 255 as a network takes them: in [0, 1], nothing subtracted.
+
+    Divided here once for both sides: a compiler may multiply by 1/255, which rounds otherwise.
+
+    Args:
+        images: uint8, any shape.
+        dtype: `float32` or `float64`.
+    """
+    return images.astype(dtype) / np.dtype(dtype).type(255)

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from parity.ladder.climb import check
+from parity.diagnosis.check import check
 from parity.model_checks.networks import port
 from parity.spec.models import MODELS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from parity.ladder.climb import check
+from parity.diagnosis.check import check
 from parity.model_checks.networks import port
 from parity.spec.models import MODELS
 from parity.spec.networks.genet import GENetConfig

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from jax_impl import layers
-from parity.ladder.climb import check
+from parity.diagnosis.check import check
 from parity.ladder.port import Port
 from parity.model_checks.networks import port
 from parity.report.report import RUNGS, Report

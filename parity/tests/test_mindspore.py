@@ -13,7 +13,7 @@ from flax import nnx
 
 import jax_impl.state
 import torch_impl.state
-from parity.ladder.climb import check
+from parity.diagnosis.check import check
 from parity.model_checks.networks import port
 from parity.spec import draw
 from parity.spec.models import MODELS

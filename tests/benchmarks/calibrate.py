@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from parity.ladder.climb import check
+from parity.diagnosis.check import check
 from parity.ladder.tolerances import K, floor
 from parity.model_checks.networks import port
 from parity.report.report import Check

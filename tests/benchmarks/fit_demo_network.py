@@ -22,13 +22,12 @@ import torch
 import torch_impl.losses
 import torch_impl.state
 import weights_convert
-from parity.data import scale
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.scenes import scene
 from parity.demo import SIZE
 from parity.spec import draw, metrics
 from parity.spec.networks.enet import ENetConfig
-from parity.spec.preprocessing import published
+from parity.spec.preprocessing import published, scale
 from parity.spec.tensors import Tensor, tensors
 from torch_impl.evaluate import Predictor
 

@@ -139,7 +139,7 @@ def several(args: argparse.Namespace) -> Report:
 
 def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse.Namespace) -> int:
     """Check, print and write."""
-    from parity.ladder.climb import check
+    from parity.diagnosis.check import check
     from parity.report.console import working
     from parity.report.report import Report
 

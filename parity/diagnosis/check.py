@@ -1,0 +1,47 @@
+"""Compare a port with its reference, and name the likely causes of the first fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from parity.diagnosis import causes
+from parity.diagnosis.context import Clues
+from parity.ladder.climb import Ladder, climb
+from parity.ladder.port import Port
+from parity.report.report import RUNGS, Report
+
+MOST_CAUSES = 3  # that a report names
+
+
+def check(
+    port: Port,
+    levels: Sequence[str] = tuple(RUNGS),
+    precision: str = "float32",
+    progress: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Climb the ladder, and explain the first fault, if there is one.
+
+    Args:
+        port: What to compare.
+        levels: Which rungs, of `L0` to `L5`.
+        precision: The working precision: `float32`, `bfloat16` or `float16`.
+        progress: Called with the name of a rung when it begins.
+
+    Returns:
+        Everything that was compared; `report.ok` is the verdict.
+
+    Raises:
+        ValueError: An unknown rung or precision, or no rung.
+        InputError: The port cannot be compared: see `Port` for what it must be.
+        ForwardError: A network raised while it ran; see `parity.ladder.climb.climb`.
+    """
+    return climb(port, levels, precision, progress, explain)
+
+
+def explain(ladder: Ladder, report: Report) -> None:
+    """Put the evidence of the first fault and its likely causes into the report."""
+    evidence = Clues(ladder.runs, ladder.update, ladder.trajectory).evidence(report)
+    if evidence is None:
+        return
+    report.evidence = evidence
+    report.causes = causes.rank(evidence)[:MOST_CAUSES]
