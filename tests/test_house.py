@@ -35,19 +35,107 @@ def is_program(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
-@pytest.mark.parametrize("package", ["torch_impl", "jax_impl", "weights_convert", "parity/spec"])
-def test_who_imports_whom(package: str) -> None:
-    """Catches an implementation that leans on the other, or a contract that leans on anything."""
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
-        for name in imports(path):
-            top = name.split(".")[0]
-            if top in PACKAGES:
-                own = package.split("/")[0] == top and package != "parity/spec"
-                assert own or name.startswith("parity.spec"), f"{path} imports {name}"
-            if package == "parity/spec":
-                assert top not in FRAMEWORKS, f"{path} imports {name}"
+# The rooms, lowest first: a room imports only what stands before it. ARCHITECTURE.md shows them.
+ROOMS = (
+    "parity.spec",
+    "parity.io",
+    "parity.report",
+    "parity.data",
+    "torch_impl",
+    "jax_impl",
+    "weights_convert",
+    "parity.capture",
+    "parity.ladder",
+    "parity.diagnosis",
+    "parity.export",
+    "parity.training",
+    "parity.evaluation",
+    "parity.model_checks",
+    "parity.faults",
+    "parity.demo",
+    "parity.testing",
+    "parity.cli",
+    "parity.__main__",
+)
+# The rooms that know fewer than all before them.
+ONLY = {
+    "parity.spec": set(),
+    "torch_impl": {"parity.spec"},
+    "jax_impl": {"parity.spec"},
+    "weights_convert": {"parity.spec", "parity.io"},
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its dotted name."""
+    found = {}
+    for package in sorted(PACKAGES):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            if parts[:2] != ("parity", "tests"):
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def room(module: str) -> str:
+    """Where a module stands; of `parity` itself, which loads everything lazily, nowhere."""
+    return next((r for r in ROOMS if f"{module}.".startswith(f"{r}.")), "")
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module -> the modules that it imports, anywhere in it."""
+    known = modules()
+    found: dict[str, set[str]] = {}
+    for module, path in known.items():
+        names = set()
+        body = [node for node in ast.parse(path.read_text()).body if not is_program(node)]
+        for node in ast.walk(ast.Module(body, [])):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= whole if whole <= known.keys() else whole | {str(node.module)}
+        found[module] = names & known.keys() - {module, "parity"}
+    return found
+
+
+def test_every_module_has_a_room() -> None:
+    """Catches a module that lies loose in the package."""
+    assert [m for m in modules() if not room(m)] == ["parity"]
+
+
+def test_imports_run_one_way() -> None:
+    """Catches a room that leans on a higher one, and an implementation that leans on the other."""
+    for module, imported in arrows().items():
+        own = room(module)
+        for other in imported if own else ():
+            place = room(other)
+            assert ROOMS.index(place) <= ROOMS.index(own), f"{module} imports {other}"
+            allowed = ONLY.get(own)
+            assert allowed is None or place in allowed | {own}, f"{module} imports {other}"
+
+
+def test_nothing_imports_the_tests() -> None:
+    """Catches a package that works only in a checkout."""
+    for path in modules().values():
+        assert not [n for n in imports(path) if n.split(".")[0] == "tests"], path
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Catches two modules neither of which can be read, or imported, without the other."""
+    left = arrows()
+    while outer := [m for m in left if not left[m] & left.keys()]:
+        left = {m: imported for m, imported in left.items() if m not in outer}
+    while outer := [m for m in left if not any(m in imported for imported in left.values())]:
+        left = {m: imported for m, imported in left.items() if m not in outer}
+    assert not left, sorted(left)
+
+
+def test_the_contract_needs_no_framework() -> None:
+    """Catches a contract that one of the frameworks decides."""
+    for room_ in ("spec", "io", "data"):
+        for path in (ROOT / "parity" / room_).rglob("*.py"):
+            assert not {n.split(".")[0] for n in imports(path)} & FRAMEWORKS, path
 
 
 @pytest.mark.parametrize("side", ["torch", "jax"])

@@ -14,7 +14,6 @@ from flax import nnx
 
 from parity import Report
 from parity.cli import main
-from parity.ladder.climb import Ladder
 from parity.testing import ladder
 from tests.pair import port
 
@@ -120,7 +119,6 @@ def test_public_names() -> None:
     assert all(hasattr(parity, name) for name in parity.__all__)
     with pytest.raises(AttributeError, match="no attribute 'chekc'"):
         _ = parity.chekc
-    assert hasattr(Ladder, "evidence")
 
 
 class OneConv(torch.nn.Module):

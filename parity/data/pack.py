@@ -13,10 +13,10 @@ from parity.data import DATASETS, cifar10, dataset
 from parity.data.records import OPTIONS, Contents, Records, sample_bytes
 from parity.data.sources import classes_of, open_folder
 from parity.io.files import check_writable
+from parity.io.replacing import replacing
 from parity.spec.augmentation import Example, resized
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import DATA
-from weights_convert.replacing import replacing
 
 
 def pack(
