@@ -30,7 +30,7 @@ from parity.spec.networks.genet import GENetConfig
 from tests.checkpoints import equal, refusal
 from tests.fuzz.hostile import mindspore_files
 from weights_convert import formats, load, to_jax
-from weights_convert.formats import Foreign
+from weights_convert.formats.base import Foreign
 from weights_convert.inspection import inspect
 
 Capture = pytest.CaptureFixture[str]

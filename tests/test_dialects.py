@@ -51,7 +51,7 @@ def test_names_are_those_of_the_networks(config: ENetConfig) -> None:
 @pytest.mark.parametrize("config", VARIANTS)
 def test_there_and_back(config: ENetConfig) -> None:
     """Catches a layout whose inverse is not its inverse, a cast, a lost order, shared memory."""
-    dtypes = itertools.cycle(formats.numpy_dtype(name) for name in naming.FLOATS)
+    dtypes = itertools.cycle(formats.base.numpy_dtype(name) for name in naming.FLOATS)
     drawn = {
         k: v.astype(next(dtypes)) if v.dtype == np.float32 else v
         for k, v in weights(config, 1).items()

@@ -27,7 +27,9 @@ SUFFIX = {"torch": ".pth", "mindspore": ".ckpt"}  # else the format's name
 def test_every_dtype_and_layout_survives(tmp_path: Path, format: str) -> None:
     """Catches a cast, a lost sign of zero or NaN payload, and memory written as it lies."""
     base = np.array([[0.0, -0.0, np.nan], [np.inf, 1.5, -2.0]])
-    arrays = {f"x.{name}": base.astype(formats.numpy_dtype(name)) for name in formats.DTYPES[:4]}
+    arrays = {
+        f"x.{name}": base.astype(formats.base.numpy_dtype(name)) for name in formats.base.DTYPES[:4]
+    }
     arrays |= {"x.int64": np.array([-(2**62), 2**40 + 1]), "x.int32": np.array([7], np.int32)}
     arrays |= {"x.bool": np.array([True, False]), "y.scalar": np.array(2**33 + 1)}
     arrays |= {"y.transposed": base.T, "y.strided": np.arange(10)[::3]}

@@ -221,7 +221,7 @@ class Identity:
         found = self.found
         return bool(
             wrapping.is_average((*found.beside, *self.rest), found.prefix)
-            or formats.AVERAGED.search(f"{contents.key}.{found.prefix}")
+            or formats.base.AVERAGED.search(f"{contents.key}.{found.prefix}")
         )
 
     def remarks(self, contents: formats.Contents) -> tuple[str, ...]:

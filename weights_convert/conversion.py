@@ -20,7 +20,8 @@ from weights_convert import formats, naming
 from weights_convert import manifest as manifests
 from weights_convert import optimizer as optimizers
 from weights_convert.checkpoint import Checkpoint, family_of, identify, load
-from weights_convert.formats import KEY, numpy_dtype, sidecar
+from weights_convert.formats import KEY, sidecar
+from weights_convert.formats.base import numpy_dtype
 from weights_convert.formats.sniffing import is_orbax
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest

@@ -17,7 +17,7 @@ from parity.spec.errors import InputError, listed
 from parity.spec.models import Config
 from parity.spec.tensors import tensors
 from weights_convert import naming
-from weights_convert.formats import AVERAGED
+from weights_convert.formats.base import AVERAGED
 
 # Parts of a path that wrappers add: torch.compile, FSDP, activation checkpointing, DataParallel.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")

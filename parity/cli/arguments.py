@@ -17,6 +17,8 @@ from weights_convert.wrapping import Choice
 if TYPE_CHECKING:
     from weights_convert.assumptions import Assumptions
 
+FRAMEWORKS = ("torch", "jax")
+
 
 def _defaults(texts: dict[str, str]) -> str:
     return f"(default: {'; '.join(f'{name} {text}'.strip() for name, text in texts.items())})"

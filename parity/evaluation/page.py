@@ -6,12 +6,15 @@ import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from parity.evaluation.result import Result
 from parity.report import html as pages
+
+if TYPE_CHECKING:
+    from parity.evaluation.result import Result
 
 WIDTH = 640  # pixels of a picture on the page, at most
 MARK = 3  # a pixel that differs is drawn with so many around it, else nobody would see it

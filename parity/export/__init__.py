@@ -11,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity.export.build import FRAMEWORKS, network, outputs_of
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
-from parity.spec.models import MODELS, Config, usual_size
+from parity.spec.models import MODELS, usual_size
 from weights_convert.assumptions import DEFAULT, Assumed, Assumptions, assume
 from weights_convert.formats.sidecar import KEY, TOOL
 from weights_convert.wrapping import ANY, Choice
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
     from parity.report.report import Check
     from weights_convert import Checkpoint, Manifest
 
-FRAMEWORKS = ("torch", "jax")
 EXPORT_KEY = f"{KEY}.export"  # of the metadata: what is said here beside the manifest
-
-# Family -> its outputs, in order; all others have `logits` alone.
-OUTPUTS = {"icnet": ("logits", "logits4", "logits8", "logits16")}
 
 Pair = tuple[int, int]
 
@@ -132,48 +128,6 @@ def assumptions(
         assumed_labels=Assumed(None, "not asked for"),
         assumed_size=Assumed(usual_size(checkpoint.config), DEFAULT),
     )
-
-
-def network(
-    config: Config, arrays: Any, framework: str, size: Pair, batch: int | None
-) -> onnx.ModelProto:
-    """The ONNX model of one side's network, without metadata.
-
-    Args:
-        config: Which network.
-        arrays: Published key -> array.
-        framework: `torch` or `jax`.
-        size: Height and width of the images.
-        batch: Images; None leaves it open.
-
-    Raises:
-        InputError: The network cannot process images of this size, or has no translation.
-    """
-    from parity.export.tuning import tuned
-
-    try:
-        config.check_input(*size)
-    except ValueError as error:
-        raise InputError(f"size: {error}") from None
-    names: Sequence[str] = outputs_of(config)
-    if framework == "jax":
-        import jax_impl.state
-        from parity.export import from_jax
-        from weights_convert import to_jax
-
-        port = jax_impl.state.build(config, to_jax(config, arrays))
-        port.eval()
-        return tuned(from_jax.graph_of(lambda x: port(x), size, names, batch))
-    import torch_impl.state
-    from parity.export import from_torch
-
-    reference = torch_impl.state.build(config, arrays).eval()
-    return tuned(from_torch.graph_of(reference, size, names, batch))
-
-
-def outputs_of(config: Config) -> tuple[str, ...]:
-    """Names of a network's outputs."""
-    return OUTPUTS.get(config.family, ("logits",))
 
 
 def manifest_of(checkpoint: Checkpoint, framework: str, size: Pair, labels: str | None) -> Manifest:

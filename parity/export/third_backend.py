@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.export import FRAMEWORKS, network, outputs_of
+from parity.export.build import FRAMEWORKS, network, outputs_of
 from parity.export.reading import Network, open_network
 from parity.ladder import tolerances
 from parity.ladder.tolerances import STRUCTURE_FORWARD, Difference, Measurement, difference

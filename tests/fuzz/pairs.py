@@ -129,7 +129,7 @@ def endure(
 
 
 def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
-    return array.astype(formats.numpy_dtype(dtype)) if array.dtype.kind == "f" else array
+    return array.astype(formats.base.numpy_dtype(dtype)) if array.dtype.kind == "f" else array
 
 
 def _same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:

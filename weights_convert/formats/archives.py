@@ -12,7 +12,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from weights_convert.formats import check_count, check_growth
+from weights_convert.formats.base import check_count, check_growth
 
 END = struct.Struct("<4s4H2LH")  # of the directory
 END64 = struct.Struct("<4sQ2H2L4Q")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from weights_convert.formats import (
+from weights_convert.formats.base import (
     MOST_TENSORS,
     Contents,
     Foreign,

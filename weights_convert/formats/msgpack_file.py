@@ -12,7 +12,8 @@ import numpy as np
 from flax import serialization
 
 from parity.spec.errors import InputError
-from weights_convert.formats import Contents, msgpack_scan, numpy_dtype, parted, unreadable
+from weights_convert.formats import msgpack_scan
+from weights_convert.formats.base import Contents, numpy_dtype, parted, unreadable
 from weights_convert.formats.nested import flatten, nest
 
 

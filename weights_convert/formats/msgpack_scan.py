@@ -12,7 +12,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 
-from weights_convert.formats import DTYPES, LimitError, numpy_dtype
+from weights_convert.formats.base import DTYPES, LimitError, numpy_dtype
 
 MOST_OBJECTS = 500_000  # keys, arrays, maps; a tensor takes about ten
 

@@ -14,7 +14,7 @@ from parity.spec.errors import InputError, listed
 from weights_convert.memory import contiguous
 
 if TYPE_CHECKING:
-    from weights_convert.formats import Contents
+    from weights_convert.formats.base import Contents
 
 # Linen's collections, which come before every path of a network saved whole.
 COLLECTIONS = frozenset(("params", "batch_stats"))

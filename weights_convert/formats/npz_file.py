@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from parity.spec.errors import InputError, listed
-from weights_convert.formats import Contents, parted, unreadable
 from weights_convert.formats.archives import checked
+from weights_convert.formats.base import Contents, parted, unreadable
 from weights_convert.memory import contiguous
 
 SUFFIX = ".npy"

@@ -18,14 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no types
 
 from parity.spec.errors import InputError
-from weights_convert.formats import (
-    Contents,
-    LimitError,
-    first_line,
-    orbax_guard,
-    parted,
-    unreadable,
-)
+from weights_convert.formats import orbax_guard
+from weights_convert.formats.base import Contents, LimitError, first_line, parted, unreadable
 from weights_convert.formats.nested import flatten, nest
 
 

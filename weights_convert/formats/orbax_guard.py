@@ -17,13 +17,8 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 import tensorstore
 
-from weights_convert.formats import (
-    BESIDE,
-    TIMES,
-    LimitError,
-    check_count,
-    msgpack_scan,
-)
+from weights_convert.formats import msgpack_scan
+from weights_convert.formats.base import BESIDE, TIMES, LimitError, check_count
 from weights_convert.formats.sniffing import ORBAX_FILE, ORBAX_OLD_FILE
 
 MOST_FILES = 100_000

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import IO, Any
 
-from weights_convert.formats import MOST_TENSORS, LimitError
+from weights_convert.formats.base import MOST_TENSORS, LimitError
 
 # Of one pickle, and more for each tensor in it, which takes about thirty.
 MOST_OPCODES = 500_000

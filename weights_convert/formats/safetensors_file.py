@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from weights_convert.formats import (
+from weights_convert.formats.base import (
     Contents,
     Foreign,
     LimitError,

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from parity.spec.errors import InputError
-from weights_convert.formats import strangers
+from weights_convert.formats import mindspore_file, strangers
 
 # The number that PyTorch's files before 1.6 open with, 0x1950a86a20f9469cfc6c, as pickled.
 LEGACY_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
@@ -47,11 +47,9 @@ def sniff(path: Path) -> str:
         return "torch"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
         return "safetensors"
-    from weights_convert.formats import mindspore_file as mindspore  # which knows this package
-
-    if mindspore.is_encrypted(head):
+    if mindspore_file.is_encrypted(head):
         raise InputError(f"{path} is an encrypted MindSpore checkpoint: decrypt it there first")
-    if mindspore.looks_like(head):
+    if mindspore_file.looks_like(head):
         return "mindspore"
     if _starts_a_map(head):
         return "msgpack"

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from parity.spec.errors import InputError
-from weights_convert.formats import (
+from weights_convert.formats.archives import checked
+from weights_convert.formats.base import (
     DTYPES,
     Contents,
     Foreign,
@@ -24,7 +25,6 @@ from weights_convert.formats import (
     numpy_dtype,
     unreadable,
 )
-from weights_convert.formats.archives import checked
 from weights_convert.formats.pickles import check_pickle, check_stream
 from weights_convert.formats.sniffing import LEGACY_TORCH
 from weights_convert.formats.torch_states import NESTS, find

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from parity.spec.errors import InputError, listed
-from weights_convert.formats import AVERAGED
+from weights_convert.formats.base import AVERAGED
 from weights_convert.formats.nested import at
 
 # Where training scripts put the state dict among other things; others are found by their tensors.

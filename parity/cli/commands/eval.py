@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from parity.cli.arguments import (
+    FRAMEWORKS,
     add_choice,
     add_count_size,
     check_data,
@@ -20,7 +21,6 @@ from parity.cli.arguments import (
     optional_size,
     reporter,
 )
-from parity.cli.commands.train import FRAMEWORKS
 from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS

@@ -17,14 +17,12 @@ import os
 import sys
 from typing import Any
 
-from parity.cli.arguments import add_choice, check_data, choice_of, parse_size
+from parity.cli.arguments import FRAMEWORKS, add_choice, check_data, choice_of, parse_size
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
 from parity.spec.training.parallel import WAYS
 from parity.spec.training.recipe import PRECISIONS, Recipe
 from parity.training.dist_env import ALONE, TORCHRUN, Place, asked, by_torchrun, started
-
-FRAMEWORKS = ("torch", "jax")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

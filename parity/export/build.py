@@ -1,0 +1,59 @@
+"""One side's network as an ONNX model, without metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from parity.spec.errors import InputError
+from parity.spec.models import Config
+
+if TYPE_CHECKING:
+    import onnx
+
+FRAMEWORKS = ("torch", "jax")
+
+# Family -> its outputs, in order; all others have `logits` alone.
+OUTPUTS = {"icnet": ("logits", "logits4", "logits8", "logits16")}
+
+
+def network(
+    config: Config, arrays: Any, framework: str, size: tuple[int, int], batch: int | None
+) -> onnx.ModelProto:
+    """The ONNX model of one side's network, without metadata.
+
+    Args:
+        config: Which network.
+        arrays: Published key -> array.
+        framework: `torch` or `jax`.
+        size: Height and width of the images.
+        batch: Images; None leaves it open.
+
+    Raises:
+        InputError: The network cannot process images of this size, or has no translation.
+    """
+    from parity.export.tuning import tuned
+
+    try:
+        config.check_input(*size)
+    except ValueError as error:
+        raise InputError(f"size: {error}") from None
+    names: Sequence[str] = outputs_of(config)
+    if framework == "jax":
+        import jax_impl.state
+        from parity.export import from_jax
+        from weights_convert import to_jax
+
+        port = jax_impl.state.build(config, to_jax(config, arrays))
+        port.eval()
+        return tuned(from_jax.graph_of(lambda x: port(x), size, names, batch))
+    import torch_impl.state
+    from parity.export import from_torch
+
+    reference = torch_impl.state.build(config, arrays).eval()
+    return tuned(from_torch.graph_of(reference, size, names, batch))
+
+
+def outputs_of(config: Config) -> tuple[str, ...]:
+    """Names of a network's outputs."""
+    return OUTPUTS.get(config.family, ("logits",))
