@@ -13,8 +13,9 @@ from flax import nnx
 
 import jax_impl.layers
 import torch_impl.layers
-from jax_impl.layers.convolution import conv_by_taps, pair
+from jax_impl.layers.convolution import pair
 from jax_impl.losses import cross_entropy as jax_cross_entropy
+from jax_impl.ops.convolution import conv_by_taps
 from torch_impl.losses import cross_entropy as torch_cross_entropy
 
 RNGS = nnx.Rngs(0)

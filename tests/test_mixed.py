@@ -14,7 +14,7 @@ import torch
 from flax import nnx
 
 import jax_impl.layers
-import jax_impl.layers.convolution
+import jax_impl.ops.precision
 from parity.ladder.tolerances import FEW, K, floor
 from parity.model_checks.small_networks import small
 from parity.spec.tensors import tensors
@@ -167,7 +167,7 @@ def test_long_sums_in_half_precision() -> None:
     y = np.random.default_rng(0).random((4, 64, 64, 8)).astype("bfloat16")
 
     def total(bias: Any) -> Any:
-        layer = jax_impl.layers.convolution.add_bias(y * 0, nnx.Param(bias), None)
+        layer = jax_impl.ops.precision.add_bias(y * 0, nnx.Param(bias), None)
         return (layer * y).astype("float32").sum()
 
     found = np.asarray(jax.jit(jax.grad(total))(np.zeros(8, "bfloat16")), np.float64)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jax_impl.layers import activation, pooling, resize
+from jax_impl.ops import activation, pooling, resize
 from parity.export import from_jax
 from parity.export.reading import open_network
 

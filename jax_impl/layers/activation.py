@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_impl.layers.convolution import cast, wide
+from jax_impl.ops.activation import prelu
+from jax_impl.ops.precision import cast
 
 
 class PReLU(nnx.Module):
@@ -18,11 +19,6 @@ class PReLU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return prelu(*cast(self.compute_dtype, x, self.negative_slope[...]))
-
-
-@jax.jit
-def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
-    return jnp.where(x > 0, x, (wide(slope) * wide(x)).astype(x.dtype))
 
 
 class ReLU(nnx.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from jax_impl.layers.convolution import add_bias, cast, uniform
+from jax_impl.ops.initial import uniform
+from jax_impl.ops.precision import add_bias, cast
 
 
 class Linear(nnx.Module):

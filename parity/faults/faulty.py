@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jax_impl.layers.convolution import conv_transpose, pair
-from jax_impl.layers.normalization import normalize
-from jax_impl.layers.pooling import max_pool
+from jax_impl.layers.convolution import pair
+from jax_impl.ops.convolution import conv_transpose
+from jax_impl.ops.normalization import normalize
+from jax_impl.ops.pooling import max_pool
 
 
 def become(layer: nnx.Module, fault: type) -> None:

@@ -81,7 +81,7 @@ FAULTS: tuple[Fault, ...] = (
         "statistics in half precision",
         "wide = x.astype(jnp.promote_types(x.dtype, scale.dtype))",
         "wide = x",
-        "jax_impl/layers/normalization.py",
+        "jax_impl/ops/normalization.py",
     ),
     jax(
         "masters rounded to half precision",
