@@ -21,7 +21,7 @@ OPTAX = {"exp_avg": "mu", "exp_avg_sq": "nu", "momentum_buffer": "trace"}
 def build(
     config: Config, optimizer: Optimizer, parameters: Iterable[str]
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer as optax's; it is told its rate at each step, by `tell`.
+    """The optimizer as optax's; it takes its rate at each step, of `hyperparameters`.
 
     Args:
         config: Which network.
@@ -46,7 +46,9 @@ def build(
     return optax.chain(*parts, scale_by_rate())
 
 
-def tell(optimizer: Optimizer, dtype: str, rate: float, step: int) -> dict[str, np.generic]:
+def hyperparameters(
+    optimizer: Optimizer, dtype: str, rate: float, step: int
+) -> dict[str, np.generic]:
     """What changes from step to step, for the `update` of what `build` gave.
 
     Args:
@@ -55,11 +57,11 @@ def tell(optimizer: Optimizer, dtype: str, rate: float, step: int) -> dict[str, 
         rate: The learning rate, before the groups' factors.
         step: The update that comes, counted from 1.
     """
-    told = {"rate": rate}
+    settings = {"rate": rate}
     if optimizer.kind == "adam":
         first, second = (1 - beta**step for beta in optimizer.betas)
-        told |= {"first": first, "second": second**0.5, "eps": optimizer.eps_at(step)}
-    return {name: np.dtype(dtype).type(value) for name, value in told.items()}
+        settings |= {"first": first, "second": second**0.5, "eps": optimizer.eps_at(step)}
+    return {name: np.dtype(dtype).type(value) for name, value in settings.items()}
 
 
 def slots(optimizer: Optimizer, state: optax.OptState) -> Slots:
@@ -83,7 +85,7 @@ def load(optimizer: Optimizer, state: optax.OptState, found: Slots, step: int) -
 
 
 def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformationExtraArgs:
-    """Adam, told its corrections of the moments' bias and its eps at each step.
+    """Adam, given its corrections of the moments' bias and its eps at each step.
 
     `optax.scale_by_adam` computes 1 - b2^t in the moments' precision: in float32, with b2 = 0.999,
     each of the first thousand steps comes out 6e-6 too long, PyTorch's none.
@@ -112,7 +114,7 @@ def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformationExtraArgs
 
 
 def scale_by_rate() -> optax.GradientTransformationExtraArgs:
-    """Downhill, by the learning rate that it is told."""
+    """Downhill, by the learning rate that it is given."""
 
     def update(
         updates: optax.Updates,

@@ -111,30 +111,30 @@ class Group:
         """What this process's first device holds."""
         return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
 
-    def most(self, number: int) -> int:
+    def maximum(self, number: int) -> int:
         """The largest number that any process gives; each waits for all."""
         if jax.process_count() == 1:
             return number
-        found = self._most(self.put(np.full(self.local, number, np.int32)))
+        found = self._maximum(self.put(np.full(self.local, number, np.int32)))
         return int(self.first(found))
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What process 0 gives, which can be pickled; what the others give counts for nothing."""
         if jax.process_count() == 1:
             return value
         text = pickle.dumps(value)
-        size = self.most(len(text) if jax.process_index() == 0 else 0)
+        size = self.maximum(len(text) if jax.process_index() == 0 else 0)
         given = np.zeros(size, np.uint8)
         if jax.process_index() == 0:
             given[:] = np.frombuffer(text, np.uint8)
         return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(given)).tobytes())
 
-    def each(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """What every process gives, which can be pickled, in their order; each waits for all."""
         if jax.process_count() == 1:
             return [value]
         text = np.frombuffer(pickle.dumps(value), np.uint8)
-        given = np.zeros(self.most(len(text)), np.uint8)
+        given = np.zeros(self.maximum(len(text)), np.uint8)
         given[: len(text)] = text  # what follows a pickle is not read
         found = np.asarray(multihost_utils.process_allgather(given))
         return [pickle.loads(one.tobytes()) for one in found]
@@ -142,11 +142,11 @@ class Group:
     def leave(self) -> None:
         """The end, once all processes are there."""
         if jax.process_count() > 1:
-            self.most(0)
+            self.maximum(0)
             jax.distributed.shutdown()
 
     @functools.cached_property
-    def _most(self) -> Callable[[Any], Any]:
+    def _maximum(self) -> Callable[[Any], Any]:
         return self.map(lambda number: jax.lax.pmax(number, DEVICES), mapped=1)
 
     @property

@@ -122,10 +122,10 @@ class Trainer:
             batch: Of the stage's size.
             rate: The learning rate, before the groups' factors.
         """
-        told = optim.tell(self.optimizer, self.dtype, rate, self.steps + 1)
+        settings = optim.hyperparameters(self.optimizer, self.dtype, rate, self.steps + 1)
         with holding(self.dtype):
             scale = np.dtype(self.dtype).type(self.scale.value)
-            made = self._program.step(self.state, self._inputs(batch), told, scale)
+            made = self._program.step(self.state, self._inputs(batch), settings, scale)
             self.state = made[0]
             loss, counts = jax.device_get(self._own(made[1:]))
         outcome = self.scale.outcome(float(loss), self._overflow(counts))
@@ -248,7 +248,7 @@ class Program(NamedTuple):
 
     Attributes:
         transform: The optimizer.
-        step: (state, inputs, what `optim.tell` gives, loss scale) -> state, loss, and how many
+        step: (state, inputs, what `optim.hyperparameters` gives, loss scale) -> state, loss, and how many
             numbers of each parameter's gradient are not finite. The state it is given is used up.
         evaluate: (arrays, inputs) -> classes and loss.
         evaluate_each: The same on each of this process's devices.
@@ -310,16 +310,16 @@ def compiled(
         made = {n: g.astype(state.trained[n].dtype) / scale for n, g in made.items()}
         return made, rest, value
 
-    def apply(state: State, made: dict[str, jax.Array], rest: dict, told: dict) -> State:
-        updates, after = transform.update(made, state.optimizer, state.trained, **told)
+    def apply(state: State, made: dict[str, jax.Array], rest: dict, settings: dict) -> State:
+        updates, after = transform.update(made, state.optimizer, state.trained, **settings)
         return State(optax.apply_updates(state.trained, updates), rest, after)
 
-    def step(state: State, inputs: Inputs, told: dict, scale: jax.Array) -> tuple:
+    def step(state: State, inputs: Inputs, settings: dict, scale: jax.Array) -> tuple:
         made, rest, value = gradients(state, inputs, scale)
         counts = jnp.stack([(~jnp.isfinite(made[n])).sum() for n in trained])
         good = jnp.isfinite(value) & (counts.sum() == 0)
         # Not `where`: XLA fuses it with all the counts, for every array anew, and takes minutes.
-        after = jax.lax.cond(good, lambda: apply(state, made, rest, told), lambda: state)
+        after = jax.lax.cond(good, lambda: apply(state, made, rest, settings), lambda: state)
         return after, value, counts
 
     def evaluate(arrays: dict[str, jax.Array], inputs: Inputs) -> tuple[jax.Array, jax.Array]:

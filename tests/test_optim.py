@@ -65,7 +65,7 @@ def in_torch(name: str, dtype: torch.dtype = torch.float64) -> list[Arrays]:
     for i, rate in enumerate(rates(optimizer)):
         for key, parameter in held.items():
             parameter.grad = torch.tensor(gradients[i][key], dtype=dtype)
-        torch_impl.optim.tell(optimizer, built, rate, i + 1).step()
+        torch_impl.optim.hyperparameters(optimizer, built, rate, i + 1).step()
         made.append({k: p.detach().numpy().copy() for k, p in held.items()})
     return made
 
@@ -88,7 +88,7 @@ def in_jax(name: str, dtype: str = "float64") -> list[Arrays]:
 
         state, made = transform.init(held), []
         for i, rate in enumerate(rates(optimizer)):
-            told = jax_impl.optim.tell(optimizer, dtype, rate, i + 1)
+            told = jax_impl.optim.hyperparameters(optimizer, dtype, rate, i + 1)
             held, state = update(held, state, own(gradients[i]), told)
             made.append(
                 {

@@ -74,7 +74,7 @@ def groups(stage: Stage, at: float, step: int = 1) -> dict[str, dict[str, float]
     built = torch_impl.optim.build(
         stage.config, stage.optimizer, {key: torch.zeros(1, requires_grad=True) for key in keys}
     )
-    told = torch_impl.optim.tell(stage.optimizer, built, at, step)
+    told = torch_impl.optim.hyperparameters(stage.optimizer, built, at, step)
     named = [(group, key) for group in told.param_groups for key in group["param_names"]]
     return {key: group for group, key in named}
 
@@ -93,7 +93,7 @@ def _jax_step(
     with jax.enable_x64(True):
         values = {name: np.full((), weight) for name in keys}
         built = jax_impl.optim.build(config, optimizer, list(keys))
-        told = jax_impl.optim.tell(optimizer, "float64", at, 1)
+        told = jax_impl.optim.hyperparameters(optimizer, "float64", at, 1)
         given = {name: np.full((), gradient) for name in keys}
         made, _ = built.update(given, built.init(values), values, **told)
         return {keys[name]: -float(value) for name, value in made.items()}
@@ -151,7 +151,7 @@ def test_mindspore_optimizer(*entries: Entry) -> None:
                 found = {group["eps"] for group in groups(stage, 1.0, step).values()}
                 expected = eps / np.sqrt(1 - 0.999**step)
                 np.testing.assert_allclose(list(found), expected, rtol=EXACT)
-                told = jax_impl.optim.tell(stage.optimizer, "float64", 1.0, step)
+                told = jax_impl.optim.hyperparameters(stage.optimizer, "float64", 1.0, step)
                 np.testing.assert_allclose(told["eps"], expected, rtol=EXACT)
             norms = {k.rpartition(".")[0] for k in tensors(config) if k.endswith("running_mean")}
             for key, group in groups(stage, 1.0).items():

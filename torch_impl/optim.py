@@ -15,7 +15,7 @@ Slots = dict[str, dict[str, torch.Tensor]]
 def build(
     config: Config, optimizer: Optimizer, parameters: Mapping[str, torch.Tensor]
 ) -> torch.optim.Optimizer:
-    """The optimizer of `torch.optim`; it is told its rate at each step, by `tell`.
+    """The optimizer of `torch.optim`; `hyperparameters` sets its rate at each step.
 
     Args:
         config: Which network.
@@ -36,57 +36,56 @@ def build(
     return torch.optim.SGD(groups.values(), momentum=momentum, nesterov=nesterov)
 
 
-def tell(
-    optimizer: Optimizer, built: torch.optim.Optimizer, rate: float, step: int
+def hyperparameters(
+    optimizer: Optimizer, state: torch.optim.Optimizer, rate: float, step: int
 ) -> torch.optim.Optimizer:
-    """Say what changes from step to step.
+    """Set what changes from step to step.
 
     Args:
         optimizer: What was asked for.
-        built: What `build` gave; it is changed.
+        state: What `build` gave; it is changed.
         rate: The learning rate, before the groups' factors.
         step: The update that comes, counted from 1.
     """
-    for group in built.param_groups:
+    for group in state.param_groups:
         group["lr"] = rate * group["factor"]
         if "eps" in group:
             group["eps"] = optimizer.eps_at(step)
-    return built
+    return state
 
 
-def slots(
-    optimizer: Optimizer,
-    built: torch.optim.Optimizer,
-    parameters: Mapping[str, torch.Tensor],
-) -> Slots:
-    """Slot -> published key -> what the optimizer keeps; of what never had a gradient, nothing."""
+def named(state: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Published key -> what is trained."""
     return {
-        slot: {key: built.state[p][slot] for key, p in parameters.items() if built.state.get(p)}
-        for slot in optimizer.slots
+        name: parameter
+        for group in state.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
     }
 
 
+def slots(optimizer: Optimizer, state: torch.optim.Optimizer) -> Slots:
+    """Slot -> published key -> what the optimizer keeps; of what never had a gradient, nothing."""
+    kept = {key: state.state[p] for key, p in named(state).items() if state.state.get(p)}
+    return {slot: {key: each[slot] for key, each in kept.items()} for slot in optimizer.slots}
+
+
 def load(
-    optimizer: Optimizer,
-    built: torch.optim.Optimizer,
-    parameters: Mapping[str, torch.Tensor],
-    found: Slots,
-    step: int,
+    optimizer: Optimizer, state: torch.optim.Optimizer, found: Slots, step: int
 ) -> torch.optim.Optimizer:
-    """The inverse of `slots`.
+    """The state that goes on from these slots, after so many steps.
 
     Args:
-        optimizer: What was asked for.
-        built: What `build` gave; it is changed.
-        parameters: As `build` took them.
+        optimizer: As `build` took it.
+        state: What `build` gave; it is changed.
         found: What `slots` gave; a copy is kept.
-        step: Updates that were made.
+        step: Steps made until now.
     """
-    built.state.clear()
+    state.state.clear()
+    parameters = named(state)
     for slot, arrays in found.items():
         for key, array in arrays.items():
             like = parameters[key]
-            built.state[like][slot] = torch.empty_like(like, requires_grad=False).copy_(array)
+            state.state[like][slot] = torch.empty_like(like, requires_grad=False).copy_(array)
             if optimizer.kind == "adam":
-                built.state[like]["step"] = torch.tensor(float(step), dtype=torch.float32)
-    return built
+                state.state[like]["step"] = torch.tensor(float(step), dtype=torch.float32)
+    return state

@@ -56,7 +56,7 @@ class Group:
         options: dict[str, Any] = {name: False}
         return DistributedDataParallel(model, **options)
 
-    def most(self, number: int) -> int:
+    def maximum(self, number: int) -> int:
         """The largest number that any process gives; each waits for all."""
         if not distributed.is_initialized():
             return number
@@ -64,14 +64,14 @@ class Group:
         distributed.all_reduce(given, distributed.ReduceOp.MAX)
         return int(given)
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What process 0 gives, which can be pickled; what the others give counts for nothing."""
         values = [value]
         if distributed.is_initialized():
             distributed.broadcast_object_list(values)
         return values[0]
 
-    def each(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """What every process gives, which can be pickled, in their order; each waits for all."""
         values = [value] * self.count
         if distributed.is_initialized():
@@ -86,7 +86,7 @@ class Group:
         gave must not be held any more.
         """
         if distributed.is_initialized():
-            self.most(0)
+            self.maximum(0)
             if self._pulse:
                 self._pulse.end()
             gc.collect()  # trainers refer to themselves
@@ -140,9 +140,10 @@ class _Pulse(threading.Thread):
                 return
 
 
-def join(parallel: Parallel, group: Group, gradient: torch.Tensor) -> torch.Tensor:
-    """All devices' gradients as one, of their mean."""
-    return gradient if parallel.gradients == "mean" else gradient * group.count
+def join(parallel: Parallel, gradients: torch.Tensor) -> torch.Tensor:
+    """All devices' gradients as one, of their mean, which DDP makes."""
+    mean_of_all = parallel.gradients == "mean" or not distributed.is_initialized()
+    return gradients if mean_of_all else gradients * distributed.get_world_size()
 
 
 def mean(value: torch.Tensor) -> torch.Tensor:

@@ -115,7 +115,7 @@ class Trainer:
         else:
             self.steps += 1
             self._share_statistics()
-            optim.tell(self.optimizer, self.built, rate, self.steps).step()
+            optim.hyperparameters(self.optimizer, self.built, rate, self.steps).step()
             self._follow()
         return outcome
 
@@ -142,7 +142,7 @@ class Trainer:
         """A copy of everything that a run needs to go on."""
         held = self.model.state_dict() | self.masters
         arrays = {key: held[key].detach().cpu().numpy().copy(order="C") for key in held}
-        slots = optim.slots(self.optimizer, self.built, self._of_optimizer()) if self.steps else {}
+        slots = optim.slots(self.optimizer, self.built) if self.steps else {}
         copies = {
             slot: {key: array.cpu().numpy().copy(order="C") for key, array in found.items()}
             for slot, found in slots.items()
@@ -167,7 +167,7 @@ class Trainer:
             slot: {key: self._tensor(array) for key, array in found.items()}
             for slot, found in snapshot.slots.items()
         }
-        optim.load(self.optimizer, self.built, trained, slots, snapshot.step)
+        optim.load(self.optimizer, self.built, slots, snapshot.step)
         self.steps = snapshot.step
         self.scale.value, self.scale.good = snapshot.scale, snapshot.good
         self._follow()
@@ -184,7 +184,7 @@ class Trainer:
             assert gradient is not None, key
             gradient = gradient.to(self.dtype)
             if self.group:
-                gradient = join(self.parallel, self.group, gradient)
+                gradient = join(self.parallel, gradient)
             self.masters[key].grad = gradient.div_(self.scale.value)
         return (mean(loss) if self.group else loss).item()
 

@@ -268,11 +268,11 @@ def metrics_of(path: Path) -> Path:
 def _score(held: Held, feed: Feed, side: Side, others: Others) -> Score:
     weights = held.weights
     if held.epoch is None:
-        weights = others.told(feed.class_weights(held.stage) if side.place.leads else None)
+        weights = others.broadcast(feed.class_weights(held.stage) if side.place.leads else None)
     trainer = side.trainer(held.recipe, held.stage, held.checkpoint.arrays, weights)
     own, count = Count(Task.of(held.recipe)), Count(Task.of(held.recipe))
     for _ in measure(trainer, feed.validation(held.stage), own):
         pass
-    for part in others.each(own):
+    for part in others.all_gather(own):
         count.join(part)
     return count.score()

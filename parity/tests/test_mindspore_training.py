@@ -222,7 +222,7 @@ class Answer:
             weights = {n: jnp.asarray(arrays[n], jnp.float64) for n in own}
             gradients = {n: jnp.asarray(self.train.parameter_gradients[n]) for n in own}
             built = jax_impl.optim.build(case.config, optimizer, own)
-            told = jax_impl.optim.tell(optimizer, "float64", self.rate, 1)
+            told = jax_impl.optim.hyperparameters(optimizer, "float64", self.rate, 1)
             updates, _ = built.update(gradients, built.init(weights), weights, **told)
             after = {n: np.asarray(weights[n] + updates[n]) for n in own}
         self.moved = {"moved_1": case.moved(self._published(after, "jax"))}

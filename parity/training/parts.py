@@ -46,26 +46,26 @@ class Data(Protocol):
 class Others(Protocol):
     """The processes that train together; see `torch_impl.parallel.Group`, `jax_impl.parallel`."""
 
-    def most(self, number: int) -> int:
+    def maximum(self, number: int) -> int:
         """The largest number that any process gives; each waits for all."""
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What process 0 gives; the others wait for it."""
 
-    def each(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """What every process gives, in their order; each waits for all."""
 
 
 class Nobody:
     """One process alone."""
 
-    def most(self, number: int) -> int:
+    def maximum(self, number: int) -> int:
         return number
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value
 
-    def each(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return [value]
 
 

@@ -185,7 +185,7 @@ class Run:
         if not self.state:
             leads = self.place.leads
             own = self.data.class_weights(stage, self._count_labels) if leads else None
-            self.weights = self.others.told(own)
+            self.weights = self.others.broadcast(own)
         state = self.state or self.begin(stage, self.before)
         trainer = self.side.trainer(self.recipe, stage, state.arrays, self.weights)
         if self.state or state.step:
@@ -322,7 +322,7 @@ class Run:
         except FloatingPointError as error:
             raise FloatingPointError(f"{self._where(stage, steps)}, validation: {error}") from error
         own = None if self.stop.asked else (count, album.pages, album.tiles)
-        found = self.others.each(own)
+        found = self.others.all_gather(own)
         if None in found:
             return None
         count = Count(self.task)
@@ -355,7 +355,7 @@ class Run:
 
     def _obey(self, stage: Stage, trainer: Trainer) -> None:
         """Stop where any process was asked to, all after the same step."""
-        self.stop.asked = self.others.most(self.stop.asked)
+        self.stop.asked = self.others.maximum(self.stop.asked)
         if self.stop.asked:
             self._stop(stage, trainer)
 

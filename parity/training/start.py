@@ -173,7 +173,7 @@ def _agreed(
     Raises:
         InputError: This process was given something else than process 0.
     """
-    there, found = others.told((facts, found))
+    there, found = others.broadcast((facts, found))
     for name, value in facts.items():
         if there[name] != value:
             raise InputError(

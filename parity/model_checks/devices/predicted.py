@@ -110,7 +110,7 @@ class OneDevice:
     def update(self, rate: float) -> None:
         """Let the optimizer make a step of the parameters' gradients."""
         self.steps += 1
-        optim.tell(self.stage.optimizer, self.built, rate, self.steps).step()
+        optim.hyperparameters(self.stage.optimizer, self.built, rate, self.steps).step()
 
     def differentiate(self, batch: Batch) -> float:
         """Leave the joined gradients with the parameters, and the statistics that are kept."""

@@ -61,7 +61,7 @@ def evaluate(plan: Plan, job: Job, trainer: Trainer, group: Any, share: Share, w
     found, task = Found(), Task.of(plan.recipe)
     for images in plan.images if job.case == EVALUATED else ():
         whole = Count(task)
-        for part in (group.each if group else lambda own: [own])(
+        for part in (group.all_gather if group else lambda own: [own])(
             counted(task, trainer, plan.validation(images, share.rank, share.ranks))
         ):
             whole.join(part)

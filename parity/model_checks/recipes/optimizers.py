@@ -61,7 +61,7 @@ def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[fl
 
     def reference(module: torch.nn.Module) -> torch.optim.Optimizer:
         built = torch_impl.optim.build(config, optimizer, dict(module.named_parameters()))
-        return torch_impl.optim.tell(optimizer, built, rates[0], 1)
+        return torch_impl.optim.hyperparameters(optimizer, built, rates[0], 1)
 
     return dataclasses.replace(
         port,
@@ -87,7 +87,7 @@ class Teller:
     def step(self) -> None:
         self.made += 1
         rate = self.rates[min(self.made, len(self.rates) - 1)]
-        torch_impl.optim.tell(self.optimizer, self.built, rate, self.made + 1)
+        torch_impl.optim.hyperparameters(self.optimizer, self.built, rate, self.made + 1)
 
 
 class Told(NamedTuple):
@@ -129,7 +129,9 @@ def told(
     def update(updates: nnx.State, state: Told, parameters: nnx.State) -> tuple[nnx.State, Told]:
         inner = used(parameters)
         dtype = str(next(iter(inner.values())).dtype)
-        steps = [jax_impl.optim.tell(optimizer, dtype, r, i) for i, r in enumerate(rates, 1)]
+        steps = [
+            jax_impl.optim.hyperparameters(optimizer, dtype, r, i) for i, r in enumerate(rates, 1)
+        ]
         now = {key: jnp.asarray(np.stack([s[key] for s in steps]))[state.made] for key in steps[0]}
         made, kept = build(config, optimizer, inner).update(
             used(updates), state.inner, inner, **now
