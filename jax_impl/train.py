@@ -248,8 +248,9 @@ class Program(NamedTuple):
 
     Attributes:
         transform: The optimizer.
-        step: (state, inputs, what `optim.hyperparameters` gives, loss scale) -> state, loss, and how many
-            numbers of each parameter's gradient are not finite. The state it is given is used up.
+        step: (state, inputs, what `optim.hyperparameters` gives, loss scale) -> state, loss, and
+            how many numbers of each parameter's gradient are not finite. The state it is given is
+            used up.
         evaluate: (arrays, inputs) -> classes and loss.
         evaluate_each: The same on each of this process's devices.
     """

@@ -20,7 +20,7 @@ from parity.spec.training.parallel import fitted
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch, Snapshot, Step
 from parity.training import checkpoints, logger
-from parity.training.dist_env import Place
+from parity.training.dist_env import DistEnv
 from parity.training.folder import Folder
 from parity.training.parts import Batches, Progress
 from parity.training.progress_bar import Lines
@@ -154,7 +154,7 @@ class FakeData:
 
 
 def begin(stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
-    """See `parity.training.stage_start.From`."""
+    """See `parity.training.stage_start.StageStart`."""
     del stage
     return Snapshot(before[1].arrays if before else draw.weights(TINY, 3), {})
 
@@ -189,7 +189,7 @@ def run(
         stop or Stop(),
         found,
         curves,
-        Place(devices=devices),
+        DistEnv(devices=devices),
     )
 
 

@@ -22,8 +22,8 @@ from parity.spec.preprocessing import Preprocessing
 from parity.spec.recipes import recipe
 from parity.spec.training.trainer import Snapshot
 from parity.training import checkpoints
-from parity.training.progress import KEY, Moment, Origin
-from parity.training.stage_start import From
+from parity.training.progress import KEY, Origin, TrainProgress
+from parity.training.stage_start import StageStart
 from tests.scenes import cityscapes, save_weights
 from weights_convert.assumptions import Assumed, assume, choose
 
@@ -144,14 +144,14 @@ def test_training_does_not_begin_with_other_classes(
     enet, first = recipe("enet-cityscapes"), "enet-cityscapes trains void-first"
     last = save(tmp_path / "last.safetensors", arrays, "void-last")
     with pytest.raises(InputError, match=rf"void-last .*{first}.*--labels void-last"):
-        From(enet, last).check()
-    assert "void-last" in From(dataclasses.replace(enet, labels="void-last"), last).check()[0]
-    assert "asked for" in From(enet, last, labels="void-first").check()[0]
+        StageStart(enet, last).check()
+    assert "void-last" in StageStart(dataclasses.replace(enet, labels="void-last"), last).check()[0]
+    assert "asked for" in StageStart(enet, last, labels="void-first").check()[0]
     foreign = save_weights(tmp_path / "foreign.pth", arrays)
-    (line,) = From(enet, foreign).check()
+    (line,) = StageStart(enet, foreign).check()
     assert line == "labels: void-first (recipe enet-cityscapes; the checkpoint does not say)"
     images = save(tmp_path / "images.safetensors", arrays, "void-first", preprocessing=OTHER)
-    lines = From(enet, images).check()
+    lines = StageStart(enet, images).check()
     assert "was trained on BGR in [0, 1], minus 0.5 0.4 0.3, by 0.2 0.3 0.25" in lines[1]
     assert f"is for images of {SIDE}" in lines[2]
 
@@ -159,7 +159,7 @@ def test_training_does_not_begin_with_other_classes(
 def test_a_run_that_contradicts_itself(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     """Catches `--resume` with a checkpoint whose manifest and recipe name other outputs."""
     run = recipe("enet-cityscapes")
-    origin = Origin.of(run, "torch", Moment(), Snapshot(arrays, {}), None)
+    origin = Origin.of(run, "torch", TrainProgress(), Snapshot(arrays, {}), None)
     path = save(tmp_path / "a.safetensors", arrays, "void-last", metadata={KEY: origin.to_json()})
     with pytest.raises(InputError, match=r"contradicts itself.*void-last.*void-first"):
         checkpoints.read(path)

@@ -23,7 +23,7 @@ from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.genet import GENetConfig
 from parity.training.overrides import find
-from parity.training.stage_start import From
+from parity.training.stage_start import StageStart
 from tests.checkpoints import equal
 from tests.registered import module
 from weights_convert import formats, load, to_jax
@@ -300,7 +300,7 @@ def test_training_and_evaluation_choose(tmp_path: Path) -> None:
     recipe = dataclasses.replace(recipe, stages=stages)
     plain, other = weights(MODELS["genet"], 0), weights(MODELS["genet"], 1)
     path = saved(tmp_path, {"net": state(plain), "ema": state(other)})
-    begin = From(recipe, path, Choice(key="ema"))
+    begin = StageStart(recipe, path, Choice(key="ema"))
     begin.check()
     assert any("averaged weights" in note for note in begin.notes)
     assert equal(begin(recipe.stages[0], None).arrays, other)

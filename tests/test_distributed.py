@@ -25,7 +25,7 @@ from parity.spec.training.recipe import Recipe
 from parity.spec.training.schedules import Schedule
 from parity.spec.training.written import recipe_of, to_toml
 from parity.training import checkpoints, logger, overrides
-from parity.training.dist_env import Place
+from parity.training.dist_env import DistEnv
 from parity.training.folder import Folder
 from parity.training.run import Options
 from parity.training.stopping import Stop
@@ -159,9 +159,9 @@ def test_files_and_options(tmp_path: Path) -> None:
 def test_a_batch_that_grows_with_the_devices_divides() -> None:
     """Catches MindSpore's recipes refused on as many devices as anybody has."""
     for devices in (2, 4, 5, 7, 8):
-        Place(devices=devices).check(RECIPES["enet-mindspore"])
+        DistEnv(devices=devices).check(RECIPES["enet-mindspore"])
     with pytest.raises(InputError, match="a batch of 6 images does not divide among 4 devices"):
-        Place(devices=4).check(overrides.with_options(RECIPES["enet-mindspore"], batch=6))
+        DistEnv(devices=4).check(overrides.with_options(RECIPES["enet-mindspore"], batch=6))
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])

@@ -14,10 +14,10 @@ import pytest
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import LOST
 from parity.training import dist_env, launch
-from parity.training.dist_env import Place
+from parity.training.dist_env import DistEnv
 from parity.training.launch import Words
 
-TWO = Place(devices=2, processes=2)
+TWO = DistEnv(devices=2, processes=2)
 # What a worker is, before it does something.
 HEAD = """
 import os, signal, sys, time
@@ -148,7 +148,7 @@ def test_a_port_in_use_is_refused_at_once() -> None:
         s.bind(("127.0.0.1", 0))
         s.listen()
         port = s.getsockname()[1]
-        here = Place(nodes=2, processes=2, coordinator=("127.0.0.1", port))
+        here = DistEnv(nodes=2, processes=2, coordinator=("127.0.0.1", port))
         with pytest.raises(InputError, match=f"127.0.0.1:{port}: Address already in use"):
             launch.run(["true"], "torch", here, Words("train"))
 
@@ -166,11 +166,11 @@ def test_torchrun_and_the_command_line_must_agree() -> None:
     """Catches a run on fewer devices than were asked for."""
     environment = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
     environment["MASTER_ADDR"] = "there"
-    found = dist_env.by_torchrun(Place(), environment)
-    assert found == Place(2, 2, 1, ("there", 1), 4, 3)
+    found = dist_env.by_torchrun(DistEnv(), environment)
+    assert found == DistEnv(2, 2, 1, ("there", 1), 4, 3)
     assert (found.parts, found.leads) == (4, False)
     with pytest.raises(InputError, match="--devices 4 --nodes 1, but torchrun started 2 processes"):
-        dist_env.by_torchrun(Place(devices=4), environment)
+        dist_env.by_torchrun(DistEnv(devices=4), environment)
     del environment["RANK"]
     with pytest.raises(InputError, match="the environment of torchrun is not whole: 'RANK'"):
-        dist_env.by_torchrun(Place(), environment)
+        dist_env.by_torchrun(DistEnv(), environment)

@@ -15,7 +15,7 @@ import pytest
 from parity.data import DATASETS, camvid, pipeline
 from parity.spec import recipes
 from parity.spec.training.recipe import Recipe
-from parity.training.progress import Moment
+from parity.training.progress import TrainProgress
 from parity.training.run import Run
 
 DDP = ("mean", "device", "local", "first", "pad", "none")
@@ -127,7 +127,7 @@ def test_precision_and_devices(name: str) -> None:
 
 def rate(name: str, epoch: int) -> float:
     """What the loop trains with in the first stage; the epoch counted from 0."""
-    loop: Any = SimpleNamespace(moment=Moment(epoch=epoch))
+    loop: Any = SimpleNamespace(moment=TrainProgress(epoch=epoch))
     return Run._rate(loop, of(name).stages[0], 10)
 
 

@@ -18,7 +18,7 @@ from parity.data.records import HEADER, OPTIONS, Contents, Records, sample_bytes
 from parity.spec.augmentation import Flip, Resize
 from parity.spec.errors import InputError
 from parity.spec.recipes import RECIPES
-from parity.training.data_loader import Feed
+from parity.training.data_loader import DataLoader
 from tests.test_pipeline import SIZE, data, equals, tiny
 
 
@@ -40,7 +40,7 @@ def test_it_trains_as_the_folder(tmp_path: Path, name: str, sized: bool) -> None
         assert equals(*batches) == 4
     sources = [pipeline.open_source(recipe, r, "val") for r in (root, tmp_path / "packed")]
     assert equals(*(pipeline.validation(s, recipe, recipe.stages[0]) for s in sources)) == 4
-    names = [Feed(recipe, r, workers=0).name(3) for r in (root, tmp_path / "packed")]
+    names = [DataLoader(recipe, r, workers=0).name(3) for r in (root, tmp_path / "packed")]
     assert names[0] == names[1]  # of a picture of it
 
 

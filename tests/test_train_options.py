@@ -18,7 +18,7 @@ from parity.spec.recipes import RECIPES
 from parity.spec.training.scaling import advice
 from parity.training import checkpoints, environment, side
 from parity.training.folder import Folder
-from parity.training.stage_start import From
+from parity.training.stage_start import StageStart
 from tests import test_training
 from tests.fuzz import kill_training
 from tests.test_training import arguments, numbers, train
@@ -173,10 +173,10 @@ def test_the_whole_network_begins_with_an_encoder_of_others(
     encoder = draw.weights(MODELS["erfnet-encoder"], 7)
     file, other = tmp_path / "encoder.pth", tmp_path / "other.pth"
     torch.save({f"module.{k}": torch.from_numpy(np.asarray(a)) for k, a in encoder.items()}, file)
-    begin = From(recipe, file, stage=stage)
+    begin = StageStart(recipe, file, stage=stage)
     begin.check()
     found = begin(whole, None).arrays
-    drawn = From(dataclasses.replace(recipe, stages=(whole,)))(whole, None).arrays
+    drawn = StageStart(dataclasses.replace(recipe, stages=(whole,)))(whole, None).arrays
     inside = [k for k in found if k.startswith("encoder.") and "output_conv" not in k]
     assert len(inside) > 100
     assert all(found[key].tobytes() == encoder[key].tobytes() for key in inside)
@@ -185,4 +185,4 @@ def test_the_whole_network_begins_with_an_encoder_of_others(
     enet = draw.weights(MODELS["enet"], 7)
     torch.save({key: torch.from_numpy(np.asarray(a)) for key, a in enet.items()}, other)
     with pytest.raises(InputError, match=r"other\.pth: a enet holds nothing that a erfnet begins"):
-        From(recipe, other, stage=stage).check()
+        StageStart(recipe, other, stage=stage).check()

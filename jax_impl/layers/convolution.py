@@ -62,7 +62,7 @@ class Conv2d(nnx.Module):
 
 
 class ConvTranspose2d(nnx.Module):
-    """Transposed convolution of (N, H, W, in) to (N, H', W', out), as `torch.nn.ConvTranspose2d`."""
+    """Transposed convolution of (N, H, W, in) to (N, H', W', out), as in `torch.nn`."""
 
     def __init__(
         self,

@@ -11,8 +11,6 @@ from flax import nnx
 from jax_impl.ops.pooling import max_pool, max_unpool, windows
 from jax_impl.ops.precision import wide
 
-Pair = tuple[int, int]
-
 
 class MaxPool2d(nnx.Module):
     """Maxima of windows, rounding the size down; the first of equals wins, also for the gradient.
@@ -85,7 +83,7 @@ class MaxUnpool2d(nnx.Module):
             raise NotImplementedError("unpooling of windows that overlap or leave gaps")
         self.stride = stride
 
-    def __call__(self, x: jax.Array, indices: jax.Array, output_size: Pair) -> jax.Array:
+    def __call__(self, x: jax.Array, indices: jax.Array, output_size: tuple[int, int]) -> jax.Array:
         """(N, H, W, C) to (N, H', W', C).
 
         Args:

@@ -18,10 +18,10 @@ from parity.spec.labels import outputs
 from parity.spec.preprocessing import published
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.written import recipe_of
-from parity.training.data_loader import Feed
-from parity.training.dist_env import ALONE, Place
+from parity.training.data_loader import DataLoader
+from parity.training.dist_env import ALONE, DistEnv
 from parity.training.folder import SUFFIX
-from parity.training.parts import Nobody, Others
+from parity.training.parts import ProcessGroup, SingleProcess
 from parity.training.progress import KEY, parse
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.side import FRAMEWORKS, Side, slow
@@ -106,7 +106,7 @@ def evaluate(
     split: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
-    place: Place = ALONE,
+    place: DistEnv = ALONE,
     choice: Choice = ANY,
     *,
     labels: str | None = None,
@@ -143,9 +143,9 @@ def evaluate(
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
     if framework is None and place.parts > 1:
         raise InputError("--devices needs --framework, which starts them")
-    paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, Feed]()
+    paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, DataLoader]()
     sides = {name: Side(name, place) for name in FRAMEWORKS}
-    others = sides[framework].meet() if framework else Nobody()
+    group = sides[framework].meet() if framework else SingleProcess()
     for i, path in enumerate(paths):
         if progress:
             progress(i, len(paths), path.name)
@@ -164,8 +164,10 @@ def evaluate(
             if key not in feeds:
                 if place.leads and (warning := slow(held.framework, held.recipe.precision)):
                     print(warning, file=sys.stderr)
-                feeds[key] = Feed(held.recipe, data, workers, split, place, images, count_size)
-            score = _score(held, feeds[key], sides[held.framework], others)
+                feeds[key] = DataLoader(
+                    held.recipe, data, workers, split, place, images, count_size
+                )
+            score = _score(held, feeds[key], sides[held.framework], group)
         name, sha256 = held.stage.name, held.checkpoint.sha256
         said = tuple(notes.lines(held.checkpoint))
         facts = (path, sha256, held.framework, name, held.epoch, score, assumed, count_size)
@@ -265,14 +267,14 @@ def metrics_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + METRICS)
 
 
-def _score(held: Held, feed: Feed, side: Side, others: Others) -> Score:
+def _score(held: Held, loader: DataLoader, side: Side, group: ProcessGroup) -> Score:
     weights = held.weights
     if held.epoch is None:
-        weights = others.broadcast(feed.class_weights(held.stage) if side.place.leads else None)
+        weights = group.broadcast(loader.class_weights(held.stage) if side.place.leads else None)
     trainer = side.trainer(held.recipe, held.stage, held.checkpoint.arrays, weights)
     own, count = Count(Task.of(held.recipe)), Count(Task.of(held.recipe))
-    for _ in measure(trainer, feed.validation(held.stage), own):
+    for _ in measure(trainer, loader.validation(held.stage), own):
         pass
-    for part in others.all_gather(own):
+    for part in group.all_gather(own):
         count.join(part)
     return count.score()

@@ -117,7 +117,7 @@ def infer(
     data = classes_of(network, dataset)
     assumed = assumptions(network, data, order)
     items = find(Path(images), None if truth is None else Path(truth))
-    run = Run(network, data, assumed)
+    run = InferenceRun(network, data, assumed)
     with replacing(target) as folder:
         folder.mkdir()
         for i, item in enumerate(items):
@@ -140,7 +140,7 @@ def infer(
     return result
 
 
-class Run:
+class InferenceRun:
     """One pass over the images."""
 
     def __init__(self, network: Network, data: Segmentation, assumed: Assumptions) -> None:

@@ -112,7 +112,7 @@ def miou(
     sizes = Sizes(size, predicted, count_size or predicted)
     # Where both sides computed in float64 there is nothing more exact to ask.
     oracle = Oracle(made, pixels) if len(frameworks) > 1 and dtype != "float64" else None
-    run = Run(source, order, predictors, sizes, pictures, oracle)
+    run = SideRun(source, order, predictors, sizes, pictures, oracle)
     for i, sample in enumerate(samples):
         if progress:
             progress(i, len(samples), sample.name if i else "first call of each framework")
@@ -136,7 +136,7 @@ def miou(
     )
 
 
-class Run:
+class SideRun:
     """One pass over the images: of each, only its matrices and pictures stay.
 
     Args:

@@ -24,7 +24,7 @@ from parity.spec.models import Config
 from parity.spec.tensors import STATISTICS, Tensor, tensors
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Snapshot
-from parity.training.stage_start import From
+from parity.training.stage_start import StageStart
 
 Arrays = Mapping[str, np.ndarray]
 SHORT = 1  # step: of a recipe so short each stage still has its least epochs
@@ -102,7 +102,7 @@ def _drawn(model: str, config: Config, fault: int, name: str, sound: Arrays, arr
     return _killed(row, check, evidence, named)
 
 
-class Anew(From):
+class Anew(StageStart):
     """A stage that takes over weights without their statistics."""
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:

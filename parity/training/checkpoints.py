@@ -21,7 +21,7 @@ from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Snapshot
 from parity.spec.training.written import differences, plain, recipe_of
 from parity.training.folder import Folder
-from parity.training.progress import KEY, Moment, Origin, parse
+from parity.training.progress import KEY, Origin, TrainProgress, parse
 from weights_convert import formats, save
 from weights_convert.checkpoint import Checkpoint, understand
 from weights_convert.optimizer import Optimizer as Saved
@@ -51,7 +51,7 @@ class Found:
         return stage_at(self.recipe, self.origin.moment)
 
 
-def stage_at(recipe: Recipe, moment: Moment) -> Stage:
+def stage_at(recipe: Recipe, moment: TrainProgress) -> Stage:
     """The stage that a run is in, as its devices train it."""
     return recipe.stages[moment.stage].on(max(moment.devices, 1))
 
@@ -60,7 +60,7 @@ def write(
     paths: Sequence[Path],
     recipe: Recipe,
     framework: str,
-    moment: Moment,
+    moment: TrainProgress,
     snapshot: Snapshot,
     class_weights: np.ndarray | None,
     preprocessing: Preprocessing,

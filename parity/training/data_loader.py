@@ -16,13 +16,13 @@ from parity.io import compilation_cache
 from parity.spec.errors import InputError
 from parity.spec.preprocessing import Preprocessing, published
 from parity.spec.training.recipe import Recipe, Stage
-from parity.training.dist_env import ALONE, Place
+from parity.training.dist_env import ALONE, DistEnv
 from parity.training.parts import Batches, Progress
 
 MOST_WORKERS = 4  # by default; one for each core that is left
 
 
-class Feed:
+class DataLoader:
     """See `parity.training.parts.Data`.
 
     Args:
@@ -46,7 +46,7 @@ class Feed:
         root: str | Path,
         workers: int | None,
         split: str | None = None,
-        place: Place = ALONE,
+        place: DistEnv = ALONE,
         images: Preprocessing | None = None,
         count_size: tuple[int, int] | None = None,
     ) -> None:
@@ -138,7 +138,7 @@ class Feed:
         return f"{sample:04}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', stem)}"
 
 
-def default_workers(place: Place = ALONE) -> int:
+def default_workers(place: DistEnv = ALONE) -> int:
     """One for each core that is left, where training takes one; of this process."""
     here = place.processes // place.nodes
     return min(MOST_WORKERS, max(1, ((os.cpu_count() or 1) - here) // here))

@@ -18,7 +18,7 @@ STARTER = "PARITY_STARTER"  # of one that our launcher started
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class DistEnv:
     """Where a process of a run is.
 
     Attributes:
@@ -64,7 +64,7 @@ class Place:
                 )
 
 
-ALONE = Place()
+ALONE = DistEnv()
 
 
 def asked(
@@ -74,7 +74,7 @@ def asked(
     node: int = 0,
     coordinator: str | None = None,
     way: str | None = None,
-) -> Place:
+) -> DistEnv:
     """What the command line says, checked; of the processes of this machine, the first.
 
     Raises:
@@ -89,7 +89,7 @@ def asked(
     if way is not None and framework != "jax":
         raise InputError(f"--map {way} is how JAX maps a step, --framework is {framework}")
     each = devices if framework == "torch" else 1
-    place = Place(devices, nodes, node, None, nodes * each, node * each, way or WAYS[0])
+    place = DistEnv(devices, nodes, node, None, nodes * each, node * each, way or WAYS[0])
     if nodes == 1:
         if coordinator is not None:
             raise InputError("--coordinator is for several machines: --nodes M")
@@ -102,7 +102,7 @@ def asked(
     return dataclasses.replace(place, coordinator=(host.strip("[]"), int(port)))
 
 
-def by_torchrun(place: Place, environment: Mapping[str, str] = os.environ) -> Place:
+def by_torchrun(place: DistEnv, environment: Mapping[str, str] = os.environ) -> DistEnv:
     """This process's place among those that `torchrun` started, or our launcher, as it does.
 
     Args:
@@ -124,7 +124,7 @@ def by_torchrun(place: Place, environment: Mapping[str, str] = os.environ) -> Pl
             f" processes on each of {world // devices} machines"
         )
     nodes, node = world // devices, rank // devices
-    return Place(devices, nodes, node, (host, port), world, rank)
+    return DistEnv(devices, nodes, node, (host, port), world, rank)
 
 
 def started() -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import parity
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import digest, plain
-from parity.training.dist_env import ALONE, Place
+from parity.training.dist_env import ALONE, DistEnv
 
 PACKAGES = (
     "parity-suite",
@@ -35,7 +35,7 @@ SETTINGS = ("JAX_", "XLA_", "TORCH_", "OMP_", "MKL_", "CUDA_", "NCCL_", "CUBLAS_
 
 
 def facts(
-    recipe: Recipe, framework: str, data: Path, resumed: Path | None, place: Place = ALONE
+    recipe: Recipe, framework: str, data: Path, resumed: Path | None, place: DistEnv = ALONE
 ) -> dict[str, Any]:
     """JSON values.
 

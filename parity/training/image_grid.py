@@ -21,7 +21,7 @@ SHEET = 32  # whole images of one sheet
 FRAMES = ((200, 30, 40), (30, 150, 70))  # wrong, right
 
 
-class Album:
+class ImageGrid:
     """Pictures of the first images of a validation.
 
     Args:

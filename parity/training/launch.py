@@ -28,7 +28,7 @@ from parity.spec.training.parallel import LOST, MEETING
 from parity.training.dist_env import (
     LOCAL,
     STARTER,
-    Place,
+    DistEnv,
     check_coordinator,
     check_port,
     free_port,
@@ -45,13 +45,13 @@ SHOWN = 30  # lines of a log, at most
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def needed(framework: str, place: Place) -> bool:
+def needed(framework: str, place: DistEnv) -> bool:
     """Whether other processes are to be started; not in one that was itself."""
     several = place.processes > 1 if framework == "torch" else place.nodes > 1
     return several and not started()
 
 
-def environments(framework: str, place: Place) -> list[dict[str, str]]:
+def environments(framework: str, place: DistEnv) -> list[dict[str, str]]:
     """What each process of this machine has in its environment, for PyTorch as from `torchrun`.
 
     Raises:
@@ -114,7 +114,7 @@ class Words:
     answer: str = ""
 
 
-def run(command: Sequence[str], framework: str, place: Place, words: Words) -> int:
+def run(command: Sequence[str], framework: str, place: DistEnv, words: Words) -> int:
     """Run a command in the processes of this machine until all have ended, or one has failed.
 
     The first one's output is this process's. The first signal goes to all, the second ends them.
@@ -250,7 +250,7 @@ class Teller:
     """
 
     words: Words
-    place: Place
+    place: DistEnv
 
     def told(self, failed: Sequence[Worker], asked: Sequence[int]) -> int:
         """Say why, unless the first process did so itself; gives the exit status."""

@@ -40,7 +40,7 @@ def writing(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-class Journal:
+class Logger:
     """A log that is written to.
 
     Args:
@@ -60,7 +60,7 @@ class Journal:
             self.file = path.open("ab")
             self.file.truncate(sum(map(len, kept)))
         self.lines = len(kept)
-        self.curves = None if tensorboard is None else Curves(tensorboard)
+        self.curves = None if tensorboard is None else TensorBoardLogger(tensorboard)
         for i, line in enumerate(kept if self.curves else (), 1):
             try:
                 self._show(json.loads(line))
@@ -112,7 +112,7 @@ class Journal:
             self.curves.add(values, line["batches"], line[CLOCK]["time"])
 
 
-class Mute:
+class NullLogger:
     """The log of a process that writes none."""
 
     lines = 0
@@ -127,7 +127,7 @@ class Mute:
         pass
 
 
-class Curves:
+class TensorBoardLogger:
     """TensorBoard's file of events, made anew.
 
     `tensorboardX.SummaryWriter` writes from a thread of its own, which on a full disk dies unseen

@@ -16,7 +16,7 @@ Progress = Callable[[int, int, str], None]
 
 
 class Data(Protocol):
-    """What a run trains on and is measured by; see `parity.training.data_loader.Feed`.
+    """What a run trains on and is measured by; see `parity.training.data_loader.DataLoader`.
 
     Attributes:
         samples: Of the training data.
@@ -43,7 +43,7 @@ class Data(Protocol):
         """Of an image of the validation, fit for a file."""
 
 
-class Others(Protocol):
+class ProcessGroup(Protocol):
     """The processes that train together; see `torch_impl.parallel.Group`, `jax_impl.parallel`."""
 
     def maximum(self, number: int) -> int:
@@ -56,7 +56,7 @@ class Others(Protocol):
         """What every process gives, in their order; each waits for all."""
 
 
-class Nobody:
+class SingleProcess:
     """One process alone."""
 
     def maximum(self, number: int) -> int:
@@ -83,7 +83,7 @@ class Framework(Protocol):
     def own(self, stage: Stage, snapshot: Snapshot) -> Snapshot: ...
 
 
-class Beginning(Protocol):
-    """What a stage begins with; see `parity.training.stage_start.From`."""
+class StartsStage(Protocol):
+    """What a stage begins with; see `parity.training.stage_start.StageStart`."""
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot: ...

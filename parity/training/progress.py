@@ -18,7 +18,7 @@ KEY = "run"  # of a checkpoint's metadata
 
 
 @dataclasses.dataclass
-class Moment:
+class TrainProgress:
     """A place in a run; everything that was drawn or shuffled before it follows from it.
 
     Attributes:
@@ -69,7 +69,7 @@ class Origin:
 
     recipe: dict[str, Any]
     framework: str
-    moment: Moment
+    moment: TrainProgress
     updates: int
     scale: float
     good: int
@@ -80,7 +80,7 @@ class Origin:
         cls,
         recipe: Recipe,
         framework: str,
-        moment: Moment,
+        moment: TrainProgress,
         snapshot: Snapshot,
         class_weights: np.ndarray | None,
     ) -> Origin:
@@ -115,7 +115,7 @@ def parse(text: str | None, where: object) -> Origin:
         version = entries.pop("version")
         if version != VERSION:
             raise InputError(f"{where}: its run is of version {version}, expected {VERSION}")
-        return Origin(**entries | {"moment": Moment(**entries["moment"])})
+        return Origin(**entries | {"moment": TrainProgress(**entries["moment"])})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

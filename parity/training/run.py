@@ -15,12 +15,12 @@ from parity.spec.training.scaling import advice
 from parity.spec.training.trainer import Snapshot, Step, Trainer
 from parity.training import checkpoints
 from parity.training.clock import Clock
-from parity.training.dist_env import ALONE, Place
+from parity.training.dist_env import ALONE, DistEnv
 from parity.training.folder import Folder
-from parity.training.image_grid import Album
-from parity.training.logger import Journal, Mute
-from parity.training.parts import Batches, Beginning, Data, Framework, Nobody, Others
-from parity.training.progress import Moment
+from parity.training.image_grid import ImageGrid
+from parity.training.logger import Logger, NullLogger
+from parity.training.parts import Batches, Data, Framework, ProcessGroup, SingleProcess, StartsStage
+from parity.training.progress import TrainProgress
 from parity.training.progress_bar import Display, duration
 from parity.training.scores import Count, Score, Task, measure
 from parity.training.stopping import Stop
@@ -49,7 +49,7 @@ class Stopped(Exception):  # noqa: N818  # it is no error
     """A signal was obeyed; a checkpoint was written, if anything was trained."""
 
 
-class Run:
+class TrainingRun:
     """One run.
 
     Args:
@@ -74,22 +74,22 @@ class Run:
         side: Framework,
         data: Data,
         folder: Folder,
-        begin: Beginning,
+        begin: StartsStage,
         options: Options,
         display: Display,
         stop: Stop,
         found: checkpoints.Found | None = None,
         curves: bool = True,
-        place: Place = ALONE,
-        others: Others | None = None,
+        place: DistEnv = ALONE,
+        group: ProcessGroup | None = None,
         first: int = 0,
     ) -> None:
-        self.place, self.others = place, others or Nobody()
+        self.place, self.group = place, group or SingleProcess()
         self.recipe, self.side, self.data, self.folder = recipe, side, data, folder
         self.begin, self.options, self.display, self.stop = begin, options, display, stop
         self.task = Task.of(recipe)
         self.stages = recipe.on(place.parts).stages
-        self.moment = Moment(stage=first, samples=data.samples)
+        self.moment = TrainProgress(stage=first, samples=data.samples)
         self.state: Snapshot | None = None  # of this stage, with published names
         self.before: tuple[Stage, Snapshot] | None = None  # what the stage before it left
         self.weights: np.ndarray | None = None  # of this stage's classes
@@ -100,9 +100,9 @@ class Run:
             self.weights = found.origin.weights
         self.moment.devices = place.parts
         tensorboard = folder.tensorboard if curves else None
-        self.journal: Journal | Mute = Mute()
+        self.log: Logger | NullLogger = NullLogger()
         if place.leads:
-            self.journal = Journal(folder.log, tensorboard, self.moment.lines)
+            self.log = Logger(folder.log, tensorboard, self.moment.lines)
         self.pace = 0.0  # seconds a step, of late
         self.compiled = False  # whether the trainer has made a step, which compiles
 
@@ -133,7 +133,7 @@ class Run:
         except Stopped:
             return False
         finally:
-            self.journal.close()
+            self.log.close()
 
     @property
     def epoch(self) -> int:
@@ -185,7 +185,7 @@ class Run:
         if not self.state:
             leads = self.place.leads
             own = self.data.class_weights(stage, self._count_labels) if leads else None
-            self.weights = self.others.broadcast(own)
+            self.weights = self.group.broadcast(own)
         state = self.state or self.begin(stage, self.before)
         trainer = self.side.trainer(self.recipe, stage, state.arrays, self.weights)
         if self.state or state.step:
@@ -250,7 +250,7 @@ class Run:
             facts = {"stage": stage.name, "epoch": moment.epoch + 1, "step": moment.step}
             facts |= {"steps": steps, "batches": moment.batches, "loss": done.loss, "rate": rate}
             facts |= {"scale": done.scale, "skipped": done.skipped}
-            self.journal.write("step", facts, speed)
+            self.log.write("step", facts, speed)
 
     def _left(self, steps: int) -> int:
         """Steps to the end of the run."""
@@ -278,7 +278,7 @@ class Run:
         place = {"stage": stage.name, "epoch": done, "batches": moment.batches}
         mean = moment.loss / steps
         # Not before: a validation that is cut short is done again, and so is all of this.
-        self.journal.write("epoch", {**place, "loss": mean}, spent)
+        self.log.write("epoch", {**place, "loss": mean}, spent)
         prefix = checkpoints.prefix(self.recipe, moment.stage)
         line, names = f"{stage.name} {done}/{self._end(stage)}: loss {mean:.4f}", []
         if score:
@@ -286,7 +286,7 @@ class Run:
             names += [f"{prefix}best"] * best
             took = round(time.perf_counter() - begun, 3)
             facts = {**place, **score.to_dict(), "best": best}
-            self.journal.write("validation", facts, {"seconds": took})
+            self.log.write("validation", facts, {"seconds": took})
             line += f", {score.name} {score.value:.4f}{' (best)' if best else ''}"
             line += f", validation loss {score.mean_loss:.4f}"
         after = "" if clock.warm or clock.steps < 2 else " after the first step"
@@ -312,28 +312,28 @@ class Run:
         """Each process its batches; all have the score. None where one was asked to stop."""
         count = Count(self.task)
         images = self.data.preprocessing(stage)
-        album = Album(self.recipe, images, self.data.name, self.options.pictures)
+        image_grid = ImageGrid(self.recipe, images, self.data.name, self.options.pictures)
         try:
             with contextlib.closing(self.data.validation(stage)) as batches:
                 for batch, classes in measure(trainer, batches, count):
-                    album.add(batch, classes)
+                    image_grid.add(batch, classes)
                     if self.stop.asked:
                         break
         except FloatingPointError as error:
             raise FloatingPointError(f"{self._where(stage, steps)}, validation: {error}") from error
-        own = None if self.stop.asked else (count, album.pages, album.tiles)
-        found = self.others.all_gather(own)
+        own = None if self.stop.asked else (count, image_grid.pages, image_grid.tiles)
+        found = self.group.all_gather(own)
         if None in found:
             return None
         count = Count(self.task)
         for part, pages, tiles in found:
             count.join(part)
-            album.join(pages, tiles)
+            image_grid.join(pages, tiles)
         score = count.score()
         if not score.images:
             raise InputError("the validation has no images")
         if self.place.leads:
-            album.write(self.folder.pictures)
+            image_grid.write(self.folder.pictures)
         return score
 
     def _save(self, stage: Stage, trainer: Trainer, names: list[str]) -> None:
@@ -341,8 +341,8 @@ class Run:
         self.state = self.side.published(stage, trainer.snapshot())
         if not self.place.leads:
             return
-        self.moment.lines = self.journal.lines
-        self.journal.sync()
+        self.moment.lines = self.log.lines
+        self.log.sync()
         checkpoints.write(
             [*map(self.folder.checkpoint, names), self.folder.last],
             self.recipe,
@@ -355,7 +355,7 @@ class Run:
 
     def _obey(self, stage: Stage, trainer: Trainer) -> None:
         """Stop where any process was asked to, all after the same step."""
-        self.stop.asked = self.others.maximum(self.stop.asked)
+        self.stop.asked = self.group.maximum(self.stop.asked)
         if self.stop.asked:
             self._stop(stage, trainer)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Snapshot, Trainer
-from parity.training.dist_env import ALONE, Place
-from parity.training.parts import Nobody, Others
+from parity.training.dist_env import ALONE, DistEnv
+from parity.training.parts import ProcessGroup, SingleProcess
 from weights_convert import naming
 from weights_convert.memory import contiguous
 
@@ -26,11 +26,11 @@ class Side:
         place: Of this process and its devices.
     """
 
-    def __init__(self, framework: str, place: Place = ALONE) -> None:
+    def __init__(self, framework: str, place: DistEnv = ALONE) -> None:
         self.framework, self.place = framework, place
         self.group: Any = None  # of one device there is none: it computes the same without
 
-    def meet(self) -> Others:
+    def meet(self) -> ProcessGroup:
         """Before anything is computed: the devices, and the other processes.
 
         Raises:
@@ -38,7 +38,7 @@ class Side:
         """
         place = self.place
         if place.parts == 1:
-            return Nobody()
+            return SingleProcess()
         parallel: Any = importlib.import_module(f"{self.framework}_impl.parallel")
         where = place.coordinator if place.processes > 1 else None
         self.group = parallel.start(where, place.devices, place.processes, place.process)

@@ -24,7 +24,7 @@ from weights_convert.checkpoint import understand
 from weights_convert.wrapping import ANY, Choice
 
 
-class From:
+class StageStart:
     """The beginning of each stage of a recipe.
 
     Args:

@@ -12,16 +12,16 @@ from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import digest
 from parity.training import checkpoints, environment
-from parity.training.data_loader import Feed
-from parity.training.dist_env import ALONE, Place, started
+from parity.training.data_loader import DataLoader
+from parity.training.dist_env import ALONE, DistEnv, started
 from parity.training.folder import Folder
-from parity.training.parts import Others
-from parity.training.progress import Moment
+from parity.training.parts import ProcessGroup
+from parity.training.progress import TrainProgress
 from parity.training.progress_bar import Display, Lines, Silent
-from parity.training.run import Options, Run
+from parity.training.run import Options, TrainingRun
 from parity.training.scores import Score
 from parity.training.side import FRAMEWORKS, Side, slow
-from parity.training.stage_start import From
+from parity.training.stage_start import StageStart
 from parity.training.stopping import Stop
 from weights_convert.wrapping import ANY, Choice
 
@@ -40,7 +40,7 @@ class Trained:
     """
 
     folder: Folder
-    moment: Moment
+    moment: TrainProgress
     score: Score | None
     status: int
 
@@ -58,7 +58,7 @@ def train(
     workers: int | None = None,
     options: Options = NOW,
     display: Display | None = None,
-    place: Place = ALONE,
+    place: DistEnv = ALONE,
     labels: str | None = None,
 ) -> Trained:
     """Train a network by a recipe, or go on with it.
@@ -94,7 +94,7 @@ def train(
             f" --set stages.{name}.epochs=N makes it longer"
         )
     place.check(recipe)
-    begin, side = From(recipe, start, choice, labels, from_stage), Side(framework, place)
+    begin, side = StageStart(recipe, start, choice, labels, from_stage), Side(framework, place)
     skipped = sum(stage.epochs for stage in recipe.stages[: begin.first])
     if options.epochs is not None and options.epochs <= skipped:
         raise InputError(
@@ -103,44 +103,44 @@ def train(
         )
     folder, given = Folder(out), None if isinstance(resume, bool) else Path(resume)
     display = (display or Lines()) if place.leads else Silent()
-    feed = Feed(recipe, data, workers, place=place)
-    feed.open()
+    loader = DataLoader(recipe, data, workers, place=place)
+    loader.open()
     found = checkpoints.read(given) if given is not None and place.leads else None
     inside = given is not None and given.resolve().parent == folder.checkpoints.resolve()
     if found:
-        checkpoints.check_same(found, recipe, feed.samples, place.parts)
+        checkpoints.check_same(found, recipe, loader.samples, place.parts)
     elif place.leads and (resume is not True or not folder.last.exists()):
         for line in [*begin.check(), *begin.notes]:
             display.say(line)
     claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
     with claim, Stop(answers=not started()).listening() as stop:
-        others = side.meet()
+        group = side.meet()
         if place.parts > 1:
             display.say(_told(place, environment.devices(framework)))
         if warning := slow(framework, recipe.precision):
             display.say(warning)
         if resume is True and place.leads and folder.last.exists():
             found = checkpoints.read(folder.last)
-            checkpoints.check_same(found, recipe, feed.samples, place.parts)
+            checkpoints.check_same(found, recipe, loader.samples, place.parts)
         elif resume is True:
             display.say(f"{folder.path} holds no checkpoint: from the beginning")
         elif found and not inside:
             found = checkpoints.adopt(found, folder)
         if found and found.origin.moment.stage < begin.first:
             raise InputError(f"{found.path} is in stage {found.stage.name}, before {from_stage}")
-        facts = _facts(recipe, feed, start, options) | {"--from-stage": from_stage}
-        found = _agreed(others, place, found, facts)
+        facts = _facts(recipe, loader, start, options) | {"--from-stage": from_stage}
+        found = _agreed(group, place, found, facts)
         if place.leads:
             origin = found.path if found else None
             folder.started(environment.facts(recipe, framework, Path(data), origin, place))
-        parts = (recipe, side, feed, folder, begin, options, display, stop, found)
-        run = Run(*parts, place=place, others=others, first=begin.first)
+        parts = (recipe, side, loader, folder, begin, options, display, stop, found)
+        run = TrainingRun(*parts, place=place, group=group, first=begin.first)
         done = run.go()
         side.leave()
         return Trained(folder, run.moment, run.score, 0 if done else stop.status)
 
 
-def _told(place: Place, found: list[str]) -> str:
+def _told(place: DistEnv, found: list[str]) -> str:
     """On what a run is, that has several devices."""
     text = f"{place.parts} devices in {place.processes} process{'es' * (place.processes > 1)}"
     if place.nodes > 1:
@@ -151,7 +151,7 @@ def _told(place: Place, found: list[str]) -> str:
 
 
 def _facts(
-    recipe: Recipe, feed: Feed, start: str | Path | None, options: Options
+    recipe: Recipe, loader: DataLoader, start: str | Path | None, options: Options
 ) -> dict[str, object]:
     """What must be the same in all processes, by how a message calls it."""
     weights = None
@@ -159,21 +159,21 @@ def _facts(
         weights = hashlib.sha256(Path(start).read_bytes()).hexdigest()
     return {
         "recipe": digest(recipe),
-        "number of images": feed.samples,
+        "number of images": loader.samples,
         "--start": weights,
         "--epochs": options.epochs,
     }
 
 
 def _agreed(
-    others: Others, place: Place, found: checkpoints.Found | None, facts: dict[str, object]
+    group: ProcessGroup, place: DistEnv, found: checkpoints.Found | None, facts: dict[str, object]
 ) -> checkpoints.Found | None:
     """The checkpoint that process 0 has found; the others need not see its folder.
 
     Raises:
         InputError: This process was given something else than process 0.
     """
-    there, found = others.broadcast((facts, found))
+    there, found = group.broadcast((facts, found))
     for name, value in facts.items():
         if there[name] != value:
             raise InputError(

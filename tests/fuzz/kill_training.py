@@ -39,7 +39,7 @@ from parity.spec.training.recipe import PRECISIONS, Recipe, Stage
 from parity.spec.training.schedules import Schedule
 from parity.spec.training.written import to_toml
 from parity.training import logger
-from parity.training.dist_env import Place
+from parity.training.dist_env import DistEnv
 from parity.training.folder import Folder
 from parity.training.run import Options
 from tests.fuzz import kill_processes
@@ -251,7 +251,7 @@ def train(
     log = out.with_name(f"{out.name}.txt")
     child = os.fork()
     if not child:
-        _train(recipe(precision, devices), framework, data, out, log, Place(devices))
+        _train(recipe(precision, devices), framework, data, out, log, DistEnv(devices))
     if delay is not None:
         while since and not since.exists() and not os.waitid(os.P_PID, child, ENDED):
             time.sleep(0.001)
@@ -266,7 +266,7 @@ def train(
     return True
 
 
-def _train(of: Recipe, framework: str, data: Path, out: Path, log: Path, place: Place) -> None:
+def _train(of: Recipe, framework: str, data: Path, out: Path, log: Path, place: DistEnv) -> None:
     """In the child."""
     status = 1
     try:

@@ -24,7 +24,7 @@ from parity.cli.arguments import (
 from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
-from parity.training.dist_env import ALONE, Place, asked, by_torchrun, started
+from parity.training.dist_env import ALONE, DistEnv, asked, by_torchrun, started
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     return launch.work(lambda: measured(args, place), parallel.lost)
 
 
-def measured(args: argparse.Namespace, place: Place) -> int:
+def measured(args: argparse.Namespace, place: DistEnv) -> int:
     """In this process, which may be one of several."""
     from parity.training.overrides import find
 
@@ -108,7 +108,7 @@ def measured(args: argparse.Namespace, place: Place) -> int:
 
 
 def evaluated(
-    folder: str, data: str, command: str, place: Place, file: str | None = None, **how: Any
+    folder: str, data: str, command: str, place: DistEnv, file: str | None = None, **how: Any
 ) -> int:
     """Evaluate, print and write: the exit status.
 

@@ -22,7 +22,7 @@ from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
 from parity.spec.training.parallel import WAYS
 from parity.spec.training.recipe import PRECISIONS, Recipe
-from parity.training.dist_env import ALONE, TORCHRUN, Place, asked, by_torchrun, started
+from parity.training.dist_env import ALONE, TORCHRUN, DistEnv, asked, by_torchrun, started
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     return launch.work(lambda: train(args, recipe, place), parallel.lost)
 
 
-def train(args: argparse.Namespace, recipe: Recipe, place: Place) -> int:
+def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
     """In this process, which may be one of several."""
     from parity.training.progress_bar import display
     from parity.training.run import Options
@@ -163,7 +163,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: Place) -> int:
     return evaluated(args.out, args.data, args.command, ALONE, workers=args.workers)
 
 
-def place_of(args: argparse.Namespace) -> Place:
+def place_of(args: argparse.Namespace) -> DistEnv:
     """Where this process is, of those that the command line or `torchrun` asks for."""
     place = asked(
         args.framework, args.devices, args.nodes, args.node_rank, args.coordinator, args.map

@@ -19,7 +19,7 @@ from parity.spec import draw
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Batch, Snapshot, Trainer
 from parity.training.side import Side
-from parity.training.stage_start import From
+from parity.training.stage_start import StageStart
 from weights_convert import naming
 
 Digests = dict[str, str]
@@ -69,7 +69,7 @@ class Half:
         self.recipe, self.side, self.change = recipe, Side(framework), change
         self.quickly = quickly and framework == "jax"
         self.source = source(recipe, samples(recipe))
-        self.begin = begin or From(dataclasses.replace(recipe, start=None))
+        self.begin = begin or StageStart(dataclasses.replace(recipe, start=None))
 
     def rates(self) -> list[float]:
         """Of every step of every stage."""

@@ -41,7 +41,7 @@ SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class KeyPath:
     """Where a value stands, for messages: a file, and the keys that lead to it."""
 
     source: str
@@ -50,8 +50,8 @@ class Place:
     def __str__(self) -> str:
         return f"{self.source}: {self.path}:" if self.path else f"{self.source}:"
 
-    def inner(self, key: object) -> Place:
-        return Place(self.source, f"{self.path}.{key}" if self.path else str(key))
+    def inner(self, key: object) -> KeyPath:
+        return KeyPath(self.source, f"{self.path}.{key}" if self.path else str(key))
 
 
 def plain(value: Any) -> Any:
@@ -78,7 +78,7 @@ def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None
     Raises:
         InputError: An unknown key, a missing one, a value of another type, or one that cannot be.
     """
-    place = Place(where)
+    place = KeyPath(where)
     made = _record(Recipe, entries, base, place)
     names = [stage.name for stage in made.stages]
     for stage in made.stages:
@@ -96,7 +96,7 @@ def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None
     return made
 
 
-def _check_groups(stage: Stage, where: Place) -> None:
+def _check_groups(stage: Stage, where: KeyPath) -> None:
     """A typing error in a prefix would leave its parameters at the common rate."""
     for prefix in (p for group in stage.optimizer.groups for p in group.prefixes):
         if not any(key.startswith(prefix) for key in parameters(stage.config)):
@@ -140,7 +140,7 @@ def to_toml(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _record(kind: type, entries: Any, old: Any, where: Place) -> Any:
+def _record(kind: type, entries: Any, old: Any, where: KeyPath) -> Any:
     """A dataclass: of the old one, what is given replaces its fields."""
     if not isinstance(entries, Mapping):
         raise InputError(f"{where} {entries!r}, expected a table")
@@ -161,7 +161,7 @@ def _record(kind: type, entries: Any, old: Any, where: Place) -> Any:
         raise InputError(f"{where} {error}") from error
 
 
-def _value(hint: Any, value: Any, old: Any, where: Place) -> Any:
+def _value(hint: Any, value: Any, old: Any, where: KeyPath) -> Any:
     """A value of a type; the old one matters where it has parts."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if set(kinds) >= set(OPERATIONS.values()):
@@ -190,7 +190,7 @@ def _finite(value: Any) -> bool:
         return False
 
 
-def _tuple(kinds: tuple[Any, ...], value: Any, old: Any, where: Place) -> tuple:
+def _tuple(kinds: tuple[Any, ...], value: Any, old: Any, where: KeyPath) -> tuple:
     item = kinds[0]
     if isinstance(value, Mapping) and old and dataclasses.is_dataclass(old[0]):
         return _changed(value, old, where)
@@ -204,7 +204,7 @@ def _tuple(kinds: tuple[Any, ...], value: Any, old: Any, where: Place) -> tuple:
     return made
 
 
-def _changed(changes: Mapping[str, Any], old: tuple, where: Place) -> tuple:
+def _changed(changes: Mapping[str, Any], old: tuple, where: KeyPath) -> tuple:
     """Stages by their names, or operations by their kinds, each with what is different in it."""
     known = [KINDS.get(type(item)) or item.name for item in old]
     stages = type(old[0]) not in KINDS
@@ -221,7 +221,7 @@ def _changed(changes: Mapping[str, Any], old: tuple, where: Place) -> tuple:
     return tuple(made)
 
 
-def _operation(value: Any, where: Place) -> Any:
+def _operation(value: Any, where: KeyPath) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind not in OPERATIONS:
         choices = ", ".join(OPERATIONS)
