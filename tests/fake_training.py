@@ -24,7 +24,7 @@ from parity.training.dist_env import DistEnv
 from parity.training.folder import Folder
 from parity.training.parts import Batches, Progress
 from parity.training.progress_bar import Lines
-from parity.training.run import Options, Run
+from parity.training.run import Options, TrainingRun
 from parity.training.stopping import Stop
 
 TINY = dataclasses.replace(MODELS["genet"], depth=10, width=1)
@@ -168,7 +168,7 @@ def run(
     data: FakeData | None = None,
     curves: bool = False,
     devices: int = 1,
-) -> Run:
+) -> TrainingRun:
     """A run in a folder, from its last checkpoint if there is one."""
     folder = Folder(out)
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def run(
     found = checkpoints.read(folder.last) if folder.last.exists() else None
     if found:
         checkpoints.check_same(found, of, data.samples, devices)
-    return Run(
+    return TrainingRun(
         of,
         side or Fake(),
         data,

@@ -11,7 +11,7 @@ import pytest
 from parity.cli import main
 from parity.spec.errors import InputError
 from tests.fuzz import campaign, mutants, ordeal
-from tests.fuzz.hostile import DistEnv, Kind, all_kinds
+from tests.fuzz.hostile import Kind, Place, all_kinds
 from tests.fuzz.hostile.opcodes import Call, Global, pickled
 from tests.fuzz.warden import Warden
 
@@ -64,16 +64,16 @@ def test_ten_thousand_mutants() -> None:
 # --- The watch itself: each thing that it is to see, done once
 
 
-def _reads(place: DistEnv) -> None:
+def _reads(place: Place) -> None:
     (place.outside / "secret").read_bytes()
 
 
-def _makes(place: DistEnv) -> None:
+def _makes(place: Place) -> None:
     place.canary.touch()
 
 
 @pytest.mark.parametrize(("act", "verb"), [(_reads, "opened"), (_makes, "made")])
-def test_the_bait_is_watched(arena: Arena, act: Callable[[DistEnv], None], verb: str) -> None:
+def test_the_bait_is_watched(arena: Arena, act: Callable[[Place], None], verb: str) -> None:
     """Catches bait that can be taken unseen."""
     warden, folder = arena
     assert warden.bait is not None

@@ -16,7 +16,7 @@ from parity.data import DATASETS, camvid, pipeline
 from parity.spec import recipes
 from parity.spec.training.recipe import Recipe
 from parity.training.progress import TrainProgress
-from parity.training.run import Run
+from parity.training.run import TrainingRun
 
 DDP = ("mean", "device", "local", "first", "pad", "none")
 
@@ -128,7 +128,7 @@ def test_precision_and_devices(name: str) -> None:
 def rate(name: str, epoch: int) -> float:
     """What the loop trains with in the first stage; the epoch counted from 0."""
     loop: Any = SimpleNamespace(moment=TrainProgress(epoch=epoch))
-    return Run._rate(loop, of(name).stages[0], 10)
+    return TrainingRun._rate(loop, of(name).stages[0], 10)
 
 
 def test_rates_of_the_bench() -> None:

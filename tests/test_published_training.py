@@ -23,7 +23,7 @@ from parity.spec.tensors import tensors
 from parity.spec.training.optimizers import Optimizer, parameters
 from parity.spec.training.recipe import Recipe, Stage
 from parity.training.progress import TrainProgress
-from parity.training.run import Run
+from parity.training.run import TrainingRun
 from tests.published_training import TAKEN, Entry, document, holds, passed_over
 from weights_convert import naming
 
@@ -65,7 +65,7 @@ def named(prefix: str) -> list[Recipe]:
 def rate(stage: Stage, epoch: int, step: int = 0, steps: int = 10) -> float:
     """What the loop of a run trains with; epoch and step counted from 0, in the stage."""
     loop: Any = SimpleNamespace(moment=TrainProgress(epoch=epoch, step=step))
-    return Run._rate(loop, stage, steps)
+    return TrainingRun._rate(loop, stage, steps)
 
 
 def groups(stage: Stage, at: float, step: int = 1) -> dict[str, dict[str, float]]:

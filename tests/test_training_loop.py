@@ -19,7 +19,7 @@ from parity.spec.training.trainer import Snapshot
 from parity.training import checkpoints, logger
 from parity.training.clock import Clock
 from parity.training.folder import Folder
-from parity.training.run import Options, Run
+from parity.training.run import Options, TrainingRun
 from parity.training.stopping import Stop
 from tests.fake_training import TINY, Fake, FakeData, assert_same, begin, recipe, run
 from weights_convert.inspection import inspect
@@ -221,7 +221,7 @@ def test_a_stage_begins_with_what_the_one_before_it_left(tmp_path: Path) -> None
         given.append(before)
         return begin(stage, before)
 
-    def noted(options: Options) -> Run:
+    def noted(options: Options) -> TrainingRun:
         made = run(tmp_path, two_stages(), options=options)
         made.begin = noting
         return made
