@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parity.diagnosis.check import check
     from parity.ladder.port import Port
+    from parity.model_checks.check import check_model
     from parity.report.report import Check, Report
 
 # Public name -> where it is.
@@ -24,9 +25,10 @@ _PLACES = {
     "Port": "parity.ladder.port",
     "Report": "parity.report.report",
     "check": "parity.diagnosis.check",
+    "check_model": "parity.model_checks.check",
 }
 
-__all__ = ["Check", "Port", "Report", "check"]
+__all__ = ["Check", "Port", "Report", "check", "check_model"]
 
 
 def __getattr__(name: str) -> Any:

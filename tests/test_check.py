@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -52,3 +53,19 @@ def test_weights_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     report = json.loads(path.read_text())
     assert {c["rung"] for c in report["checks"]} == {"L0"}
     assert len(report["checks"]) == 622
+
+
+def test_a_network_is_checked_by_one_call() -> None:
+    """Catches a command that does what Python cannot ask for."""
+    import parity
+
+    report = parity.check_model("genet-mean2", levels=["L0"], size=(32, 32), batch=1)
+    assert report.ok
+    assert {check.rung for check in report.checks} == {"L0"}
+
+
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a version that nobody can quote in a report of a fault."""
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"parity-suite {importlib.metadata.version('parity-suite')}\n"

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from parity.io import compilation_cache, interrupts
 from parity.spec.errors import InputError, printable
@@ -51,6 +51,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class Version(argparse.Action):
+    """Looks the version up only where it is asked for: that takes as long as all else."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        import importlib.metadata
+
+        print(f"parity-suite {importlib.metadata.version('parity-suite')}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,6 +125,7 @@ def parser() -> Parser:
     """The parser of every command."""
     purpose = "Carries networks between PyTorch and JAX, and proves that nothing was lost."
     top = Parser(prog="parity", description=purpose)
+    top.add_argument("--version", action=Version, help="print the installed version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in COMMANDS.items():
         module = importlib.import_module(f"parity.cli.commands.{name}")

@@ -10,24 +10,18 @@ a parity.Port.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from parity.cli.arguments import add_choice, choice_of, parse_devices, parse_size
 from parity.io.files import check_writable
 from parity.ladder.factory import is_factory, make_port
 from parity.report.report import PRECISIONS, RUNGS
-from parity.spec import draw
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS, Config
+from parity.spec.models import MODELS
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from parity.ladder.port import Port
     from parity.report.report import Report
-    from weights_convert import Manifest
+    from weights_convert import Checkpoint
 
 MADE = ""  # of --onnx: no file is given
 DEFAULT = ("L0", "L1", "L2", "L3", "L4")  # of our own networks
@@ -103,13 +97,61 @@ def run(args: argparse.Namespace) -> int:
     if args.devices is not None:
         return shown(several(args), args)
     try:
-        if is_factory(args.model):
-            return climb(theirs(args), None, levels, args)
-        return climb(*ours(args), levels, args)
+        return shown((theirs if is_factory(args.model) else ours)(levels, args), args)
     except InputError as error:
         if args.debug and error.__cause__ is not None:
             raise error.__cause__ from None
         raise
+
+
+def ours(levels: list[str], args: argparse.Namespace) -> Report:
+    """Check one of the project's own networks."""
+    if args.model not in MODELS:  # before a framework is loaded
+        raise InputError(
+            f"model {args.model!r}, expected one of {', '.join(MODELS)}, or FILE.py:FUNCTION"
+        )
+    size = None if args.size is None else parse_size(args.size)
+    batch = 2 if args.batch is None else args.batch
+    checkpoint = loaded(args) if args.weights is not None else None
+
+    from parity.model_checks.check import check_model
+    from parity.report.console import working
+
+    with working() as progress:
+        return check_model(
+            args.model,
+            levels,
+            args.precision,
+            checkpoint,
+            size,
+            batch,
+            args.seed or 0,
+            args.onnx or (),
+            progress,
+        )
+
+
+def loaded(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint to check with; what is to be said of it is printed."""
+    import weights_convert
+    from weights_convert import notes
+
+    checkpoint = weights_convert.load(args.weights, args.model, choice=choice_of(args))
+    print("\n".join(notes.lines(checkpoint)), end="\n" if checkpoint.notes else "")
+    return checkpoint
+
+
+def theirs(levels: list[str], args: argparse.Namespace) -> Report:
+    """Check the port that a user's function makes."""
+    if given := [name for name in OURS if getattr(args, name) is not None]:
+        raise InputError(f"--{given[0]} is for our own networks; {args.model} makes its own")
+    port = make_port(args.model)
+
+    from parity.diagnosis.check import check
+    from parity.report.console import working
+
+    with working() as progress:
+        return check(port, levels, args.precision, progress)
 
 
 def several(args: argparse.Namespace) -> Report:
@@ -120,44 +162,14 @@ def several(args: argparse.Namespace) -> Report:
         raise InputError(f"--{given[0]} is not for --devices, where all is small")
     if args.precision != PRECISIONS[0]:
         raise InputError(f"--precision {args.precision} is not for --devices: all is float64")
-    counts = sorted({parse_devices(text) for text in args.devices.split(",")})
+    counts = [parse_devices(text) for text in args.devices.split(",")]
+    levels = None if args.levels is None else args.levels.split(",")
 
-    from parity.model_checks.devices import ladder
-    from parity.model_checks.devices.plan import planned
+    from parity.model_checks.check import check_devices
     from parity.report.console import working
 
-    levels = list(ladder.RUNGS) if args.levels is None else args.levels.split(",")
-    if unknown := [level for level in levels if level not in ladder.RUNGS]:
-        known = ", ".join(ladder.RUNGS)
-        raise InputError(f"rung {unknown[0]} with --devices, expected some of {known}")
-    recipe = ladder.recipe_of(args.model)
-    if args.seed is not None:
-        recipe = dataclasses.replace(recipe, seed=args.seed)
     with working() as progress:
-        return ladder.check(planned(recipe, tuple(counts)), levels, progress)
-
-
-def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse.Namespace) -> int:
-    """Check, print and write."""
-    from parity.diagnosis.check import check
-    from parity.report.console import working
-    from parity.report.report import Report
-
-    with working() as progress:
-        files = opened(args.onnx or [])  # before minutes of work
-        # L5 of our own networks is a rehearsal of their recipe.
-        rungs = levels if subject is None else [level for level in levels if level != "L5"]
-        report = Report(port.name, args.precision)
-        if rungs:
-            report = check(port, rungs, args.precision, progress)
-        if subject is not None and {"L4", "L5"} & set(levels):
-            from parity.model_checks.recipes import rungs as recipes
-
-            recipes.add(report, args.model, levels, progress)
-        if subject is not None and args.onnx is not None:
-            progress("ONNX Runtime")
-            add_onnx(report, subject, files, args)
-    return shown(report, args)
+        return check_devices(args.model, counts, levels, args.seed, progress)
 
 
 def shown(report: Report, args: argparse.Namespace) -> int:
@@ -168,87 +180,3 @@ def shown(report: Report, args: argparse.Namespace) -> int:
     if args.html is not None:
         report.to_html(args.html)
     return 0 if report.ok else 1
-
-
-def opened(names: list[str]) -> list[str]:
-    """The files among what `--onnx` was given.
-
-    Raises:
-        InputError: One cannot be opened.
-    """
-    from parity.export.reading import open_network
-
-    for name in (files := [name for name in names if name != MADE]):
-        open_network(name)
-    return files
-
-
-def add_onnx(report: Report, subject: Subject, files: list[str], args: argparse.Namespace) -> None:
-    """Add the rung of ONNX files to a report."""
-    import tempfile
-
-    from parity.export import third_backend
-
-    with tempfile.TemporaryDirectory() as folder:
-        if MADE in args.onnx:
-            files = files + third_backend.made(folder, subject.config, subject.arrays, subject.size)
-        facts = (subject.config, subject.arrays, args.seed or 0, subject.said)
-        third_backend.add(report, files, *facts)
-
-
-def theirs(args: argparse.Namespace) -> Port:
-    """The port that a user's function makes."""
-    if given := [name for name in OURS if getattr(args, name) is not None]:
-        raise InputError(f"--{given[0]} is for our own networks; {args.model} makes its own")
-    return make_port(args.model)
-
-
-class Subject(NamedTuple):
-    """What a port of ours was made from."""
-
-    config: Config
-    arrays: Mapping[str, np.ndarray]
-    size: tuple[int, int]
-    said: Manifest | None
-
-
-def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
-    """One of the project's own networks."""
-    if args.model not in MODELS:
-        raise InputError(
-            f"model {args.model!r}, expected one of {', '.join(MODELS)}, or FILE.py:FUNCTION"
-        )
-    config, arrays, said = MODELS[args.model], None, None
-    size = config.check_size if args.size is None else parse_size(args.size)
-    batch = 2 if args.batch is None else args.batch
-    if batch < 1:
-        raise InputError(f"batch {batch}, expected 1 or more")
-    try:
-        config.check_input(*size)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if args.weights is not None:
-        import weights_convert
-        from weights_convert import notes
-
-        checkpoint = weights_convert.load(args.weights, args.model, choice=choice_of(args))
-        config, arrays, said = checkpoint.config, checkpoint.arrays, checkpoint.manifest
-        print("\n".join(notes.lines(checkpoint)), end="\n" if checkpoint.notes else "")
-    from parity.model_checks.networks import port
-
-    made = port(args.model, config, size, batch, args.seed or 0, arrays)
-    made = with_recipe(made, args.model, config)
-    arrays = draw.weights(config, args.seed or 0) if arrays is None else arrays
-    return made, Subject(config, arrays, size, said)
-
-
-def with_recipe(port: Port, model: str, config: Config) -> Port:
-    """The port with the optimizer of the recipe that trains it, if there is one."""
-    from parity.model_checks.recipes import optimizers
-
-    stage = optimizers.stage_of(model)
-    return (
-        port
-        if stage is None
-        else optimizers.trained(port, config, stage.optimizer, optimizers.rates(stage))
-    )

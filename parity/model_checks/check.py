@@ -1,0 +1,174 @@
+"""Compare one of the project's own networks with its port: `parity check MODEL` in Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from parity.diagnosis.check import check
+from parity.export import third_backend
+from parity.export.reading import open_network
+from parity.ladder.port import Port
+from parity.model_checks import networks
+from parity.model_checks.recipes import optimizers
+from parity.model_checks.recipes import rungs as recipes
+from parity.report.report import Report
+from parity.spec import draw
+from parity.spec.errors import InputError
+from parity.spec.models import MODELS, Config
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from weights_convert import Checkpoint, Manifest
+
+LEVELS = ("L0", "L1", "L2", "L3", "L4")  # if nobody says otherwise
+EXPORTED = ""  # of `onnx`, instead of a file: what both sides export
+Progress = Callable[[str], None]
+
+
+class Subject(NamedTuple):
+    """What a port of a network was made from.
+
+    Attributes:
+        config: The network.
+        arrays: Published key -> array.
+        size: Height and width of the images, in pixels.
+        manifest: What the checkpoint says of itself, if there is one.
+    """
+
+    config: Config
+    arrays: Mapping[str, np.ndarray]
+    size: tuple[int, int]
+    manifest: Manifest | None
+
+
+def check_model(
+    model: str,
+    levels: Sequence[str] = LEVELS,
+    precision: str = "float32",
+    checkpoint: Checkpoint | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int = 2,
+    seed: int = 0,
+    onnx: Sequence[str | Path] = (),
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Climb the ladder for one of the project's own networks.
+
+    L4 takes the optimizer of the recipe that trains the network, and everything else that its
+    recipes train with; L5 trains a scaled-down version of each recipe on both sides.
+
+    Args:
+        model: A key of `parity.spec.models.MODELS`.
+        levels: Which rungs, of `L0` to `L5`.
+        precision: The working precision: `float32`, `bfloat16` or `float16`.
+        checkpoint: What `weights_convert.load` gave; weights are drawn if not given.
+        size: Height and width of the images, in pixels; one that meets everything if not given.
+        batch: Images.
+        seed: Of weights, images, labels and dropout masks.
+        onnx: ONNX files to compare with the network, too; `EXPORTED` is what both sides export.
+        progress: Called with the name of a rung when it begins.
+
+    Returns:
+        Everything that was compared; `report.ok` is the verdict.
+
+    Raises:
+        InputError: An unknown network, a size that it cannot process, no image, or an ONNX file
+            that cannot be opened.
+        ValueError: An unknown rung or precision, or no rung.
+    """
+    files = [name for name in onnx if name != EXPORTED]
+    for name in files:  # before minutes of work
+        open_network(name)
+    port, subject = port_of(model, checkpoint, size, batch, seed)
+    report = Report(port.name, precision)
+    # L5 of these networks is that of their recipes.
+    if rungs := [level for level in levels if level != "L5"]:
+        report = check(port, rungs, precision, progress)
+    if {"L4", "L5"} & set(levels):
+        recipes.add(report, model, levels, progress)
+    if onnx:
+        progress("ONNX Runtime")
+        with tempfile.TemporaryDirectory() as folder:
+            if len(files) < len(onnx):
+                files += third_backend.made(folder, subject.config, subject.arrays, subject.size)
+            third_backend.add(report, files, subject.config, subject.arrays, seed, subject.manifest)
+    return report
+
+
+def port_of(
+    model: str,
+    checkpoint: Checkpoint | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int = 2,
+    seed: int = 0,
+) -> tuple[Port, Subject]:
+    """A network as a port, with the optimizer of its recipe; arguments as of `check_model`.
+
+    Raises:
+        InputError: An unknown network, a size that it cannot process, or no image.
+    """
+    check_name(model)
+    config = MODELS[model] if checkpoint is None else checkpoint.config
+    size = MODELS[model].check_size if size is None else size
+    if batch < 1:
+        raise InputError(f"batch {batch}, expected 1 or more")
+    try:
+        MODELS[model].check_input(*size)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    arrays = None if checkpoint is None else checkpoint.arrays
+    port = networks.port(model, config, size, batch, seed, arrays)
+    if stage := optimizers.stage_of(model):
+        port = optimizers.trained(port, config, stage.optimizer, optimizers.rates(stage))
+    arrays = draw.weights(config, seed) if arrays is None else arrays
+    return port, Subject(config, arrays, size, checkpoint.manifest if checkpoint else None)
+
+
+def check_devices(
+    model: str,
+    counts: Sequence[int],
+    levels: Sequence[str] | None = None,
+    seed: int | None = None,
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Compare training on several devices with what is predicted of it, on both sides.
+
+    Args:
+        model: A key of `parity.spec.models.MODELS` that some recipe trains.
+        counts: Numbers of devices.
+        levels: Which rungs, of `L3` to `L5`; all if not given.
+        seed: Of the recipe; its own if not given.
+        progress: Called with what is done next.
+
+    Raises:
+        InputError: An unknown network, one without a recipe, or another rung.
+    """
+    from parity.model_checks.devices import ladder
+    from parity.model_checks.devices.plan import planned
+
+    check_name(model)
+    levels = list(ladder.RUNGS) if levels is None else levels
+    if unknown := [level for level in levels if level not in ladder.RUNGS]:
+        known = ", ".join(ladder.RUNGS)
+        raise InputError(f"rung {unknown[0]} with --devices, expected some of {known}")
+    recipe = ladder.recipe_of(model)
+    if seed is not None:
+        recipe = dataclasses.replace(recipe, seed=seed)
+    return ladder.check(planned(recipe, tuple(sorted(set(counts)))), levels, progress)
+
+
+def check_name(model: str) -> None:
+    """Refuse what is none of the project's networks.
+
+    Raises:
+        InputError: It lists them.
+    """
+    if model not in MODELS:
+        raise InputError(
+            f"model {model!r}, expected one of {', '.join(MODELS)}, or FILE.py:FUNCTION"
+        )
