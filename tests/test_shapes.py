@@ -34,37 +34,37 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "Conv2d": Case(lambda L, k: L.Conv2d(3, 5, 3, padding=1, **k), "n 3 h w", "n 5 h w"),
+    "Conv2d": Case(lambda m, k: m.Conv2d(3, 5, 3, padding=1, **k), "n 3 h w", "n 5 h w"),
     "Conv2d, stride 2": Case(
-        lambda L, k: L.Conv2d(3, 5, 3, stride=2, padding=1, **k), "n 3 h w", "n 5 (h+1)//2 (w+1)//2"
+        lambda m, k: m.Conv2d(3, 5, 3, stride=2, padding=1, **k), "n 3 h w", "n 5 (h+1)//2 (w+1)//2"
     ),
-    "Conv2d, 1x1": Case(lambda L, k: L.Conv2d(3, 5, 1, **k), "n 3 h w", "n 5 h w"),
+    "Conv2d, 1x1": Case(lambda m, k: m.Conv2d(3, 5, 1, **k), "n 3 h w", "n 5 h w"),
     "Conv2d, dilated": Case(
-        lambda L, k: L.Conv2d(3, 5, 3, dilation=2, **k), "n 3 h w", "n 5 h-4 w-4"
+        lambda m, k: m.Conv2d(3, 5, 3, dilation=2, **k), "n 3 h w", "n 5 h-4 w-4"
     ),
     "Conv2d, depthwise": Case(
-        lambda L, k: L.Conv2d(3, 3, 3, padding=1, groups=3, **k), "n 3 h w", "n 3 h w"
+        lambda m, k: m.Conv2d(3, 3, 3, padding=1, groups=3, **k), "n 3 h w", "n 3 h w"
     ),
     "ConvTranspose2d": Case(
-        lambda L, k: L.ConvTranspose2d(3, 5, 2, stride=2, **k), "n 3 h w", "n 5 2*h 2*w"
+        lambda m, k: m.ConvTranspose2d(3, 5, 2, stride=2, **k), "n 3 h w", "n 5 2*h 2*w"
     ),
     "ConvTranspose2dSame": Case(
-        lambda L, k: L.ConvTranspose2dSame(3, 5, 3, stride=2, **k), "n 3 h w", "n 5 2*h 2*w"
+        lambda m, k: m.ConvTranspose2dSame(3, 5, 3, stride=2, **k), "n 3 h w", "n 5 2*h 2*w"
     ),
-    "BatchNorm2d": Case(lambda L, k: L.BatchNorm2d(3, **k), "n 3 h w", "n 3 h w"),
-    "PReLU": Case(lambda L, k: L.PReLU(3, **k), "n 3 h w", "n 3 h w"),
-    "ReLU": Case(lambda L, k: L.ReLU(**k), "n 3 h w", "n 3 h w"),
-    "Sigmoid": Case(lambda L, k: L.Sigmoid(**k), "n 3 h w", "n 3 h w"),
-    "MaxPool2d": Case(lambda L, k: L.MaxPool2d(2, 2, **k), "n 3 h w", "n 3 h//2 w//2"),
+    "BatchNorm2d": Case(lambda m, k: m.BatchNorm2d(3, **k), "n 3 h w", "n 3 h w"),
+    "PReLU": Case(lambda m, k: m.PReLU(3, **k), "n 3 h w", "n 3 h w"),
+    "ReLU": Case(lambda m, k: m.ReLU(**k), "n 3 h w", "n 3 h w"),
+    "Sigmoid": Case(lambda m, k: m.Sigmoid(**k), "n 3 h w", "n 3 h w"),
+    "MaxPool2d": Case(lambda m, k: m.MaxPool2d(2, 2, **k), "n 3 h w", "n 3 h//2 w//2"),
     "MaxPool2dSame": Case(
-        lambda L, k: L.MaxPool2dSame(3, 2, **k), "n 3 h w", "n 3 (h+1)//2 (w+1)//2"
+        lambda m, k: m.MaxPool2dSame(3, 2, **k), "n 3 h w", "n 3 (h+1)//2 (w+1)//2"
     ),
-    "AvgPool2d": Case(lambda L, k: L.AvgPool2d(2, **k), "n 3 h w", "n 3 h//2 w//2"),
-    "AdaptiveAvgPool2d": Case(lambda L, k: L.AdaptiveAvgPool2d(3, **k), "n 3 h w", "n 3 3 3"),
-    "Resize": Case(lambda L, k: L.Resize(**k), "n 3 h w", "n 3 12 20", ((12, 20),)),
-    "Nearest": Case(lambda L, k: L.Nearest(**k), "n 3 h w", "n 3 12 20", ((12, 20),)),
-    "BilinearX2": Case(lambda L, k: L.BilinearX2(**k), "n 3 h w", "n 3 2*h 2*w"),
-    "Linear": Case(lambda L, k: L.Linear(3, 5, **k), "n 3", "n 5"),
+    "AvgPool2d": Case(lambda m, k: m.AvgPool2d(2, **k), "n 3 h w", "n 3 h//2 w//2"),
+    "AdaptiveAvgPool2d": Case(lambda m, k: m.AdaptiveAvgPool2d(3, **k), "n 3 h w", "n 3 3 3"),
+    "Resize": Case(lambda m, k: m.Resize(**k), "n 3 h w", "n 3 12 20", ((12, 20),)),
+    "Nearest": Case(lambda m, k: m.Nearest(**k), "n 3 h w", "n 3 12 20", ((12, 20),)),
+    "BilinearX2": Case(lambda m, k: m.BilinearX2(**k), "n 3 h w", "n 3 2*h 2*w"),
+    "Linear": Case(lambda m, k: m.Linear(3, 5, **k), "n 3", "n 5"),
 }
 # Layers that have no shapes of their own, or are called with more than an array: test_layers.py.
 ELSEWHERE = {"Dropout", "Dropout2d", "Identity", "ModuleList", "Sequential", "MaxUnpool2d"}
