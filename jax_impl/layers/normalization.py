@@ -52,10 +52,19 @@ class BatchNorm2d(nnx.Module):
             raise ValueError(f"batch norm in train mode needs two values a channel, got {x.shape}")
         y, mean, var = batch_norm(x, self.scale[...], self.bias[...], self.eps, axis)
         m = self.momentum
-        self.mean[...] = (1 - m) * self.mean[...] + m * mean
-        self.var[...] = (1 - m) * self.var[...] + m * var * (n / (n - 1))
-        self.num_batches_tracked[...] += 1
+        store(self.mean, (1 - m) * self.mean[...] + m * mean)
+        store(self.var, (1 - m) * self.var[...] + m * var * (n / (n - 1)))
+        store(self.num_batches_tracked, self.num_batches_tracked[...] + 1)
         return y
+
+
+def store(variable: nnx.Variable, value: jax.Array) -> None:
+    """What `variable[...] = value` does, which takes a second more to trace for ENet.
+
+    For that, Flax compares shardings; while JAX traces there are none, and to say so it looks
+    through all that was traced before.
+    """
+    variable.set_value(value.astype(variable[...].dtype))
 
 
 @functools.partial(jax.jit, static_argnums=5)

@@ -144,7 +144,6 @@ def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse
     from parity.report import Report
 
     with working() as progress:
-        files = opened(args.onnx or [])  # before minutes of work
         # L5 of our own networks is a rehearsal of their recipe.
         rungs = levels if subject is None else [level for level in levels if level != "L5"]
         report = Report(port.name, args.precision)
@@ -156,7 +155,7 @@ def climb(port: Port, subject: Subject | None, levels: list[str], args: argparse
             recipes.add(report, args.model, levels, progress)
         if subject is not None and args.onnx is not None:
             progress("ONNX Runtime")
-            witness(report, subject, files, args)
+            witness(report, subject, args)
     return shown(report, args)
 
 
@@ -183,12 +182,13 @@ def opened(names: list[str]) -> list[str]:
     return files
 
 
-def witness(report: Report, subject: Subject, files: list[str], args: argparse.Namespace) -> None:
+def witness(report: Report, subject: Subject, args: argparse.Namespace) -> None:
     """Add the rung of ONNX files to a report."""
     import tempfile
 
     from parity import witness
 
+    files = subject.files
     with tempfile.TemporaryDirectory() as folder:
         if MADE in args.onnx:
             files = files + witness.made(folder, subject.config, subject.arrays, subject.size)
@@ -210,6 +210,7 @@ class Subject(NamedTuple):
     arrays: Mapping[str, np.ndarray]
     size: tuple[int, int]
     said: Manifest | None
+    files: list[str]  # of `--onnx`
 
 
 def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
@@ -227,6 +228,7 @@ def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
         config.check_input(*size)
     except ValueError as error:
         raise InputError(str(error)) from None
+    files = opened(args.onnx or [])  # before networks are built
     if args.weights is not None:
         import weights_convert
         from weights_convert import notes
@@ -239,7 +241,7 @@ def ours(args: argparse.Namespace) -> tuple[Port, Subject]:
     made = port(args.model, config, size, batch, args.seed or 0, arrays)
     made = with_recipe(made, args.model, config)
     arrays = draw.weights(config, args.seed or 0) if arrays is None else arrays
-    return made, Subject(config, arrays, size, said)
+    return made, Subject(config, arrays, size, said, files)
 
 
 def with_recipe(port: Port, model: str, config: Config) -> Port:
