@@ -28,7 +28,7 @@ def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float3
     """
     network = NETWORKS[config.family]
     # Abstract, so that a leaf which nobody filled cannot pass as initialised.
-    graph, target = nnx.split(nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0))))
+    graph, target = nnx.split(nnx.eval_shape(lambda: network(config, rngs=OneKey(0))))
     leaves = nnx.to_flat_state(target)
     shapes = {name(path): leaf.shape for path, leaf in leaves}
     check_names(shapes, {k: v.shape for k, v in arrays.items()}, "arrays")
@@ -37,6 +37,16 @@ def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float3
         for path, leaf in leaves
     ]
     return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
+class OneKey(nnx.Rngs):
+    """For a network that is only described: every draw would have the same key.
+
+    Flax counts draws, and JAX would trace the count of each: three seconds for ENet.
+    """
+
+    def params(self) -> jax.Array:
+        return jax.random.key(0)
 
 
 def state(model: nnx.Module) -> dict[str, np.ndarray]:

@@ -120,8 +120,33 @@ def layer_of(check: Check | Omission) -> str:
     return check.reference.partition("#")[0]
 
 
-def pytest_configure() -> None:
+# Files of the project's that take longest, of two workers a minute and more each: they begin first,
+# so that no worker is left alone with one at the end.
+LONGEST = (
+    "test_golden",
+    "test_hostile",
+    "test_onnx",
+    "test_ladder",
+    "test_mindspore_training",
+    "test_fuzz",
+    "test_training",
+    "test_convert",
+    "test_devices",
+    "test_miou",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Before anything imports a framework: keep what XLA compiled, and share the cores."""
+    # By itself pytest-xdist begins with the files of the most tests.
+    if getattr(config.option, "loadscopereorder", False):
+        config.option.loadscopereorder = False
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:  # PyTorch's threads would wait for each other's cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))

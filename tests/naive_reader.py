@@ -19,4 +19,5 @@ def naive(path: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     watch.TASKS["naive"] = naive
+    watch.FORMATS = {}  # their frameworks take seconds to import, and files here need none
     watch.main(int(sys.argv[1]), sys.argv[2])

@@ -212,6 +212,7 @@ def test_export_takes_the_size_of_the_manifest(
 
     path, out = save(tmp_path / "a.safetensors", arrays, "void-last"), tmp_path / "a.onnx"
     command = ["export", "enet", str(out), "--weights", str(path)]
+    command += ["--framework", "jax"]  # which is quicker
     assert cli.main(command) == 0
     assert (open_network(out).size, open_network(out).batch) == (SIZE, 1)
     shown = capsys.readouterr()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from parity.cli import main
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
+from parity.spec.training.parallel import WAYS
+from parity.training import scaling
 from tests.benchmarks import conversion_speed
 from tests.fuzz.pairs import smallest
 from tests.test_pipeline import data, tiny
@@ -31,8 +37,24 @@ def test_forward_passes(tmp_path: Path, capsys: Capture) -> None:
     assert "genet-mean8, 1 image of 32x32, float32, 2 threads" in capsys.readouterr().out
 
 
-def test_training_on_devices(tmp_path: Path, capsys: Capture) -> None:
-    """Catches a side or a way that is not timed, warm-up that is counted, and a wrong speed."""
+def seconds_of(arguments: list[str], side: str, devices: int) -> dict[str, list[float]]:
+    """In the place of `scaling.in_processes`."""
+    assert arguments[-1] == f"--devices={devices}"
+    return {way: [0.5, 0.25 * devices] for way in (("DDP",) if side == "torch" else WAYS)}
+
+
+@pytest.mark.parametrize(
+    "measured", [False, pytest.param(True, marks=pytest.mark.long)], ids=["told", "measured"]
+)
+def test_training_on_devices(
+    measured: bool, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a side or a way that is not timed, warm-up that is counted, and a wrong speed.
+
+    In real processes: `long`; `test_devices.py` trains in such ones.
+    """
+    if not measured:
+        monkeypatch.setattr(scaling, "in_processes", seconds_of)
     file = tmp_path / "x.json"
     argv = ["bench", "--train", "--devices", "2", "--model", "genet-mean8", "--batch", "4"]
     assert main([*argv, "--runs", "2", "--json", str(file)]) == 0
@@ -73,7 +95,10 @@ def test_devices_refused(more: list[str], named: str, capsys: Capture) -> None:
 
 
 def test_conversions(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a conversion that is not timed, a ratio of other numbers, and files that stay."""
+    """Catches a conversion that is not timed, a ratio of other numbers, and files that stay.
+
+    Only the first conversion is a process of its own, the others are made by this one.
+    """
     small = dataclasses.replace(MODELS["genet"], depth=10, width=1)
     monkeypatch.setattr(conversion_speed, "LARGE", small)
     monkeypatch.setitem(conversion_speed.MODELS, "icnet", smallest("icnet"))
@@ -89,13 +114,25 @@ def test_conversions(tmp_path: Path, capsys: Capture, monkeypatch: pytest.Monkey
         return seconds
 
     monkeypatch.setattr(conversion_speed, "timed", watched)
+    process, started = subprocess.run, []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess:
+        if "parity.cli" not in command:
+            return process(command, **options)
+        if not started:
+            started.append(command)
+            return process(command, **options)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return subprocess.CompletedProcess(command, main(list(command[3:])), stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
     file = tmp_path / "x.json"
     assert main(["bench", "--convert", "--runs", "1", "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     for format in ("torch", "safetensors"):
         (copied,), (carried,) = found["copied"][format], found["carried"][format]
-        assert carried > 0.1  # a process that imports NumPy
         assert found["ratio"][format] == pytest.approx(carried / copied)
+    assert found["carried"]["torch"][0] > 0.1  # a process that imports NumPy
     pairs = {f"{a} to {b}" for a in formats.FORMATS for b in formats.FORMATS}
     assert found["between"].keys() == pairs
     assert all(name.startswith("source") for names in seen for name in names)
@@ -121,13 +158,15 @@ def test_batches(tmp_path: Path, capsys: Capture) -> None:
     root, file = data(tmp_path / "data", tiny("enet-camvid")), tmp_path / "x.json"
     argv = ["bench", "--data", str(root), "--recipe", "enet-camvid", "--size", "16x24"]
     argv += ["--batch", "2", "--runs", "11", "--json", str(file)]
-    assert main([*argv, "--workers", "0,1", "--consumers", "nobody,torch"]) == 0
-    rows = json.loads(file.read_text())
+    rows = []
+    for workers, consumers in (("0,1", "nobody"), ("0", "nobody,torch")):
+        assert main([*argv, "--workers", workers, "--consumers", consumers]) == 0
+        rows += json.loads(file.read_text())
     assert [(row["consumer"], row["workers"]) for row in rows] == [
         ("nobody", 0),
         ("nobody", 1),
+        ("nobody", 0),
         ("torch", 0),
-        ("torch", 1),
     ]
     for row in rows:
         assert row["images"] == 11 * 2 - 3  # of each fourth batch, one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,25 @@ from parity.cli import main
 from parity.io.replacing import PREFIX, replacing
 from tests.fuzz import campaign, damage, kills, pairs, refusals, samples
 from tests.fuzz.result import Result, Row
+from tests.fuzz.warden import Warden
 from weights_convert import formats
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
 
 
+@pytest.fixture(scope="module")
+def warden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warden]:
+    """One child for all: it takes seconds to start."""
+    folder = tmp_path_factory.mktemp("warm")
+    warm = [samples.sample(folder, format, 0) for format in ("safetensors", "npz")]
+    with Warden(warm=warm) as found:
+        yield found
+
+
 @pytest.mark.parametrize("kind", damage.KINDS)
-def test_damage_is_refused(tmp_path: Path, kind: str) -> None:
+def test_damage_is_refused(tmp_path: Path, kind: str, warden: Warden) -> None:
     """Catches a changed safetensors file that is read; every format and 1,000 times: `long`."""
-    found = damage.endure(tmp_path, kind, "safetensors", 30, 0)
+    found = damage.endure(tmp_path, kind, "safetensors", 30, 0, warden=warden)
     assert found.ok, found
 
 
@@ -42,7 +53,7 @@ def test_changes_are_made_and_taken_back(tmp_path: Path, format: str) -> None:
 
 
 def test_damage_that_is_accepted_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warden: Warden
 ) -> None:
     """Catches an ordeal that cannot fail: here only the date in a zip archive is changed."""
 
@@ -56,20 +67,29 @@ def test_damage_that_is_accepted_is_counted(
         return damage.Change(files[1], 0, b"{}")
 
     monkeypatch.setitem(damage.KINDS, "flips", nothing)
-    found = damage.endure(tmp_path, "flips", "npz", 2, 0)
+    found = damage.endure(tmp_path, "flips", "npz", 2, 0, warden=warden)
     if found.refused:  # a manifest of nobody's is refused
         monkeypatch.setitem(damage.KINDS, "flips", date)
-        assert damage.endure(tmp_path, "flips", "npz", 2, 0).tried == 2
+        assert damage.endure(tmp_path, "flips", "npz", 2, 0, warden=warden).tried == 2
     else:
         assert (found.unverified, found.ok) == (2, False)
         assert "2 loaded without its manifest" in campaign.damaged(found).faults
 
 
 @pytest.mark.parametrize(
-    ("way", "format"), [("steps", "mindspore"), ("random", "mindspore"), ("steps", "orbax")]
+    ("way", "format"),
+    [
+        ("steps", "mindspore"),
+        ("random", "mindspore"),
+        pytest.param("steps", "orbax", marks=pytest.mark.long),
+    ],
 )
 def test_kills(tmp_path: Path, way: str, format: str) -> None:
-    """Catches a target that is neither the old nor the new one after a kill."""
+    """Catches a target that is neither the old nor the new one after a kill.
+
+    Orbax's has twice as many steps: `long`; what is left of one that could not be written:
+    `test_convert_refused.py`.
+    """
     found = kills.endure(tmp_path, format, way, 4, 0)
     assert found.ok, found
     assert found.old + found.new == found.killed > 3

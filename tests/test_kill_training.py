@@ -27,9 +27,9 @@ def kills(framework: str, count: int, seed: int) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_a_killed_run_goes_on_bitwise(framework: str) -> None:
     """Catches whatever a checkpoint forgets: of optimizer, statistics, masks, order, log."""
-    done = kills(framework, 2, 1)
+    done = kills(framework, 1, 1)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"| {framework} | fp32 | 1 | 2 |" in done.stdout
+    assert f"| {framework} | fp32 | 1 | 1 |" in done.stdout
 
 
 @pytest.mark.long

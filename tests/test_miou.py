@@ -268,11 +268,17 @@ def test_progress_is_told(weights: Path, data: Path) -> None:
     assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_real_checkpoint_on_real_images(shared: Path, golden: Path, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    [("float64", 1), ("float32", None), pytest.param("float64", None, marks=pytest.mark.long)],
+)
+def test_real_checkpoint_on_real_images(
+    shared: Path, golden: Path, dtype: str, limit: int | None
+) -> None:
     """Catches anything lost between the published network and either side, image by image.
 
-    In float64 every count equals the reference's; in float32 1 pixel in 100,000 may move.
+    In float64 every count equals the reference's; in float32 1 pixel in 100,000 may move. All
+    images in float64: `long`.
     """
     expected = json.loads((golden / GOLDEN).read_text())
     found = miou(
@@ -280,8 +286,9 @@ def test_real_checkpoint_on_real_images(shared: Path, golden: Path, dtype: str) 
         shared / "data" / "cityscapes_mini",
         dtype=dtype,
         pictures=0,
+        limit=limit,
     )
-    assert [image.name for image in found.images] == list(expected["confusion"])
+    assert [image.name for image in found.images] == list(expected["confusion"])[:limit]
     assert found.passed
     assert found.sizes.images == (512, 1024)
     moved = dict.fromkeys(found.frameworks, 0)
@@ -291,7 +298,7 @@ def test_real_checkpoint_on_real_images(shared: Path, golden: Path, dtype: str) 
             moved[name] += -(-int(difference.sum()) // 2)
     allowed = found.pixels // 100_000 if dtype == "float32" else 0
     assert max(moved.values()) <= allowed
-    for score in found.frameworks.values():
+    for score in found.frameworks.values() if limit is None else ():
         assert round(score.mean_iou_present, 4) == 0.4972
 
 

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,16 +37,21 @@ def written(
     """A model's small network as a file of one side, and its weights."""
     path = folder / f"{side}.onnx"
     path.write_bytes(serialized(model, side, batch))
-    return path, draw.weights(small(model)[0], 3)
+    return path, draw.weights(made_small(model, side)[0], 3)
 
 
 @functools.cache
 def serialized(model: str, side: str, batch: int | None) -> bytes:
     """PyTorch's exporter takes seconds."""
-    config, size = small(model)
+    config, size = made_small(model, side)
     made = export.network(config, draw.weights(config, 3), side, size, batch)
     onnx.checker.check_model(made, full_check=True)
     return made.SerializeToString()
+
+
+def made_small(model: str, side: str) -> tuple[Any, tuple[int, int]]:
+    """Of MindSpore's ENet only what ENet lacks is left to PyTorch's exporter."""
+    return small(model, least=(model, side) == ("enet-mindspore", "torch"))
 
 
 def assert_alike(checks: list[Check], outputs: int = 1) -> None:
@@ -68,7 +74,7 @@ def test_jax_side(model: str, tmp_path: Path) -> None:
 def test_torch_side(model: str, tmp_path: Path) -> None:
     """Catches an operator that PyTorch's exporter, our translation or the tuning gets wrong."""
     path, arrays = written(tmp_path, model, "torch")
-    config = small(model)[0]
+    config = made_small(model, "torch")[0]
     assert_alike(third_backend.checks(path, config, arrays), len(export.outputs_of(config)))
 
 

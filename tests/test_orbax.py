@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -63,22 +64,31 @@ def test_damaged_orbax_directory(
     assert capfd.readouterr().err == ""
 
 
-def test_one_damaged_array_among_many(tmp_path: Path) -> None:
-    """Catches reads that outlive the one that failed: most times each of them prints a page."""
+def test_reads_end_before_the_error_is_told(tmp_path: Path) -> None:
+    """Catches reads that outlive the one that failed: most times each of them prints a page.
+
+    They outlived another read of Orbax's same handler, and one of another handler.
+    """
     noise = np.random.default_rng(0)
     arrays = {f"x.a{i}": noise.random(1000) for i in range(600)}
     formats.write(tmp_path / "x", "orbax", arrays, {})
-    largest = max(tmp_path.rglob("d/*"), key=lambda path: path.stat().st_size)
+    formats.write(tmp_path / "y", "orbax", dict(list(arrays.items())[:20]), {})
+    largest = max((tmp_path / "x").rglob("d/*"), key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size * 9 // 10)
+    said = json.loads((tmp_path / "y" / "_METADATA").read_text())
+    said["tree_metadata"]["('x', 'a0')"]["value_metadata"]["value_type"] = "string"
+    (tmp_path / "y" / "_METADATA").write_text(json.dumps(said))
     code = (
-        "import sys, pathlib; from weights_convert import formats\n"
-        "for _ in range(4):\n"
-        "    try: formats.read(pathlib.Path(sys.argv[1]))\n"
+        "import sys, pathlib, time; from weights_convert import formats\n"
+        "for path in sys.argv[1:] * 4:\n"
+        "    try: formats.read(pathlib.Path(path))\n"
         "    except ValueError as error: print(error)\n"
+        "time.sleep(0.5)\n"  # a read that is late still finds somebody to tell
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "x")]
+    command = [sys.executable, "-c", code, str(tmp_path / "x"), str(tmp_path / "y")]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert process.stdout.count("x is not a readable Orbax checkpoint: ") == 4
+    for name in ("x", "y"):
+        assert process.stdout.count(f"{name} is not a readable Orbax checkpoint: ") == 4
     assert process.stderr == ""
 
 

@@ -438,7 +438,7 @@ LOOP = """
 import sys, time
 from pathlib import Path
 from parity.data import pipeline
-from test_pipeline import tiny
+from tests.test_pipeline import tiny
 if __name__ == "__main__":
     recipe = tiny("enet-camvid")
     source = pipeline.open_source(recipe, sys.argv[1], "train")

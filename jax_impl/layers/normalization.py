@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_impl.ops.normalization import batch_norm, count, normalize
+from jax_impl.ops.variables import store
 
 DEVICES = "devices"  # the axis over which a network is mapped
 
@@ -52,9 +53,9 @@ class BatchNorm2d(nnx.Module):
             raise ValueError(f"batch norm in train mode needs two values a channel, got {x.shape}")
         y, mean, var = batch_norm(x, self.scale[...], self.bias[...], self.eps, axis)
         m = self.momentum
-        self.mean[...] = (1 - m) * self.mean[...] + m * mean
-        self.var[...] = (1 - m) * self.var[...] + m * var * (n / (n - 1))
-        self.num_batches_tracked[...] += 1
+        store(self.mean, (1 - m) * self.mean[...] + m * mean)
+        store(self.var, (1 - m) * self.var[...] + m * var * (n / (n - 1)))
+        store(self.num_batches_tracked, self.num_batches_tracked[...] + 1)
         return y
 
 

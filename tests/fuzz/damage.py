@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import zipfile
@@ -140,6 +141,7 @@ def endure(
     count: int,
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
+    warden: Warden | None = None,
 ) -> Damage:
     """Change a checkpoint so many times, and count what becomes of it.
 
@@ -150,10 +152,11 @@ def endure(
         count: How many changes.
         seed: Of the changes.
         progress: Called with what is done next.
+        warden: Who reads; one of its own, which has read the checkpoint before, if not given.
     """
     path = sample(folder, format, seed)
     damage = Damage(kind, format)
-    with Warden(warm=[path]) as warden:
+    with contextlib.nullcontext(warden) if warden else Warden(warm=[path]) as warden:
         whole = warden.read(path)
         if whole.outcome != "loaded" or not whole.answer["manifest"]:
             raise RuntimeError(f"{path} cannot be read before it is changed: {whole.line}")

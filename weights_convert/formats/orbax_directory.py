@@ -12,6 +12,7 @@ import resource
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,26 @@ from weights_convert.formats.base import Contents, LimitError, first_line, parte
 from weights_convert.formats.nested import flatten, nest
 
 
-class AsNumpy(ocp.type_handlers.NumpyHandler):
+class Patient:
+    """Reads everything, also where one read fails; to be put before a handler of Orbax's.
+
+    Orbax closes its event loop at the first error, and a read of TensorStore's that ends later, be
+    it another handler's, prints a traceback of the loop that is closed.
+    """
+
+    async def deserialize(
+        self,
+        infos: Sequence[ocp.type_handlers.ParamInfo],
+        args: Sequence[ocp.RestoreArgs] | None = None,
+    ) -> Sequence[Any]:
+        """What was read, and in the place of what could not be, the error: see `read`."""
+        whole: Any = super()
+        reads = [whole.deserialize([info]) for info in infos]
+        results = await asyncio.gather(*reads, return_exceptions=True)
+        return [r if isinstance(r, BaseException) else r[0] for r in results]
+
+
+class AsNumpy(Patient, ocp.type_handlers.NumpyHandler):
     """Restores as NumPy what was saved as something else.
 
     Not as `jax.Array`: that would halve int64, and ask for the devices of the writer.
@@ -38,20 +58,9 @@ class AsNumpy(ocp.type_handlers.NumpyHandler):
     def typestr(self) -> str:
         return self._typestr
 
-    async def deserialize(
-        self,
-        infos: Sequence[ocp.type_handlers.ParamInfo],
-        args: Sequence[ocp.RestoreArgs] | None = None,
-    ) -> Sequence[np.ndarray]:
-        """Read every array, also where one fails: each read cut off would print a traceback."""
-        reads = [super(AsNumpy, self).deserialize([info]) for info in infos]
-        results = await asyncio.gather(*reads, return_exceptions=True)
-        arrays = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            arrays += result
-        return arrays
+
+class Strings(Patient, ocp.type_handlers.StringHandler):
+    """Restores what was saved as a string."""
 
 
 def read(path: Path, key: str | None = None) -> Contents:
@@ -66,13 +75,16 @@ def read(path: Path, key: str | None = None) -> Contents:
     """
     registry = ocp.type_handlers.create_type_handler_registry(
         *((saved, AsNumpy(saved)) for saved in (np.ndarray, jax.Array, int)),
-        (str, ocp.type_handlers.StringHandler()),
+        (str, Strings()),
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     try:
         orbax_guard.check(path)
         with ocp.Checkpointer(handler) as checkpointer:
             restored = checkpointer.restore(path.absolute())
+        for leaf in jax.tree.leaves(restored):
+            if isinstance(leaf, BaseException):
+                raise leaf
     except Exception as error:  # files at will: Orbax and TensorStore may fail in any way
         if isinstance(error, LimitError):
             raise unreadable(path, "", error) from error
