@@ -18,6 +18,7 @@ from weights_convert.manifest import Manifest
 from weights_convert.notes import notes_of
 from weights_convert.numbering import NotCarriedError, layout_in, own_order
 from weights_convert.optimizer import Optimizer
+from weights_convert.ownership import check_owner
 from weights_convert.wrapping import ANY, Choice, Unwrapped
 
 
@@ -320,6 +321,9 @@ def _optimizer(
     try:
         if nested is not None and known.is_average(contents):
             raise NotCarriedError("it trained the plain weights, and these are their average")
+        if nested is not None or beside:
+            state = beside if nested is None else nested
+            check_owner(config, known.dialect, contents, known.found.prefix, state)
         if nested is not None:
             found = optimizers.from_torch(config, nested, known.order, known.layout)
         elif beside:

@@ -38,8 +38,9 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prefix",
         metavar="TEXT",
-        help="what stands before the network's names, such as model.; what lies beside it is left"
-        " out and named (default: the one after which the whole network is found)",
+        help="what stands before the network's names, such as model., or '' if nothing does; what"
+        " lies beside it is left out and named (default: the one after which the whole network is"
+        " found)",
     )
 
 
