@@ -18,14 +18,16 @@ from parity.miou import Result, miou
 from parity.spec import draw
 from parity.spec.data.cityscapes import CITYSCAPES
 from parity.spec.data.preprocessing import Preprocessing
+from parity.spec.data.sources import classes_of
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
-from parity.spec.recipes import recipe
+from parity.spec.recipes import RECIPES, recipe
 from parity.spec.training.trainer import Snapshot
-from parity.training import checkpoints
+from parity.training import checkpoints, evaluation
 from parity.training.beginning import From
 from parity.training.moment import KEY, Moment, Origin
+from weights_convert.formats import sidecar
 
 SIZE = (16, 32)
 SIDE = f"{SIZE[0]}x{SIZE[1]}"
@@ -268,3 +270,34 @@ def test_eval_without_a_training_split(
     file = tmp_path / "unweighted.toml"
     file.write_text('base = "enet-cityscapes"\n[stages.whole.loss.class_weights]\nrule = "none"\n')
     assert cli.main([*command, str(file)]) == 0
+
+
+@pytest.mark.parametrize("model", ["genet", "genet-theta", "erfnet-imagenet"])
+def test_of_whole_images_nothing_is_void(model: str) -> None:
+    """Catches "labels: unknown" of a classifier, or an order asked for that it cannot have."""
+    for classes in (None, tuple(map(str, range(MODELS[model].num_classes)))):
+        found = assume(MODELS[model], None, "a", classes)
+        assert found.labels.value is None
+        assert not any("label" in line or "void" in line for line in found.lines())
+    with pytest.raises(InputError, match="a: labels void-last, but the outputs are classes of who"):
+        assume(MODELS[model], None, "a", None, labels="void-last")
+
+
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if r.labels])
+def test_one_way_to_decide(name: str, tmp_path: Path) -> None:
+    """Catches `miou` and `eval` that take a network for two things and do not say so."""
+    recipe = RECIPES[name]
+    for stage in recipe.stages:
+        path = save_weights(tmp_path / "a.pth", draw.weights(stage.config, 0))
+        if "mindspore" in name:
+            path = tmp_path / "a.ckpt"
+            weights_convert.convert(tmp_path / "a.pth", path, stage.model)
+            sidecar.beside(path).unlink()
+        by_recipe = evaluation.assumptions(path, evaluation.read(path, recipe, None)).labels
+        loaded = weights_convert.load(path, stage.model)
+        ours = assume(loaded.config, loaded.manifest, path, classes_of(recipe.data))
+        if by_recipe.value == "void-last":
+            assert ours.labels.value == "void-last"
+        else:
+            told = f"they are {by_recipe.value}: --labels {by_recipe.value}"
+            assert any(told in line for line in ours.lines())

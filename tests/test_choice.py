@@ -432,3 +432,40 @@ def test_an_empty_prefix_is_the_network_at_the_top(tmp_path: Path, capsys: Captu
     path = saved(tmp_path, state(PLAIN, "net."))
     with pytest.raises(InputError, match=r"every name has a prefix; they start with net \(\d+\)"):
         load(path, choice=Choice(prefix=""))
+
+
+STRANGE = {f"layer{i}.w": torch.ones(2) for i in range(8)}  # `w` is also MindSpore's
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_no_network_is_named_whose_names_are_not_there(prefix: str, tmp_path: Path) -> None:
+    """Catches ENet called the nearest network of a file that has none of its names."""
+    path = saved(tmp_path, {prefix + name: tensor for name, tensor in STRANGE.items()})
+    with pytest.raises(InputError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "x.pth has no name of a known network (enet, erfnet, " in message
+    assert f"it has {', '.join(f'{prefix}layer{i}.w' for i in range(5))} and 3 more" in message
+    assert "missing" not in message
+    assert "nearest" not in message
+    with pytest.raises(InputError, match=r"all \d+ tensors of genet are missing"):
+        load(path, "genet")
+    with pytest.raises(InputError, match="genet has no mindspore names, only enet, erfnet do"):
+        load(path, "genet", "mindspore")
+
+
+def test_names_of_another_framework_are_not_denied(tmp_path: Path) -> None:
+    """Catches names that are there called absent, because most others look like MindSpore's."""
+    path = saved(tmp_path, STRANGE | {"fc.weight": torch.ones(2)})
+    with pytest.raises(InputError, match="read as names of mindspore: 1 are torch names of genet"):
+        load(path)
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_what_is_left_out_is_said_once(command: str, tmp_path: Path, capsys: Capture) -> None:
+    """Catches what lies beside a prefix named in a note, and once more among the rest."""
+    path = saved(tmp_path, {"state_dict": state(PLAIN, "net.") | BESIDE, "epoch": 1})
+    assert main([command, str(path), *([str(tmp_path / "x.npz")] * (command == "convert"))]) == 0
+    out = capsys.readouterr().out
+    assert out.count("criterion.weight") == 1
+    assert out.count("epoch") == 1

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from parity.spec.errors import InputError, listed
-from parity.spec.models import MODELS, Config
+from parity.spec.models import MODELS, ONE_OF, Config
 from parity.spec.tensors import layouts
 from weights_convert import dialects, formats, wrapping
 from weights_convert import manifest as manifests
@@ -45,6 +45,7 @@ class Checkpoint:
         counters: Published keys of the counters that are floating-point numbers in the file.
         key: Under which entry of the file the tensors lie; empty where they lie open.
         prefix: What stood before every name.
+        beside: Those of `skipped` that `remarks` name.
         remarks: What a user should know of how the tensors were found, a line each.
     """
 
@@ -64,6 +65,7 @@ class Checkpoint:
     counters: tuple[str, ...] = ()
     key: str = ""
     prefix: str = ""
+    beside: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -160,6 +162,7 @@ def understand(
         counters=dialects.float_counters(config, known.named, dialect),
         key=contents.key,
         prefix=known.found.prefix,
+        beside=known.found.beside,
         remarks=known.remarks(contents),
     )
 
@@ -259,13 +262,15 @@ def identify(
     family = None if network is None else MODELS[network].family
     found = wrapping.unwrapped(own, path, family, dialect, config, choice.prefix)
     named = found.named
-    dialect = dialect or dialects.detect(named)
+    dialect = dialect or dialects.detect(named, config.family if config else family)
     if config is not None:
         manifest = manifests.parse(contents.metadata, path)
         found = wrapping.without_numbers(found, dialects.names(config, dialect))
         known = Identity(config.family, config, dialect, manifest, found, beside, rest)
         return _arranged(known, path)
-    network = network or dialects.family_in(named, dialect)
+    if network is None:
+        dialects.check_known(named, dialect, f"{path}{found.said()}")
+        network = dialects.family_in(named, dialect)
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)
     try:
@@ -282,7 +287,7 @@ def identify(
             f" {classes} (model {family} takes any number)"
         )
     if network != family and told(config, free) != told(MODELS[network], free):
-        raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
+        raise InputError(f"{path} holds {ONE_OF[family]}, but not {network}: {config.describe()}")
     found = wrapping.without_numbers(found, dialects.names(config, dialect))
     known = Identity(family, config, dialect, manifest, found, beside, rest, assumed=assumed)
     return _arranged(known, path)

@@ -69,6 +69,10 @@ class Unwrapped:
     beside: tuple[str, ...] = ()
     averaged: tuple[str, ...] = ()
 
+    def said(self) -> str:
+        """The prefix for a message, after the file's path."""
+        return f", after {self.prefix!r}," if self.prefix else ""
+
 
 def plain(name: str) -> str:
     """A name without wrappers."""
@@ -113,7 +117,7 @@ def unwrapped(
         return _after(arrays, prefix, path)
     short = _unique({name: plain(name) for name in arrays})
     named = {short[name]: array for name, array in arrays.items()}
-    dialect = dialect or dialects.detect(named)
+    dialect = dialect or dialects.detect(named, config.family if config else family)
     families = dialects.known_names(dialect)
     if config is not None:
         families = {config.family: set(dialects.names(config, dialect))}

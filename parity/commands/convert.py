@@ -129,8 +129,8 @@ def summary(source: str, done: Conversion, dtype: str | None = None, given: bool
     lines[3:3] = notes.lines(read)
     if done.lost:
         lines.insert(3, f"not carried: {len(done.lost)} tensors, {named(done.lost)}")
-    if done.skipped:
-        lines.insert(3, f"not carried: {listed(done.skipped)}")
+    if skipped := notes.unsaid(done.skipped, read):
+        lines.insert(3, f"not carried: {listed(skipped)}")
     return "\n".join(map(printable, lines))
 
 
