@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_pipeline import data, tiny
 
-from parity import conversion_speed
+from parity import console, conversion_speed
 from parity.cli import main
 from parity.fuzz.pairs import smallest
 from parity.spec.errors import InputError
@@ -31,8 +31,11 @@ def test_forward_passes(tmp_path: Path, capsys: Capture) -> None:
     assert "genet-mean8, 1 image of 32x32, float32, 2 threads" in capsys.readouterr().out
 
 
-def test_training_on_devices(tmp_path: Path, capsys: Capture) -> None:
-    """Catches a side or a way that is not timed, warm-up that is counted, and a wrong speed."""
+def test_training_on_devices(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a side or a way not timed, warm-up counted, a wrong speed, silence meanwhile."""
+    monkeypatch.setattr(console, "QUIET", 0)
     file = tmp_path / "x.json"
     argv = ["bench", "--train", "--devices", "2", "--model", "genet-mean8", "--batch", "4"]
     assert main([*argv, "--runs", "2", "--json", str(file)]) == 0
@@ -46,7 +49,10 @@ def test_training_on_devices(tmp_path: Path, capsys: Capture) -> None:
         assert len(row["seconds"]) == 2
         assert row["images_per_second"] == pytest.approx(4 / (sum(row["seconds"]) / 2))
         assert row["of_each"] == pytest.approx(row["images_per_second"] / 2)
-    out = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    assert "torch on 2 devices, its processes start" in captured.err
+    assert "jax on 2 devices, pmap: first run, in which all is compiled" in captured.err
+    out = " ".join(captured.out.split())
     assert "the 2 before them, in which all is compiled, are not counted" in out
 
 
