@@ -301,3 +301,25 @@ def test_one_way_to_decide(name: str, tmp_path: Path) -> None:
         else:
             told = f"they are {by_recipe.value}: --labels {by_recipe.value}"
             assert any(told in line for line in ours.lines())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "convert a b.npz",
+        "eval a --data d",
+        "export enet a.onnx --weights b",
+        "miou --weights a --data d",
+        "statistics d",
+        "train enet-camvid --framework torch --data d --out o",
+    ],
+)
+def test_a_folder_for_an_order(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a folder of labels refused without a word on where folders are given."""
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--labels", str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path} is a folder, expected void-last or void-first" in line
+    assert "folder of the data set (--data), and by parity infer in --label-dir" in line

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from parity.assumptions import PUBLISHED, SILENT, pixels_said, size_said
-from parity.commands.arguments import add_choice, choice_of
+from parity.commands.arguments import add_choice, choice_of, no_folder
 from parity.files import read_json
 from parity.spec.data.labels import ORDERS
 from parity.spec.data.preprocessing import parse
@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights-only", action="store_true", help="leave an optimizer's state behind"
     )
     parser.add_argument(
-        "--labels", choices=ORDERS, help="which output is void, to be kept in the manifest"
+        "--labels",
+        type=no_folder,
+        choices=ORDERS,
+        help="which output is void, to be kept in the manifest",
     )
     parser.add_argument(
         "--preprocessing",
