@@ -13,19 +13,21 @@ import pytest
 import weights_convert
 from parity import cli
 from parity.data.cityscapes import CITYSCAPES
+from parity.data.sources import classes_of
 from parity.evaluation.miou import Result, miou
 from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
 from parity.spec.preprocessing import Preprocessing
-from parity.spec.recipes import recipe
+from parity.spec.recipes import RECIPES, recipe
 from parity.spec.training.trainer import Snapshot
-from parity.training import checkpoints
+from parity.training import checkpoints, evaluation
 from parity.training.progress import KEY, Origin, TrainProgress
 from parity.training.stage_start import StageStart
 from tests.scenes import cityscapes, save_weights
 from weights_convert.assumptions import Assumed, assume, choose
+from weights_convert.formats import sidecar
 
 SIZE = (16, 32)
 SIDE = f"{SIZE[0]}x{SIZE[1]}"
@@ -269,3 +271,56 @@ def test_eval_without_a_training_split(
     file = tmp_path / "unweighted.toml"
     file.write_text('base = "enet-cityscapes"\n[stages.whole.loss.class_weights]\nrule = "none"\n')
     assert cli.main([*command, str(file)]) == 0
+
+
+@pytest.mark.parametrize("model", ["genet", "genet-theta", "erfnet-imagenet"])
+def test_of_whole_images_nothing_is_void(model: str) -> None:
+    """Catches "labels: unknown" of a classifier, or an order asked for that it cannot have."""
+    for classes in (None, tuple(map(str, range(MODELS[model].num_classes)))):
+        found = assume(MODELS[model], None, "a", classes)
+        assert found.labels.value is None
+        assert not any("label" in line or "void" in line for line in found.lines())
+    with pytest.raises(InputError, match="a: labels void-last, but the outputs are classes of who"):
+        assume(MODELS[model], None, "a", None, labels="void-last")
+
+
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if r.labels])
+def test_one_way_to_decide(name: str, tmp_path: Path) -> None:
+    """Catches `miou` and `eval` that take a network for two things and do not say so."""
+    recipe = RECIPES[name]
+    for stage in recipe.stages:
+        path = save_weights(tmp_path / "a.pth", draw.weights(stage.config, 0))
+        if "mindspore" in name:
+            path = tmp_path / "a.ckpt"
+            weights_convert.convert(tmp_path / "a.pth", path, stage.model)
+            sidecar.beside(path).unlink()
+        by_recipe = evaluation.assumptions(path, evaluation.read(path, recipe, None)).labels
+        loaded = weights_convert.load(path, stage.model)
+        ours = assume(loaded.config, loaded.manifest, path, classes_of(recipe.data))
+        if by_recipe.value == "void-last":
+            assert ours.labels.value == "void-last"
+        else:
+            told = f"they are {by_recipe.value}: --labels {by_recipe.value}"
+            assert any(told in line for line in ours.lines())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "convert a b.npz",
+        "eval a --data d",
+        "export enet a.onnx --weights b",
+        "miou --weights a --data d",
+        "statistics d",
+        "train enet-camvid --framework torch --data d --out o",
+    ],
+)
+def test_a_folder_for_an_order(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a folder of labels refused without a word on where folders are given."""
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--labels", str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path} is a folder, expected void-last or void-first" in line
+    assert "folder of the data set (--data), and by parity infer in --label-dir" in line

@@ -7,12 +7,14 @@ import dataclasses
 import io
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from parity.cli import main
+from parity.report import console
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.training.parallel import WAYS
@@ -37,8 +39,11 @@ def test_forward_passes(tmp_path: Path, capsys: Capture) -> None:
     assert "genet-mean8, 1 image of 32x32, float32, 2 threads" in capsys.readouterr().out
 
 
-def seconds_of(arguments: list[str], side: str, devices: int) -> dict[str, list[float]]:
+def seconds_of(
+    arguments: list[str], side: str, devices: int, progress: Callable[[str], None]
+) -> dict[str, list[float]]:
     """In the place of `scaling.in_processes`."""
+    progress("its processes start" if side == "torch" else "pmap: first run, in which all is")
     assert arguments[-1] == f"--devices={devices}"
     return {way: [0.5, 0.25 * devices] for way in (("DDP",) if side == "torch" else WAYS)}
 
@@ -49,10 +54,11 @@ def seconds_of(arguments: list[str], side: str, devices: int) -> dict[str, list[
 def test_training_on_devices(
     measured: bool, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a side or a way that is not timed, warm-up that is counted, and a wrong speed.
+    """Catches a side or a way not timed, warm-up counted, a wrong speed, silence meanwhile.
 
     In real processes: `long`; `test_devices.py` trains in such ones.
     """
+    monkeypatch.setattr(console, "QUIET", 0)
     if not measured:
         monkeypatch.setattr(scaling, "in_processes", seconds_of)
     file = tmp_path / "x.json"
@@ -68,7 +74,10 @@ def test_training_on_devices(
         assert len(row["seconds"]) == 2
         assert row["images_per_second"] == pytest.approx(4 / (sum(row["seconds"]) / 2))
         assert row["of_each"] == pytest.approx(row["images_per_second"] / 2)
-    out = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    assert "torch on 2 devices, its processes start" in captured.err
+    assert "jax on 2 devices, pmap: first run, in which all is" in captured.err
+    out = " ".join(captured.out.split())
     assert "the 2 before them, in which all is compiled, are not counted" in out
 
 

@@ -27,12 +27,14 @@ from parity.training.stage_start import StageStart
 from tests.checkpoints import equal
 from tests.registered import module
 from weights_convert import formats, load, to_jax
+from weights_convert.numbering import parameters
 from weights_convert.wrapping import Choice
 
 Capture = pytest.CaptureFixture[str]
 
 CONFIG = GENetConfig(depth=10, width=1)
 PLAIN, OTHER = weights(CONFIG, 0), weights(CONFIG, 1)
+STATISTICS = ("mean", "var", "num_batches_tracked")  # as JAX names what is not trained
 
 
 def state(arrays: dict[str, np.ndarray], prefix: str = "") -> dict[str, torch.Tensor]:
@@ -328,3 +330,142 @@ def test_the_network_that_is_exported_or_checked(
     assert equal(seen[1], plain)
     assert main(["check", "genet", "--weights", str(path), "--key", "nets"]) == 2
     assert "no key 'nets'; it has net, ema" in capsys.readouterr().err
+
+
+def moments(names: list[str] | None = None) -> dict[str, Any]:
+    """The state of an Adam that trained one network for a step, perhaps with names."""
+    network = module({k: a.shape for k, a in PLAIN.items()})
+    optimizer = torch.optim.Adam(network.parameters())
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    made = optimizer.state_dict()
+    if names is not None:
+        made["param_groups"][0]["param_names"] = names
+    return made
+
+
+def parameter_names(prefix: str) -> list[str]:
+    return [prefix + key for key in parameters(CONFIG)]
+
+
+# How a file with two networks is laid out -> what it holds beside the state.
+TWO: dict[str, Callable[[], dict[str, Any]]] = {
+    "open": lambda: state(PLAIN, "student.") | state(OTHER, "teacher."),
+    "in one state dict": lambda: {
+        "state_dict": state(PLAIN, "student.net.") | state(OTHER, "teacher.net.")
+    },
+    "under two keys": lambda: {"student": state(PLAIN), "teacher": state(OTHER)},
+    "under a usual key": lambda: {"model": state(PLAIN), "teacher": state(OTHER, "module.")},
+    "one inside": lambda: state(PLAIN) | state(OTHER, "teacher."),
+}
+CHOSEN = {
+    "open": (Choice(prefix="student"), Choice(prefix="teacher")),
+    "in one state dict": (Choice(prefix="student.net"), Choice(prefix="teacher.net")),
+    "under two keys": (Choice(prefix="student"), Choice(key="teacher"), Choice(key="student")),
+    "under a usual key": (Choice(), Choice(key="teacher"), Choice(key="model")),
+    "one inside": (Choice(prefix=""), Choice(prefix="teacher")),
+}
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_one_state_beside_two_networks_is_nobodys(name: str, tmp_path: Path) -> None:
+    """Catches the one state carried with whichever network was chosen."""
+    path = saved(tmp_path, {**TWO[name](), "optimizer": moments()})
+    for choice in CHOSEN[name]:
+        found = load(path, choice=choice)
+        assert found.optimizer is None
+        assert any("optimizer (nobody can know whose it is" in line for line in found.skipped)
+
+
+def test_a_state_whose_names_show_whose_it_is(tmp_path: Path) -> None:
+    """Catches a state refused to its own network, or given to the other, against its names."""
+    for place, own, other in (("student.", 0, 1), ("teacher.", 1, 0)):
+        content = {**TWO["open"](), "optimizer": moments(parameter_names(f"module.{place}"))}
+        path = saved(tmp_path, content)
+        assert load(path, choice=CHOSEN["open"][own]).optimizer is not None
+        left = load(path, choice=CHOSEN["open"][other])
+        assert left.optimizer is None
+        assert any(f"it is that of the network after '{place}'" in s for s in left.skipped)
+    path = saved(tmp_path, {**TWO["open"](), "optimizer": moments(parameter_names(""))})
+    assert load(path, choice=CHOSEN["open"][0]).optimizer is None
+
+
+def test_a_state_beside_what_it_cannot_be_of(tmp_path: Path) -> None:
+    """Catches a state left behind because of an average, a copy, or a network of other shapes."""
+    small = weights(dataclasses.replace(CONFIG, num_classes=3), 0)
+    for other in (state(OTHER, "ema."), state(PLAIN, "same."), state(small, "teacher.")):
+        path = saved(tmp_path, {**state(PLAIN, "student."), **other, "optimizer": moments()})
+        assert load(path, choice=Choice(prefix="student")).optimizer is not None
+
+
+def test_named_states_of_other_formats(tmp_path: Path) -> None:
+    """Catches optax's moments of one network carried with another."""
+    two = {f"{p}.{k}": v for p in ("student", "teacher") for k, v in to_jax(CONFIG, PLAIN).items()}
+    two["teacher.fc.bias"] = two["teacher.fc.bias"] + 1
+    names = {k: a for k, a in to_jax(CONFIG, PLAIN).items() if k.split(".")[-1] not in STATISTICS}
+    for lead, carried in (("", None), ("student.", "student"), ("teacher.", "teacher")):
+        slots = {f"opt_state.{s}.{lead}{k}": v for s in ("mu", "nu") for k, v in names.items()}
+        path = tmp_path / "x.npz"
+        path.unlink(missing_ok=True)
+        formats.write(path, "npz", {**two, **slots, "opt_state.count": np.int32(1)}, {})
+        for prefix in ("student", "teacher"):
+            found = load(path, choice=Choice(prefix=prefix))
+            assert (found.optimizer is not None) == (prefix == carried), found.skipped
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_empty_key_is_refused(command: str, capsys: Capture) -> None:
+    """Catches an option that is given and ignored."""
+    assert main([command, *COMMANDS[command], "--key", ""]) == 2
+    assert "the key is empty, expected the name of an entry" in capsys.readouterr().err
+
+
+def test_an_empty_prefix_is_the_network_at_the_top(tmp_path: Path, capsys: Capture) -> None:
+    """Catches a network that the message offers and no option can choose."""
+    path = saved(tmp_path, TWO["one inside"]())
+    with pytest.raises(InputError, match=r"genet after '', genet after 'teacher.'; --prefix choo"):
+        load(path)
+    assert equal(load(path, choice=Choice(prefix="")).arrays, PLAIN)
+    assert main(["inspect", str(path), "--prefix", ""]) == 0
+    assert "genet" in capsys.readouterr().out
+    path = saved(tmp_path, state(PLAIN, "net."))
+    with pytest.raises(InputError, match=r"every name has a prefix; they start with net \(\d+\)"):
+        load(path, choice=Choice(prefix=""))
+
+
+STRANGE = {f"layer{i}.w": torch.ones(2) for i in range(8)}  # `w` is also MindSpore's
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_no_network_is_named_whose_names_are_not_there(prefix: str, tmp_path: Path) -> None:
+    """Catches ENet called the nearest network of a file that has none of its names."""
+    path = saved(tmp_path, {prefix + name: tensor for name, tensor in STRANGE.items()})
+    with pytest.raises(InputError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "x.pth has no name of a known network (enet, erfnet, " in message
+    assert f"it has {', '.join(f'{prefix}layer{i}.w' for i in range(5))} and 3 more" in message
+    assert "missing" not in message
+    assert "nearest" not in message
+    with pytest.raises(InputError, match=r"all \d+ tensors of genet are missing"):
+        load(path, "genet")
+    with pytest.raises(InputError, match="genet has no mindspore names, only enet, erfnet do"):
+        load(path, "genet", "mindspore")
+
+
+def test_names_of_another_framework_are_not_denied(tmp_path: Path) -> None:
+    """Catches names that are there called absent, because most others look like MindSpore's."""
+    path = saved(tmp_path, STRANGE | {"fc.weight": torch.ones(2)})
+    with pytest.raises(InputError, match="read as names of mindspore: 1 are torch names of genet"):
+        load(path)
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_what_is_left_out_is_said_once(command: str, tmp_path: Path, capsys: Capture) -> None:
+    """Catches what lies beside a prefix named in a note, and once more among the rest."""
+    path = saved(tmp_path, {"state_dict": state(PLAIN, "net.") | BESIDE, "epoch": 1})
+    assert main([command, str(path), *([str(tmp_path / "x.npz")] * (command == "convert"))]) == 0
+    out = capsys.readouterr().out
+    assert out.count("criterion.weight") == 1
+    assert out.count("epoch") == 1

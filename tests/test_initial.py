@@ -168,7 +168,7 @@ def test_what_comes_along(first: str, second: str, prefix: str, new: tuple[str, 
 def test_what_does_not_come_along() -> None:
     """Catches a start from another network, or from one with other classes, that goes on."""
     config = MODELS["erfnet"]
-    with pytest.raises(InputError, match="a genet holds nothing that a erfnet begins with"):
+    with pytest.raises(InputError, match="a GENet holds nothing that an ERFNet begins with"):
         carried(MODELS["genet"], draw.weights(MODELS["genet"], 0), config, {})
     other: Any = dataclasses.replace(MODELS["enet-mindspore"], num_classes=7)
     before = MODELS["enet-mindspore"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scenes import save_weights
 
 from parity.cli import main
 from parity.spec.draw import weights
@@ -72,10 +73,11 @@ def test_another_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     formats.write(tmp_path / "x", "safetensors", {"a.weight": np.zeros((2, 3))}, metadata)
     assert main(["inspect", str(tmp_path / "x"), "--tensors"]) == 0
     out = capsys.readouterr().out
-    assert "tensors of the network are missing, such as initial_block" in out
+    assert "network   unknown: has no name of a known network (enet, " in out
+    assert "; it has a.weight\n" in out
     assert "a.weight  float64   2x3" in out
     assert "metadata  by: them\\x1b[31m" in out
-    with pytest.raises(InputError, match="tensors of the network are missing"):
+    with pytest.raises(InputError, match="441 tensors of enet are missing, such as initial_"):
         inspect(tmp_path / "x", "enet")
 
 
@@ -127,3 +129,11 @@ def test_an_optimizer_left_behind(tmp_path: Path, capsys: pytest.CaptureFixture[
     torch.save({"state_dict": tensors, "optimizer": state}, tmp_path / "a.pth")
     assert main(["inspect", str(tmp_path / "a.pth")]) == 0
     assert "beside    optimizer (it is of 1 parameters" in capsys.readouterr().out
+
+
+def test_a_classifier_has_no_void(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches "void unknown" of a network whose outputs are classes of whole images."""
+    path = save_weights(tmp_path / "genet.pth", weights(MODELS["genet"], 0))
+    assert main(["inspect", str(path)]) == 0
+    assert "void is" not in (out := capsys.readouterr().out)
+    assert "void unknown" not in out

@@ -41,6 +41,21 @@ def step(*_):
 {framework}_impl.train.Trainer.step = step
 """
 
+# The same with processes that give all that they load through shared memory.
+LOADING = (
+    """
+import sys
+from parity.cli import main
+from parity.data import loading
+from parity.training import kills
+kills.recipe()
+loading.SMALL = 1
+if __name__ == "__main__":
+"""
+    + TRAINING.strip().replace("\n", "\n    ").join(("    ", "\n"))
+    + "    sys.exit(main())\n"
+)
+
 
 def interrupted_twice(command: list[str], markers: list[Path], answer: str) -> None:
     """Interrupt a process once these files are there, and once more when it has answered."""
@@ -91,6 +106,18 @@ def test_a_training_that_is_interrupted_answers_and_ends(
     while any(str(tmp_path).encode() in text for text in command_lines()):
         assert time.monotonic() < deadline, "a process is left"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_processes_that_load_leave_no_words(framework: str, data: Path, tmp_path: Path) -> None:
+    """Catches Python's lines about memory that it gives back after a second Ctrl-C."""
+    program = tmp_path / "program.py"  # which the processes import, for the network
+    program.write_text(
+        LOADING.format(framework=framework, marker=str(tmp_path / "there"), busy=BUSY)
+    )
+    found = test_devices.arguments(data, tmp_path / "out", framework, "--workers", "2")
+    command = [sys.executable, str(program), *found]
+    interrupted_twice(command, [tmp_path / "there0"], ANSWER)
 
 
 def command_lines() -> list[bytes]:

@@ -104,8 +104,15 @@ def test_a_file_brings_the_other_splits_beside_it(tmp_path: Path) -> None:
     assert pipeline.open_source(recipe, named, "val").root == val
     val.unlink()
     words = "mine.array_record holds split 'train', expected 'val', or val.array_record beside it"
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         pipeline.open_source(recipe, named, "val")
+    missing = f"{val} is missing, parity pack --split val writes it"
+    assert missing in str(caught.value)
+    with pytest.raises(InputError) as caught:  # the same of the folder
+        pipeline.open_source(recipe, named.rename(train).parent, "val")
+    assert f"holds train.array_record, expected val.array_record, too: {missing}" in str(
+        caught.value
+    )
 
 
 def small(path: Path) -> Path:

@@ -184,5 +184,5 @@ def test_the_whole_network_begins_with_an_encoder_of_others(
     assert all(found[key].tobytes() == drawn[key].tobytes() for key in outside)
     enet = draw.weights(MODELS["enet"], 7)
     torch.save({key: torch.from_numpy(np.asarray(a)) for key, a in enet.items()}, other)
-    with pytest.raises(InputError, match=r"other\.pth: a enet holds nothing that a erfnet begins"):
+    with pytest.raises(InputError, match=r"pth: an ENet holds nothing that an ERFNet begins"):
         StageStart(recipe, other, stage=stage).check()

@@ -200,6 +200,8 @@ def test_a_checkpoint_without_its_run_is_evaluated_by_a_recipe(
     assert main([*command, "--recipe", "erfnet-mindspore"]) == 2
     said = capsys.readouterr().err  # each network is named once
     assert said.strip().endswith("trains erfnet-mindspore-encoder, erfnet-mindspore")
+    assert main([*command, "--recipe", "enet-camvid"]) == 2  # not "holds enet, but trains enet"
+    assert "trains enet-camvid (num_classes 12, not 20)" in capsys.readouterr().err
 
 
 def test_a_rate_that_is_too_large_stops_the_run(

@@ -16,8 +16,9 @@ from typing import Generic, TypeVar
 
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
-from parity.spec.models import Config, usual_size
+from parity.spec.models import CLASSIFIERS, Config, usual_size
 from parity.spec.preprocessing import Preprocessing, published
+from parity.spec.recipes import RECIPES
 from weights_convert import Manifest
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ DEFAULT = "the default"
 PUBLISHED = "as published"
 SILENT = "the checkpoint does not say"
 NO_VOID = "the network has no output for void"
+WHOLE_IMAGES = "the outputs are classes of whole images"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +39,13 @@ class Used(Generic[T]):
         value: The value.
         reason: Where it comes from.
         clash: What contradicts it and was not followed; none where nothing does.
+        doubt: Who has it otherwise, where nobody said it of the checkpoint.
     """
 
     value: T
     reason: str
     clash: str | None = None
+    doubt: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +56,13 @@ class Assumed(Generic[T]):
         value: The value.
         origin: Where it comes from.
         firm: A checkpoint that says otherwise is worth a warning; a mere default is not.
+        doubt: Who has it otherwise.
     """
 
     value: T
     origin: str
     firm: bool = False
+    doubt: str | None = None
 
 
 def choose(
@@ -77,7 +83,7 @@ def choose(
         differs = assumed.firm and said != assumed.value
         clash = f"{assumed.origin} has {show(assumed.value)}" if differs else None
         return Used(said, "the checkpoint's manifest says so", clash)
-    return Used(assumed.value, f"{assumed.origin}; {SILENT}")
+    return Used(assumed.value, f"{assumed.origin}; {SILENT}", doubt=assumed.doubt)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +105,10 @@ class Assumptions:
         """What is used and why, a line each."""
         labels = f"{self.labels.value or 'unknown'} ({self.labels.reason})"
         lines = [f"labels: {NO_VOID if self.labels.reason == NO_VOID else labels}"]
+        if self.labels.reason == WHOLE_IMAGES:
+            lines = []
+        if self.labels.doubt:
+            lines.append(f"labels: {self.labels.doubt}")
         lines.append(f"images: {pixels_said(self.pixels.value)} ({self.pixels.reason})")
         lines.append(f"size: {size_said(self.size.value)} ({self.size.reason})")
         return lines
@@ -157,7 +167,7 @@ def assume(
             set is known.
         labels: The order that the user asks for.
         size: Height and width that the user asks for.
-        assumed_labels: `void-last` by default.
+        assumed_labels: See `usual_order` by default.
         assumed_pixels: As published by default.
         assumed_size: As published by default.
 
@@ -165,7 +175,15 @@ def assume(
         InputError: An unknown order, one that the network cannot have, or a manifest that
             contradicts itself or names other classes than the data set's.
     """
-    order = label_order(config.num_classes, manifest, where, classes, labels, assumed_labels)
+    if config.family in CLASSIFIERS:
+        if labels is not None:
+            raise InputError(f"{where}: labels {labels}, but {WHOLE_IMAGES}, and none is void")
+        if classes is not None and config.num_classes == len(classes):
+            check_names(manifest, where, classes, None)
+        order = Used[str | None](None, WHOLE_IMAGES)
+    else:
+        usual_labels = assumed_labels or usual_order(config)
+        order = label_order(config.num_classes, manifest, where, classes, labels, usual_labels)
     said = manifest.preprocessing if manifest else None
     usual = published(config, order.value)
     pixels = choose(
@@ -213,6 +231,24 @@ def label_order(
     if classes is not None and found.value is not None and asked is None:
         check_names(manifest, where, classes, found.value)
     return found
+
+
+def usual_order(config: Config) -> Assumed[str | None]:
+    """Which output is void of a network that says nothing, where no recipe was asked for.
+
+    It is the last, as of the public checkpoints; a recipe of the network that has it first is
+    named, for whoever trained by that one.
+    """
+    orders = {
+        name: recipe.labels
+        for name, recipe in RECIPES.items()
+        if recipe.labels and any(stage.config == config for stage in recipe.stages)
+    }
+    for name, order in orders.items():
+        if order != "void-last":
+            doubt = f"of one trained by recipe {name} they are {order}: --labels {order}"
+            return Assumed("void-last", DEFAULT, doubt=doubt)
+    return Assumed("void-last", f"recipe {next(iter(orders))}" if orders else DEFAULT)
 
 
 def said_order(

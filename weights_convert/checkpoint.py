@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from parity.spec.errors import InputError, listed
-from parity.spec.models import MODELS, Config
+from parity.spec.models import MODELS, ONE_OF, Config
 from parity.spec.tensors import layouts
 from weights_convert import formats, naming, wrapping
 from weights_convert import manifest as manifests
@@ -18,6 +18,7 @@ from weights_convert.manifest import Manifest
 from weights_convert.notes import notes_of
 from weights_convert.numbering import NotCarriedError, layout_in, own_order
 from weights_convert.optimizer import Optimizer
+from weights_convert.ownership import check_owner
 from weights_convert.wrapping import ANY, Choice, Unwrapped
 
 
@@ -44,6 +45,7 @@ class Checkpoint:
         counters: Published keys of the counters that are floating-point numbers in the file.
         key: Under which entry of the file the tensors lie; empty where they lie open.
         prefix: What stood before every name.
+        beside: Those of `skipped` that `remarks` name.
         remarks: What a user should know of how the tensors were found, a line each.
     """
 
@@ -63,6 +65,7 @@ class Checkpoint:
     counters: tuple[str, ...] = ()
     key: str = ""
     prefix: str = ""
+    beside: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -159,6 +162,7 @@ def understand(
         counters=naming.float_counters(config, known.named, dialect),
         key=contents.key,
         prefix=known.found.prefix,
+        beside=known.found.beside,
         remarks=known.remarks(contents),
     )
 
@@ -258,13 +262,15 @@ def identify(
     family = None if network is None else MODELS[network].family
     found = wrapping.unwrapped(own, path, family, dialect, config, choice.prefix)
     named = found.named
-    dialect = dialect or naming.detect(named)
+    dialect = dialect or naming.detect(named, config.family if config else family)
     if config is not None:
         manifest = manifests.parse(contents.metadata, path)
         found = wrapping.without_numbers(found, naming.names(config, dialect))
         known = Identity(config.family, config, dialect, manifest, found, beside, rest)
         return _arranged(known, path)
-    network = network or naming.family_in(named, dialect)
+    if network is None:
+        naming.check_known(named, dialect, f"{path}{found.said()}")
+        network = naming.family_in(named, dialect)
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)
     try:
@@ -281,7 +287,7 @@ def identify(
             f" {classes} (model {family} takes any number)"
         )
     if network != family and told(config, free) != told(MODELS[network], free):
-        raise InputError(f"{path} holds a {family}, but not {network}: {config.describe()}")
+        raise InputError(f"{path} holds {ONE_OF[family]}, but not {network}: {config.describe()}")
     found = wrapping.without_numbers(found, naming.names(config, dialect))
     known = Identity(family, config, dialect, manifest, found, beside, rest, assumed=assumed)
     return _arranged(known, path)
@@ -318,6 +324,9 @@ def _optimizer(
     try:
         if nested is not None and known.is_average(contents):
             raise NotCarriedError("it trained the plain weights, and these are their average")
+        if nested is not None or beside:
+            state = beside if nested is None else nested
+            check_owner(config, known.dialect, contents, known.found.prefix, state)
         if nested is not None:
             found = optimizers.from_torch(config, nested, known.order, known.layout)
         elif beside:

@@ -151,12 +151,18 @@ def absent(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> tu
     return tuple(key for key in tensors(config) if key in lost)
 
 
-def detect(keys: Iterable[str]) -> str:
-    """The dialect whose own last parts occur most among the keys; torch if none does."""
+def detect(keys: Iterable[str], family: str | None = None) -> str:
+    """The dialect whose own last parts occur most among the keys; torch if none does.
+
+    Args:
+        keys: Names of tensors.
+        family: Of which network, where it is known; not all have names of MindSpore's.
+    """
     last = [key.rpartition(".")[2] for key in keys]
     known = {d: {leaf.name for leaf in kinds.values()} for d, kinds in DIALECTS.items()}
     shared = set.intersection(*known.values())
-    return max(DIALECTS, key=lambda d: sum(part in known[d] - shared for part in last))
+    possible = [d for d in DIALECTS if d != "mindspore" or family in (None, *MINDSPORE)]
+    return max(possible, key=lambda d: sum(part in known[d] - shared for part in last))
 
 
 def to_dialect(
@@ -176,7 +182,7 @@ def to_dialect(
         InputError: A key is missing, left over, or of another shape.
     """
     target = tensors(config)
-    _check({key: spec.shape for key, spec in target.items()}, arrays, "arrays")
+    _check(config, {key: spec.shape for key, spec in target.items()}, arrays, "arrays")
     return {name: leaf.array(arrays[key]) for name, (key, leaf) in names(config, dialect).items()}
 
 
@@ -204,7 +210,7 @@ def to_canonical(
     every = names(config, dialect).items()
     found = {name: (key, leaf) for name, (key, leaf) in every if key not in lost}
     shapes = {name: leaf.shape(target[key].shape) for name, (key, leaf) in found.items()}
-    _check(shapes, arrays, where)
+    _check(config, shapes, arrays, where)
     _check_numbers({name: target[key].kind for name, (key, _) in found.items()}, arrays, where)
     own = contiguous({k: leaf.inverse().array(arrays[name]) for name, (k, leaf) in found.items()})
     own = {k: a.astype(np.int64, copy=False) if _counts(target[k]) else a for k, a in own.items()}
@@ -269,6 +275,7 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> C
 
 def _variants(family: str) -> list[Config]:
     """MindSpore's variants, which together have every tensor that one of them may have."""
+    names(MODELS[family], "mindspore")  # refuses a family that has none
     made: list[Any] = [MODELS[f"{family}-mindspore"], MODELS[f"{family}-mindspore-encoder"]]
     relu = [dataclasses.replace(c, decoder_relu=False) for c in made if family == "enet"]
     return [MODELS[family], *made, *relu]
@@ -278,6 +285,28 @@ def family_in(arrays: Iterable[str], dialect: str) -> str:
     """The family whose names occur most among these; `enet` if none does."""
     known, found = known_names(dialect), set(arrays)
     return max(known, key=lambda family: len(known[family] & found))
+
+
+def check_known(found: Iterable[str], dialect: str, where: str) -> None:
+    """Refuse names of which no network has one, so that none is called the nearest.
+
+    Args:
+        found: The names.
+        dialect: Whose they seem to be.
+        where: What holds them, for the message.
+
+    Raises:
+        InputError: No network has any of them in that dialect.
+    """
+    there = set(found)
+    counts = {(f, d): len(known & there) for d in DIALECTS for f, known in known_names(d).items()}
+    if any(count for (_, d), count in counts.items() if d == dialect):
+        return
+    family, other = max(counts, key=lambda pair: counts[pair])
+    count = counts[family, other]
+    but = f", read as names of {dialect}: {count} are {other} names of {family}" if count else ""
+    has = f"it has {listed(found)}" if there else "it has no weights"
+    raise InputError(f"{where} has no name of a known network ({', '.join(FAMILIES)}){but}; {has}")
 
 
 @functools.cache
@@ -298,11 +327,14 @@ def _counts(spec: Tensor) -> bool:
 
 
 def _check(
-    target: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], where: str
+    config: Config,
+    target: Mapping[str, tuple[int, ...]],
+    arrays: Mapping[str, np.ndarray],
+    where: str,
 ) -> None:
     if not target.keys() & arrays.keys():  # else all of the network's names would be listed
         raise InputError(
-            f"{where}: all {len(target)} tensors of the network are missing, such as"
+            f"{where}: all {len(target)} tensors of {config.family} are missing, such as"
             f" {next(iter(target))}; found instead: {listed(arrays)}"
         )
     check_names(target, {name: array.shape for name, array in arrays.items()}, where)

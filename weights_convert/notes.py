@@ -34,6 +34,12 @@ def notes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     return made + [("note", remark) for remark in checkpoint.remarks]
 
 
+def unsaid(skipped: Sequence[str], checkpoint: Checkpoint | None) -> list[str]:
+    """Of what is left out, what no note of the checkpoint names."""
+    said = set(checkpoint.beside) if checkpoint else set()
+    return [name for name in skipped if name not in said]
+
+
 def assumptions(manifest: Manifest) -> list[tuple[str, str]]:
     """What a file's manifest says that somebody assumed: a title and a line each."""
     if not manifest.assumed or manifest.network not in FAMILIES:

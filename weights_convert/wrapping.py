@@ -36,11 +36,18 @@ class Choice:
 
     Attributes:
         key: Which entry of the file holds them, a dotted path; told by the file if not given.
-        prefix: What stands before their names; found by the names if not given.
+        prefix: What stands before their names, perhaps nothing; found by the names if not given.
+
+    Raises:
+        InputError: The key is empty.
     """
 
     key: str | None = None
     prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.key == "":
+            raise InputError("the key is empty, expected the name of an entry such as state_dict")
 
 
 ANY = Choice()
@@ -61,6 +68,10 @@ class Unwrapped:
     prefix: str = ""
     beside: tuple[str, ...] = ()
     averaged: tuple[str, ...] = ()
+
+    def said(self) -> str:
+        """The prefix for a message, after the file's path."""
+        return f", after {self.prefix!r}," if self.prefix else ""
 
 
 def plain(name: str) -> str:
@@ -96,16 +107,17 @@ def unwrapped(
         family: Which network; any if not given.
         dialect: Whose names they are; told by them if not given.
         config: The variant, where it is known.
-        prefix: What stands before the network's names; found if not given.
+        prefix: What stands before the network's names; found if not given. If empty, other whole
+            networks below are left out.
 
     Raises:
         InputError: Nothing has the prefix, or several whole networks are there.
     """
-    if prefix is not None:
+    if prefix:
         return _after(arrays, prefix, path)
     short = _unique({name: plain(name) for name in arrays})
     named = {short[name]: array for name, array in arrays.items()}
-    dialect = dialect or naming.detect(named)
+    dialect = dialect or naming.detect(named, config.family if config else family)
     families = naming.known_names(dialect)
     if config is not None:
         families = {config.family: set(naming.names(config, dialect))}
@@ -119,7 +131,7 @@ def unwrapped(
         for found, start in _likely(votes)
         if _is_whole(_below(named, start), found, dialect, config)
     ]
-    best = _best(whole, votes, path)
+    best = _best(whole, votes, path) if prefix is None else prefix
     # Another whole network inside of it is no part of it.
     inner = tuple(start for _, start in whole if start != best and start.startswith(best))
     names = [
@@ -127,11 +139,29 @@ def unwrapped(
         for name, given in short.items()
         if given.startswith(best) and not (inner and given.startswith(inner))
     ]
+    if not names:
+        raise InputError(f"{path}: every name has a prefix; they start with {starts(arrays)}")
     kept = {short[name].removeprefix(best): arrays[name] for name in names}
     taken = set(names)
     beside = tuple(name for name in arrays if name not in taken)
     averaged = tuple(start for _, start in whole if AVERAGED.search(start) and start != best)
     return Unwrapped(kept, _shown({n: short[n] for n in names}, best, families), beside, averaged)
+
+
+def whole_after(named: Mapping[str, Any], config: Config, dialect: str) -> list[str]:
+    """The prefixes after which all of one network is.
+
+    Args:
+        named: Name -> array, or what else has a shape; names without wrappers.
+        config: The network.
+        dialect: Whose names they are.
+    """
+    votes = _votes(named, {config.family: set(naming.names(config, dialect))})
+    return [
+        start
+        for _, start in _likely(votes)
+        if _is_whole(_below(named, start), config.family, dialect, config)
+    ]
 
 
 def without_numbers(found: Unwrapped, names: Container[str]) -> Unwrapped:
@@ -153,7 +183,7 @@ def without_numbers(found: Unwrapped, names: Container[str]) -> Unwrapped:
 
 def _after(arrays: Mapping[str, Any], prefix: str, path: Path) -> Unwrapped:
     """The tensors after a prefix that somebody chose."""
-    start = prefix if prefix.endswith(".") or not prefix else f"{prefix}."
+    start = prefix if prefix.endswith(".") else f"{prefix}."
     kept = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
     if not kept:
         raise InputError(f"{path}: no name starts with {start!r}; they start with {starts(arrays)}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from parity.spec.errors import InputError, printable
+from parity.spec.labels import ORDERS
 from parity.spec.models import USUAL, USUAL_OF
 from parity.spec.training.recipe import DATA
 from weights_convert.wrapping import Choice
@@ -40,14 +41,29 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prefix",
         metavar="TEXT",
-        help="what stands before the network's names, such as model.; what lies beside it is left"
-        " out and named (default: the one after which the whole network is found)",
+        help="what stands before the network's names, such as model., or '' if nothing does; what"
+        " lies beside it is left out and named (default: the one after which the whole network is"
+        " found)",
     )
 
 
 def choice_of(args: argparse.Namespace) -> Choice:
     """What `add_choice` was given."""
     return Choice(args.key, args.prefix)
+
+
+def no_folder(text: str) -> str:
+    """The type of `--labels`: an order of outputs, which some take for a folder of labels.
+
+    Raises:
+        argparse.ArgumentTypeError: It is one, or a path; it says where folders are given.
+    """
+    if text not in ORDERS and (os.path.isdir(text) or os.sep in text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is a folder, expected {' or '.join(ORDERS)}, the order of the outputs; labels"
+            " are found in the folder of the data set (--data), and by parity infer in --label-dir"
+        )
+    return text
 
 
 def parse_size(text: str) -> tuple[int, int]:

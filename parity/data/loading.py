@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -46,6 +46,7 @@ def stream(
         flags.FLAGS.mark_as_parsed()
     numbers = grain.MapDataset.range(first, last).map(make)
     if workers:
+        _free_silently()
         made = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         options = grain.MultiprocessingOptions(
             num_workers=min(workers, last - first), per_worker_buffer_size=1
@@ -84,6 +85,23 @@ def _told(error: Exception) -> Exception:
         return error
     reason = "killed, perhaps for want of memory" if "code -9" in text else text.split(". ")[0]
     return InputError(f"a process that reads the data died: {reason}")
+
+
+def _free_silently() -> None:
+    """Start Python's process that frees what is left of shared memory, and let it do so in silence.
+
+    A process that ends at once, as by a second Ctrl-C, always leaves some; nobody can act on it.
+    """
+    name, quiet = "PYTHONWARNINGS", "ignore:resource_tracker:UserWarning"
+    before = os.environ.get(name)
+    os.environ[name] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _begin(index: int, count: int) -> None:

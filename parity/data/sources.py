@@ -14,7 +14,7 @@ import numpy as np
 from parity.data import DATASETS, Segmentation, cifar10, segmentation
 from parity.data.records import SUFFIX, Records
 from parity.spec.augmentation import Resize
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from parity.spec.labels import outputs
 from parity.spec.training.recipe import Recipe
 
@@ -180,12 +180,27 @@ def open_data(data: str, root: str | Path, split: str, labels: str | None) -> So
     packed = next((p for p in (root, beside) if p.is_file()), None)
     if packed == root and beside.is_file() and Records(root).contents.split != split:
         packed = beside
-    reader = open_folder(data, root, split) if packed is None else open_packed(data, packed, split)
+    reader: Reader
+    if packed is not None:
+        reader = open_packed(data, packed, split)
+    else:
+        others = sorted(path.name for path in root.glob(f"*{SUFFIX}")) if root.is_dir() else []
+        try:
+            reader = open_folder(data, root, split)
+        except InputError as error:
+            if not others:
+                raise
+            found = f"{root} holds {listed(others)}, expected {beside.name}, too"
+            raise InputError(f"{found}: {_missing(beside, split)}") from error
     pixels = data in DATASETS
     by_train_id = np.arange(len(classes), dtype=np.uint8)
     if pixels:
         by_train_id = outputs(labels or "void-last", len(classes))
     return Source(packed or root, split, reader, classes, by_train_id, pixels)
+
+
+def _missing(path: Path, split: str) -> str:
+    return f"{path} is missing, parity pack --split {split} writes it"
 
 
 def open_packed(data: str, path: Path, split: str) -> Records:
@@ -198,7 +213,9 @@ def open_packed(data: str, path: Path, split: str) -> Records:
     found = records.contents
     for what, has, wanted in (("data set", found.data, data), ("split", found.split, split)):
         if has != wanted:
-            also = f", or {split}{SUFFIX} beside it" if what == "split" else ""
+            beside, also = path.with_name(f"{split}{SUFFIX}"), ""
+            if what == "split" and not beside.exists():
+                also = f", or {beside.name} beside it: {_missing(beside, split)}"
             raise InputError(f"{path} holds {what} {has!r}, expected {wanted!r}{also}")
     if found.classes != classes_of(data):
         raise InputError(f"{path} holds other classes than {data} has")

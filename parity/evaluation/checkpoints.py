@@ -13,7 +13,7 @@ import numpy as np
 
 from parity.data.sources import classes_of
 from parity.io.files import write_atomically
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 from parity.spec.labels import outputs
 from parity.spec.preprocessing import published
 from parity.spec.training.recipe import Recipe, Stage
@@ -222,15 +222,26 @@ def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choic
     free = checkpoint.assumed  # the recipe says them
     of = [s for s in recipe.stages if told(s.config, free) == told(checkpoint.config, free)]
     if not of:
-        networks = ", ".join(dict.fromkeys(stage.model for stage in recipe.stages))
         raise InputError(
             f"{path} holds the network {checkpoint.network}, but recipe {recipe.name} trains"
-            f" {networks}"
+            f" {_trained(recipe, checkpoint, free)}"
         )
     if free:
         checkpoint = understand(contents, path, config=of[-1].config)
     framework = framework or ("jax" if checkpoint.dialect == "jax" else "torch")
     return Held(recipe, of[-1], framework, None, checkpoint, None)
+
+
+def _trained(recipe: Recipe, checkpoint: Checkpoint, free: tuple[str, ...]) -> str:
+    """The networks of a recipe, and where they are of the same family, in what they differ."""
+    said = dict[str, None]()
+    for stage in recipe.stages:
+        names = told(stage.config, free) | told(checkpoint.config, free)
+        pairs = {k: [getattr(c, k, None) for c in (stage.config, checkpoint.config)] for k in names}
+        differ = [f"{k} {wanted}, not {has}" for k, (wanted, has) in pairs.items() if wanted != has]
+        same = stage.config.family == checkpoint.network
+        said[f"{stage.model} ({listed(differ, '; ')})" if same else stage.model] = None
+    return ", ".join(said)
 
 
 def assumptions(

@@ -20,7 +20,7 @@ from parity.spec import metrics
 from parity.spec.augmentation import NEAREST, resample
 from parity.spec.errors import InputError
 from parity.spec.labels import outputs
-from parity.spec.models import MODELS, Config
+from parity.spec.models import CLASSIFIERS, MODELS, Config
 from parity.spec.preprocessing import Preprocessing
 from weights_convert.assumptions import Assumptions, assume
 from weights_convert.wrapping import ANY, Choice
@@ -284,6 +284,8 @@ def check_arguments(
     """
     if model not in MODELS:
         raise InputError(f"unknown model {model!r}, expected {' or '.join(MODELS)}")
+    if MODELS[model].family in CLASSIFIERS:
+        raise InputError(f"{model} classifies whole images; parity eval measures its accuracy")
     if size is not None:
         check_size(MODELS[model], size)
     if not frameworks or len(set(frameworks)) < len(frameworks):

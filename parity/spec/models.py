@@ -112,6 +112,19 @@ USUAL = ((512, 1024), 1)
 USUAL_OF = {"genet": ((32, 32), 32), "erfnet-imagenet": ((224, 224), 8)}
 
 
+# How a message calls one network of a family.
+ONE_OF = {
+    "enet": "an ENet",
+    "erfnet": "an ERFNet",
+    "erfnet-imagenet": "an ERFNet for ImageNet",
+    "genet": "a GENet",
+    "icnet": "an ICNet",
+}
+
+# Families whose outputs are classes of whole images, not of pixels: none is void.
+CLASSIFIERS = ("genet", "erfnet-imagenet")
+
+
 def usual_size(config: Config) -> tuple[int, int]:
     """Height and width of the images that a network is used with, if nobody says otherwise."""
     return USUAL_OF.get(config.family, USUAL)[0]

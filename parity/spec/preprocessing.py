@@ -11,7 +11,7 @@ import numpy as np
 
 from parity.spec import datasets
 from parity.spec.errors import InputError
-from parity.spec.models import Config
+from parity.spec.models import CLASSIFIERS, Config
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -78,7 +78,7 @@ def published(config: Config, labels: str | None) -> Preprocessing:
     found = PUBLISHED[config.family]
     if config.family == "genet" and config.num_classes != len(datasets.CIFAR10):
         return dataclasses.replace(found, classes=None)
-    if config.family in ("genet", "erfnet-imagenet"):
+    if config.family in CLASSIFIERS:
         return found
     for rows, size in ((datasets.CITYSCAPES, found.size), (datasets.CAMVID, CAMVID_SIZE)):
         classes = tuple(str(row[0]) for row in rows)

@@ -153,8 +153,9 @@ class TrainingRun:
             )
         self.display.say(
             f"{stage.name}: {stage.model} by {self.side.framework}, {self.recipe.precision},"
-            f"{self._devices()} {self.data.samples} images, {steps} steps an epoch, from epoch"
-            f" {moment.epoch + 1} of {self._end(stage)}, step {moment.step + 1}"
+            f"{self._devices()} {self.data.samples} images, {steps}"
+            f" step{'s' * (steps != 1)} an epoch, from epoch {moment.epoch + 1} of"
+            f" {self._end(stage)}, step {moment.step + 1}"
         )
         trainer, epochs = self._trainer(stage), self._end(stage) - moment.epoch
         self.compiled = False  # this trainer has made no step yet

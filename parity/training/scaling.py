@@ -19,6 +19,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from parity.training.dist_env import LOCAL, free_port
 ROUNDS = 2  # of each number of devices
 SIDES = ("torch", "jax")
 PLAIN = "plain"
+BEAT = 0.5  # seconds between two looks at what a process does
+STAGE = "stage: "  # before a line that says what is done; the last line is the result
 
 
 def alone(side: str, model: str, size: tuple[int, int], batch: int, runs: int) -> dict[str, list]:
@@ -58,9 +61,14 @@ def alone(side: str, model: str, size: tuple[int, int], batch: int, runs: int) -
         made[PLAIN] = trainer(side, model)
         for way in WAYS:
             made[way] = trainer(side, model, parallel=DDP, group=jax_parallel.Group(1, way))
-    found = in_turn(steps(made, model, size, batch), runs)
+    found = in_turn(steps(made, model, size, batch), runs, tell)
     _leave(group, made)
     return found
+
+
+def tell(stage: str) -> None:
+    """What is done next, for whoever started this process."""
+    print(f"{STAGE}{stage}", flush=True)
 
 
 def _leave(group: Any, made: dict[str, Any]) -> None:
@@ -121,15 +129,30 @@ def divided(
         jax_parallel.start(None, devices)
         part = batch
         made = {way: trainer(side, model, group=jax_parallel.Group(devices, way)) for way in WAYS}
-    found = in_turn(steps(made, model, size, part), runs)
+    found = in_turn(steps(made, model, size, part), runs, tell)
     _leave(group, made)
     return found
 
 
 def in_processes(
-    arguments: Sequence[str], side: str, devices: int, cores: int = 0
+    arguments: Sequence[str],
+    side: str,
+    devices: int,
+    cores: int = 0,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, list[float]]:
-    """`divided`, by processes of their own: what the first one says."""
+    """`divided`, by processes of their own: what the first one says.
+
+    Args:
+        arguments: Of `main`.
+        side: `torch` or `jax`.
+        devices: Among which the batch is divided; 0 is `alone`.
+        cores: That are used; 0 is all.
+        progress: Called at least every few seconds with what is being done.
+
+    Raises:
+        RuntimeError: A process failed.
+    """
     command = [sys.executable, "-m", "parity.training.scaling", *arguments, "--side", side]
     command += ["--among", str(devices), "--cores", str(cores), "--port", str(free_port())]
     ranks = range(max(1, devices) if side == "torch" else 1)
@@ -137,10 +160,30 @@ def in_processes(
     started = [
         subprocess.Popen([*command, "--rank", str(rank)], stdout=pipe, text=True) for rank in ranks
     ]
-    said = [process.communicate()[0] for process in started]
+    said = _listened(started[0], progress)
+    for process in started:
+        process.communicate()
     if any(process.returncode for process in started):
         raise RuntimeError(f"{side} on {devices} devices failed")
-    return json.loads(said[0].splitlines()[-1])
+    return json.loads(said[-1])
+
+
+def _listened(process: subprocess.Popen[str], progress: Callable[[str], None]) -> list[str]:
+    """The lines of a process; what it does is told as it says so, and again while it is silent."""
+    said: list[str] = []
+
+    def listen() -> None:
+        assert process.stdout
+        for line in process.stdout:
+            said.append(line.rstrip("\n"))
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        stages = [line for line in said if line.startswith(STAGE)]
+        progress(stages[-1].removeprefix(STAGE) if stages else "its processes start")
+        thread.join(BEAT)
+    return said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,9 +237,14 @@ def speeds(
     found = []
     for side in SIDES:
         for devices in numbers:
-            progress(f"{side} on {devices} device{'s' * (devices > 1)}")
+            where = f"{side} on {devices} device{'s' * (devices > 1)}"
+
+            def shown(stage: str, where: str = where) -> None:
+                progress(f"{where}, {stage}")
+
             try:
-                ways = in_processes([*arguments, f"--devices={devices}"], side, devices)
+                own = [*arguments, f"--devices={devices}"]
+                ways = in_processes(own, side, devices, progress=shown)
             except RuntimeError as error:
                 raise InputError(str(error)) from error
             found += [Speed(side, devices, way, batch, tuple(s)) for way, s in ways.items()]

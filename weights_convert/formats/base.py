@@ -68,6 +68,8 @@ class Contents:
         foreign: Name -> what it is, of tensors that are no `DTYPES`.
         key: Under which entry of the file they lie, a dotted path; empty where they lie open.
         averaged: Keys of the file under which averaged weights lie beside them.
+        elsewhere: Name -> array, or `Foreign`, of tensors under other keys of a torch file, which
+            its optimizer's state may be of; each name begins with the key.
         sha256: Of the file; of a directory see `weights_convert.hashes.file_sha256`, without the
             manifest in it.
     """
@@ -80,6 +82,7 @@ class Contents:
     foreign: dict[str, Foreign] = dataclasses.field(default_factory=dict)
     key: str = ""
     averaged: tuple[str, ...] = ()
+    elsewhere: dict[str, Any] = dataclasses.field(default_factory=dict)
     sha256: str = ""
 
     @property

@@ -101,23 +101,29 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
     elif len(several := _listed(data)) > 1:
         reason = f"{OPTIMIZER_LIST} ({len(several)} optimizers, expected one)"
         skipped = tuple(reason if n == OPTIMIZER_LIST else n for n in skipped)
-    dtypes = {k: _dtype(v) for k, v in state.tensors.items()}
-    strided = {k: v.detach() for k, v in state.tensors.items() if dtypes[k] in DTYPES}
-    foreign = {
-        k: Foreign(dtype, _shape(state.tensors[k]))
-        for k, dtype in dtypes.items()
-        if k not in strided
-    }
-    check_growth(sum(v.numel() * v.element_size() for v in strided.values()), path)
+    arrays, foreign = _parted(state.tensors, path)
+    elsewhere = _parted(state.elsewhere, path) if optimizer is not None else ({}, {})
     return Contents(
         "torch",
-        {k: _array(v) for k, v in strided.items()},
+        arrays,
         skipped=skipped,
         optimizer=optimizer,
         foreign=foreign,
         key=state.key,
         averaged=state.averaged,
+        elsewhere=elsewhere[0] | elsewhere[1],
     )
+
+
+def _parted(
+    tensors: Mapping[str, torch.Tensor], path: Path
+) -> tuple[dict[str, np.ndarray], dict[str, Foreign]]:
+    """Arrays of what is of `DTYPES`, and what the others are."""
+    dtypes = {k: _dtype(v) for k, v in tensors.items()}
+    strided = {k: v.detach() for k, v in tensors.items() if dtypes[k] in DTYPES}
+    foreign = {k: Foreign(d, _shape(tensors[k])) for k, d in dtypes.items() if k not in strided}
+    check_growth(sum(v.numel() * v.element_size() for v in strided.values()), path)
+    return {k: _array(v) for k, v in strided.items()}, foreign
 
 
 def write(

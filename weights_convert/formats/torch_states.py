@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,14 @@ class Found:
         key: Where they lie, a dotted path; empty where they lie open, or in several places, whose
             paths are then the start of their names.
         averaged: Keys of averaged weights among `beside`.
+        elsewhere: Tensors under other keys, each name with its key before it.
     """
 
     tensors: State
     beside: tuple[str, ...]
     key: str = ""
     averaged: tuple[str, ...] = ()
+    elsewhere: State = dataclasses.field(default_factory=dict)
 
 
 def find(data: object, path: Path, key: str | None) -> Found:
@@ -120,7 +122,7 @@ def _starts(path: str, with_: str) -> bool:
     return not with_ or path == with_ or path.startswith(f"{with_}.")
 
 
-def _state(node: Any, path: Path, beside: list[str], key: str, states: Iterable[str]) -> Found:
+def _state(node: Any, path: Path, beside: list[str], key: str, states: Mapping[str, Any]) -> Found:
     """The tensors of one mapping, and by name what else it holds.
 
     Raises:
@@ -141,4 +143,11 @@ def _state(node: Any, path: Path, beside: list[str], key: str, states: Iterable[
     start = f"{key}." if key else ""
     beside = beside + [f"{start}{k}" for k in node if k not in tensors]
     averaged = tuple(k for k in states if AVERAGED.search(k) and not _starts(k, key) and key)
-    return Found(tensors, tuple(beside), key, averaged)
+    elsewhere = {
+        f"{other}.{k}": v
+        for other, inner in states.items()
+        if key and other and not _starts(other, key)
+        for k, v in inner.items()
+        if isinstance(k, str) and isinstance(v, torch.Tensor)
+    }
+    return Found(tensors, tuple(beside), key, averaged, elsewhere)

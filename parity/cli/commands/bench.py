@@ -241,11 +241,13 @@ def in_turn(
     """Name -> seconds of each run."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(runs + WARM_UP):
-        progress(f"run {turn + 1 - WARM_UP} of {runs}" if turn >= WARM_UP else "warming up")
+        counted = turn >= WARM_UP
+        first = "first run, in which all is compiled" if turn == 0 else "warming up"
         for name, forward in timed.items():
+            progress(f"{name}: {f'run {turn + 1 - WARM_UP} of {runs}' if counted else first}")
             start = time.perf_counter()
             forward()
-            if turn >= WARM_UP:
+            if counted:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 

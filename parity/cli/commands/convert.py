@@ -13,7 +13,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from parity.cli.arguments import add_choice, choice_of
+from parity.cli.arguments import add_choice, choice_of, no_folder
 from parity.io.files import read_json
 from parity.spec.errors import listed, printable
 from parity.spec.labels import ORDERS
@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights-only", action="store_true", help="leave an optimizer's state behind"
     )
     parser.add_argument(
-        "--labels", choices=ORDERS, help="which output is void, to be kept in the manifest"
+        "--labels",
+        type=no_folder,
+        choices=ORDERS,
+        help="which output is void, to be kept in the manifest",
     )
     parser.add_argument(
         "--preprocessing",
@@ -129,8 +132,8 @@ def summary(source: str, done: Conversion, dtype: str | None = None, given: bool
     lines[3:3] = notes.lines(read)
     if done.lost:
         lines.insert(3, f"not carried: {len(done.lost)} tensors, {named(done.lost)}")
-    if done.skipped:
-        lines.insert(3, f"not carried: {listed(done.skipped)}")
+    if skipped := notes.unsaid(done.skipped, read):
+        lines.insert(3, f"not carried: {listed(skipped)}")
     return "\n".join(map(printable, lines))
 
 

@@ -18,6 +18,7 @@ from parity.cli.arguments import (
     add_count_size,
     check_data,
     choice_of,
+    no_folder,
     optional_size,
     reporter,
 )
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="of the data set (default: the recipe's)")
     parser.add_argument(
         "--labels",
+        type=no_folder,
         choices=ORDERS,
         help="which output is void (default: what the checkpoint says of itself, else the recipe)",
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from parity.cli.arguments import SIZES, add_choice, choice_of, parse_size, reporter
+from parity.cli.arguments import SIZES, add_choice, choice_of, no_folder, parse_size, reporter
 from parity.export import FRAMEWORKS, Exported, export
 from parity.report.console import working
 from parity.spec.errors import InputError
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--labels",
+        type=no_folder,
         choices=ORDERS,
         help="which output is void, to be kept in the manifest (default: what the checkpoint says)",
     )

@@ -16,11 +16,12 @@ from parity.export import inspection as networks
 from parity.export import stablehlo
 from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError, listed, printable
+from parity.spec.models import CLASSIFIERS
 from parity.spec.preprocessing import Preprocessing
 from weights_convert import Manifest
 from weights_convert.formats import sidecar
 from weights_convert.inspection import Inspection, inspect
-from weights_convert.notes import assumptions, coverage
+from weights_convert.notes import assumptions, coverage, unsaid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +101,7 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     if held:
         variant = ", ".join(f"{name} {value}" for name, value in held.config.describe().items())
         lines.append(("network", f"{held.network}: {variant}"))
-        lines.append(("outputs", f"void is {held.labels}" if held.labels else "void unknown"))
+        lines += _outputs(held.network, held.labels)
     else:
         lines.append(("network", f"unknown: {found.reason}"))
     lines.append(("tensors", f"{len(found.tensors)}: {dtypes}"))
@@ -116,8 +117,8 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
         lines += [("images", text) for text in _images(held.manifest.preprocessing)]
     else:
         lines.append(("manifest", "none: unverified"))
-    if found.skipped:
-        lines.append(("beside", listed(found.skipped)))
+    if skipped := unsaid(found.skipped, held):
+        lines.append(("beside", listed(skipped)))
     lines += [("metadata", f"{name}: {_short(text)}") for name, text in found.metadata.items()]
     return lines
 
@@ -161,7 +162,7 @@ def _said(said: Manifest | None) -> list[tuple[str, str]]:
     if said is not None:
         variant = ", ".join(f"{name} {value}" for name, value in said.config.items())
         lines.append(("network", f"{said.network}: {variant}"))
-        lines.append(("outputs", f"void is {said.labels}" if said.labels else "void unknown"))
+        lines += _outputs(said.network, said.labels)
         lines.append(("source", f"a checkpoint of SHA-256 {said.source_sha256}"))
         lines.append(("manifest", f"its seal is whole, of version {said.tool_version}"))
         lines += [("images", text) for text in _images(said.preprocessing)]
@@ -169,6 +170,13 @@ def _said(said: Manifest | None) -> list[tuple[str, str]]:
     else:
         lines.append(("manifest", "none: unverified"))
     return lines
+
+
+def _outputs(network: str, labels: str | None) -> list[tuple[str, str]]:
+    """Which output is void, a line; none of what classifies whole images."""
+    if network in CLASSIFIERS:
+        return []
+    return [("outputs", f"void is {labels}" if labels else "void unknown")]
 
 
 def _sides(shape: tuple[int | str, ...]) -> str:

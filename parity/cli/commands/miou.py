@@ -15,6 +15,7 @@ from parity.cli.arguments import (
     add_count_size,
     check_data,
     choice_of,
+    no_folder,
     optional_size,
     reporter,
 )
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help="of the data set (default: %(default)s)")
     parser.add_argument(
         "--labels",
+        type=no_folder,
         metavar="ORDER",
         help=f"{' or '.join(ORDERS)}: which output is void (default: what the checkpoint says of"
         " itself, else void-last)",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from parity.cli.arguments import add_dataset, dataset_of, parse_size
+from parity.cli.arguments import add_dataset, dataset_of, no_folder, parse_size
 from parity.io.files import check_writable, write_atomically
 from parity.report.console import counting
 from parity.spec.errors import InputError
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="which part (default: %(default)s)")
     parser.add_argument(
         "--labels",
+        type=no_folder,
         choices=ORDERS,
         default=ORDERS[0],
         help="the order of a network's outputs, in which they are listed (default: %(default)s)",

@@ -17,7 +17,14 @@ import os
 import sys
 from typing import Any
 
-from parity.cli.arguments import FRAMEWORKS, add_choice, check_data, choice_of, parse_size
+from parity.cli.arguments import (
+    FRAMEWORKS,
+    add_choice,
+    check_data,
+    choice_of,
+    no_folder,
+    parse_size,
+)
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
 from parity.spec.training.parallel import WAYS
@@ -63,7 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--batch-size", type=int, metavar="N", help="samples of a step, over all devices")
     add("--size", metavar="HxW", help="of validation images, and of every resize")
-    add("--labels", choices=ORDERS, help="which output is void; also of --start, whatever it says")
+    add(
+        "--labels",
+        type=no_folder,
+        choices=ORDERS,
+        help="which output is void; also of --start, whatever it says",
+    )
     add("--precision", choices=PRECISIONS)
     add("--loss-scale", metavar="N|dynamic|none")
     add("--seed", type=int, metavar="N")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from parity.spec.errors import InputError
-from parity.spec.models import Config
+from parity.spec.models import ONE_OF, Config
 from parity.spec.tensors import check_names, tensors
 from parity.spec.training.optimizers import idle
 
@@ -43,7 +43,8 @@ def carried(
     target = tensors(config)
     shared = {key: used[key] for key in target if key in used}
     if not shared:
-        raise InputError(f"a {before.family} holds nothing that a {config.family} begins with")
+        here, there = ONE_OF[before.family], ONE_OF[config.family]
+        raise InputError(f"{here} holds nothing that {there} begins with")
     shapes = {key: target[key].shape for key in shared}
     check_names(shapes, {k: a.shape for k, a in shared.items()}, f"{before.family} carried over")
     return {key: shared.get(key, drawn[key]) for key in target}

@@ -1,0 +1,93 @@
+"""Whose an optimizer's state is, in a file that holds several networks of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from parity.spec.errors import listed
+from parity.spec.models import Config
+from weights_convert import naming
+from weights_convert import optimizer as optimizers
+from weights_convert.formats.base import AVERAGED, Contents
+from weights_convert.numbering import NotCarriedError
+from weights_convert.wrapping import is_average, own_name, plain, whole_after
+
+
+def check_owner(
+    config: Config,
+    dialect: str,
+    contents: Contents,
+    prefix: str,
+    state: Mapping[str, Any],
+) -> None:
+    """Refuse a state that may be that of another network in the file.
+
+    A network of the same tensors is another one unless it is an average, which nobody trains, or
+    has the same numbers. Names of parameters in the state may show whose it is; numbers do not.
+
+    Args:
+        config: The network that is read.
+        dialect: Whose names it has.
+        contents: All that the file holds.
+        prefix: What stands before the network's names.
+        state: What `torch.optim.Optimizer.state_dict()` gave, or the optimizer's named tensors.
+
+    Raises:
+        NotCarriedError: It is another's, or nobody can know whose.
+    """
+    start = f"{contents.key}." if contents.key else ""
+    here = plain(start + prefix)
+    own = optimizers.split(contents.everything)[0]
+    every = {f"{start}{name}": array for name, array in own.items()} | contents.elsewhere
+    every = {plain(name): array for name, array in every.items()}
+    names = naming.names(config, dialect)
+    others = [
+        place
+        for place in whole_after(every, config, dialect)
+        if place != here
+        and not (AVERAGED.search(place) or is_average(every, place))
+        and not all(_same(every.get(here + n), every.get(place + n)) for n in names)
+    ]
+    if not others:
+        return
+    given = {plain(name) for name in _names_in(state, dialect)}
+    leads = {name.removesuffix(own_name(name, names)) for name in given}
+    lead = leads.pop() if len(leads) == 1 else None
+    owners = [place for place in (here, *others) if lead is not None and _is_of(lead, place)]
+    if owners == [here]:
+        return
+    if len(owners) == 1:
+        raise NotCarriedError(f"it is that of the network {_said(owners[0])}")
+    raise NotCarriedError(
+        f"nobody can know whose it is: the file holds such a network {_said(here)}, and"
+        f" {listed(map(_said, others))}"
+    )
+
+
+def _names_in(state: Mapping[str, Any], dialect: str) -> list[str]:
+    """The names of parameters in an optimizer's state; none where it numbers them."""
+    if "param_groups" in state:
+        groups = [group.get("param_names") for group in state["param_groups"]]
+        named = all(isinstance(given, list) for given in groups)
+        return [str(name) for given in groups for name in given] if named else []
+    starts = [f"{slot[dialect]}." for slot in optimizers.SLOTS.values()]
+    return [name.removeprefix(s) for name in state for s in starts if name.startswith(s)]
+
+
+def _is_of(lead: str, place: str) -> bool:
+    """Whether what stands before the names in a state is, or ends, a network's place."""
+    return lead == place or bool(lead and f".{place}".endswith(f".{lead}"))
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether both are absent, or arrays of the same bits."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return a is None and b is None
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _said(place: str) -> str:
+    return f"after {place!r}" if place else "with nothing before its names"
