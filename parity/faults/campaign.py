@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 
+from parity.diagnosis.catalogue import CATALOGUE
 from parity.diagnosis.check import check
 from parity.faults import evaluation, several, staged
 from parity.faults import mutants as catalogue
@@ -34,7 +35,8 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
     for name in models() if model is None else [model]:
         found = catalogue.fast(name) if fast else catalogue.mutants(name)
         for i, mutant in enumerate(found):
-            progress(f"{name} {i + 1}/{len(found)}: {mutant.fault} {mutant.name} {mutant.place}")
+            fault = f"{CATALOGUE[mutant.fault].number} {mutant.name}"
+            progress(f"{name} {i + 1}/{len(found)}: {fault} {mutant.place}")
             rows.append(run(mutant))
             if i % FRESH == FRESH - 1:
                 forget()

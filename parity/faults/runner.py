@@ -14,7 +14,7 @@ import numpy as np
 from parity.capture.records import ForwardError, leaves
 from parity.capture.torch_side import TorchSide
 from parity.diagnosis import causes
-from parity.diagnosis.catalogue import CATALOGUE
+from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.diagnosis.check import check
 from parity.faults.mutants import Mutant, copied
 from parity.faults.rows import Row
@@ -93,7 +93,7 @@ def climb(port: Port, levels: Sequence[str]) -> Report:
         return error.report
 
 
-def _rank(fault: int, report: Report) -> int | None:
+def _rank(fault: Fault, report: Report) -> int | None:
     if report.evidence is None:
         return None
     found = [cause.fault for cause in causes.rank(report.evidence)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from parity.faults import several
-from parity.faults.on_devices import PLANTS
+from parity.faults.on_devices import INJECTIONS
 from parity.model_checks.devices import ladder
 from parity.model_checks.devices.plan import ALONE, CASES, DDP, EVALUATED, Job, Plan, planned
 from parity.model_checks.devices.processes import Runs, run
@@ -138,7 +138,7 @@ def test_faults_are_found_and_explained() -> None:
 def test_all_faults_are_found() -> None:
     """Catches the same in every way in which a fault can be planted, on both sides."""
     rows = list(several.rows_of("tiny", recipe(), fast=False))
-    assert [row.name for row in rows] == list(PLANTS)
+    assert [row.name for row in rows] == list(INJECTIONS)
     assert all(row.killed and row.rank is not None and row.rank <= 3 for row in rows)
     late = {row.name for row in rows if row.rung != "L3"}
     assert late == {"dropped for padded, DDP"}  # it is of an epoch's last batch

@@ -65,9 +65,9 @@ def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[fl
 
     return dataclasses.replace(
         port,
-        optimizers=(reference, told(config, optimizer, rates)),
+        optimizers=(reference, scheduled(config, optimizer, rates)),
         schedules=(
-            lambda built: Teller(optimizer, built, rates),
+            lambda built: RateScheduler(optimizer, built, rates),
             lambda step: jnp.asarray(rates)[step],
             len(rates),
         ),
@@ -75,7 +75,7 @@ def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[fl
     )
 
 
-class Teller:
+class RateScheduler:
     """Tells PyTorch's optimizer its rate, as a scheduler."""
 
     def __init__(
@@ -90,8 +90,8 @@ class Teller:
         torch_impl.optim.tell(self.optimizer, self.built, rate, self.made + 1)
 
 
-class Told(NamedTuple):
-    """State of `told`: the steps made, and that of the optimizer."""
+class ScheduledState(NamedTuple):
+    """State of `scheduled`: the steps made, and that of the optimizer."""
 
     made: jax.Array
     inner: Any
@@ -100,7 +100,7 @@ class Told(NamedTuple):
 Build = Callable[..., optax.GradientTransformationExtraArgs]
 
 
-def told(
+def scheduled(
     config: Config,
     optimizer: Optimizer,
     rates: Sequence[float],
@@ -122,11 +122,13 @@ def told(
         spared = idle(config, map(published, flat)) if spare else set()
         return {key: leaf for key, leaf in flat.items() if published(key) not in spared}
 
-    def init(parameters: nnx.State) -> Told:
+    def init(parameters: nnx.State) -> ScheduledState:
         inner = used(parameters)
-        return Told(jnp.zeros((), jnp.int32), build(config, optimizer, inner).init(inner))
+        return ScheduledState(jnp.zeros((), jnp.int32), build(config, optimizer, inner).init(inner))
 
-    def update(updates: nnx.State, state: Told, parameters: nnx.State) -> tuple[nnx.State, Told]:
+    def update(
+        updates: nnx.State, state: ScheduledState, parameters: nnx.State
+    ) -> tuple[nnx.State, ScheduledState]:
         inner = used(parameters)
         dtype = str(next(iter(inner.values())).dtype)
         steps = [jax_impl.optim.tell(optimizer, dtype, r, i) for i, r in enumerate(rates, 1)]
@@ -138,6 +140,6 @@ def told(
             (path, leaf.replace(made.get(name(path), jnp.zeros_like(leaf[...]))))
             for path, leaf in nnx.to_flat_state(updates)
         ]
-        return nnx.from_flat_state(flat), Told(state.made + 1, kept)
+        return nnx.from_flat_state(flat), ScheduledState(state.made + 1, kept)
 
     return optax.GradientTransformation(init, update)

@@ -47,7 +47,7 @@ class After:
     arrays: Arrays
 
 
-class Half:
+class TrainedSide:
     """One framework trained on a shortened recipe.
 
     Args:
