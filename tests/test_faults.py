@@ -16,8 +16,8 @@ from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.faults import evaluation, on_devices, staged
 from parity.faults.injections import INJECTIONS
 from parity.faults.mutants import spread
-from parity.faults.result import Result
-from parity.faults.rows import Clean, Row
+from parity.faults.result import CampaignResult
+from parity.faults.rows import CleanRow, MutantRow
 from parity.ladder.evidence import Case, Evidence
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import RUNGS, Check
@@ -180,7 +180,7 @@ def test_rules() -> None:
 
 def test_result_fails_on_a_survivor(tmp_path: Path) -> None:
     """Catches a verdict that lets a survivor or a false alarm pass, or counts equivalents."""
-    row = Row(
+    row = MutantRow(
         Fault.BATCH_NORM_EPS,
         "eps",
         "another eps",
@@ -192,12 +192,12 @@ def test_result_fails_on_a_survivor(tmp_path: Path) -> None:
         rank=1,
     )
     same = dataclasses.replace(row, killed=False, right=None, equivalent="no input shows it")
-    assert Result([row, same]).ok
-    assert Result([row, same]).totals()["killed"] == (1, 1)
-    assert not Result([row, dataclasses.replace(row, killed=False)]).ok
-    assert not Result().ok
-    assert not Result(clean=[Clean("enet", 0, (8, 8), "L1 ...", {})]).ok
-    Result([row]).to_json(tmp_path / "f.json")
+    assert CampaignResult([row, same]).ok
+    assert CampaignResult([row, same]).totals()["killed"] == (1, 1)
+    assert not CampaignResult([row, dataclasses.replace(row, killed=False)]).ok
+    assert not CampaignResult().ok
+    assert not CampaignResult(clean=[CleanRow("enet", 0, (8, 8), "L1 ...", {})]).ok
+    CampaignResult([row]).to_json(tmp_path / "f.json")
     assert json.loads((tmp_path / "f.json").read_text())["totals"]["killed"] == [1, 1]
 
 

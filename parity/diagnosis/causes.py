@@ -112,7 +112,7 @@ KINDS: tuple[tuple[str, Callable[[Evidence], Suggestions]], ...] = (
 
 def several(e: Evidence) -> Suggestions:
     """Several devices do not compute what was predicted of them."""
-    s = e.spread
+    s = e.devices
     assert s is not None
     for fault, why, wrong in s.hypotheses:
         yield Fault(fault), explained(s.port, wrong, s.reference), why
@@ -135,7 +135,7 @@ def several(e: Evidence) -> Suggestions:
 
 
 def _looks(e: Evidence) -> list[Callable[[Evidence], Suggestions]]:
-    if e.spread is not None:
+    if e.devices is not None:
         return [several]
     if e.fault.rung in ("L4", "L5"):
         return [update_causes.update if e.fault.rung == "L4" else update_causes.trajectory]

@@ -199,7 +199,7 @@ def trajectory(e: Evidence) -> Suggestions:
 
 def _divergence(d: Divergence) -> Suggestions:
     if d.begins:
-        yield Fault.ENCODER_STATISTICS, 0.95, "they part with the first step of a stage"
+        yield Fault.ENCODER_STATISTICS, 0.95, "they diverge with the first step of a stage"
     *_, before, now, after = (d.rates[0], *d.rates)
     found = ratio(d.port, d.reference) if d.port.shape == d.reference.shape else None
     others = [r / now for r in (before, after) if now and abs(r - now) > SAME * now]
@@ -209,8 +209,8 @@ def _divergence(d: Divergence) -> Suggestions:
         yield (
             Fault.RATE_IN_MOMENTUM,
             0.9 if d.momentum else 0.1,
-            "they part where the rate changes, with momentum",
+            "they diverge where the rate changes, with momentum",
         )
-        yield Fault.SCHEDULE_OFFSET, 0.4, "they part where the rate changes"
+        yield Fault.SCHEDULE_OFFSET, 0.4, "they diverge where the rate changes"
     elif others:
-        yield Fault.SCHEDULE_OFFSET, 0.6, "they part beside a change of the rate"
+        yield Fault.SCHEDULE_OFFSET, 0.6, "they diverge beside a change of the rate"

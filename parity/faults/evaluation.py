@@ -17,7 +17,7 @@ from parity.capture.torch_side import TorchSide
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.scenes import scene
 from parity.diagnosis.catalogue import CATALOGUE, Fault
-from parity.faults.rows import Row
+from parity.faults.rows import MutantRow
 from parity.ladder.port import Port
 from parity.model_checks.small_networks import Subject
 from parity.spec import metrics
@@ -218,7 +218,7 @@ def differing(reference: Steps, port: Steps) -> list[str]:
     return found
 
 
-def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterator[Row]:
+def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterator[MutantRow]:
     """What becomes of every fault of the evaluation.
 
     Args:
@@ -237,7 +237,7 @@ def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterat
         start = time.perf_counter()
         steps = stage.port(changes)
         wrong, ranked = differing(stage.reference, steps), causes(stage.reference, steps)
-        yield Row(
+        yield MutantRow(
             fault,
             CATALOGUE[fault].title,
             name,

@@ -14,30 +14,30 @@ from rich.console import Console
 from rich.table import Table
 
 from parity.diagnosis.catalogue import CATALOGUE, Fault
-from parity.faults.rows import Clean, Row
+from parity.faults.rows import CleanRow, MutantRow
 from parity.io.files import write_atomically
 
 FIRST = 3  # so many suggested causes count
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class CampaignResult:
     """Of mutants, of clean runs, or of both."""
 
-    rows: Sequence[Row] = ()
-    clean: Sequence[Clean] = ()
+    rows: Sequence[MutantRow] = ()
+    clean: Sequence[CleanRow] = ()
 
     @property
-    def counted(self) -> list[Row]:
+    def counted(self) -> list[MutantRow]:
         """Mutants that something can tell apart."""
         return [r for r in self.rows if not r.equivalent]
 
     @property
-    def survivors(self) -> list[Row]:
+    def survivors(self) -> list[MutantRow]:
         return [r for r in self.counted if not r.killed]
 
     @property
-    def false_alarms(self) -> list[Clean]:
+    def false_alarms(self) -> list[CleanRow]:
         return [c for c in self.clean if c.alarm]
 
     @property

@@ -9,7 +9,7 @@ from parity.diagnosis.catalogue import CATALOGUE, Fault
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class MutantRow:
     """What became of one mutant.
 
     Attributes:
@@ -58,7 +58,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clean:
+class CleanRow:
     """What became of a run without a fault.
 
     Attributes:

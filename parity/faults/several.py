@@ -12,13 +12,13 @@ from parity.data.makers import training_size
 from parity.diagnosis import causes
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.faults.on_devices import DEVICES, INJECTIONS, Injection
-from parity.faults.rows import Row
+from parity.faults.rows import MutantRow
 from parity.ladder.evidence import Evidence
-from parity.model_checks.devices.hypotheses import spread
+from parity.model_checks.devices.hypotheses import device_evidence
 from parity.model_checks.devices.ladder import RUNGS, judged, observed, recipe_of
 from parity.model_checks.devices.plan import DDP, Job, Plan
 from parity.model_checks.devices.predicted import DeviceRun, predict
-from parity.model_checks.devices.processes import Runs, run
+from parity.model_checks.devices.processes import DeviceRuns, run
 from parity.model_checks.recipes.optimizers import stage_of
 from parity.report.report import Report
 from parity.spec.training.recipe import Recipe
@@ -26,7 +26,7 @@ from parity.spec.training.recipe import Recipe
 STEPS = 2  # of a run: the first step shows most faults, the second what becomes of a last batch
 
 
-def rows(model: str, fast: bool = False) -> Iterator[Row]:
+def rows(model: str, fast: bool = False) -> Iterator[MutantRow]:
     """What becomes of each fault in a network.
 
     Args:
@@ -40,7 +40,7 @@ def rows(model: str, fast: bool = False) -> Iterator[Row]:
         yield from rows_of(model, recipe_of(model, STEPS), fast)
 
 
-def rows_of(model: str, recipe: Recipe, fast: bool) -> Iterator[Row]:
+def rows_of(model: str, recipe: Recipe, fast: bool) -> Iterator[MutantRow]:
     """The same of a recipe of one stage."""
     begun = time.perf_counter()
     injections = _injections(recipe, fast)
@@ -72,7 +72,7 @@ def _injections(recipe: Recipe, fast: bool) -> list[Injection]:
     return list(first.values())
 
 
-def _report(plan: Plan, runs: Runs, job: Job, expected: DeviceRun) -> Report:
+def _report(plan: Plan, runs: DeviceRuns, job: Job, expected: DeviceRun) -> Report:
     report = Report(job.key, "float64", seconds=dict.fromkeys(RUNGS, 0.0))
     judged(plan.recipe.stages[0], job, observed(plan, runs, job), expected, RUNGS, report)
     return report
@@ -81,21 +81,23 @@ def _report(plan: Plan, runs: Runs, job: Job, expected: DeviceRun) -> Report:
 def _row(
     model: str,
     plan: Plan,
-    runs: Runs,
+    runs: DeviceRuns,
     injection: Injection,
     job: Job,
     expected: DeviceRun,
     seconds: float,
-) -> Row:
+) -> MutantRow:
     title, same = CATALOGUE[injection.fault].title, _equivalent(plan, injection)
-    row = Row(injection.fault, title, injection.name, model, "", "devices", same, seconds=seconds)
+    row = MutantRow(
+        injection.fault, title, injection.name, model, "", "devices", same, seconds=seconds
+    )
     report = _report(plan, runs, job, expected)
     fault = report.fault()
     if fault is None:
         return row
-    seen = spread(plan, job, observed(plan, runs, job), expected)
+    seen = device_evidence(plan, job, observed(plan, runs, job), expected)
     ranked: list[Fault] = [
-        c.fault for c in causes.rank(Evidence(fault, tuple(report.failures()), "", spread=seen))
+        c.fault for c in causes.rank(Evidence(fault, tuple(report.failures()), "", devices=seen))
     ]
     return dataclasses.replace(
         row,

@@ -11,7 +11,7 @@ import numpy as np
 
 from parity.diagnosis import causes
 from parity.diagnosis.catalogue import CATALOGUE, Fault
-from parity.faults.rows import Row
+from parity.faults.rows import MutantRow
 from parity.ladder.evidence import Evidence
 from parity.model_checks.recipes import initial
 from parity.model_checks.recipes.compare_sides import TrainingComparison
@@ -31,7 +31,7 @@ SHORT = 1  # step: of a recipe so short each stage still has its least epochs
 AFTER = 2  # steps of the second stage
 
 
-def rows(model: str) -> Iterator[Row]:
+def rows(model: str) -> Iterator[MutantRow]:
     """What becomes of each of these faults.
 
     Raises:
@@ -93,11 +93,11 @@ INITIAL = (
 
 def _drawn(
     model: str, config: Config, fault: Fault, name: str, sound: Arrays, arrays: Arrays
-) -> Row:
+) -> MutantRow:
     start = time.perf_counter()
     found = list(initial.judged(config, arrays, "torch", "own of jax"))
     failed = [(check, draws) for check, draws in found if not check.ok]
-    row = Row(fault, CATALOGUE[fault].title, name, model, "(initial weights)", "start")
+    row = MutantRow(fault, CATALOGUE[fault].title, name, model, "(initial weights)", "start")
     row = dataclasses.replace(row, seconds=time.perf_counter() - start)
     if not failed:
         return row
@@ -108,7 +108,7 @@ def _drawn(
     return _killed(row, check, evidence, named)
 
 
-class Anew(From):
+class FreshStatistics(From):
     """A stage that takes over weights without their statistics."""
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
@@ -121,15 +121,17 @@ class Anew(From):
         return dataclasses.replace(found, arrays=arrays)
 
 
-def _stage(model: str, recipe: Recipe) -> Row:
+def _stage(model: str, recipe: Recipe) -> MutantRow:
     start = time.perf_counter()
     made = scaled_down(recipe, SHORT)
     reference = TrainedSide("torch", made)
     first = made.stages[0].epochs * len(reference.source) // made.stages[0].batch
-    rehearsal = TrainingComparison(reference, TrainedSide("jax", made, Anew(made)), first + AFTER)
-    checks = rehearsal.checks()
+    comparison = TrainingComparison(
+        reference, TrainedSide("jax", made, FreshStatistics(made)), first + AFTER
+    )
+    checks = comparison.checks()
     place = f"(stage {made.stages[1].name})"
-    row = Row(
+    row = MutantRow(
         Fault.ENCODER_STATISTICS,
         CATALOGUE[Fault.ENCODER_STATISTICS].title,
         "without their statistics",
@@ -141,12 +143,12 @@ def _stage(model: str, recipe: Recipe) -> Row:
     fault = Report(model, "float64", checks).fault()
     if fault is None:
         return row
-    divergence = rehearsal.divergence(fault)
-    named = f"(stage {rehearsal.last[-1][0].stage.name})"
+    divergence = comparison.divergence(fault)
+    named = f"(stage {comparison.last[-1][0].stage.name})"
     return _killed(row, fault, Evidence(fault, (fault,), "", divergence=divergence), named)
 
 
-def _killed(row: Row, check: Check, evidence: Evidence, named: str) -> Row:
+def _killed(row: MutantRow, check: Check, evidence: Evidence, named: str) -> MutantRow:
     found: list[Fault] = [cause.fault for cause in causes.rank(evidence)]
     return dataclasses.replace(
         row,

@@ -54,7 +54,7 @@ def climb(
     Raises:
         ValueError: An unknown rung or precision, or no rung.
         InputError: The port cannot be compared: see `Port` for what it must be.
-        ForwardError: A network raised while it ran. If L1 can tell the layer at fault, its message
+        ForwardError: A network raised while it ran. If L1 can name the layer at fault, its message
             ends with that, and `report` is what was compared until then.
     """
     levels = _known(levels, precision)

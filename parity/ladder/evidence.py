@@ -94,8 +94,8 @@ class Draws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
-    """A run on several devices that is not what was predicted.
+class DeviceEvidence:
+    """A run on several devices that differs from what was predicted.
 
     Attributes:
         reference: The gradients of the first step as predicted, all of them in a row.
@@ -127,7 +127,7 @@ class Evidence:
         steps: Of the parameter that L4 names.
         divergence: What L5 saw.
         draws: Of the tensor that L4 names, where what it begins with is at fault.
-        spread: What several devices gave.
+        devices: What several devices gave.
     """
 
     fault: Check
@@ -140,4 +140,4 @@ class Evidence:
     steps: Steps | None = None
     divergence: Divergence | None = None
     draws: Draws | None = None
-    spread: Spread | None = None
+    devices: DeviceEvidence | None = None

@@ -25,7 +25,7 @@ class Weights(Rung):
         taken: dict[str, str] = {}
         checks = []
         for name in sorted(target.keys() | assignment.map.keys()):
-            if name in assignment.made:
+            if name in assignment.derived:
                 note = _unlike(target.get(name), (assignment.arrays or {}).get(name))
                 checks.append(_exact(name, "(made by the function)", note))
                 continue

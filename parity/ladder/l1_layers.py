@@ -33,7 +33,7 @@ class Layers(Rung):
             pair = runs.pair(call)
             if not runs.leaf(call) or not (runs.strict or pair):
                 continue
-            if pair and (made := runs.made(pair.port.partition("#")[0])):
+            if pair and (made := runs.derived(pair.port.partition("#")[0])):
                 self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
                 continue
             cases.append((call, True))
@@ -71,7 +71,7 @@ class Layers(Rung):
         runs, pair = self.runs, self.runs.pair(call)
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
-            return [self._one(Key(call.layer, output), call.outputs[0], {})]
+            return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]
         fed = runs.fed(call, train)
         oracle = runs.alone(runs.reference64, call, pair, train, fed)
         found: dict[Run, Flat] = {}
@@ -82,11 +82,13 @@ class Layers(Rung):
                 found[port] = runs.alone(runs.port_working, call, pair, train, fed)
         except ForwardError as error:
             lost = {PORT64: Difference(math.inf, note=str(error))}
-            return [self._one(Key(pair.port, output), call.outputs[0], lost, call.layer)]
+            return [self._measure_one(Key(pair.port, output), call.outputs[0], lost, call.layer)]
         except UnlikeError as reason:
             if runs.strict:
                 lost = {PORT64: Difference(math.inf, note=str(reason))}
-                return [self._one(Key(pair.port, output), call.outputs[0], lost, call.layer)]
+                return [
+                    self._measure_one(Key(pair.port, output), call.outputs[0], lost, call.layer)
+                ]
             self.notes.append(f"not fed alone: {pair.port} {reason}")
             return []
         if disturbed:
@@ -99,7 +101,9 @@ class Layers(Rung):
     def _network(self) -> list[Measurement]:
         """The whole network as one layer."""
         gradients = not self._loss_at_fault()  # else they say nothing about the network
-        found = self._whole(True, lambda q: q.kind is Kind.OUTPUT or (gradients and q.is_gradient))
+        found = self._measure_network(
+            True, lambda q: q.kind is Kind.OUTPUT or (gradients and q.is_gradient)
+        )
         return [
             dataclasses.replace(m, quantity=dataclasses.replace(m.quantity, scope=Scope.ONLY_LAYER))
             for m in found
@@ -115,5 +119,5 @@ class Layers(Rung):
             differences = {
                 run: difference(flat.get(key), target, run.precision) for run, flat in found.items()
             }
-            measured.append(self._one(key, target, differences, reference))
+            measured.append(self._measure_one(key, target, differences, reference))
         return measured

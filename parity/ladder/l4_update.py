@@ -27,7 +27,7 @@ STEPS = 4  # the first that differ by more than the moments' beginning, and one 
 
 
 @dataclasses.dataclass(frozen=True)
-class Fed:
+class FedGradients:
     """What both optimizers are fed, in the reference's names and layout, as rounded numbers.
 
     Attributes:
@@ -38,11 +38,13 @@ class Fed:
     gradients: Sequence[Arrays]
     zeros: Arrays
 
-    def disturbed(self, precision: str) -> Fed:
+    def disturbed(self, precision: str) -> FedGradients:
         """As rounding would."""
         rng = draw.generator(0, "rounding/gradients")
         disturb = tolerances.ROUNDING[precision]
-        return Fed([tolerances.disturb(g, disturb, rng) for g in self.gradients], self.zeros)
+        return FedGradients(
+            [tolerances.disturb(g, disturb, rng) for g in self.gradients], self.zeros
+        )
 
 
 class Update(Rung):
@@ -62,7 +64,7 @@ class Update(Rung):
 
     weights: Arrays
     rates: tuple[np.ndarray, np.ndarray] | None = None
-    fed: Fed
+    fed: FedGradients
     steps: tuple[Flat, Flat]
 
     def absent(self) -> str:
@@ -115,7 +117,7 @@ class Update(Rung):
             (self.steps[0][without], self.steps[1][without]),
         )
 
-    def _fed(self) -> Fed:
+    def _fed(self) -> FedGradients:
         """The gradients of all steps."""
         first = self.runs.oracle(True).parameter_gradients
         gradients = []
@@ -124,9 +126,9 @@ class Update(Rung):
             shaken = {n: g * rng.standard_normal(g.shape) if step else g for n, g in first.items()}
             precision = self.runs.precision
             gradients.append({n: tolerances.round_to(g, precision) for n, g in shaken.items()})
-        return Fed(gradients, {n: np.zeros_like(g) for n, g in first.items()})
+        return FedGradients(gradients, {n: np.zeros_like(g) for n, g in first.items()})
 
-    def _reference(self, run: Run, fed: Fed) -> Flat:
+    def _reference(self, run: Run, fed: FedGradients) -> Flat:
         """The steps of the reference: in one precision, or disturbed."""
         runs, disturb = self.runs, run.disturbance is not None
         side = runs.reference64 if run.precision == FLOAT64 else runs.reference_working
@@ -140,7 +142,7 @@ class Update(Rung):
 
         return self._steps(training, fed, False)
 
-    def _port(self, run: Run, fed: Fed) -> Flat:
+    def _port(self, run: Run, fed: FedGradients) -> Flat:
         side = self.runs.port64 if run == PORT64 else self.runs.port_working
 
         def training() -> JaxTraining:
@@ -157,7 +159,7 @@ class Update(Rung):
     def _schedule(self) -> Any:
         return self.runs.port.schedules[0] if self.runs.port.schedules else None
 
-    def _steps(self, training: Any, fed: Fed, ported: bool) -> Flat:
+    def _steps(self, training: Any, fed: FedGradients, ported: bool) -> Flat:
         """By the port's name and layer, the steps of one side."""
         found: Flat = {}
         for kind, gradients in ((Kind.STEP, fed.gradients), (Kind.DECAY_STEP, [fed.zeros])):
@@ -183,7 +185,9 @@ class Update(Rung):
         }
         shared_group = (key.quantity.kind, key.quantity.step)
         limit = STRUCTURE_UPDATE + self._rounding(key, tolerances.norm(oracle[key]))
-        return self._one(key, oracle[key], differences, limit=limit, shared_group=shared_group)
+        return self._measure_one(
+            key, oracle[key], differences, limit=limit, shared_group=shared_group
+        )
 
     def _rounding(self, key: Key, norm: float) -> float:
         """Of a step in float64, relative to it: on either side two weights were rounded."""
@@ -200,5 +204,5 @@ class Update(Rung):
         if np.isfinite(found.distance):
             found = tolerances.furthest(port, reference)
         key = Key(NETWORK, Quantity(Kind.LEARNING_RATE))
-        measured = self._one(key, reference, {PORT64: found}, limit=STRUCTURE_UPDATE)
+        measured = self._measure_one(key, reference, {PORT64: found}, limit=STRUCTURE_UPDATE)
         return dataclasses.replace(measured, norm=1.0, elements=count + tolerances.FEW)

@@ -120,7 +120,7 @@ class Trajectory(Rung):
         self, key: Key, oracle: np.ndarray, port: np.ndarray | None, again: Flat | None
     ) -> Measurement:
         differences = {PORT64: difference(port, oracle)}
-        measured = self._one(key, oracle, differences, limit=STRUCTURE_TRAJECTORY)
+        measured = self._measure_one(key, oracle, differences, limit=STRUCTURE_TRAJECTORY)
         drift = difference(again[key], oracle).distance if again is not None else 0.0
         return dataclasses.replace(measured, drift=drift if math.isfinite(drift) else 0.0)
 

@@ -46,7 +46,9 @@ class Rung:
     def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:
         return tolerances.judge(rung, found, self.runs.precision)
 
-    def _whole(self, train: bool, wanted: Callable[[Quantity], bool]) -> list[Measurement]:
+    def _measure_network(
+        self, train: bool, wanted: Callable[[Quantity], bool]
+    ) -> list[Measurement]:
         """Measure runs of the whole network: those quantities that are wanted."""
         differences = self.runs.differences(train)
         oracle = self.runs.flat(train)
@@ -57,19 +59,19 @@ class Rung:
                 target = oracle.get(key)
                 if target is None and each[PORT64].distance == 0:
                     target = np.zeros(1)  # a gradient the reference lacks, zero in the port
-                measured.append(self._one(key, target, each))
+                measured.append(self._measure_one(key, target, each))
         return measured
 
     def _loss_at_fault(self) -> bool:
         """Whether the loss differs although both sides' outputs, of which it is made, agree."""
-        found = self._whole(True, lambda q: q.kind in (Kind.LOSS, Kind.OUTPUT))
+        found = self._measure_network(True, lambda q: q.kind in (Kind.LOSS, Kind.OUTPUT))
         checks = self._judge("L3", [m for m in found if m.layer == NETWORK])
         wrong = [c for c in checks if not c.ok and c.quantity.kind is Kind.LOSS]
         return bool(wrong) and all(
             c.ok for c in checks if c.quantity.kind is not Kind.LOSS and c.kind == wrong[0].kind
         )
 
-    def _one(
+    def _measure_one(
         self,
         key: Key,
         oracle: np.ndarray | None,

@@ -89,7 +89,7 @@ class Runs:
         self.strict = port.layers == NAMES
         self.lock = threading.RLock()
         self.oracles: dict[bool, Result] = {}
-        self.folded: dict[tuple[Run, bool], dict[Key, Difference]] = {}
+        self.results: dict[tuple[Run, bool], dict[Key, Difference]] = {}
         self.jobs: dict[tuple[Run, bool], Future[dict[Key, Difference]]] = {}
         self.failed: ForwardError | None = None
         try:
@@ -109,7 +109,7 @@ class Runs:
             return
         for train in modes:
             for run in filter(lambda run: run.ported, self.compared):
-                self.jobs[run, train] = self.pool.submit(self._fold, run, train)
+                self.jobs[run, train] = self.pool.submit(self._compare_run, run, train)
 
     def oracle(self, train: bool) -> Result:
         """The reference in float64."""
@@ -132,10 +132,10 @@ class Runs:
     def differences(self, train: bool) -> dict[Run, dict[Key, Difference]]:
         """How far every other run is from the oracle."""
         for run in self.compared:
-            if (run, train) not in self.folded:
+            if (run, train) not in self.results:
                 job = self.jobs.pop((run, train), None)
-                self.folded[run, train] = job.result() if job else self._fold(run, train)
-        return {run: self.folded[run, train] for run in self.compared}
+                self.results[run, train] = job.result() if job else self._compare_run(run, train)
+        return {run: self.results[run, train] for run in self.compared}
 
     def pair(self, call: Call) -> Pair | None:
         """What answers a call of the reference's."""
@@ -235,10 +235,10 @@ class Runs:
             and not all(key.startswith(other) and key in trained for key in each)
         )
 
-    def made(self, layer: str) -> list[str]:
+    def derived(self, layer: str) -> list[str]:
         """Tensors of a layer of the port that answer none of the reference's, but were made."""
         prefix = _prefix(layer)
-        return sorted(name for name in self.assignment.made if name.startswith(prefix))
+        return sorted(name for name in self.assignment.derived if name.startswith(prefix))
 
     def _fitted(
         self, call: Call, pair: Pair, train: bool, arguments: tuple
@@ -271,7 +271,7 @@ class Runs:
         given = None if isinstance(self.port.layers, str) else self.port.layers
         return aligner.align(given, self.assignment.map)
 
-    def _fold(self, run: Run, train: bool) -> dict[Key, Difference]:
+    def _compare_run(self, run: Run, train: bool) -> dict[Key, Difference]:
         """Make one run of the whole network and compare it with the oracle."""
         oracle = self.flat(train)
         found: dict[Key, Difference] = {}

@@ -131,7 +131,7 @@ def _unanswered(
 
 
 def _known(runs: Runs, name: str) -> bool:
-    return name in runs.assignment.map or name in runs.assignment.made
+    return name in runs.assignment.map or name in runs.assignment.derived
 
 
 def _place(entry: Key, reference: str) -> tuple[str, str, Quantity]:

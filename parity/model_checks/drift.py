@@ -105,8 +105,8 @@ def measure(
     made = scaled_down(recipe, steps, "fp32")
 
     def weights(side: str, change: Callable[[Batch], Batch] = lambda b: b) -> list[np.ndarray]:
-        half = TrainedSide(side, made, change=lambda batch: change(noisy(batch)), quickly=False)
-        return [joined(after.arrays) for after in half.steps(steps)]
+        trained = TrainedSide(side, made, change=lambda batch: change(noisy(batch)), quickly=False)
+        return [joined(after.arrays) for after in trained.steps(steps)]
 
     plain = {}
     for side in SIDES:

@@ -69,7 +69,7 @@ class Quantity:
         mode: Of outputs and statistics.
         step: Which step, or after how many, from 1; 0 where there is none.
         scope: What was run.
-        detail: What a reader is told beside it, such as on which devices. Decides nothing.
+        detail: What a reader sees beside it, such as on which devices. Decides nothing.
     """
 
     kind: Kind

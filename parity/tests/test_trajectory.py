@@ -30,14 +30,14 @@ def test_recipe(name: str) -> None:
     Through every stage, and at least one fall of the rate.
     """
     recipe = scaled_down(RECIPES[name])
-    rehearsal = TrainingComparison(TrainedSide("torch", recipe), TrainedSide("jax", recipe), STEPS)
-    checks = rehearsal.checks()
+    comparison = TrainingComparison(TrainedSide("torch", recipe), TrainedSide("jax", recipe), STEPS)
+    checks = comparison.checks()
     failed = [c.sentence() for c in checks if not c.ok]
     assert not failed, failed[0]
-    last = rehearsal.last[-1][0]
+    last = comparison.last[-1][0]
     assert last.step == STEPS
     assert last.stage is recipe.stages[-1]
-    assert last.rate < max(rehearsal.halves[0].rates()[:STEPS])
+    assert last.rate < max(comparison.sides[0].rates()[:STEPS])
     compared = {f"{c.layer}.{c.quantity.path}" for c in checks}
     assert last.arrays.keys() <= compared
     assert max(c.error for c in checks) <= LIMIT
@@ -85,8 +85,8 @@ def test_a_rate_one_step_late_is_seen() -> None:
     late = TrainedSide("jax", recipe)
     rates = late.rates()
     late.rates = lambda: [rates[0], *rates]  # type: ignore[method-assign]  # the fault
-    rehearsal = TrainingComparison(TrainedSide("torch", recipe), late, STEPS)
-    failed = [c for c in rehearsal.checks() if not c.ok]
+    comparison = TrainingComparison(TrainedSide("torch", recipe), late, STEPS)
+    failed = [c for c in comparison.checks() if not c.ok]
     fall = next(i for i, rate in enumerate(rates) if rate < rates[0])
     assert failed
     assert failed[0].quantity.step == fall + 1

@@ -10,7 +10,7 @@ import numpy as np
 
 from parity.data.makers import training_size
 from parity.diagnosis.catalogue import Fault
-from parity.ladder.evidence import Spread
+from parity.ladder.evidence import DeviceEvidence
 from parity.model_checks.devices.plan import CASES, Job, Plan
 from parity.model_checks.devices.predicted import DeviceRun, Handed, OneDevice
 from parity.spec import draw
@@ -20,10 +20,10 @@ from parity.spec.training.trainer import Arrays, Batch
 Change = Callable[[Batch], Batch]
 
 
-def spread(plan: Plan, job: Job, found: DeviceRun, expected: DeviceRun) -> Spread:
+def device_evidence(plan: Plan, job: Job, found: DeviceRun, expected: DeviceRun) -> DeviceEvidence:
     """What is known of a run that differs from what was predicted."""
     predicted = hypotheses(plan, job) if job.devices > 1 else ()
-    return Spread(
+    return DeviceEvidence(
         joined(expected.gradients),
         joined(found.gradients),
         tuple((fault, why, joined(gradients)) for fault, why, gradients in predicted),

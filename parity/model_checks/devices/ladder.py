@@ -21,10 +21,10 @@ from parity.diagnosis import causes
 from parity.ladder import tolerances
 from parity.ladder.evidence import Evidence
 from parity.ladder.tolerances import Measurement
-from parity.model_checks.devices.hypotheses import spread
+from parity.model_checks.devices.hypotheses import device_evidence
 from parity.model_checks.devices.plan import ALONE, CASES, STEPS, Job, Plan
 from parity.model_checks.devices.predicted import DeviceRun, predict, stepped
-from parity.model_checks.devices.processes import Runs, run
+from parity.model_checks.devices.processes import DeviceRuns, run
 from parity.model_checks.recipes.optimizers import stage_of
 from parity.model_checks.recipes.scaled_down import PER_EPOCH, scaled_down
 from parity.report.quantity import Kind, Quantity
@@ -80,7 +80,7 @@ def check(plan: Plan, rungs: Sequence[str] = RUNGS, progress: Progress = lambda 
     return report
 
 
-def compared(report: Report, plan: Plan, runs: Runs, progress: Progress) -> None:
+def compared(report: Report, plan: Plan, runs: DeviceRuns, progress: Progress) -> None:
     """Compare every job with its prediction."""
     rungs, stage = list(report.seconds), plan.recipe.stages[0]
     one = observed(plan, runs, ONE)
@@ -104,8 +104,8 @@ def compared(report: Report, plan: Plan, runs: Runs, progress: Progress) -> None
             failed = [c for c in judged(stage, job, found, expected, rungs, report) if not c.ok]
             if failed and not report.evidence:
                 fault = min(failed, key=lambda c: c.rung)
-                seen = spread(plan, job, found, expected)
-                report.evidence = Evidence(fault, tuple(failed), "", spread=seen)
+                seen = device_evidence(plan, job, found, expected)
+                report.evidence = Evidence(fault, tuple(failed), "", devices=seen)
     if report.evidence:
         report.causes = causes.rank(report.evidence)[:3]
 
@@ -173,7 +173,7 @@ def handed(found: DeviceRun, expected: DeviceRun) -> Iterator[Check]:
         yield Check("L5", "structure", NETWORK, NETWORK, quantity, error, 0.0, note=note)
 
 
-def observed(plan: Plan, runs: Runs, job: Job) -> DeviceRun:
+def observed(plan: Plan, runs: DeviceRuns, job: Job) -> DeviceRun:
     """A real run."""
     before = plan.arrays()
     first, kept = runs.named(job, "first"), runs.named(job, "kept")

@@ -14,28 +14,28 @@ from parity.ladder.evidence import Divergence
 from parity.ladder.keys import full_name
 from parity.ladder.l5_trajectory import furthest_first
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement
-from parity.model_checks.recipes.side import After, TrainedSide
+from parity.model_checks.recipes.side import StepState, TrainedSide
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from weights_convert import naming
 
 
 class TrainingComparison:
-    """Two halves of the same recipe.
+    """Both frameworks trained on the same recipe.
 
     Args:
         reference: Of PyTorch.
         port: Of JAX.
-        most: Steps.
+        max_steps: After so many steps both stop.
 
     Attributes:
         last: The last two steps that the reference made, and the port's.
     """
 
-    def __init__(self, reference: TrainedSide, port: TrainedSide, most: int) -> None:
-        self.halves = reference, port
-        self.most = most
-        self.last: list[tuple[After, After]] = []
+    def __init__(self, reference: TrainedSide, port: TrainedSide, max_steps: int) -> None:
+        self.sides = reference, port
+        self.max_steps = max_steps
+        self.last: list[tuple[StepState, StepState]] = []
 
     def checks(self) -> list[Check]:
         """Compare after every step; what is reported is the first where they differ, or the last.
@@ -49,7 +49,7 @@ class TrainingComparison:
     def _checks(self) -> list[Check]:
         handed: dict[Quantity, Check] = {}
         found: list[Check] = []
-        pairs = zip(*(half.steps(self.most) for half in self.halves), strict=True)
+        pairs = zip(*(side.steps(self.max_steps) for side in self.sides), strict=True)
         for theirs, ours in pairs:
             self.last = [*self.last[-1:], (theirs, ours)]
             for check in _handed(theirs, ours):
@@ -70,7 +70,7 @@ class TrainingComparison:
             made = before is not None and after is not None and before.shape == after.shape
             steps.append(after - before if made else np.zeros(0))  # type: ignore[operator]  # both are there
         return Divergence(
-            tuple(self.halves[0].rates()[: now[0].step + 1]),
+            tuple(self.sides[0].rates()[: now[0].step + 1]),
             stage.optimizer.momentum if stage.optimizer.kind == "sgd" else 0.0,
             steps[0],
             steps[1],
@@ -78,10 +78,13 @@ class TrainingComparison:
         )
 
 
-def _handed(reference: After, port: After) -> Iterator[Check]:
+def _handed(reference: StepState, port: StepState) -> Iterator[Check]:
     """What either trainer was handed, bit for bit."""
-    for part in sorted(reference.handed.keys() | port.handed.keys()):
-        hashes = reference.handed.get(part, "nothing"), port.handed.get(part, "nothing")
+    for part in sorted(reference.batch_digests.keys() | port.batch_digests.keys()):
+        hashes = (
+            reference.batch_digests.get(part, "nothing"),
+            port.batch_digests.get(part, "nothing"),
+        )
         note = "" if hashes[0] == hashes[1] else f"{hashes[1][:16]}, reference {hashes[0][:16]}"
         if part == "writing":
             note = next(h for h in hashes if h != "nothing")
@@ -91,7 +94,7 @@ def _handed(reference: After, port: After) -> Iterator[Check]:
         )
 
 
-def _measured(reference: After, port: After) -> Iterator[Measurement]:
+def _measured(reference: StepState, port: StepState) -> Iterator[Measurement]:
     losses = np.asarray(port.loss, np.float64), np.asarray(reference.loss, np.float64)
     quantity, limit = Quantity(Kind.LOSS, step=reference.step), STRUCTURE_TRAJECTORY
     yield tolerances.measured(NETWORK, NETWORK, quantity, *losses, limit)

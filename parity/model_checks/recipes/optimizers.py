@@ -76,18 +76,18 @@ def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[fl
 
 
 class RateScheduler:
-    """Tells PyTorch's optimizer its rate, as a scheduler."""
+    """Gives PyTorch's optimizer its rate, as a scheduler."""
 
     def __init__(
         self, optimizer: Optimizer, built: torch.optim.Optimizer, rates: Sequence[float]
     ) -> None:
         self.optimizer, self.built, self.rates = optimizer, built, rates
-        self.made = 0
+        self.steps_made = 0
 
     def step(self) -> None:
-        self.made += 1
-        rate = self.rates[min(self.made, len(self.rates) - 1)]
-        torch_impl.optim.tell(self.optimizer, self.built, rate, self.made + 1)
+        self.steps_made += 1
+        rate = self.rates[min(self.steps_made, len(self.rates) - 1)]
+        torch_impl.optim.tell(self.optimizer, self.built, rate, self.steps_made + 1)
 
 
 class ScheduledState(NamedTuple):
