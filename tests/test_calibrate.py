@@ -10,13 +10,14 @@ from parity.cli import main
 from parity.ladder.tolerances import K, floor
 from parity.model_checks.networks import port
 from parity.model_checks.small_networks import small
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from tests.benchmarks import calibrate
 from tests.benchmarks.calibrate import ratio
 
 
 def of(error: float, limit: float, kind: str = "numerics") -> Check:
-    return Check("L2", kind, "conv", "conv", "output", error, limit)
+    return Check("L2", kind, "conv", "conv", Quantity(Kind.OUTPUT), error, limit)
 
 
 def test_a_limit_that_is_the_floor_alone_needs_no_k_or_an_infinite_one() -> None:

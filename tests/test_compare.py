@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from parity.ladder.tolerances import Difference, K, Measurement, difference, floor, judge
+from parity.report.quantity import Kind, Quantity
 from parity.spec import draw
 from parity.spec.models import MODELS
 
@@ -47,8 +48,13 @@ def test_difference_is_located() -> None:
     assert (integers.distance, integers.index) == (pytest.approx(1 / 3), (2,))
 
 
+def gradient(path: str) -> Quantity:
+    return Quantity(Kind.PARAMETER_GRADIENT, path)
+
+
 def measured(**changes: object) -> Measurement:
-    base = Measurement("l", "l", "output", "Conv2d: output", 1e-10, 100, 1.0, Difference(0.0))
+    output = Quantity(Kind.OUTPUT, index=0)
+    base = Measurement("l", "l", output, ("Conv2d", output), 1e-10, 100, 1.0, Difference(0.0))
     return dataclasses.replace(base, **changes)
 
 
@@ -59,21 +65,21 @@ def test_structure_has_a_fixed_limit() -> None:
     )
     assert good.ok
     assert not bad.ok
-    assert not judge("L1", [measured(size=0.0, structure=Difference(1e-30))])[0].ok
+    assert not judge("L1", [measured(norm=0.0, structure=Difference(1e-30))])[0].ok
 
 
 def test_numerics_follow_the_reference() -> None:
     """Catches a port that is less exact than K times what the reference and the data allow."""
     for factor, ok in ((0.99, True), (1.01, False)):
         m = measured(numerics=Difference(factor * (K * 3e-7 + floor("float32"))))
-        m = dataclasses.replace(m, reference_distance=1e-7, response=2e-7)
+        m = dataclasses.replace(m, reference_distance=1e-7, sensitivity=2e-7)
         assert judge("L1", [m])[1].ok is ok
 
 
 def test_a_lucky_number_condemns_nobody() -> None:
     """Catches a single number that nearly cancels being judged by itself."""
-    peers = [measured(elements=1, size=1.0, numerics=Difference(0.0), reference_distance=1e-6)] * 2
-    lucky = measured(elements=1, size=1e-9, numerics=Difference(1e-6))
+    peers = [measured(elements=1, norm=1.0, numerics=Difference(0.0), reference_distance=1e-6)] * 2
+    lucky = measured(elements=1, norm=1e-9, numerics=Difference(1e-6))
     lucky = dataclasses.replace(lucky, structure=Difference(1e-15))
     assert all(check.ok for check in judge("L3", [*peers, lucky]))
     wrong = dataclasses.replace(lucky, numerics=Difference(1e-3), structure=Difference(1e-3))
@@ -82,12 +88,12 @@ def test_a_lucky_number_condemns_nobody() -> None:
 
 def test_a_bias_before_a_norm_is_one_more_tap() -> None:
     """Catches rounding of a gradient that is zero being condemned, and a fault of it let pass."""
-    kernel = measured(quantity="gradient of kernel", elements=400, size=2.0)
+    kernel = measured(quantity=gradient("kernel"), elements=400, norm=2.0)
     for apart, ok in ((1e-17, True), (0.9e-10, True), (1.1e-10, False)):
-        bias = measured(quantity="gradient of bias", elements=100, size=1e-17)
+        bias = measured(quantity=gradient("bias"), elements=100, norm=1e-17)
         bias = dataclasses.replace(bias, structure=Difference(apart))  # the limit is 1e-10
         assert judge("L3", [kernel, bias])[1].ok is ok
-    norm = measured(quantity="gradient of scale", elements=100, size=2.0)
+    norm = measured(quantity=gradient("scale"), elements=100, norm=2.0)
     assert not judge("L3", [norm, bias])[1].ok
     other = dataclasses.replace(kernel, layer="another")
     assert not judge("L3", [other, dataclasses.replace(bias, structure=Difference(1e-17))])[1].ok

@@ -15,7 +15,7 @@ from parity.cli.commands.recipes import facts
 from parity.data import pipeline
 from parity.data.makers import Share, Training, passes
 from parity.model_checks.devices import ladder
-from parity.model_checks.recipes.scaled_down import shortened
+from parity.model_checks.recipes.scaled_down import scaled_down
 from parity.model_checks.recipes.scenes import Blocks, source
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
@@ -167,7 +167,7 @@ def test_a_batch_that_grows_with_the_devices_divides() -> None:
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_an_epoch_goes_through_the_data_twice(devices: int) -> None:
     """Catches a pass in the order of the one before, a sample left out, an epoch like the last."""
-    small = shortened(RECIPES["enet-mindspore"], devices=devices)
+    small = scaled_down(RECIPES["enet-mindspore"], devices=devices)
     stage = dataclasses.replace(small.stages[0], batch=4)
     recipe, count = dataclasses.replace(small, stages=(stage,)), 10
     images = source(recipe, count, Blocks)
@@ -211,6 +211,6 @@ def test_feed_and_rehearsals_know_the_devices(tmp_path: Path) -> None:
     for model, dropout in (("erfnet-mindspore", (0.03, 0.3)), ("enet-mindspore", None)):
         (stage,) = ladder.recipe_of(model).stages
         assert (stage.optimizer.lr, stage.repeat, stage.dropout) == (1e-3, 2, dropout)
-    one = shortened(RECIPES["erfnet-mindspore"]).stages[0]
+    one = scaled_down(RECIPES["erfnet-mindspore"]).stages[0]
     assert (one.optimizer.lr, one.repeat, one.dropout) == (5e-4, 1, (0.03, 0.2))
-    assert shortened(RECIPES["genet-cifar10"], devices=8).stages[0].drop_last
+    assert scaled_down(RECIPES["genet-cifar10"], devices=8).stages[0].drop_last

@@ -60,7 +60,7 @@ def test_what_a_function_rearranged_is_compared_on_every_rung() -> None:
     adam = (lambda m: torch.optim.Adam(m.parameters(), 1e-3), optax.adam(1e-3))
     report = check(port(optimizers=adam))
     report.assert_faithful()
-    found = {c.quantity for c in report.checks}
+    found = {str(c.quantity) for c in report.checks}
     for leaf in ("w", "b"):
         assert {f"gradient of {leaf}", f"step 3 of {leaf}", f"{leaf} after 10 steps"} <= found
     wrong = (adam[0], optax.adam(1.001e-3))
@@ -71,7 +71,7 @@ def test_what_a_function_rearranged_is_compared_on_every_rung() -> None:
 def test_a_gradient_that_is_stopped_is_found_in_what_a_function_made(names: tuple) -> None:
     """Catches a port that would never train, passed because a function makes its weights."""
     report = check(port(port=frozen(*names)), levels=("L3",))
-    assert {c.quantity for c in report.failures()} == {f"gradient of {n}" for n in names}
+    assert {str(c.quantity) for c in report.failures()} == {f"gradient of {n}" for n in names}
 
 
 def summed(a: Arrays) -> Arrays:
@@ -105,7 +105,7 @@ def test_a_parameter_left_out_is_named_and_no_pass(tmp_path: Path) -> None:
     report = check(incomplete(), levels=("L2", "L3"))
     assert not report.failures()
     assert not report.ok
-    assert {(o.rung, o.reference, o.quantity) for o in report.missing()} == {
+    assert {(o.rung, o.reference, str(o.quantity)) for o in report.missing()} == {
         ("L3", "(made)", "gradient of b"),
         ("L3", "layer.bias", "gradient of bias"),
         ("L3", "more", "gradient of more"),

@@ -50,7 +50,7 @@ def test_linen() -> None:
         )
     )
     assert {c.layer for c in report.checks if c.rung == "L1"} == set(renamed.values())
-    assert {(c.layer, c.quantity) for c in report.failures()} == {
+    assert {(c.layer, str(c.quantity)) for c in report.failures()} == {
         ("BatchNorm_0", "var after"),
         ("BatchNorm_0", "var after a step"),
     }

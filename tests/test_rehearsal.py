@@ -63,16 +63,14 @@ def test_a_loss_divided_by_pixels_is_found(monkeypatch: pytest.MonkeyPatch) -> N
         return value * given.sum() / counted.sum()
 
     monkeypatch.setattr(jax_impl.losses, "training_loss", divided)
-    failed = {check.quantity for check in losses.checks() if not check.ok}
-    assert {quantity.partition(":")[0] for quantity in failed} == {
-        name for name, (_, weighted, _) in losses.VARIANTS.items() if weighted
-    }
+    failed = {check.quantity.path for check in losses.checks() if not check.ok}
+    assert failed == {name for name, (_, weighted, _) in losses.VARIANTS.items() if weighted}
 
 
 def test_faults_of_initial_weights_are_named() -> None:
     """Catches weights drawn from another law unseen, or another cause named for them."""
-    rows = [row for row in staged.rows("enet-camvid") if row.fault in (19, 38)]
-    assert {row.fault for row in rows} == {19, 38}
+    rows = [row for row in staged.rows("enet-camvid") if row.number in (19, 38)]
+    assert {row.number for row in rows} == {19, 38}
     assert all(row.killed and row.right and row.rank and row.rank <= 3 for row in rows)
 
 
@@ -108,13 +106,13 @@ def test_drift_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_another_rate_makes_sides_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a measure that would pass a port that trains otherwise: a rate 1 % off."""
-    sound = drift.Half.rates
+    sound = drift.TrainedSide.rates
 
-    def rates(self: drift.Half) -> list[float]:
+    def rates(self: drift.TrainedSide) -> list[float]:
         factor = 1.01 if self.side.framework == "jax" else 1.0
         return [factor * rate for rate in sound(self)]
 
-    monkeypatch.setattr(drift.Half, "rates", rates)
+    monkeypatch.setattr(drift.TrainedSide, "rates", rates)
     assert not drift.measure(RECIPES["genet-cifar10"], 3, 1).ok
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from parity import Port, check
+from parity.report.quantity import Kind
 from parity.report.report import Report
 
 
@@ -46,7 +47,7 @@ def test_a_wrong_loss_is_named_and_not_a_layer(levels: tuple[str, ...]) -> None:
     report = check(port(loss=1.5), levels)
     fault = report.fault()
     assert fault is not None
-    assert (fault.rung, fault.quantity) == ("L3", "loss")
+    assert (fault.rung, fault.quantity.kind) == ("L3", Kind.LOSS)
     assert "look at the loss first" in str(report)
     assert report.to_dict()["fault"] == "the loss"
     assert len(report.failures()) > 2  # its gradients are wrong too
@@ -57,8 +58,8 @@ def test_a_loss_of_wrong_outputs_is_not_blamed() -> None:
     report = check(port(slip=1.5), ("L3",))
     fault = report.fault()
     assert fault is not None
-    assert fault.quantity != "loss"
-    assert any(c.quantity == "loss" for c in report.failures())
+    assert fault.quantity.kind is not Kind.LOSS
+    assert any(c.quantity.kind is Kind.LOSS for c in report.failures())
 
 
 def said(*levels: str) -> list[str]:

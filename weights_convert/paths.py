@@ -2,7 +2,7 @@
 
 Rules are tried in order against the whole path, without the tensor's own last part; a layer that no
 rule knows is one that the port does not have. The way back follows from the names of a network:
-`dialects.names`.
+`naming.names`.
 """
 
 from __future__ import annotations

@@ -31,27 +31,27 @@ def in_memory(array: np.ndarray) -> np.ndarray:
     return array.copy()
 
 
-class Spool:
+class SpillFile:
     """A temporary file of arrays; it vanishes with the last of them."""
 
     def __init__(self) -> None:
         self.file = tempfile.TemporaryFile(prefix="parity-")  # noqa: SIM115 - closed with the last
         self.size = 0
 
-    def __call__(self, array: np.ndarray) -> Stored:
+    def __call__(self, array: np.ndarray) -> SpilledArray:
         """Keep an array."""
-        stored = Stored(self, self.size, array.shape, array.dtype)
+        stored = SpilledArray(self, self.size, array.shape, array.dtype)
         self.file.write(np.ascontiguousarray(array).data)
         self.file.flush()
         self.size += array.nbytes
         return stored
 
 
-class Stored:
-    """An array in a spool; NumPy reads it when it computes with it.
+class SpilledArray:
+    """An array in a spill file; NumPy reads it when it computes with it.
 
     Args:
-        spool: Where it is.
+        spilled: The file that it is in.
         offset: In bytes.
         shape: As it lies in the file.
         dtype: Of NumPy.
@@ -60,13 +60,13 @@ class Stored:
 
     def __init__(
         self,
-        spool: Spool,
+        spilled: SpillFile,
         offset: int,
         shape: tuple[int, ...],
         dtype: np.dtype,
         axes: tuple[int, ...] | None = None,
     ) -> None:
-        self.spool = spool
+        self.spilled = spilled
         self.offset = offset
         self.stored_shape = shape
         self.dtype = dtype
@@ -84,14 +84,14 @@ class Stored:
     def size(self) -> int:
         return int(np.prod(self.stored_shape))
 
-    def transpose(self, axes: Sequence[int]) -> Stored:
+    def transpose(self, axes: Sequence[int]) -> SpilledArray:
         """The same in the file, read with its axes turned."""
         turned = tuple(self.axes[i] for i in axes)
-        return Stored(self.spool, self.offset, self.stored_shape, self.dtype, turned)
+        return SpilledArray(self.spilled, self.offset, self.stored_shape, self.dtype, turned)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read it."""
         del copy  # what is read is the caller's own
-        data = os.pread(self.spool.file.fileno(), self.size * self.dtype.itemsize, self.offset)
+        data = os.pread(self.spilled.file.fileno(), self.size * self.dtype.itemsize, self.offset)
         array = np.frombuffer(data, self.dtype).reshape(self.stored_shape).transpose(self.axes)
         return array if dtype is None else array.astype(dtype)

@@ -125,7 +125,7 @@ class TorchSide:
             loss: From the network's outputs and `targets` to the scalar to differentiate; forward
                 only if None.
             targets: Such as labels and class weights; cast like the inputs.
-            keep: Keeps what layers take and give, such as a `Spool`.
+            keep: Keeps what layers take and give, such as a `SpillFile`.
 
         Raises:
             ForwardError: The network or the loss raised.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from parity.diagnosis import causes
-from parity.diagnosis.context import Clues
+from parity.diagnosis.context import Context
 from parity.ladder.climb import Ladder, climb
 from parity.ladder.port import Port
 from parity.report.report import RUNGS, Report
@@ -40,7 +40,7 @@ def check(
 
 def explain(ladder: Ladder, report: Report) -> None:
     """Put the evidence of the first fault and its likely causes into the report."""
-    evidence = Clues(ladder.runs, ladder.update, ladder.trajectory).evidence(report)
+    evidence = Context(ladder.runs, ladder.update, ladder.trajectory).evidence(report)
     if evidence is None:
         return
     report.evidence = evidence

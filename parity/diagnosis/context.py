@@ -12,7 +12,7 @@ from parity.ladder.runs import Runs, UnlikeError
 from parity.report.report import Check, Report
 
 
-class Clues:
+class Context:
     """Gathers evidence from a climb's runs, and from its rungs of training."""
 
     def __init__(self, runs: Runs, update: Update, trajectory: Trajectory) -> None:
@@ -29,21 +29,21 @@ class Clues:
         module = fault.reference.partition("#")[0]
         if call is None:
             module, call = self._holder(fault)
-        kind = runs.r64.kind(module) if module else ""
+        kind = runs.reference64.kind(module) if module else ""
         if fault.rung in ("L4", "L5"):
             return self._of_training(fault, tuple(report.failures()), kind)
         return Evidence(
             fault=fault,
             failures=tuple(report.failures()),
             kind=kind,
-            settings=runs.r64.settings(module) if module else {},
+            settings=runs.reference64.settings(module) if module else {},
             cases=self._cases(call) if call is not None else {},
             weights=self._weights(module),
         )
 
     def _of_training(self, fault: Check, failures: tuple[Check, ...], kind: str) -> Evidence:
         if fault.rung == "L5":
-            return Evidence(fault, failures, kind, parting=self.trajectory.parting(fault))
+            return Evidence(fault, failures, kind, divergence=self.trajectory.divergence(fault))
         steps = None if fault.layer == NETWORK else self.update.steps_of(fault)
         return Evidence(fault, failures, kind, rates=self.update.rates, steps=steps)
 
@@ -67,7 +67,9 @@ class Clues:
                 continue
             fed = runs.fed(called, train)
             try:
-                sides = [runs.alone(s, called, pair, train, fed) for s in (runs.r64, runs.p64)]
+                sides = [
+                    runs.alone(s, called, pair, train, fed) for s in (runs.reference64, runs.port64)
+                ]
             except (ForwardError, UnlikeError):
                 continue
             arrays = [{key.quantity: a for key, a in side.items()} for side in sides]
@@ -76,7 +78,7 @@ class Clues:
 
     def _weights(self, module: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Of a layer's tensors: the reference's in the port's layout, and the port's."""
-        source, target = self.runs.r64.state(), self.runs.p64.state()
+        source, target = self.runs.reference64.state(), self.runs.port64.state()
         return {
             name.rpartition(".")[2]: (transposed(source[key], axes), target[name])
             for name, (key, axes) in self.runs.assignment.map.items()

@@ -1,7 +1,8 @@
-"""Signs of a fault in what a layer gave, and what PyTorch makes of a layer with other settings."""
+"""Signatures of faults in what a layer gave, and what PyTorch computes with other settings."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch.nn import functional
 
 from parity.ladder.evidence import Case, Evidence
 from parity.ladder.weights import SYNONYMS
+from parity.report.quantity import Kind, Mode, Quantity, Scope
 
-OUTPUT = "output 0"
+# A layer's first output, alone.
+OUTPUT = Quantity(Kind.OUTPUT, index=0, mode=Mode.TRAIN, scope=Scope.LAYER)
 EXACT = 1e-6  # of the difference may be left where something explains it
 
 
@@ -22,49 +25,50 @@ def case(e: Evidence, mode: str = "train") -> Case | None:
     return found if found and found.inputs and np.ndim(found.inputs[0]) == 4 else None
 
 
-def failed(e: Evidence) -> set[str]:
+def failed(e: Evidence) -> set[Quantity]:
     """Quantities of the faulty layer that failed on its rung, in eval mode too."""
     same = (e.fault.rung, e.fault.layer)
     return {c.quantity for c in e.failures if (c.rung, c.layer) == same}
 
 
-def apart(a: np.ndarray | None, b: np.ndarray | None) -> float:
+def difference(a: np.ndarray | None, b: np.ndarray | None) -> float:
     """|a - b| / |b|; infinite where they cannot be compared."""
     if a is None or b is None or a.shape != b.shape:
         return float("inf")
-    size = float(np.linalg.norm(np.ravel(b)))
+    norm = float(np.linalg.norm(np.ravel(b)))
     with np.errstate(invalid="ignore"):  # infinite on both sides
         distance = float(np.linalg.norm(np.ravel(np.asarray(a, np.float64) - b)))
     if not np.isfinite(distance):
         return float("inf")
-    return distance / size if size else distance
+    return distance / norm if norm else distance
 
 
-def explained(found: np.ndarray | None, wrong: np.ndarray | None, sound: Any = None) -> float:
+def explained(port: np.ndarray | None, wrong: np.ndarray | None, reference: Any = None) -> float:
     """How much of a difference a hypothesis explains.
 
     Args:
-        found: What the port gave.
+        port: What the port gave.
         wrong: What it would give by the hypothesis.
-        sound: What the reference gave; where that is as near, the hypothesis explains nothing.
+        reference: What the reference gave; where that is as near, the hypothesis explains nothing.
 
     Returns:
         1 where all of it is, 0 where none is.
     """
-    left = apart(found, wrong)
-    if not np.isfinite(left):
+    rest = difference(port, wrong)
+    if not np.isfinite(rest):
         return 0.0
-    was = apart(found, sound)
-    was = was if np.isfinite(was) else 1.0
-    return 0.0 if was == 0 else 1.0 if left <= EXACT * was else max(0.0, 1 - left / was)
+    whole = difference(port, reference)
+    whole = whole if np.isfinite(whole) else 1.0
+    return 0.0 if whole == 0 else 1.0 if rest <= EXACT * whole else max(0.0, 1 - rest / whole)
 
 
 def output(e: Evidence, wrong: np.ndarray | None, mode: str = "train") -> float:
     """`explained` of the layer's first output."""
     c = case(e, mode)
-    if c is None or OUTPUT not in c.port:
+    first = dataclasses.replace(OUTPUT, mode=Mode(mode))
+    if c is None or first not in c.port:
         return 0.0
-    return explained(c.port[OUTPUT], wrong, c.reference.get(OUTPUT))
+    return explained(c.port[first], wrong, c.reference.get(first))
 
 
 def ratio(port: np.ndarray, reference: np.ndarray) -> float | None:
@@ -194,7 +198,7 @@ def shifted(port: np.ndarray, reference: np.ndarray) -> tuple[int, int] | None:
                 continue
             rows, columns = slice(max(dy, 0), h + min(dy, 0)), slice(max(dx, 0), w + min(dx, 0))
             back = slice(max(-dy, 0), h + min(-dy, 0)), slice(max(-dx, 0), w + min(-dx, 0))
-            if apart(port[:, rows, columns], reference[:, back[0], back[1]]) < EXACT:
+            if difference(port[:, rows, columns], reference[:, back[0], back[1]]) < EXACT:
                 return dy, dx
     return None
 
@@ -204,7 +208,7 @@ def border_only(port: np.ndarray, reference: np.ndarray) -> bool:
     if port.shape != reference.shape or port.ndim != 4 or min(port.shape[1:3]) < 4:
         return False
     inner = (slice(None), slice(1, -1), slice(1, -1))
-    return apart(port[inner], reference[inner]) < EXACT < apart(port, reference)
+    return difference(port[inner], reference[inner]) < EXACT < difference(port, reference)
 
 
 def _same(x: torch.Tensor, k: Any, stride: Any, dilation: Any) -> list[int]:

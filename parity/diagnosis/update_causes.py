@@ -1,4 +1,4 @@
-"""Which fault of the catalogue explains an optimizer's steps, or how trajectories part.
+"""Which fault of the catalogue explains an optimizer's steps, or how trajectories diverge.
 
 Where the reference's optimizer is one that NumPy can redo here, each hypothesis is tried on the
 gradients that both sides were fed.
@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from parity.diagnosis.signatures import apart, explained, ratio
-from parity.ladder.evidence import Draws, Evidence, Parting, Steps
-
-Found = Iterator[tuple[int, float, str]]  # fault, score from 0 to 1, why
+from parity.diagnosis.catalogue import Fault
+from parity.diagnosis.layer_causes import Suggestions
+from parity.diagnosis.signatures import difference, explained, ratio
+from parity.ladder.evidence import Divergence, Draws, Evidence, Steps
 
 KNOWN = 1e-6  # how well NumPy must redo the reference's steps for its hypotheses to count
 SAME = 1e-9  # of two rates
 
 
-def update(e: Evidence) -> Found:
+def update(e: Evidence) -> Suggestions:
     """L4: the rates differ, or a step does."""
     if e.draws is not None:
         yield from _draws(e.draws)
@@ -31,12 +31,19 @@ def update(e: Evidence) -> Found:
     if e.steps is not None:
         yield from _steps(e.steps)
     if "float32" in e.fault.note or (e.fault.kind == "structure" and e.fault.error < 1e-6):
-        yield 51, 0.9, "the difference in float64 is as small as float32's rounding"
-    for fault in (27, 28, 29, 30, 33, 34):
+        yield Fault.X64_OFF, 0.9, "the difference in float64 is as small as float32's rounding"
+    for fault in (
+        Fault.ADAM_EPS_INSIDE_ROOT,
+        Fault.ADAM_EPS_HAT,
+        Fault.DECOUPLED_DECAY,
+        Fault.DECAY_MASK,
+        Fault.SCHEDULE_OFFSET,
+        Fault.NESTEROV,
+    ):
         yield fault, 0.05, "an optimizer can have it"
 
 
-def schedule(reference: np.ndarray, port: np.ndarray) -> Found:
+def schedule(reference: np.ndarray, port: np.ndarray) -> Suggestions:
     """Rates that are the reference's, moved by some steps."""
     if np.allclose(port, reference, rtol=SAME, atol=0):
         return
@@ -45,18 +52,26 @@ def schedule(reference: np.ndarray, port: np.ndarray) -> Found:
         for moved, still, word in ((early, reference[n:], "early"), (late, reference[:-n], "late")):
             constant = np.ptp(still) == 0  # any rate is a constant one, moved
             if not constant and np.allclose(moved, still, rtol=SAME, atol=0):
-                yield 33, 1.0, f"each rate comes {n} step{'s' * (n > 1)} too {word}"
+                yield (
+                    Fault.SCHEDULE_OFFSET,
+                    1.0,
+                    f"each rate comes {n} step{'s' * (n > 1)} too {word}",
+                )
                 return
-    yield 33, 0.5, "the learning rate is another one"
+    yield Fault.SCHEDULE_OFFSET, 0.5, "the learning rate is another one"
 
 
-def _steps(s: Steps) -> Found:
+def _steps(s: Steps) -> Suggestions:
     if not s.gradients:
         if any(p.any() for p in s.port):
-            yield 31, 1.0, "the reference has no gradient here, and leaves the weight alone"
+            yield (
+                Fault.UNUSED_PARAMETERS_DECAY,
+                1.0,
+                "the reference has no gradient here, and leaves the weight alone",
+            )
         return
     redone = replayed(s)
-    if redone is None or apart(_joined(redone), _joined(s.reference)) > KNOWN:
+    if redone is None or difference(_joined(redone), _joined(s.reference)) > KNOWN:
         return
     for fault, why, changes in _hypotheses(s):
         steps = replayed(s, **changes)
@@ -65,21 +80,29 @@ def _steps(s: Steps) -> Found:
         yield fault, score, f"{why} explains the port's steps"
 
 
-def _hypotheses(s: Steps) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _hypotheses(s: Steps) -> Iterator[tuple[Fault, str, dict[str, Any]]]:
     settings = s.settings[0]
     decay, name = float(settings.get("weight_decay", 0.0)), str(settings["class"])
     if name.startswith("Adam"):
-        yield 27, "eps inside the square root", {"eps": "inside"}
-        yield 28, "eps where TensorFlow puts it", {"eps": "hat"}
-        yield 28, "eps where PyTorch puts it", {"eps": "constant"}
+        yield Fault.ADAM_EPS_INSIDE_ROOT, "eps inside the square root", {"eps": "inside"}
+        yield Fault.ADAM_EPS_HAT, "eps where TensorFlow puts it", {"eps": "hat"}
+        yield Fault.ADAM_EPS_HAT, "eps where PyTorch puts it", {"eps": "constant"}
     else:
-        yield 34, "Nesterov's momentum the other way", {"nesterov": not settings.get("nesterov")}
+        yield (
+            Fault.NESTEROV,
+            "Nesterov's momentum the other way",
+            {"nesterov": not settings.get("nesterov")},
+        )
     if decay:
         coupled = name != "AdamW"
-        yield 29, f"{'decoupled' if coupled else 'coupled'} weight decay", {"coupled": not coupled}
+        yield (
+            Fault.DECOUPLED_DECAY,
+            f"{'decoupled' if coupled else 'coupled'} weight decay",
+            {"coupled": not coupled},
+        )
     if decay or s.decay:
         what = "no weight decay" if decay else "weight decay"
-        yield 30, f"{what} of this {s.leaf}", {"decay": 0.0 if decay else s.decay}
+        yield Fault.DECAY_MASK, f"{what} of this {s.leaf}", {"decay": 0.0 if decay else s.decay}
 
 
 def replayed(s: Steps, **changes: Any) -> list[np.ndarray] | None:
@@ -145,10 +168,10 @@ def _joined(steps: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.ravel(step) for step in steps])
 
 
-def _draws(d: Draws) -> Found:
+def _draws(d: Draws) -> Suggestions:
     """What else a tensor may have been drawn from."""
     if d.kind == "slope":
-        yield 19, 1.0, f"slopes are {np.ravel(d.values)[0]:g}, not {d.law}"
+        yield Fault.PRELU_INITIAL_SLOPE, 1.0, f"slopes are {np.ravel(d.values)[0]:g}, not {d.law}"
         return
     values = np.ravel(d.values).astype(np.float64)
     spread, area = float(values.std()), math.prod(d.shape[2:])
@@ -161,29 +184,33 @@ def _draws(d: Draws) -> Found:
     }
     for name, deviation in others.items():
         if abs(spread / deviation - 1) < 5 / math.sqrt(2 * max(values.size, 2)):
-            yield 38, 1.0, f"its deviation is that of {name}, not of {d.law}"
+            yield Fault.INITIAL_WEIGHTS, 1.0, f"its deviation is that of {name}, not of {d.law}"
             return
-    yield 38, 0.6, f"it is not drawn from {d.law}"
+    yield Fault.INITIAL_WEIGHTS, 0.6, f"it is not drawn from {d.law}"
 
 
-def trajectory(e: Evidence) -> Found:
-    """L5: trajectories part although single steps agree."""
-    if e.parting is not None:
-        yield from _parting(e.parting)
-    for fault in (32, 33, 54):
+def trajectory(e: Evidence) -> Suggestions:
+    """L5: trajectories diverge although single steps agree."""
+    if e.divergence is not None:
+        yield from _divergence(e.divergence)
+    for fault in (Fault.RATE_IN_MOMENTUM, Fault.SCHEDULE_OFFSET, Fault.ENCODER_STATISTICS):
         yield fault, 0.05, "a trajectory can have it"
 
 
-def _parting(p: Parting) -> Found:
-    if p.begins:
-        yield 54, 0.95, "they part with the first step of a stage"
-    *_, before, now, after = (p.rates[0], *p.rates)
-    found = ratio(p.port, p.reference) if p.port.shape == p.reference.shape else None
+def _divergence(d: Divergence) -> Suggestions:
+    if d.begins:
+        yield Fault.ENCODER_STATISTICS, 0.95, "they diverge with the first step of a stage"
+    *_, before, now, after = (d.rates[0], *d.rates)
+    found = ratio(d.port, d.reference) if d.port.shape == d.reference.shape else None
     others = [r / now for r in (before, after) if now and abs(r - now) > SAME * now]
     if found is not None and any(abs(found - r) < 1e-6 * r for r in others):
-        yield 33, 1.0, "the step is made with a neighbour's rate"
+        yield Fault.SCHEDULE_OFFSET, 1.0, "the step is made with a neighbour's rate"
     elif abs(before - now) > SAME * abs(before):
-        yield 32, 0.9 if p.momentum else 0.1, "they part where the rate changes, with momentum"
-        yield 33, 0.4, "they part where the rate changes"
+        yield (
+            Fault.RATE_IN_MOMENTUM,
+            0.9 if d.momentum else 0.1,
+            "they diverge where the rate changes, with momentum",
+        )
+        yield Fault.SCHEDULE_OFFSET, 0.4, "they diverge where the rate changes"
     elif others:
-        yield 33, 0.6, "they part beside a change of the rate"
+        yield Fault.SCHEDULE_OFFSET, 0.6, "they diverge beside a change of the rate"

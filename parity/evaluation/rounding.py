@@ -12,12 +12,12 @@ only
 
 The limit is that of `parity.ladder.tolerances` for a whole network, of all logits of the image:
 
-    limit = K * (error(reference) + response) + FLOOR * rms(r64)
+    limit = K * (error(reference) + sensitivity) + FLOOR * rms(r64)
 
-with error(reference) the root mean square of r32 - r64, and response that of what r64 moves by when
-the image is disturbed. Levels of brightness are disturbed, not pixels: equal pixels stay equal. An
-image of 8 bits is full of them, max-pooling takes the first of equal values on either side, and a
-disturbance that parts them would turn over far more choices than rounding does.
+with error(reference) the root mean square of r32 - r64, and sensitivity that of what r64 moves by
+when the image is disturbed. Levels of brightness are disturbed, not pixels: equal pixels stay
+equal. An image of 8 bits is full of them, max-pooling takes the first of equal values on either
+side, and a disturbance that parts them would turn over far more choices than rounding does.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class Judgement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stirred(Preprocessing):
+class Disturbed(Preprocessing):
     """The same, each level of brightness of each channel disturbed."""
 
     def __call__(self, images: np.ndarray, dtype: str) -> np.ndarray:
         levels = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
         generator = draw.generator(0, "stir", 0)
         table = tolerances.disturb(
-            super().__call__(levels, dtype), tolerances.stir(WORKING), generator
+            super().__call__(levels, dtype), tolerances.input_disturbance(WORKING), generator
         )
         ordered = images if self.channels == "RGB" else images[..., ::-1]
         return table.astype(dtype)[ordered, np.arange(3)]
@@ -97,7 +97,7 @@ class Oracle:
     ) -> None:
         self.predictor = functools.cache(predictor)
         self.pixels = pixels
-        self.stirred = Stirred(mean=pixels.mean, std=pixels.std, channels=pixels.channels)
+        self.disturbed = Disturbed(mean=pixels.mean, std=pixels.std, channels=pixels.channels)
 
     def judge(self, image: np.ndarray, reference: np.ndarray, port: np.ndarray) -> Judgement:
         """Judge one image.
@@ -128,8 +128,8 @@ class Oracle:
     def _limit(self, exact: np.ndarray, image: np.ndarray) -> float:
         """How far rounding may move a logit; see above."""
         error = rms(self._logits(REFERENCE, WORKING, image) - exact)
-        response = rms(self._logits(REFERENCE, "float64", image, self.stirred) - exact)
-        return tolerances.K * (error + response) + tolerances.floor(WORKING) * rms(exact)
+        sensitivity = rms(self._logits(REFERENCE, "float64", image, self.disturbed) - exact)
+        return tolerances.K * (error + sensitivity) + tolerances.floor(WORKING) * rms(exact)
 
     def _logits(
         self, framework: str, dtype: str, image: np.ndarray, pixels: Preprocessing | None = None
@@ -140,4 +140,4 @@ class Oracle:
 
 def rms(array: np.ndarray) -> float:
     """The root mean square."""
-    return tolerances.size(array) / max(array.size, 1) ** 0.5
+    return tolerances.norm(array) / max(array.size, 1) ** 0.5

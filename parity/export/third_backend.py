@@ -18,6 +18,7 @@ from parity.export.build import FRAMEWORKS, network, outputs_of
 from parity.export.reading import Network, open_network
 from parity.ladder import tolerances
 from parity.ladder.tolerances import STRUCTURE_FORWARD, Difference, Measurement, difference
+from parity.report.quantity import Kind, Mode, Quantity
 from parity.report.report import ONNX, Check, Report
 from parity.spec import draw
 from parity.spec.errors import InputError
@@ -151,25 +152,25 @@ def compared(
     images = draw.generator(seed, "check/onnx").random((batch or 2, 3, *size), np.float32)
     oracle = reference(config, arrays, "float64", images)
     plain = reference(config, arrays, PRECISION, images)
-    stirred = tolerances.disturb(
-        images, tolerances.stir(PRECISION), draw.generator(seed, "stir", 0)
+    disturbed = tolerances.disturb(
+        images, tolerances.input_disturbance(PRECISION), draw.generator(seed, "stir", 0)
     )
-    moved = reference(config, arrays, "float64", stirred)
+    moved = reference(config, arrays, "float64", disturbed)
     found = run(images)
     paired = answers({n: oracle[n].shape for n in names}, {n: a.shape for n, a in found.items()})
     measured = [
         Measurement(
             layer=f"{path.name}: {paired.get(name, name)}",
             reference=name,
-            quantity="output in eval mode",
-            sort=name,
+            quantity=Quantity(Kind.OUTPUT, mode=Mode.EVAL),
+            group=name,
             limit=STRUCTURE_FORWARD,
             elements=oracle[name].size,
-            size=tolerances.size(oracle[name]),
+            norm=tolerances.norm(oracle[name]),
             structure=Difference(0.0),  # ONNX Runtime does not convolve in float64
             numerics=difference(found.get(paired.get(name, "")), oracle[name], PRECISION),
             reference_distance=difference(plain[name], oracle[name], PRECISION).distance,
-            response=difference(moved[name], oracle[name]).distance,
+            sensitivity=difference(moved[name], oracle[name]).distance,
         )
         for name in names
     ]
@@ -254,4 +255,13 @@ def notes(file: Network, arrays: Arrays, said: Manifest | None = None) -> list[s
 
 def _unknown(path: Path, name: str) -> Check:
     layer = f"{path.name}: {name}"
-    return Check(ONNX, "numerics", layer, name, "output", np.inf, 0.0, note="the network has none")
+    return Check(
+        ONNX,
+        "numerics",
+        layer,
+        name,
+        Quantity(Kind.OUTPUT),
+        np.inf,
+        0.0,
+        note="the network has none",
+    )

@@ -1,1 +1,1 @@
-"""The catalogue of porting faults: planted in ports, found by the ladder, explained by causes."""
+"""The catalogue of porting faults: injected in ports, found by the ladder, explained by causes."""

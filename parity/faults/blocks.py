@@ -1,4 +1,4 @@
-"""Blocks that do something else between their layers, as `parity.faults.faulty` has layers."""
+"""Blocks that do something else between their layers; for layers see `faulty_layers`."""
 
 from __future__ import annotations
 

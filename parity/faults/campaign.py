@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import jax
 
+from parity.diagnosis.catalogue import CATALOGUE
 from parity.diagnosis.check import check
 from parity.faults import evaluation, several, staged
 from parity.faults import mutants as catalogue
-from parity.faults.result import Result
-from parity.faults.rows import Clean, Row
+from parity.faults.result import CampaignResult
+from parity.faults.rows import CleanRow, MutantRow
 from parity.faults.runner import port_outputs, predict, reference_outputs, run
 from parity.model_checks.networks import port
 from parity.model_checks.small_networks import accepts, models, small, subject
@@ -22,7 +23,7 @@ Progress = Callable[[str], None]
 FRESH = 20  # mutants, after which what was compiled for them is given back
 
 
-def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) -> Result:
+def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) -> CampaignResult:
     """Run every mutant.
 
     Args:
@@ -30,11 +31,12 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
         fast: One per fault.
         progress: Called with what is run next.
     """
-    rows: list[Row] = []
+    rows: list[MutantRow] = []
     for name in models() if model is None else [model]:
         found = catalogue.fast(name) if fast else catalogue.mutants(name)
         for i, mutant in enumerate(found):
-            progress(f"{name} {i + 1}/{len(found)}: {mutant.fault} {mutant.name} {mutant.place}")
+            fault = f"{CATALOGUE[mutant.fault].number} {mutant.name}"
+            progress(f"{name} {i + 1}/{len(found)}: {fault} {mutant.place}")
             rows.append(run(mutant))
             if i % FRESH == FRESH - 1:
                 forget()
@@ -45,23 +47,23 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
         progress(f"{name}: several devices")
         rows += several.rows(name, fast)
         forget()
-    return Result(rows)
+    return CampaignResult(rows)
 
 
-def clean(count: int, model: str | None, progress: Progress = lambda _: None) -> Result:
+def clean(count: int, model: str | None, progress: Progress = lambda _: None) -> CampaignResult:
     """Run so many networks without a fault, each with a seed of its own.
 
     Each network and size has its share of the seeds, and is compiled once.
     """
     names = models() if model is None else [model]
     shapes = [(n, s) for n in names for s in sizes(n)]
-    found: list[Clean] = []
+    found: list[CleanRow] = []
     for i, (name, size) in enumerate(shapes):
         for seed in range(i, count, len(shapes)):
             progress(f"{len(found) + 1}/{count}: {name} {size[0]}x{size[1]}")
             found.append(clean_run(name, size, seed))
         forget()
-    return Result(clean=found)
+    return CampaignResult(clean=found)
 
 
 def forget() -> None:
@@ -70,12 +72,12 @@ def forget() -> None:
     gc.collect()
 
 
-def clean_run(model: str, size: tuple[int, int], seed: int) -> Clean:
+def clean_run(model: str, size: tuple[int, int], seed: int) -> CleanRow:
     """One network without a fault on every rung."""
     made = port(model, small(model, least=True)[0], size, seed=seed)
     fault = check(made).fault()
     equal = verdicts(port_outputs(made), *reference_outputs(made))
-    return Clean(model, seed, size, fault.sentence() if fault else "", equal)
+    return CleanRow(model, seed, size, fault.sentence() if fault else "", equal)
 
 
 def sizes(model: str) -> list[tuple[int, int]]:

@@ -16,8 +16,8 @@ from PIL import Image
 from parity.capture.torch_side import TorchSide
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.scenes import scene
-from parity.diagnosis.catalogue import CATALOGUE
-from parity.faults.rows import Row
+from parity.diagnosis.catalogue import CATALOGUE, Fault
+from parity.faults.rows import MutantRow
 from parity.ladder.port import Port
 from parity.model_checks.small_networks import Subject
 from parity.spec import metrics
@@ -141,24 +141,39 @@ def void_not_missed(matrices: Sequence[np.ndarray]) -> float:
 
 
 # Number, what is done, the step that shows it, and the changed part of the evaluation.
-FAULTS: tuple[tuple[int, str, str, dict[str, Any]], ...] = (
-    (13, "labels by floor", "labels", {"label": floored}),
-    (39, "BGR", "images", {"feed": lambda images: SOUND.feed(images[..., ::-1])}),
-    (40, "two taps", "images", {"image": two_taps}),
-    (41, "not divided by 255", "images", {"feed": lambda images: images.astype(np.float32)}),
-    (41, "divided twice", "images", {"feed": lambda i: SOUND.feed(i) / np.float32(255)}),
-    (42, "void first", "labels", {"truth": void_first}),
-    (42, "labelIds", "labels", {"truth": not_mapped}),
-    (43, "last batch dropped", "confusion", {"batches": lambda n: in_batches(n)[:-1]}),
+FAULTS: tuple[tuple[Fault, str, str, dict[str, Any]], ...] = (
+    (Fault.NEAREST_LABELS, "labels by floor", "labels", {"label": floored}),
+    (Fault.CHANNEL_ORDER, "BGR", "images", {"feed": lambda images: SOUND.feed(images[..., ::-1])}),
+    (Fault.IMAGE_RESIZE, "two taps", "images", {"image": two_taps}),
     (
-        43,
+        Fault.IMAGE_SCALE,
+        "not divided by 255",
+        "images",
+        {"feed": lambda images: images.astype(np.float32)},
+    ),
+    (
+        Fault.IMAGE_SCALE,
+        "divided twice",
+        "images",
+        {"feed": lambda i: SOUND.feed(i) / np.float32(255)},
+    ),
+    (Fault.LABEL_IDS, "void first", "labels", {"truth": void_first}),
+    (Fault.LABEL_IDS, "labelIds", "labels", {"truth": not_mapped}),
+    (
+        Fault.LAST_BATCH,
+        "last batch dropped",
+        "confusion",
+        {"batches": lambda n: in_batches(n)[:-1]},
+    ),
+    (
+        Fault.LAST_BATCH,
         "last batch twice",
         "confusion",
         {"batches": lambda n: [*in_batches(n), in_batches(n)[-1]]},
     ),
-    (44, "mean of batches", "mean IoU", {"mean": of_batches}),
-    (45, "absent as 0", "mean IoU", {"mean": absent_as_zero}),
-    (46, "void is no miss", "mean IoU", {"mean": void_not_missed}),
+    (Fault.MEAN_OF_BATCHES, "mean of batches", "mean IoU", {"mean": of_batches}),
+    (Fault.ABSENT_CLASSES, "absent as 0", "mean IoU", {"mean": absent_as_zero}),
+    (Fault.VOID_PREDICTIONS, "void is no miss", "mean IoU", {"mean": void_not_missed}),
 )
 
 
@@ -203,7 +218,7 @@ def differing(reference: Steps, port: Steps) -> list[str]:
     return found
 
 
-def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterator[Row]:
+def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterator[MutantRow]:
     """What becomes of every fault of the evaluation.
 
     Args:
@@ -222,7 +237,7 @@ def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterat
         start = time.perf_counter()
         steps = stage.port(changes)
         wrong, ranked = differing(stage.reference, steps), causes(stage.reference, steps)
-        yield Row(
+        yield MutantRow(
             fault,
             CATALOGUE[fault].title,
             name,
@@ -240,17 +255,17 @@ def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterat
         )
 
 
-def equivalent(fault: int, reference: Steps) -> str:
+def equivalent(fault: Fault, reference: Steps) -> str:
     """Why the scenes cannot tell a fault apart, empty if they can."""
     counted = reference["confusion"]
-    if fault == 45 and not np.isnan(metrics.iou(counted, VOID)).any():
+    if fault == Fault.ABSENT_CLASSES and not np.isnan(metrics.iou(counted, VOID)).any():
         return "on these scenes no class is absent from truth and predictions"
-    if fault == 46 and not np.delete(counted, VOID, axis=0)[:, VOID].any():
+    if fault == Fault.VOID_PREDICTIONS and not np.delete(counted, VOID, axis=0)[:, VOID].any():
         return "on these scenes the network never predicts void"
     return ""
 
 
-def causes(reference: Steps, port: Steps) -> list[int]:
+def causes(reference: Steps, port: Steps) -> list[Fault]:
     """The faults that may explain what differs, likeliest first; from the steps alone."""
     wrong = differing(reference, port)
     if not wrong:
@@ -260,25 +275,25 @@ def causes(reference: Steps, port: Steps) -> list[int]:
     return list(dict.fromkeys(fault for fault, _ in found))
 
 
-def _explain(step: str, reference: Steps, port: Steps) -> Iterator[tuple[int, float]]:
+def _explain(step: str, reference: Steps, port: Steps) -> Iterator[tuple[Fault, float]]:
     a, b = reference[step], port[step]
     if step == "images":
-        yield 39, float(np.array_equal(b, a[..., ::-1]))
+        yield Fault.CHANNEL_ORDER, float(np.array_equal(b, a[..., ::-1]))
         factors = b[a > 0] / a[a > 0]
-        yield 41, float(np.allclose(factors, factors[0], rtol=1e-4))
-        yield 40, 0.5
+        yield Fault.IMAGE_SCALE, float(np.allclose(factors, factors[0], rtol=1e-4))
+        yield Fault.IMAGE_RESIZE, 0.5
     elif step == "labels":
         pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1)
-        yield 42, 1.0 if len(set(pairs[0])) == pairs.shape[1] else 0.2
-        yield 42, 0.9 if pairs.shape[1] <= 2 * CLASSES else 0.2
-        yield 13, 0.6
+        yield Fault.LABEL_IDS, 1.0 if len(set(pairs[0])) == pairs.shape[1] else 0.2
+        yield Fault.LABEL_IDS, 0.9 if pairs.shape[1] <= 2 * CLASSES else 0.2
+        yield Fault.NEAREST_LABELS, 0.6
     elif step == "confusion":
-        yield 43, 1.0 if a.sum() != b.sum() else 0.3
+        yield Fault.LAST_BATCH, 1.0 if a.sum() != b.sum() else 0.3
     elif step == "mean IoU":
         each = (reference["confusion"],)
-        yield 45, float(np.isclose(b, absent_as_zero(each), rtol=1e-12))
-        yield 46, float(np.isclose(b, void_not_missed(each), rtol=1e-12))
-        yield 44, 0.5
+        yield Fault.ABSENT_CLASSES, float(np.isclose(b, absent_as_zero(each), rtol=1e-12))
+        yield Fault.VOID_PREDICTIONS, float(np.isclose(b, void_not_missed(each), rtol=1e-12))
+        yield Fault.MEAN_OF_BATCHES, 0.5
 
 
 def _best(logits: Any) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Faults of the loss, planted in the port's.
+"""Faults of the loss, injected in the port's.
 
-One loss holds all of them, and a number among the targets says which it makes: so a network is
+One loss holds all of them, and a fault among the targets says which it makes: so a network is
 compiled once for all.
 """
 
@@ -19,11 +19,12 @@ from jax import lax
 import jax_impl.losses
 import torch_impl.losses
 from parity.capture.records import Loss
+from parity.diagnosis.catalogue import Fault
 from parity.ladder.port import Port
 from parity.spec import draw, icnet_labels
 
 VOID = 255
-Planted = tuple[int, str, Callable[[], Port]]
+Injected = tuple[Fault, str, Callable[[], Port]]
 
 
 def sound(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
@@ -36,7 +37,7 @@ def over_all(loss: Loss, outputs: Any, labels: Any, weights: Any) -> jax.Array:
 
 
 def over_number(loss: Loss, outputs: Any, labels: Any, weights: Any) -> jax.Array:
-    """Divides by the number of valid pixels, not by their weights' sum."""
+    """Divides by the fault of valid pixels, not by their weights' sum."""
     each = weights[labels]
     return loss(outputs, labels, weights) * each.sum() / (each > 0).sum()
 
@@ -78,7 +79,7 @@ def interpolated_twice(loss: Loss, outputs: Any, *targets: Any) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Switched:
-    """A loss with all these faults; the last target is the number of the one it makes."""
+    """A loss with all these faults; the last target is the fault of the one it makes."""
 
     loss: Loss
     faults: tuple[Callable[..., jax.Array], ...]
@@ -106,8 +107,8 @@ def ignoring(loss: Loss) -> Loss:
     return lambda outputs, labels, weights: loss(outputs, labels, weights, VOID)
 
 
-def planted(port: Port) -> Iterator[Planted]:
-    """Every fault that the port's loss can have: number, what is done, and the faulty port."""
+def injected(port: Port) -> Iterator[Injected]:
+    """Every fault that the port's loss can have: fault, what is done, and the faulty port."""
     if port.losses is None:
         return
     if port.losses[1] is jax_impl.losses.cross_entropy and len(port.targets) == 2:
@@ -115,26 +116,28 @@ def planted(port: Port) -> Iterator[Planted]:
     elif port.losses[1] is getattr(jax_impl.losses, "icnet_loss", None):
         yield from _of_icnet(port)
     else:
-        yield _plant(port, port.losses, (sound, twice), 1, 26, "softmax twice", port.targets)
+        yield _inject(
+            port, port.losses, (sound, twice), 1, Fault.SOFTMAX, "softmax twice", port.targets
+        )
 
 
-def _of_classes(port: Port) -> Iterator[Planted]:
+def _of_classes(port: Port) -> Iterator[Injected]:
     losses = (ignoring(torch_impl.losses.cross_entropy), ignoring(jax_impl.losses.cross_entropy))
     faults = (sound, over_all, over_number, through_int8, clamped, twice, wrong_axis)
     names = (
-        (23, "mean over all pixels"),
-        (24, "divided by the number"),
-        (25, "255 through int8"),
-        (25, "255 clamped"),
-        (26, "softmax twice"),
-        (26, "softmax over rows"),
+        (Fault.LOSS_MEAN, "mean over all pixels"),
+        (Fault.LOSS_CLASS_WEIGHTS, "divided by the number"),
+        (Fault.IGNORED_LABEL, "255 through int8"),
+        (Fault.IGNORED_LABEL, "255 clamped"),
+        (Fault.SOFTMAX, "softmax twice"),
+        (Fault.SOFTMAX, "softmax over rows"),
     )
-    for i, (number, name) in enumerate(names, 1):
-        targets = _with_void(*port.targets) if number == 25 else port.targets
-        yield _plant(port, losses, faults, i, number, name, targets)
+    for i, (fault, name) in enumerate(names, 1):
+        targets = _with_void(*port.targets) if fault == Fault.IGNORED_LABEL else port.targets
+        yield _inject(port, losses, faults, i, fault, name, targets)
 
 
-def _of_icnet(port: Port) -> Iterator[Planted]:
+def _of_icnet(port: Port) -> Iterator[Injected]:
     """Labels are made anew, for the ones that came with the port are of three sizes."""
     classes = 1 + max(int(t.max()) for t in port.targets)
     size = tuple(4 * n for n in port.targets[0].shape[1:])
@@ -149,24 +152,27 @@ def _of_icnet(port: Port) -> Iterator[Planted]:
     assert port.losses is not None
     faults = (interpolated, rounded, interpolated_twice)
     targets = (*pairs[0], *pairs[1])
-    for i, number, name in ((1, 49, "nearest labels"), (2, 26, "softmax twice")):
-        yield _plant(port, port.losses, faults, i, number, name, targets, len(sizes))
+    for i, fault, name in (
+        (1, Fault.INTERPOLATED_LABELS, "nearest labels"),
+        (2, Fault.SOFTMAX, "softmax twice"),
+    ):
+        yield _inject(port, port.losses, faults, i, fault, name, targets, len(sizes))
 
 
-def _plant(
+def _inject(
     port: Port,
     losses: tuple[Loss, Loss],
     faults: tuple[Callable[..., jax.Array], ...],
     which: int,
-    number: int,
+    fault: Fault,
     name: str,
     targets: tuple[np.ndarray, ...],
     count: int | None = None,
-) -> Planted:
+) -> Injected:
     count = len(targets) if count is None else count
     both = (Plain(losses[0], count), Switched(losses[1], faults))
     made = dataclasses.replace(port, losses=both, targets=(*targets, np.array(which)))
-    return number, name, lambda: made
+    return fault, name, lambda: made
 
 
 def _with_void(labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

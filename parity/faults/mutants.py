@@ -1,4 +1,4 @@
-"""Every mutant of a network: a clean port with one fault of the catalogue planted in it."""
+"""Every mutant of a network: a clean port with one fault of the catalogue injected in it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 from flax import nnx
 
 from parity.capture.jax_models import join
+from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.faults import updates
 from parity.faults.blocks import CutShort
-from parity.faults.faulty import AlwaysTrains, become
-from parity.faults.losses import planted
-from parity.faults.plants import NORM, PLANTS, Plant
+from parity.faults.faulty_layers import AlwaysTrains, make_faulty
+from parity.faults.injections import INJECTIONS, NORM, Injection
+from parity.faults.losses import injected
 from parity.ladder.port import Port
 from parity.model_checks.small_networks import Subject, subject
 
-PLACES = 3  # of each way to plant a fault, in each network
+PLACES = 3  # of each way to injection a fault, in each network
 BLOCK_PLACES = 2  # the same of blocks, where the whole network is compiled for each
 
 
@@ -26,7 +27,7 @@ class Mutant:
     """A port with one fault.
 
     Attributes:
-        fault: Its number in the catalogue.
+        fault: Which of the catalogue.
         name: What was done.
         subject: What it was done to.
         place: The layer or block that is the right answer; empty where there is no single one.
@@ -35,7 +36,7 @@ class Mutant:
         equivalent: Why no input can tell it apart, empty if one can.
     """
 
-    fault: int
+    fault: Fault
     name: str
     subject: Subject
     place: str
@@ -45,7 +46,7 @@ class Mutant:
 
 
 def copied(port: Port) -> Port:
-    """The same with a copy of the network, to plant in."""
+    """The same with a copy of the network, to injection in."""
     return dataclasses.replace(port, port=nnx.clone(port.port))
 
 
@@ -60,47 +61,49 @@ def mutants(model: str, least: bool = False, places: int = PLACES) -> list[Mutan
     Args:
         model: A key of `MODELS`.
         least: Of its smallest network.
-        places: How many per way to plant a fault, spread over the depth.
+        places: How many per way to injection a fault, spread over the depth.
     """
-    found = [m for p in PLANTS for m in _of_plant(p, subject(model, p.condition, least), places)]
+    found = [
+        m for p in INJECTIONS for m in _of_injection(p, subject(model, p.condition, least), places)
+    ]
     clean = subject(model, least=least)
     found += [*_of_network(clean), *_of_loss(clean), *_of_training(model)]
-    return sorted(found, key=lambda m: m.fault)
+    return sorted(found, key=lambda m: CATALOGUE[m.fault].number)
 
 
 def fast(model: str) -> list[Mutant]:
     """One mutant per fault, in the smallest network."""
-    seen: dict[int, Mutant] = {}
+    seen: dict[Fault, Mutant] = {}
     for mutant in mutants(model, least=True, places=1):
         if not mutant.equivalent:
             seen.setdefault(mutant.fault, mutant)
     return list(seen.values())
 
 
-def _of_plant(plant: Plant, at: Subject, places: int) -> Iterator[Mutant]:
+def _of_injection(injection: Injection, at: Subject, places: int) -> Iterator[Mutant]:
     known, fit = layers(at.port.port), []
     same: dict[str, str] = {}  # reason -> the first layer
     for name, call in at.calls.items():
-        if name not in known or not plant.takes(known[name], list(call.args)):
+        if name not in known or not injection.takes(known[name], list(call.args)):
             continue
-        reason = plant.equivalent(known[name], list(call.args))
+        reason = injection.equivalent(known[name], list(call.args))
         if reason:
             same.setdefault(reason, name)
         else:
             fit.append(name)
-    for name in spread(fit, min(places, BLOCK_PLACES) if plant.level == "block" else places):
-        yield _mutant(plant, at, name)
+    for name in spread(fit, min(places, BLOCK_PLACES) if injection.level == "block" else places):
+        yield _mutant(injection, at, name)
     for reason, name in same.items():  # one for each reason
-        yield dataclasses.replace(_mutant(plant, at, name), equivalent=reason)
+        yield dataclasses.replace(_mutant(injection, at, name), equivalent=reason)
 
 
-def _mutant(plant: Plant, at: Subject, name: str) -> Mutant:
+def _mutant(injection: Injection, at: Subject, name: str) -> Mutant:
     def make() -> Port:
         port = copied(at.port)
-        plant.act(layers(port.port)[name], list(at.calls[name].args))
+        injection.act(layers(port.port)[name], list(at.calls[name].args))
         return port
 
-    return Mutant(plant.fault, plant.name, at, name, plant.level, make)
+    return Mutant(injection.fault, injection.name, at, name, injection.level, make)
 
 
 def _of_network(at: Subject) -> Iterator[Mutant]:
@@ -108,29 +111,31 @@ def _of_network(at: Subject) -> Iterator[Mutant]:
         port = copied(at.port)
         for layer in layers(port.port).values():
             if type(layer).__name__ in NORM:
-                become(layer, AlwaysTrains)
+                make_faulty(layer, AlwaysTrains)
         return port
 
     def cut_short() -> Port:
         port = copied(at.port)
-        become(port.port, CutShort)
+        make_faulty(port.port, CutShort)
         return port
 
     if any(type(layer).__name__ in NORM for layer in layers(at.port.port).values()):
-        yield Mutant(5, "all train in eval mode", at, "", "network", all_train)
+        yield Mutant(Fault.BATCH_NORM_MODE, "all train in eval mode", at, "", "network", all_train)
     if type(at.port.port).__name__ == "ICNet":
-        yield Mutant(47, "half image stops at layer2", at, "", "network", cut_short)
+        yield Mutant(
+            Fault.BACKBONE_CUT_SHORT, "half image stops at layer2", at, "", "network", cut_short
+        )
 
 
 def _of_loss(at: Subject) -> Iterator[Mutant]:
-    for fault, name, make in planted(at.port):
+    for fault, name, make in injected(at.port):
         yield Mutant(fault, name, at, "", "loss", make)
 
 
 def _of_training(model: str) -> Iterator[Mutant]:
     """In the smallest network, for a step treats all tensors alike."""
     at = subject(model, least=True)
-    for fault, name, make in updates.planted(at):
+    for fault, name, make in updates.injected(at):
         yield Mutant(fault, name, at, "", "training", make)
 
 

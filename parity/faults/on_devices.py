@@ -1,6 +1,6 @@
-"""Faults of several devices, planted in the real trainers of either side and really run.
+"""Faults of several devices, injected in the real trainers of either side and really run.
 
-A worker (`parity.model_checks.devices.worker`) plants them in its own process. No framework is
+A worker (`parity.model_checks.devices.worker`) injections them in its own process. No framework is
 imported before.
 """
 
@@ -15,6 +15,7 @@ from unittest import mock
 import numpy as np
 
 from parity.data import makers
+from parity.diagnosis.catalogue import Fault
 from parity.model_checks.devices.plan import DDP
 from parity.spec import draw
 
@@ -23,11 +24,11 @@ Patch = Callable[[], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plant:
+class Injection:
     """A fault.
 
     Attributes:
-        fault: Its number in the catalogue.
+        fault: Which of the catalogue.
         name: What was done.
         way: Of `parity.model_checks.devices.plan`: on which side, and how.
         case: What should be computed.
@@ -35,7 +36,7 @@ class Plant:
         masks: It is one of dropout masks.
     """
 
-    fault: int
+    fault: Fault
     name: str
     way: str
     case: str
@@ -43,7 +44,7 @@ class Plant:
     masks: bool = False
 
     @contextlib.contextmanager
-    def plant(self) -> Iterator[None]:
+    def inject(self) -> Iterator[None]:
         """Be faulty; what was compiled without the fault is not used, nor is the reverse."""
         _forget(self.way)
         with self.patch():
@@ -219,21 +220,60 @@ def _in_turn(self: makers.Share, chosen: np.ndarray) -> np.ndarray:
 
 
 _ALL = (
-    Plant(35, "summed, DDP", DDP, "one", summed),
-    Plant(35, "summed, pmap", "pmap", "one", summed_jax),
-    Plant(35, "averaged for summed, shard_map", "shard_map", "sum", averaged_jax),
-    Plant(36, "own normaliser, DDP", DDP, "one", lambda: own_normalizer("torch_impl")),
-    Plant(36, "own normaliser, pmap", "pmap", "one", lambda: own_normalizer("jax_impl")),
-    Plant(36, "common for own, pmap", "pmap", "device", common_normalizer_jax),
-    Plant(37, "local norms, DDP", DDP, "one", lambda: local_norms("torch_impl")),
-    Plant(37, "local norms, pmap", "pmap", "one", lambda: local_norms("jax_impl")),
-    Plant(37, "synchronised for local, DDP", DDP, "ddp", lambda: synchronized_norms("torch_impl")),
-    Plant(37, "local backward pass, DDP", DDP, "one", local_backward),
-    Plant(55, "the first part on all, DDP", DDP, "one", share(_first)),
-    Plant(55, "parts in turn, DDP", DDP, "local", share(_in_turn)),
-    Plant(55, "dropped for padded, DDP", DDP, "pad", unpadded),
-    Plant(55, "the first part on all, pmap", "pmap", "one", first_part_jax),
-    Plant(56, "masks by rank, DDP", DDP, "one", masks_by_rank, masks=True),
-    Plant(56, "masks by place, pmap", "pmap", "one", masks_by_place, masks=True),
+    Injection(Fault.GRADIENT_SUM, "summed, DDP", DDP, "one", summed),
+    Injection(Fault.GRADIENT_SUM, "summed, pmap", "pmap", "one", summed_jax),
+    Injection(
+        Fault.GRADIENT_SUM, "averaged for summed, shard_map", "shard_map", "sum", averaged_jax
+    ),
+    Injection(
+        Fault.DEVICE_LOSS_NORMALIZER,
+        "own normaliser, DDP",
+        DDP,
+        "one",
+        lambda: own_normalizer("torch_impl"),
+    ),
+    Injection(
+        Fault.DEVICE_LOSS_NORMALIZER,
+        "own normaliser, pmap",
+        "pmap",
+        "one",
+        lambda: own_normalizer("jax_impl"),
+    ),
+    Injection(
+        Fault.DEVICE_LOSS_NORMALIZER,
+        "common for own, pmap",
+        "pmap",
+        "device",
+        common_normalizer_jax,
+    ),
+    Injection(
+        Fault.SYNC_BATCH_NORM, "local norms, DDP", DDP, "one", lambda: local_norms("torch_impl")
+    ),
+    Injection(
+        Fault.SYNC_BATCH_NORM, "local norms, pmap", "pmap", "one", lambda: local_norms("jax_impl")
+    ),
+    Injection(
+        Fault.SYNC_BATCH_NORM,
+        "synchronised for local, DDP",
+        DDP,
+        "ddp",
+        lambda: synchronized_norms("torch_impl"),
+    ),
+    Injection(Fault.SYNC_BATCH_NORM, "local backward pass, DDP", DDP, "one", local_backward),
+    Injection(Fault.DEVICE_SAMPLES, "the first part on all, DDP", DDP, "one", share(_first)),
+    Injection(Fault.DEVICE_SAMPLES, "parts in turn, DDP", DDP, "local", share(_in_turn)),
+    Injection(Fault.DEVICE_SAMPLES, "dropped for padded, DDP", DDP, "pad", unpadded),
+    Injection(Fault.DEVICE_SAMPLES, "the first part on all, pmap", "pmap", "one", first_part_jax),
+    Injection(
+        Fault.DEVICE_DROPOUT_MASKS, "masks by rank, DDP", DDP, "one", masks_by_rank, masks=True
+    ),
+    Injection(
+        Fault.DEVICE_DROPOUT_MASKS,
+        "masks by place, pmap",
+        "pmap",
+        "one",
+        masks_by_place,
+        masks=True,
+    ),
 )
-PLANTS = {plant.name: plant for plant in _ALL}
+INJECTIONS = {injection.name: injection for injection in _ALL}

@@ -13,31 +13,31 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from parity.diagnosis.catalogue import CATALOGUE
-from parity.faults.rows import Clean, Row
+from parity.diagnosis.catalogue import CATALOGUE, Fault
+from parity.faults.rows import CleanRow, MutantRow
 from parity.io.files import write_atomically
 
 FIRST = 3  # so many suggested causes count
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class CampaignResult:
     """Of mutants, of clean runs, or of both."""
 
-    rows: Sequence[Row] = ()
-    clean: Sequence[Clean] = ()
+    rows: Sequence[MutantRow] = ()
+    clean: Sequence[CleanRow] = ()
 
     @property
-    def counted(self) -> list[Row]:
+    def counted(self) -> list[MutantRow]:
         """Mutants that something can tell apart."""
         return [r for r in self.rows if not r.equivalent]
 
     @property
-    def survivors(self) -> list[Row]:
+    def survivors(self) -> list[MutantRow]:
         return [r for r in self.counted if not r.killed]
 
     @property
-    def false_alarms(self) -> list[Clean]:
+    def false_alarms(self) -> list[CleanRow]:
         return [c for c in self.clean if c.alarm]
 
     @property
@@ -86,10 +86,10 @@ class Result:
         if self.rows:
             console.print(self._mutants())
             for row in (r for r in self.rows if r.equivalent):
-                where = f"{row.fault} {row.name}, {row.model} {row.place}"
+                where = f"{row.number} {row.name}, {row.model} {row.place}"
                 console.print(f"equivalent: {where}: {row.equivalent}", highlight=False)
-            for number in self.absent():
-                console.print(f"no place: {number} {CATALOGUE[number].title}", highlight=False)
+            for entry in map(CATALOGUE.__getitem__, self.absent()):
+                console.print(f"no place: {entry.number} {entry.title}", highlight=False)
         for alarm in self.false_alarms:
             console.print(f"[red]false alarm[/red] {alarm.model} seed {alarm.seed}: {alarm.alarm}")
         if self.clean or any(r.equal for r in self.rows):
@@ -101,21 +101,24 @@ class Result:
 
     def to_json(self, path: str | Path) -> None:
         """Write everything."""
-        rows = [dataclasses.asdict(r) | {"margin": _number(r.margin)} for r in self.rows]
+        rows = [
+            dataclasses.asdict(r) | {"fault": r.number, "margin": _number(r.margin)}
+            for r in self.rows
+        ]
         found = {
             "ok": self.ok,
             "totals": {name: list(pair) for name, pair in self.totals().items()},
             "rules": self.others(),
             "mutants": rows,
             "clean": [dataclasses.asdict(c) for c in self.clean],
-            "no place": self.absent(),
+            "no place": [CATALOGUE[fault].number for fault in self.absent()],
         }
         write_atomically(path, json.dumps(found, indent=1).encode())
 
-    def absent(self) -> list[int]:
-        """Faults that were not planted: the networks have no place for them."""
-        planted = {r.fault for r in self.rows}
-        return [n for n in CATALOGUE if self.rows and n not in planted]
+    def absent(self) -> list[Fault]:
+        """Faults that were not injected: the networks have no place for them."""
+        injected = {r.fault for r in self.rows}
+        return [n for n in CATALOGUE if self.rows and n not in injected]
 
     def _mutants(self) -> Table:
         table = _table("fault", "place", "rung", "named", "above the limit", "cause", "s")
@@ -125,7 +128,7 @@ class Result:
                 state = "equivalent"
             named = {True: "right", False: f"[red]{r.named}[/red]", None: r.named}[r.right]
             table.add_row(
-                f"{r.fault} {r.title}: {r.name}",
+                f"{r.number} {r.title}: {r.name}",
                 f"{r.model} {r.place or r.level}",
                 state,
                 named if r.killed else r.named,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from parity.diagnosis.catalogue import CATALOGUE, Fault
+
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class MutantRow:
     """What became of one mutant.
 
     Attributes:
-        fault: Its number in the catalogue.
+        fault: Which of the catalogue.
         title: Of the fault.
         name: What was done.
         model: In which network.
@@ -31,7 +33,7 @@ class Row:
         sound: Tool -> whether it calls the same network without the fault equal.
     """
 
-    fault: int
+    fault: Fault
     title: str
     name: str
     model: str
@@ -49,9 +51,14 @@ class Row:
     equal: Mapping[str, bool] = dataclasses.field(default_factory=dict)
     sound: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
+    @property
+    def number(self) -> int:
+        """The fault's, in tables and JSON."""
+        return CATALOGUE[self.fault].number
+
 
 @dataclasses.dataclass(frozen=True)
-class Clean:
+class CleanRow:
     """What became of a run without a fault.
 
     Attributes:

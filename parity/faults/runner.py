@@ -14,10 +14,10 @@ import numpy as np
 from parity.capture.records import ForwardError, leaves
 from parity.capture.torch_side import TorchSide
 from parity.diagnosis import causes
-from parity.diagnosis.catalogue import CATALOGUE
+from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.diagnosis.check import check
 from parity.faults.mutants import Mutant, copied
-from parity.faults.rows import Row
+from parity.faults.rows import MutantRow
 from parity.ladder.port import Port
 from parity.model_checks.small_networks import Subject
 from parity.report.report import Report
@@ -28,7 +28,7 @@ ALL = ("L0", "L1", "L2", "L3")
 TRAINING = ("L4", "L5")  # of mutants whose networks are sound
 
 
-def run(mutant: Mutant, others: bool = True) -> Row:
+def run(mutant: Mutant, others: bool = True) -> MutantRow:
     """Climb the ladder with one mutant: the layers alone first, the rest if they are all right.
 
     Args:
@@ -37,7 +37,7 @@ def run(mutant: Mutant, others: bool = True) -> Row:
     """
     start, port = time.perf_counter(), mutant.make()
     others = others and mutant.level != "training"  # its network is the clean one
-    row = Row(
+    row = MutantRow(
         mutant.fault,
         CATALOGUE[mutant.fault].title,
         mutant.name,
@@ -93,7 +93,7 @@ def climb(port: Port, levels: Sequence[str]) -> Report:
         return error.report
 
 
-def _rank(fault: int, report: Report) -> int | None:
+def _rank(fault: Fault, report: Report) -> int | None:
     if report.evidence is None:
         return None
     found = [cause.fault for cause in causes.rank(report.evidence)]

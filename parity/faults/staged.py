@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from parity.diagnosis import causes
-from parity.diagnosis.catalogue import CATALOGUE
-from parity.faults.rows import Row
+from parity.diagnosis.catalogue import CATALOGUE, Fault
+from parity.faults.rows import MutantRow
 from parity.ladder.evidence import Evidence
 from parity.model_checks.recipes import initial
-from parity.model_checks.recipes.compare_sides import Rehearsal
+from parity.model_checks.recipes.compare_sides import TrainingComparison
 from parity.model_checks.recipes.rungs import of_model
-from parity.model_checks.recipes.scaled_down import shortened
-from parity.model_checks.recipes.side import Half
+from parity.model_checks.recipes.scaled_down import scaled_down
+from parity.model_checks.recipes.side import TrainedSide
 from parity.model_checks.small_networks import small
 from parity.report.report import Check, Report
 from parity.spec.models import Config
@@ -31,7 +31,7 @@ SHORT = 1  # step: of a recipe so short each stage still has its least epochs
 AFTER = 2  # steps of the second stage
 
 
-def rows(model: str) -> Iterator[Row]:
+def rows(model: str) -> Iterator[MutantRow]:
     """What becomes of each of these faults.
 
     Raises:
@@ -81,17 +81,23 @@ def fan_out(spec: Tensor, array: np.ndarray) -> np.ndarray:
 
 
 INITIAL = (
-    (19, "slopes of 0.01", Change(("slope",), lambda spec, a: np.full_like(a, 0.01))),
-    (38, "LeCun's variance", Change(("conv", "conv_transpose"), lecun)),
-    (38, "fan_out for fan_in", Change(("conv", "conv_transpose"), fan_out)),
+    (
+        Fault.PRELU_INITIAL_SLOPE,
+        "slopes of 0.01",
+        Change(("slope",), lambda spec, a: np.full_like(a, 0.01)),
+    ),
+    (Fault.INITIAL_WEIGHTS, "LeCun's variance", Change(("conv", "conv_transpose"), lecun)),
+    (Fault.INITIAL_WEIGHTS, "fan_out for fan_in", Change(("conv", "conv_transpose"), fan_out)),
 )
 
 
-def _drawn(model: str, config: Config, fault: int, name: str, sound: Arrays, arrays: Arrays) -> Row:
+def _drawn(
+    model: str, config: Config, fault: Fault, name: str, sound: Arrays, arrays: Arrays
+) -> MutantRow:
     start = time.perf_counter()
     found = list(initial.judged(config, arrays, "torch", "own of jax"))
     failed = [(check, draws) for check, draws in found if not check.ok]
-    row = Row(fault, CATALOGUE[fault].title, name, model, "(initial weights)", "start")
+    row = MutantRow(fault, CATALOGUE[fault].title, name, model, "(initial weights)", "start")
     row = dataclasses.replace(row, seconds=time.perf_counter() - start)
     if not failed:
         return row
@@ -102,7 +108,7 @@ def _drawn(model: str, config: Config, fault: int, name: str, sound: Arrays, arr
     return _killed(row, check, evidence, named)
 
 
-class Anew(StageStart):
+class FreshStatistics(StageStart):
     """A stage that takes over weights without their statistics."""
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
@@ -115,26 +121,35 @@ class Anew(StageStart):
         return dataclasses.replace(found, arrays=arrays)
 
 
-def _stage(model: str, recipe: Recipe) -> Row:
+def _stage(model: str, recipe: Recipe) -> MutantRow:
     start = time.perf_counter()
-    made = shortened(recipe, SHORT)
-    reference = Half("torch", made)
+    made = scaled_down(recipe, SHORT)
+    reference = TrainedSide("torch", made)
     first = made.stages[0].epochs * len(reference.source) // made.stages[0].batch
-    rehearsal = Rehearsal(reference, Half("jax", made, Anew(made)), first + AFTER)
-    checks = rehearsal.checks()
+    comparison = TrainingComparison(
+        reference, TrainedSide("jax", made, FreshStatistics(made)), first + AFTER
+    )
+    checks = comparison.checks()
     place = f"(stage {made.stages[1].name})"
-    row = Row(54, CATALOGUE[54].title, "without their statistics", model, place, "start")
+    row = MutantRow(
+        Fault.ENCODER_STATISTICS,
+        CATALOGUE[Fault.ENCODER_STATISTICS].title,
+        "without their statistics",
+        model,
+        place,
+        "start",
+    )
     row = dataclasses.replace(row, seconds=time.perf_counter() - start)
     fault = Report(model, "float64", checks).fault()
     if fault is None:
         return row
-    parting = rehearsal.parting(fault)
-    named = f"(stage {rehearsal.last[-1][0].stage.name})"
-    return _killed(row, fault, Evidence(fault, (fault,), "", parting=parting), named)
+    divergence = comparison.divergence(fault)
+    named = f"(stage {comparison.last[-1][0].stage.name})"
+    return _killed(row, fault, Evidence(fault, (fault,), "", divergence=divergence), named)
 
 
-def _killed(row: Row, check: Check, evidence: Evidence, named: str) -> Row:
-    found: Sequence[int] = [cause.fault for cause in causes.rank(evidence)]
+def _killed(row: MutantRow, check: Check, evidence: Evidence, named: str) -> MutantRow:
+    found: list[Fault] = [cause.fault for cause in causes.rank(evidence)]
     return dataclasses.replace(
         row,
         killed=True,

@@ -1,4 +1,4 @@
-"""Faults of the optimizer, its learning rate and its groups, planted in the port's."""
+"""Faults of the optimizer, its learning rate and its groups, injected in the port's."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from optax import GradientTransformationExtraArgs as ExtraArgs
 
 import jax_impl.optim
 from jax_impl.state import published
+from parity.diagnosis.catalogue import Fault
 from parity.ladder.port import Port
-from parity.model_checks.recipes.optimizers import rates, stage_of, told, trained
+from parity.model_checks.recipes.optimizers import rates, scheduled, stage_of, trained
 from parity.model_checks.small_networks import Subject
 from parity.spec.models import Config
 from parity.spec.training.optimizers import Optimizer, idle, parameters
 
-Planted = tuple[int, str, Callable[[], Port]]
+Injected = tuple[Fault, str, Callable[[], Port]]
 
 SGD = Optimizer("sgd", lr=0.1, weight_decay=5e-4)  # where a recipe has no momentum to be wrong
 RATES = [0.1] * 5 + [0.02] * 5
 
 
-def planted(at: Subject) -> Iterator[Planted]:
+def injected(at: Subject) -> Iterator[Injected]:
     """Every fault that what trains the network can have: number, what is done, the faulty port.
 
     Args:
@@ -41,7 +42,7 @@ def planted(at: Subject) -> Iterator[Planted]:
 
 def _of(
     at: Subject, optimizer: Optimizer, rates: Sequence[float], momentum_only: bool = False
-) -> Iterator[Planted]:
+) -> Iterator[Injected]:
     clean = trained(at.port, at.config, optimizer, rates)
 
     def faulty(transformation: Any, late: Sequence[float] | None = None) -> Callable[[], Port]:
@@ -54,26 +55,42 @@ def _of(
         return lambda: made
 
     def otherwise(**changes: Any) -> Callable[[], Port]:
-        return faulty(told(at.config, dataclasses.replace(optimizer, **changes), rates))
+        return faulty(scheduled(at.config, dataclasses.replace(optimizer, **changes), rates))
 
     if optimizer.kind == "sgd":
-        yield 32, "rate in the momentum", faulty(told(at.config, optimizer, rates, folded))
-        yield 34, "Nesterov", otherwise(nesterov=not optimizer.nesterov)
+        yield (
+            Fault.RATE_IN_MOMENTUM,
+            "rate in the momentum",
+            faulty(scheduled(at.config, optimizer, rates, folded)),
+        )
+        yield Fault.NESTEROV, "Nesterov", otherwise(nesterov=not optimizer.nesterov)
     if momentum_only:
         return
     if optimizer.kind == "adam":
-        yield 27, "eps inside the root", faulty(told(at.config, optimizer, rates, inside))
-        yield 28, "eps of the other kind", otherwise(eps_hat=not optimizer.eps_hat)
-    yield 29, "decoupled", faulty(told(at.config, optimizer, rates, decoupled))
+        yield (
+            Fault.ADAM_EPS_INSIDE_ROOT,
+            "eps inside the root",
+            faulty(scheduled(at.config, optimizer, rates, inside)),
+        )
+        yield Fault.ADAM_EPS_HAT, "eps of the other kind", otherwise(eps_hat=not optimizer.eps_hat)
+    yield (
+        Fault.DECOUPLED_DECAY,
+        "decoupled",
+        faulty(scheduled(at.config, optimizer, rates, decoupled)),
+    )
     other = "all" if optimizer.decay == "not-norms" else "not-norms"
-    yield 30, f"decay of {other}", otherwise(decay=other)
+    yield Fault.DECAY_MASK, f"decay of {other}", otherwise(decay=other)
     if idle(at.config, parameters(at.config)):
-        everything = told(at.config, optimizer, rates, spare=False)
-        yield 31, "decay of what is not used", faulty(everything)
+        everything = scheduled(at.config, optimizer, rates, spare=False)
+        yield Fault.UNUSED_PARAMETERS_DECAY, "decay of what is not used", faulty(everything)
     late = [rates[0], *rates[:-1]]
-    yield 33, "a step late", faulty(told(at.config, optimizer, late), late)
+    yield Fault.SCHEDULE_OFFSET, "a step late", faulty(scheduled(at.config, optimizer, late), late)
     early = [*rates[1:], rates[-1]]
-    yield 33, "a step early", faulty(told(at.config, optimizer, early), early)
+    yield (
+        Fault.SCHEDULE_OFFSET,
+        "a step early",
+        faulty(scheduled(at.config, optimizer, early), early),
+    )
 
 
 def inside(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> ExtraArgs:

@@ -23,6 +23,7 @@ from parity.ladder.port import Port
 from parity.ladder.rung import Rung
 from parity.ladder.runs import Runs
 from parity.ladder.uncompared import left_out
+from parity.report.quantity import Kind, Mode, Scope
 from parity.report.report import PRECISIONS, RUNGS, Check, Report
 from parity.spec.errors import listed
 
@@ -53,7 +54,7 @@ def climb(
     Raises:
         ValueError: An unknown rung or precision, or no rung.
         InputError: The port cannot be compared: see `Port` for what it must be.
-        ForwardError: A network raised while it ran. If L1 can tell the layer at fault, its message
+        ForwardError: A network raised while it ran. If L1 can name the layer at fault, its message
             ends with that, and `report` is what was compared until then.
     """
     levels = _known(levels, precision)
@@ -114,8 +115,8 @@ class Ladder:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self.notes = list(runs.alignment.notes())
-        if runs.r64.silenced:
-            self.notes.append(f"switched off on both sides: {listed(runs.r64.silenced)}")
+        if runs.reference64.silenced:
+            self.notes.append(f"switched off on both sides: {listed(runs.reference64.silenced)}")
         self.layers = Layers(runs, self.notes)
         self.update, self.trajectory = Update(runs, self.notes), Trajectory(runs, self.notes)
         self.rungs: dict[str, Rung] = {
@@ -143,19 +144,19 @@ def _known(levels: Sequence[str], precision: str) -> list[str]:
 
 def _with_isolated(checks: list[Check]) -> list[Check]:
     """Beside each failed output inside the network, how wrong the layer is alone."""
-    alone = {
-        (c.kind, c.layer, c.quantity.removesuffix(" in eval mode"), "eval" in c.quantity): c.error
-        for c in checks
-        if c.rung == "L1"
-    }
+    alone = {(c.kind, c.layer, c.quantity): c.error for c in checks if c.rung == "L1"}
 
-    def found(c: Check) -> float | None:
-        quantity, _, mode = c.quantity.partition(" in ")
-        here = alone.get((c.kind, c.layer, quantity, False))
-        return alone.get((c.kind, c.layer, quantity, mode == "eval mode"), here)
+    def isolated(c: Check) -> float | None:
+        """In the same mode; of a layer that has no modes, in train mode."""
+        layer = dataclasses.replace(c.quantity, scope=Scope.LAYER)
+        train = dataclasses.replace(layer, mode=Mode.TRAIN)
+        return alone.get((c.kind, c.layer, layer), alone.get((c.kind, c.layer, train)))
 
     return [
-        c if c.ok or c.rung != "L2" else dataclasses.replace(c, isolated=found(c)) for c in checks
+        dataclasses.replace(c, isolated=isolated(c))
+        if c.rung == "L2" and not c.ok and c.quantity.kind is Kind.OUTPUT
+        else c
+        for c in checks
     ]
 
 

@@ -39,7 +39,7 @@ class Correspondence:
     @functools.cached_property
     def opaque(self) -> frozenset[str]:
         """The port's tensors that were made, and cannot be compared element by element."""
-        return self.assignment.made - self.parts
+        return self.assignment.derived - self.parts
 
     @functools.cached_property
     def compared(self) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 The function is fed tags in the place of values, and where a tag goes, its element goes. Tags are
 small whole numbers, exact in every precision, so that they survive a cast; an element's number is
-told in several of them, one run of the function for each digit.
+written in several of them, one run of the function for each digit.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _converted(convert: Callable[[Arrays], Arrays], source: Arrays, made: Arrays
 
 
 def _digit(found: np.ndarray | None) -> np.ndarray | None:
-    """The digits that tags tell, if they are some."""
+    """The digits that tags hold, if they are some."""
     if found is None or not (is_float(found.dtype) or found.dtype.kind in "iu"):
         return None
     values = found.astype(np.float64)

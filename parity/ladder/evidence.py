@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from parity.report.quantity import Quantity
 from parity.report.report import Check
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[Quantity, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Case:
 
     Attributes:
         inputs: What the layer was fed, arrays or plain values.
-        reference: Quantity -> array that the reference gave: `output 0`, `gradient of input 0`,
-            `gradient of kernel`, `mean after`, ...
+        reference: Quantity -> array that the reference gave: outputs, gradients of inputs and
+            parameters, statistics.
         port: The same of the port; a quantity that it lacks is absent.
     """
 
@@ -56,8 +57,8 @@ class Steps:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parting:
-    """How two trajectories part.
+class Divergence:
+    """How two trajectories diverge.
 
     Attributes:
         rates: The reference's learning rates up to the step after which they differ, and the next.
@@ -93,20 +94,20 @@ class Draws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
-    """A run on several devices that is not what was predicted.
+class DeviceEvidence:
+    """A run on several devices that differs from what was predicted.
 
     Attributes:
         reference: The gradients of the first step as predicted, all of them in a row.
         port: As they were.
-        others: A fault, why it is suspected, and what it is predicted to give.
+        hypotheses: Name of a fault, why it may be that, and what it is predicted to give.
         samples: Whether all devices together were handed the samples that they should.
         masks: The same of dropout masks.
     """
 
     reference: np.ndarray
     port: np.ndarray
-    others: tuple[tuple[int, str, np.ndarray], ...]
+    hypotheses: tuple[tuple[str, str, np.ndarray], ...]
     samples: bool = True
     masks: bool = True
 
@@ -124,9 +125,9 @@ class Evidence:
         weights: Tensor of the layer -> (the reference's in the port's layout, the port's).
         rates: Both sides' learning rates, where these were compared.
         steps: Of the parameter that L4 names.
-        parting: What L5 saw.
+        divergence: What L5 saw.
         draws: Of the tensor that L4 names, where what it begins with is at fault.
-        spread: What several devices gave.
+        devices: What several devices gave.
     """
 
     fault: Check
@@ -137,6 +138,6 @@ class Evidence:
     weights: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     rates: tuple[np.ndarray, np.ndarray] | None = None
     steps: Steps | None = None
-    parting: Parting | None = None
+    divergence: Divergence | None = None
     draws: Draws | None = None
-    spread: Spread | None = None
+    devices: DeviceEvidence | None = None

@@ -9,6 +9,7 @@ import numpy as np
 from parity.capture.records import NETWORK, transposed
 from parity.ladder.rung import Rung
 from parity.ladder.weights import COUNTER
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 
 
@@ -18,13 +19,13 @@ class Weights(Rung):
     def climb(self) -> list[Check]:
         """Every source tensor used once, every target filled once, bit for bit."""
         runs, assignment = self.runs, self.runs.assignment
-        source, target = runs.r64.state(), runs.p64.state()
+        source, target = runs.reference64.state(), runs.port64.state()
         if not source and not target:
             return [_exact(NETWORK, NETWORK, "")]
         taken: dict[str, str] = {}
         checks = []
         for name in sorted(target.keys() | assignment.map.keys()):
-            if name in assignment.made:
+            if name in assignment.derived:
                 note = _unlike(target.get(name), (assignment.arrays or {}).get(name))
                 checks.append(_exact(name, "(made by the function)", note))
                 continue
@@ -53,4 +54,5 @@ def _unlike(port: np.ndarray | None, reference: np.ndarray | None) -> str:
 
 
 def _exact(name: str, key: str, note: str) -> Check:
-    return Check("L0", "structure", name, key, "values", math.inf if note else 0.0, 0.0, note=note)
+    error = math.inf if note else 0.0
+    return Check("L0", "structure", name, key, Quantity(Kind.VALUES), error, 0.0, note=note)

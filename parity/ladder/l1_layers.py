@@ -7,11 +7,14 @@ import math
 from collections.abc import Mapping
 
 from parity.capture.records import Call, ForwardError
+from parity.capture.run import Run, Side
 from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
+from parity.ladder.keys import Flat, Key, against
 from parity.ladder.rung import Rung
-from parity.ladder.runs import Flat, Key, UnlikeError, against
+from parity.ladder.runs import DISTURBED, PORT64, UnlikeError
 from parity.ladder.tolerances import Difference, Measurement, difference
+from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
 from parity.spec import draw
 
@@ -23,14 +26,14 @@ class Layers(Rung):
         """Each layer that has no parts alone, fed the reference's input and upstream gradient."""
         runs = self.runs
         rng = draw.generator(0, "rounding")
-        disturbed = runs.r64.disturbed(tolerances.ROUNDING[runs.precision], rng)
+        disturbed = runs.reference64.disturbed(tolerances.ROUNDING[runs.precision], rng)
         evaluated = runs.oracle(False).calls
         cases: list[tuple[Call, bool]] = []
         for call in runs.oracle(True).calls.values():
             pair = runs.pair(call)
             if not runs.leaf(call) or not (runs.strict or pair):
                 continue
-            if pair and (made := runs.made(pair.port.partition("#")[0])):
+            if pair and (made := runs.derived(pair.port.partition("#")[0])):
                 self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
                 continue
             cases.append((call, True))
@@ -50,7 +53,9 @@ class Layers(Rung):
         if any(c.rung == "L1" and c.kind == "structure" for c in report.failures()):
             return []
         runs = self.runs
-        calls = [c for c in runs.oracle(True).calls.values() if runs.r64.has_parts(c.module)]
+        calls = [
+            c for c in runs.oracle(True).calls.values() if runs.reference64.has_parts(c.module)
+        ]
         paired = [c for c in calls if runs.pair(c)]
         return self._judge("L1", [m for call in paired for m in self._layer(call, True, None)])
 
@@ -58,57 +63,61 @@ class Layers(Rung):
         pair = self.runs.pair(call)
         if pair is None:
             return False
-        port = self.runs.p64.has_modes(pair.port.partition("#")[0])
-        return port or self.runs.r64.has_modes(call.module)
+        port = self.runs.port64.has_modes(pair.port.partition("#")[0])
+        return port or self.runs.reference64.has_modes(call.module)
 
     def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:
         """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
         runs, pair = self.runs, self.runs.pair(call)
+        output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
-            return [self._one(Key(call.layer, "output 0"), call.outputs[0], {})]
+            return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]
         fed = runs.fed(call, train)
-        oracle = runs.alone(runs.r64, call, pair, train, fed)
-        found: dict[str, Flat] = {}
+        oracle = runs.alone(runs.reference64, call, pair, train, fed)
+        found: dict[Run, Flat] = {}
+        reference, port = (Run(side, runs.precision) for side in Side)
         try:
-            found["p64"] = runs.alone(runs.p64, call, pair, train, fed)
+            found[PORT64] = runs.alone(runs.port64, call, pair, train, fed)
             if disturbed:
-                found["pw"] = runs.alone(runs.pw, call, pair, train, fed)
+                found[port] = runs.alone(runs.port_working, call, pair, train, fed)
         except ForwardError as error:
-            lost = {"p64": Difference(math.inf, note=str(error))}
-            return [self._one(Key(pair.port, "output 0"), call.outputs[0], lost, call.layer)]
+            lost = {PORT64: Difference(math.inf, note=str(error))}
+            return [self._measure_one(Key(pair.port, output), call.outputs[0], lost, call.layer)]
         except UnlikeError as reason:
             if runs.strict:
-                lost = {"p64": Difference(math.inf, note=str(reason))}
-                return [self._one(Key(pair.port, "output 0"), call.outputs[0], lost, call.layer)]
+                lost = {PORT64: Difference(math.inf, note=str(reason))}
+                return [
+                    self._measure_one(Key(pair.port, output), call.outputs[0], lost, call.layer)
+                ]
             self.notes.append(f"not fed alone: {pair.port} {reason}")
             return []
         if disturbed:
-            found["rw"] = runs.alone(runs.rw, call, pair, train, fed)
+            found[reference] = runs.alone(runs.reference_working, call, pair, train, fed)
             rng = draw.generator(0, f"rounding/{call.layer}")
             fed = tolerances.disturb(fed, tolerances.ROUNDING[runs.precision], rng)
-            found["stir0"] = runs.alone(disturbed, call, pair, train, fed)
-        return self._measure(oracle, found, call.layer, "" if train else " in eval mode")
+            found[DISTURBED[0]] = runs.alone(disturbed, call, pair, train, fed)
+        return self._measure(oracle, found, call.layer)
 
     def _network(self) -> list[Measurement]:
         """The whole network as one layer."""
         gradients = not self._loss_at_fault()  # else they say nothing about the network
-        found = self._whole(
-            True, lambda q: "output" in q or (gradients and q.startswith("gradient of"))
+        found = self._measure_network(
+            True, lambda q: q.kind is Kind.OUTPUT or (gradients and q.is_gradient)
         )
-        return [dataclasses.replace(m, quantity=f"{m.quantity} (whole)") for m in found]
+        return [
+            dataclasses.replace(m, quantity=dataclasses.replace(m.quantity, scope=Scope.ONLY_LAYER))
+            for m in found
+        ]
 
     def _measure(
-        self, oracle: Flat, found: Mapping[str, Flat], reference: str, suffix: str
+        self, oracle: Flat, found: Mapping[Run, Flat], reference: str
     ) -> list[Measurement]:
         """Compare, key by key, the runs of one layer with the oracle's."""
         measured = []
-        for key in dict.fromkeys([*oracle, *found["p64"]]):
-            target = against(key, oracle, found["p64"])
-            apart = {
-                run: difference(
-                    flat.get(key), target, self.runs.precision if run[1] == "w" else "float64"
-                )
-                for run, flat in found.items()
+        for key in dict.fromkeys([*oracle, *found[PORT64]]):
+            target = against(key, oracle, found[PORT64])
+            differences = {
+                run: difference(flat.get(key), target, run.precision) for run, flat in found.items()
             }
-            measured.append(self._one(key, target, apart, reference, suffix))
+            measured.append(self._measure_one(key, target, differences, reference))
         return measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parity.ladder.rung import Rung
+from parity.report.quantity import Kind
 from parity.report.report import Check
 
 
@@ -11,8 +12,8 @@ class Whole(Rung):
 
     def climb(self) -> list[Check]:
         """Every layer's output inside the whole network, and the statistics after a step."""
-        found = self._whole(False, lambda quantity: True)
-        found += self._whole(True, lambda quantity: quantity.endswith((" mode", " after a step")))
+        found = self._measure_network(False, lambda quantity: True)
+        found += self._measure_network(True, lambda q: q.kind in (Kind.OUTPUT, Kind.STATISTIC))
         return self._judge("L2", found)
 
 
@@ -21,9 +22,9 @@ class Gradients(Rung):
 
     def climb(self) -> list[Check]:
         """The loss, and its gradient for every parameter and input."""
-        found = self._whole(True, lambda q: q == "loss" or q.startswith("gradient of"))
+        found = self._measure_network(True, lambda q: q.kind is Kind.LOSS or q.is_gradient)
         checks = self._judge("L3", found)
         if not self._loss_at_fault():
             return checks
         # Where to look first.
-        return sorted(checks, key=lambda c: c.quantity != "loss")
+        return sorted(checks, key=lambda c: c.quantity.kind is not Kind.LOSS)

@@ -11,21 +11,23 @@ import numpy as np
 from parity.capture import jax_training, torch_training
 from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
+from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.torch_training import TorchTraining
 from parity.ladder import tolerances
 from parity.ladder.evidence import Steps
+from parity.ladder.keys import Flat, Key, by_layer, full_name
 from parity.ladder.rung import Rung
-from parity.ladder.runs import Flat, Key
+from parity.ladder.runs import DISTURBED, PORT64
 from parity.ladder.tolerances import STRUCTURE_UPDATE, Measurement, difference
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec import draw
 
 STEPS = 4  # the first that differ by more than the moments' beginning, and one more
-RATE = "learning rate"
 
 
 @dataclasses.dataclass(frozen=True)
-class Fed:
+class FedGradients:
     """What both optimizers are fed, in the reference's names and layout, as rounded numbers.
 
     Attributes:
@@ -36,11 +38,13 @@ class Fed:
     gradients: Sequence[Arrays]
     zeros: Arrays
 
-    def disturbed(self, precision: str) -> Fed:
+    def disturbed(self, precision: str) -> FedGradients:
         """As rounding would."""
         rng = draw.generator(0, "rounding/gradients")
         disturb = tolerances.ROUNDING[precision]
-        return Fed([tolerances.disturb(g, disturb, rng) for g in self.gradients], self.zeros)
+        return FedGradients(
+            [tolerances.disturb(g, disturb, rng) for g in self.gradients], self.zeros
+        )
 
 
 class Update(Rung):
@@ -60,7 +64,7 @@ class Update(Rung):
 
     weights: Arrays
     rates: tuple[np.ndarray, np.ndarray] | None = None
-    fed: Fed
+    fed: FedGradients
     steps: tuple[Flat, Flat]
 
     def absent(self) -> str:
@@ -69,13 +73,15 @@ class Update(Rung):
     def climb(self) -> list[Check]:
         self.fed = fed = self._fed()
         port, pool = self.runs.port, self.runs.pool
-        state = self.runs.in_port_names(self.runs.r64.state(), None, False)
+        state = self.runs.in_port_names(self.runs.reference64.state(), None, False)
         self.weights = {name: a for name, a in state.items() if name in self.runs.trained}
-        ported = [pool.submit(self._port, run, fed) for run in ("p64", "pw")]
-        oracle = self._reference("r64", fed)
-        found = {"rw": self._reference("rw", fed), "stir0": self._reference("stir", fed)}
-        found |= {run: job.result() for run, job in zip(("p64", "pw"), ported, strict=True)}
-        self.steps = oracle, found["p64"]
+        working = self.runs.precision
+        jobs = {run: pool.submit(self._port, run, fed) for run in (PORT64, Run(Side.PORT, working))}
+        oracle = self._reference(Run(Side.REFERENCE), fed)
+        others = (Run(Side.REFERENCE, working), DISTURBED[0])
+        found = {run: self._reference(run, fed) for run in others}
+        found |= {run: job.result() for run, job in jobs.items()}
+        self.steps = oracle, found[PORT64]
         measured = [self._step(key, oracle, found) for key in oracle]
         if port.schedules is not None:
             measured.insert(0, self._rates(*port.schedules))
@@ -83,22 +89,25 @@ class Update(Rung):
 
     def steps_of(self, fault: Check) -> Steps:
         """What both optimizers made of the parameter that a check names."""
-        leaf = fault.quantity.rpartition(" of ")[2]
-        name = leaf if fault.layer == NETWORK else f"{fault.layer}.{leaf}"
+        path = fault.quantity.path
+        name = full_name(fault.layer, path)
         key = self.runs.tensors.source_of(name)
         fed = [self.runs.in_port_names(g, None, False) for g in self.fed.gradients]
-        training = TorchTraining(self.runs.r64, self._optimizers[0], self._schedule())
+        training = TorchTraining(self.runs.reference64, self._optimizers[0], self._schedule())
         settings = []
         for _ in fed:
             settings.append(training.settings(key))
             training.update({})
         made = [
-            tuple(side[Key(fault.layer, f"step {i} of {leaf}")] for i in range(1, STEPS + 1))
+            tuple(
+                side[Key(fault.layer, Quantity(Kind.STEP, path, step=i))]
+                for i in range(1, STEPS + 1)
+            )
             for side in self.steps
         ]
-        without = Key(fault.layer, f"step without gradient of {leaf}")
+        without = Key(fault.layer, Quantity(Kind.DECAY_STEP, path))
         return Steps(
-            leaf.rpartition(".")[2],
+            fault.quantity.leaf,
             self.weights[name],
             tuple(g[name] for g in fed if name in g),
             tuple(settings),
@@ -108,7 +117,7 @@ class Update(Rung):
             (self.steps[0][without], self.steps[1][without]),
         )
 
-    def _fed(self) -> Fed:
+    def _fed(self) -> FedGradients:
         """The gradients of all steps."""
         first = self.runs.oracle(True).parameter_gradients
         gradients = []
@@ -117,24 +126,24 @@ class Update(Rung):
             shaken = {n: g * rng.standard_normal(g.shape) if step else g for n, g in first.items()}
             precision = self.runs.precision
             gradients.append({n: tolerances.round_to(g, precision) for n, g in shaken.items()})
-        return Fed(gradients, {n: np.zeros_like(g) for n, g in first.items()})
+        return FedGradients(gradients, {n: np.zeros_like(g) for n, g in first.items()})
 
-    def _reference(self, run: str, fed: Fed) -> Flat:
+    def _reference(self, run: Run, fed: FedGradients) -> Flat:
         """The steps of the reference: in one precision, or disturbed."""
-        runs = self.runs
-        side = runs.rw if run == "rw" else runs.r64
-        if run == "stir":
+        runs, disturb = self.runs, run.disturbance is not None
+        side = runs.reference64 if run.precision == FLOAT64 else runs.reference_working
+        if disturb:
             rng = draw.generator(0, "rounding/update")
             side = side.disturbed(tolerances.ROUNDING[runs.precision], rng)
             fed = fed.disturbed(runs.precision)
 
         def training() -> TorchTraining:
-            return TorchTraining(side, self._optimizers[0], self._schedule(), run == "stir")
+            return TorchTraining(side, self._optimizers[0], self._schedule(), disturb)
 
         return self._steps(training, fed, False)
 
-    def _port(self, run: str, fed: Fed) -> Flat:
-        side = getattr(self.runs, run)
+    def _port(self, run: Run, fed: FedGradients) -> Flat:
+        side = self.runs.port64 if run == PORT64 else self.runs.port_working
 
         def training() -> JaxTraining:
             return JaxTraining(side, self._optimizers[1])
@@ -150,20 +159,17 @@ class Update(Rung):
     def _schedule(self) -> Any:
         return self.runs.port.schedules[0] if self.runs.port.schedules else None
 
-    def _steps(self, training: Any, fed: Fed, ported: bool) -> Flat:
+    def _steps(self, training: Any, fed: FedGradients, ported: bool) -> Flat:
         """By the port's name and layer, the steps of one side."""
         found: Flat = {}
-        for quantity, gradients in (("step {} of", fed.gradients), ("step without", [fed.zeros])):
-            made = training()
-            before = self._parameters(made, ported)
+        for kind, gradients in ((Kind.STEP, fed.gradients), (Kind.DECAY_STEP, [fed.zeros])):
+            side = training()
+            before = self._parameters(side, ported)
             for i, g in enumerate(gradients, 1):
-                made.update(self.runs.in_port_names(g, None, False) if ported else g)
-                after = self._parameters(made, ported)
-                for name, array in after.items():
-                    layer, _, leaf = name.rpartition(".")
-                    what = quantity.format(i)
-                    what = f"{what} gradient of" if what == "step without" else what
-                    found[Key(layer or NETWORK, f"{what} {leaf}")] = array - before[name]
+                side.update(self.runs.in_port_names(g, None, False) if ported else g)
+                after = self._parameters(side, ported)
+                steps = {name: array - before[name] for name, array in after.items()}
+                found |= by_layer(Quantity(kind, step=i if kind is Kind.STEP else 0), steps)
                 before = after
         return found
 
@@ -172,22 +178,21 @@ class Update(Rung):
         arrays = self.runs.in_port_names(training.state(), None, ported)
         return {name: a for name, a in arrays.items() if name in self.runs.trained}
 
-    def _step(self, key: Key, oracle: Flat, found: dict[str, Flat]) -> Measurement:
-        apart = {
-            run: difference(
-                flat.get(key), oracle[key], self.runs.precision if run[1] == "w" else "float64"
-            )
+    def _step(self, key: Key, oracle: Flat, found: dict[Run, Flat]) -> Measurement:
+        differences = {
+            run: difference(flat.get(key), oracle[key], run.precision)
             for run, flat in found.items()
         }
-        together = key.quantity.rpartition(" of ")[0]
-        limit = STRUCTURE_UPDATE + self._rounding(key, tolerances.size(oracle[key]))
-        return self._one(key, oracle[key], apart, limit=limit, together=together)
+        shared_group = (key.quantity.kind, key.quantity.step)
+        limit = STRUCTURE_UPDATE + self._rounding(key, tolerances.norm(oracle[key]))
+        return self._measure_one(
+            key, oracle[key], differences, limit=limit, shared_group=shared_group
+        )
 
-    def _rounding(self, key: Key, size: float) -> float:
+    def _rounding(self, key: Key, norm: float) -> float:
         """Of a step in float64, relative to it: on either side two weights were rounded."""
-        leaf = key.quantity.rpartition(" of ")[2]
-        name = leaf if key.layer == NETWORK else f"{key.layer}.{leaf}"
-        return 4 * 2.0**-53 * tolerances.size(self.weights[name]) / size if size else 0.0
+        weight = self.weights[full_name(key.layer, key.quantity.path)]
+        return 4 * 2.0**-53 * tolerances.norm(weight) / norm if norm else 0.0
 
     def _rates(self, theirs: Any, ours: Any, count: int) -> Measurement:
         """The learning rate at every step; the largest relative difference counts."""
@@ -195,9 +200,9 @@ class Update(Rung):
         reference = torch_training.rates(self.runs.port.reference, make, theirs, count)
         port = jax_training.rates(ours, count)
         self.rates = reference, port
-        apart = difference(port, reference)
-        if np.isfinite(apart.distance):
-            apart = tolerances.furthest(port, reference)
-        key = Key(NETWORK, RATE)
-        measured = self._one(key, reference, {"p64": apart}, limit=STRUCTURE_UPDATE)
-        return dataclasses.replace(measured, size=1.0, elements=count + tolerances.FEW)
+        found = difference(port, reference)
+        if np.isfinite(found.distance):
+            found = tolerances.furthest(port, reference)
+        key = Key(NETWORK, Quantity(Kind.LEARNING_RATE))
+        measured = self._measure_one(key, reference, {PORT64: found}, limit=STRUCTURE_UPDATE)
+        return dataclasses.replace(measured, norm=1.0, elements=count + tolerances.FEW)

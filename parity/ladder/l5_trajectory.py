@@ -11,10 +11,12 @@ from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
 from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import TorchTraining
-from parity.ladder.evidence import Parting
+from parity.ladder.evidence import Divergence
+from parity.ladder.keys import Flat, Key, by_layer, full_name
 from parity.ladder.rung import Rung
-from parity.ladder.runs import Flat, Key
+from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec import draw
 
@@ -22,14 +24,14 @@ ULP = 2.0**-52  # of 1, in float64
 
 
 class Trajectory(Rung):
-    """Both sides trained alone from the same weights on the same batches, until they part.
+    """Both sides trained alone from the same weights on the same batches, until they diverge.
 
     Every parameter and statistic is compared after every step. What is reported is the first step
     after which one differs, the furthest first; or the last step.
 
-    Some networks part from themselves: what rounding leaves of a gradient that is zero, Adam makes
-    as large as any. So where one differs, the reference is trained once more from weights changed
-    by an ulp, and how far that moves it is allowed for.
+    Some networks diverge from themselves: what rounding leaves of a gradient that is zero, Adam
+    makes as large as any. So where one differs, the reference is trained once more from weights
+    changed by an ulp, and how far that moves it is allowed for.
 
     Attributes:
         rates: The reference's learning rate at each step that was made, and at the next.
@@ -48,9 +50,12 @@ class Trajectory(Rung):
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers
         assert optimizers is not None  # the rung would be absent
-        reference, port = self._reference(self.runs.r64), JaxTraining(self.runs.p64, optimizers[1])
+        reference, port = (
+            self._reference(self.runs.reference64),
+            JaxTraining(self.runs.port64, optimizers[1]),
+        )
         self.rates, self.momentum = [reference.rate], reference.momentum
-        stirred, checks = None, []
+        disturbed, checks = None, []
         states = self._state(reference), self._state(port)
         for step in range(self.runs.port.steps):
             oracle, ported = self._step(reference, step), self._step(port, step)
@@ -58,40 +63,39 @@ class Trajectory(Rung):
             self.last = (states[0], after[0]), (states[1], after[1])
             self.rates.append(reference.rate)
             states = after
-            again = self._step(stirred, step) if stirred else None
+            again = self._step(disturbed, step) if disturbed else None
             checks = self._compared(oracle, ported, again)
-            if stirred is None and any(not c.ok for c in checks):
-                stirred = self._stirred()
+            if disturbed is None and any(not c.ok for c in checks):
+                disturbed = self._disturbed()
                 for before in range(step + 1):
-                    again = self._step(stirred, before)
+                    again = self._step(disturbed, before)
                 checks = self._compared(oracle, ported, again)
             if any(not c.ok for c in checks):
-                return sorted(checks, key=_furthest_first)
+                return sorted(checks, key=furthest_first)
         return checks
 
-    def parting(self, fault: Check) -> Parting:
-        """How the trajectories part, as the parameter shows it that a check names."""
-        leaf = fault.quantity.partition(" after ")[0]
-        name = leaf if fault.layer == NETWORK else f"{fault.layer}.{leaf}"
+    def divergence(self, fault: Check) -> Divergence:
+        """How the trajectories diverge, as the parameter shows it that a check names."""
+        name = full_name(fault.layer, fault.quantity.path)
         steps = [
             after[name] - before[name]
             if name in before and name in after and name in self.runs.trained
             else np.zeros(0)
             for before, after in self.last
         ]
-        return Parting(tuple(self.rates), self.momentum, steps[0], steps[1])
+        return Divergence(tuple(self.rates), self.momentum, steps[0], steps[1])
 
     def _reference(self, side: TorchSide) -> TorchTraining:
         optimizers, schedules = self.runs.port.optimizers, self.runs.port.schedules
         assert optimizers is not None
         return TorchTraining(side, optimizers[0], schedules[0] if schedules else None)
 
-    def _stirred(self) -> TorchTraining:
+    def _disturbed(self) -> TorchTraining:
         """The reference from weights changed by an ulp.
 
         Not from other inputs: flat areas would not be flat any more, whose maxima are a tie.
         """
-        return self._reference(self.runs.r64.disturbed(ULP, draw.generator(0, "ulp")))
+        return self._reference(self.runs.reference64.disturbed(ULP, draw.generator(0, "ulp")))
 
     def _state(self, training: TorchTraining | JaxTraining) -> Arrays:
         """Parameters and statistics in the port's names and layout."""
@@ -115,22 +119,18 @@ class Trajectory(Rung):
     def _quantity(
         self, key: Key, oracle: np.ndarray, port: np.ndarray | None, again: Flat | None
     ) -> Measurement:
-        apart = {"p64": difference(port, oracle)}
-        measured = self._one(key, oracle, apart, limit=STRUCTURE_TRAJECTORY)
+        differences = {PORT64: difference(port, oracle)}
+        measured = self._measure_one(key, oracle, differences, limit=STRUCTURE_TRAJECTORY)
         drift = difference(again[key], oracle).distance if again is not None else 0.0
         return dataclasses.replace(measured, drift=drift if math.isfinite(drift) else 0.0)
 
 
 def _flat(state: dict[str, np.ndarray], loss: float, steps: int) -> Flat:
     """What there is after so many steps."""
-    after = f"after {steps} step{'s' * (steps > 1)}"
-    found: Flat = {Key(NETWORK, f"loss of step {steps}"): np.asarray(loss, np.float64)}
-    for name, array in state.items():
-        layer, _, leaf = name.rpartition(".")
-        found[Key(layer or NETWORK, f"{leaf} {after}")] = array
-    return found
+    key = Key(NETWORK, Quantity(Kind.LOSS, step=steps))
+    return {key: np.asarray(loss, np.float64)} | by_layer(Quantity(Kind.STATE, step=steps), state)
 
 
-def _furthest_first(check: Check) -> float:
-    """Of a sort; what is not even a number comes before all else."""
+def furthest_first(check: Check) -> float:
+    """To sort checks by: what is not even a number comes before all else."""
     return -math.inf if math.isnan(check.error) else -check.error

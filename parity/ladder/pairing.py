@@ -89,8 +89,8 @@ class Aligner:
         self.port = port
         self.parts = parts
         self.layout = layout
-        self.found: dict[str, Pair] = {}
-        self.taken: set[str] = set()
+        self.pairs: dict[str, Pair] = {}
+        self.used: set[str] = set()
 
     def align(self, given: Mapping[str, str] | None, weights: WeightMap) -> Alignment:
         """Pair what can be paired.
@@ -105,17 +105,17 @@ class Aligner:
         self._given(given or {})
         self._modules(_layers_by_weights(weights), "weights")
         for name in self.reference:
-            # A name in common may be chance: then the values, or at least the sizes, tell.
+            # A name in common may be chance: then the values, or at least the shapes, decide.
             if name in self.port and self._free(name, name) and self._sizes_agree(name, name):
                 self._pair(name, name, "name")
         self._by_value()
         self._by_order()
-        ours = [n for n in self.reference if n in self.found]
-        left = (
-            [n for n in self.reference if n not in self.found and n not in self.parts[0]],
-            [n for n in self.port if n not in self.taken and n not in self.parts[1]],
+        ours = [n for n in self.reference if n in self.pairs]
+        unpaired = (
+            [n for n in self.reference if n not in self.pairs and n not in self.parts[0]],
+            [n for n in self.port if n not in self.used and n not in self.parts[1]],
         )
-        return Alignment({n: self.found[n] for n in ours}, tuple(left[0]), tuple(left[1]))
+        return Alignment({n: self.pairs[n] for n in ours}, tuple(unpaired[0]), tuple(unpaired[1]))
 
     def _given(self, given: Mapping[str, str]) -> None:
         called = (
@@ -144,15 +144,15 @@ class Aligner:
         """Pair equal activations; of several, leaves with leaves, in their order."""
         prints: dict[tuple, list[str]] = {}
         for name in self.port:
-            if name not in self.taken:
+            if name not in self.used:
                 prints.setdefault(_shape(self.port[name]), []).append(name)
         for leaf in (True, False):
             for a, call in self.reference.items():
-                if a in self.found or (a not in self.parts[0]) != leaf:
+                if a in self.pairs or (a not in self.parts[0]) != leaf:
                     continue
                 for b in prints.get(_shape(call), ()):
                     same_sort = (b not in self.parts[1]) == leaf
-                    if b not in self.taken and same_sort and self._equal(a, b):
+                    if b not in self.used and same_sort and self._equal(a, b):
                         self._pair(a, b, "value")
                         break
 
@@ -162,14 +162,14 @@ class Aligner:
         theirs = [n for n in self.port if n not in self.parts[1]]
         place = {name: i for i, name in enumerate(theirs)}
         start = 0
-        for known, group in itertools.groupby(ours, key=lambda n: n in self.found):
+        for known, group in itertools.groupby(ours, key=lambda n: n in self.pairs):
             names = list(group)
             if known:
-                start = max(start, *(place.get(self.found[n].port, -1) + 1 for n in names))
+                start = max(start, *(place.get(self.pairs[n].port, -1) + 1 for n in names))
                 continue
             after = next((n for n in ours[ours.index(names[-1]) + 1 :]), None)
-            end = place.get(self.found[after].port, len(theirs)) if after else len(theirs)
-            between = [n for n in theirs[start:end] if n not in self.taken]
+            end = place.get(self.pairs[after].port, len(theirs)) if after else len(theirs)
+            between = [n for n in theirs[start:end] if n not in self.used]
             if [_shape(self.reference[n]) for n in names] == [
                 _shape(self.port[n]) for n in between
             ]:
@@ -177,7 +177,7 @@ class Aligner:
                     self._pair(a, b, "order")
 
     def _free(self, a: str, b: str) -> bool:
-        return a not in self.found and b not in self.taken
+        return a not in self.pairs and b not in self.used
 
     def _sizes_agree(self, a: str, b: str) -> bool:
         return _shape(self.reference[a]) == _shape(self.port[b])
@@ -195,8 +195,8 @@ class Aligner:
         for x, y in zip(self.reference[a].outputs, self.port[b].outputs, strict=False):
             order = permutation(x, y)
             axes.append(None if order is None or order == tuple(range(x.ndim)) else order)
-        self.found[a] = Pair(a, b, how, tuple(axes))
-        self.taken.add(b)
+        self.pairs[a] = Pair(a, b, how, tuple(axes))
+        self.used.add(b)
 
 
 def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | None:
@@ -210,8 +210,8 @@ def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | No
     for axes in itertools.permutations(range(reference.ndim)):
         moved = reference.transpose(axes)
         if moved.shape == port.shape:
-            apart = np.sqrt(np.square(moved.astype(np.float64) - port).sum())
-            if apart <= SAME * scale:
+            diff = np.sqrt(np.square(moved.astype(np.float64) - port).sum())
+            if diff <= SAME * scale:
                 return axes
     return None
 

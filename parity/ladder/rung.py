@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 
 from parity.capture.records import NETWORK
+from parity.capture.run import Run, Side
 from parity.ladder import tolerances
-from parity.ladder.runs import DISTURBANCES, Key, Runs
+from parity.ladder.keys import Key
+from parity.ladder.runs import DISTURBED, PORT64, Runs
 from parity.ladder.tolerances import (
     STRUCTURE_FORWARD,
     STRUCTURE_GRADIENT,
@@ -17,6 +19,7 @@ from parity.ladder.tolerances import (
     difference,
 )
 from parity.ladder.weights import SYNONYMS
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 
 
@@ -43,87 +46,87 @@ class Rung:
     def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:
         return tolerances.judge(rung, found, self.runs.precision)
 
-    def _whole(self, train: bool, wanted: Callable[[str], bool]) -> list[Measurement]:
+    def _measure_network(
+        self, train: bool, wanted: Callable[[Quantity], bool]
+    ) -> list[Measurement]:
         """Measure runs of the whole network: those quantities that are wanted."""
-        apart = self.runs.differences(train)
+        differences = self.runs.differences(train)
         oracle = self.runs.flat(train)
         measured = []
-        for key in apart["p64"]:
+        for key in differences[PORT64]:
             if wanted(key.quantity):
-                each = {run: found[key] for run, found in apart.items() if key in found}
+                each = {run: found[key] for run, found in differences.items() if key in found}
                 target = oracle.get(key)
-                if target is None and each["p64"].distance == 0:
+                if target is None and each[PORT64].distance == 0:
                     target = np.zeros(1)  # a gradient the reference lacks, zero in the port
-                measured.append(self._one(key, target, each))
+                measured.append(self._measure_one(key, target, each))
         return measured
 
     def _loss_at_fault(self) -> bool:
         """Whether the loss differs although both sides' outputs, of which it is made, agree."""
-        found = self._whole(True, lambda q: q == "loss" or q.startswith("output"))
+        found = self._measure_network(True, lambda q: q.kind in (Kind.LOSS, Kind.OUTPUT))
         checks = self._judge("L3", [m for m in found if m.layer == NETWORK])
-        wrong = [c for c in checks if not c.ok and c.quantity == "loss"]
+        wrong = [c for c in checks if not c.ok and c.quantity.kind is Kind.LOSS]
         return bool(wrong) and all(
-            c.ok for c in checks if c.quantity != "loss" and c.kind == wrong[0].kind
+            c.ok for c in checks if c.quantity.kind is not Kind.LOSS and c.kind == wrong[0].kind
         )
 
-    def _one(
+    def _measure_one(
         self,
         key: Key,
         oracle: np.ndarray | None,
-        apart: Mapping[str, Difference],
+        differences: Mapping[Run, Difference],
         reference: str = "",
-        suffix: str = "",
         limit: float = 0.0,
-        together: str = "",
+        shared_group: Hashable = None,
     ) -> Measurement:
         """Measure one quantity.
 
         Args:
             key: Which.
             oracle: What it should be.
-            apart: Run -> how far it is from that.
+            differences: Run -> how far it is from that.
             reference: The reference's name of the layer, where it is known.
-            suffix: Of the quantity.
             limit: Of the structure; by default a gradient's, or that of a forward pass.
-            together: See `Measurement`.
+            shared_group: See `Measurement`.
         """
         pair = self.runs.by_port.get(key.layer)
         reference = reference or (pair.reference if pair else self._reference_of(key.layer))
         kind = ""
         if key.layer != NETWORK and pair is not None:
-            kind = self.runs.r64.kind(pair.reference.partition("#")[0])
-        gradient = key.quantity.startswith("gradient")
+            kind = self.runs.reference64.kind(pair.reference.partition("#")[0])
         measured = Measurement(
             layer=key.layer,
             reference=reference,
-            quantity=key.quantity + suffix,
-            sort=f"{kind}: {key.quantity}{suffix}",
-            limit=limit or (STRUCTURE_GRADIENT if gradient else STRUCTURE_FORWARD),
+            quantity=key.quantity,
+            group=(kind, key.quantity),
+            limit=limit or (STRUCTURE_GRADIENT if key.quantity.is_gradient else STRUCTURE_FORWARD),
             elements=0 if oracle is None else oracle.size,
-            size=0.0 if oracle is None else tolerances.size(oracle),
-            structure=apart.get("p64", difference(None, oracle)),
+            norm=0.0 if oracle is None else tolerances.norm(oracle),
+            structure=differences.get(PORT64, difference(None, oracle)),
             terms=self._terms(key, reference) if oracle is not None else 0.0,
-            together=together,
+            shared_group=shared_group,
         )
-        if "pw" not in apart or oracle is None or oracle.dtype.kind != "f":
+        rounded, port = (Run(side, self.runs.precision) for side in Side)
+        if port not in differences or oracle is None or oracle.dtype.kind != "f":
             return measured
         # A gradient that the reference lacks is in none of its runs.
-        rounded = apart["rw"].distance if "rw" in apart else 0.0
-        stirred = [apart[f"stir{i}"].distance for i in range(DISTURBANCES) if f"stir{i}" in apart]
-        return measured.with_numerics(apart["pw"], rounded, max(stirred, default=0.0))
+        rounding = differences[rounded].distance if rounded in differences else 0.0
+        moved = [differences[run].distance for run in DISTURBED if run in differences]
+        return measured.with_numerics(differences[port], rounding, max(moved, default=0.0))
 
     def _terms(self, key: Key, reference: str) -> float:
-        """Of a bias's gradient: the size of what is summed, the gradient of the layer's output.
+        """Of a bias's gradient: the norm of what is summed, the gradient of the layer's output.
 
         Before a batch norm in train mode the sum is zero but for rounding.
         """
-        leaf = key.quantity.removeprefix("gradient of ")
-        if leaf not in SYNONYMS["bias"] or leaf == key.quantity:
+        quantity = key.quantity
+        if quantity.kind is not Kind.PARAMETER_GRADIENT or quantity.path not in SYNONYMS["bias"]:
             return 0.0
         module = reference.partition("#")[0]
         calls = self.runs.oracle(True).calls.values()
         return sum(
-            tolerances.size(abs(np.asarray(c)).sum(axis=tuple(range(c.ndim - 1))))
+            tolerances.norm(abs(np.asarray(c)).sum(axis=tuple(range(c.ndim - 1))))
             for call in calls
             if call.module == module
             for c in call.cotangents

@@ -10,7 +10,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,34 +27,27 @@ from parity.capture.records import (
     mapped,
     transposed,
 )
-from parity.capture.spill import Spool, release
+from parity.capture.run import FLOAT64, Run, Side
+from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
 from parity.ladder.correspondence import Correspondence
+from parity.ladder.keys import Flat, Key, against, by_layer
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
 from parity.ladder.port import NAMES, Port
 from parity.ladder.probe_loss import probe_losses
 from parity.ladder.tolerances import Difference, difference
 from parity.ladder.weights import Axes, assign
+from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.spec import draw
 
-DISTURBANCES = 1  # how often a whole network is stirred; the largest response counts
+DISTURBANCES = 1  # how often a whole network's input is disturbed; the largest effect counts
 # Bytes of one run's activations in float64 above which runs are made one after the other, and the
 # activations wait in a file or are compared as they are made.
 LARGE = 2**29
 
-# The runs beside the oracle, and whether the port makes them.
-WHOLE = {"p64": True, "rw": False, "pw": True, **{f"stir{i}": False for i in range(DISTURBANCES)}}
-
-
-class Key(NamedTuple):
-    """What an array is, in the port's names."""
-
-    layer: str
-    quantity: str
-
-
-Flat = dict[Key, np.ndarray]
+PORT64 = Run(Side.PORT)  # the run that judges structure
+DISTURBED = tuple(Run(Side.REFERENCE, FLOAT64, i) for i in range(DISTURBANCES))
 
 
 class Runs:
@@ -78,29 +71,34 @@ class Runs:
         self._tensors_of = functools.cache(self._find_tensors_of)
         self._frozen = functools.cache(self._find_frozen)
         self._probe = functools.cache(self._make_probe)
-        self.r64 = TorchSide(port.reference, "float64", port.layout)
-        self.rw = TorchSide(port.reference, precision, port.layout)
-        self.p64 = JaxSide(port.port, "float64", port.params, port.modes)
-        self.pw = JaxSide(port.port, precision, port.params, port.modes)
-        self.assignment = assign(port.weights, self.r64.state(), self.p64.state(), port.filled)
+        self.reference64 = TorchSide(port.reference, FLOAT64, port.layout)
+        self.reference_working = TorchSide(port.reference, precision, port.layout)
+        self.port64 = JaxSide(port.port, FLOAT64, port.params, port.modes)
+        self.port_working = JaxSide(port.port, precision, port.params, port.modes)
+        # The runs of a whole network beside the oracle.
+        working = (Run(Side.REFERENCE, precision), Run(Side.PORT, precision))
+        self.compared = (PORT64, *working, *DISTURBED)
+        self.assignment = assign(
+            port.weights, self.reference64.state(), self.port64.state(), port.filled
+        )
         if self.assignment.arrays is not None:
-            self.p64.fill(self.assignment.arrays)
-            self.pw.fill(self.assignment.arrays)
-        self.tensors = Correspondence(self.assignment, self.r64)
+            self.port64.fill(self.assignment.arrays)
+            self.port_working.fill(self.assignment.arrays)
+        self.tensors = Correspondence(self.assignment, self.reference64)
         self.inputs = {train: port.arguments(train) for train in (False, True)}
         self.strict = port.layers == NAMES
         self.lock = threading.RLock()
         self.oracles: dict[bool, Result] = {}
-        self.folded: dict[tuple[str, bool], dict[Key, Difference]] = {}
-        self.jobs: dict[tuple[str, bool], Future[dict[Key, Difference]]] = {}
+        self.results: dict[tuple[Run, bool], dict[Key, Difference]] = {}
+        self.jobs: dict[tuple[Run, bool], Future[dict[Key, Difference]]] = {}
         self.failed: ForwardError | None = None
         try:
             for train in (False, True):
-                self.p64.trace(self.inputs[train], train)
+                self.port64.trace(self.inputs[train], train)
         except ForwardError as error:
             self.failed = error
         self.large = not self.failed and self._bytes() > LARGE
-        self.p64.optimize = self.pw.optimize = self.large
+        self.port64.optimize = self.port_working.optimize = self.large
         self.oracle(False)  # raises what the reference refuses
         self.alignment = self._align()
         self.by_port = self.alignment.of_port()
@@ -110,27 +108,34 @@ class Runs:
         if self.failed or self.large:
             return
         for train in modes:
-            for run in ("p64", "pw"):
-                self.jobs[run, train] = self.pool.submit(self._fold, run, train)
+            for run in filter(lambda run: run.ported, self.compared):
+                self.jobs[run, train] = self.pool.submit(self._compare_run, run, train)
 
     def oracle(self, train: bool) -> Result:
         """The reference in float64."""
         with self.lock:
             if train not in self.oracles:
-                self.oracles[train] = self._run(self.r64, train)
+                self.oracles[train] = self._run(self.reference64, train)
             return self.oracles[train]
 
     def flat(self, train: bool) -> Flat:
         """Everything the oracle gave, in the port's names and layout."""
         return self._flat(self.oracle(train), train, ported=False)
 
-    def differences(self, train: bool) -> dict[str, dict[Key, Difference]]:
+    def side(self, run: Run) -> TorchSide | JaxSide:
+        """The network that runs, undisturbed."""
+        exact = run.precision == FLOAT64
+        if run.ported:
+            return self.port64 if exact else self.port_working
+        return self.reference64 if exact else self.reference_working
+
+    def differences(self, train: bool) -> dict[Run, dict[Key, Difference]]:
         """How far every other run is from the oracle."""
-        for run in WHOLE:
-            if (run, train) not in self.folded:
+        for run in self.compared:
+            if (run, train) not in self.results:
                 job = self.jobs.pop((run, train), None)
-                self.folded[run, train] = job.result() if job else self._fold(run, train)
-        return {run: self.folded[run, train] for run in WHOLE}
+                self.results[run, train] = job.result() if job else self._compare_run(run, train)
+        return {run: self.results[run, train] for run in self.compared}
 
     def pair(self, call: Call) -> Pair | None:
         """What answers a call of the reference's."""
@@ -138,7 +143,10 @@ class Runs:
 
     def leaf(self, call: Call) -> bool:
         """Whether it is a layer of the reference's without parts, that draws nothing itself."""
-        return not self.r64.has_parts(call.module) and call.module not in self.r64.silenced
+        return (
+            not self.reference64.has_parts(call.module)
+            and call.module not in self.reference64.silenced
+        )
 
     def alone(
         self, side: TorchSide | JaxSide, call: Call, pair: Pair, train: bool, fed: tuple
@@ -167,16 +175,21 @@ class Runs:
                 transposed(o, a) for o, a in zip(outputs, _axes(pair, len(outputs)), strict=True)
             ]
             gradients = tuple(fit(g, pair) for g in gradients)
-        flat = {Key(pair.port, f"output {i}"): o for i, o in enumerate(outputs)}
+        mode = Mode.of(train)
+
+        def key(kind: Kind, **fields: Any) -> Key:
+            return Key(pair.port, Quantity(kind, scope=Scope.LAYER, **fields))
+
+        flat = {key(Kind.OUTPUT, index=i, mode=mode): o for i, o in enumerate(outputs)}
         for i, gradient in enumerate(gradients):
-            flat[Key(pair.port, f"gradient of input {i}")] = gradient
+            flat[key(Kind.INPUT_GRADIENT, index=i)] = gradient
         frozen = self._frozen(pair)
         for name, a in self.in_port_names(result.parameter_gradients, pair, ported).items():
             if name not in frozen:
-                flat[Key(pair.port, f"gradient of {name}")] = a
+                flat[key(Kind.PARAMETER_GRADIENT, path=name)] = a
         if train:
             for name, a in self.in_port_names(result.statistics, pair, ported).items():
-                flat[Key(pair.port, f"{name} after")] = a
+                flat[key(Kind.STATISTIC, path=name, mode=mode)] = a
         return flat
 
     def fed(self, call: Call, train: bool) -> tuple:
@@ -213,7 +226,7 @@ class Runs:
         The latter where layers share a tensor: what they make of it together is compared on L3.
         """
         mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
-        trained = self.r64.parameters()
+        trained = self.reference64.parameters()
         keys = {name: self.tensors.keys(name) for name in self.tensors.compared}
         return frozenset(
             name.removeprefix(mine)
@@ -222,17 +235,17 @@ class Runs:
             and not all(key.startswith(other) and key in trained for key in each)
         )
 
-    def made(self, layer: str) -> list[str]:
+    def derived(self, layer: str) -> list[str]:
         """Tensors of a layer of the port that answer none of the reference's, but were made."""
         prefix = _prefix(layer)
-        return sorted(name for name in self.assignment.made if name.startswith(prefix))
+        return sorted(name for name in self.assignment.derived if name.startswith(prefix))
 
     def _fitted(
         self, call: Call, pair: Pair, train: bool, arguments: tuple
     ) -> tuple[Call, list[np.ndarray]]:
         """The port's own call of a layer, and the reference's arrays to put into it."""
         arrays = [fit(a, pair) for a in Call("", *arguments).arrays()]
-        theirs = self.p64.traced.get(train, {}).get(pair.port)
+        theirs = self.port64.traced.get(train, {}).get(pair.port)
         if theirs is None:
             return Call(pair.port, *arguments), arrays
         taken = [len(a.shape) for a in theirs.arrays()]
@@ -244,44 +257,45 @@ class Runs:
     def _align(self) -> Alignment:
         reference = self.oracle(False).calls
         if self.strict or self.failed:
-            seen = [n for n, c in reference.items() if self.p64.has(c.module)]
+            seen = [n for n, c in reference.items() if self.port64.has(c.module)]
             return by_names(reference, seen)
-        found = self._run(self.p64, False).calls if self.p64.layers else {}
-        port = {name: found[name] for name in self.p64.traced[False] if name in found}
+        found = self._run(self.port64, False).calls if self.port64.layers else {}
+        port = {name: found[name] for name in self.port64.traced[False] if name in found}
         parts = (
-            {n for n, c in reference.items() if self.r64.has_parts(c.module)},
-            {n for n, c in port.items() if self.p64.has_parts(c.module)},
+            {n for n, c in reference.items() if self.reference64.has_parts(c.module)},
+            {n for n, c in port.items() if self.port64.has_parts(c.module)},
         )
-        quiet = set(self.r64.silenced)
+        quiet = set(self.reference64.silenced)
         ours = {n: c for n, c in reference.items() if c.module not in quiet}
         aligner = Aligner(ours, port, parts, self.port.layout)
         given = None if isinstance(self.port.layers, str) else self.port.layers
         return aligner.align(given, self.assignment.map)
 
-    def _fold(self, run: str, train: bool) -> dict[Key, Difference]:
+    def _compare_run(self, run: Run, train: bool) -> dict[Key, Difference]:
         """Make one run of the whole network and compare it with the oracle."""
         oracle = self.flat(train)
         found: dict[Key, Difference] = {}
-        dtype = self.precision if run in ("rw", "pw") else "float64"
 
         def compared(name: str, *outputs: Any) -> None:
             """Compare a layer's outputs as the port makes them."""
             if name not in self.by_port and not self.strict:
                 return
             for i, output in enumerate(outputs):
-                key = Key(name, f"output {i} in {'train' if train else 'eval'} mode")
-                found[key] = difference(np.asarray(output), oracle.get(key), dtype)
+                key = Key(name, Quantity(Kind.OUTPUT, index=i, mode=Mode.of(train)))
+                found[key] = difference(np.asarray(output), oracle.get(key), run.precision)
 
-        if run.startswith("stir"):
-            rng = draw.generator(0, "stir", int(run[4:]))
-            stir = tolerances.stir(self.precision)
-            result = self._run(self.r64, train, tolerances.disturb(self.inputs[train], stir, rng))
+        if run.disturbance is not None:
+            rng = draw.generator(0, "stir", run.disturbance)  # the name is part of the seed
+            scale = tolerances.input_disturbance(self.precision)
+            inputs = tolerances.disturb(self.inputs[train], scale, rng)
+            result = self._run(self.side(run), train, inputs)
         else:
-            result = self._run(getattr(self, run), train, sink=compared)
-        flat = self._flat(result, train, WHOLE[run])
+            result = self._run(self.side(run), train, sink=compared)
+        flat = self._flat(result, train, run.ported)
         for key in dict.fromkeys([*oracle, *flat]):
             if key not in found:
-                found[key] = difference(flat.get(key), against(key, oracle, flat), dtype)
+                reference = against(key, oracle, flat)
+                found[key] = difference(flat.get(key), reference, run.precision)
         return {key: found[key] for key in dict.fromkeys([*oracle, *found])}
 
     def _run(
@@ -295,7 +309,7 @@ class Runs:
         inputs = self.inputs[train] if inputs is None else inputs
         large: dict[str, Any] = {}
         if self.large:
-            large = {"sink": sink} if isinstance(side, JaxSide) else {"keep": Spool()}
+            large = {"sink": sink} if isinstance(side, JaxSide) else {"keep": SpillFile()}
             release()
         if not train:
             return side.run(inputs, train, **large)
@@ -311,36 +325,37 @@ class Runs:
     @functools.cached_property
     def trained(self) -> set[str]:
         """The port's names of what it trains and what consists of the reference's elements."""
-        return self.p64.parameters() & self.tensors.compared
+        return self.port64.parameters() & self.tensors.compared
 
     @property
     def stateless(self) -> bool:
         """Whether the port is a function, which keeps no statistics."""
-        return isinstance(self.p64.model, Function)
+        return isinstance(self.port64.model, Function)
 
     def _make_probe(self) -> Any:
         """A loss of whatever the reference gives in train mode."""
-        return probe_losses(self.r64.run(self.inputs[True], True).outputs, self.port)
+        return probe_losses(self.reference64.run(self.inputs[True], True).outputs, self.port)
 
     def _flat(self, result: Result, train: bool, ported: bool) -> Flat:
-        mode = "train" if train else "eval"
+        mode = Mode.of(train)
         flat: Flat = {}
         for name, outputs in self._outputs(result, ported):
             for i, output in enumerate(outputs):
-                flat[Key(name, f"output {i} in {mode} mode")] = output
+                flat[Key(name, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
         for i, output in enumerate(result.outputs):
-            flat[Key(NETWORK, f"output {i} in {mode} mode")] = output
+            flat[Key(NETWORK, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
         if not train:
             return flat
         if not self.stateless:
             statistics = self.in_port_names(result.statistics, None, ported)
-            flat |= _named("{} after a step", without(statistics, self.tensors.opaque))
+            statistics = without(statistics, self.tensors.opaque)
+            flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), statistics)
         gradients = self.in_port_names(result.parameter_gradients, None, ported)
         gradients = without(gradients, self.tensors.opaque | self._frozen(None))
-        flat |= _named("gradient of {}", gradients)
-        flat[Key(NETWORK, "loss")] = np.asarray(result.loss)
+        flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
+        flat[Key(NETWORK, Quantity(Kind.LOSS))] = np.asarray(result.loss)
         for i, gradient in enumerate(result.input_gradients):
-            flat[Key(NETWORK, f"gradient of input {i}")] = gradient
+            flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient
         return flat
 
     def _outputs(self, result: Result, ported: bool) -> Iterator[tuple[str, Sequence[np.ndarray]]]:
@@ -358,7 +373,7 @@ class Runs:
 
     def _bytes(self) -> int:
         """Of one run's activations in float64."""
-        calls = self.p64.traced[True].values()
+        calls = self.port64.traced[True].values()
         return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
 
 
@@ -369,13 +384,6 @@ def without(arrays: Arrays, names: frozenset[str]) -> Arrays:
 
 class UnlikeError(Exception):
     """A layer of the port cannot be fed what the reference's is."""
-
-
-def against(key: Key, oracle: Flat, run: Flat) -> np.ndarray | None:
-    """What to compare with: a gradient that the reference does not have is zero."""
-    if key not in oracle and key.quantity.startswith("gradient of") and key in run:
-        return np.zeros_like(run[key], np.float64)
-    return oracle.get(key)
 
 
 def fit(array: np.ndarray, pair: Pair) -> np.ndarray:
@@ -390,11 +398,3 @@ def _axes(pair: Pair, n: int) -> list[tuple[int, ...] | None]:
 
 def _prefix(call: str) -> str:
     return f"{call.partition('#')[0]}."
-
-
-def _named(quantity: str, arrays: Arrays) -> Flat:
-    flat = {}
-    for name, array in arrays.items():
-        layer, _, leaf = name.rpartition(".")
-        flat[Key(layer or NETWORK, quantity.format(leaf))] = array
-    return flat

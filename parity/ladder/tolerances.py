@@ -6,22 +6,22 @@ fault is the same size in both, so one fixed limit serves every network.
 Numerics, in the working precision: the port may be no less exact than the reference is. With r64
 the reference in float64, error(x) = |x - r64| / |r64| in the Euclidean norm:
 
-    error(port) <= K * (error(reference) + response) + FLOOR
+    error(port) <= K * (error(reference) + sensitivity) + FLOOR
 
-`response` is how far r64 itself moves when what it is fed is disturbed: the error that no
+`sensitivity` is how far r64 itself moves when what it is fed is disturbed: the error that no
 arithmetic can avoid. A reference that happens to hit the exact value does not condemn a port that
 is as good as any other.
 
 - A layer alone: everything it is fed is disturbed by `ROUNDING`, as rounding would.
-- A whole network: its input is disturbed by `stir`, which is more. Rounding inside a deep network
-  turns over a few max-pool choices and ReLU signs, other ones in each framework, and a single one
-  moves the gradients a thousand times more than all the other rounding does; so the reference is
-  stirred until it turns over enough of them to be a measure.
+- A whole network: its input is disturbed by `input_disturbance`, which is more. Rounding inside a
+  deep network turns over a few max-pool choices and ReLU signs, other ones in each framework, and a
+  single one moves the gradients a thousand times more than all the other rounding does; so the
+  reference is disturbed until it turns over enough of them to be a measure.
 
 A number or a few may be a sum that nearly cancels, and its relative error then is a matter of luck.
-So a tensor of fewer than `FEW` elements is measured against at least the median size of its sort
+So a tensor of fewer than `FEW` elements is measured against at least the median norm of its group
 (the same quantity of the same type of layer, anywhere in the network), and shares the largest
-error(reference) + response of its sort.
+error(reference) + sensitivity of its group.
 
 The gradient of a bias before a batch norm is zero, for the norm takes the bias away again; what is
 left of it is the rounding of a sum whose terms are not small. A bias is one more tap of its kernel,
@@ -31,22 +31,22 @@ makes of it, and what many steps have made of it.
 
 An optimizer treats all tensors alike, and how exact it is does not depend on whose step it makes;
 but a step is seen as the difference of two weights, which is exact for a weight that was 0. So each
-step is given at least the median yardstick of all tensors' steps.
+step is given at least the median noise scale of all tensors' steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from parity.capture.records import is_array, is_float
 from parity.ladder.weights import SYNONYMS
+from parity.report.quantity import Quantity
 from parity.report.report import Check
 
 STRUCTURE_FORWARD = 1e-10
@@ -59,13 +59,13 @@ K = 16.0
 FEW = 16
 ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}  # half a unit
 FLOOR_UNITS = 4  # units in the last place
-STIRRED = 2.0**9  # how much more than rounding a whole network's input is disturbed,
-STIR_MOST = 2.0**-5  # but never more than this
+DISTURBANCE = 2.0**9  # how much more than rounding a whole network's input is disturbed,
+LARGEST_DISTURBANCE = 2.0**-5  # but never more than this
 
 
-def stir(precision: str) -> float:
-    """How much a whole network's input is disturbed."""
-    return min(STIRRED * ROUNDING[precision], STIR_MOST)
+def input_disturbance(precision: str) -> float:
+    """How much a whole network's input is disturbed, relative to each element."""
+    return min(DISTURBANCE * ROUNDING[precision], LARGEST_DISTURBANCE)
 
 
 def floor(precision: str) -> float:
@@ -100,49 +100,51 @@ class Measurement:
     Attributes:
         layer: The port's name.
         reference: The reference's name.
-        quantity: Such as `output` or `gradient of kernel`.
-        sort: Layers and quantities whose sizes can be compared.
+        quantity: What was measured.
+        group: Equal for layers and quantities whose norms can be compared.
         limit: Of the structure: `STRUCTURE_FORWARD` or `STRUCTURE_GRADIENT`.
         elements: Of the array.
-        size: |r64|.
+        norm: |r64|.
         structure: Port against reference, float64.
         numerics: Port in the working precision against r64; None if it was not run.
         reference_distance: |reference in the working precision - r64|.
-        response: |r64 disturbed - r64|, the largest of several.
+        sensitivity: |r64 disturbed - r64|, the largest of several.
         terms: The norm of the sum of the terms' absolute values, where the quantity is a plain sum
             of which they are known: rounding is relative to them, however much they cancel.
-        together: What one and the same arithmetic made, such as a step of the optimizer.
-        drift: How far the reference in float64 parts from itself; allowed for in the structure.
+        shared_group: Equal for what one and the same arithmetic made, such as one step of the
+            optimizer; its noise scale is shared. None where there is no such thing.
+        drift: How far the reference in float64 drifts from itself; allowed for in the structure.
     """
 
     layer: str
     reference: str
-    quantity: str
-    sort: str
+    quantity: Quantity
+    group: Hashable
     limit: float
     elements: int
-    size: float
+    norm: float
     structure: Difference
     numerics: Difference | None = None
     reference_distance: float = 0.0
-    response: float = 0.0
+    sensitivity: float = 0.0
     terms: float = 0.0
-    together: str = ""
+    shared_group: Hashable = None
     drift: float = 0.0
 
     def with_numerics(
-        self, numerics: Difference, reference_distance: float, response: float
+        self, numerics: Difference, reference_distance: float, sensitivity: float
     ) -> Measurement:
         return dataclasses.replace(
             self,
             numerics=numerics,
             reference_distance=reference_distance,
-            response=response,
+            sensitivity=sensitivity,
         )
 
     @property
-    def yardstick(self) -> float:
-        return self.reference_distance + self.response
+    def noise_scale(self) -> float:
+        """What rounding moves the reference by; the port's error is measured by it."""
+        return self.reference_distance + self.sensitivity
 
 
 def difference(
@@ -180,14 +182,14 @@ def difference(
         if bad.any():
             note = f"{int(bad.sum())} of {bad.size} values in the {side} are not finite"
             return dataclasses.replace(_located(math.inf, bad, port, reference), note=note)
-    apart = abs(port - reference)
-    return _located(size(apart), apart, port, reference)
+    diff = abs(port - reference)
+    return _located(norm(diff), diff, port, reference)
 
 
 def measured(
     layer: str,
     named: str,
-    quantity: str,
+    quantity: Quantity,
     port: np.ndarray | None,
     reference: np.ndarray,
     limit: float,
@@ -197,7 +199,7 @@ def measured(
     Args:
         layer: The port's name.
         named: The reference's name.
-        quantity: Such as `loss`; also its sort.
+        quantity: What it is; also its group.
         port: What the port has; none where it has nothing.
         reference: What the reference has.
         limit: Of the structure.
@@ -206,19 +208,19 @@ def measured(
         layer=layer,
         reference=named,
         quantity=quantity,
-        sort=quantity,
+        group=quantity,
         limit=limit,
         elements=reference.size,
-        size=size(reference),
+        norm=norm(reference),
         structure=difference(port, reference),
     )
 
 
 def furthest(port: np.ndarray, reference: np.ndarray) -> Difference:
     """The largest relative difference of two rates, and the first step where there is one."""
-    apart = abs(port - reference)
+    diff = abs(port - reference)
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(apart == 0, 0.0, apart / abs(reference))
+        relative = np.where(diff == 0, 0.0, diff / abs(reference))
     at = int(np.argmax(relative > STRUCTURE_UPDATE))
     note = "" if np.isfinite(relative).all() else "the reference's rate is 0 at some step"
     return Difference(float(relative.max()), (at,), float(reference[at]), float(port[at]), note)
@@ -228,81 +230,63 @@ def judge(
     rung: str, measurements: Sequence[Measurement], precision: str = "float32"
 ) -> list[Check]:
     """Turn measurements into verdicts, structure and numerics in the working precision."""
-    sorts: dict[str, list[Measurement]] = defaultdict(list)
+    groups: dict[Hashable, list[Measurement]] = defaultdict(list)
     for m in measurements:
         if m.elements < FEW:
-            sorts[m.sort].append(m)
-    typical = {sort: float(np.median([m.size for m in ms])) for sort, ms in sorts.items()}
-    kernels = {(m.layer, m.quantity): m for m in measurements if _leaf(m) in SYNONYMS["weight"]}
+            groups[m.group].append(m)
+    typical = {group: float(np.median([m.norm for m in ms])) for group, ms in groups.items()}
+    kernels = {(m.layer, m.quantity): m for m in measurements if _is_of(m, "weight")}
 
     def scale(m: Measurement) -> float:
-        beside = [_beside(m, leaf) for leaf in SYNONYMS["weight"] if _leaf(m) in SYNONYMS["bias"]]
-        taps = [kernels[key] for key in beside if key in kernels]
-        few = [typical[m.sort]] if m.elements < FEW else []
-        tapped = [per_tap(k.size, k.elements, m.elements) for k in taps]
-        return max(m.size, m.terms, *few, *tapped, 0.0)
+        leaves = SYNONYMS["weight"] if _is_of(m, "bias") else ()
+        siblings = [(m.layer, m.quantity.sibling(leaf)) for leaf in leaves]
+        few = [typical[m.group]] if m.elements < FEW else []
+        taps = [kernels[key] for key in siblings if key in kernels]
+        tapped = [per_tap(k.norm, k.elements, m.elements) for k in taps]
+        return max(m.norm, m.terms, *few, *tapped, 0.0)
 
-    shared: dict[str, list[float]] = defaultdict(list)
+    shared: dict[Hashable, list[float]] = defaultdict(list)
     for m in measurements:
-        if m.together and m.numerics is not None:
-            shared[m.together].append(_relative(m.yardstick, scale(m)))
-    least = {name: _median(yardsticks) for name, yardsticks in shared.items()}
+        if m.shared_group is not None and m.numerics is not None:
+            shared[m.shared_group].append(_relative(m.noise_scale, scale(m)))
+    least = {group: _median(scales) for group, scales in shared.items()}
 
     checks = []
     for m in measurements:
         limit = m.limit + K * _relative(m.drift, scale(m))
         checks.append(_check(rung, "structure", m, m.structure, scale(m), limit))
         if m.numerics is not None:
-            peers = sorts[m.sort] if m.elements < FEW else [m]
-            yardsticks = [_relative(p.yardstick, scale(p)) for p in peers]
-            yardsticks.append(least.get(m.together, 0.0))
-            limit = K * max(filter(math.isfinite, yardsticks), default=0.0) + floor(precision)
+            peers = groups[m.group] if m.elements < FEW else [m]
+            scales = [_relative(p.noise_scale, scale(p)) for p in peers]
+            scales.append(least.get(m.shared_group, 0.0))
+            limit = K * max(filter(math.isfinite, scales), default=0.0) + floor(precision)
             numerics = m.numerics
-            if not math.isfinite(m.yardstick):  # against it anything would be near enough
+            if not math.isfinite(m.noise_scale):  # against it anything would be near enough
                 note = f"the reference itself is not finite in {precision}"
                 numerics = Difference(math.inf, note=note)
             checks.append(_check(rung, "numerics", m, numerics, scale(m), limit))
     return checks
 
 
-def per_tap(size: float, elements: int, biases: int) -> float:
+def per_tap(norm: float, elements: int, biases: int) -> float:
     """How large a bias's gradient would be, were it as large as its kernel's.
 
     Args:
-        size: The norm of the kernel's gradient.
+        norm: Of the kernel's gradient.
         elements: Of the kernel.
         biases: Elements of the bias. A batch norm has as many scales, and no taps: 0.
     """
-    return size * math.sqrt(biases / elements) if elements > biases else 0.0
+    return norm * math.sqrt(biases / elements) if elements > biases else 0.0
 
 
-# The quantities of a parameter: its gradient, a step of it, and what it is after some.
-PARAMETER = re.compile(
-    r"(?:gradient of |step \d+ of |step without gradient of )([\w.]+)|([\w.]+) after \d+ steps?"
-)
+def _is_of(m: Measurement, kind: str) -> bool:
+    """Whether the quantity is one of a parameter of this sort: a key of `SYNONYMS`."""
+    return bool(m.quantity.parameter) and m.quantity.leaf in SYNONYMS[kind]
 
 
-def _path(m: Measurement) -> str:
-    """The parameter's name within the layer, empty where the quantity is not one's."""
-    found = PARAMETER.fullmatch(m.quantity)
-    return (found[1] or found[2]) if found else ""
-
-
-def _leaf(m: Measurement) -> str:
-    """The last part of the parameter's name."""
-    return _path(m).rpartition(".")[2]
-
-
-def _beside(m: Measurement, leaf: str) -> tuple[str, str]:
-    """The layer and the same quantity of another parameter in it."""
-    before, _, after = m.quantity.rpartition(_path(m))
-    holder = _path(m).removesuffix(_leaf(m))
-    return m.layer, f"{before}{holder}{leaf}{after}"
-
-
-def _median(yardsticks: Sequence[float]) -> float:
+def _median(values: Sequence[float]) -> float:
     """Of those that are finite; 0 of none."""
-    finite = [y for y in yardsticks if math.isfinite(y)]
+    finite = [value for value in values if math.isfinite(value)]
     return float(np.median(finite)) if finite else 0.0
 
 
@@ -338,13 +322,13 @@ def round_to(value: Any, dtype: str) -> Any:
     return array.astype(dtype).astype(np.float64) if is_float(array.dtype) else array
 
 
-def size(array: np.ndarray) -> float:
+def norm(array: np.ndarray) -> float:
     """The Euclidean norm; BLAS would start threads that wait for those of the frameworks."""
     return float(np.sqrt(np.square(np.asarray(array, np.float64)).sum()))
 
 
 def _located(
-    distance: float, apart: np.ndarray, port: np.ndarray, reference: np.ndarray
+    distance: float, diff: np.ndarray, port: np.ndarray, reference: np.ndarray
 ) -> Difference:
-    index = tuple(int(i) for i in np.unravel_index(np.argmax(apart), apart.shape))
+    index = tuple(int(i) for i in np.unravel_index(np.argmax(diff), diff.shape))
     return Difference(distance, index, reference[index].item(), port[index].item())

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from parity.capture.records import NETWORK
+from parity.ladder.keys import Key, key_of
 from parity.ladder.runs import Runs
 from parity.ladder.weights import COUNTER
+from parity.report.quantity import Kind, Mode, Quantity
 from parity.report.report import Check, Omission
 
 UNPAIRED = "no layer of the other side answers it"
@@ -16,6 +18,7 @@ MADE = "the weights function makes it of several, or changes it on the way"
 REPEATED = "the weights function uses elements of it more than once"
 UNTRAINED = "the reference does not train it"
 UNUSED = "nothing of the port answers it"
+OUTPUT = Quantity(Kind.OUTPUT)  # all of a layer's
 FUNCTION = "the port is a function, which gives no statistics back"
 
 
@@ -31,76 +34,76 @@ def left_out(runs: Runs, rung: str, checks: Iterable[Check]) -> list[Omission]:
         One for each quantity. Those of parameters count: a network whose parameters are not all
         compared has not been shown to be the reference.
     """
-    compared = {(c.layer, c.quantity) for c in checks}
+    compared = {Key(c.layer, c.quantity) for c in checks}
     return list(RULES[rung](runs, rung, compared))
 
 
-def _values(runs: Runs, rung: str, _: set[tuple[str, str]]) -> Iterator[Omission]:
+def _values(runs: Runs, rung: str, _: set[Key]) -> Iterator[Omission]:
     """Tensors of the reference that nothing holds, because the rules say so."""
     held = {key for key, _ in runs.assignment.map.values()} | runs.assignment.tied
     held |= {key for part in runs.assignment.parts.values() for key in part.keys}
     if runs.tensors.opaque or runs.strict:
         return  # who knows what they are made of; L0 looks itself
-    for key in runs.r64.state():
+    for key in runs.reference64.state():
         if key not in held and key.rpartition(".")[2] != COUNTER:
-            yield Omission(rung, key, key, "values", UNUSED)
+            yield Omission(rung, key, key, Quantity(Kind.VALUES), UNUSED)
 
 
-def _layers(runs: Runs, rung: str, compared: set[tuple[str, str]]) -> Iterator[Omission]:
+def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
     """Layers without parts that nothing answers, and those that could not be fed alone."""
     for name in runs.alignment.reference:
-        yield Omission(rung, name, name, "output", UNPAIRED)
+        yield Omission(rung, name, name, OUTPUT, UNPAIRED)
     for name in runs.alignment.port:
-        yield Omission(rung, name, "(none)", "output", UNPAIRED)
+        yield Omission(rung, name, "(none)", OUTPUT, UNPAIRED)
     known = {*runs.alignment.pairs, *runs.alignment.reference}
     for name, call in runs.oracle(True).calls.items():
         if name not in known and runs.leaf(call):  # it is called in train mode only
-            yield Omission(rung, name, name, "output", UNPAIRED)
+            yield Omission(rung, name, name, OUTPUT, UNPAIRED)
     if rung != "L1":
         return
     seen = {layer for layer, _ in compared}
     for name, pair in runs.alignment.pairs.items():
         called = runs.oracle(True).calls.get(name)
         if called is not None and runs.leaf(called) and not {pair.port, name} & seen:
-            yield Omission(rung, pair.port, name, "output", "it cannot be fed alone")
+            yield Omission(rung, pair.port, name, OUTPUT, "it cannot be fed alone")
 
 
-def _whole(runs: Runs, rung: str, compared: set[tuple[str, str]]) -> Iterator[Omission]:
+def _whole(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
     """Layers that nothing answers, and statistics."""
     yield from _layers(runs, rung, compared)
-    yield from _statistics(runs, rung, compared, "{} after a step")
+    yield from _statistics(runs, rung, compared, Quantity(Kind.STATISTIC, mode=Mode.TRAIN))
 
 
 def _statistics(
-    runs: Runs, rung: str, compared: set[tuple[str, str]], quantity: str
+    runs: Runs, rung: str, compared: set[Key], quantity: Quantity
 ) -> Iterator[Omission]:
     """Statistics of either side; those that the port has and the function made, count."""
-    parameters = runs.p64.parameters()
+    parameters = runs.port64.parameters()
     if runs.stateless:
-        before = runs.r64.state()
+        before = runs.reference64.state()
         for key, after in runs.oracle(True).statistics.items():
             moved = key in before and not np.array_equal(before[key], after)
             if moved and key.rpartition(".")[2] != COUNTER:
-                layer, _, leaf = key.rpartition(".")
-                yield Omission(rung, layer or NETWORK, key, quantity.format(leaf), FUNCTION)
+                layer, what = key_of(key, quantity)
+                yield Omission(rung, layer, key, what, FUNCTION)
         return
     for name in sorted(runs.tensors.opaque - parameters):
-        layer, leaf = _split(name)
-        if (layer, quantity.format(leaf)) not in compared:
+        entry = key_of(name, quantity)
+        if entry not in compared:
             reason = REPEATED if name in runs.assignment.parts else MADE
-            yield Omission(rung, layer, "(made)", quantity.format(leaf), reason, True)
+            yield Omission(rung, entry.layer, "(made)", entry.quantity, reason, True)
 
 
 def _parameters(
-    runs: Runs, rung: str, compared: set[tuple[str, str]], quantity: str
+    runs: Runs, rung: str, compared: set[Key], quantity: Quantity
 ) -> Iterator[Omission]:
     """Parameters of the port that were not compared, and the reference's that none answers."""
     used: dict[str, np.ndarray] = {}
-    trained = runs.r64.parameters()
-    for name in sorted(runs.p64.parameters()):
-        layer, leaf = _split(name)
+    trained = runs.reference64.parameters()
+    for name in sorted(runs.port64.parameters()):
+        entry = key_of(name, quantity)
         keys = runs.tensors.held(name)
-        if (layer, quantity.format(leaf)) in compared:
+        if entry in compared:
             for key, places in keys.items():
                 used[key] = used[key] | places if key in used else places
             continue
@@ -108,51 +111,48 @@ def _parameters(
         reason = UNTRAINED if frozen else REPEATED if keys and name in runs.tensors.opaque else MADE
         reason = UNUSED.replace("port", "reference") if not _known(runs, name) else reason
         reference = ", ".join(keys) or "(made)"
-        yield Omission(rung, layer, reference, quantity.format(leaf), reason, not frozen)
+        yield Omission(rung, *_place(entry, reference), reason, not frozen)
     yield from _unanswered(runs, rung, used, quantity)
 
 
 def _unanswered(
-    runs: Runs, rung: str, used: dict[str, np.ndarray], quantity: str
+    runs: Runs, rung: str, used: dict[str, np.ndarray], quantity: Quantity
 ) -> Iterator[Omission]:
     """Parameters of the reference with a gradient that nothing was compared with."""
-    names = runs.r64.aliases()
+    names = runs.reference64.aliases()
     for key, gradient in runs.oracle(True).parameter_gradients.items():
         places = np.zeros(gradient.size, bool)
         for name in names.get(key, (key,)):
             places |= used.get(name, np.zeros(gradient.size, bool))
         rest = int(np.count_nonzero(gradient.ravel()[~places]))
         if rest:
-            layer, _, leaf = key.rpartition(".")
-            what = "" if rest == gradient.size else f"{rest} of {gradient.size} elements: "
-            reason = f"{what}{UNUSED}"
-            yield Omission(rung, layer or NETWORK, key, quantity.format(leaf), reason, True)
+            part = "" if rest == gradient.size else f"{rest} of {gradient.size} elements: "
+            yield Omission(rung, *_place(key_of(key, quantity), key), f"{part}{UNUSED}", True)
 
 
 def _known(runs: Runs, name: str) -> bool:
-    return name in runs.assignment.map or name in runs.assignment.made
+    return name in runs.assignment.map or name in runs.assignment.derived
 
 
-def _split(name: str) -> tuple[str, str]:
-    layer, _, leaf = name.rpartition(".")
-    return layer or NETWORK, leaf
+def _place(entry: Key, reference: str) -> tuple[str, str, Quantity]:
+    return entry.layer, reference, entry.quantity
 
 
-def _gradients(runs: Runs, rung: str, compared: set[tuple[str, str]]) -> Iterator[Omission]:
-    return _parameters(runs, rung, compared, "gradient of {}")
+def _gradients(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
+    return _parameters(runs, rung, compared, Quantity(Kind.PARAMETER_GRADIENT))
 
 
-def _steps(runs: Runs, rung: str, compared: set[tuple[str, str]]) -> Iterator[Omission]:
+def _steps(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
     if runs.port.schedules is None:
         reason = "no schedules were given"
-        yield Omission(rung, NETWORK, NETWORK, "learning rate", reason)
-    yield from _parameters(runs, rung, compared, "step 1 of {}")
+        yield Omission(rung, NETWORK, NETWORK, Quantity(Kind.LEARNING_RATE), reason)
+    yield from _parameters(runs, rung, compared, Quantity(Kind.STEP, step=1))
 
 
-def _trajectory(runs: Runs, rung: str, compared: set[tuple[str, str]]) -> Iterator[Omission]:
-    after = next((q.partition(" after ")[2] for _, q in sorted(compared) if " after " in q), "")
-    yield from _parameters(runs, rung, compared, f"{{}} after {after}")
-    yield from _statistics(runs, rung, compared, f"{{}} after {after}")
+def _trajectory(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
+    step = max(key.quantity.step for key in compared)  # there is at least its loss
+    yield from _parameters(runs, rung, compared, Quantity(Kind.STATE, step=step))
+    yield from _statistics(runs, rung, compared, Quantity(Kind.STATE, step=step))
 
 
 RULES = {

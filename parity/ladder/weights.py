@@ -48,18 +48,18 @@ class Assignment:
     Attributes:
         map: The port's name -> the reference's, and the axes.
         arrays: What the port is to hold, by its names; None where it holds its weights already.
-        made: Names of the port's tensors that were made from several, or changed on the way.
+        derived: Names of the port's tensors that a function made of several, or changed.
         idle: Names of the reference's tensors that need no counterpart.
         tied: Those of them that share their memory with one that has a counterpart.
-        parts: Of what was made, name -> which elements of the reference's it consists of, where it
-            does of such.
+        parts: Of what was derived, name -> which elements of the reference's it consists of, if it
+            does.
         repeated: Names of what holds an element that another tensor, or the same, holds too: its
             gradient is part of the reference's.
     """
 
     map: dict[str, tuple[str, Axes]]
     arrays: Arrays | None = None
-    made: frozenset[str] = frozenset()
+    derived: frozenset[str] = frozenset()
     idle: frozenset[str] = frozenset()
     tied: frozenset[str] = frozenset()
     parts: Mapping[str, Elements] = dataclasses.field(default_factory=dict)
@@ -183,7 +183,7 @@ def _layer(name: str) -> str:
 def _by_rules(rules: Rules, source: Arrays) -> tuple[dict[str, tuple[str, Axes]], set[str]]:
     found: dict[str, tuple[str, Axes]] = {}
     idle: set[str] = set()
-    left = []
+    unused = []
     for rule in rules:
         if isinstance(rule, str) or not isinstance(rule, Sequence) or len(rule) not in (2, 3):
             raise InputError(f"weights: {rule!r} is no rule: (pattern, name in the port, axes)")
@@ -200,9 +200,9 @@ def _by_rules(rules: Rules, source: Arrays) -> tuple[dict[str, tuple[str, Axes]]
                 break
         else:
             if key.rpartition(".")[2] != COUNTER:
-                left.append(key)
-    if left:
-        raise InputError(f"weights: no rule for {listed(left)} of the reference")
+                unused.append(key)
+    if unused:
+        raise InputError(f"weights: no rule for {listed(unused)} of the reference")
     return found, idle
 
 
@@ -325,9 +325,9 @@ def _refuse(found: WeightMap, source: Arrays, target: Arrays, idle: set[str]) ->
     if empty := [name for name in target if name not in found]:
         raise InputError(f"weights: nothing fills {listed(empty)} of the port")
     used = {key for key, _ in found.values()} | idle
-    left = [k for k in source if k not in used and k.rpartition(".")[2] != COUNTER]
-    if left:
-        raise InputError(f"weights: nothing uses {listed(left)} of the reference")
+    unused = [k for k in source if k not in used and k.rpartition(".")[2] != COUNTER]
+    if unused:
+        raise InputError(f"weights: nothing uses {listed(unused)} of the reference")
     for key, axes in found.values():
         if axes is not None and sorted(axes) != list(range(source[key].ndim)):
             raise InputError(

@@ -1,17 +1,18 @@
-"""How fast both sides part in float32, beside how fast one parts from itself.
+"""How fast both sides diverge in float32, beside how fast one diverges from itself.
 
 Rounding differs between two frameworks in every operation, and training makes any difference grow.
-One side whose every image is changed by a unit in the last place parts from itself as well. A port
-that is as exact as its reference parts from it no faster than `compare.K` times that.
+One side whose every image is changed by a unit in the last place diverges from itself as well. A
+port that is as exact as its reference diverges from it no faster than K times that, with the K of
+`parity.ladder.tolerances`.
 
 Where training is unstable a distance grows twentyfold and more in a step, once rounding has turned
 over a first maximum or ReLU, and when it does so is chance: of two JAX runs of ICNet, their images
 changed otherwise, one was 4e-6 from the unchanged run after four steps, the other 2e-3. So each
-side is changed several times, and what counts is how far it can part from itself.
+side is changed several times, and what counts is how far it can diverge from itself.
 
 All are trained on images with noise. The drawn scenes have even areas, on which max-pooling finds
 its maximum many times and takes the first; to move these by a unit would let it take any, which is
-no rounding: an ENet parted from itself by 3e-4 in its first step, where rounding makes 9e-9.
+no rounding: an ENet diverged from itself by 3e-4 in its first step, where rounding makes 9e-9.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from parity.ladder.tolerances import K, size
-from parity.model_checks.recipes.scaled_down import shortened
-from parity.model_checks.recipes.side import Half
+from parity.ladder.tolerances import K, norm
+from parity.model_checks.recipes.scaled_down import scaled_down
+from parity.model_checks.recipes.side import TrainedSide
 from parity.report.plot import Line
 from parity.spec import draw
 from parity.spec.training.recipe import Recipe
@@ -101,11 +102,11 @@ def measure(
         changes: How often each side is trained again.
         progress: Called with what is run next.
     """
-    made = shortened(recipe, steps, "fp32")
+    made = scaled_down(recipe, steps, "fp32")
 
     def weights(side: str, change: Callable[[Batch], Batch] = lambda b: b) -> list[np.ndarray]:
-        half = Half(side, made, change=lambda batch: change(noisy(batch)), quickly=False)
-        return [joined(after.arrays) for after in half.steps(steps)]
+        trained = TrainedSide(side, made, change=lambda batch: change(noisy(batch)), quickly=False)
+        return [joined(after.arrays) for after in trained.steps(steps)]
 
     plain = {}
     for side in SIDES:
@@ -148,4 +149,4 @@ def joined(arrays: Arrays) -> np.ndarray:
 def distances(one: list[np.ndarray], other: list[np.ndarray]) -> np.ndarray:
     """Of each step, relative; stages may train networks of other sizes."""
     pairs = zip(one, other, strict=True)
-    return np.array([size(a.astype(np.float64) - b) / size(b) for a, b in pairs])
+    return np.array([norm(a.astype(np.float64) - b) / norm(b) for a, b in pairs])

@@ -1,4 +1,4 @@
-"""Small but complete networks to plant faults in: every kind of layer, little to compile."""
+"""Small but complete networks to inject faults into: every kind of layer, little to compile."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Layer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class LayerRow:
     """A layer of the reference beside the port's.
 
     Attributes:
@@ -87,7 +87,7 @@ class Summary:
 
     name: str
     size: tuple[int, int]
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     totals: tuple[int, int]
 
     @property
@@ -132,8 +132,8 @@ def summary(name: str, config: Config, size: tuple[int, int]) -> Summary:
     for call, layer in ours.items():
         path, _, count = call.partition("#")
         answer = to_port.get(path, path) + (f"#{count}" if count else "")
-        rows.append(Row(layer, left.pop(answer, None), fields.get(call)))
-    rows += [Row(None, layer, None) for layer in left.values()]
+        rows.append(LayerRow(layer, left.pop(answer, None), fields.get(call)))
+    rows += [LayerRow(None, layer, None) for layer in left.values()]
     return Summary(name, size, tuple(rows), (total, their_total))
 
 
@@ -255,12 +255,12 @@ def _shape(layer: Layer) -> str:
     return "x".join(map(str, layer.shape)) if layer.shape else "never called"
 
 
-def _both(row: Row, part: Any) -> str:
+def _both(row: LayerRow, part: Any) -> str:
     """Once where both sides have the same."""
     return " / ".join(dict.fromkeys(part(side) if side else "-" for side in (row.torch, row.jax)))
 
 
-def _field(row: Row, size: tuple[int, int]) -> str:
+def _field(row: LayerRow, size: tuple[int, int]) -> str:
     if row.field is None:
         return ""
     if row.field == size:

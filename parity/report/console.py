@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.console import Console
 
 WIDTH = 140  # of what has no width of its own, such as a file
-QUIET = 30  # seconds after which a file is told, too, what is being done
+QUIET = 30  # seconds after which a file, too, gets a line on what is being done
 
 
 class Output(Console):
@@ -43,7 +43,7 @@ class Lines:
     def __init__(self) -> None:
         self.begun = self.said = time.monotonic()
 
-    def tell(self, stage: str) -> None:
+    def show(self, stage: str) -> None:
         """What is done next."""
         now = time.monotonic()
         if now - self.said >= QUIET:
@@ -52,14 +52,14 @@ class Lines:
 
     def count(self, done: int, total: int, what: str) -> None:
         """The same with a number."""
-        self.tell(f"{done} of {total}: {what}")
+        self.show(f"{done} of {total}: {what}")
 
 
 @contextlib.contextmanager
 def working() -> Iterator[Callable[[str], None]]:
     """Show what is being done, and since when, to a person who waits; to a file see `Lines`."""
     if not sys.stderr.isatty():
-        yield Lines().tell
+        yield Lines().show
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from parity.report import html as pages
 from parity.report.plot import Line, legend, plot
+from parity.report.quantity import Kind, Mode
 
 if TYPE_CHECKING:
     from parity.report.report import Check, Report
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 MOST = 100  # failures and checks of one rung on the page; the JSON report has all
 
 COLOURS = {
-    ("structure", "eval"): "#2f9e6e",
-    ("structure", "train"): "#4c7fd0",
-    ("numerics", "eval"): "#d9822b",
-    ("numerics", "train"): "#b3568f",
+    ("structure", Mode.EVAL): "#2f9e6e",
+    ("structure", Mode.TRAIN): "#4c7fd0",
+    ("numerics", Mode.EVAL): "#d9822b",
+    ("numerics", Mode.TRAIN): "#b3568f",
 }
 
 
@@ -79,13 +80,14 @@ def depth_lines(report: Report) -> list[Line]:
         checks = [
             c
             for c in report.checks
-            if (c.rung, c.kind, c.quantity) == ("L2", kind, f"output 0 in {mode} mode")
+            if (c.rung, c.kind) == ("L2", kind)
+            and (c.quantity.kind, c.quantity.index, c.quantity.mode) == (Kind.OUTPUT, 0, mode)
         ]
         precision = "float64" if kind == "structure" else report.precision
         points = [(i, c.error, f"{c.layer}: {c.error:.2g}") for i, c in enumerate(checks)]
         if points:
             name = f"{precision}, {mode} mode"
-            lines.append(Line(name, colour, points, dashed=mode == "eval"))
+            lines.append(Line(name, colour, points, dashed=mode is Mode.EVAL))
     return lines
 
 
@@ -176,6 +178,6 @@ def _row(c: Check) -> str:
     found = escape(c.note or c.place())
     return (
         f"<tr><td><code>{escape(c.layer)}</code></td><td><code>{escape(c.reference)}</code></td>"
-        f"<td>{escape(c.quantity)}</td><td>{c.rung} {c.kind}</td><td>{c.error:.2g}</td>"
+        f"<td>{escape(str(c.quantity))}</td><td>{c.rung} {c.kind}</td><td>{c.error:.2g}</td>"
         f"<td>{c.limit:.2g}</td><td>{isolated}</td><td>{found}</td></tr>"
     )

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from parity.io.files import write_atomically
 from parity.report.console import WIDTH, print_first, standard_output
+from parity.report.quantity import Kind, Quantity
 
 RUNGS = {
     "L0": "weights",
@@ -43,7 +44,7 @@ class Check:
         kind: `structure` (float64) or `numerics` (the working precision).
         layer: The port's name of the layer or tensor.
         reference: The reference's name of it.
-        quantity: What was compared, such as `output` or `gradient of kernel`.
+        quantity: What was compared; `str` of it is a sentence such as `gradient of kernel`.
         error: Relative difference; infinite where the arrays cannot be compared.
         limit: What the difference may be.
         index: Place of the largest difference, in the port's layout.
@@ -57,7 +58,7 @@ class Check:
     kind: str
     layer: str
     reference: str
-    quantity: str
+    quantity: Quantity
     error: float
     limit: float
     index: tuple[int, ...] = ()
@@ -91,7 +92,7 @@ class Check:
 
     def where(self) -> str:
         """What to look at: the layer, or the loss, which belongs to none."""
-        return "the loss" if (self.rung, self.quantity) == ("L3", "loss") else self.layer
+        return "the loss" if (self.rung, self.quantity.kind) == ("L3", Kind.LOSS) else self.layer
 
     def place(self) -> str:
         """Where the two differ most, and both values there."""
@@ -109,7 +110,7 @@ class Omission:
         rung: A key of `RUNGS`.
         layer: The port's name of the layer, or the reference's where the port has none.
         reference: The reference's name of it, or of the tensors that it is made of.
-        quantity: What would have been compared, such as `gradient of kernel`.
+        quantity: What would have been compared.
         reason: Why it was not.
         counts: Whether the rung cannot be passed without it, as it cannot without a parameter.
     """
@@ -117,7 +118,7 @@ class Omission:
     rung: str
     layer: str
     reference: str
-    quantity: str
+    quantity: Quantity
     reason: str
     counts: bool = False
 
@@ -249,11 +250,13 @@ class Report:
 
     def _omitted(self) -> list[str]:
         """What was not compared, a line each, but for layers that a note names already."""
-        told = set(re.split(r"[\s,:]+", " ".join(self.notes)))
+        named = set(re.split(r"[\s,:]+", " ".join(self.notes)))
         return [
             omission.sentence()
             for omission in sorted(self.left_out, key=lambda o: (not o.counts, o.rung))
-            if omission.counts or omission.quantity != "output" or omission.layer not in told
+            if omission.counts
+            or omission.quantity.kind is not Kind.OUTPUT
+            or omission.layer not in named
         ]
 
     def _incomplete(self) -> str:
@@ -267,9 +270,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as JSON values; infinities are strings."""
-        checks = [
-            dataclasses.asdict(c) | {"ok": c.ok, "margin": _number(c.margin)} for c in self.checks
-        ]
+        checks = [_fields(c) | {"ok": c.ok, "margin": _number(c.margin)} for c in self.checks]
         for check in checks:
             for key in ("error", "limit", "reference_value", "port_value", "isolated"):
                 check[key] = _number(check[key])
@@ -283,7 +284,7 @@ class Report:
             "notes": self.notes,
             "unseen": self.unseen,
             "seconds": self.seconds,
-            "left_out": [dataclasses.asdict(omission) for omission in self.left_out],
+            "left_out": [_fields(omission) for omission in self.left_out],
             "checks": checks,
         }
 
@@ -311,6 +312,12 @@ class Report:
             if self.causes:
                 detail += f"; likely {'; or '.join(str(cause) for cause in self.causes)}"
             raise AssertionError(f"{self.name}: {detail}")
+
+
+def _fields(entry: Check | Omission) -> dict[str, Any]:
+    """The fields of a check or an omission; its quantity as the sentence that is shown."""
+    found = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
+    return found | {"quantity": str(entry.quantity)}
 
 
 def _number(value: float | None) -> float | str | None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from parity.faults import several
-from parity.faults.on_devices import PLANTS
+from parity.faults.on_devices import INJECTIONS
 from parity.model_checks.devices import ladder
 from parity.model_checks.devices.plan import ALONE, CASES, DDP, EVALUATED, Job, Plan, planned
-from parity.model_checks.devices.processes import Runs, run
+from parity.model_checks.devices.processes import DeviceRuns, run
 from parity.model_checks.recipes.scaled_down_stage import SmallStage
 from parity.report.report import Report
 from parity.spec.networks.erfnet import Block, ERFNetConfig
@@ -53,17 +53,17 @@ def plan() -> Plan:
 
 
 @pytest.fixture(scope="module")
-def runs(plan: Plan) -> Runs:
+def runs(plan: Plan) -> DeviceRuns:
     return run(plan)
 
 
-def report_of(plan: Plan, runs: Runs) -> Report:
+def report_of(plan: Plan, runs: DeviceRuns) -> Report:
     report = Report("tiny", "float64", seconds=dict.fromkeys(ladder.RUNGS, 0.0))
     ladder.compared(report, plan, runs, lambda _: None)
     return report
 
 
-def test_several_devices_compute_what_is_predicted(plan: Plan, runs: Runs) -> None:
+def test_several_devices_compute_what_is_predicted(plan: Plan, runs: DeviceRuns) -> None:
     """Catches gradients, steps or 20 steps of DDP, pmap or shard_map that are not as predicted.
 
     Where the recipe says that they are those of one device, the prediction is its real run.
@@ -75,7 +75,7 @@ def test_several_devices_compute_what_is_predicted(plan: Plan, runs: Runs) -> No
     assert max(c.error for c in report.checks) < LIMIT
 
 
-def test_each_choice_is_predicted_to_differ_from_one_device(plan: Plan, runs: Runs) -> None:
+def test_each_choice_is_predicted_to_differ_from_one_device(plan: Plan, runs: DeviceRuns) -> None:
     """Catches a choice that is not acted upon, and a comparison that cannot fail."""
     one = ladder.observed(plan, runs, ladder.ONE)
     for name, case in CASES.items():
@@ -90,7 +90,7 @@ def evaluations(plan: Plan) -> list[Job]:
     return [job for job in plan.jobs if job.case == EVALUATED]
 
 
-def check_evaluations(plan: Plan, runs: Runs) -> None:
+def check_evaluations(plan: Plan, runs: DeviceRuns) -> None:
     """The same weights, on any number of devices of either side; all losses to rounding."""
     first, *others = evaluations(plan)
     for images in plan.images:
@@ -105,7 +105,7 @@ def check_evaluations(plan: Plan, runs: Runs) -> None:
     assert [w / n for w, n in zip(whole, plan.images, strict=True)] == [whole[0]] * len(whole)
 
 
-def check_evaluations_after_training(plan: Plan, runs: Runs) -> None:
+def check_evaluations_after_training(plan: Plan, runs: DeviceRuns) -> None:
     for job in evaluations(plan):
         for images in plan.images:
             together, alone = (runs.evaluation(job, w, images) for w in ("after", "alone"))
@@ -113,14 +113,14 @@ def check_evaluations_after_training(plan: Plan, runs: Runs) -> None:
             assert together[1:] == pytest.approx(alone[1:], rel=1e-12)
 
 
-def test_every_image_is_counted_once(plan: Plan, runs: Runs) -> None:
+def test_every_image_is_counted_once(plan: Plan, runs: DeviceRuns) -> None:
     """Catches an image that is counted twice or by nobody, and a padded one that counts."""
     both = {(devices, way) for devices in (1, 2) for way in (DDP, "pmap")}
     assert {(j.devices, j.way) for j in evaluations(plan)} == both
     check_evaluations(plan, runs)
 
 
-def test_all_devices_evaluate_one_network(plan: Plan, runs: Runs) -> None:
+def test_all_devices_evaluate_one_network(plan: Plan, runs: DeviceRuns) -> None:
     """Catches devices that evaluate by the statistics of their own parts of the batches."""
     check_evaluations_after_training(plan, runs)
 
@@ -138,7 +138,7 @@ def test_faults_are_found_and_explained() -> None:
 def test_all_faults_are_found() -> None:
     """Catches the same in every way in which a fault can be planted, on both sides."""
     rows = list(several.rows_of("tiny", recipe(), fast=False))
-    assert [row.name for row in rows] == list(PLANTS)
+    assert [row.name for row in rows] == list(INJECTIONS)
     assert all(row.killed and row.rank is not None and row.rank <= 3 for row in rows)
     late = {row.name for row in rows if row.rung != "L3"}
     assert late == {"dropped for padded, DDP"}  # it is of an epoch's last batch

@@ -78,5 +78,5 @@ def test_fault_in_a_gradient_that_is_zero_is_named() -> None:
     p.port.encoder.initial_block.conv.__class__ = RowLost
     failures = check(p, levels=("L1",)).failures()
     fault = ("encoder.initial_block.conv", "gradient of bias")
-    assert {(c.layer, c.quantity) for c in failures} == {fault}
+    assert {(c.layer, str(c.quantity)) for c in failures} == {fault}
     assert {c.kind for c in failures} == {"structure", "numerics"}

@@ -40,7 +40,7 @@ def test_icnet(report: Report, rung: str) -> None:
 def test_every_call_is_compared(report: Report) -> None:
     """Catches a ladder that looks at the backbone's first run only."""
     for rung, quantity in (("L1", "output 0"), ("L2", "output 0 in train mode")):
-        seen = {c.layer for c in report.checks if c.rung == rung and c.quantity == quantity}
+        seen = {c.layer for c in report.checks if c.rung == rung and str(c.quantity) == quantity}
         for layer in ("pretrained.layer4.1.conv2", "pretrained.conv1.0", "ppm.resize"):
             assert {layer, f"{layer}#2"} <= seen
         assert {"ppm.pools.3", "ppm.resize#4", "pretrained.layer4.1.relu#6"} <= seen

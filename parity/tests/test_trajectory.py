@@ -1,4 +1,4 @@
-"""L5: every recipe rehearsed in small by both trainers, 50 steps in float64."""
+"""L5: every recipe scaled_down_training in small by both trainers, 50 steps in float64."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from parity.faults import staged
-from parity.model_checks.recipes.compare_sides import Rehearsal
-from parity.model_checks.recipes.scaled_down import STEPS, shortened
-from parity.model_checks.recipes.side import Half
+from parity.model_checks.recipes.compare_sides import TrainingComparison
+from parity.model_checks.recipes.scaled_down import STEPS, scaled_down
+from parity.model_checks.recipes.side import TrainedSide
 from parity.report.report import Report
 from parity.spec.recipes import RECIPES
 from parity.spec.training.trainer import Batch
@@ -29,21 +29,21 @@ def test_recipe(name: str) -> None:
 
     Through every stage, and at least one fall of the rate.
     """
-    recipe = shortened(RECIPES[name])
-    rehearsal = Rehearsal(Half("torch", recipe), Half("jax", recipe), STEPS)
-    checks = rehearsal.checks()
+    recipe = scaled_down(RECIPES[name])
+    comparison = TrainingComparison(TrainedSide("torch", recipe), TrainedSide("jax", recipe), STEPS)
+    checks = comparison.checks()
     failed = [c.sentence() for c in checks if not c.ok]
     assert not failed, failed[0]
-    last = rehearsal.last[-1][0]
+    last = comparison.last[-1][0]
     assert last.step == STEPS
     assert last.stage is recipe.stages[-1]
-    assert last.rate < max(rehearsal.halves[0].rates()[:STEPS])
-    compared = {f"{c.layer}.{c.quantity.partition(' after')[0]}" for c in checks}
+    assert last.rate < max(comparison.sides[0].rates()[:STEPS])
+    compared = {f"{c.layer}.{c.quantity.path}" for c in checks}
     assert last.arrays.keys() <= compared
     assert max(c.error for c in checks) <= LIMIT
-    assert {"images, as handed", "targets 0, as handed"} <= {c.quantity for c in checks}
+    assert {"images, as handed", "targets 0, as handed"} <= {str(c.quantity) for c in checks}
     sites = {f"mask of {site}, as handed" for site in last.stage.config.dropout_sites(*recipe.size)}
-    assert sites <= {c.quantity for c in checks}
+    assert sites <= {str(c.quantity) for c in checks}
 
 
 def mirrored(batch: Batch) -> Batch:
@@ -70,26 +70,26 @@ def kept(batch: Batch) -> Batch:
 )
 def test_other_bytes_are_seen(change: Callable[[Batch], Batch], part: str) -> None:
     """Catches a batch, or one bit of one mask, that only one side was handed."""
-    recipe = shortened(RECIPES["enet-cityscapes"])
-    halves = Half("torch", recipe), Half("jax", recipe, change=change)
-    checks = Rehearsal(*halves, 2).checks()
+    recipe = scaled_down(RECIPES["enet-cityscapes"])
+    halves = TrainedSide("torch", recipe), TrainedSide("jax", recipe, change=change)
+    checks = TrainingComparison(*halves, 2).checks()
     fault = Report("enet", "float64", checks).fault()
     assert fault is not None
-    assert fault.quantity.startswith(part)
+    assert str(fault.quantity).startswith(part)
     assert "up to step 1" in fault.sentence()
 
 
 def test_a_rate_one_step_late_is_seen() -> None:
     """Catches trajectories compared where no rate has fallen yet."""
-    recipe = shortened(RECIPES["enet-cityscapes"])
-    late = Half("jax", recipe)
+    recipe = scaled_down(RECIPES["enet-cityscapes"])
+    late = TrainedSide("jax", recipe)
     rates = late.rates()
     late.rates = lambda: [rates[0], *rates]  # type: ignore[method-assign]  # the fault
-    rehearsal = Rehearsal(Half("torch", recipe), late, STEPS)
-    failed = [c for c in rehearsal.checks() if not c.ok]
+    comparison = TrainingComparison(TrainedSide("torch", recipe), late, STEPS)
+    failed = [c for c in comparison.checks() if not c.ok]
     fall = next(i for i, rate in enumerate(rates) if rate < rates[0])
     assert failed
-    assert failed[0].quantity.endswith(f"after {fall + 1} steps")
+    assert failed[0].quantity.step == fall + 1
 
 
 def test_a_stage_that_begins_otherwise_is_named() -> None:
@@ -104,7 +104,7 @@ def test_a_stage_that_begins_otherwise_is_named() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_shortened_recipes_leave_nothing_out(name: str) -> None:
     """Catches a rehearsal without a stage, an operation, a fall of the rate, or a warm-up."""
-    recipe, small = RECIPES[name], shortened(RECIPES[name])
+    recipe, small = RECIPES[name], scaled_down(RECIPES[name])
     assert [s.name for s in small.stages] == [s.name for s in recipe.stages]
     for stage, short in zip(recipe.stages, small.stages, strict=True):
         assert [type(x) for x in short.augmentation] == [type(x) for x in stage.augmentation]

@@ -27,7 +27,7 @@ class Row:
         precision: The working precision.
         rung: Of the ladder.
         comparisons: How many there were, over all seeds.
-        ratio: The largest (error(port) - floor) / (error(reference) + response): what K must
+        ratio: The largest (error(port) - floor) / (error(reference) + sensitivity): what K must
             exceed.
         worst: Of which layer and quantity, with which seed.
         structure: The largest error in float64 as a share of its limit.

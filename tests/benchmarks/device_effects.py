@@ -21,7 +21,7 @@ from parity.io.files import check_writable, write_atomically
 from parity.ladder import tolerances
 from parity.model_checks.devices.ladder import ONE, distance, observed, recipe_of
 from parity.model_checks.devices.plan import CASES, DDP, STEPS, Job, Plan
-from parity.model_checks.devices.predicted import Run, predict
+from parity.model_checks.devices.predicted import DeviceRun, predict
 from parity.model_checks.devices.processes import run
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
@@ -84,12 +84,14 @@ def measure(model: str, counts: Sequence[int], steps: int = STEPS) -> Iterator[E
             yield effect(stage, model, job, found, one, expected)
 
 
-def effect(stage: Stage, model: str, job: Job, found: Run, one: Run, expected: Run) -> Effect:
+def effect(
+    stage: Stage, model: str, job: Job, found: DeviceRun, one: DeviceRun, expected: DeviceRun
+) -> Effect:
     """Of one run, from that of one device."""
     specs = tensors(stage.config)
     kept = [k for k, spec in specs.items() if spec.kind in ("mean", "var")]
     trained = [k for k, spec in specs.items() if spec.kind not in STATISTICS]
-    size = math.hypot(*(tolerances.size(one.last[k]) for k in kept))
+    size = math.hypot(*(tolerances.norm(one.last[k]) for k in kept))
     return Effect(
         model,
         stage.optimizer.kind,
@@ -98,15 +100,15 @@ def effect(stage: Stage, model: str, job: Job, found: Run, one: Run, expected: R
         distance(stage, found.first, one.first, one.before),
         distance(stage, found.last, one.last, one.before),
         way(found, trained) / way(one, trained),
-        math.hypot(*(tolerances.size(found.last[k] - one.last[k]) for k in kept)) / size,
+        math.hypot(*(tolerances.norm(found.last[k] - one.last[k]) for k in kept)) / size,
         distance(stage, found.last, expected.last, one.before),
     )
 
 
-def way(found: Run, keys: Sequence[str]) -> float:
+def way(found: DeviceRun, keys: Sequence[str]) -> float:
     """The length of the first step."""
     before: Arrays = found.before
-    return math.hypot(*(tolerances.size(found.first[k] - before[k]) for k in keys))
+    return math.hypot(*(tolerances.norm(found.first[k] - before[k]) for k in keys))
 
 
 def table(effects: Sequence[Effect]) -> list[str]:

@@ -9,40 +9,57 @@ from typing import Any, cast
 import numpy as np
 
 from parity.data.makers import training_size
-from parity.ladder.evidence import Arrays, Spread
+from parity.diagnosis.catalogue import Fault
+from parity.ladder.evidence import DeviceEvidence
 from parity.model_checks.devices.plan import CASES, Job, Plan
-from parity.model_checks.devices.predicted import Handed, OneDevice, Run
+from parity.model_checks.devices.predicted import DeviceRun, Handed, OneDevice
 from parity.spec import draw
 from parity.spec.training.parallel import CHOICES, Parallel
-from parity.spec.training.trainer import Batch
+from parity.spec.training.trainer import Arrays, Batch
 
 Change = Callable[[Batch], Batch]
 
 
-def spread(plan: Plan, job: Job, found: Run, expected: Run) -> Spread:
+def device_evidence(plan: Plan, job: Job, found: DeviceRun, expected: DeviceRun) -> DeviceEvidence:
     """What is known of a run that differs from what was predicted."""
-    others = [(n, why, joined(g)) for n, why, g in suspects(plan, job)] if job.devices > 1 else []
-    return Spread(
+    predicted = hypotheses(plan, job) if job.devices > 1 else ()
+    return DeviceEvidence(
         joined(expected.gradients),
         joined(found.gradients),
-        tuple(others),
+        tuple((fault, why, joined(gradients)) for fault, why, gradients in predicted),
         samples=same(found.samples, expected.samples),
         masks=same(found.masks, expected.masks),
     )
 
 
-def suspects(plan: Plan, job: Job) -> Iterator[tuple[int, str, Arrays]]:
-    """Each fault, why it is suspected, and the first step's gradients with it."""
+def hypotheses(plan: Plan, job: Job) -> Iterator[tuple[Fault, str, Arrays]]:
+    """Each fault that it may be, why, and the first step's gradients with it."""
     parallel, parts = CASES[job.case].parallel, job.devices
     for field, (fault, what) in OTHERWISE.items():
         (other,) = (choice for choice in CHOICES[field] if choice != getattr(parallel, field))
         changed = dataclasses.replace(parallel, **{field: other})
         yield fault, what.format(other), _gradients(plan, job, changed)
-    changes: list[tuple[int, str, Change]] = [
-        (55, "the first device's samples on all", lambda b: _taken(b, _first(b, parts))),
-        (55, "each device's samples taken in turn", lambda b: _taken(b, _in_turn(b, parts))),
-        (56, "the first device's masks on all", lambda b: _masked(b, _taken(b, _first(b, parts)))),
-        (56, "masks of a seed for each device", lambda b: _seeded(plan, b, parts)),
+    changes: list[tuple[Fault, str, Change]] = [
+        (
+            Fault.DEVICE_SAMPLES,
+            "the first device's samples on all",
+            lambda b: _taken(b, _first(b, parts)),
+        ),
+        (
+            Fault.DEVICE_SAMPLES,
+            "each device's samples taken in turn",
+            lambda b: _taken(b, _in_turn(b, parts)),
+        ),
+        (
+            Fault.DEVICE_DROPOUT_MASKS,
+            "the first device's masks on all",
+            lambda b: _masked(b, _taken(b, _first(b, parts))),
+        ),
+        (
+            Fault.DEVICE_DROPOUT_MASKS,
+            "masks of a seed for each device",
+            lambda b: _seeded(plan, b, parts),
+        ),
     ]
     for fault, what, change in changes:
         yield fault, f"{what} gives the gradients", _gradients(plan, job, parallel, change)
@@ -50,9 +67,9 @@ def suspects(plan: Plan, job: Job) -> Iterator[tuple[int, str, Arrays]]:
 
 # Choice -> fault, and what it does.
 OTHERWISE = {
-    "gradients": (35, "the {} of all gradients is what it gives"),
-    "normalizer": (36, "the normaliser of the {} gives the gradients"),
-    "batch_norm": (37, "batch norms that are {} give the gradients"),
+    "gradients": (Fault.GRADIENT_SUM, "the {} of all gradients is what it gives"),
+    "normalizer": (Fault.DEVICE_LOSS_NORMALIZER, "the normaliser of the {} gives the gradients"),
+    "batch_norm": (Fault.SYNC_BATCH_NORM, "batch norms that are {} give the gradients"),
 }
 
 

@@ -21,12 +21,13 @@ from parity.diagnosis import causes
 from parity.ladder import tolerances
 from parity.ladder.evidence import Evidence
 from parity.ladder.tolerances import Measurement
-from parity.model_checks.devices.hypotheses import spread
+from parity.model_checks.devices.hypotheses import device_evidence
 from parity.model_checks.devices.plan import ALONE, CASES, STEPS, Job, Plan
-from parity.model_checks.devices.predicted import Run, predict, stepped
-from parity.model_checks.devices.processes import Runs, run
+from parity.model_checks.devices.predicted import DeviceRun, predict, stepped
+from parity.model_checks.devices.processes import DeviceRuns, run
 from parity.model_checks.recipes.optimizers import stage_of
-from parity.model_checks.recipes.scaled_down import PER_EPOCH, shortened
+from parity.model_checks.recipes.scaled_down import PER_EPOCH, scaled_down
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check, Report
 from parity.spec.errors import InputError
 from parity.spec.recipes import RECIPES
@@ -56,11 +57,11 @@ def recipe_of(model: str, steps: int = STEPS) -> Recipe:
     recipe = next(r for r in RECIPES.values() if stage in r.stages)
     # As many epochs as steps: what is dropped may leave one step of an epoch.
     alone = dataclasses.replace(recipe, stages=(stage,), start=None)
-    return shortened(alone, PER_EPOCH * steps, devices=DEVICES)
+    return scaled_down(alone, PER_EPOCH * steps, devices=DEVICES)
 
 
 def check(plan: Plan, rungs: Sequence[str] = RUNGS, progress: Progress = lambda _: None) -> Report:
-    """Run a recipe on several devices, in real processes, and compare.
+    """DeviceRun a recipe on several devices, in real processes, and compare.
 
     Args:
         plan: Of a recipe as `recipe_of` gives it; as `planned` makes it, or some of its jobs.
@@ -79,13 +80,13 @@ def check(plan: Plan, rungs: Sequence[str] = RUNGS, progress: Progress = lambda 
     return report
 
 
-def compared(report: Report, plan: Plan, runs: Runs, progress: Progress) -> None:
+def compared(report: Report, plan: Plan, runs: DeviceRuns, progress: Progress) -> None:
     """Compare every job with its prediction."""
     rungs, stage = list(report.seconds), plan.recipe.stages[0]
     one = observed(plan, runs, ONE)
     with one_thread():
         alone = predict(plan, "one", 1)
-        predictions: dict[tuple[int, str], Run] = {}
+        predictions: dict[tuple[int, str], DeviceRun] = {}
         for job in plan.jobs:
             progress(f"{job.case} on {job.devices}, {job.way}")
             expected = one
@@ -103,14 +104,19 @@ def compared(report: Report, plan: Plan, runs: Runs, progress: Progress) -> None
             failed = [c for c in judged(stage, job, found, expected, rungs, report) if not c.ok]
             if failed and not report.evidence:
                 fault = min(failed, key=lambda c: c.rung)
-                seen = spread(plan, job, found, expected)
-                report.evidence = Evidence(fault, tuple(failed), "", spread=seen)
+                seen = device_evidence(plan, job, found, expected)
+                report.evidence = Evidence(fault, tuple(failed), "", devices=seen)
     if report.evidence:
         report.causes = causes.rank(report.evidence)[:3]
 
 
 def judged(
-    stage: Stage, job: Job, found: Run, expected: Run, rungs: Sequence[str], report: Report
+    stage: Stage,
+    job: Job,
+    found: DeviceRun,
+    expected: DeviceRun,
+    rungs: Sequence[str],
+    report: Report,
 ) -> list[Check]:
     """Add a job's checks to a report: of each rung the worst; and give them."""
     where = f"{job.case} on {job.devices}, {job.way}" if job.devices else f"alone, {job.way}"
@@ -121,18 +127,20 @@ def judged(
         made.append(min(checks, key=lambda c: (c.ok, c.margin)))
         if rung == "L5":
             made += handed(found, expected)
-    made = [dataclasses.replace(c, quantity=f"{c.quantity}; {where}") for c in made]
+    made = [
+        dataclasses.replace(c, quantity=dataclasses.replace(c.quantity, detail=where)) for c in made
+    ]
     report.checks += made
     return made
 
 
-def gradients(_: Stage, found: Run, expected: Run) -> Iterator[Measurement]:
+def gradients(_: Stage, found: DeviceRun, expected: DeviceRun) -> Iterator[Measurement]:
     for key, reference in expected.gradients.items():
-        yield _measurement(key, "gradient of {}", found.gradients.get(key), reference)
-    yield _measurement(NETWORK, "loss", found.losses[:1], expected.losses[:1])
+        yield _measurement(key, Kind.PARAMETER_GRADIENT, 0, found.gradients.get(key), reference)
+    yield _measurement(NETWORK, Kind.LOSS, 0, found.losses[:1], expected.losses[:1])
 
 
-def updates(stage: Stage, found: Run, expected: Run) -> Iterator[Measurement]:
+def updates(stage: Stage, found: DeviceRun, expected: DeviceRun) -> Iterator[Measurement]:
     """What one device's optimizer makes of the gradients that were found; and the statistics.
 
     Not of those that were expected: Adam makes of a gradient that is next to nothing a whole step,
@@ -142,35 +150,34 @@ def updates(stage: Stage, found: Run, expected: Run) -> Iterator[Measurement]:
     for key, spec in tensors(stage.config).items():
         before = found.before[key]
         if spec.kind in STATISTICS:
-            yield _measurement(key, "{} after 1 step", found.first[key], expected.first[key])
+            yield _measurement(key, Kind.STATE, 1, found.first[key], expected.first[key])
         elif key in made:
-            yield _measurement(key, "step 1 of {}", found.first[key] - before, made[key] - before)
+            yield _measurement(key, Kind.STEP, 1, found.first[key] - before, made[key] - before)
 
 
-def trajectories(_: Stage, found: Run, expected: Run) -> Iterator[Measurement]:
+def trajectories(_: Stage, found: DeviceRun, expected: DeviceRun) -> Iterator[Measurement]:
     steps = len(expected.losses)
     for key in expected.last:
-        yield _measurement(key, f"{{}} after {steps} steps", found.last[key], expected.last[key])
-    yield _measurement(NETWORK, f"losses of {steps} steps", found.losses, expected.losses)
+        yield _measurement(key, Kind.STATE, steps, found.last[key], expected.last[key])
+    yield _measurement(NETWORK, Kind.LOSSES, steps, found.losses, expected.losses)
 
 
-def handed(found: Run, expected: Run) -> Iterator[Check]:
+def handed(found: DeviceRun, expected: DeviceRun) -> Iterator[Check]:
     """What the devices were handed, all of them together, bit for bit."""
     for what in ("samples", "masks"):
         pairs = list(zip(getattr(found, what), getattr(expected, what), strict=True))
         wrong = [i for i, (a, b) in enumerate(pairs, 1) if not np.array_equal(a, b)]
         note = f"others in step {wrong[0]}" if wrong else ""
         error = math.inf if wrong else 0.0
-        yield Check(
-            "L5", "structure", NETWORK, NETWORK, f"{what}, as handed", error, 0.0, note=note
-        )
+        quantity = Quantity(Kind.BATCH, what)
+        yield Check("L5", "structure", NETWORK, NETWORK, quantity, error, 0.0, note=note)
 
 
-def observed(plan: Plan, runs: Runs, job: Job) -> Run:
+def observed(plan: Plan, runs: DeviceRuns, job: Job) -> DeviceRun:
     """A real run."""
     before = plan.arrays()
     first, kept = runs.named(job, "first"), runs.named(job, "kept")
-    return Run(
+    return DeviceRun(
         plan.rate(job.case, max(job.devices, 1), 0),
         before,
         gradients_of(plan, job, before, first, kept),
@@ -203,7 +210,7 @@ def gradients_of(plan: Plan, job: Job, before: Arrays, first: Arrays, kept: Arra
     return made
 
 
-def note(stage: Stage, job: Job, predicted: Run, one: Run) -> str:
+def note(stage: Stage, job: Job, predicted: DeviceRun, one: DeviceRun) -> str:
     """How far several devices are predicted to be from one."""
     steps = len(one.losses)
     first, last = (
@@ -219,14 +226,13 @@ def note(stage: Stage, job: Job, predicted: Run, one: Run) -> str:
 def distance(stage: Stage, a: Arrays, b: Arrays, before: Arrays) -> float:
     """Between two runs' parameters, relative to how far the second has come."""
     keys = [k for k, spec in tensors(stage.config).items() if spec.kind not in STATISTICS]
-    apart = math.hypot(*(tolerances.size(a[k] - b[k]) for k in keys))
-    return apart / math.hypot(*(tolerances.size(b[k] - before[k]) for k in keys))
+    between = math.hypot(*(tolerances.norm(a[k] - b[k]) for k in keys))
+    return between / math.hypot(*(tolerances.norm(b[k] - before[k]) for k in keys))
 
 
 def _measurement(
-    key: str, quantity: str, found: np.ndarray | None, reference: np.ndarray
+    key: str, kind: Kind, step: int, found: np.ndarray | None, reference: np.ndarray
 ) -> Measurement:
     layer, _, leaf = key.rpartition(".")
-    return tolerances.measured(
-        layer or key, layer or key, quantity.format(leaf), found, reference, LIMIT
-    )
+    quantity = Quantity(kind, "" if key == NETWORK else leaf, step=step)
+    return tolerances.measured(layer or key, layer or key, quantity, found, reference, LIMIT)

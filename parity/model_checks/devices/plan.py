@@ -63,7 +63,7 @@ class Job:
         devices: How many; `ALONE` for a trainer that is told of no others.
         case: A key of `CASES`.
         way: `ddp`, or one of `WAYS`; of one alone, its side.
-        fault: A key of `parity.faults.on_devices.PLANTS`, or empty.
+        fault: A key of `parity.faults.on_devices.INJECTIONS`, or empty.
     """
 
     devices: int

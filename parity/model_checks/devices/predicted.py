@@ -49,7 +49,7 @@ class Handed:
 
 
 @dataclasses.dataclass
-class Run:
+class DeviceRun:
     """What a run gives.
 
     Attributes:
@@ -186,7 +186,7 @@ def terms(
         yield factor, -(each * picked).sum(), each.sum()
 
 
-def predict(plan: Plan, case: str, devices: int) -> Run:
+def predict(plan: Plan, case: str, devices: int) -> DeviceRun:
     """The run of a case on so many devices."""
     share: Any = Handed(devices)
     stage, before = plan.of(case)[1], plan.arrays()
@@ -201,10 +201,10 @@ def predict(plan: Plan, case: str, devices: int) -> Run:
         if not number:
             gradients, first = one.gradients(), one.arrays()
     rate = plan.rate(case, devices, 0)
-    return Run(rate, before, gradients, first, one.arrays(), np.array(losses), samples, masks)
+    return DeviceRun(rate, before, gradients, first, one.arrays(), np.array(losses), samples, masks)
 
 
-def stepped(stage: Stage, run: Run) -> Arrays:
+def stepped(stage: Stage, run: DeviceRun) -> Arrays:
     """What the optimizer makes of a run's first gradients; those parameters alone."""
     one = OneDevice(stage, run.before, None, Parallel(), 1)
     for key, gradient in run.gradients.items():

@@ -25,7 +25,7 @@ LINES = 8  # of what a process said last
 Progress = Callable[[str], None]
 
 
-class Runs:
+class DeviceRuns:
     """What the processes found.
 
     Args:
@@ -56,7 +56,7 @@ class Runs:
         return [np.concatenate([a[i][a[i] != 0] for a in each]) for i in range(len(each[0]))]
 
 
-def run(plan: Plan, progress: Progress = lambda _: None) -> Runs:
+def run(plan: Plan, progress: Progress = lambda _: None) -> DeviceRuns:
     """Run all of a plan's jobs.
 
     Raises:
@@ -79,7 +79,7 @@ def run(plan: Plan, progress: Progress = lambda _: None) -> Runs:
         arrays: dict[str, list[np.ndarray]] = {}
         for key, array in _read(folder):
             arrays.setdefault(key, []).append(array)
-    return Runs(arrays)
+    return DeviceRuns(arrays)
 
 
 def _start(side: str, folder: Path) -> subprocess.Popen:

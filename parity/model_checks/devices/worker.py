@@ -147,10 +147,10 @@ def planted(job: Job) -> Any:
     if not job.fault:
         yield
         return
-    from parity.faults.on_devices import PLANTS
+    from parity.faults.on_devices import INJECTIONS
 
     forget()
-    with PLANTS[job.fault].plant():
+    with INJECTIONS[job.fault].inject():
         yield
     forget()
 

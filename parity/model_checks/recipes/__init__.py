@@ -1,1 +1,1 @@
-"""A recipe run in small on both sides, and the parts of a step against witnesses of their own."""
+"""A scaled-down recipe trained on both sides, and each part of a step against a third party."""

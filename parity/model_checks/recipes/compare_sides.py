@@ -1,4 +1,4 @@
-"""Both sides of a rehearsal, step by step, until they part."""
+"""Both sides trained on a scaled-down recipe, step by step, until they diverge."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ import numpy as np
 from parity.capture.records import NETWORK
 from parity.capture.torch_side import one_thread
 from parity.ladder import tolerances
-from parity.ladder.evidence import Parting
+from parity.ladder.evidence import Divergence
+from parity.ladder.keys import full_name
+from parity.ladder.l5_trajectory import furthest_first
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement
-from parity.model_checks.recipes.side import After, Half
+from parity.model_checks.recipes.side import StepState, TrainedSide
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from weights_convert import naming
 
 
-class Rehearsal:
-    """Two halves of the same recipe.
+class TrainingComparison:
+    """Both frameworks trained on the same recipe.
 
     Args:
         reference: Of PyTorch.
         port: Of JAX.
-        most: Steps.
+        max_steps: After so many steps both stop.
 
     Attributes:
         last: The last two steps that the reference made, and the port's.
     """
 
-    def __init__(self, reference: Half, port: Half, most: int) -> None:
-        self.halves = reference, port
-        self.most = most
-        self.last: list[tuple[After, After]] = []
+    def __init__(self, reference: TrainedSide, port: TrainedSide, max_steps: int) -> None:
+        self.sides = reference, port
+        self.max_steps = max_steps
+        self.last: list[tuple[StepState, StepState]] = []
 
     def checks(self) -> list[Check]:
         """Compare after every step; what is reported is the first where they differ, or the last.
@@ -44,22 +47,21 @@ class Rehearsal:
             return self._checks()
 
     def _checks(self) -> list[Check]:
-        handed: dict[str, Check] = {}
+        handed: dict[Quantity, Check] = {}
         found: list[Check] = []
-        pairs = zip(*(half.steps(self.most) for half in self.halves), strict=True)
+        pairs = zip(*(side.steps(self.max_steps) for side in self.sides), strict=True)
         for theirs, ours in pairs:
             self.last = [*self.last[-1:], (theirs, ours)]
             for check in _handed(theirs, ours):
                 handed[check.quantity] = check
             found = tolerances.judge("L5", list(_measured(theirs, ours)))
             if any(not c.ok for c in (*handed.values(), *found)):
-                return sorted([*handed.values(), *found], key=_furthest_first)
+                return sorted([*handed.values(), *found], key=furthest_first)
         return [*handed.values(), *found]
 
-    def parting(self, fault: Check) -> Parting:
-        """How the halves part, as the parameter shows it that a check names."""
-        leaf = fault.quantity.partition(" after ")[0]
-        name = leaf if fault.layer == NETWORK else f"{fault.layer}.{leaf}"
+    def divergence(self, fault: Check) -> Divergence:
+        """How the sides diverge, as the parameter shows it that a check names."""
+        name = full_name(fault.layer, fault.quantity.path)
         now, past = self.last[-1], self.last[0] if len(self.last) > 1 else None
         stage, steps = now[0].stage, []
         for i, side in enumerate(now):
@@ -67,8 +69,8 @@ class Rehearsal:
             after = side.arrays.get(name)
             made = before is not None and after is not None and before.shape == after.shape
             steps.append(after - before if made else np.zeros(0))  # type: ignore[operator]  # both are there
-        return Parting(
-            tuple(self.halves[0].rates()[: now[0].step + 1]),
+        return Divergence(
+            tuple(self.sides[0].rates()[: now[0].step + 1]),
             stage.optimizer.momentum if stage.optimizer.kind == "sgd" else 0.0,
             steps[0],
             steps[1],
@@ -76,33 +78,29 @@ class Rehearsal:
         )
 
 
-def _handed(reference: After, port: After) -> Iterator[Check]:
+def _handed(reference: StepState, port: StepState) -> Iterator[Check]:
     """What either trainer was handed, bit for bit."""
-    for part in sorted(reference.handed.keys() | port.handed.keys()):
-        hashes = reference.handed.get(part, "nothing"), port.handed.get(part, "nothing")
+    for part in sorted(reference.batch_digests.keys() | port.batch_digests.keys()):
+        hashes = (
+            reference.batch_digests.get(part, "nothing"),
+            port.batch_digests.get(part, "nothing"),
+        )
         note = "" if hashes[0] == hashes[1] else f"{hashes[1][:16]}, reference {hashes[0][:16]}"
         if part == "writing":
             note = next(h for h in hashes if h != "nothing")
-        quantity = (
-            f"{part}, as handed up to step {reference.step}" if note else f"{part}, as handed"
-        )
+        quantity = Quantity(Kind.BATCH, part, step=reference.step if note else 0)
         yield Check(
             "L5", "structure", NETWORK, NETWORK, quantity, math.inf if note else 0.0, 0.0, note=note
         )
 
 
-def _measured(reference: After, port: After) -> Iterator[Measurement]:
-    after = f"after {reference.step} step{'s' * (reference.step > 1)}"
+def _measured(reference: StepState, port: StepState) -> Iterator[Measurement]:
     losses = np.asarray(port.loss, np.float64), np.asarray(reference.loss, np.float64)
-    quantity, limit = f"loss of step {reference.step}", STRUCTURE_TRAJECTORY
+    quantity, limit = Quantity(Kind.LOSS, step=reference.step), STRUCTURE_TRAJECTORY
     yield tolerances.measured(NETWORK, NETWORK, quantity, *losses, limit)
     names = naming.names(reference.stage.config, "jax")
     for name, (key, _) in names.items():
         layer, _, leaf = name.rpartition(".")
         sides, named = (port.arrays[name], reference.arrays[name]), key.rpartition(".")[0]
-        yield tolerances.measured(layer, named, f"{leaf} {after}", *sides, limit)
-
-
-def _furthest_first(check: Check) -> float:
-    """Of a sort; what is not even a number comes before all else."""
-    return -math.inf if math.isnan(check.error) else -check.error
+        quantity = Quantity(Kind.STATE, leaf, step=reference.step)
+        yield tolerances.measured(layer, named, quantity, *sides, limit)

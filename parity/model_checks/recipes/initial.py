@@ -22,6 +22,7 @@ import jax_impl.state
 import torch_impl.models
 import torch_impl.state
 from parity.ladder.evidence import Draws
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec.initial import initial
 from parity.spec.models import Config
@@ -133,7 +134,7 @@ def judged(config: Config, arrays: Arrays, rule: str, origin: str) -> Iterator[t
         alone = expected.distance(arrays[worst]), expected.limit(arrays[worst].size)
         if alone[0] - alone[1] > error - limit:  # one among many that are sound
             error, limit = alone
-        quantity = f"initial {leaf}, {origin}, of {expected}"
+        quantity = Quantity(Kind.INITIAL, leaf, detail=f"{origin}, of {expected}")
         check = Check("L4", "structure", layer, layer, quantity, error, limit)
         weight = specs.get(f"{layer}.weight", specs[worst])
         yield check, Draws(kind, weight.shape, np.asarray(arrays[worst]), str(expected))
@@ -153,7 +154,7 @@ def same_bits(config: Config, drawn: Arrays) -> Iterator[Check]:
         layer, _, leaf = (other or [next(iter(drawn))])[0].rpartition(".")
         note = f"{len(other)} tensors are not what was drawn" if other else ""
         error = math.inf if other else 0.0
-        quantity = f"initial {leaf}, held by {name}"
+        quantity = Quantity(Kind.INITIAL, leaf, detail=f"held by {name}")
         yield Check("L4", "structure", layer, layer, quantity, error, 0.0, note=note)
 
 

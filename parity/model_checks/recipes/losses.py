@@ -14,6 +14,7 @@ import torch_impl.losses
 from parity.capture.records import NETWORK
 from parity.ladder import tolerances
 from parity.ladder.tolerances import STRUCTURE_FORWARD, STRUCTURE_GRADIENT, Measurement, difference
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec import draw, icnet_labels
 from parity.spec.training.losses import Loss
@@ -71,11 +72,13 @@ def _compared(
         yield Measurement(
             layer=NETWORK,
             reference=NETWORK,
-            quantity=f"{name}: gradient of logits {i - 1}" if i else f"{name}: loss",
-            sort="",
+            quantity=Quantity(Kind.LOGITS_GRADIENT, name, i - 1)
+            if i
+            else Quantity(Kind.LOSS_FUNCTION, name),
+            group=None,
             limit=STRUCTURE_GRADIENT if i else STRUCTURE_FORWARD,
             elements=reference.size + tolerances.FEW,
-            size=tolerances.size(reference),
+            norm=tolerances.norm(reference),
             structure=difference(port, reference),
         )
 

@@ -65,9 +65,9 @@ def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[fl
 
     return dataclasses.replace(
         port,
-        optimizers=(reference, told(config, optimizer, rates)),
+        optimizers=(reference, scheduled(config, optimizer, rates)),
         schedules=(
-            lambda built: Teller(optimizer, built, rates),
+            lambda built: RateScheduler(optimizer, built, rates),
             lambda step: jnp.asarray(rates)[step],
             len(rates),
         ),
@@ -75,23 +75,23 @@ def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[fl
     )
 
 
-class Teller:
-    """Tells PyTorch's optimizer its rate, as a scheduler."""
+class RateScheduler:
+    """Gives PyTorch's optimizer its rate, as a scheduler."""
 
     def __init__(
         self, optimizer: Optimizer, built: torch.optim.Optimizer, rates: Sequence[float]
     ) -> None:
         self.optimizer, self.built, self.rates = optimizer, built, rates
-        self.made = 0
+        self.steps_made = 0
 
     def step(self) -> None:
-        self.made += 1
-        rate = self.rates[min(self.made, len(self.rates) - 1)]
-        torch_impl.optim.hyperparameters(self.optimizer, self.built, rate, self.made + 1)
+        self.steps_made += 1
+        rate = self.rates[min(self.steps_made, len(self.rates) - 1)]
+        torch_impl.optim.hyperparameters(self.optimizer, self.built, rate, self.steps_made + 1)
 
 
-class Told(NamedTuple):
-    """State of `told`: the steps made, and that of the optimizer."""
+class ScheduledState(NamedTuple):
+    """State of `scheduled`: the steps made, and that of the optimizer."""
 
     made: jax.Array
     inner: Any
@@ -100,7 +100,7 @@ class Told(NamedTuple):
 Build = Callable[..., optax.GradientTransformationExtraArgs]
 
 
-def told(
+def scheduled(
     config: Config,
     optimizer: Optimizer,
     rates: Sequence[float],
@@ -122,11 +122,13 @@ def told(
         spared = idle(config, map(published, flat)) if spare else set()
         return {key: leaf for key, leaf in flat.items() if published(key) not in spared}
 
-    def init(parameters: nnx.State) -> Told:
+    def init(parameters: nnx.State) -> ScheduledState:
         inner = used(parameters)
-        return Told(jnp.zeros((), jnp.int32), build(config, optimizer, inner).init(inner))
+        return ScheduledState(jnp.zeros((), jnp.int32), build(config, optimizer, inner).init(inner))
 
-    def update(updates: nnx.State, state: Told, parameters: nnx.State) -> tuple[nnx.State, Told]:
+    def update(
+        updates: nnx.State, state: ScheduledState, parameters: nnx.State
+    ) -> tuple[nnx.State, ScheduledState]:
         inner = used(parameters)
         dtype = str(next(iter(inner.values())).dtype)
         steps = [
@@ -140,6 +142,6 @@ def told(
             (path, leaf.replace(made.get(name(path), jnp.zeros_like(leaf[...]))))
             for path, leaf in nnx.to_flat_state(updates)
         ]
-        return nnx.from_flat_state(flat), Told(state.made + 1, kept)
+        return nnx.from_flat_state(flat), ScheduledState(state.made + 1, kept)
 
     return optax.GradientTransformation(init, update)

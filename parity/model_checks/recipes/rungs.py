@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from parity.diagnosis import causes
 from parity.ladder.evidence import Evidence
 from parity.model_checks.recipes import initial, losses, schedules
-from parity.model_checks.recipes.compare_sides import Rehearsal
+from parity.model_checks.recipes.compare_sides import TrainingComparison
 from parity.model_checks.recipes.optimizers import stage_of
-from parity.model_checks.recipes.scaled_down import STEPS, shortened
-from parity.model_checks.recipes.side import Half
+from parity.model_checks.recipes.scaled_down import STEPS, scaled_down
+from parity.model_checks.recipes.side import TrainedSide
 from parity.model_checks.small_networks import small
 from parity.report.report import Check, Report
 from parity.spec.recipes import RECIPES
@@ -47,7 +47,7 @@ def add(report: Report, model: str, levels: Sequence[str], progress: Progress) -
         _add(report, "L4", parts(model, recipes))
     if "L5" in levels:
         progress(f"L5 {recipes[0].name}, {STEPS} steps in small")
-        _add(report, "L5", rehearsed(recipes[0]))
+        _add(report, "L5", scaled_down_training(recipes[0]))
 
 
 def parts(model: str, recipes: Iterable[Recipe]) -> Iterator[Known]:
@@ -63,13 +63,15 @@ def parts(model: str, recipes: Iterable[Recipe]) -> Iterator[Known]:
         yield check, Evidence(check, (check,), "", draws=draws)
 
 
-def rehearsed(recipe: Recipe, steps: int = STEPS) -> Iterator[Known]:
+def scaled_down_training(recipe: Recipe, steps: int = STEPS) -> Iterator[Known]:
     """L5: both sides' trainers on the recipe in small."""
-    small_one = shortened(recipe, steps)
-    rehearsal = Rehearsal(Half("torch", small_one), Half("jax", small_one), steps)
-    for check in rehearsal.checks():
-        parting = None if check.ok else rehearsal.parting(check)
-        yield check, Evidence(check, (check,), "", parting=parting)
+    small_one = scaled_down(recipe, steps)
+    comparison = TrainingComparison(
+        TrainedSide("torch", small_one), TrainedSide("jax", small_one), steps
+    )
+    for check in comparison.checks():
+        divergence = None if check.ok else comparison.divergence(check)
+        yield check, Evidence(check, (check,), "", divergence=divergence)
 
 
 def _add(report: Report, rung: str, found: Iterable[Known]) -> None:

@@ -26,7 +26,7 @@ ICNET = (64, 96)  # the height and width of its images; a small network's own ar
 Size = tuple[int, int]
 
 
-def shortened(
+def scaled_down(
     recipe: Recipe, steps: int = STEPS, precision: str = "fp64", devices: int = 1
 ) -> Recipe:
     """The recipe in small, of at least so many steps.

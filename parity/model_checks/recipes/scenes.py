@@ -1,4 +1,4 @@
-"""What a rehearsal is trained on: drawn scenes, labelled as a recipe's data set is."""
+"""What a scaled-down recipe is trained on: drawn scenes, labelled as a recipe's data set is."""
 
 from __future__ import annotations
 

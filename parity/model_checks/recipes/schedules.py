@@ -12,6 +12,7 @@ import torch
 
 from parity.ladder import tolerances
 from parity.ladder.tolerances import STRUCTURE_UPDATE, Measurement
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.schedules import Schedule
@@ -26,16 +27,16 @@ def checks(recipe: Recipe) -> list[Check]:
     found = []
     for stage in recipe.stages:
         ours = rates(stage, stage.steps(SAMPLES[recipe.data]))
-        for name, theirs in witnesses(stage, ours.shape[1]).items():
+        for name, theirs in library_rates(stage, ours.shape[1]).items():
             theirs = np.broadcast_to(theirs, ours.shape)
             measured = Measurement(
                 layer=f"{recipe.name}: {stage.name}",
                 reference=name,
-                quantity=f"learning rate of {ours.size:,} steps",
-                sort="",
+                quantity=Quantity(Kind.LEARNING_RATE, step=ours.size),
+                group=None,
                 limit=STRUCTURE_UPDATE,
                 elements=ours.size + tolerances.FEW,
-                size=1.0,
+                norm=1.0,
                 structure=tolerances.furthest(
                     ours.ravel(), np.broadcast_to(theirs, ours.shape).ravel()
                 ),
@@ -51,7 +52,7 @@ def rates(stage: Stage, steps: int) -> np.ndarray:
     return stage.optimizer.lr * np.array(factors)
 
 
-def witnesses(stage: Stage, steps: int) -> dict[str, np.ndarray]:
+def library_rates(stage: Stage, steps: int) -> dict[str, np.ndarray]:
     """Library -> (epochs, steps), or (epochs, 1) where the rate falls by epochs."""
     schedule, last = stage.schedule, stage.first_epoch + stage.epochs
     width = steps if schedule.per_step else 1

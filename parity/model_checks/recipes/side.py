@@ -1,4 +1,4 @@
-"""One framework's side of a rehearsal: the real trainer, pipeline and stages, step by step."""
+"""One framework trained on a scaled-down recipe: the real trainer, pipeline and stages."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Change = Callable[[Batch], Batch]
 
 
 @dataclasses.dataclass(frozen=True)
-class After:
+class StepState:
     """What there is after a step.
 
     Attributes:
         stage: Its stage.
-        step: Of the rehearsal, counted from 1.
+        step: Of the scaled-down recipe, counted from 1.
         rate: It was made with.
         loss: Before it.
-        handed: Part of the batch -> hash of the bytes that the trainer was handed.
+        batch_digests: Part of the batch -> hash of the bytes that the trainer was handed.
         arrays: The JAX network's names -> parameters and statistics, in its layout.
     """
 
@@ -43,11 +43,11 @@ class After:
     step: int
     rate: float
     loss: float
-    handed: Digests
+    batch_digests: Digests
     arrays: Arrays
 
 
-class Half:
+class TrainedSide:
     """One framework trained on a shortened recipe.
 
     Args:
@@ -81,24 +81,26 @@ class Half:
                 found += [stage.optimizer.lr * factor for factor in factors]
         return found
 
-    def steps(self, most: int) -> Iterator[After]:
-        """Train, so many steps at most."""
+    def steps(self, max_steps: int) -> Iterator[StepState]:
+        """Train, for so many steps or until the recipe ends."""
         before, epochs, rates, made = started(self.recipe), 0, iter(self.rates()), 0
         for stage in self.recipe.stages:
             trainer = self._trainer(stage, self.begin(stage, before))
             for batch in self._batches(stage, epochs):
                 made += 1
                 yield self._step(trainer, stage, batch, next(rates), made)
-                if made == most:
+                if made == max_steps:
                     return
             before = (stage, self.side.published(stage, trainer.snapshot()))
             epochs += stage.epochs
 
     def _trainer(self, stage: Stage, state: Snapshot) -> Trainer:
         weights = statistics.class_weights(self.recipe, stage, self.source)
-        # The rate is told at each step; but for it, recipes share what is compiled.
-        told = dataclasses.replace(stage, optimizer=dataclasses.replace(stage.optimizer, lr=1.0))
-        trainer = self.side.trainer(self.recipe, told, state.arrays, weights)
+        # The rate is given at each step; but for it, recipes share what is compiled.
+        unscaled = dataclasses.replace(
+            stage, optimizer=dataclasses.replace(stage.optimizer, lr=1.0)
+        )
+        trainer = self.side.trainer(self.recipe, unscaled, state.arrays, weights)
         if self.quickly:
             compile_quickly(trainer)
         if state.step:
@@ -119,14 +121,14 @@ class Half:
 
     def _step(
         self, trainer: Trainer, stage: Stage, batch: Batch, rate: float, number: int
-    ) -> After:
+    ) -> StepState:
         handed = digests(batch)
         outcome = trainer.step(batch, rate)
         if outcome.fault:
             raise FloatingPointError(f"stage {stage.name}, step {number}: {outcome.fault}")
         if digests(batch) != handed:
             handed = {"writing": f"{self.side.framework} wrote into its batch"}
-        return After(stage, number, rate, outcome.loss, handed, self._arrays(stage, trainer))
+        return StepState(stage, number, rate, outcome.loss, handed, self._arrays(stage, trainer))
 
     def _arrays(self, stage: Stage, trainer: Trainer) -> Arrays:
         found = trainer.snapshot().arrays

@@ -1,4 +1,4 @@
-"""How each fault of a layer is planted in the port: by its settings, its weights or its class."""
+"""How each fault of a layer is injected in the port: by its settings, its weights or its class."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from parity.faults import faulty
+from parity.diagnosis.catalogue import Fault
+from parity.faults import faulty_layers as faulty
 from parity.faults.blocks import BLOCKS
-from parity.faults.faulty import become
+from parity.faults.faulty_layers import make_faulty
 
 Arrays = list[np.ndarray]  # what a layer is fed, NHWC, in float64
 OFFSET = 30.0  # how many standard deviations a mean must be for E[x^2] - E[x]^2 to show
@@ -27,21 +28,21 @@ def never(layer: Any, fed: Arrays) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plant:
-    """A fault of a layer, ready to be planted.
+class Injection:
+    """A fault of a layer, ready to be injected.
 
     Attributes:
-        fault: Its number in the catalogue.
+        fault: Which of the catalogue.
         name: What is done.
         kinds: Names of the layer classes, or of their bases, that can have it.
         act: Plants it, in place, in a layer that was fed these arrays.
         fits: Whether a layer fed these arrays can have it.
         equivalent: Why no input can tell it apart there; empty if one can.
-        condition: Of the network that it is planted in: a key of `small.CONDITIONS`.
+        condition: Of the network that it is injected in: a key of `small.CONDITIONS`.
         level: `layer`, or `block` for what a block does between its layers.
     """
 
-    fault: int
+    fault: Fault
     name: str
     kinds: tuple[str, ...]
     act: Callable[[Any, Arrays], Any]
@@ -67,7 +68,7 @@ def assign(**settings: Any) -> Callable[[Any, Arrays], None]:
 
 
 def substitute(fault: type) -> Callable[[Any, Arrays], None]:
-    return lambda layer, fed: become(layer, fault)
+    return lambda layer, fed: make_faulty(layer, fault)
 
 
 def reweigh(tensor: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable:
@@ -207,83 +208,171 @@ def per_channel(layer: Any, fed: Arrays) -> None:
 CONV, TRANSPOSED = ("Conv2d",), ("ConvTranspose2d",)
 NORM, POOL, DROPOUT = ("BatchNorm2d",), ("MaxPool2d",), ("Dropout", "Dropout2d")
 
-PLANTS = (
-    Plant(1, "momentum 1 - m", NORM, assign(momentum=lambda m: 1 - m.momentum)),
-    Plant(2, "another eps", NORM, assign(eps=lambda m: 1e-5 if m.eps == 1e-3 else 1e-3)),
-    Plant(3, "biased variance stored", NORM, substitute(faulty.BiasedVariance)),
-    Plant(4, "E[x^2] - E[x]^2", NORM, substitute(faulty.FastVariance), offset, condition="offset"),
-    Plant(5, "trains in eval mode", NORM, substitute(faulty.AlwaysTrains)),
-    Plant(6, "SAME", CONV, substitute(faulty.SameConv), pads_unevenly, even_ends),
-    Plant(6, "SAME", POOL, substitute(faulty.SamePool), pads_unevenly, even_ends),
-    Plant(7, "not flipped", TRANSPOSED, substitute(faulty.Flipped), asymmetric),
-    Plant(7, "stored flipped", TRANSPOSED, reweigh("kernel", lambda k: k[::-1, ::-1]), asymmetric),
-    Plant(8, "before the map", TRANSPOSED, substitute(faulty.WrongSide), paddable, no_choice),
-    Plant(9, "read swapped", CONV + TRANSPOSED, substitute(faulty.Swapped), square),
-    Plant(9, "stored swapped", CONV, reweigh("kernel", lambda k: k.swapaxes(2, 3)), square),
-    Plant(9, "depthwise axes", CONV, substitute(faulty.Depthwise), depthwise),
-    Plant(
-        10,
+INJECTIONS = (
+    Injection(
+        Fault.BATCH_NORM_MOMENTUM, "momentum 1 - m", NORM, assign(momentum=lambda m: 1 - m.momentum)
+    ),
+    Injection(
+        Fault.BATCH_NORM_EPS,
+        "another eps",
+        NORM,
+        assign(eps=lambda m: 1e-5 if m.eps == 1e-3 else 1e-3),
+    ),
+    Injection(
+        Fault.BIASED_RUNNING_VARIANCE,
+        "biased variance stored",
+        NORM,
+        substitute(faulty.BiasedVariance),
+    ),
+    Injection(
+        Fault.FAST_VARIANCE,
+        "E[x^2] - E[x]^2",
+        NORM,
+        substitute(faulty.FastVariance),
+        offset,
+        condition="offset",
+    ),
+    Injection(Fault.BATCH_NORM_MODE, "trains in eval mode", NORM, substitute(faulty.AlwaysTrains)),
+    Injection(
+        Fault.SAME_PADDING, "SAME", CONV, substitute(faulty.SameConv), pads_unevenly, even_ends
+    ),
+    Injection(
+        Fault.SAME_PADDING, "SAME", POOL, substitute(faulty.SamePool), pads_unevenly, even_ends
+    ),
+    Injection(
+        Fault.KERNEL_NOT_FLIPPED, "not flipped", TRANSPOSED, substitute(faulty.Flipped), asymmetric
+    ),
+    Injection(
+        Fault.KERNEL_NOT_FLIPPED,
+        "stored flipped",
+        TRANSPOSED,
+        reweigh("kernel", lambda k: k[::-1, ::-1]),
+        asymmetric,
+    ),
+    Injection(
+        Fault.OUTPUT_PADDING_SIDE,
+        "before the map",
+        TRANSPOSED,
+        substitute(faulty.WrongSide),
+        paddable,
+        no_choice,
+    ),
+    Injection(
+        Fault.KERNEL_AXES, "read swapped", CONV + TRANSPOSED, substitute(faulty.Swapped), square
+    ),
+    Injection(
+        Fault.KERNEL_AXES,
+        "stored swapped",
+        CONV,
+        reweigh("kernel", lambda k: k.swapaxes(2, 3)),
+        square,
+    ),
+    Injection(Fault.KERNEL_AXES, "depthwise axes", CONV, substitute(faulty.Depthwise), depthwise),
+    Injection(
+        Fault.ALIGN_CORNERS_UP,
         "align_corners",
         ("Resize",),
         assign(align_corners=lambda m: not m.align_corners),
         resizes(up=True),
     ),
-    Plant(
-        11,
+    Injection(
+        Fault.ALIGN_CORNERS_DOWN,
         "align_corners",
         ("Resize",),
         assign(align_corners=lambda m: not m.align_corners),
         resizes(up=False),
     ),
-    Plant(12, "antialiased", ("Resize",), substitute(faulty.Antialiased), resizes(up=False)),
-    Plant(
-        14,
+    Injection(
+        Fault.ANTIALIASED_RESIZE,
+        "antialiased",
+        ("Resize",),
+        substitute(faulty.Antialiased),
+        resizes(up=False),
+    ),
+    Injection(
+        Fault.POOL_COUNTS_PADDING,
         "padding counted",
         ("AvgPool2d",),
         assign(count_include_pad=lambda m: not getattr(m, "count_include_pad", True)),
         equivalent=no_padding,
     ),
-    Plant(15, "rounds up", POOL, substitute(faulty.CeilPool), equivalent=no_remainder),
-    Plant(
-        16,
+    Injection(
+        Fault.POOL_CEIL_MODE,
+        "rounds up",
+        POOL,
+        substitute(faulty.CeilPool),
+        equivalent=no_remainder,
+    ),
+    Injection(
+        Fault.UNPOOL_INDICES,
         "indices of NHWC",
         POOL,
         substitute(faulty.IndicesNHWC),
         lambda layer, fed: layer.return_indices,
     ),
-    Plant(16, "indices read as NHWC", ("MaxUnpool2d",), substitute(faulty.UnpoolNHWC)),
-    Plant(
-        17, "ties shared", POOL, substitute(faulty.TiesShared), equivalent=no_ties, condition="ties"
+    Injection(
+        Fault.UNPOOL_INDICES,
+        "indices read as NHWC",
+        ("MaxUnpool2d",),
+        substitute(faulty.UnpoolNHWC),
     ),
-    Plant(
-        18,
+    Injection(
+        Fault.MAX_POOL_TIES,
+        "ties shared",
+        POOL,
+        substitute(faulty.TiesShared),
+        equivalent=no_ties,
+        condition="ties",
+    ),
+    Injection(
+        Fault.PRELU_SLOPE_COUNT,
         "a slope per channel",
         ("PReLU",),
         per_channel,
         lambda layer, fed: layer.negative_slope.shape == (1,) and fed[0].shape[-1] > 1,
     ),
-    Plant(20, "elements", ("Dropout2d",), substitute(faulty.Elementwise), drops, keeps_all),
-    Plant(
-        20,
+    Injection(
+        Fault.DROPOUT_CHANNELS,
+        "elements",
+        ("Dropout2d",),
+        substitute(faulty.Elementwise),
+        drops,
+        keeps_all,
+    ),
+    Injection(
+        Fault.DROPOUT_CHANNELS,
         "channels",
         ("Dropout",),
         substitute(faulty.Channelwise),
         lambda layer, fed: drops(layer, fed) and fed[1].ndim == 4,
         keeps_all,
     ),
-    Plant(21, "p is 1 - p", DROPOUT, assign(p=lambda m: 1 - m.p), drops, half),
-    Plant(21, "drops what it keeps", DROPOUT, substitute(faulty.DropsTheKept), drops),
-    Plant(22, "not rescaled", DROPOUT, substitute(faulty.NotRescaled), drops),
-    Plant(
-        53,
+    Injection(
+        Fault.DROPOUT_KEEP_PROBABILITY,
+        "p is 1 - p",
+        DROPOUT,
+        assign(p=lambda m: 1 - m.p),
+        drops,
+        half,
+    ),
+    Injection(
+        Fault.DROPOUT_KEEP_PROBABILITY,
+        "drops what it keeps",
+        DROPOUT,
+        substitute(faulty.DropsTheKept),
+        drops,
+    ),
+    Injection(Fault.DROPOUT_SCALE, "not rescaled", DROPOUT, substitute(faulty.NotRescaled), drops),
+    Injection(
+        Fault.NEAREST_UPSAMPLING,
         "centres",
         ("Resize", "Nearest", "NearestResize", "NearestUpsample", "Upsample"),
         substitute(faulty.OtherNearest),
         nearest,
         integer_ratio,
     ),
-    Plant(
-        48,
+    Injection(
+        Fault.ADAPTIVE_POOL_WINDOWS,
         "fixed windows",
         ("AdaptiveAvgPool2d",),
         substitute(faulty.FixedWindows),
@@ -291,10 +380,12 @@ PLANTS = (
         divisible,
     ),
     *(
-        Plant(52, "before the shortcut", (block,), substitute(fault), level="block")
+        Injection(
+            Fault.SHORTCUT_ORDER, "before the shortcut", (block,), substitute(fault), level="block"
+        )
         for block, fault in BLOCKS.items()
     ),
-    Plant(50, "TF32", CONV + TRANSPOSED, substitute(faulty.TF32)),
-    Plant(51, "returns float32", CONV + TRANSPOSED, substitute(faulty.Single)),
-    Plant(51, "float32 within", CONV + TRANSPOSED, substitute(faulty.SingleWithin)),
+    Injection(Fault.TF32, "TF32", CONV + TRANSPOSED, substitute(faulty.TF32)),
+    Injection(Fault.X64_OFF, "returns float32", CONV + TRANSPOSED, substitute(faulty.Single)),
+    Injection(Fault.X64_OFF, "float32 within", CONV + TRANSPOSED, substitute(faulty.SingleWithin)),
 )

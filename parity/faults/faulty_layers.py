@@ -1,6 +1,6 @@
 """Layers with a fault, as classes to put before a sound layer's own.
 
-`become(layer, Fault)` makes a layer of the port faulty in place: its parameters and settings stay.
+`make_faulty(layer, fault)` changes a layer of the port in place: its parameters and settings stay.
 They are modules themselves, for Python lets an object change its class only where layouts agree.
 """
 
@@ -21,7 +21,7 @@ from jax_impl.ops.normalization import normalize
 from jax_impl.ops.pooling import max_pool
 
 
-def become(layer: nnx.Module, fault: type) -> None:
+def make_faulty(layer: nnx.Module, fault: type) -> None:
     """Put a fault before a layer's class."""
     layer.__class__ = with_fault(type(layer), fault)
 
