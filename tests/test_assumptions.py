@@ -14,6 +14,7 @@ import weights_convert
 from parity import cli
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.sources import classes_of
+from parity.evaluation import checkpoints as evaluation
 from parity.evaluation.miou import Result, miou
 from parity.spec import draw
 from parity.spec.errors import InputError
@@ -22,7 +23,7 @@ from parity.spec.networks.enet import ENetConfig
 from parity.spec.preprocessing import Preprocessing
 from parity.spec.recipes import RECIPES, recipe
 from parity.spec.training.trainer import Snapshot
-from parity.training import checkpoints, evaluation
+from parity.training import checkpoints
 from parity.training.progress import KEY, Origin, TrainProgress
 from parity.training.stage_start import StageStart
 from tests.scenes import cityscapes, save_weights

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scenes import save_weights
 
 from parity.cli import main
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
+from tests.scenes import save_weights
 from weights_convert import convert, formats
 from weights_convert.inspection import inspect
 
