@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from parity.report import html as pages
+from parity.report import html
 
 if TYPE_CHECKING:
     from parity.evaluation.result import Result
@@ -65,22 +64,23 @@ def picture(
 
 def page(result: Result) -> str:
     """The whole page."""
-    verdict = "" if result.disagreeing_pixels is None else " good" if result.passed else " bad"
-    body = [
-        f"<header><h1>{escape(result.title)}</h1>",
-        f'<p><span class="pill{verdict}">{escape(result.verdict)}</span></p>',
-        f'<p class="soft"><code>{escape(str(result.weights))}</code><br>SHA-256'
-        f" <code>{escape(result.weights_sha256)}</code><br>",
-        "<br>".join(escape(line) for line in _facts(result)),
-        "</p></header>",
-        _tiles(result),
-        "<h2>Intersection over union</h2>",
-        _table(result),
-    ]
-    if result.pictures:
-        body += ["<h2>Pictures</h2>", f'<p class="soft">{_note(result)}</p>', _legend(result)]
-        body += [_row(p, result.sizes.predicted) for p in result.pictures]
-    return pages.document(result.title, "\n".join(body))
+    compared = result.disagreeing_pixels is not None
+    height, width = result.sizes.predicted
+    classes, *sections = result.rows()
+    names = (*result.data.classes, "void")
+    return html.render(
+        "evaluation.html",
+        title=result.title,
+        result=result,
+        verdict=("good" if result.passed else "bad") if compared else "",
+        facts=_facts(result),
+        tiles=_tiles(result),
+        classes=[_class(result, i, *row) for i, row in enumerate(classes)],
+        sections=sections,
+        note=_note(result),
+        legend=list(zip(names, result.data.palette, strict=True)),
+        pixels=height * width,
+    )
 
 
 def _facts(result: Result) -> list[str]:
@@ -90,9 +90,10 @@ def _facts(result: Result) -> list[str]:
     return [*result.assumed.lines(), *how, versions]
 
 
-def _tiles(result: Result) -> str:
+def _tiles(result: Result) -> list[tuple[str, str]]:
+    """Figures and their captions."""
     tiles = [
-        pages.tile(
+        (
             "-" if np.isnan(score.mean_iou_present) else f"{100 * score.mean_iou_present:.2f} %",
             f"{name}: mean IoU over present classes",
         )
@@ -100,45 +101,36 @@ def _tiles(result: Result) -> str:
     ]
     if result.disagreeing_pixels is not None:
         caption = f"of {result.compared_pixels:,} pixels disagree"
-        tiles.append(pages.tile(f"{result.disagreeing_pixels:,}", caption))
+        tiles.append((f"{result.disagreeing_pixels:,}", caption))
         if result.dtype != "float64" and result.disagreeing_pixels:
             caption = "of them count against the port; rounding explains the others"
-            tiles.append(pages.tile(f"{result.counting_pixels:,}", caption))
+            tiles.append((f"{result.counting_pixels:,}", caption))
     for name, score in result.frameworks.items():
-        tiles.append(pages.tile(f"{score.images_per_second:.2f}", f"{name}: images per second"))
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        tiles.append((f"{score.images_per_second:.2f}", f"{name}: images per second"))
+    return tiles
 
 
-def _table(result: Result) -> str:
-    classes, *others = result.rows()
-    colours = result.data.palette
-    ious = [score.iou for score in result.frameworks.values()]
-    head = "".join(f"<th>{escape(h)}</th>" for h in ("class, IoU in percent", *result.headings()))
-    html = [f'<div class="card scroll"><table><thead><tr>{head}</tr></thead>', "<tbody>"]
-    for i, (name, *cells) in enumerate(classes):
-        shares = [share[i] for share in ious]
-        bars = [
-            f'{_bar(x)}<span class="value">{escape(c)}</span>'
-            for x, c in zip(shares, cells, strict=False)
-        ]
-        bars += [escape(c) for c in cells[len(shares) :]]
-        html.append(_tr(pages.swatch(colours[i]) + escape(name), bars))
-    html.append("</tbody>")
-    for section in others:
-        rows = [_tr(escape(name), [escape(c) for c in cells]) for name, *cells in section]
-        html.append(f"<tbody>{''.join(rows)}</tbody>")
-    html.append("</table></div>")
-    return "\n".join(html)
+class ClassRow(NamedTuple):
+    """A class's row of the table.
+
+    Attributes:
+        name: The class's.
+        colour: RGB.
+        shares: Of each framework the IoU in percent, None where it has none, and how it is printed.
+        others: The other cells.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    shares: list[tuple[float | None, str]]
+    others: list[str]
 
 
-def _tr(first: str, cells: Sequence[str]) -> str:
-    return f"<tr><td>{first}</td>{''.join(f'<td>{c}</td>' for c in cells)}</tr>"
-
-
-def _bar(share: float) -> str:
-    if np.isnan(share):
-        return ""
-    return f'<span class="bar" style="--share:{100 * share:.1f}%"></span>'
+def _class(result: Result, number: int, name: str, *cells: str) -> ClassRow:
+    ious = [float(score.iou[number]) for score in result.frameworks.values()]
+    shares = [None if np.isnan(iou) else 100 * iou for iou in ious]
+    colour = result.data.palette[number]
+    return ClassRow(name, colour, list(zip(shares, cells, strict=False)), list(cells[len(ious) :]))
 
 
 def _note(result: Result) -> str:
@@ -149,34 +141,11 @@ def _note(result: Result) -> str:
     return note
 
 
-def _legend(result: Result) -> str:
-    entries = [
-        f"<span>{pages.swatch(colour)}{escape(name)}</span>"
-        for name, colour in zip((*result.data.classes, "void"), result.data.palette, strict=True)
-    ]
-    return f'<div class="card legend">{"".join(entries)}</div>'
-
-
-def _row(row: Picture, size: tuple[int, int]) -> str:
-    count = ""
-    if row.disagreeing_pixels is not None:
-        count = f"{row.disagreeing_pixels:,} of {size[0] * size[1]:,} pixels disagree"
-    figures = [
-        pages.figure(uri, caption, f"{caption} of {row.name}")
-        for caption, uri in row.figures.items()
-    ]
-    return (
-        f'<section class="card sample"><header><h3>{escape(row.name)}</h3>'
-        f'<span class="soft">{count}</span></header>'
-        f'<div class="pictures">{"".join(figures)}</div></section>'
-    )
-
-
 def _photo(image: np.ndarray, size: tuple[int, int]) -> str:
     small = Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=82)
-    return pages.data_uri(file.getvalue(), "image/jpeg")
+    return html.data_uri(file.getvalue(), "image/jpeg")
 
 
 def _classes(
@@ -186,7 +155,7 @@ def _classes(
     small.putpalette([part for colour in palette for part in colour])
     file = io.BytesIO()
     small.save(file, "PNG", optimize=True)
-    return pages.data_uri(file.getvalue(), "image/png")
+    return html.data_uri(file.getvalue(), "image/png")
 
 
 def _marks(differ: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from html import escape
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
-from parity.report import html as pages
+from markupsafe import Markup
+
+from parity.report import html
 from parity.report.plot import Line, legend, plot
 from parity.report.quantity import Kind, Mode
 
@@ -26,51 +27,35 @@ COLOURS = {
 
 def page(report: Report) -> str:
     """The whole page."""
-    verdict = (
-        '<span class="pill good">faithful</span>'
-        if report.ok
-        else '<span class="pill bad">not faithful</span>'
+    lines = depth_lines(report)
+    labels = ("layer, in the order of the forward pass", "relative error of the output")
+    return html.render(
+        "report.html",
+        title=f"{report.name}: port against reference",
+        report=report,
+        most=MOST,
+        tiles=_tiles(report),
+        depth=Markup(plot(lines, *labels)) if lines else "",
+        legend=Markup(legend(lines)),
+        failures=report.failures(),
+        rungs=list(_rungs(report)),
+        left_out=sorted(report.left_out, key=lambda o: (not o.counts, o.rung)),
+        notes=[f"not seen: {line}" for line in report.unseen] + report.notes,
+        closest=_closest(report),
     )
-    body = [
-        f"<h1>{escape(report.name)} {verdict}</h1>",
-        f'<p class="soft">Port against reference: structure in float64, numerics in'
-        f" {escape(report.precision)}.</p>",
-        _tiles(report),
-        _depth(report),
-        _failures(report),
-        _causes(report),
-        _rungs(report),
-        _left_out(report),
-        _notes(report),
-        _closest(report),
-    ]
-    return pages.document(f"{report.name}: port against reference", "\n".join(filter(None, body)))
 
 
-def _tiles(report: Report) -> str:
-    failed = len(report.failures())
+def _tiles(report: Report) -> list[tuple[str, str]]:
+    """Figures and their captions."""
     tiles = [
-        pages.tile(f"{len(report.checks):,}", "comparisons"),
-        pages.tile(f"{failed:,}", "failed"),
-        pages.tile(f"{sum(report.seconds.values()):.0f} s", "on all rungs"),
+        (f"{len(report.checks):,}", "comparisons"),
+        (f"{len(report.failures()):,}", "failed"),
+        (f"{sum(report.seconds.values()):.0f} s", "on all rungs"),
     ]
     margins = [c.margin for c in report.checks if math.isfinite(c.margin)]
     if margins:
-        tiles.append(pages.tile(f"{min(margins):.2g}x", "smallest margin to a limit"))
-    return f'<div class="tiles">{"".join(tiles)}</div>'
-
-
-def _depth(report: Report) -> str:
-    lines = depth_lines(report)
-    if not lines:
-        return ""
-    return (
-        "<h2>How the error grows with depth</h2>"
-        f'<div class="card"><div class="legend">{legend(lines)}</div>'
-        f"{plot(lines, 'layer, in the order of the forward pass', 'relative error of the output')}"
-        '<p class="soft">Each point is a layer\'s first output inside the whole network; hover for'
-        " its name. A fault is a step up in float64; rounding alone stays low there.</p></div>"
-    )
+        tiles.append((f"{min(margins):.2g}x", "smallest margin to a limit"))
+    return tiles
 
 
 def depth_lines(report: Report) -> list[Line]:
@@ -91,93 +76,36 @@ def depth_lines(report: Report) -> list[Line]:
     return lines
 
 
-def _failures(report: Report) -> str:
-    failed = report.failures()
-    if not failed:
-        return ""
-    rest = f'<p class="soft">and {len(failed) - MOST:,} more</p>' if len(failed) > MOST else ""
-    return f"<h2>What failed</h2>{_table(failed[:MOST])}{rest}"
+class RungRow(NamedTuple):
+    """A row of the table of rungs; see `Report.rows`.
+
+    Attributes:
+        left_out: How much was not compared.
+        missing: Whether the port cannot pass without it.
+    """
+
+    name: str
+    kind: str
+    compared: int
+    failed: int
+    margin: str
+    worst: str
+    left_out: int
+    missing: bool
 
 
-def _causes(report: Report) -> str:
-    fault = report.fault()
-    if fault is None:
-        return ""
-    rows = "".join(f"<li>{escape(str(cause))}</li>" for cause in report.causes)
-    causes = f"<p>Likely causes, likeliest first:</p><ol>{rows}</ol>" if rows else ""
-    return (
-        "<h2>Where to look first</h2>"
-        f'<div class="card"><p><code>{escape(fault.sentence())}</code></p>{causes}</div>'
-    )
+def _rungs(report: Report) -> Iterator[RungRow]:
+    for name, kind, compared, failed, margin, worst in report.rows():
+        here = [o for o in report.left_out if o.rung == name[:2] and kind == "structure"]
+        missing = any(o.counts for o in here)
+        yield RungRow(name, kind, compared, failed, margin, worst, len(here), missing)
 
 
-def _rungs(report: Report) -> str:
-    rows = []
-    for rung, kind, compared, failed, margin, worst in report.rows():
-        mark = "bad" if failed else "good"
-        omitted = [o for o in report.left_out if o.rung == rung[:2] and kind == "structure"]
-        left = "bad" if any(o.counts for o in omitted) else "good"
-        rows.append(
-            f"<tr><td>{escape(rung)}</td><td>{kind}</td><td>{compared:,}</td>"
-            f'<td><span class="pill {mark}">{failed:,}</span></td><td>{margin}</td>'
-            f'<td><span class="pill {left}">{len(omitted):,}</span></td>'
-            f"<td><code>{escape(worst)}</code></td></tr>"
-        )
-    columns = ("rung", "kind", "compared", "failed", "margin", "not compared", "of the worst")
-    head = "".join(f"<th>{h}</th>" for h in columns)
-    return (
-        f'<h2>Rung by rung</h2><div class="card scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _left_out(report: Report) -> str:
-    """What was not compared, those first that the port cannot pass without."""
-    if not report.left_out:
-        return ""
-    omitted = sorted(report.left_out, key=lambda o: (not o.counts, o.rung))
-    items = "".join(f"<li>{escape(o.sentence())}</li>" for o in omitted[:MOST])
-    rest = len(omitted) - MOST
-    more = f'<p class="soft">and {rest:,} more</p>' if rest > 0 else ""
-    return f"<h2>What was not compared</h2><ul>{items}</ul>{more}"
-
-
-def _notes(report: Report) -> str:
-    unseen = [f"not seen: {line}" for line in report.unseen]
-    if not (notes := unseen + report.notes):
-        return ""
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"<h2>Notes</h2><ul>{items}</ul>"
-
-
-def _closest(report: Report) -> str:
+def _closest(report: Report) -> dict[str, list[Check]]:
     """Per rung, the comparisons that came closest to their limits."""
-    parts = []
-    for rung in report.seconds:
-        checks = [c for c in report.checks if c.rung == rung and math.isfinite(c.margin)]
-        if checks:
-            closest = sorted(checks, key=lambda c: c.margin)[:MOST]
-            parts.append(f"<details><summary>{rung}</summary>{_table(closest)}</details>")
-    return f"<h2>Closest to the limit</h2>{''.join(parts)}" if parts else ""
-
-
-def _table(checks: Iterable[Check]) -> str:
-    head = "".join(
-        f"<th>{h}</th>"
-        for h in ("layer", "reference", "quantity", "kind", "error", "limit", "isolated", "found")
-    )
-    rows = "".join(_row(c) for c in checks)
-    return (
-        f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
-        "</table></div>"
-    )
-
-
-def _row(c: Check) -> str:
-    isolated = "" if c.isolated is None else f"{c.isolated:.2g}"
-    found = escape(c.note or c.place())
-    return (
-        f"<tr><td><code>{escape(c.layer)}</code></td><td><code>{escape(c.reference)}</code></td>"
-        f"<td>{escape(str(c.quantity))}</td><td>{c.rung} {c.kind}</td><td>{c.error:.2g}</td>"
-        f"<td>{c.limit:.2g}</td><td>{isolated}</td><td>{found}</td></tr>"
-    )
+    finite = [c for c in report.checks if math.isfinite(c.margin)]
+    found = {
+        rung: sorted((c for c in finite if c.rung == rung), key=lambda c: c.margin)[:MOST]
+        for rung in report.seconds
+    }
+    return {rung: checks for rung, checks in found.items() if checks}
