@@ -15,7 +15,7 @@ from flax import nnx
 import jax_impl.evaluate
 import torch_impl.evaluate
 from jax_impl import layers
-from parity.evaluation.rounding import Oracle, Stirred
+from parity.evaluation.rounding import Disturbed, Oracle
 from parity.faults import faulty_layers
 from parity.spec.preprocessing import PLAIN, Preprocessing
 
@@ -199,7 +199,7 @@ def test_equal_pixels_stay_equal() -> None:
     for channels in ("RGB", "BGR"):
         plain = Preprocessing(mean=(0.1, 0.2, 0.3), channels=channels)
         before = plain(images, "float64")
-        after = Stirred(mean=plain.mean, channels=channels)(images, "float64")
+        after = Disturbed(mean=plain.mean, channels=channels)(images, "float64")
         most = 2.0**-15 * np.abs(before)
         assert (np.abs(after - before) <= most * (1 + 1e-9)).all()
         assert (np.abs(after - before) > most / 2).any()

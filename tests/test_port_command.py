@@ -25,14 +25,14 @@ test_generated = ladder(port)
 def test_ladder_names_its_tests(tmp_path: Path) -> None:
     """Catches generated tests that pass over a fault, or do not say where it is."""
     (tmp_path / "test_mine.py").write_text(
-        "import pair\nfrom parity.testing import ladder\n\n"
+        "from tests import pair\nfrom parity.testing import ladder\n\n"
         "def make():\n"
         "    port = pair.port()\n"
         "    port.port.second.epsilon = 1e-3\n"
         "    return port\n\n"
         "test_it = ladder(make, levels=('L0', 'L1'))\n"
     )
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parent.parent)
     code = f"import sys; sys.path.insert(0, {here!r}); import pytest; pytest.main(['-q', '-rf'])"
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
