@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from parity.cli import main
-from parity.spec.errors import InputError
-from parity.spec.models import MODELS
-from tests.benchmarks import conversion_speed
-from tests.fuzz.pairs import smallest
-from tests.test_pipeline import data, tiny
-from weights_convert import formats
 
 Capture = pytest.CaptureFixture[str]
 
@@ -56,106 +49,21 @@ def test_training_on_devices(tmp_path: Path, capsys: Capture) -> None:
         (["--train", "--devices", "3"], "devices '3'"),
         (["--train", "--devices", "2", "--batch", "3"], "does not divide among 2"),
         (["--devices", "2"], "--devices is for --train"),
-        (["--devices", "2", "--convert"], "--devices is for forward passes"),
     ],
 )
 def test_devices_refused(more: list[str], named: str, capsys: Capture) -> None:
     """Catches a traceback, or minutes of work before bad input is told."""
-    assert (
-        main(
-            ["bench", "--model", "genet-mean8", *more]
-            if "--convert" not in more
-            else ["bench", *more]
-        )
-        == 2
-    )
+    assert main(["bench", "--model", "genet-mean8", *more]) == 2
     assert named in capsys.readouterr().err
-
-
-def test_conversions(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a conversion that is not timed, a ratio of other numbers, and files that stay."""
-    small = dataclasses.replace(MODELS["genet"], depth=10, width=1)
-    monkeypatch.setattr(conversion_speed, "LARGE", small)
-    monkeypatch.setitem(conversion_speed.MODELS, "icnet", smallest("icnet"))
-    monkeypatch.setattr(
-        formats, "FORMATS", {k: formats.FORMATS[k] for k in ("torch", "safetensors")}
-    )
-    seen: list[set[str]] = []
-    timed = conversion_speed.timed
-
-    def watched(command: tuple[str, ...], made: Path) -> float:
-        seconds = timed(command, made)
-        seen.append({path.name for path in made.parent.iterdir()})
-        return seconds
-
-    monkeypatch.setattr(conversion_speed, "timed", watched)
-    file = tmp_path / "x.json"
-    assert main(["bench", "--convert", "--runs", "1", "--json", str(file)]) == 0
-    found = json.loads(file.read_text())
-    for format in ("torch", "safetensors"):
-        (copied,), (carried,) = found["copied"][format], found["carried"][format]
-        assert carried > 0.1  # a process that imports NumPy
-        assert found["ratio"][format] == pytest.approx(carried / copied)
-    pairs = {f"{a} to {b}" for a in formats.FORMATS for b in formats.FORMATS}
-    assert found["between"].keys() == pairs
-    assert all(name.startswith("source") for names in seen for name in names)
-    out = capsys.readouterr().out
-    assert "torch to safetensors" in out
-    assert "icnet, one run of each" in out
-
-
-def test_a_conversion_that_fails_is_not_a_fast_one(tmp_path: Path) -> None:
-    """Catches the time of a process that did nothing."""
-    (tmp_path / "x").write_text("no checkpoint")
-    with pytest.raises(InputError, match="of no known format"):
-        conversion_speed.converting(tmp_path / "x", tmp_path, "npz")
-    with pytest.raises(InputError, match="no-such"):
-        conversion_speed.copying(tmp_path / "no-such", tmp_path / "copy")
-
-
-def test_batches(tmp_path: Path, capsys: Capture) -> None:
-    """Catches batches that are not taken, no more of them than an epoch has, and no training.
-
-    Seven images make four batches of two, of which eleven are asked for, and one before them.
-    """
-    root, file = data(tmp_path / "data", tiny("enet-camvid")), tmp_path / "x.json"
-    argv = ["bench", "--data", str(root), "--recipe", "enet-camvid", "--size", "16x24"]
-    argv += ["--batch", "2", "--runs", "11", "--json", str(file)]
-    assert main([*argv, "--workers", "0,1", "--consumers", "nobody,torch"]) == 0
-    rows = json.loads(file.read_text())
-    assert [(row["consumer"], row["workers"]) for row in rows] == [
-        ("nobody", 0),
-        ("nobody", 1),
-        ("torch", 0),
-        ("torch", 1),
-    ]
-    for row in rows:
-        assert row["images"] == 11 * 2 - 3  # of each fourth batch, one
-        assert row["images_per_second"] == pytest.approx(row["images"] / row["seconds"])
-        assert 0 <= row["waited"] <= 1
-        assert (row["cpu"] is None) == (row["workers"] == 1)
-    assert "enet-camvid, batches of 2 images of 16x24" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("argv", "what"),
     [
-        (["--data", "no", "--recipe", "enet-camvid"], "no: no such folder"),
-        (["--data", "no"], "--data is for batches of a --recipe"),
-        (["--data", "no", "--recipe", "enet-camvid", "--model", "enet"], "and no other network"),
-        (["--data", "no", "--recipe", "x"], "unknown recipe 'x'"),
-        (["--data", "no", "--recipe", "enet-camvid", "--workers", "1,-1"], "workers '-1'"),
-        (["--data", "no", "--recipe", "enet-camvid", "--workers", "999"], "workers '999'"),
-        (["--data", "no", "--recipe", "enet-camvid", "--consumers", "me"], "consumer 'me'"),
-        (["--data", "no", "--recipe", "enet-camvid", "--runs", "0"], "runs 0, expected 1"),
-        (["--recipe", "enet-camvid"], "--recipe is for batches: --data DIR is missing"),
         (["--model", "lenet"], "model 'lenet', expected one of enet"),
         (["--runs", "0"], "runs 0, expected 1 or more"),
-        (["--convert", "--runs", "-1"], "runs -1, expected 1 or more"),
         (["--threads", "0"], "threads 0, expected 1 or more"),
         (["--size", "31"], "expected HEIGHTxWIDTH"),
-        (["--convert", "--onnx"], "--onnx is for forward passes"),
-        (["--convert", "--model", "icnet"], "--model is for forward passes"),
         (["--json", "/nowhere/x.json"], "no folder /nowhere"),
     ],
 )

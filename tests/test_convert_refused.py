@@ -186,7 +186,7 @@ def test_a_name_that_the_output_cannot_show(tmp_path: Path, name: bytes) -> None
     """Catches a traceback after the work is done, because a name cannot be printed."""
     arrays = weights(GENetConfig(depth=10, width=1), 0)
     formats.write(tmp_path / "in", "safetensors", arrays, {})
-    command = [sys.executable, "-m", "parity.cli", "convert", tmp_path / "in"]
+    command = [sys.executable, "-m", "parity", "convert", tmp_path / "in"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
     target = os.fsencode(tmp_path) + b"/" + name
     done = subprocess.run([*command, target], env=environment, capture_output=True, check=False)

@@ -53,6 +53,7 @@ ROOMS = (
     "parity.model_checks",
     "parity.faults",
     "parity.demo",
+    "parity.bench",
     "parity.testing",
     "parity.cli",
     "parity.__main__",

@@ -71,7 +71,7 @@ def test_a_command_that_is_interrupted_answers_and_ends(framework: str, tmp_path
     marker, file = tmp_path / "there", tmp_path / "port.py"
     call = CALLS[framework]
     file.write_text(PORT.format(framework=framework, marker=str(marker), call=call))
-    command = [sys.executable, "-m", "parity.cli", "check", f"{file}:make_port"]
+    command = [sys.executable, "-m", "parity", "check", f"{file}:make_port"]
     interrupted_twice(command, [marker], "parity check: interrupted")
 
 
@@ -131,7 +131,7 @@ def test_a_reader_that_has_enough_is_no_error(arguments: list[str], tmp_path: Pa
     line = '{"kind": "validation", "batches": 1, "score": 0.5, "mean_loss": 1}\n'
     (tmp_path / "log.jsonl").write_text(line)
     given = [argument.format(run=tmp_path) for argument in arguments]
-    command = [sys.executable, "-m", "parity.cli", *given]
+    command = [sys.executable, "-m", "parity", *given]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe) as child:
         assert child.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from parity.faults.on_devices import INJECTOR
 from parity.model_checks.devices import ladder
 from parity.model_checks.devices.plan import DDP, Job, Plan
 from parity.model_checks.devices.processes import run
@@ -24,6 +25,6 @@ def test_unknown_choice_is_refused() -> None:
 
 def test_a_process_that_fails_says_why() -> None:
     """Catches a ladder that waits for a process that has failed, or hides the reason."""
-    plan = Plan(ladder.recipe_of("erfnet", 1), (Job(2, "one", DDP, "no such fault"),), 1)
+    plan = Plan(ladder.recipe_of("erfnet", 1), (Job(2, "one", DDP, "no such fault", INJECTOR),), 1)
     with pytest.raises(RuntimeError, match=r"processes of torch failed(.|\n)*no such fault"):
         run(plan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +26,6 @@ class Row:
         margin: How many times above its limit the difference was.
         rank: Of the true cause among those suggested, from 1; None if it is not among them.
         seconds: That it took.
-        equal: Tool -> whether its default rule calls the mutant equal.
-        sound: Tool -> whether it calls the same network without the fault equal.
     """
 
     fault: int
@@ -46,8 +43,6 @@ class Row:
     margin: float = 0.0
     rank: int | None = None
     seconds: float = 0.0
-    equal: Mapping[str, bool] = dataclasses.field(default_factory=dict)
-    sound: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +54,9 @@ class Clean:
         seed: Of weights, images, labels and masks.
         size: Height and width of the images.
         alarm: The first check that failed, as a sentence; empty if all is well.
-        equal: Tool -> whether its default rule calls the sides equal.
     """
 
     model: str
     seed: int
     size: tuple[int, int]
     alarm: str
-    equal: Mapping[str, bool]

@@ -1,4 +1,4 @@
-"""`parity fuzz`: ordeals of few rounds, and faults that they must find."""
+"""`python -m tests.fuzz`: ordeals of few rounds, and faults that they must find."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.cli import main
 from parity.io.replacing import PREFIX, replacing
 from tests.fuzz import campaign, damage, kills, pairs, refusals, samples
+from tests.fuzz.__main__ import main
 from tests.fuzz.result import Result, Row
 from weights_convert import formats
 
@@ -133,7 +133,7 @@ def test_whole_ordeals(name: str) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a table or JSON that does not say what happened."""
     file = tmp_path / "x.json"
-    argv = ["fuzz", "--ordeal", "appended,kills", "--rounds", "2", "--json", str(file)]
+    argv = ["--ordeal", "appended,kills", "--rounds", "2", "--json", str(file)]
     monkey = pytest.MonkeyPatch()
     monkey.setattr(formats, "FORMATS", {"safetensors": "safetensors_file"})
     try:
@@ -160,7 +160,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_usage(argv: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a run that begins with what it cannot use."""
-    assert main(["fuzz", *argv]) == 2
+    assert main(argv) == 2
     assert what in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""`parity calibrate`: what is derived from how close clean ports come to the limits."""
+"""Calibration: what is derived from how close clean ports come to the limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from parity.cli import main
 from parity.ladder.tolerances import K, floor
 from parity.model_checks.networks import port
 from parity.model_checks.small_networks import small
@@ -49,7 +48,21 @@ def test_a_network_is_measured(
 
     monkeypatch.setattr(calibrate, "port", little)
     arguments = ["--models", "erfnet", "--precisions", "float32", "--seeds", "1"]
-    assert main(["calibrate", *arguments]) == 0
+    assert calibrate.main(arguments) == 0
     said = capsys.readouterr().out
     rows = [line.split()[2] for line in said.splitlines() if " float32 " in line]
     assert rows == list(calibrate.MEASURED)
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (["--models", "lenet"], "model 'lenet', expected some of enet"),
+        (["--precisions", "int4"], "precision 'int4'"),
+        (["--seeds", "0"], "seeds 0, expected 1 or more"),
+    ],
+)
+def test_usage(argv: list[str], what: str, capsys: pytest.CaptureFixture) -> None:
+    """Catches minutes of measuring that begin with what cannot be used."""
+    assert calibrate.main(argv) == 2
+    assert what in capsys.readouterr().err

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from parity.io.files import check_writable
+from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
+from tests import program
+from tests.fuzz import campaign
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +48,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    from parity.report.console import standard_output, working
-    from tests.fuzz import campaign
-
     names = list(campaign.ORDEALS) if args.ordeal is None else args.ordeal.split(",")
     if unknown := [name for name in names if name not in campaign.ORDEALS]:
         known = ", ".join(campaign.ORDEALS)
@@ -58,3 +59,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         result.to_json(args.json)
     return 0 if result.ok else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return program.start("tests.fuzz", add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

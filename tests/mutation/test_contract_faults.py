@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from parity import cli
 from parity.spec.errors import InputError
 from tests.mutation import campaign, judges
 from tests.mutation.catalogue import FAULTS, fast
-from tests.mutation.fault import KINDS, Fault, check_checkout, stale
+from tests.mutation.fault import KINDS, Fault, stale
 from tests.mutation.judges import JUDGES, Judge
 from tests.mutation.result import Result, Row
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RULE = Fault("data", "one more", "house/rule.py", "x + 1", "x + 2", ("referee",))
 TEST = "from house import rule\n\ndef test_rule():\n    assert rule.after(1) == 2\n"
 
@@ -84,8 +83,6 @@ def test_a_text_that_is_not_there_is_refused(checkout: Path) -> None:
     with pytest.raises(InputError, match=r"'x \+ 7' stands 0 times in house/rule.py, not once"):
         states(checkout, RULE, gone)
     assert len(stale([dataclasses.replace(RULE, right="x")], checkout)) == 1
-    with pytest.raises(InputError, match="--spec is run from a checkout"):
-        check_checkout(checkout)
 
 
 def test_the_result(tmp_path: Path) -> None:
@@ -119,15 +116,6 @@ def test_the_catalogue() -> None:
             assert (ROOT / test.partition("::")[0]).is_file(), test
         compile((ROOT / fault.file).read_text().replace(fault.right, fault.wrong), "", "exec")
     assert {judge for fault in FAULTS for judge in fault.judges} == set(JUDGES)
-
-
-@pytest.mark.parametrize("options", [["--model", "enet"], ["--clean", "3"]])
-def test_options_that_do_not_go_together(
-    options: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Catches an option of the other catalogue that is ignored without a word."""
-    assert cli.main(["faults", "--spec", *options]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_one_fault_of_each_kind() -> None:
