@@ -21,12 +21,12 @@ from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
 from parity.training import checkpoints, dist_env, logger
 from parity.training.folder import Folder
-from tests import test_training
 from tests.fuzz import kill_training
 from tests.fuzz.kill_processes import PROGRAM
-from tests.test_training import farthest
+from tests.unit.training import test_training
+from tests.unit.training.test_training import farthest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 LIMIT = 1e-9  # structure, of updates: docs/tolerances.md
 data, small = test_training.data, test_training.small  # the same fixtures
 

@@ -16,7 +16,7 @@ from parity.spec import draw
 from parity.spec.errors import InputError
 from weights_convert import load
 
-DEMO = Path(__file__).resolve().parent.parent / "parity" / "demo" / "enet.safetensors"
+DEMO = Path(__file__).resolve().parents[3] / "parity" / "demo" / "enet.safetensors"
 SIZE = "32x64"
 
 Capture = pytest.CaptureFixture[str]

@@ -438,7 +438,7 @@ LOOP = """
 import sys, time
 from pathlib import Path
 from parity.data import pipeline
-from test_pipeline import tiny
+from tests.unit.data.test_pipeline import tiny
 if __name__ == "__main__":
     recipe = tiny("enet-camvid")
     source = pipeline.open_source(recipe, sys.argv[1], "train")
@@ -454,12 +454,12 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     data(tmp_path / "data", tiny("enet-camvid"))
     script = tmp_path / "loop.py"
     script.write_text(LOOP)
-    root = Path(__file__).parent
+    root = Path(__file__).parents[3]
     parent = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "data")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root.parent}"},
+        env={**os.environ, "PYTHONPATH": str(root)},
     )
     try:
         assert parent.stdout.readline() == b"batch\n"

@@ -19,20 +19,22 @@ from tests.pair import port
 
 Capture = pytest.CaptureFixture[str]
 
+ROOT = Path(__file__).parents[3]
+
 test_generated = ladder(port)
 
 
 def test_ladder_names_its_tests(tmp_path: Path) -> None:
     """Catches generated tests that pass over a fault, or do not say where it is."""
     (tmp_path / "test_mine.py").write_text(
-        "import pair\nfrom parity.testing import ladder\n\n"
+        "from tests import pair\nfrom parity.testing import ladder\n\n"
         "def make():\n"
         "    port = pair.port()\n"
         "    port.port.second.epsilon = 1e-3\n"
         "    return port\n\n"
         "test_it = ladder(make, levels=('L0', 'L1'))\n"
     )
-    here = str(Path(__file__).parent)
+    here = str(ROOT)
     code = f"import sys; sys.path.insert(0, {here!r}); import pytest; pytest.main(['-q', '-rf'])"
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -45,7 +47,7 @@ def test_ladder_names_its_tests(tmp_path: Path) -> None:
 FACTORY = """
 import pathlib, sys
 sys.path.insert(0, {here!r})
-from pair import port
+from tests.pair import port
 
 def make_port():
     return port()
@@ -66,7 +68,7 @@ def nothing():
 @pytest.fixture
 def factory(tmp_path: Path) -> str:
     path = tmp_path / "mine.py"
-    path.write_text(FACTORY.format(here=str(Path(__file__).parent)))
+    path.write_text(FACTORY.format(here=str(ROOT)))
     return str(path)
 
 
@@ -159,7 +161,7 @@ def test_the_readmes_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """Catches an example that a stranger copies and that does not run."""
-    text = (Path(__file__).parent.parent / "README.md").read_text()
+    text = (ROOT / "README.md").read_text()
     (example,) = (part for part in text.split("```python\n") if part.startswith("import torch"))
     monkeypatch.chdir(tmp_path)
     exec(example.partition("```")[0], {"MyNet": MyNet, "MyPort": MyPort})

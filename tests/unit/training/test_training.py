@@ -27,7 +27,7 @@ from tests.fuzz import kill_training
 from tests.fuzz.kill_processes import PROGRAM
 from weights_convert import load
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

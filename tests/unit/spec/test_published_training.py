@@ -35,7 +35,7 @@ EXACT = 1e-14
 def test_every_number_of_the_published_programs_is_compared() -> None:
     """Catches a number of the file that no test holds our contract against."""
     for path in Path(__file__).parent.glob("test_published_*.py"):
-        importlib.import_module(path.stem)
+        importlib.import_module(f"{__package__}.{path.stem}")
     unread = passed_over(document(), TAKEN)
     assert not unread, f"{len(unread)} are compared by no test, such as {unread[:5]}"
 

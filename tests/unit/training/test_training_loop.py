@@ -79,8 +79,9 @@ def test_a_run_that_dies_at_any_step_goes_on_as_if_nothing_had_happened(
 def test_a_run_killed_before_any_change_to_the_file_system_goes_on() -> None:
     """Catches an order of writing in which a checkpoint, the best one or the log is lost."""
     # In a process that has no threads, since it forks.
-    script = Path(__file__).with_name("killed_steps.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.killed_steps"]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.splitlines()[-1]) > 20
 

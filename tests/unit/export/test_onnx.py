@@ -23,7 +23,7 @@ from parity.spec import draw
 from parity.spec.errors import InputError
 from weights_convert.formats import KEY
 
-DEMO = Path(__file__).resolve().parent.parent / "parity" / "demo" / "enet.safetensors"
+DEMO = Path(__file__).resolve().parents[3] / "parity" / "demo" / "enet.safetensors"
 SIDES = ("torch", "jax")
 
 # PyTorch's exporter takes seconds for each: one network of each sort of layer.

@@ -25,7 +25,7 @@ from weights_convert import convert, formats, load, naming
 pytestmark = pytest.mark.mindspore
 
 VERSION = "2.10.0"
-SIDE = Path(__file__).with_name("mindspore_side.py")
+SIDE = Path(__file__).parents[2] / "mindspore_side.py"
 
 
 @pytest.fixture(scope="session")

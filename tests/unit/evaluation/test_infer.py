@@ -19,7 +19,7 @@ from parity.export import export
 from parity.spec.errors import InputError
 from tests.scenes import camvid, cityscapes
 
-DEMO = Path(__file__).resolve().parent.parent / "parity" / "demo" / "enet.safetensors"
+DEMO = Path(__file__).resolve().parents[3] / "parity" / "demo" / "enet.safetensors"
 SIZE = (40, 72)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"parity", "torch_impl", "jax_impl", "weights_convert"}
 FRAMEWORKS = {"torch", "jax", "flax", "optax", "orbax"}
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from parity.training.stopping import ANSWER
-from tests import test_devices, test_training
 from tests.fuzz.kill_processes import PROGRAM
+from tests.unit.training import test_devices, test_training
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 data, small = test_training.data, test_training.small  # the same fixtures
 PROMPT = 10  # seconds, of a busy machine
 # A call that Python's signal handlers wait for: it lasts minutes, and lets other threads run.

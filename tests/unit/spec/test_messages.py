@@ -18,7 +18,7 @@ from parity.spec.tensors import check_names
 from weights_convert import formats, naming
 from weights_convert.conversion import cast
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 MANY = [f"layer{i}.weight" for i in range(700)]
 
 
