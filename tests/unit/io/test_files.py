@@ -45,7 +45,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     code = (
         "import os, signal, sys\n"
-        "from parity import files\n"
+        "from parity.io import files\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "files.write_atomically(sys.argv[1], b'half')\n"
     )

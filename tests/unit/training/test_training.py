@@ -354,10 +354,10 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
 FULL = """
 import os, subprocess, sys
 from pathlib import Path
-from parity.training import kills
+from tests.fuzz import kill_training
 from parity.training.folder import Folder
 from parity.cli import main
-kills.recipe()
+kill_training.recipe()
 disk, size, *arguments = sys.argv[1:]
 if main([*arguments, "--epochs", "1"]):
     sys.exit("the first epoch failed")
