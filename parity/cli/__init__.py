@@ -30,7 +30,7 @@ COMMANDS = {
     "inspect": "say what a checkpoint or ONNX file holds",
     "drift": "how fast both sides part in float32, beside how fast one parts from itself",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
-    "summary": "print the layers of both sides: shapes, receptive fields, parameters",
+    "summary": "print the layers of both sides: shapes, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",
     "infer": "predict a folder of images with an ONNX file",
     "pack": "write a split of a data set into one file that is read faster",
