@@ -15,14 +15,17 @@ from parity.spec.training.scaling import advice
 from parity.spec.training.trainer import Snapshot, Step, Trainer
 from parity.training import checkpoints
 from parity.training.clock import Clock
+from parity.training.data_loader import Feed
 from parity.training.dist_env import ALONE, Place
 from parity.training.folder import Folder
 from parity.training.image_grid import Album
 from parity.training.logger import Journal, Mute
-from parity.training.parts import Batches, Beginning, Data, Framework, Nobody, Others
+from parity.training.parts import Batches, Nobody, Others
 from parity.training.progress import Moment
 from parity.training.progress_bar import Display, duration
 from parity.training.scores import Count, Score, Task, measure
+from parity.training.side import Side
+from parity.training.stage_start import From
 from parity.training.stopping import Stop
 
 
@@ -71,10 +74,10 @@ class Run:
     def __init__(
         self,
         recipe: Recipe,
-        side: Framework,
-        data: Data,
+        side: Side,
+        data: Feed,
         folder: Folder,
-        begin: Beginning,
+        begin: From,
         options: Options,
         display: Display,
         stop: Stop,

@@ -60,8 +60,8 @@ def alone(job: Job) -> dict[str, list[float]]:
     from jax_impl import parallel as jax_parallel
 
     for way in WAYS:
-        group = jax_parallel.Group(1, way)
-        trainers[way] = trainer(job.side, job.model, parallel=DDP, group=group)
+        own = jax_parallel.Group(1, way)
+        trainers[way] = trainer(job.side, job.model, parallel=DDP, group=own)
     return in_turn(steps(trainers, job.model, job.size, job.batch), runs)
 
 

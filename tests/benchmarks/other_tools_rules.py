@@ -198,19 +198,17 @@ def counts(found: Sequence[Judged]) -> dict[str, dict[str, tuple[int, int]]]:
     mutants = [j for j in found if j.sound is not None]
     clean = [j for j in found if j.sound is None]
 
-    def of(named: Callable[[Judged], bool], sound: Callable[[Judged], bool]) -> dict:
+    def of(equal: Callable[[Judged], bool], sound: Callable[[Judged], bool]) -> dict:
         return {
-            "killed": (sum(not named(j) for j in mutants), len(mutants)),
-            "told apart": (sum(not named(j) and sound(j) for j in mutants), len(mutants)),
-            "false alarms": (sum(not named(j) for j in clean), len(clean)),
+            "killed": (sum(not equal(j) for j in mutants), len(mutants)),
+            "told apart": (sum(not equal(j) and sound(j) for j in mutants), len(mutants)),
+            "false alarms": (sum(not equal(j) for j in clean), len(clean)),
         }
 
-    made = {"parity": of(lambda j: j.parity, lambda j: True)}
-    for tool in RULES:
-        made[tool] = of(
-            lambda j, t=tool: j.equal[t], lambda j, t=tool: bool(j.sound and j.sound[t])
-        )
-    return made
+    def by(tool: str) -> dict:
+        return of(lambda j: j.equal[tool], lambda j: bool(j.sound and j.sound[tool]))
+
+    return {"parity": of(lambda j: j.parity, lambda j: True)} | {tool: by(tool) for tool in RULES}
 
 
 def table(found: Sequence[Judged]) -> Table:
