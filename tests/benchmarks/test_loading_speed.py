@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import loading_speed
-from tests.unit.data.test_pipeline import data, tiny
+from tests.tiny_data import data, tiny
 
 Capture = pytest.CaptureFixture[str]
 

@@ -19,7 +19,7 @@ from parity.spec.augmentation import Flip, Resize
 from parity.spec.errors import InputError
 from parity.spec.recipes import RECIPES
 from parity.training.data_loader import Feed
-from tests.unit.data.test_pipeline import SIZE, data, equals, tiny
+from tests.tiny_data import SIZE, data, equals, tiny
 
 
 @pytest.mark.parametrize("sized", [False, True])

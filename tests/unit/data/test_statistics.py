@@ -20,7 +20,7 @@ from parity.spec.recipes import DECODER_WEIGHTS, ENCODER_WEIGHTS, RECIPES
 from parity.spec.training.losses import ClassWeights
 from tests.batches import cifar
 from tests.scenes import save
-from tests.unit.data.test_pipeline import data, tiny
+from tests.tiny_data import data, tiny
 
 # What davidtvs' rule gives at the frequencies that ERFNet's published weights were made from.
 ENET = (

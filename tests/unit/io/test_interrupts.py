@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from parity.training.stopping import ANSWER
+from tests import small_runs
 from tests.fuzz.kill_processes import PROGRAM
-from tests.unit.training import test_devices, test_training
+from tests.unit.training import test_devices
 
 ROOT = Path(__file__).resolve().parents[3]
-data, small = test_training.data, test_training.small  # the same fixtures
+data, small = small_runs.data, small_runs.small  # the same fixtures
 PROMPT = 10  # seconds, of a busy machine
 # A call that Python's signal handlers wait for: it lasts minutes, and lets other threads run.
 BUSY = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)"

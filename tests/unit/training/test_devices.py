@@ -21,14 +21,14 @@ from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
 from parity.training import checkpoints, dist_env, logger
 from parity.training.folder import Folder
+from tests import small_runs
 from tests.fuzz import kill_training
 from tests.fuzz.kill_processes import PROGRAM
-from tests.unit.training import test_training
-from tests.unit.training.test_training import farthest
+from tests.small_runs import farthest
 
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT = 1e-9  # structure, of updates: docs/tolerances.md
-data, small = test_training.data, test_training.small  # the same fixtures
+data, small = small_runs.data, small_runs.small  # the same fixtures
 
 
 def recipe(epochs: int = 2, batch: int = 2) -> Recipe:

@@ -19,11 +19,11 @@ from parity.spec.training.scaling import advice
 from parity.training import checkpoints, environment, side
 from parity.training.folder import Folder
 from parity.training.stage_start import From
+from tests import small_runs
 from tests.fuzz import kill_training
-from tests.unit.training import test_training
-from tests.unit.training.test_training import arguments, numbers, train
+from tests.small_runs import arguments, numbers, train
 
-data, small = test_training.data, test_training.small  # the same fixtures
+data, small = small_runs.data, small_runs.small  # the same fixtures
 
 
 @pytest.fixture(scope="module")
