@@ -115,7 +115,7 @@ class FakeTrainer:
 
 
 class FakeData:
-    """See `parity.training.parts.Data`."""
+    """What `parity.training.data_loader.DataLoader` gives, without images."""
 
     samples, devices = SAMPLES, 1
 

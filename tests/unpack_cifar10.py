@@ -1,11 +1,19 @@
-"""CIFAR-10 whose images are JPEGs in one `.npz`, written out in its official layout."""
+"""Write a CIFAR-10 whose images are JPEGs in one .npz in its official layout for Python.
+
+    python -m tests.unpack_cifar10 IN.npz DIR
+
+IN.npz holds, of `train` and of `test`, all JPEGs one after the other (train_jpeg, uint8), where
+each begins and the last ends (train_offsets), and their classes (train_labels).
+"""
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +21,9 @@ from PIL import Image
 
 from parity.data import cifar10
 from parity.data.segmentation import UNREADABLE
+from parity.report.console import working
 from parity.spec.errors import InputError
+from tests import program
 from weights_convert.replacing import replacing
 
 MOST_BYTES = 1 << 30  # of one array of the file, unpacked
@@ -116,3 +126,24 @@ def _image(data: bytes, where: str) -> np.ndarray:
         raise
     except UNREADABLE as error:
         raise InputError(f"{where}: not a JPEG, or a damaged one") from error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN.npz", help="the file to read")
+    parser.add_argument("target", metavar="DIR", help="the folder to write; it must not be there")
+
+
+def run(args: argparse.Namespace) -> int:
+    with working() as progress:
+        counts = unpack(args.source, args.target, progress)
+    said = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
+    print(f"wrote {args.target}/{cifar10.FOLDER}: {said}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return program.start("tests.unpack_cifar10", add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

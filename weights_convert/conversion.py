@@ -6,30 +6,24 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from parity.spec.errors import InputError, listed
 from parity.spec.labels import ORDERS
-from parity.spec.models import MODELS, Config
-from parity.spec.preprocessing import Preprocessing, published
+from parity.spec.models import MODELS
+from parity.spec.preprocessing import Preprocessing
 from parity.spec.preprocessing import check as check_preprocessing
-from parity.spec.tensors import layouts
 from weights_convert import formats, naming
-from weights_convert import manifest as manifests
-from weights_convert import optimizer as optimizers
-from weights_convert.checkpoint import Checkpoint, family_of, identify, load
-from weights_convert.formats import KEY, sidecar
+from weights_convert.checkpoint import Checkpoint, family_of, load
+from weights_convert.formats import sidecar
 from weights_convert.formats.base import numpy_dtype
 from weights_convert.formats.sniffing import is_orbax
-from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.manifest import Manifest
-from weights_convert.memory import different, rounded
-from weights_convert.numbering import own_order
+from weights_convert.memory import rounded
 from weights_convert.optimizer import Optimizer, parameters
-from weights_convert.replacing import replacing
 from weights_convert.wrapping import ANY, Choice
+from weights_convert.writing import draft_of, manifest_of, write_verified
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,18 +127,7 @@ def convert(
     progress("hashing its tensors")
     manifest = manifest_of(checkpoint, to, arrays, optimizer, labels, preprocessing)
     draft = draft_of(checkpoint.config, format, arrays, optimizer, manifest)
-    with replacing(target) as path:
-        try:
-            progress(f"writing {target}")
-            said = {KEY: manifest.to_json()}
-            written = formats.write(path, format, draft.named, said, draft.nested)
-            progress("reading it back")
-            verify_written(path, written, network, checkpoint.config, draft)
-        except InputError as error:  # of the place where it is made
-            raise InputError(str(error).replace(str(path), str(target))) from error
-        # Of the file itself: a manifest that lies beside it is another file.
-        files = path.rglob("*") if path.is_dir() else [path]
-        size = sum(p.stat().st_size for p in files if p.is_file())
+    size = write_verified(target, format, checkpoint.config, draft, network, progress=progress)
     return Conversion(
         source=checkpoint,
         path=target,
@@ -155,41 +138,6 @@ def convert(
         parameters=sum(checkpoint.arrays[k].size for k in parameters(checkpoint.config)),
         bytes=size,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Draft:
-    """What is to be written.
-
-    Attributes:
-        named: The dialect's name -> array.
-        nested: An optimizer's state as `torch.optim` has it, in a torch file with torch names.
-        optimizer: The same, as it is known here.
-        manifest: What the file will say of itself.
-    """
-
-    named: dict[str, np.ndarray]
-    nested: dict[str, Any] | None
-    optimizer: Optimizer | None
-    manifest: Manifest
-
-
-def draft_of(
-    config: Config,
-    format: str,
-    arrays: Mapping[str, np.ndarray],
-    optimizer: Optimizer | None,
-    manifest: Manifest,
-) -> Draft:
-    named, nested = naming.to_dialect(config, arrays, manifest.dialect), None
-    as_torch = (format, manifest.dialect) == ("torch", "torch")
-    if as_torch and manifest.layout is not None:
-        named = {key: named[key] for key in layouts(config)[manifest.layout]}
-    if optimizer and as_torch:
-        nested = optimizers.to_torch(config, optimizer, manifest.layout)
-    elif optimizer:
-        named |= optimizers.to_dialect(config, optimizer, manifest.dialect)
-    return Draft(named, nested, optimizer, manifest)
 
 
 def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> dict[str, np.ndarray]:
@@ -238,53 +186,6 @@ def _carried_optimizer(checkpoint: Checkpoint, dialect: str) -> Optimizer | None
         for slot, found in checkpoint.optimizer.slots.items()
     }
     return dataclasses.replace(checkpoint.optimizer, slots=slots)
-
-
-def manifest_of(
-    checkpoint: Checkpoint,
-    dialect: str,
-    arrays: Mapping[str, np.ndarray],
-    optimizer: Optimizer | None,
-    labels: str | None,
-    preprocessing: Preprocessing | None,
-) -> Manifest:
-    """What the target says of itself."""
-    config, said = checkpoint.config, checkpoint.manifest
-    labels = labels or checkpoint.labels
-    if preprocessing is None and said is not None:
-        preprocessing = _relabeled(config, said, labels)
-    hashes = tensor_sha256s({**arrays, **(optimizer.flat() if optimizer else {})})
-    return Manifest(
-        network=checkpoint.network,
-        config=config.describe(),
-        dialect=dialect,
-        labels=labels,
-        preprocessing=preprocessing or published(config, labels),
-        optimizer=optimizer.describe(config) if optimizer else None,
-        source_sha256=checkpoint.sha256,
-        tensors=hashes,
-        tensors_sha256=whole_sha256(hashes),
-        tool_version=manifests.tool_version(),
-        layout=_layout(checkpoint, arrays),
-        assumed=checkpoint.assumed,
-    )
-
-
-def _layout(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> str | None:
-    """See `Checkpoint.layout`: none where the weights have more than such a class would hold."""
-    if checkpoint.layout is None:
-        return None
-    kept = set(layouts(checkpoint.config)[checkpoint.layout])
-    more = any(array.any() for key, array in arrays.items() if key not in kept)
-    return None if more else checkpoint.layout
-
-
-def _relabeled(config: Config, said: Manifest, labels: str | None) -> Preprocessing:
-    """What a manifest says of images, with the published classes of other labels."""
-    old, new = published(config, said.labels), published(config, labels)
-    fields = ("classes", "void")
-    theirs = [f for f in fields if getattr(said.preprocessing, f) == getattr(old, f)]
-    return dataclasses.replace(said.preprocessing, **{f: getattr(new, f) for f in theirs})
 
 
 def _check_choice(name: str, value: str | None, choices: Mapping | tuple) -> None:
@@ -340,41 +241,3 @@ def _default_dialect(format: str, source: str) -> str:
     if format in ("safetensors", "npz"):
         return "jax" if source == "torch" else "torch"
     return {"orbax": "jax", "msgpack": "jax", "mindspore": "mindspore"}.get(format, "torch")
-
-
-def verify_written(
-    path: Path,
-    written: str,
-    network: str | None,
-    config: Config,
-    draft: Draft,
-    told: bool = True,
-) -> None:
-    """Compare what a file holds with what it should, bit by bit.
-
-    Args:
-        path: The file.
-        written: What `formats.write` gave.
-        network: See `load`.
-        config: The variant that it should hold.
-        draft: What was written.
-        told: Whether the file must tell the variant by itself.
-
-    Raises:
-        InputError: It holds something else.
-    """
-    contents = formats.read(path, written)
-    wrong = different(draft.named, contents.arrays)
-    if draft.nested is not None and draft.optimizer is not None:
-        layout = draft.manifest.layout
-        order = own_order(config, contents.arrays, draft.manifest.dialect)
-        found = optimizers.from_torch(config, contents.optimizer or {}, order, layout)
-        wrong += different(draft.optimizer.flat(), found.flat())
-        wrong += [] if found.groups == draft.optimizer.groups else ["the optimizer's groups"]
-    if wrong:
-        raise InputError(f"cannot write {path}: read back, {listed(wrong)} differ")
-    dialect = draft.manifest.dialect
-    known = identify(contents, path, network, dialect, None if told else config)
-    said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN
-    if known.config != config or said != draft.manifest.to_json():
-        raise InputError(f"cannot write {path}: read back, its manifest differs")

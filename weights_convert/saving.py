@@ -12,10 +12,9 @@ from parity.spec.models import Config
 from parity.spec.preprocessing import Preprocessing
 from weights_convert import formats, naming
 from weights_convert.checkpoint import Checkpoint
-from weights_convert.conversion import draft_of, manifest_of, verify_written
 from weights_convert.formats import KEY
 from weights_convert.optimizer import Optimizer
-from weights_convert.replacing import replacing
+from weights_convert.writing import draft_of, manifest_of, write_verified
 
 
 def save(
@@ -58,10 +57,4 @@ def save(
     source = Checkpoint(whole, config.family, config, format, dialect, None, "", ())
     manifest = manifest_of(source, dialect, whole, optimizer, labels, preprocessing)
     draft = draft_of(config, format, whole, optimizer, manifest)
-    with replacing(target) as path:
-        try:
-            said = {KEY: manifest.to_json()} | extra
-            written = formats.write(path, format, draft.named, said, draft.nested)
-            verify_written(path, written, None, config, draft, told=False)
-        except InputError as error:  # of the place where it is made
-            raise InputError(str(error).replace(str(path), str(target))) from error
+    write_verified(target, format, config, draft, told=False, metadata=extra)

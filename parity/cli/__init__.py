@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from parity.cli import checkout
 from parity.io import compilation_cache, interrupts
 from parity.spec.errors import InputError, printable
 from parity.training.dist_env import started
@@ -27,17 +28,14 @@ COMMANDS = {
     "convert": "carry a checkpoint to another format or framework",
     "export": "write a network as an ONNX file, from either side",
     "inspect": "say what a checkpoint or ONNX file holds",
-    "fuzz": "put checkpoints through ordeals: damage, hostile files, kills, full disks",
     "drift": "how fast both sides part in float32, beside how fast one parts from itself",
     "faults": "plant the faults of the catalogue, and count those that are found and named",
-    "summary": "print the layers of both sides: shapes, receptive fields, parameters",
+    "summary": "print the layers of both sides: shapes, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",
     "infer": "predict a folder of images with an ONNX file",
     "pack": "write a split of a data set into one file that is read faster",
     "statistics": "count the classes of a data set, and weigh them by each rule",
-    "unpack": "write CIFAR-10 from one .npz of JPEGs in its official layout",
-    "bench": "time one forward pass of both sides, in one process",
-    "calibrate": "measure on clean ports what the limits are derived from",
+    "bench": "time a forward pass or a step of training on both sides",
     "train": "train a network by a recipe, on either side",
     "eval": "evaluate every checkpoint in a folder",
     "table": "print the accuracies of several runs beside each other",
@@ -94,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    given = sys.argv[1:] if argv is None else argv
+    if program := checkout.program(given):
+        return _of_checkout(given[0], *program)
     args = parser().parse_args(argv)
     # How to do the same in another process.
     own = ["-m", "parity", *argv] if argv is not None else sys.orig_argv[1:]
@@ -112,6 +113,16 @@ def _run(argv: Sequence[str] | None) -> int:
         return 130
 
 
+def _of_checkout(command: str, module: str, arguments: list[str]) -> int:
+    try:
+        return checkout.run(module, arguments)
+    except InputError as error:
+        print(f"parity {command}: error: {printable(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
 def _unread() -> int:
     """Whoever reads our output, such as `head`, has enough: no error, and nothing more is said."""
     with contextlib.suppress(OSError, ValueError):
@@ -124,7 +135,7 @@ def _unread() -> int:
 def parser() -> Parser:
     """The parser of every command."""
     purpose = "Carries networks between PyTorch and JAX, and proves that nothing was lost."
-    top = Parser(prog="parity", description=purpose)
+    top = Parser(prog="parity", description=purpose, epilog=checkout.HELP)
     top.add_argument("--version", action=Version, help="print the installed version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in COMMANDS.items():

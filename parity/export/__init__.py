@@ -132,9 +132,9 @@ def assumptions(
 
 def manifest_of(checkpoint: Checkpoint, framework: str, size: Pair, labels: str | None) -> Manifest:
     """What an exported file says of itself, which takes images of one size."""
-    from weights_convert import conversion
+    from weights_convert import writing
 
-    made = conversion.manifest_of(checkpoint, framework, checkpoint.arrays, None, labels, None)
+    made = writing.manifest_of(checkpoint, framework, checkpoint.arrays, None, labels, None)
     images = dataclasses.replace(made.preprocessing, size=size)
     return dataclasses.replace(made, preprocessing=images)
 

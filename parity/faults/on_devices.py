@@ -277,3 +277,9 @@ _ALL = (
     ),
 )
 INJECTIONS = {injection.name: injection for injection in _ALL}
+INJECTOR = f"{__name__}:inject"
+
+
+def inject(name: str) -> contextlib.AbstractContextManager[None]:
+    """The context in which a fault is there; a worker finds this function by `INJECTOR`."""
+    return INJECTIONS[name].inject()

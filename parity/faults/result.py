@@ -61,26 +61,6 @@ class CampaignResult:
             found["false alarms"] = (len(self.false_alarms), len(self.clean))
         return found
 
-    def others(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """Ours and other tools' rules: killed mutants, and false alarms in clean runs.
-
-        `told apart` are those killed that the rule lets pass without the fault: a rule that fails
-        everything kills all and tells nothing apart. Faults of the evaluation are not among them,
-        for no other rule looks at it.
-        """
-        asked = [r for r in self.counted if r.equal]
-        tools = list((asked or self.clean)[0].equal) if asked or self.clean else []
-        ours = (sum(r.killed for r in asked), len(asked))
-        alarms = (len(self.false_alarms), len(self.clean))
-        found = {"parity": {"killed": ours, "told apart": ours, "false alarms": alarms}}
-        for tool in tools:
-            found[tool] = {
-                "killed": (sum(not r.equal[tool] for r in asked), len(asked)),
-                "told apart": (sum(not r.equal[tool] and r.sound[tool] for r in asked), len(asked)),
-                "false alarms": (sum(not c.equal[tool] for c in self.clean), len(self.clean)),
-            }
-        return found
-
     def print(self, console: Console) -> None:
         """Print everything."""
         if self.rows:
@@ -92,8 +72,6 @@ class CampaignResult:
                 console.print(f"no place: {entry.number} {entry.title}", highlight=False)
         for alarm in self.false_alarms:
             console.print(f"[red]false alarm[/red] {alarm.model} seed {alarm.seed}: {alarm.alarm}")
-        if self.clean or any(r.equal for r in self.rows):
-            console.print(self._rules())
         for name, (count, of) in self.totals().items():
             share = f" ({count / of:.0%})" if of else ""
             console.print(f"{name}: {count} of {of}{share}", highlight=False)
@@ -108,7 +86,6 @@ class CampaignResult:
         found = {
             "ok": self.ok,
             "totals": {name: list(pair) for name, pair in self.totals().items()},
-            "rules": self.others(),
             "mutants": rows,
             "clean": [dataclasses.asdict(c) for c in self.clean],
             "no place": [CATALOGUE[fault].number for fault in self.absent()],
@@ -136,16 +113,6 @@ class CampaignResult:
                 str(r.rank or ""),
                 f"{r.seconds:.1f}",
             )
-        return table
-
-    def _rules(self) -> Table:
-        from tests.benchmarks.other_tools_rules import RULES
-
-        table = _table("rule", "constants", "killed", "told apart", "false alarms")
-        for name, found in self.others().items():
-            constants = RULES[name][0] if name in RULES else "docs/tolerances.md"
-            cells = (f"{n} of {of}" if of else "" for n, of in found.values())
-            table.add_row(name, constants, *cells)
         return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 
@@ -29,8 +28,6 @@ class MutantRow:
         margin: How many times above its limit the difference was.
         rank: Of the true cause among those suggested, from 1; None if it is not among them.
         seconds: That it took.
-        equal: Tool -> whether its default rule calls the mutant equal.
-        sound: Tool -> whether it calls the same network without the fault equal.
     """
 
     fault: Fault
@@ -48,8 +45,6 @@ class MutantRow:
     margin: float = 0.0
     rank: int | None = None
     seconds: float = 0.0
-    equal: Mapping[str, bool] = dataclasses.field(default_factory=dict)
-    sound: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -66,11 +61,9 @@ class CleanRow:
         seed: Of weights, images, labels and masks.
         size: Height and width of the images.
         alarm: The first check that failed, as a sentence; empty if all is well.
-        equal: Tool -> whether its default rule calls the sides equal.
     """
 
     model: str
     seed: int
     size: tuple[int, int]
     alarm: str
-    equal: Mapping[str, bool]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Sequence
@@ -12,31 +11,22 @@ from typing import Any
 import numpy as np
 
 from parity.capture.records import ForwardError, leaves
-from parity.capture.torch_side import TorchSide
 from parity.diagnosis import causes
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.diagnosis.check import check
 from parity.faults.mutants import Mutant, copied
 from parity.faults.rows import MutantRow
 from parity.ladder.port import Port
-from parity.model_checks.small_networks import Subject
 from parity.report.report import Report
-from tests.benchmarks import other_tools_rules
 
 FIRST = ("L0", "L1")
 ALL = ("L0", "L1", "L2", "L3")
 TRAINING = ("L4", "L5")  # of mutants whose networks are sound
 
 
-def run(mutant: Mutant, others: bool = True) -> MutantRow:
-    """Climb the ladder with one mutant: the layers alone first, the rest if they are all right.
-
-    Args:
-        mutant: Which.
-        others: Ask other tools' rules too.
-    """
+def run(mutant: Mutant) -> MutantRow:
+    """Climb the ladder with one mutant: the layers alone first, the rest if they are all right."""
     start, port = time.perf_counter(), mutant.make()
-    others = others and mutant.level != "training"  # its network is the clean one
     row = MutantRow(
         mutant.fault,
         CATALOGUE[mutant.fault].title,
@@ -45,8 +35,6 @@ def run(mutant: Mutant, others: bool = True) -> MutantRow:
         mutant.place,
         mutant.level,
         mutant.equivalent,
-        equal=_equal(mutant, port) if others else {},
-        sound=_sound(mutant.subject) if others else {},
     )
     try:
         report = _climb(mutant, port)
@@ -100,44 +88,16 @@ def _rank(fault: Fault, report: Report) -> int | None:
     return found.index(fault) + 1 if fault in found else None
 
 
-def _equal(mutant: Mutant, port: Port) -> dict[str, bool]:
-    """What the other rules say; a port that raises is equal to none."""
-    try:
-        outputs = port_outputs(port)
-    except Exception:  # of any kind: it is what the tool's user would see
-        return dict.fromkeys(other_tools_rules.RULES, False)
-    return other_tools_rules.verdicts(outputs, *reference_outputs(mutant.subject.port))
-
-
-@functools.lru_cache(maxsize=16)
-def _sound(subject: Subject) -> dict[str, bool]:
-    """What the other rules say of a port without a fault."""
-    return other_tools_rules.verdicts(port_outputs(subject.port), *reference_outputs(subject.port))
-
-
-def port_outputs(port: Port) -> list[np.ndarray]:
-    """The port's outputs in float32, in eval mode."""
-    return outputs_of(port, *port.arguments(train=False))
-
-
 def predict(port: Port, images: np.ndarray) -> np.ndarray:
-    """The first of them, of these images."""
+    """The first of the port's outputs in float32, in eval mode, of these images."""
     return outputs_of(port, images)[0]
 
 
 def outputs_of(port: Port, *inputs: Any) -> list[np.ndarray]:
-    """Not compiled as a whole: that would take longer than it saves."""
+    """The port's outputs in float32, in eval mode.
+
+    It is not compiled as a whole: that would take longer than it saves.
+    """
     network = copied(port).port
     network.eval()
     return [np.asarray(o) for o in leaves(network(*inputs))]
-
-
-def reference_outputs(port: Port) -> tuple[Any, Any]:
-    """The reference's outputs in eval mode: in float32, in float64."""
-    found = [
-        TorchSide(port.reference, dtype, port.layout)
-        .run(port.arguments(train=False), train=False)
-        .outputs
-        for dtype in ("float32", "float64")
-    ]
-    return found[0], found[1]

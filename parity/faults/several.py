@@ -11,7 +11,7 @@ from parity.capture.torch_side import one_thread
 from parity.data.makers import training_size
 from parity.diagnosis import causes
 from parity.diagnosis.catalogue import CATALOGUE, Fault
-from parity.faults.on_devices import DEVICES, INJECTIONS, Injection
+from parity.faults.on_devices import DEVICES, INJECTIONS, INJECTOR, Injection
 from parity.faults.rows import MutantRow
 from parity.ladder.evidence import Evidence
 from parity.model_checks.devices.hypotheses import device_evidence
@@ -46,7 +46,7 @@ def rows_of(model: str, recipe: Recipe, fast: bool) -> Iterator[MutantRow]:
     injections = _injections(recipe, fast)
     pairs = {(p.case, p.way): None for p in injections if p.way == DDP or p.case == "one"}
     sound = [Job(DEVICES, case, way) for case, way in pairs]
-    faulty = [Job(DEVICES, p.case, p.way, p.name) for p in injections]
+    faulty = [Job(DEVICES, p.case, p.way, p.name, INJECTOR) for p in injections]
     plan = Plan(recipe, (*sound, *faulty), STEPS)
     runs = run(plan)
     with one_thread():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,21 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def copy_atomically(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links.
+
+    What stood at the target is replaced in one step; see `parity.io.replacing`.
+
+    Raises:
+        InputError: It cannot be written; what stood there before is untouched.
+    """
+    with replacing(Path(target)) as new:
+        try:
+            os.link(source, new)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, new)
 
 
 def read_json(path: str | Path) -> Any:

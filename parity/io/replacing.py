@@ -20,6 +20,7 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]  # Windows has none
 
 PREFIX = ".parity-writing-"
+LEFT = re.compile(rf"{re.escape(PREFIX)}[a-z0-9_]{{8}}")  # what a killed process leaves
 HERE, EXCHANGE = -100, 2  # of renameat2: relative to the current folder; swap the two
 
 
@@ -82,7 +83,7 @@ def _exchange(one: Path, other: Path) -> bool:
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """A folder to write in, locked while it is in use, so that others see who is dead."""
-    _sweep(folder)
+    sweep(folder)
     while True:
         made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
         with _held(made):
@@ -109,12 +110,12 @@ def _held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes left that were killed."""
+def sweep(folder: Path) -> None:
+    """Remove from a folder what processes left that were killed while they wrote there."""
     if not fcntl:
         return
     for path in folder.glob(f"{PREFIX}*"):
-        if not re.fullmatch(rf"{re.escape(PREFIX)}[a-z0-9_]{{8}}", path.name):
+        if not LEFT.fullmatch(path.name):
             continue
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""A network's layers on both sides: names, shapes, parameters, receptive fields; nothing is run.
+"""A network's layers on both sides: names, shapes, parameters; nothing is run.
 
 PyTorch computes shapes on its `meta` device and JAX traces abstractly: any size takes seconds.
 """
@@ -22,7 +22,6 @@ import torch_impl.models
 from parity.capture.jax_models import NnxProgram, Record, abstract, join
 from parity.capture.records import NHWC, count_name, is_array, leaves
 from parity.capture.torch_side import tensors_of
-from parity.model_checks.receptive import Fields, mark, of_image, through
 from parity.spec.models import Config
 from weights_convert import naming
 
@@ -59,13 +58,10 @@ class LayerRow:
     Attributes:
         torch: The reference's, None where only the port has it.
         jax: The port's, None where it has none.
-        field: Height and width of the receptive field, in pixels of the image; None where the layer
-            is never called or moves pixels in a way unknown to `parity.model_checks.receptive`.
     """
 
     torch: Layer | None
     jax: Layer | None
-    field: tuple[int, int] | None
 
     @property
     def agrees(self) -> bool:
@@ -125,54 +121,45 @@ def summary(name: str, config: Config, size: tuple[int, int]) -> Summary:
         ValueError: The network cannot process images of this size.
     """
     config.check_input(*size)
-    ours, fields, total = of_torch(config, size)
+    ours, total = of_torch(config, size)
     theirs, their_total = of_jax(config, size)
     to_port = partners(config)
     rows, left = [], dict(theirs)
     for call, layer in ours.items():
         path, _, count = call.partition("#")
         answer = to_port.get(path, path) + (f"#{count}" if count else "")
-        rows.append(LayerRow(layer, left.pop(answer, None), fields.get(call)))
-    rows += [LayerRow(None, layer, None) for layer in left.values()]
+        rows.append(LayerRow(layer, left.pop(answer, None)))
+    rows += [LayerRow(None, layer) for layer in left.values()]
     return Summary(name, size, tuple(rows), (total, their_total))
 
 
-def of_torch(
-    config: Config, size: tuple[int, int]
-) -> tuple[dict[str, Layer], dict[str, tuple[int, int] | None], int]:
-    """The reference's layers by call, their receptive fields, and the number of parameters."""
+def of_torch(config: Config, size: tuple[int, int]) -> tuple[dict[str, Layer], int]:
+    """The reference's layers by call, and the number of parameters."""
     with torch.device("meta"):
         model = torch_impl.models.NETWORKS[config.family](config).eval()
         image = torch.empty(1, 3, *size)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     held = by_layer(shapes)
     found: dict[str, Layer] = {}
-    fields: dict[str, tuple[int, int] | None] = {}
 
-    def keep(name: str, layer: torch.nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
-        first, *_ = tensors = tensors_of(outputs)
-        seen = through(layer, (args, kwargs), first)
+    def keep(name: str, layer: torch.nn.Module, outputs: Any) -> None:
+        first, *_ = tensors_of(outputs)
         call = count_name(name, found)
         axes = NHWC.get(first.ndim, range(first.ndim))
         shape = tuple(first.shape[i] for i in axes)
         found[call] = Layer(call, type(layer).__name__, shape, held.get(call, {}))
-        fields[call] = None if seen is None else seen.size()
-        if seen is not None:
-            for tensor in tensors:
-                mark(tensor, seen)
 
     kinds = {}
     for name, layer in model.named_modules():
         if name and not any(True for _ in layer.children()):
             kinds[name] = type(layer).__name__
             layer.register_forward_hook(
-                lambda *given, name=name: keep(name, *given), with_kwargs=True
+                lambda layer, _, outputs, name=name: keep(name, layer, outputs)
             )
-    mark(image, of_image(*size))
-    with torch.no_grad(), Fields():
+    with torch.no_grad():
         model(image)
     found |= never_called(held, found, kinds)
-    return found, fields, sum(map(math.prod, shapes.values()))
+    return found, sum(map(math.prod, shapes.values()))
 
 
 def of_jax(config: Config, size: tuple[int, int]) -> tuple[dict[str, Layer], int]:
@@ -228,22 +215,19 @@ def partners(config: Config) -> dict[str, str]:
 def table(found: Summary) -> Table:
     """For people."""
     height, width = found.size
-    shown = Table(
-        title=f"{found.name}, image {height}x{width}",
-        caption="receptive field: `all` is the whole side of the image",
-    )
+    shown = Table(title=f"{found.name}, image {height}x{width}")
     for column in ("torch", "jax", "layer"):
         shown.add_column(column, overflow="fold")
-    for column in ("output, NHWC", "receptive field", "parameters"):
+    for column in ("output, NHWC", "parameters"):
         shown.add_column(column, justify="right")
     for row in found.rows:
         cells = (_name(row.torch), _name(row.jax), (row.torch or row.jax).kind)  # type: ignore[union-attr] # one is there
         output, count = (_both(row, part) for part in (_shape, lambda layer: f"{layer.count:,}"))
         style = None if row.agrees else "bold red"
-        shown.add_row(*cells, output, _field(row, found.size), count, style=style)
+        shown.add_row(*cells, output, count, style=style)
     shown.add_section()
     totals = dict.fromkeys(f"{total:,}" for total in found.totals)
-    shown.add_row("total", "", "", "", "", " / ".join(totals))
+    shown.add_row("total", "", "", "", " / ".join(totals))
     return shown
 
 
@@ -258,11 +242,3 @@ def _shape(layer: Layer) -> str:
 def _both(row: LayerRow, part: Any) -> str:
     """Once where both sides have the same."""
     return " / ".join(dict.fromkeys(part(side) if side else "-" for side in (row.torch, row.jax)))
-
-
-def _field(row: LayerRow, size: tuple[int, int]) -> str:
-    if row.field is None:
-        return ""
-    if row.field == size:
-        return "all"
-    return "x".join("all" if n == side else str(n) for n, side in zip(row.field, size, strict=True))

@@ -93,19 +93,6 @@ def plot(
     )
 
 
-def standalone(lines: Sequence[Line], horizontal: str, vertical: str) -> str:
-    """The same as a file of its own, with the names of the lines."""
-    picture = plot(lines, horizontal, vertical)
-    names = "".join(
-        f'<text x="{LEFT + 14}" y="{TOP + 14 + 15 * i}" fill="{line.colour}">'
-        f"{escape(line.name)}</text>"
-        for i, line in enumerate(lines)
-    )
-    opening = '<svg xmlns="http://www.w3.org/2000/svg" color="#777" font-family="sans-serif"'
-    body = picture.removeprefix("<svg").removesuffix("</svg>")
-    return f"{opening}{body}{names}</svg>"
-
-
 def legend(lines: Sequence[Line]) -> str:
     """The names of the lines, in their colours."""
     return "".join(

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.data.pipeline import steps
+from parity.io.files import copy_atomically
 from parity.spec.errors import InputError, listed
 from parity.spec.preprocessing import Preprocessing
 from parity.spec.training.optimizers import Optimizer
@@ -97,7 +94,7 @@ def write(
         metadata={KEY: origin.to_json()},
     )
     for path in others:
-        copy(first, path)
+        copy_atomically(first, path)
 
 
 def read(path: Path) -> Found:
@@ -179,7 +176,7 @@ def adopt(found: Found, folder: Folder) -> Found:
     name = f"{prefix(found.recipe, moment.stage)}best"
     best = found.path.with_name(folder.checkpoint(name).name)
     if best.exists() and read(best).origin.moment.best == moment.best:
-        copy(best, folder.checkpoint(name))
+        copy_atomically(best, folder.checkpoint(name))
         return found
     moment = dataclasses.replace(moment, best=None, best_epoch=0)
     return dataclasses.replace(found, origin=dataclasses.replace(found.origin, moment=moment))
@@ -196,25 +193,3 @@ def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
     if optimizer.kind == "adam":
         return common | {"betas": list(optimizer.betas), "eps": optimizer.eps}
     return common | {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
-
-
-def copy(source: Path, target: Path) -> None:
-    """The same file under another name, put there in one step.
-
-    Raises:
-        InputError: The file system refuses.
-    """
-    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without links
-            shutil.copyfile(source, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ MOST_WORKERS = 4  # by default; one for each core that is left
 
 
 class DataLoader:
-    """See `parity.training.parts.Data`.
+    """What a run trains on and is measured by.
 
     Args:
         recipe: Whose data.
@@ -35,6 +35,9 @@ class DataLoader:
         images: What is done to an image; what the network's published code does if not given.
         count_size: Height and width at which predictions are counted; those of the predictions if
             not given.
+
+    Attributes:
+        samples: How many the training data has, once it is open.
 
     Raises:
         InputError: The data set cannot be used.
@@ -69,9 +72,11 @@ class DataLoader:
             self.validation(stage)
 
     def steps(self, stage: Stage) -> int:
+        """How many steps an epoch has."""
         return pipeline.steps(self.recipe, stage, self.samples, self.place.parts)
 
     def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
+        """The batches of so many epochs, counted over the whole run, from this step on."""
         made = pipeline.batches(
             self.source,
             self.recipe,
@@ -88,6 +93,7 @@ class DataLoader:
         return cast(Batches, made)  # a generator, which is to be closed
 
     def validation(self, stage: Stage) -> Batches:
+        """Every image once, with its truth."""
         made = pipeline.validation(
             self.measured,
             self.recipe,
@@ -102,6 +108,7 @@ class DataLoader:
         return cast(Batches, made)
 
     def class_weights(self, stage: Stage, progress: Progress | None = None) -> np.ndarray | None:
+        """The loss's weights of the network's outputs, or none."""
         source = getattr(self, "source", None)
         if source is None:
             source = self._counted(stage)
@@ -129,10 +136,12 @@ class DataLoader:
             ) from error
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
+        """What is done to an image before the network gets it."""
         found = published(stage.config, self.recipe.labels)
         return dataclasses.replace(found, size=self.recipe.size)
 
     def name(self, sample: int) -> str:
+        """A name of an image of the validation, fit for a file."""
         # Of a packed file's sample the file's name comes first.
         stem = Path(self.measured.name(sample).rpartition(": ")[2]).stem
         return f"{sample:04}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', stem)}"

@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from parity.io.files import check_folder, make_folder, read_json, write_atomically
+from parity.io.replacing import LEFT, sweep
 from parity.spec.errors import InputError
 
 try:
@@ -27,7 +27,6 @@ except ImportError:
 
 ENVIRONMENT = "environment.json"
 SUFFIX = ".safetensors"
-TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 class Folder:
@@ -69,9 +68,7 @@ class Folder:
     def sweep(self) -> None:
         """Remove what a process left that was killed while it wrote."""
         for folder in (self.path, self.checkpoints, self.pictures):
-            for path in folder.glob(".*.tmp"):
-                if TEMPORARY.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
+            sweep(folder)
 
     def starts(self) -> list[dict[str, Any]]:
         """What every start of the run has left there, in order.
@@ -104,7 +101,7 @@ class Folder:
             )
         # What a run leaves that ended before it had begun.
         early = [p for p in found if p == self.checkpoints and not any(p.iterdir())]
-        early += [p for p in found if TEMPORARY.fullmatch(p.name)]
+        early += [p for p in found if LEFT.fullmatch(p.name)]
         others = [p.name for p in found if p not in early]
         if others and self.environment not in found:
             raise InputError(f"{self.path} is not empty: it holds {min(others)}, but no run")

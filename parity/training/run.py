@@ -15,14 +15,17 @@ from parity.spec.training.scaling import advice
 from parity.spec.training.trainer import Snapshot, Step, Trainer
 from parity.training import checkpoints
 from parity.training.clock import Clock
+from parity.training.data_loader import DataLoader
 from parity.training.dist_env import ALONE, DistEnv
 from parity.training.folder import Folder
 from parity.training.image_grid import ImageGrid
 from parity.training.logger import Logger, NullLogger
-from parity.training.parts import Batches, Data, Framework, ProcessGroup, SingleProcess, StartsStage
+from parity.training.parts import Batches, ProcessGroup, SingleProcess
 from parity.training.progress import TrainProgress
 from parity.training.progress_bar import Display, duration
 from parity.training.scores import Count, Score, Task, measure
+from parity.training.side import Side
+from parity.training.stage_start import StageStart
 from parity.training.stopping import Stop
 
 
@@ -71,10 +74,10 @@ class TrainingRun:
     def __init__(
         self,
         recipe: Recipe,
-        side: Framework,
-        data: Data,
+        side: Side,
+        data: DataLoader,
         folder: Folder,
-        begin: StartsStage,
+        begin: StageStart,
         options: Options,
         display: Display,
         stop: Stop,

@@ -1,19 +1,32 @@
-"""How K was chosen: how much less exact than its reference a clean port is at most."""
+"""Measure, on clean ports, how close they come to the limits, and so what K must exceed.
+
+    python -m tests.benchmarks.calibrate --models enet,erfnet --seeds 3
+
+A port may be no less exact than its reference: error(port) <= K * (error(reference) + response) +
+floor. K is one number for all networks; this prints what it is derived from.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from parity.diagnosis.check import check
+from parity.io.files import check_writable, write_atomically
 from parity.ladder.tolerances import K, floor
 from parity.model_checks.networks import port
-from parity.report.report import Check
+from parity.report.console import standard_output, working
+from parity.report.report import PRECISIONS, Check
+from parity.spec.errors import InputError
 from parity.spec.models import MODELS
+from tests import program
 
 MEASURED = ("L1", "L2", "L3")  # the rungs whose numerics are judged by K
 
@@ -123,3 +136,44 @@ def _row(model: str, precision: str, rung: str, checks: Sequence[tuple[int, Chec
         structure=max(_share(c.error, c.limit) for _, c in here if c.kind == "structure"),
         failed=sum(not c.ok for _, c in here),
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models", default="enet", help="with a comma between, or all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precisions",
+        default=",".join(PRECISIONS),
+        help="working precisions, with a comma between (default: %(default)s)",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the rows to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    models = list(MODELS) if args.models == "all" else args.models.split(",")
+    precisions = args.precisions.split(",")
+    for name, given, known in (("model", models, MODELS), ("precision", precisions, PRECISIONS)):
+        if unknown := [value for value in given if value not in known]:
+            raise InputError(f"{name} {unknown[0]!r}, expected some of {','.join(known)}")
+    if args.seeds < 1:
+        raise InputError(f"seeds {args.seeds}, expected 1 or more")
+    if args.json is not None:
+        check_writable(args.json)
+
+    with working() as progress:
+        rows = calibrate(models, precisions, range(args.seeds), progress)
+    standard_output().print(table(rows))
+    if args.json is not None:
+        entries = [dataclasses.asdict(row) for row in rows]
+        write_atomically(args.json, json.dumps(entries, indent=1).encode())
+    return 1 if any(row.failed for row in rows) else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return program.start("tests.benchmarks.calibrate", add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

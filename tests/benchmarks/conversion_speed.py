@@ -1,5 +1,7 @@
 """How long conversions of checkpoints take, each in a process of its own, as a user waits for them.
 
+    python -m tests.benchmarks.conversion_speed --runs 5
+
 A large checkpoint is carried between PyTorch's format and safetensors, in turn with what nobody can
 do without: copying it, flushing the copy to the disk, and hashing it. ICNet is carried from every
 format to every format, once.
@@ -7,7 +9,9 @@ format to every format, once.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
 import shutil
 import statistics
 import subprocess
@@ -21,9 +25,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from parity.io.files import check_writable, write_atomically
+from parity.report.console import standard_output, working
 from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
+from tests import program
 from tests.fuzz.samples import SUFFIXES
 from weights_convert import formats
 
@@ -135,7 +142,7 @@ def copying(source: Path, target: Path) -> float:
 def converting(source: Path, folder: Path, format: str, *options: str) -> float:
     """Seconds of `parity convert`, from the start of its process to its end."""
     target = folder / f"target{SUFFIXES[format]}"
-    command = (sys.executable, "-m", "parity.cli", "convert", str(source), str(target), *options)
+    command = (sys.executable, "-m", "parity", "convert", str(source), str(target), *options)
     return timed(command, target)
 
 
@@ -161,3 +168,30 @@ def remove(path: Path) -> None:
 
 def _figures(times: list[float]) -> tuple[str, str, str]:
     return f"{statistics.median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=int, default=5, help="of each (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the times to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.runs < 1:
+        raise InputError(f"runs {args.runs}, expected 1 or more")
+    if args.json is not None:
+        check_writable(args.json)
+    with working() as progress:
+        found = measure(args.runs, progress)
+    for table in found.tables():
+        standard_output().print(table)
+    if args.json is not None:
+        write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return program.start("tests.benchmarks.conversion_speed", add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

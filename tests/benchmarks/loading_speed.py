@@ -1,22 +1,36 @@
-"""How fast batches are made, and how long a training waits for them."""
+"""How fast batches are made of a data set, and how long a training waits for them.
+
+python -m tests.benchmarks.loading_speed --data DIR --recipe enet-camvid --workers 0,1
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
+import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.table import Table
 
+from parity.cli.arguments import parse_size
 from parity.data import pipeline, statistics
 from parity.data.loading import Watched
-from parity.data.sources import Source
+from parity.data.sources import Source, open_source
+from parity.io.files import check_writable, write_atomically
+from parity.report.console import standard_output, working
+from parity.spec.errors import InputError
 from parity.spec.initial import initial
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.trainer import Batch
+from parity.training import overrides
 from parity.training.side import Side
+from tests import program
+
+CONSUMERS = ("nobody", "torch", "jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,3 +155,56 @@ def table(recipe: Recipe, rows: Sequence[Row]) -> Table:
         waited = "" if row.consumer == "nobody" else f"{row.waited:.1%}"
         made.add_row(row.consumer, str(row.workers), *figures, waited)
     return made
+
+
+def parse_count(text: str) -> int:
+    """A number of workers.
+
+    Raises:
+        InputError: It is none, or more than anybody has.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) > 256:
+        raise InputError(f"workers {text!r}, expected numbers of 0 to 256 with a comma between")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data", metavar="DIR", required=True, help="the data set")
+    add("--recipe", required=True, help="whose batches: a name or a TOML file")
+    add("--size", metavar="HxW", help="of its images (default: the recipe's)")
+    add("--batch", type=int, help="images (default: the recipe's)")
+    add("--runs", type=int, default=20, help="batches that are counted (default: %(default)s)")
+    add("--workers", metavar="LIST", default="0,1", help="processes (default: %(default)s)")
+    takers = ",".join(CONSUMERS)
+    add("--consumers", metavar="LIST", default=CONSUMERS[0], help=f"who takes them, of {takers}")
+    add("--json", metavar="FILE", help="write the times to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.runs < 1:
+        raise InputError(f"runs {args.runs}, expected 1 or more")
+    workers = [parse_count(text) for text in args.workers.split(",")]
+    consumers = args.consumers.split(",")
+    if unknown := [name for name in consumers if name not in CONSUMERS]:
+        raise InputError(f"consumer {unknown[0]!r}, expected some of {','.join(CONSUMERS)}")
+    if args.json is not None:
+        check_writable(args.json)
+    size = None if args.size is None else parse_size(args.size)
+    recipe = overrides.with_options(overrides.find(args.recipe), args.batch, size)
+    source = open_source(recipe, args.data, recipe.train_split)
+    with working() as progress:
+        rows = measure(recipe, source, workers, consumers, args.runs, progress)
+    standard_output().print(table(recipe, rows))
+    if args.json is not None:
+        entries = [dataclasses.asdict(row) | {"images_per_second": row.speed} for row in rows]
+        write_atomically(args.json, json.dumps(entries, indent=1).encode())
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return program.start("tests.benchmarks.loading_speed", add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 PROMPT = 60  # seconds in which everything has ended
 # The network of `tests.fuzz.kill_training` is in no list, and each process needs it.
 PROGRAM = (
-    "import sys; from parity.training import kills; kills.recipe();"
+    "import sys; from tests.fuzz import kill_training; kill_training.recipe();"
     "from parity.cli import main; sys.exit(main())"
 )
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from parity.spec.errors import InputError
 from tests.mutation.judges import JUDGES
 
 KINDS = (
@@ -69,13 +68,3 @@ def stale(faults: Iterable[Fault], root: Path) -> list[str]:
             first = fault.right.strip().splitlines()[0]
             found.append(f"{fault.title}: {first!r} stands {count} times in {fault.file}, not once")
     return found
-
-
-def check_checkout(root: Path) -> None:
-    """The tests that judge are not installed.
-
-    Raises:
-        InputError: There are none.
-    """
-    if not (root / "tests" / "golden").is_dir():
-        raise InputError(f"{root}: no tests; --spec is run from a checkout of the project")

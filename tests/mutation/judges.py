@@ -34,27 +34,31 @@ def mindspore(case: str) -> tuple[str, ...]:
 PROGRAMS = "published_training.json"
 REFERENCE = "golden vectors of the published code"
 MINDSPORE = "MindSpore 2.10, run"
-MIXED = "tests/test_third_party_mixed.py"
-TRACED = "tests/test_third_party_mixed_jax.py"
+SPEC = "tests/unit/spec"
+TRAINING = "tests/unit/training"
+IMPLEMENTATIONS = "tests/unit/implementations"
+WEIGHTS_CONVERT = "tests/unit/weights_convert"
+MIXED = f"{IMPLEMENTATIONS}/test_third_party_mixed.py"
+TRACED = f"{IMPLEMENTATIONS}/test_third_party_mixed_jax.py"
 
 JUDGES: dict[str, Judge] = {
-    "programs": Judge(PROGRAMS, ("tests/test_published_training.py",)),
-    "data": Judge(PROGRAMS, ("tests/test_published_data.py",)),
+    "programs": Judge(PROGRAMS, (f"{SPEC}/test_published_training.py",)),
+    "data": Judge(PROGRAMS, (f"{SPEC}/test_published_data.py",)),
     "dropout": Judge(
         PROGRAMS,
         tuple(
-            f"tests/test_published_networks.py::test_dropout_of_{name}"
+            f"{SPEC}/test_published_networks.py::test_dropout_of_{name}"
             for name in ("enet", "erfnet", "mindspores_erfnet", "mindspores_enet")
         ),
     ),
     "layers": Judge(
         "published facts of the networks",
         tuple(
-            f"tests/test_published_networks.py::test_{name}"
+            f"{SPEC}/test_published_networks.py::test_{name}"
             for name in ("parameters", "initial_rules", "bounds_of_initial_weights")
         ),
     ),
-    "losses": Judge("torch.nn.CrossEntropyLoss", ("tests/test_published_losses.py",)),
+    "losses": Judge("torch.nn.CrossEntropyLoss", (f"{SPEC}/test_published_losses.py",)),
     "enet": Judge(REFERENCE, golden("enet_c20")),
     "erfnet": Judge(REFERENCE, golden("erfnet_c20")),
     "erfnet-imagenet": Judge(REFERENCE, golden("erfnet_imagenet_c1000")),
@@ -74,28 +78,28 @@ JUDGES: dict[str, Judge] = {
     "mindspore-names": Judge(
         MINDSPORE,
         (
-            "tests/test_mindspore.py::test_names_and_order_are_mindspores",
+            f"{WEIGHTS_CONVERT}/test_mindspore.py::test_names_and_order_are_mindspores",
             "parity/tests/test_mindspore.py::test_golden[torch]",
         ),
     ),
     "torch-init": Judge(
         "torch.nn's initial weights",
         (
-            "tests/test_initial.py::test_as_pytorch_initialises[drawn-enet]",
-            "tests/test_initial.py::test_as_pytorch_initialises[drawn-erfnet]",
-            "tests/test_initial.py::test_xavier",
-            "tests/test_initial.py::test_he_fan_out",
+            f"{SPEC}/test_initial.py::test_as_pytorch_initialises[drawn-enet]",
+            f"{SPEC}/test_initial.py::test_as_pytorch_initialises[drawn-erfnet]",
+            f"{SPEC}/test_initial.py::test_xavier",
+            f"{SPEC}/test_initial.py::test_he_fan_out",
         ),
     ),
     "interpolate": Judge(
         "torch.nn.functional.interpolate",
-        ("tests/test_icnet.py::test_labels_are_truncated_as_by_pytorch",),
+        (f"{IMPLEMENTATIONS}/test_icnet.py::test_labels_are_truncated_as_by_pytorch",),
     ),
-    "facts": Judge("published facts of the reports", ("tests/test_published_facts.py",)),
-    "transforms": Judge("torchvision's transforms", ("tests/test_published_transforms.py",)),
-    "pillow": Judge("Pillow", ("tests/test_augmentation.py::test_resize_is_pillows",)),
-    "schedulers": Judge("torch.optim.lr_scheduler", ("tests/test_third_party_rates.py",)),
-    "scores": Judge("scikit-learn's metrics", ("tests/test_third_party_scores.py",)),
+    "facts": Judge("published facts of the reports", (f"{SPEC}/test_published_facts.py",)),
+    "transforms": Judge("torchvision's transforms", (f"{SPEC}/test_published_transforms.py",)),
+    "pillow": Judge("Pillow", (f"{SPEC}/test_augmentation.py::test_resize_is_pillows",)),
+    "schedulers": Judge("torch.optim.lr_scheduler", (f"{TRAINING}/test_third_party_rates.py",)),
+    "scores": Judge("scikit-learn's metrics", (f"{TRAINING}/test_third_party_scores.py",)),
     "autocast": Judge(
         "torch.amp: autocast and GradScaler",
         tuple(

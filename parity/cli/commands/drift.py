@@ -37,13 +37,13 @@ def run(args: argparse.Namespace) -> int:
 
     from parity.model_checks.drift import measure
     from parity.report.console import working
-    from parity.report.plot import standalone
+    from parity.report.plot import plot
 
     with working() as progress:
         drift = measure(found, args.steps, args.changes, progress)
     show(drift)
     if args.svg is not None:
-        picture = standalone(drift.lines(), "step", "distance, relative to all weights")
+        picture = plot(drift.lines(), "step", "distance, relative to all weights", alone=True)
         write_atomically(args.svg, picture.encode())
     if args.json is not None:
         write_atomically(args.json, json.dumps(drift.to_dict(), indent=1).encode())

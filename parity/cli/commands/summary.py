@@ -1,8 +1,6 @@
-"""Print a network's layers on both sides: names, output shapes, receptive fields, parameters.
+"""Print a network's layers on both sides: names, output shapes, parameters.
 
-A receptive field is the largest part of the image that one value of a layer's output depends on, in
-eval mode, from the first such row (column) to the last; weights that are 0 count. Exit status 1:
-the two sides differ.
+Exit status 1: the two sides differ.
 """
 
 from __future__ import annotations

@@ -63,13 +63,16 @@ class Job:
         devices: How many; `ALONE` for a trainer that is told of no others.
         case: A key of `CASES`.
         way: `ddp`, or one of `WAYS`; of one alone, its side.
-        fault: A key of `parity.faults.on_devices.INJECTIONS`, or empty.
+        fault: The name of a fault that the run has, or empty.
+        injector: Who injects it: `module:function`, which takes the name and returns a context
+            manager. The worker imports it, for it is not of this room.
     """
 
     devices: int
     case: str
     way: str
     fault: str = ""
+    injector: str = ""
 
     @property
     def key(self) -> str:

@@ -13,6 +13,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,10 +148,8 @@ def planted(job: Job) -> Any:
     if not job.fault:
         yield
         return
-    from parity.faults.on_devices import INJECTIONS
-
     forget()
-    with INJECTIONS[job.fault].inject():
+    with pkgutil.resolve_name(job.injector)(job.fault):
         yield
     forget()
 

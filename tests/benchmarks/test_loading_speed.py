@@ -1,0 +1,56 @@
+"""The speed of loading: batches that are taken, and what is refused before any is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import loading_speed
+from tests.tiny_data import data, tiny
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_batches(tmp_path: Path, capsys: Capture) -> None:
+    """Catches batches that are not taken, no more of them than an epoch has, and no training.
+
+    Seven images make four batches of two, of which eleven are asked for, and one before them.
+    """
+    root, file = data(tmp_path / "data", tiny("enet-camvid")), tmp_path / "x.json"
+    argv = ["--data", str(root), "--recipe", "enet-camvid", "--size", "16x24"]
+    argv += ["--batch", "2", "--runs", "11", "--json", str(file)]
+    assert loading_speed.main([*argv, "--workers", "0,1", "--consumers", "nobody,torch"]) == 0
+    rows = json.loads(file.read_text())
+    assert [(row["consumer"], row["workers"]) for row in rows] == [
+        ("nobody", 0),
+        ("nobody", 1),
+        ("torch", 0),
+        ("torch", 1),
+    ]
+    for row in rows:
+        assert row["images"] == 11 * 2 - 3  # of each fourth batch, one
+        assert row["images_per_second"] == pytest.approx(row["images"] / row["seconds"])
+        assert 0 <= row["waited"] <= 1
+        assert (row["cpu"] is None) == (row["workers"] == 1)
+    assert "enet-camvid, batches of 2 images of 16x24" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        ([], "no: no such folder"),
+        (["--recipe", "x"], "unknown recipe 'x'"),
+        (["--workers", "1,-1"], "workers '-1'"),
+        (["--workers", "999"], "workers '999'"),
+        (["--consumers", "me"], "consumer 'me'"),
+        (["--runs", "0"], "runs 0, expected 1"),
+        (["--size", "31"], "expected HEIGHTxWIDTH"),
+        (["--json", "/nowhere/x.json"], "no folder /nowhere"),
+    ],
+)
+def test_usage(argv: list[str], what: str, capsys: Capture) -> None:
+    """Catches minutes of timing that begin with what cannot be used."""
+    assert loading_speed.main(["--data", "no", "--recipe", "enet-camvid", *argv]) == 2
+    assert what in capsys.readouterr().err

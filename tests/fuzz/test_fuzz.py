@@ -1,0 +1,193 @@
+"""`python -m tests.fuzz`: ordeals of few rounds, and faults that they must find."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.io.replacing import PREFIX, replacing
+from tests.fuzz import campaign, damage, kills, pairs, refusals, samples
+from tests.fuzz.__main__ import main
+from tests.fuzz.result import Result, Row
+from tests.fuzz.warden import Warden
+from weights_convert import formats
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
+
+
+@pytest.fixture(scope="module")
+def warden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warden]:
+    """One child for all: it takes seconds to start."""
+    folder = tmp_path_factory.mktemp("warm")
+    warm = [samples.sample(folder, format, 0) for format in ("safetensors", "npz")]
+    with Warden(warm=warm) as found:
+        yield found
+
+
+@pytest.mark.parametrize("kind", damage.KINDS)
+def test_damage_is_refused(tmp_path: Path, kind: str, warden: Warden) -> None:
+    """Catches a changed safetensors file that is read; every format and 1,000 times: `long`."""
+    found = damage.endure(tmp_path, kind, "safetensors", 30, 0, warden=warden)
+    assert found.ok, found
+
+
+@pytest.mark.parametrize("format", formats.FORMATS)
+def test_changes_are_made_and_taken_back(tmp_path: Path, format: str) -> None:
+    """Catches a change that changes nothing, and one that stays for the next."""
+    path = samples.sample(tmp_path, format)
+    before = {file: file.read_bytes() for file in samples.files_of(path)}
+    hit = set()
+    for kind in damage.KINDS:
+        for change in damage.changed(path, kind, 40, 0):
+            now = {file: file.read_bytes() for file in before}
+            assert [file for file in before if now[file] != before[file]] == [change.file]
+            assert damage.region(path, change)
+            hit.add(change.file)
+    assert {file: file.read_bytes() for file in samples.files_of(path)} == before
+    assert len(hit) > 1 or len(before) == 1
+
+
+def test_damage_that_is_accepted_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warden: Warden
+) -> None:
+    """Catches an ordeal that cannot fail: here only the date in a zip archive is changed."""
+
+    def date(files: list[Path], rng: np.random.Generator) -> damage.Change:
+        del rng
+        data = files[0].read_bytes()
+        return damage.Change(files[0], 4, data[:4] + b"\x2d" + data[5:])
+
+    def nothing(files: list[Path], rng: np.random.Generator) -> damage.Change:
+        del rng
+        return damage.Change(files[1], 0, b"{}")
+
+    monkeypatch.setitem(damage.KINDS, "flips", nothing)
+    found = damage.endure(tmp_path, "flips", "npz", 2, 0, warden=warden)
+    if found.refused:  # a manifest of nobody's is refused
+        monkeypatch.setitem(damage.KINDS, "flips", date)
+        assert damage.endure(tmp_path, "flips", "npz", 2, 0, warden=warden).tried == 2
+    else:
+        assert (found.unverified, found.ok) == (2, False)
+        assert "2 loaded without its manifest" in campaign.damaged(found).faults
+
+
+@pytest.mark.parametrize(
+    ("way", "format"),
+    [
+        ("steps", "mindspore"),
+        ("random", "mindspore"),
+        pytest.param("steps", "orbax", marks=pytest.mark.long),
+    ],
+)
+def test_kills(tmp_path: Path, way: str, format: str) -> None:
+    """Catches a target that is neither the old nor the new one after a kill.
+
+    Orbax's has twice as many steps: `long`; what is left of one that could not be written:
+    `test_convert_refused.py`.
+    """
+    found = kills.endure(tmp_path, format, way, 4, 0)
+    assert found.ok, found
+    assert found.old + found.new == found.killed > 3
+    assert way == "random" or (found.old and found.new)
+
+
+def test_what_the_dead_left_is_removed_and_the_living_keep(tmp_path: Path) -> None:
+    """Catches folders that pile up, and one removed in which somebody writes."""
+    dead, strange = tmp_path / f"{PREFIX}abcdefgh", tmp_path / f"{PREFIX}not-ours"
+    for folder in (dead, strange):
+        folder.mkdir()
+        (folder / "x").touch()
+    with replacing(tmp_path / "a") as first:
+        first.write_text("1")
+        assert not dead.exists()
+        with replacing(tmp_path / "b") as second:
+            second.write_text("2")
+        assert first.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [strange.name, "a", "b"]
+
+
+@pytest.mark.parametrize("way", ["disk full", "no permission"])
+def test_refusals(way: str) -> None:
+    """Catches an old checkpoint lost where nothing can be written, and more than one line."""
+    found = refusals.endure(way)
+    assert len(found) == 6
+    assert all(row.ok for row in found), found
+
+
+@pytest.mark.parametrize("dialect", ["torch", "jax"])
+def test_pairs(tmp_path: Path, dialect: str) -> None:
+    """Catches a bit lost between two formats; every network: `long`."""
+    found = pairs.endure(tmp_path, ("genet", dialect, "float32"), pairs.smallest("genet"))
+    assert found.ok, found
+    assert (found.equal, found.tried, found.without) == (36, 36, 0)
+
+
+def test_pairs_of_bfloat16(tmp_path: Path) -> None:
+    """Catches bfloat16 written into .npz as something else."""
+    found = pairs.endure(tmp_path, ("genet", "torch", "bfloat16"), pairs.smallest("genet"))
+    assert found.ok, found
+    assert (found.equal, found.refused) == (25, 11)
+
+
+def test_every_network_has_its_pairs() -> None:
+    """Catches a network, or names of one, without its pairs."""
+    cases = list(pairs.cases(whole=False))
+    assert {name for name, _, _ in cases} == set(pairs.MODELS)
+    assert ("enet-mindspore", "mindspore", "float32") in cases
+    assert ("genet", "torch", "bfloat16") in cases
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["kills", "refusals", "pairs"])
+def test_whole_ordeals(name: str) -> None:
+    """Catches what few rounds do not."""
+    result = campaign.run([name])
+    assert result.ok, [row for row in result.rows if row.faults]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a table or JSON that does not say what happened."""
+    file = tmp_path / "x.json"
+    argv = ["--ordeal", "appended,kills", "--rounds", "2", "--json", str(file)]
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(formats, "FORMATS", {"safetensors": "safetensors_file"})
+    try:
+        assert main(argv) == 0
+    finally:
+        monkey.undo()
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["ordeal"], row["what"], row["tried"]) for row in rows] == [
+        ("appended", "safetensors", 2),
+        ("kills", "safetensors", 2),
+    ]
+    out = capsys.readouterr().out
+    assert "PASSED 4 ordeals" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (["--ordeal", "flips,prayers"], "ordeal 'prayers', expected one of flips, truncations"),
+        (["--rounds", "0"], "rounds 0, expected 1 or more"),
+        (["--seed", "-1"], "seed -1, expected 0 or more"),
+        (["--json", "/nowhere/x.json"], "no folder /nowhere"),
+    ],
+)
+def test_usage(argv: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a run that begins with what it cannot use."""
+    assert main(argv) == 2
+    assert what in capsys.readouterr().err
+
+
+def test_a_fault_fails_the_result() -> None:
+    """Catches a table of faults that passes, and one of nothing."""
+    good = Row("kills", "torch", 3, 3, 0)
+    assert Result({}, [good]).ok
+    assert not Result({}, []).ok
+    assert not Result({}, [good, Row("kills", "npz", 0, 0, 0)]).ok
+    assert not Result({}, [good, Row("kills", "npz", 1, 0, 0, ("neither",))]).ok

@@ -1,0 +1,100 @@
+"""`parity bench`: what is timed, and what is refused before anything is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from parity.bench import devices
+from parity.cli import main
+from parity.report import console
+from parity.spec.training.parallel import WAYS
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_forward_passes(tmp_path: Path, capsys: Capture) -> None:
+    """Catches a side that is not timed, and runs that are not counted."""
+    file = tmp_path / "x.json"
+    argv = ["bench", "--model", "genet-mean8", "--batch", "1", "--runs", "2", "--json", str(file)]
+    assert main(argv) == 0
+    seconds = json.loads(file.read_text())["seconds"]
+    assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys(
+        ("plain", "torch", "jax"), 2
+    )
+    assert "genet-mean8, 1 image of 32x32, float32, 2 threads" in capsys.readouterr().out
+
+
+def seconds_of(
+    job: devices.Job, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, list[float]]:
+    """In the place of `devices.in_processes`."""
+    torch = job.side == "torch"
+    progress("its processes start" if torch else "pmap: first run, in which all is compiled")
+    return {way: [0.5, 0.25 * job.devices] for way in (("DDP",) if torch else WAYS)}
+
+
+@pytest.mark.parametrize(
+    "measured", [False, pytest.param(True, marks=pytest.mark.long)], ids=["given", "measured"]
+)
+def test_training_on_devices(
+    measured: bool, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a side or a way not timed, warm-up counted, a wrong speed, silence meanwhile.
+
+    In real processes: `long`; `test_devices.py` trains in such ones.
+    """
+    monkeypatch.setattr(console, "QUIET", 0)
+    if not measured:
+        monkeypatch.setattr(devices, "in_processes", seconds_of)
+    file = tmp_path / "x.json"
+    argv = ["bench", "--train", "--devices", "2", "--model", "genet-mean8", "--batch", "4"]
+    assert main([*argv, "--runs", "2", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())
+    assert [(r["side"], r["devices"], r["way"]) for r in rows] == [
+        ("torch", 2, "DDP"),
+        ("jax", 2, "pmap"),
+        ("jax", 2, "shard_map"),
+    ]
+    for row in rows:
+        assert len(row["seconds"]) == 2
+        assert row["images_per_second"] == pytest.approx(4 / (sum(row["seconds"]) / 2))
+        assert row["of_each"] == pytest.approx(row["images_per_second"] / 2)
+    captured = capsys.readouterr()
+    assert "torch on 2 devices, its processes start" in captured.err
+    assert "jax on 2 devices, pmap: first run, in which all is compiled" in captured.err
+    out = " ".join(captured.out.split())
+    assert "the 2 before them, in which all is compiled, are not counted" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--train", "--devices", "3"], "devices '3'"),
+        (["--train", "--devices", "2", "--batch", "3"], "does not divide among 2"),
+        (["--devices", "2"], "--devices is for --train"),
+    ],
+)
+def test_devices_refused(more: list[str], named: str, capsys: Capture) -> None:
+    """Catches a traceback, or minutes of work before bad input is told."""
+    assert main(["bench", "--model", "genet-mean8", *more]) == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (["--model", "lenet"], "model 'lenet', expected one of enet"),
+        (["--runs", "0"], "runs 0, expected 1 or more"),
+        (["--threads", "0"], "threads 0, expected 1 or more"),
+        (["--size", "31"], "expected HEIGHTxWIDTH"),
+        (["--json", "/nowhere/x.json"], "no folder /nowhere"),
+    ],
+)
+def test_usage(argv: list[str], what: str, capsys: Capture) -> None:
+    """Catches minutes of timing that begin with what cannot be used."""
+    assert main(["bench", *argv]) == 2
+    assert what in capsys.readouterr().err

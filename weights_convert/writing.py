@@ -1,0 +1,189 @@
+"""What a checkpoint is to hold, written, and read back before it counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.spec.errors import InputError, listed
+from parity.spec.models import Config
+from parity.spec.preprocessing import Preprocessing, published
+from parity.spec.tensors import layouts
+from weights_convert import formats, naming
+from weights_convert import manifest as manifests
+from weights_convert import optimizer as optimizers
+from weights_convert.checkpoint import Checkpoint, identify
+from weights_convert.formats import KEY
+from weights_convert.hashes import tensor_sha256s, whole_sha256
+from weights_convert.manifest import Manifest
+from weights_convert.memory import different
+from weights_convert.numbering import own_order
+from weights_convert.optimizer import Optimizer
+from weights_convert.replacing import replacing
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """What is to be written.
+
+    Attributes:
+        named: The dialect's name -> array.
+        nested: An optimizer's state as `torch.optim` has it, in a torch file with torch names.
+        optimizer: The same, as it is known here.
+        manifest: What the file will say of itself.
+    """
+
+    named: dict[str, np.ndarray]
+    nested: dict[str, Any] | None
+    optimizer: Optimizer | None
+    manifest: Manifest
+
+
+def draft_of(
+    config: Config,
+    format: str,
+    arrays: Mapping[str, np.ndarray],
+    optimizer: Optimizer | None,
+    manifest: Manifest,
+) -> Draft:
+    named, nested = naming.to_dialect(config, arrays, manifest.dialect), None
+    as_torch = (format, manifest.dialect) == ("torch", "torch")
+    if as_torch and manifest.layout is not None:
+        named = {key: named[key] for key in layouts(config)[manifest.layout]}
+    if optimizer and as_torch:
+        nested = optimizers.to_torch(config, optimizer, manifest.layout)
+    elif optimizer:
+        named |= optimizers.to_dialect(config, optimizer, manifest.dialect)
+    return Draft(named, nested, optimizer, manifest)
+
+
+def manifest_of(
+    checkpoint: Checkpoint,
+    dialect: str,
+    arrays: Mapping[str, np.ndarray],
+    optimizer: Optimizer | None,
+    labels: str | None,
+    preprocessing: Preprocessing | None,
+) -> Manifest:
+    """What the target says of itself."""
+    config, said = checkpoint.config, checkpoint.manifest
+    labels = labels or checkpoint.labels
+    if preprocessing is None and said is not None:
+        preprocessing = _relabeled(config, said, labels)
+    hashes = tensor_sha256s({**arrays, **(optimizer.flat() if optimizer else {})})
+    return Manifest(
+        network=checkpoint.network,
+        config=config.describe(),
+        dialect=dialect,
+        labels=labels,
+        preprocessing=preprocessing or published(config, labels),
+        optimizer=optimizer.describe(config) if optimizer else None,
+        source_sha256=checkpoint.sha256,
+        tensors=hashes,
+        tensors_sha256=whole_sha256(hashes),
+        tool_version=manifests.tool_version(),
+        layout=_layout(checkpoint, arrays),
+        assumed=checkpoint.assumed,
+    )
+
+
+def _layout(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> str | None:
+    """See `Checkpoint.layout`: none where the weights have more than such a class would hold."""
+    if checkpoint.layout is None:
+        return None
+    kept = set(layouts(checkpoint.config)[checkpoint.layout])
+    more = any(array.any() for key, array in arrays.items() if key not in kept)
+    return None if more else checkpoint.layout
+
+
+def _relabeled(config: Config, said: Manifest, labels: str | None) -> Preprocessing:
+    """What a manifest says of images, with the published classes of other labels."""
+    old, new = published(config, said.labels), published(config, labels)
+    fields = ("classes", "void")
+    theirs = [f for f in fields if getattr(said.preprocessing, f) == getattr(old, f)]
+    return dataclasses.replace(said.preprocessing, **{f: getattr(new, f) for f in theirs})
+
+
+def write_verified(
+    target: Path,
+    format: str,
+    config: Config,
+    draft: Draft,
+    network: str | None = None,
+    *,
+    told: bool = True,
+    metadata: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> int:
+    """Write a checkpoint, and read it back before it takes the target's place.
+
+    Args:
+        target: What to write; what is there is replaced in one step.
+        format: A key of `formats.FORMATS`.
+        config: The network.
+        draft: What to write.
+        network: See `load`.
+        told: See `verify_written`.
+        metadata: Texts to keep beside the manifest.
+        progress: Called with what is done next.
+
+    Returns:
+        Bytes of the file or directory itself; a manifest that lies beside it is another file.
+
+    Raises:
+        InputError: The file system refuses, or what was written holds something else. Then all is
+            as it was before.
+    """
+    with replacing(target) as path:
+        try:
+            progress(f"writing {target}")
+            texts = {KEY: draft.manifest.to_json()} | dict(metadata or {})
+            written = formats.write(path, format, draft.named, texts, draft.nested)
+            progress("reading it back")
+            verify_written(path, written, network, config, draft, told)
+        except InputError as error:  # names the place where it is made
+            raise InputError(str(error).replace(str(path), str(target))) from error
+        files = path.rglob("*") if path.is_dir() else [path]
+        return sum(p.stat().st_size for p in files if p.is_file())
+
+
+def verify_written(
+    path: Path,
+    written: str,
+    network: str | None,
+    config: Config,
+    draft: Draft,
+    told: bool = True,
+) -> None:
+    """Compare what a file holds with what it should, bit by bit.
+
+    Args:
+        path: The file.
+        written: What `formats.write` gave.
+        network: See `load`.
+        config: The variant that it should hold.
+        draft: What was written.
+        told: Whether the file must tell the variant by itself.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    contents = formats.read(path, written)
+    wrong = different(draft.named, contents.arrays)
+    if draft.nested is not None and draft.optimizer is not None:
+        layout = draft.manifest.layout
+        order = own_order(config, contents.arrays, draft.manifest.dialect)
+        found = optimizers.from_torch(config, contents.optimizer or {}, order, layout)
+        wrong += different(draft.optimizer.flat(), found.flat())
+        wrong += [] if found.groups == draft.optimizer.groups else ["the optimizer's groups"]
+    if wrong:
+        raise InputError(f"cannot write {path}: read back, {listed(wrong)} differ")
+    dialect = draft.manifest.dialect
+    known = identify(contents, path, network, dialect, None if told else config)
+    said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN
+    if known.config != config or said != draft.manifest.to_json():
+        raise InputError(f"cannot write {path}: read back, its manifest differs")
