@@ -245,7 +245,7 @@ OWN = {
     # PyTorch: the optimizer holds its parameters; gradients are halved in place.
     ("torch", "optim"): {"named"},
     # JAX: states are trees of arrays, named by their paths; steps are compiled programs.
-    ("jax", "state"): {"flat", "nested", "name", "published", "to_device", "to_host"},
+    ("jax", "state"): {"OneKey", "flat", "nested", "name", "published", "to_device", "to_host"},
     ("jax", "optim"): {"OPTAX", "scale_by_adam", "scale_by_rate"},
     ("jax", "train"): {"State", "Inputs", "Program", "compiled", "shared"},
     ("jax", "evaluate"): {"compiled", "precision"},
