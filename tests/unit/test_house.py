@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -297,3 +298,25 @@ def test_layers_say_what_is_computed_and_ops_say_how() -> None:
     """Catches a formulation for XLA that lies between the layers again."""
     for path in (ROOT / "jax_impl" / "layers").glob("*.py"):
         assert "custom_vjp" not in path.read_text(), path
+
+
+def test_architecture_shows_the_rooms() -> None:
+    """Catches a room that ARCHITECTURE.md lacks, or shows in another place."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    shown = re.findall(r"^\| `([\w/.]+)` \|", text.partition("## Where do I")[0], re.MULTILINE)
+    names = [name.strip("/").removesuffix(".py").replace("/", ".") for name in shown]
+    rooms = [name for name in ROOMS if name != "parity.__main__"]
+    assert sorted(names) == sorted(rooms)
+    assert [name for name in rooms if name in names] == names
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_are_there(name: str) -> None:
+    """Catches a path that was true before something moved."""
+    text = (ROOT / name).read_text()
+    paths = re.findall(
+        r"[`(]((?:parity|torch_impl|jax_impl|weights_convert|tests|docs)/[\w/.]+)", text
+    )
+    assert paths
+    missing = [p for p in paths if not (ROOT / p.rstrip(".")).exists()]
+    assert not [p for p in missing if "NETWORK" not in p and "NAME" not in p]
