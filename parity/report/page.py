@@ -12,7 +12,7 @@ from parity.report.plot import Line, legend, plot
 from parity.report.quantity import Kind, Mode
 
 if TYPE_CHECKING:
-    from parity.report.report import Check, Report
+    from parity.report.findings import Check, Findings
 
 MOST = 100  # failures and checks of one rung on the page; the JSON report has all
 
@@ -24,7 +24,7 @@ COLOURS = {
 }
 
 
-def page(report: Report) -> str:
+def page(report: Findings) -> str:
     """The whole page."""
     verdict = (
         '<span class="pill good">faithful</span>'
@@ -47,7 +47,7 @@ def page(report: Report) -> str:
     return pages.document(f"{report.name}: port against reference", "\n".join(filter(None, body)))
 
 
-def _tiles(report: Report) -> str:
+def _tiles(report: Findings) -> str:
     failed = len(report.failures())
     tiles = [
         pages.tile(f"{len(report.checks):,}", "comparisons"),
@@ -60,7 +60,7 @@ def _tiles(report: Report) -> str:
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _depth(report: Report) -> str:
+def _depth(report: Findings) -> str:
     lines = depth_lines(report)
     if not lines:
         return ""
@@ -73,7 +73,7 @@ def _depth(report: Report) -> str:
     )
 
 
-def depth_lines(report: Report) -> list[Line]:
+def depth_lines(report: Findings) -> list[Line]:
     """L2's errors of the layers' first outputs, per precision and mode."""
     lines = []
     for (kind, mode), colour in COLOURS.items():
@@ -91,7 +91,7 @@ def depth_lines(report: Report) -> list[Line]:
     return lines
 
 
-def _failures(report: Report) -> str:
+def _failures(report: Findings) -> str:
     failed = report.failures()
     if not failed:
         return ""
@@ -99,7 +99,7 @@ def _failures(report: Report) -> str:
     return f"<h2>What failed</h2>{_table(failed[:MOST])}{rest}"
 
 
-def _causes(report: Report) -> str:
+def _causes(report: Findings) -> str:
     fault = report.fault()
     if fault is None:
         return ""
@@ -111,7 +111,7 @@ def _causes(report: Report) -> str:
     )
 
 
-def _rungs(report: Report) -> str:
+def _rungs(report: Findings) -> str:
     rows = []
     for rung, kind, compared, failed, margin, worst in report.rows():
         mark = "bad" if failed else "good"
@@ -131,7 +131,7 @@ def _rungs(report: Report) -> str:
     )
 
 
-def _left_out(report: Report) -> str:
+def _left_out(report: Findings) -> str:
     """What was not compared, those first that the port cannot pass without."""
     if not report.left_out:
         return ""
@@ -142,7 +142,7 @@ def _left_out(report: Report) -> str:
     return f"<h2>What was not compared</h2><ul>{items}</ul>{more}"
 
 
-def _notes(report: Report) -> str:
+def _notes(report: Findings) -> str:
     unseen = [f"not seen: {line}" for line in report.unseen]
     if not (notes := unseen + report.notes):
         return ""
@@ -150,7 +150,7 @@ def _notes(report: Report) -> str:
     return f"<h2>Notes</h2><ul>{items}</ul>"
 
 
-def _closest(report: Report) -> str:
+def _closest(report: Findings) -> str:
     """Per rung, the comparisons that came closest to their limits."""
     parts = []
     for rung in report.seconds:
