@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from parity.io import compilation_cache
+from parity.report.quantity import Kind
 from parity.report.report import Check, Omission
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def _layers(port: Port, rung: str) -> Iterator[str]:
 
 def layer_of(check: Check | Omission) -> str:
     """The layer of the reference that a check, or what was left out, belongs to."""
-    if check.rung == "L0" or (isinstance(check, Omission) and check.quantity != "output"):
+    of_tensor = isinstance(check, Omission) and check.quantity.kind is not Kind.OUTPUT
+    if check.rung == "L0" or of_tensor:
         return check.reference.rpartition(".")[0]
     return check.reference.partition("#")[0]
 

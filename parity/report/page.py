@@ -13,7 +13,7 @@ from parity.report.plot import Line, legend, plot
 from parity.report.quantity import Kind, Mode
 
 if TYPE_CHECKING:
-    from parity.report.report import Check, Report
+    from parity.report.findings import Check, Findings
 
 MOST = 100  # failures and checks of one rung on the page; the JSON report has all
 
@@ -25,7 +25,7 @@ COLOURS = {
 }
 
 
-def page(report: Report) -> str:
+def page(report: Findings) -> str:
     """The whole page."""
     lines = depth_lines(report)
     labels = ("layer, in the order of the forward pass", "relative error of the output")
@@ -45,7 +45,7 @@ def page(report: Report) -> str:
     )
 
 
-def _tiles(report: Report) -> list[tuple[str, str]]:
+def _tiles(report: Findings) -> list[tuple[str, str]]:
     """Figures and their captions."""
     tiles = [
         (f"{len(report.checks):,}", "comparisons"),
@@ -58,7 +58,7 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
     return tiles
 
 
-def depth_lines(report: Report) -> list[Line]:
+def depth_lines(report: Findings) -> list[Line]:
     """L2's errors of the layers' first outputs, per precision and mode."""
     lines = []
     for (kind, mode), colour in COLOURS.items():
@@ -94,14 +94,14 @@ class RungRow(NamedTuple):
     missing: bool
 
 
-def _rungs(report: Report) -> Iterator[RungRow]:
+def _rungs(report: Findings) -> Iterator[RungRow]:
     for name, kind, compared, failed, margin, worst in report.rows():
         here = [o for o in report.left_out if o.rung == name[:2] and kind == "structure"]
         missing = any(o.counts for o in here)
         yield RungRow(name, kind, compared, failed, margin, worst, len(here), missing)
 
 
-def _closest(report: Report) -> dict[str, list[Check]]:
+def _closest(report: Findings) -> dict[str, list[Check]]:
     """Per rung, the comparisons that came closest to their limits."""
     finite = [c for c in report.checks if math.isfinite(c.margin)]
     found = {

@@ -128,7 +128,7 @@ def test_all_devices_evaluate_one_network(plan: Plan, runs: DeviceRuns) -> None:
 def test_faults_are_found_and_explained() -> None:
     """Catches a fault of several devices that survives, on another rung, or without its cause."""
     rows = list(several.rows_of("tiny", recipe(), fast=True))
-    assert [row.fault for row in rows] == [35, 36, 37, 55, 56]
+    assert [row.number for row in rows] == [35, 36, 37, 55, 56]
     for row in rows:
         assert row.killed, row.name
         assert (row.rung, row.rank) == ("L3", 1), row.name

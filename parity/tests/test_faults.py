@@ -21,7 +21,7 @@ FAULTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26,
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault(enet: list[Mutant], fault: int) -> None:
     """Catches a ladder that misses a fault, names another layer, or cannot say why."""
-    (mutant,) = (m for m in enet if m.fault == fault)
+    (mutant,) = (m for m in enet if CATALOGUE[m.fault].number == fault)
     row = run(mutant)
     assert row.killed
     assert row.right is not False, f"{row.named} named, planted in {row.place}"

@@ -94,7 +94,7 @@ def test_a_rate_one_step_late_is_seen() -> None:
 
 def test_a_stage_that_begins_otherwise_is_named() -> None:
     """Catches fault 54 unseen, or a cause that is not the stage's beginning."""
-    row = next(r for r in staged.rows("enet-mindspore") if r.fault == 54)
+    row = next(r for r in staged.rows("enet-mindspore") if r.number == 54)
     assert row.killed
     assert row.right, row.named
     assert row.rung == "L5"

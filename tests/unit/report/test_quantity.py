@@ -16,6 +16,8 @@ from torch import nn
 from parity import Port, check
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.report.quantity import Kind, Mode, Quantity, Scope
+from parity.report.report import Omission
+from parity.testing import layer_of
 
 SENTENCES = {
     Quantity(Kind.VALUES): "values",
@@ -137,3 +139,15 @@ def test_faults_have_names_and_keep_their_numbers() -> None:
     """Catches a fault that is renumbered: reports of other versions name them by number."""
     known = {2: Fault.BATCH_NORM_EPS, 9: Fault.KERNEL_AXES, 33: Fault.SCHEDULE_OFFSET}
     assert {CATALOGUE[fault].number: fault for fault in known.values()} == known
+
+
+@pytest.mark.parametrize(
+    ("quantity", "reference"),
+    [
+        (Quantity(Kind.OUTPUT), "block.conv#2"),
+        (Quantity(Kind.PARAMETER_GRADIENT, "bias"), "block.conv.bias"),
+    ],
+)
+def test_what_was_left_out_belongs_to_its_layer(quantity: Quantity, reference: str) -> None:
+    """Catches a generated test of a layer that passes over what was not compared of it."""
+    assert layer_of(Omission("L3", "c", reference, quantity, "no reason")) == "block.conv"

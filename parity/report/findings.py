@@ -1,0 +1,178 @@
+"""What the ladder found: every comparison, what was left out, and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from parity.report.quantity import Kind, Quantity
+
+RUNGS = {
+    "L0": "weights",
+    "L1": "layers alone",
+    "L2": "whole model",
+    "L3": "gradients",
+    "L4": "update",
+    "L5": "trajectory",
+}
+
+ONNX = "onnx"  # the rung of ONNX files, which only our own networks have
+TITLES = {**RUNGS, ONNX: "ONNX Runtime"}
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        rung: A key of `RUNGS`, or `ONNX`.
+        kind: `structure` (float64) or `numerics` (the working precision).
+        layer: The port's name of the layer or tensor.
+        reference: The reference's name of it.
+        quantity: What was compared; `str` of it is a sentence such as `gradient of kernel`.
+        error: Relative difference; infinite where the arrays cannot be compared.
+        limit: What the difference may be.
+        index: Place of the largest difference, in the port's layout.
+        reference_value: The reference's value there.
+        port_value: The port's value there.
+        note: Why the arrays cannot be compared.
+        isolated: The relative difference of the layer alone, where this check is of the whole.
+    """
+
+    rung: str
+    kind: str
+    layer: str
+    reference: str
+    quantity: Quantity
+    error: float
+    limit: float
+    index: tuple[int, ...] = ()
+    reference_value: float | None = None
+    port_value: float | None = None
+    note: str = ""
+    isolated: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.limit  # false for a NaN
+
+    @property
+    def margin(self) -> float:
+        """How many times smaller than its limit the difference is."""
+        if self.error == 0:
+            return math.inf
+        return 0.0 if math.isinf(self.error) else self.limit / self.error
+
+    def sentence(self) -> str:
+        """What was found, in one line."""
+        name = self.layer
+        if self.reference != self.layer:
+            name += f" (reference: {self.reference})"
+        found = self.note or f"differs by {self.error:.2g}, limit {self.limit:.2g}"
+        if self.isolated is not None:
+            found += f" (alone {self.isolated:.2g})"
+        if place := self.place():
+            found += f"; {place}"
+        return f"{self.rung} {self.kind}: {name}: {self.quantity}: {found}"
+
+    def where(self) -> str:
+        """What to look at: the layer, or the loss, which belongs to none."""
+        return "the loss" if (self.rung, self.quantity.kind) == ("L3", Kind.LOSS) else self.layer
+
+    def place(self) -> str:
+        """Where the two differ most, and both values there."""
+        if self.reference_value is None:
+            return ""
+        at = ", ".join(map(str, self.index))
+        return f"at [{at}] reference {self.reference_value!r}, port {self.port_value!r}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Omission:
+    """What a rung did not compare.
+
+    Attributes:
+        rung: A key of `RUNGS`.
+        layer: The port's name of the layer, or the reference's where the port has none.
+        reference: The reference's name of it, or of the tensors that it is made of.
+        quantity: What would have been compared.
+        reason: Why it was not.
+        counts: Whether the rung cannot be passed without it, as it cannot without a parameter.
+    """
+
+    rung: str
+    layer: str
+    reference: str
+    quantity: Quantity
+    reason: str
+    counts: bool = False
+
+    def sentence(self) -> str:
+        """What was not compared, in one line."""
+        name = f"{self.rung} not compared: {self.layer}"
+        if self.reference != self.layer:
+            name += f" (reference: {self.reference})"
+        return f"{name}: {self.quantity}: {self.reason}"
+
+
+@dataclasses.dataclass
+class Findings:
+    """Everything the ladder compared, and the verdict.
+
+    Attributes:
+        name: Of the port.
+        precision: The working precision.
+        checks: In the order of the ladder, and on each rung in the order of the forward pass.
+        seconds: Per rung.
+        notes: What could not be paired or was switched off, a line each.
+        causes: The likely causes of the first fault, likeliest first.
+        evidence: What they were derived from.
+        left_out: What was not compared.
+        unseen: What the rungs that were chosen cannot see, a line each.
+    """
+
+    name: str
+    precision: str
+    checks: list[Check] = dataclasses.field(default_factory=list)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    causes: list[Any] = dataclasses.field(default_factory=list)
+    evidence: Any = None
+    left_out: list[Omission] = dataclasses.field(default_factory=list)
+    unseen: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """True where each rung climbed compared something, all parameters, and all agreed."""
+        compared = {c.rung for c in self.checks}
+        whole = bool(compared) and compared == set(self.seconds)
+        return whole and not self.failures() and not self.missing()
+
+    def missing(self) -> list[Omission]:
+        """What was not compared and must be, for the port to pass."""
+        return [omission for omission in self.left_out if omission.counts]
+
+    def failures(self) -> list[Check]:
+        return [c for c in self.checks if not c.ok]
+
+    def fault(self) -> Check | None:
+        """Where to look first: of the lowest rung that failed, the first layer, by structure."""
+        failed = self.failures()
+        return min(failed, key=lambda c: (c.rung, c.kind != "structure"), default=None)
+
+    def rows(self) -> Iterator[tuple[str, str, int, int, str, str]]:
+        """Per rung and kind: compared, failed, the smallest margin, and of what it is."""
+        groups: dict[tuple[str, str], list[Check]] = {}
+        for check in self.checks:
+            groups.setdefault((check.rung, check.kind), []).append(check)
+        for (rung, kind), checks in sorted(groups.items()):
+            worst = min(checks, key=lambda c: c.margin)
+            digits = 0 if worst.margin > 9 else 1
+            margin = "exact" if worst.error == 0 else f"{worst.margin:,.{digits}f}x"
+            failed = sum(not c.ok for c in checks)
+            name = f"{worst.layer}: {worst.quantity}"
+            yield f"{rung} {TITLES[rung]}", kind, len(checks), failed, margin, name
