@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from parity.diagnosis.catalogue import Fault
 from parity.faults import campaign, evaluation
 from parity.faults.mutants import Mutant, fast
 from parity.faults.runner import predict, run
@@ -15,13 +16,37 @@ def enet() -> list[Mutant]:
     return fast("enet")
 
 
-FAULTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26, 50, 51, 52)
+FAULTS = (
+    Fault.BATCH_NORM_MOMENTUM,
+    Fault.BATCH_NORM_EPS,
+    Fault.BIASED_RUNNING_VARIANCE,
+    Fault.FAST_VARIANCE,
+    Fault.BATCH_NORM_MODE,
+    Fault.SAME_PADDING,
+    Fault.KERNEL_NOT_FLIPPED,
+    Fault.OUTPUT_PADDING_SIDE,
+    Fault.KERNEL_AXES,
+    Fault.POOL_CEIL_MODE,
+    Fault.UNPOOL_INDICES,
+    Fault.MAX_POOL_TIES,
+    Fault.PRELU_SLOPE_COUNT,
+    Fault.DROPOUT_CHANNELS,
+    Fault.DROPOUT_KEEP_PROBABILITY,
+    Fault.DROPOUT_SCALE,
+    Fault.LOSS_MEAN,
+    Fault.LOSS_CLASS_WEIGHTS,
+    Fault.IGNORED_LABEL,
+    Fault.SOFTMAX,
+    Fault.TF32,
+    Fault.X64_OFF,
+    Fault.SHORTCUT_ORDER,
+)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_fault(enet: list[Mutant], fault: int) -> None:
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault(enet: list[Mutant], fault: Fault) -> None:
     """Catches a ladder that misses a fault, names another layer, or cannot say why."""
-    (mutant,) = (m for m in enet if CATALOGUE[m.fault].number == fault)
+    (mutant,) = (m for m in enet if m.fault is fault)
     row = run(mutant)
     assert row.killed
     assert row.right is not False, f"{row.named} named, planted in {row.place}"
