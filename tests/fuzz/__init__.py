@@ -1,4 +1,4 @@
-"""Damaged and hostile checkpoints, and writing that is cut off: the ordeals of `parity fuzz`.
+"""Damaged and hostile checkpoints, and writing that is cut off: the ordeals of this program.
 
 campaign    which ordeals there are, and what is counted
 samples     six whole checkpoints, one per format, each with a manifest

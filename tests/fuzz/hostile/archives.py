@@ -49,65 +49,62 @@ def lies(found: list[Entry], suffix: str) -> dict[str, bytes]:
     first, *rest = found
     extra = Entry(f"extra{suffix}", first.packed)
     whole = archive(found)
-
-    def with_first(**changes: Any) -> bytes:
-        return archive([dataclasses.replace(first, **changes), *rest])
-
+    # What an entry more says of itself.
+    added: dict[str, dict[str, Any]] = {
+        "a name with ../": {"name": f"../../x{suffix}"},
+        "an absolute name": {"name": f"/tmp/x{suffix}"},
+        "a name with backslashes": {"name": f"..\\..\\x{suffix}"},
+        "a name with a null": {"name": f"x\0y{suffix}"},
+        "a name with escapes": {"name": f"x\x1b[2J\n{suffix}"},
+        "a name that is no UTF-8": {"name": f"\udcff\udcfe{suffix}", "flags": 0x800},
+        "no name": {"name": ""},
+        "a name of 60,000 letters": {"name": "x" * 60_000 + suffix},
+        "an entry that is a link": {"mode": 0o120777},
+        "an entry within another": {"offset": 10, "absent": True},
+        "an entry outside": {"offset": 2**32 - 2, "absent": True},
+    }
+    # What the first entry says of itself.
+    changed: dict[str, dict[str, Any]] = {
+        "another name in the entry": {"local": "b" * len(first.name)},
+        "an entry that is encrypted": {"flags": FLAG_ENCRYPTED},
+        "an entry with a patch": {"flags": 0x20},
+        "an unknown method": {"method": 99},
+        "a method that is not its own": {"method": 8},
+        "a wrong checksum": {"crc": 1},
+        "a size too large": {"size": 2**31},
+        "a packed size too large": {"packed_size": 2**31},
+        "a packed size of 0": {"packed_size": 0},
+        "sizes of 2**32 - 1 without zip64": {"size": 2**32 - 1, "packed_size": 2**32 - 1},
+    }
+    # What the archive says of its directory, or has around it.
+    around: dict[str, dict[str, Any]] = {
+        "a directory outside": {"start": 2**32 - 2},
+        "a directory at 0": {"start": 0},
+        "a directory too long": {"length": 2**31},
+        "a directory of 0 bytes": {"length": 0},
+        "more entries than there are": {"count": 65_534},
+        "fewer entries than there are": {"count": 1},
+        "on disk 7": {"disk": 7},
+        "bytes before it": {"prefix": b"PK\x03\x04" + bytes(100)},
+        "an archive in the comment": {"comment": archive([extra])},
+        "an end in the comment": {"comment": b"PK\x05\x06" + bytes(18)},
+    }
+    replace = dataclasses.replace
     return {
-        "a name with ../": archive([*found, dataclasses.replace(extra, name=f"../../x{suffix}")]),
-        "an absolute name": archive([*found, dataclasses.replace(extra, name=f"/tmp/x{suffix}")]),
-        "a name with backslashes": archive(
-            [*found, dataclasses.replace(extra, name=f"..\\..\\x{suffix}")]
-        ),
-        "a name with a null": archive([*found, dataclasses.replace(extra, name=f"x\0y{suffix}")]),
-        "a name with escapes": archive(
-            [*found, dataclasses.replace(extra, name=f"x\x1b[2J\n{suffix}")]
-        ),
-        "a name that is no UTF-8": archive(
-            [*found, dataclasses.replace(extra, name=f"\udcff\udcfe{suffix}", flags=0x800)]
-        ),
-        "no name": archive([*found, dataclasses.replace(extra, name="")]),
-        "a name of 60,000 letters": archive(
-            [*found, dataclasses.replace(extra, name="x" * 60_000 + suffix)]
-        ),
-        "an entry that is a link": archive([*found, dataclasses.replace(extra, mode=0o120777)]),
+        **{name: archive([*found, replace(extra, **more)]) for name, more in added.items()},
+        **{name: archive([replace(first, **more), *rest]) for name, more in changed.items()},
+        **{name: archive(found, **more) for name, more in around.items()},
         "an entry that is a folder": archive([*found, Entry("folder/")]),
         "an entry twice": archive([*found, rest[0]]),
         "an entry twice, the second another": archive(
-            [*found, dataclasses.replace(rest[0], packed=rest[0].packed[::-1])]
+            [*found, replace(rest[0], packed=rest[0].packed[::-1])]
         ),
         "the first entry twice": archive([*found, first]),
-        "another name in the entry": with_first(local="b" * len(first.name)),
         "two entries at one place": archive(
-            [*found, dataclasses.replace(rest[0], name=f"c{suffix}", offset=0, absent=True)]
+            [*found, replace(rest[0], name=f"c{suffix}", offset=0, absent=True)]
         ),
-        "an entry within another": archive(
-            [*found, dataclasses.replace(extra, offset=10, absent=True)]
-        ),
-        "an entry outside": archive(
-            [*found, dataclasses.replace(extra, offset=2**32 - 2, absent=True)]
-        ),
-        "an entry that is encrypted": with_first(flags=FLAG_ENCRYPTED),
-        "an entry with a patch": with_first(flags=0x20),
-        "an unknown method": with_first(method=99),
-        "a method that is not its own": with_first(method=8),
-        "a wrong checksum": with_first(crc=1),
-        "a size too large": with_first(size=2**31),
-        "a packed size too large": with_first(packed_size=2**31),
-        "a packed size of 0": with_first(packed_size=0),
-        "sizes of 2**32 - 1 without zip64": with_first(size=2**32 - 1, packed_size=2**32 - 1),
-        "a directory outside": archive(found, start=2**32 - 2),
-        "a directory at 0": archive(found, start=0),
-        "a directory too long": archive(found, length=2**31),
-        "a directory of 0 bytes": archive(found, length=0),
-        "more entries than there are": archive(found, count=65_534),
-        "fewer entries than there are": archive(found, count=1),
         "no entries": archive([]),
         "60,000 entries": archive([*found, *(Entry(f"{i}{suffix}") for i in range(60_000))]),
-        "on disk 7": archive(found, disk=7),
-        "bytes before it": archive(found, prefix=b"PK\x03\x04" + bytes(100)),
-        "an archive in the comment": archive(found, comment=archive([extra])),
-        "an end in the comment": archive(found, comment=b"PK\x05\x06" + bytes(18)),
         "no end": whole[:-22],
         "an end alone": b"PK\x03\x04" + whole[-22:],
         "bytes behind it": whole + b"PK\x05\x06",
