@@ -174,7 +174,7 @@ def test_result_fails_on_a_survivor(tmp_path: Path) -> None:
     assert CampaignResult([row, same]).totals()["killed"] == (1, 1)
     assert not CampaignResult([row, dataclasses.replace(row, killed=False)]).ok
     assert not CampaignResult().ok
-    assert not CampaignResult(clean=[CleanRow("enet", 0, (8, 8), "L1 ...", {})]).ok
+    assert not CampaignResult(clean=[CleanRow("enet", 0, (8, 8), "L1 ...")]).ok
     CampaignResult([row]).to_json(tmp_path / "f.json")
     assert json.loads((tmp_path / "f.json").read_text())["totals"]["killed"] == [1, 1]
 

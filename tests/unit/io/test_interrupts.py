@@ -45,11 +45,12 @@ def step(*_):
 # The same with processes that give all that they load through shared memory.
 LOADING = (
     """
-import sys
+import os, sys
+sys.path.insert(0, os.getcwd())
 from parity.cli import main
 from parity.data import loading
-from parity.training import kills
-kills.recipe()
+from tests.fuzz import kill_training
+kill_training.recipe()
 loading.SMALL = 1
 if __name__ == "__main__":
 """
