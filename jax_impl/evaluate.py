@@ -1,4 +1,4 @@
-"""Predictions of a JAX network. `torch_impl/evaluate.py` answers name by name."""
+"""Predictions of a JAX network. `torch_impl/evaluate.py` has the same names for PyTorch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def predictor(
     dtype: str = "float32",
     preprocessing: Preprocessing = PLAIN,
 ) -> Predictor:
-    """A predictor for these weights.
+    """Build a predictor for a network with the given weights.
 
     Args:
-        config: Which network.
-        arrays: As `jax_impl.state.build` takes them.
-        dtype: `float32` or `float64`, of weights and images; JAX need not be set to 64 bits.
-        preprocessing: How an image becomes the input.
+        config: The network's configuration.
+        arrays: The weights, as `jax_impl.state.build` takes them.
+        dtype: `float32` or `float64`, for weights and images; works without JAX's 64-bit mode.
+        preprocessing: How an image is preprocessed.
 
     Raises:
         InputError: A tensor is missing, left over, or of another shape.
@@ -42,8 +42,8 @@ class Predictor:
 
     Args:
         model: The network; it is put into eval mode.
-        dtype: Of its weights.
-        preprocessing: How an image becomes the input.
+        dtype: The dtype of its weights.
+        preprocessing: How an image is preprocessed.
     """
 
     def __init__(

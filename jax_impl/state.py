@@ -1,4 +1,4 @@
-"""Named arrays into a JAX network and out of it. `torch_impl/state.py` answers name by name."""
+"""Named arrays into a JAX network and out of it; `torch_impl/state.py` has the same names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from parity.spec.tensors import check_names
 
 
 def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32") -> nnx.Module:
-    """The network with these weights, in train mode.
+    """Build the network with these weights, in train mode.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Path joined by dots -> array (HWIO); every path of the network and no other.
-        dtype: Of the parameters and statistics; counters are int32.
+        dtype: The dtype of parameters and statistics; counters are int32.
 
     Raises:
         InputError: A path is missing, left over, or of another shape.
@@ -40,9 +40,9 @@ def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float3
 
 
 class OneKey(nnx.Rngs):
-    """For a network that is only described: every draw would have the same key.
+    """Random keys for a network that is built abstractly: every draw returns the same key.
 
-    Flax counts draws, and JAX would trace the count of each: three seconds for ENet.
+    Flax counts draws, and JAX would trace each count: three seconds for ENet.
     """
 
     def params(self) -> jax.Array:

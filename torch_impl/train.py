@@ -1,18 +1,18 @@
-"""Training of a PyTorch network, step by step. `jax_impl/train.py` answers name by name.
+"""Training of a PyTorch network, step by step; `jax_impl/train.py` has the same names.
 
     python -m torch_impl.train enet-camvid --data DIR --out DIR
 
-is `parity train` with this side.
+is `parity train` with `--framework torch`.
 
 What is computed in which precision:
 
 - `fp64`, `fp32`: everything in that one.
-- `bf16`, `fp16` at level O1: convolutions, fully connected layers and PReLUs take their inputs and
-  weights in half precision and give it. Weights are float32.
-- At level O2 images and weights are in half precision, beside masters in float32 that the optimizer
-  works on; scales, shifts and statistics of batch norms are float32.
-- At both levels batch norms compute in float32 and give what they were given; everything else
-  computes in what it is given, the wider of two; the loss is that of logits in float32, and the
+- `bf16`, `fp16` at level O1: convolutions, fully connected layers and PReLUs take inputs and
+weights, and return results, in half precision. Weights are float32.
+- At level O2 images and weights are in half precision; the optimizer updates float32 master copies;
+scales, shifts and statistics of batch norms are float32.
+- At both levels batch norms compute in float32 and return their input's dtype; everything else
+computes in its inputs' dtype, the wider of two; the loss is that of logits in float32, and the
   optimizer works in float32 on gradients in float32, divided by the loss scale.
 """
 
@@ -40,18 +40,18 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Trainer:
     """One stage of training; see `parity.spec.training.trainer.Trainer`.
 
-    On a GPU where PyTorch finds one, else on the CPU.
+    Runs on a GPU where PyTorch finds one, else on the CPU.
 
     Args:
-        config: Which network.
-        optimizer: What makes its steps.
-        loss: What they make small.
-        arrays: As `torch_impl.state.build` takes them.
-        class_weights: (classes,), of cross-entropy; ones if not given.
+        config: The network's configuration.
+        optimizer: The stage's optimizer.
+        loss: The loss to minimise.
+        arrays: The weights, as `torch_impl.state.build` takes them.
+        class_weights: (classes,), for cross-entropy; ones if not given.
         precision: `fp64`, `fp32`, `bf16` or `fp16`.
-        level: Of the last two, `O1` or `O2`.
+        level: For half precision, `O1` or `O2`.
         loss_scale: A number, `dynamic`, or none.
-        parallel: What several devices compute.
+        parallel: How several devices combine their results.
         group: The devices, where there are several; see `torch_impl.parallel`.
 
     Raises:
@@ -100,10 +100,10 @@ class Trainer:
         self.built = optim.build(config, optimizer, self.masters)
 
     def step(self, batch: Batch, rate: float) -> Step:
-        """Forward, backward, update; nothing has changed where the result says so.
+        """Run forward, backward and update; a fault or a skipped step leaves the weights unchanged.
 
         Args:
-            batch: Of the stage's size.
+            batch: A batch of the stage's size.
             rate: The learning rate, before the groups' factors.
         """
         statistics = [buffer.clone() for buffer in self.model.buffers()]
@@ -120,7 +120,7 @@ class Trainer:
         return outcome
 
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
-        """In eval mode: the class of each pixel or image, (N, H, W) or (N,) int32; and the loss."""
+        """Predict in eval mode: classes, (N, H, W) or (N,) int32, and the loss."""
         self.model.eval()
         with torch.inference_mode():
             outputs = self._forward(batch, masks=False)
@@ -131,11 +131,11 @@ class Trainer:
 
     @property
     def together(self) -> int:
-        """How many batches `evaluate_each` takes at once."""
+        """Return how many batches `evaluate_each` takes at once."""
         return 1
 
     def evaluate_each(self, batches: Sequence[Batch]) -> list[tuple[np.ndarray, float]]:
-        """The same of several batches of one size."""
+        """Evaluate several batches of one size, one after the other."""
         return [self.evaluate(batch) for batch in batches]
 
     def snapshot(self) -> Snapshot:
@@ -211,7 +211,7 @@ class Trainer:
         )
 
     def _overflow(self) -> str:
-        """Whose gradient is not finite, the first in the published order; empty if all are."""
+        """Describe the first gradient, in published order, that is not finite; empty if all are."""
         gradients = {key: self.masters[key].grad for key in self.trained}
         if torch.nn.utils.get_total_norm(list(gradients.values())).isfinite():
             return ""

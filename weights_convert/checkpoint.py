@@ -31,7 +31,7 @@ class Checkpoint:
         network: The family, such as `enet`.
         config: The variant, as the tensors show it.
         format: A key of `weights_convert.formats.FORMATS`.
-        dialect: Whose names the file carries: `torch`, `jax` or `mindspore`.
+        dialect: The naming scheme of the file: `torch`, `jax` or `mindspore`.
         manifest: What the file says of itself, verified; none if it says nothing.
         sha256: See `weights_convert.formats.Contents`.
         filled: Published keys that the file may lack and does: 0.
@@ -90,15 +90,15 @@ def load(
 
     Args:
         path: A torch file, safetensors, Flax's msgpack, NumPy's .npz, a MindSpore file or an Orbax
-            directory; told apart by content.
+            directory; recognised by content.
         network: A family (`enet`: any number of classes), or a variant of
             `parity.spec.models.MODELS` such as `enet-camvid`, whose number of classes must be met.
             What the tensors do not show of a variant, such as where a map is shifted, is told by
             the named variant, else by the manifest, else by the names: MindSpore's are its port's.
             If not given: the family whose names the file has.
-        dialect: Whose names the file carries, a key of `weights_convert.naming.DIALECTS`; told
-            by the names if not given.
-        config: The variant, where it is known; told as above if not given.
+        dialect: The naming scheme of the file, a key of `weights_convert.naming.DIALECTS`; detected
+            from the names if not given.
+        config: The variant, where it is known; detected as above if not given.
         choice: Which entry of the file and which prefix are meant, where it holds more.
 
     Raises:
@@ -174,7 +174,7 @@ class Identity:
     Attributes:
         network: The family.
         config: The variant.
-        dialect: Whose names the file carries.
+        dialect: The naming scheme of the file.
         manifest: What the file says of itself; not compared with its tensors yet.
         found: The network's tensors, without what stood before every name, and what was beside.
         beside: An optimizer's.

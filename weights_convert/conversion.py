@@ -89,8 +89,8 @@ def convert(
             safetensors and .npz JAX names of a torch source, else torch names.
         labels: Which output is void, `void-last` or `void-first`, for the manifest; that of the
             source's manifest if not given.
-        dialect: Whose names the source carries; see `load`.
-        choice: Which of its tensors are meant; see `load`.
+        dialect: The naming scheme of the source; see `load`.
+        choice: Which of its tensors to read; see `load`.
         dtype: To which floating-point numbers of the network are cast, one of
             `weights_convert.naming.FLOATS`; counters and an optimizer's state are not. As they
             are if not given.
@@ -100,8 +100,8 @@ def convert(
         progress: Called with what is done next.
 
     Raises:
-        InputError: The source cannot be read, or the target cannot be written. Then all is as it
-            was before.
+        InputError: The source cannot be read, or the target cannot be written. Then nothing has
+            changed.
     """
     source, target = Path(source), Path(target)
     _check_choice("to", to, naming.DIALECTS)

@@ -24,7 +24,7 @@ class Inspection:
         bytes: Its size; of a directory, of all its files.
         sha256: See `weights_convert.formats.Contents`.
         format: A key of `weights_convert.formats.FORMATS`.
-        dialect: Whose names it carries: `torch`, `jax` or `mindspore`.
+        dialect: The naming scheme it uses: `torch`, `jax` or `mindspore`.
         prefix: What stood before every name, such as `module.`.
         key: Under which entry of the file they lie; empty where they lie open.
         tensors: Name -> dtype and shape, in the file's order.
@@ -64,11 +64,11 @@ class Inspection:
 
     @property
     def verified(self) -> bool:
-        """Whether a manifest of ours came with it, and all that it says is so."""
+        """Return whether a manifest of ours came with it, and all that it says is so."""
         return self.checkpoint is not None and self.checkpoint.manifest is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         found = self.checkpoint
         manifest = found.manifest if found else None
         state = found.optimizer if found else None

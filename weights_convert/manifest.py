@@ -31,7 +31,7 @@ class Manifest:
     Attributes:
         network: The family, such as `enet`.
         config: What `parity.spec.models.Config.describe` says.
-        dialect: Whose names the file carries.
+        dialect: The naming scheme of the file.
         labels: One of `parity.spec.labels.ORDERS`, or none where nobody said.
         preprocessing: What the network expects of an image.
         optimizer: What `weights_convert.optimizer.Optimizer.describe` says; none without one.

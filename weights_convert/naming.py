@@ -171,7 +171,7 @@ def to_dialect(
     """Name and lay out a network's tensors for a framework.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array of PyTorch's shape.
         dialect: A key of `DIALECTS`.
 
@@ -192,7 +192,7 @@ def to_canonical(
     """The inverse of `to_dialect`.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: The dialect's name -> array; counters may be int32, as JAX keeps them, or whole
             floating-point numbers.
         dialect: A key of `DIALECTS`.
@@ -317,7 +317,7 @@ def known_names(dialect: str) -> dict[str, set[str]]:
 
 
 def _whole(counter: np.ndarray) -> bool:
-    """Whether a floating-point number counts something."""
+    """Return whether a floating-point number counts something."""
     number = float(counter)
     return number.is_integer() and 0 <= number <= LARGEST_COUNT
 

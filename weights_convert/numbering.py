@@ -58,7 +58,7 @@ def parameters(config: Config, layout: str | None = None) -> list[str]:
     """The published keys of what is trained, in the order of `parameters()`.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         layout: Of which class, a key of `parity.spec.tensors.layouts`; the network's own if None.
     """
     found = tensors(config)
@@ -84,7 +84,7 @@ def numbered(
     """Tell which parameter each number of an optimizer's state is.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         nested: What `torch.optim.Optimizer.state_dict()` gives.
         order: The published keys of what is trained, as the state dict beside it has them.
         layout: Of which class the file is.

@@ -204,7 +204,7 @@ def from_torch(
     """Understand what `torch.optim.Optimizer.state_dict()` gives.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         nested: The state.
         order: The published keys of what is trained, as the state dict beside it has them; the
             network's own order if not given.
@@ -241,7 +241,7 @@ def to_torch(config: Config, state: Optimizer, layout: str | None = None) -> dic
     """What `torch.optim.Optimizer.load_state_dict` takes, with NumPy arrays.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         state: What is known of it.
         layout: For which class it is; see `parity.spec.tensors.layouts`.
     """
@@ -286,7 +286,7 @@ def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
 
 
 def is_description(said: Any) -> bool:
-    """Whether a manifest has here what `Optimizer.describe` gives, or nothing."""
+    """Return whether a manifest has here what `Optimizer.describe` gives, or nothing."""
     if said is None:
         return True
     fields = {"kind", "step", "hyperparameters", "absent"}
@@ -354,7 +354,7 @@ def _plain(value: Any) -> Any:
 
 
 def _simple(value: Any) -> bool:
-    """Whether JSON has it, alone or as a list."""
+    """Return whether JSON has it, alone or as a list."""
     simple = (bool, int, float, str, type(None))
     return all(isinstance(v, simple) for v in (value if isinstance(value, list) else [value]))
 

@@ -30,7 +30,7 @@ def check_owner(
 
     Args:
         config: The network that is read.
-        dialect: Whose names it has.
+        dialect: The naming scheme it uses.
         contents: All that the file holds.
         prefix: What stands before the network's names.
         state: What `torch.optim.Optimizer.state_dict()` gave, or the optimizer's named tensors.
@@ -78,12 +78,12 @@ def _names_in(state: Mapping[str, Any], dialect: str) -> list[str]:
 
 
 def _is_of(lead: str, place: str) -> bool:
-    """Whether what stands before the names in a state is, or ends, a network's place."""
+    """Return whether what stands before the names in a state is, or ends, a network's place."""
     return lead == place or bool(lead and f".{place}".endswith(f".{lead}"))
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether both are absent, or arrays of the same bits."""
+    """Return whether both are absent, or arrays of the same bits."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return a is None and b is None
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -33,9 +33,9 @@ def save(
     Args:
         target: What to write; its suffix chooses the format, as for `convert`. What is there is
             replaced in one step.
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array of PyTorch's shape, every key of the network and no other.
-        dialect: Whose names to write, a key of `weights_convert.naming.DIALECTS`.
+        dialect: The naming scheme to write, a key of `weights_convert.naming.DIALECTS`.
         optimizer: Its state, to go with it.
         labels: Which output is void, for the manifest.
         preprocessing: What the network expects of an image, for the manifest; what the published
@@ -44,7 +44,7 @@ def save(
 
     Raises:
         InputError: A key is missing, left over, or of another shape; the format has no room for
-            metadata; the file system refuses. Then all is as it was before.
+            metadata; the file system refuses. Then nothing has changed.
     """
     target, extra = Path(target), dict(metadata or {})
     format = formats.format_for(target)

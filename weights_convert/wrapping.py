@@ -35,7 +35,7 @@ class Choice:
     """Which of a file's tensors are meant.
 
     Attributes:
-        key: Which entry of the file holds them, a dotted path; told by the file if not given.
+        key: Which entry of the file holds them, a dotted path; detected if not given.
         prefix: What stands before their names, perhaps nothing; found by the names if not given.
 
     Raises:
@@ -105,7 +105,7 @@ def unwrapped(
         arrays: Name -> array, or what else has a shape.
         path: Of the file, for the message.
         family: Which network; any if not given.
-        dialect: Whose names they are; told by them if not given.
+        dialect: Their naming scheme; detected from them if not given.
         config: The variant, where it is known.
         prefix: What stands before the network's names; found if not given. If empty, other whole
             networks below are left out.
@@ -154,7 +154,7 @@ def whole_after(named: Mapping[str, Any], config: Config, dialect: str) -> list[
     Args:
         named: Name -> array, or what else has a shape; names without wrappers.
         config: The network.
-        dialect: Whose names they are.
+        dialect: Their naming scheme.
     """
     votes = _votes(named, {config.family: set(naming.names(config, dialect))})
     return [
@@ -242,7 +242,7 @@ def _below(named: Mapping[str, Any], start: str) -> dict[str, Any]:
 
 
 def _is_whole(named: Mapping[str, Any], family: str, dialect: str, config: Config | None) -> bool:
-    """Whether every tensor of a network is there, in its shape."""
+    """Return whether every tensor of a network is there, in its shape."""
     try:
         known = config or naming.config_in(family, named, dialect)
         named = naming.present_names(known, named)

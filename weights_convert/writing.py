@@ -135,8 +135,8 @@ def write_verified(
         Bytes of the file or directory itself; a manifest that lies beside it is another file.
 
     Raises:
-        InputError: The file system refuses, or what was written holds something else. Then all is
-            as it was before.
+        InputError: The file system refuses, or what was written holds something else. Then nothing
+            has changed.
     """
     with replacing(target) as path:
         try:

@@ -15,7 +15,7 @@ from parity.spec.networks.icnet import ICNetConfig
 
 
 def downsample(row: Row, *, rngs: nnx.Rngs) -> layers.Sequential | None:
-    """What stands beside the 3x3 where sizes differ."""
+    """Build the 1x1 convolution of the skip connection where sizes differ; None elsewhere."""
     if not row.downsample:
         return None
     return layers.Sequential(
@@ -25,7 +25,7 @@ def downsample(row: Row, *, rngs: nnx.Rngs) -> layers.Sequential | None:
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (with the stride, dilated), 1x1, beside the identity or a 1x1."""
+    """1x1, 3x3 (with the stride, dilated), 1x1, plus a skip connection: the identity or a 1x1."""
 
     def __init__(self, row: Row, *, rngs: nnx.Rngs) -> None:
         i, c, o = row.in_channels, row.channels, row.out_channels

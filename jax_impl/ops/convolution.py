@@ -22,7 +22,7 @@ LINE_CHANNELS = 64  # of a 3x1 or 1x3 kernel, from which `conv_by_taps` is faste
 def convolution(
     x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, dilation: Pair, groups: int = 1
 ) -> jax.Array:
-    """A convolution of (N, H, W, in) to (N, H', W', out).
+    """Convolve (N, H, W, in) to (N, H', W', out).
 
     Args:
         x: (N, H, W, in).
@@ -30,7 +30,7 @@ def convolution(
         stride: Vertical and horizontal.
         padding: Zeros on either side, vertical and horizontal.
         dilation: Vertical and horizontal.
-        groups: Of channels that are convolved apart.
+        groups: Number of channel groups that are convolved separately.
     """
     size = kernel.shape[:2]
     if size == (1, 1) and padding == (0, 0) and groups == 1:

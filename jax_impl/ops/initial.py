@@ -1,4 +1,4 @@
-"""What new weights of a layer begin with."""
+"""Initial weights of a layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch normalisation, by one device's batch or by all devices'."""
+"""Batch normalisation over one device's batch or over all devices' batches."""
 
 from __future__ import annotations
 

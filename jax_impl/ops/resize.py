@@ -50,7 +50,7 @@ interpolate.defvjp(interpolate_forward, interpolate_backward)
 
 
 def places(size: int, n: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each of n places the two pixels beside it, and the share of the second."""
+    """Return, for each of n output places, its two neighbours and the second one's weight."""
     if align_corners:
         at = np.arange(n) * ((size - 1) / max(n - 1, 1))
     else:

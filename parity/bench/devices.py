@@ -1,4 +1,4 @@
-"""Steps of training whose batch is divided among several devices, in processes of their own.
+"""Steps of training whose batch is divided among several devices, in separate processes.
 
     python -m parity.bench.devices JOB
 
@@ -42,7 +42,7 @@ class Job:
         devices: Among which the batch is divided.
         cores: Processor cores that are used (Linux); 0 is all.
         port: Where the processes meet.
-        rank: Which of them this one is.
+        rank: This process's rank.
     """
 
     side: str
@@ -171,7 +171,7 @@ class Speed:
         return self.batch / self.median
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         own = {"images_per_second": self.images, "of_each": self.images / self.devices}
         return dataclasses.asdict(self) | own
 
@@ -184,7 +184,7 @@ def speeds(
     numbers: Sequence[int],
     progress: Callable[[str], None],
 ) -> list[Speed]:
-    """Both sides' speeds on these numbers of devices, each in processes of its own.
+    """Both sides' speeds on these numbers of devices, each in separate processes.
 
     Raises:
         InputError: A process failed.

@@ -70,15 +70,15 @@ class JaxSide:
         self.traced: dict[bool, dict[str, Call]] = {}
 
     def has(self, layer: str) -> bool:
-        """Whether there is a layer of that name."""
+        """Return whether there is a layer of that name."""
         return layer in self.layers
 
     def has_parts(self, layer: str) -> bool:
-        """Whether a layer is made of layers."""
+        """Return whether a layer is made of layers."""
         return any(name.startswith(f"{layer}.") for name in self.layers)
 
     def has_modes(self, layer: str) -> bool:
-        """Whether a layer may compute something else in eval mode."""
+        """Return whether a layer may compute something else in eval mode."""
         return any(
             hasattr(module, mode)
             for name, module in self.layers.items()

@@ -105,12 +105,12 @@ def count_name(layer: str, seen: Mapping[str, Any]) -> str:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is an array or a tensor of any framework, or an abstract one."""
+    """Return whether it is an array or a tensor of any framework, or an abstract one."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def is_float(dtype: Any) -> bool:
-    """Whether NumPy's dtype is a floating-point one; `bfloat16` is none of NumPy's own."""
+    """Return whether NumPy's dtype is a floating-point one; `bfloat16` is none of NumPy's own."""
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 

@@ -31,5 +31,5 @@ class Run:
 
     @property
     def ported(self) -> bool:
-        """Whether the port runs."""
+        """Return whether the port runs."""
         return self.side is Side.PORT

@@ -75,11 +75,11 @@ class TorchSide:
         return {k: v for k, v in attributes.items() if k[0] != "_" and isinstance(v, plain)}
 
     def has_parts(self, layer: str) -> bool:
-        """Whether a layer is made of layers."""
+        """Return whether a layer is made of layers."""
         return any(True for _ in self.module.get_submodule(layer).children())
 
     def has_modes(self, layer: str) -> bool:
-        """Whether a layer may compute something else in eval mode."""
+        """Return whether a layer may compute something else in eval mode."""
         module = self.module.get_submodule(layer)
         return hasattr(module, "track_running_stats") or "Dropout" in type(module).__name__
 

@@ -51,7 +51,7 @@ def program(argv: Sequence[str]) -> tuple[str, list[str]] | None:
 
 
 def run(module: str, arguments: Sequence[str]) -> int:
-    """Run a program of the checkout in a process of its own.
+    """Run a program of the checkout in a separate process.
 
     Args:
         module: Its dotted name.

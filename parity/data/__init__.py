@@ -19,7 +19,7 @@ def dataset(root: Path, name: str | None = None) -> Segmentation:
 
     Args:
         root: The folder.
-        name: A key of `DATASETS`; told by the layout if not given.
+        name: A key of `DATASETS`; detected from the layout if not given.
 
     Raises:
         InputError: An unknown name, no folder, or a folder of no known layout.

@@ -202,7 +202,7 @@ def pooling(e: Evidence) -> Suggestions:
 
 
 def same_shape(a: np.ndarray | None, b: np.ndarray) -> bool:
-    """Whether a has b's shape."""
+    """Return whether a has b's shape."""
     return a is not None and a.shape == b.shape
 
 

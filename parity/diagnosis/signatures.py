@@ -204,7 +204,7 @@ def shifted(port: np.ndarray, reference: np.ndarray) -> tuple[int, int] | None:
 
 
 def border_only(port: np.ndarray, reference: np.ndarray) -> bool:
-    """Whether only the outermost rows and columns differ."""
+    """Return whether only the outermost rows and columns differ."""
     if port.shape != reference.shape or port.ndim != 4 or min(port.shape[1:3]) < 4:
         return False
     inner = (slice(None), slice(1, -1), slice(1, -1))

@@ -125,15 +125,15 @@ def evaluate(
         split: Of the data set; the recipe's validation split if not given.
         workers: Processes that load data.
         progress: Called with (checkpoints done, checkpoints, what comes next).
-        place: Of this process and its devices; several need a framework. Every image is counted
-            once, whatever their number; the first process writes.
+        place: Where this process and its devices are; several need a framework. Every image is
+            counted once, whatever their number; the first process writes.
         choice: Which of the checkpoints' tensors are meant; see `weights_convert.load`.
         labels: Which output is void; what a checkpoint's manifest says if not given, else what the
             recipe has.
         size: Height and width of the images; told alike if not given.
         count_size: Height and width to which predictions are enlarged (the nearest pixel of each
             place) before they are compared with labels of that size; not at all if not given.
-        say: Called with each checkpoint before it is measured, and what it is taken for.
+        say: Called with each checkpoint before it is measured, and what is assumed of it.
 
     Raises:
         InputError: No checkpoint is there, one cannot be read or is of no stage of the recipe.

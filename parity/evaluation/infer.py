@@ -105,7 +105,7 @@ def infer(
         truth: A folder of label maps, named as the images or as Cityscapes names them.
         order: `void-last` or `void-first`; what the file's manifest says if not given, else
             `void-last`.
-        dataset: Whose classes: `cityscapes` or `camvid`; told by their number if not given.
+        dataset: Whose classes: `cityscapes` or `camvid`; detected from their number if not given.
         progress: Called with (images done, images, what happens next).
 
     Raises:

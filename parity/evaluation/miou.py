@@ -60,7 +60,7 @@ def miou(
             checkpoint's manifest says if not given, else as published. The labels of an encoder,
             which predicts at an eighth, are resized once more, as its training does it.
         model: A network's name.
-        dataset: `cityscapes` or `camvid`; told by the folder's layout if not given.
+        dataset: `cityscapes` or `camvid`; detected from the folder's layout if not given.
         split: Such as `val`.
         labels: `void-last` or `void-first`, the network's order of outputs; what the checkpoint's
             manifest says if not given, else `void-last`.
@@ -69,11 +69,11 @@ def miou(
         limit: Evaluate the first so many images, by name.
         pictures: Keep pictures of the first so many images for `Result.to_html`.
         progress: Called with (images done, images, what happens next).
-        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
+        choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
         count_size: (H, W) to which predictions are enlarged, the nearest pixel of each place,
             before they are counted against the labels resized to it from their files; not at all
             if not given.
-        say: Called with the checkpoint and what it is taken for, before anything is predicted.
+        say: Called with the checkpoint and what is assumed of it, before anything is predicted.
 
     Raises:
         InputError: Anything given cannot be used; one line says what.
@@ -254,7 +254,7 @@ def predictor(framework: str, checkpoint: Any, dtype: str, pixels: Preprocessing
         framework: `torch` or `jax`.
         checkpoint: A `weights_convert.Checkpoint`.
         dtype: `float32` or `float64`.
-        pixels: How an image becomes the input.
+        pixels: How an image is preprocessed.
 
     Returns:
         The side's `Predictor`: images (N, H, W, 3) uint8 to classes (N, H, W); or, with `logits`,

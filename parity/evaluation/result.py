@@ -180,7 +180,7 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether no pixel counts against the port."""
+        """Return whether no pixel counts against the port."""
         return not self.counting_pixels
 
     @property

@@ -89,7 +89,7 @@ class Oracle:
     Args:
         predictor: (framework, dtype, preprocessing) -> what has `logits`, images (N, H, W, 3) uint8
             to logits (N, H', W', classes).
-        pixels: How an image becomes the input.
+        pixels: How an image is preprocessed.
     """
 
     def __init__(

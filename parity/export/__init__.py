@@ -84,11 +84,11 @@ def export(
             `parity.spec.models.usual_size`.
         dynamic_batch: Any number of images; else one.
         labels: Which output is void, for the manifest; the checkpoint's if not given.
-        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
+        choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
 
     Raises:
         InputError: Anything given cannot be used, or what ONNX Runtime computes is not what the
-            network does. Then all is as it was before.
+            network does. Then nothing has changed.
     """
     from parity.export import third_backend
     from parity.io.replacing import replacing

@@ -42,7 +42,7 @@ def called(eqn: Any) -> Any | None:
 def agrees(
     closed: Any, inputs: Sequence[np.ndarray], operator: str, model: Callable[..., Any]
 ) -> bool:
-    """Whether a jaxpr gives what a model of an operator does.
+    """Return whether a jaxpr gives what a model of an operator does.
 
     Args:
         closed: The jaxpr; a batch that is not fixed counts as one image.

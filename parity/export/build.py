@@ -23,7 +23,7 @@ def network(
     """The ONNX model of one side's network, without metadata.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array.
         framework: `torch` or `jax`.
         size: Height and width of the images.

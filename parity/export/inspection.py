@@ -64,7 +64,7 @@ class Inspection:
         return dict(Counter(dtype for dtype, _ in self.tensors.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for group in ("inputs", "outputs", "tensors"):
             found[group] = {n: {"dtype": d, "shape": s} for n, (d, s) in found[group].items()}
@@ -74,7 +74,7 @@ class Inspection:
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether a file begins as an ONNX file does.
+    """Return whether a file begins as an ONNX file does.
 
     Raises:
         InputError: It cannot be read.

@@ -78,7 +78,7 @@ class Program:
         return [np.asarray(output) for output in found]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del found["_exported"]
         manifest = dataclasses.asdict(self.manifest) if self.manifest else None
@@ -103,11 +103,11 @@ def export(
         size: (H, W) of the images; see `parity.export.export`.
         dynamic_batch: Any number of images; else one.
         labels: Which output is void, for the manifest; the checkpoint's if not given.
-        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
+        choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
 
     Raises:
         InputError: Anything given cannot be used, or what the file computes is not what the network
-            does. Then all is as it was before.
+            does. Then nothing has changed.
     """
     from parity.export import third_backend
     from weights_convert import load
@@ -137,7 +137,7 @@ def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> by
     """The bytes of a file.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array.
         size: Height and width of the images.
         batch: Images; None leaves it open.
@@ -170,7 +170,7 @@ def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> by
 
 
 def is_program(path: Path) -> bool:
-    """Whether a file is named as one of these."""
+    """Return whether a file is named as one of these."""
     return path.is_file() and path.suffix == SUFFIX
 
 

@@ -68,7 +68,7 @@ def made(folder: str | Path, config: Config, arrays: Arrays, size: tuple[int, in
 
     Args:
         folder: Where to write them.
-        config: Which network.
+        config: The network's configuration.
         arrays: Its weights, published key -> array.
         size: Height and width of the images.
     """

@@ -27,7 +27,7 @@ class Mutant:
     """A port with one fault.
 
     Attributes:
-        fault: Which of the catalogue.
+        fault: Its name in the catalogue.
         name: What was done.
         subject: What it was done to.
         place: The layer or block that is the right answer; empty where there is no single one.

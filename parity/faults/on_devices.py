@@ -28,7 +28,7 @@ class Injection:
     """A fault.
 
     Attributes:
-        fault: Which of the catalogue.
+        fault: Its name in the catalogue.
         name: What was done.
         way: Of `parity.model_checks.devices.plan`: on which side, and how.
         case: What should be computed.

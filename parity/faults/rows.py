@@ -12,7 +12,7 @@ class MutantRow:
     """What became of one mutant.
 
     Attributes:
-        fault: Which of the catalogue.
+        fault: Its name in the catalogue.
         title: Of the fault.
         name: What was done.
         model: In which network.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def is_factory(name: str) -> bool:
-    """Whether a model's name is that of a factory."""
+    """Return whether a model's name is that of a factory."""
     return ":" in name
 
 

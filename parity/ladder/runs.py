@@ -329,7 +329,7 @@ class Runs:
 
     @property
     def stateless(self) -> bool:
-        """Whether the port is a function, which keeps no statistics."""
+        """Return whether the port is a function, which keeps no statistics."""
         return isinstance(self.port64.model, Function)
 
     def _make_probe(self) -> Any:

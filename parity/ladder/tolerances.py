@@ -280,7 +280,7 @@ def per_tap(norm: float, elements: int, biases: int) -> float:
 
 
 def _is_of(m: Measurement, kind: str) -> bool:
-    """Whether the quantity is one of a parameter of this sort: a key of `SYNONYMS`."""
+    """Return whether the quantity is one of a parameter of this sort: a key of `SYNONYMS`."""
     return bool(m.quantity.parameter) and m.quantity.leaf in SYNONYMS[kind]
 
 

@@ -80,7 +80,7 @@ class Drift:
         ]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the values as a dict for JSON."""
         return {
             "recipe": self.recipe,
             "ok": self.ok,

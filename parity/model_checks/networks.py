@@ -35,7 +35,7 @@ def port(
 
     Args:
         name: For tables.
-        config: Which network.
+        config: The network's configuration.
         size: Height and width of the images, in pixels.
         batch: Images.
         seed: Of weights, images, labels and dropout masks.

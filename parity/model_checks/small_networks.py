@@ -63,7 +63,7 @@ def icnet(config: Any, least: bool) -> tuple[Config, Pair]:
 
 
 def accepts(config: Config, size: Pair) -> bool:
-    """Whether the network takes images of this size."""
+    """Return whether the network takes images of this size."""
     try:
         config.check_input(*size)
     except ValueError:

@@ -65,7 +65,7 @@ class LayerRow:
 
     @property
     def agrees(self) -> bool:
-        """Whether both sides have it, with one shape and one number of parameters."""
+        """Return whether both sides have it, with one shape and one number of parameters."""
         a, b = self.torch, self.jax
         return a is not None and b is not None and (a.shape, a.count) == (b.shape, b.count)
 
@@ -76,7 +76,7 @@ class Summary:
 
     Attributes:
         name: For the title.
-        size: Height and width of the image, in pixels.
+        size: Height and width of the image in pixels.
         rows: In the order in which the reference's layers return; then those never called.
         totals: Parameters of the whole networks, the reference's and the port's.
     """
@@ -97,7 +97,7 @@ class Summary:
         return complete and all(row.agrees for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         entries = [dataclasses.asdict(row) | {"agrees": row.agrees} for row in self.rows]
         parameters = dict(zip(("torch", "jax"), self.totals, strict=True))
         return {
@@ -114,8 +114,8 @@ def summary(name: str, config: Config, size: tuple[int, int]) -> Summary:
 
     Args:
         name: For the title.
-        config: Which network.
-        size: Height and width of the image, in pixels.
+        config: The network's configuration.
+        size: Height and width of the image in pixels.
 
     Raises:
         ValueError: The network cannot process images of this size.

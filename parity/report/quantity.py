@@ -82,7 +82,7 @@ class Quantity:
 
     @property
     def is_gradient(self) -> bool:
-        """Whether it is a gradient of an input or of a parameter."""
+        """Return whether it is a gradient of an input or of a parameter."""
         return self.kind in GRADIENTS
 
     @property

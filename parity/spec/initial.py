@@ -31,7 +31,7 @@ def initial(config: Config, rule: str, seed: int) -> dict[str, np.ndarray]:
       area times all outputs, in groups too; fully connected layers as `torch`, their biases 0.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         rule: One of `parity.spec.training.recipe.INITIALS`.
         seed: The run's.
 

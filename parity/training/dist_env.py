@@ -46,7 +46,7 @@ class DistEnv:
 
     @property
     def leads(self) -> bool:
-        """Whether it writes files, and speaks for all."""
+        """Return whether it writes files, and speaks for all."""
         return self.process == 0
 
     def check(self, recipe: Recipe) -> None:
@@ -128,7 +128,7 @@ def by_torchrun(place: DistEnv, environment: Mapping[str, str] = os.environ) -> 
 
 
 def started() -> bool:
-    """Whether somebody has started this process as one of several."""
+    """Return whether somebody has started this process as one of several."""
     return STARTER in os.environ or TORCHRUN in os.environ
 
 

@@ -44,7 +44,7 @@ def facts(
         framework: `torch` or `jax`.
         data: The data set.
         resumed: The checkpoint that it goes on from.
-        place: Of this process and its devices.
+        place: Where this process and its devices are.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

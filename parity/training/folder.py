@@ -107,7 +107,7 @@ class Folder:
             raise InputError(f"{self.path} is not empty: it holds {min(others)}, but no run")
 
     def _begun(self) -> bool:
-        """Whether there is something that a new run would write over."""
+        """Return whether there is something that a new run would write over."""
         logged = self.log.exists() and self.log.stat().st_size > 0
         return logged or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 

@@ -46,7 +46,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def needed(framework: str, place: DistEnv) -> bool:
-    """Whether other processes are to be started; not in one that was itself."""
+    """Return whether other processes are to be started; not in one that was itself."""
     several = place.processes > 1 if framework == "torch" else place.nodes > 1
     return several and not started()
 

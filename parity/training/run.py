@@ -61,8 +61,8 @@ class TrainingRun:
         data: From what.
         folder: Where it is written; claimed.
         begin: What a stage begins with.
-        options: What changes nothing that is trained.
-        display: Where it is shown.
+        options: Settings that do not affect the trained weights.
+        display: Where progress is shown.
         stop: Whether somebody has asked for it.
         found: The checkpoint that it goes on from, of this recipe and data, or none.
         curves: Whether TensorBoard's files are written.
@@ -305,7 +305,7 @@ class TrainingRun:
         return names
 
     def _judge(self, score: Score, epoch: int) -> bool:
-        """Whether it is the best of the stage."""
+        """Return whether it is the best of the stage."""
         self.score, moment = score, self.moment
         best = not math.isnan(score.value) and (moment.best is None or score.value > moment.best)
         if best:

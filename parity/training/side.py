@@ -23,7 +23,7 @@ class Side:
 
     Args:
         framework: `torch` or `jax`; also the dialect of its names.
-        place: Of this process and its devices.
+        place: Where this process and its devices are.
     """
 
     def __init__(self, framework: str, place: DistEnv = ALONE) -> None:

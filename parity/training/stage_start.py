@@ -30,7 +30,7 @@ class StageStart:
     Args:
         recipe: The recipe.
         start: A checkpoint of weights that the first stage begins with.
-        choice: Which of its tensors are meant; see `weights_convert.load`.
+        choice: Which of its tensors to read; see `weights_convert.load`.
         labels: Which of its outputs is void, if the user says it: then its manifest does not count.
         stage: Name of the stage that is the first; those before it are left out. The recipe's
             first if not given.

@@ -71,13 +71,13 @@ def train(
         resume: Go on with the run in `out`, from its beginning if it has no checkpoint yet; or from
             this checkpoint, of the same recipe in either framework, in a folder that holds no run.
         start: A checkpoint of weights to begin with.
-        choice: Which of its tensors are meant; see `weights_convert.load`.
+        choice: Which of its tensors to read; see `weights_convert.load`.
         from_stage: Name of the stage that a new run begins with, from these weights.
         workers: Processes that load data; 0 loads in this one.
-        options: What changes nothing that is trained.
-        display: Where it is shown; lines on standard output if not given.
-        place: Of this process and its devices. All processes of a run are given the same; the first
-            one writes.
+        options: Settings that do not affect the trained weights.
+        display: Where progress is shown; lines on standard output if not given.
+        place: Where this process and its devices are. All processes of a run are given the same;
+            the first one writes.
         labels: Which output of `start` is void, against what it says of itself.
 
     Raises:

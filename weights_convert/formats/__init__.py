@@ -1,7 +1,7 @@
 """File formats: file <-> names, arrays and metadata. What the names mean is `dialects`' business.
 
-A file is told by its content, never by its suffix; what is written is chosen by the suffix. No
-framework is loaded before a file needs it.
+A file is recognised by its content, never by its suffix; what is written is chosen by the suffix.
+No framework is loaded before a file needs it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def read(
         path: The file or directory.
         written: What `write` returned, of a file that nobody else can have changed since: it is
             not hashed again, and where its format allows looked at in place, not copied.
-        key: Which entry of the file holds the tensors, a dotted path; told by the file if not
+        key: Which entry of the file holds the tensors, a dotted path; detected if not
             given.
         foreign: Whether tensors of other kinds than `DTYPES` may be there; they are described.
 

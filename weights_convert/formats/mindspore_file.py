@@ -73,7 +73,7 @@ class DamagedError(Exception):
 
 
 def looks_like(head: bytes) -> bool:
-    """Whether a file that starts so is one: a value that opens with a printable tag."""
+    """Return whether a file that starts so is one: a value that opens with a printable tag."""
     try:
         key, at = varint(head, 0)
         _, at = varint(head, at)
@@ -86,7 +86,7 @@ def looks_like(head: bytes) -> bool:
 
 
 def is_encrypted(head: bytes) -> bool:
-    """Whether a file that starts so is an encrypted one."""
+    """Return whether a file that starts so is an encrypted one."""
     return any(int.from_bytes(head[:4], order) & ~3 == ENCRYPTED for order in ("little", "big"))
 
 

@@ -139,7 +139,7 @@ def _counter(parts: tuple[str, ...], leaf: Any) -> Any:
 
 
 def _is_whole(names: Set[str]) -> bool:
-    """Whether what lies in one place is a network of Linen's, saved whole."""
+    """Return whether what lies in one place is a network of Linen's, saved whole."""
     return bool(names & COLLECTIONS) and names - TRAINING <= COLLECTIONS
 
 

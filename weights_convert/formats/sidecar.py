@@ -60,7 +60,7 @@ def check_replaceable(file: Path) -> None:
 
 
 def is_ours(text: str) -> bool:
-    """Whether a text is, or was before it was damaged, written by us."""
+    """Return whether a text is, or was before it was damaged, written by us."""
     return f'"{TOOL}"' in text or SEAL in text
 
 

@@ -78,7 +78,7 @@ def joined(arrays: Arrays) -> np.ndarray:
 
 
 def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
-    """Whether all steps were handed the same, in any order."""
+    """Return whether all steps were handed the same, in any order."""
     pairs = zip(found, expected, strict=True)
     return all(np.array_equal(np.sort(a), np.sort(b)) for a, b in pairs)
 

@@ -1,4 +1,4 @@
-"""Runs a side's jobs of a plan, in processes of its own.
+"""Runs a side's jobs of a plan, in separate processes.
 
     python -m parity.model_checks.devices.worker torch FOLDER STARTER
     python -m parity.model_checks.devices.worker jax FOLDER STARTER

@@ -97,7 +97,7 @@ def checks(config: Config, rule: str, seed: int = 0) -> Iterator[tuple[Check, Dr
     """Everything that decides what training begins with, and what is known of each check.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         rule: Of the recipe.
         seed: Of the draws.
     """
@@ -141,7 +141,7 @@ def judged(config: Config, arrays: Arrays, rule: str, origin: str) -> Iterator[t
 
 
 def same_bits(config: Config, drawn: Arrays) -> Iterator[Check]:
-    """Whether each side holds what was drawn for both."""
+    """Return whether each side holds what was drawn for both."""
     sides: dict[str, Callable[[], Arrays]] = {
         "torch": lambda: torch_impl.state.state(torch_impl.state.build(config, drawn)),
         "jax": lambda: to_torch(

@@ -110,8 +110,8 @@ def scheduled(
     """The JAX side's optimizer as one over the network's state, that knows its rates.
 
     Args:
-        config: Which network.
-        optimizer: What is asked for.
+        config: The network's configuration.
+        optimizer: The recipe's optimizer.
         rates: The learning rate of each step.
         build: As `jax_impl.optim.build`.
         spare: Parameters that the network does not use are left alone.

@@ -115,7 +115,7 @@ class ENetConfig:
         return tuple(block for block in self.blocks if self._stage(block) <= last)
 
     def relu(self, block: Block) -> bool:
-        """Whether the block's activations are ReLUs; else they are PReLUs."""
+        """Return whether the block's activations are ReLUs; else they are PReLUs."""
         return self.decoder_relu if self._stage(block) > 3 else self.encoder_relu
 
     def slopes(self, block: Block | None, channels: int) -> int:

@@ -34,7 +34,7 @@ class Block:
 
     @property
     def shortcut(self) -> bool:
-        """Whether a 1x1 convolution stands in for the identity."""
+        """Return whether a 1x1 convolution stands in for the identity."""
         return self.in_channels != self.out_channels
 
 

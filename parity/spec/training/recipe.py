@@ -32,7 +32,7 @@ class Stage:
         epochs: That it lasts.
         optimizer: With the base rate.
         schedule: Of the rate.
-        loss: What is made small.
+        loss: The loss to minimise.
         augmentation: What is done to every sample, in order; of the sizes in pixels that come out,
             the last counts.
         batch: Samples of a step, over all devices.
@@ -128,7 +128,7 @@ class Recipe:
         loss_scale: A number, `dynamic`, or none.
         seed: Of every draw.
         devices: That the published run used.
-        parallel: What several devices compute.
+        parallel: How several devices combine their results.
         validate_every: Epochs between validations.
         keep: The parameters that are reported: `best` by validation, or `last`.
         published: What the published run reached, in percent, or none.
