@@ -118,7 +118,7 @@ class Group:
         return int(self.first(found))
 
     def broadcast(self, value: Any) -> Any:
-        """What process 0 gives, which can be pickled; what the others give counts for nothing."""
+        """Return process 0's picklable value on every process; other values are ignored."""
         if jax.process_count() == 1:
             return value
         text = pickle.dumps(value)

@@ -66,7 +66,7 @@ class Group:
         return int(given)
 
     def broadcast(self, value: Any) -> Any:
-        """What process 0 gives, which can be pickled; what the others give counts for nothing."""
+        """Return process 0's picklable value on every process; other values are ignored."""
         values = [value]
         if distributed.is_initialized():
             distributed.broadcast_object_list(values)

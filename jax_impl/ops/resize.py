@@ -36,7 +36,7 @@ def interpolate_forward(x: jax.Array, axis: int, n: int, align_corners: bool) ->
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def interpolate_backward(axis: int, n: int, align_corners: bool, size: int, dy: jax.Array) -> tuple:
-    """By a matrix: the gradient of a gather is a scatter, which XLA does one by one on a CPU."""
+    """Compute the gradient by a matrix product; a scatter-add is slow on XLA's CPU backend."""
     low, high, share = places(size, n, align_corners)
     matrix = np.zeros((n, size))
     np.add.at(matrix, (np.arange(n), low), 1 - share)

@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """Looks the version up only where it is asked for: that takes as long as all else."""
+    """Prints the version, which is looked up only when asked for, since that takes long."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(nargs=0, **kwargs)
@@ -124,7 +124,7 @@ def _of_checkout(command: str, module: str, arguments: list[str]) -> int:
 
 
 def _unread() -> int:
-    """Whoever reads our output, such as `head`, has enough: no error, and nothing more is said."""
+    """Handle a closed output pipe, such as that of `head`, silently; return the exit status."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())  # what is left would fail once more at the end

@@ -48,15 +48,16 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def choice_of(args: argparse.Namespace) -> Choice:
-    """What `add_choice` was given."""
+    """Return the options that `add_choice` defined, as a `Choice`."""
     return Choice(args.key, args.prefix)
 
 
 def no_folder(text: str) -> str:
-    """The type of `--labels`: an order of outputs, which some take for a folder of labels.
+    """Check the value of `--labels`: an order of outputs, not a folder of label maps.
 
     Raises:
-        argparse.ArgumentTypeError: It is one, or a path; it says where folders are given.
+        argparse.ArgumentTypeError: It is a folder or a path; the message says which option takes
+        folders.
     """
     if text not in ORDERS and (os.path.isdir(text) or os.sep in text):
         raise argparse.ArgumentTypeError(
@@ -79,7 +80,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def optional_size(text: str | None) -> tuple[int, int] | None:
-    """The same of an option that may be left out."""
+    """Parse a size as `parse_size` does; None if the option is left out."""
     return None if text is None else parse_size(text)
 
 
@@ -95,7 +96,10 @@ def add_count_size(parser: argparse.ArgumentParser) -> None:
 
 
 def reporter(command: str) -> Callable[[object, Assumptions], None]:
-    """What prints how a command takes a checkpoint: every line once, warnings to standard error."""
+    """Return a function that prints the assumptions about a checkpoint, each line once.
+
+    Warnings go to standard error.
+    """
     told: set[str] = set()
 
     def say(where: object, assumed: Assumptions) -> None:
@@ -112,12 +116,12 @@ def reporter(command: str) -> Callable[[object, Assumptions], None]:
 def add_dataset(
     parser: argparse.ArgumentParser, known: Iterable[str], required: bool = False
 ) -> None:
-    """`--dataset NAME`, of commands whose data set's folder is an argument of its own.
+    """Add `--dataset NAME` to a command that takes the data set's folder as another argument.
 
     Args:
-        parser: Of the command.
-        known: The names.
-        required: Whether the folder does not tell it.
+        parser: The command's parser.
+        known: The names of the data sets.
+        required: Whether the data set cannot be detected from the folder.
     """
     told = "" if required else " (default: told by the layout)"
     names = " or ".join(known)
@@ -155,12 +159,12 @@ def check_data(folder: str) -> None:
 
 
 def hint(command: str, text: str) -> None:
-    """Tell of a better way to say what was said."""
+    """Print a hint about a better way to call a command, to standard error."""
     print(printable(f"parity {command}: hint: {text}"), file=sys.stderr)
 
 
 def parse_devices(text: str) -> int:
-    """How many devices; they divide the batch of `parity.model_checks.devices.plan`.
+    """Parse a number of devices, which divide the batch of `parity.model_checks.devices.plan`.
 
     Raises:
         InputError: Anything but 1, 2, 4, 8 or 16.

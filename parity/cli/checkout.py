@@ -34,7 +34,7 @@ HELP = f"In a checkout of the project also {', '.join(COMMANDS)}."
 
 
 def program(argv: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The module that a command line asks for, and its arguments; None for a command of `parity`.
+    """Return the module and arguments for a command line; None for a command of `parity`.
 
     Args:
         argv: The arguments of `parity`.

@@ -1,4 +1,4 @@
-"""Data sets: what they hold, and how they are read. NumPy and Pillow only."""
+"""Data sets: their classes and how they are read. Needs NumPy and Pillow only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATASETS = {data.name: data for data in (CITYSCAPES, CAMVID)}
 
 
 def dataset(root: Path, name: str | None = None) -> Segmentation:
-    """The data set of this name, or the one whose layout a folder has.
+    """Return the data set of this name, or the one whose layout a folder has.
 
     Args:
         root: The folder.

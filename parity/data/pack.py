@@ -33,7 +33,7 @@ def pack(
         root: The data set's folder.
         target: The file to write; replaced if it is there.
         data: Which data set; detected from the layout if not given.
-        split: Of it.
+        split: The data set's split, such as `train`.
         size: Height and width to resize to, as `Resize` does; only recipes that begin with that
             take the file then. The size of each image if not given.
         progress: Called with (samples done, samples, the next one's name).

@@ -1,9 +1,9 @@
-"""The two-minute tour: everything the project does, with nothing but what it ships.
+"""The two-minute tour, `parity demo`: everything the project does, without any external data.
 
     from parity.demo import demo
     demo("parity-demo")
 
-The network is an ENet of the project's own; `tests/benchmarks/fit_demo_network.py` fits it.
+The network is an ENet trained by `tests/benchmarks/fit_demo_network.py`.
 Frameworks are loaded when the tour begins.
 """
 
@@ -51,10 +51,10 @@ def demo(
 
     Args:
         out: The folder for all of it; made if it is not there.
-        scenes: How many to draw.
+        scenes: Number of scenes to draw.
         size: Their height and width.
         levels: Rungs to climb.
-        console: Where to print; the terminal if not given.
+        console: The console to print to; the terminal if not given.
 
     Returns:
         Whether the round trip, the ladder and the metric all agree.
@@ -99,11 +99,11 @@ def prepare(out: Path) -> None:
 
 
 class Tour:
-    """The stations of the tour; each prints what it does and says whether all went well.
+    """The steps of the tour; each prints what it does and returns whether it passed.
 
     Args:
         out: The folder to write to.
-        console: Where to print.
+        console: The console to print to.
     """
 
     STATIONS = 4
@@ -160,10 +160,10 @@ class Tour:
         return report.ok
 
     def evaluate(self, scenes: int, size: Pair) -> bool:
-        """Both sides on the scenes; the page.
+        """Evaluate both sides on the scenes and write the page.
 
-        PyTorch in one thread: at this size 27 images a second instead of 31, but where another
-        process keeps a core busy, 33 instead of 0.4.
+        PyTorch runs in one thread: at this size 27 images a second instead of 31, but 33 instead of
+        0.4 where another process keeps a core busy.
         """
         from parity.capture.torch_side import one_thread
         from parity.evaluation.miou import miou
@@ -197,7 +197,7 @@ class Tour:
 
     @contextlib.contextmanager
     def _begin(self, title: str) -> Iterator[Tell]:
-        """Announce a station; yields what tells how far it is: a spinner, or lines."""
+        """Announce a step; yield a function that shows progress, as a spinner or as lines."""
         from rich.text import Text
 
         self._station += 1

@@ -1,4 +1,4 @@
-"""Which fault of the catalogue explains what one layer gave alone, by the class of the layer."""
+"""Hypotheses on what is wrong with a single layer, by the layer's class."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def transposed_convolution(e: Evidence) -> Suggestions:
 
 
 def _kernels(e: Evidence) -> Suggestions:
-    """What was done to a stored kernel."""
+    """Suggest how a stored kernel was changed: flipped, reordered, or transposed."""
     for name, (reference, port) in e.weights.items():
         if reference.ndim != 4 or np.array_equal(reference, port):
             continue

@@ -1,6 +1,6 @@
-"""Which fault of the catalogue explains an optimizer's steps, or how trajectories diverge.
+"""Hypotheses on wrong optimizer steps, and on how training trajectories diverge.
 
-Where the reference's optimizer is one that NumPy can redo here, each hypothesis is tried on the
+Where NumPy can recompute the reference's optimizer, each hypothesis is tried on the
 gradients that both sides were fed.
 """
 
@@ -106,10 +106,10 @@ def _hypotheses(s: Steps) -> Iterator[tuple[Fault, str, dict[str, Any]]]:
 
 
 def replayed(s: Steps, **changes: Any) -> list[np.ndarray] | None:
-    """The reference's steps once more, with changes; None of an optimizer unknown here.
+    """Recompute the reference's steps with changes; None for an optimizer unknown here.
 
     Args:
-        s: What was fed.
+        s: The weight, gradients and settings of the steps.
         **changes: `eps`: `inside`, `hat` or `constant`; `coupled`; `decay`; `nesterov`.
     """
     name = str(s.settings[0]["class"])
@@ -169,7 +169,7 @@ def _joined(steps: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _draws(d: Draws) -> Suggestions:
-    """What else a tensor may have been drawn from."""
+    """Suggest which other distribution a tensor was drawn from."""
     if d.kind == "slope":
         yield Fault.PRELU_INITIAL_SLOPE, 1.0, f"slopes are {np.ravel(d.values)[0]:g}, not {d.law}"
         return

@@ -1,4 +1,4 @@
-"""L6: evaluate a checkpoint on a data set in both frameworks, and compare every pixel."""
+"""Rung L6: evaluate a checkpoint on a data set in both frameworks, and compare every pixel."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def miou(
         labels: `void-last` or `void-first`, the network's order of outputs; what the checkpoint's
             manifest says if not given, else `void-last`.
         frameworks: `torch`, `jax` or both.
-        dtype: `float32` or `float64`, of weights, images and all between.
+        dtype: `float32` or `float64`, for weights, images and all intermediate values.
         limit: Evaluate the first so many images, by name.
         pictures: Keep pictures of the first so many images for `Result.to_html`.
         progress: Called with (images done, images, what happens next).
@@ -137,15 +137,15 @@ def miou(
 
 
 class SideRun:
-    """One pass over the images: of each, only its matrices and pictures stay.
+    """One pass over the images, which keeps only confusion matrices and pictures.
 
     Args:
         source: The data set.
-        order: Of the labels.
+        order: The order of the network's outputs, `void-last` or `void-first`.
         predictors: Framework -> images (N, H, W, 3) uint8 to classes (N, H, W).
-        sizes: Of images, predictions and what is counted.
+        sizes: Sizes of images, predictions and counted maps.
         pictures: How many images to keep pictures of.
-        oracle: Judges pixels that differ; none if all of them count.
+        oracle: Judges pixels that differ; None if all of them count as failures.
     """
 
     def __init__(
@@ -205,11 +205,11 @@ class SideRun:
             self.pictures.append(picture(sample.name, image, maps, differ, self.source.palette))
 
     def truth(self, sample: Sample, train_ids: np.ndarray) -> np.ndarray:
-        """The trainIds that predictions are counted against, (H, W) uint8.
+        """Return the trainIds to compare predictions with, (H, W) uint8.
 
         Args:
-            sample: Of which image.
-            train_ids: At the size of the image.
+            sample: The image's sample.
+            train_ids: The trainIds at the size of the image.
         """
         if self.sizes.counted != self.sizes.predicted:
             return self.source.label(sample.label, self.sizes.counted, sample.image)
@@ -248,7 +248,7 @@ def timed(predict: Callable[[np.ndarray], np.ndarray], batch: np.ndarray) -> tup
 
 
 def predictor(framework: str, checkpoint: Any, dtype: str, pixels: Preprocessing) -> Any:
-    """A checkpoint's network in one framework.
+    """Build a checkpoint's network in one framework.
 
     Args:
         framework: `torch` or `jax`.

@@ -1,6 +1,6 @@
-"""Whether a part of a jaxpr computes what one operator does: both are run, and compared.
+"""Testing whether part of a jaxpr computes the same as an ONNX operator, by running both.
 
-A part is told by what it computes, not by its name or how it is written.
+A part is recognised by its results, not by its name or how it is written.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def agrees(
     """Return whether a jaxpr gives what a model of an operator does.
 
     Args:
-        closed: The jaxpr; a batch that is not fixed counts as one image.
-        inputs: What both are fed.
-        operator: The model's name with all of its settings, by which the answer is remembered.
-        model: In JAX, of the same inputs.
+        closed: The jaxpr; a symbolic batch size is taken as 1.
+        inputs: The inputs of both.
+        operator: The model's name with all of its settings, under which the answer is cached.
+        model: The operator as a JAX function of the same inputs.
     """
     text = f"{operator} {closed.jaxpr} {[(a.shape, a.dtype.name) for a in inputs]}"
     digest = hashlib.sha256(text.encode())
@@ -78,7 +78,7 @@ def _compared(closed: Any, inputs: Sequence[np.ndarray], model: Callable[..., An
 
 
 def evaluated(closed: Any, inputs: Sequence[Any]) -> list[Any]:
-    """What a jaxpr gives for one image."""
+    """Evaluate a jaxpr for one image."""
     values: dict[Any, Any] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
     values |= zip(closed.jaxpr.constvars, closed.consts, strict=True)
 

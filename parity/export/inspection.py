@@ -1,4 +1,4 @@
-"""What an ONNX file holds, whether or not it is one of our networks. Nothing is run."""
+"""Description of an ONNX file, whether or not it is one of our networks. Nothing is run."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Inspection:
     Attributes:
         path: The file.
         bytes: Its size.
-        sha256: Of the file.
-        version: Of its form.
+        sha256: Hash of the file.
+        version: Version of the ONNX format.
         producer: What wrote it, with its version.
         opsets: Domain -> version of its operators; ONNX's own domain is empty.
-        nodes: How many there are in its graph.
+        nodes: Number of nodes in its graph.
         inputs: Name -> dtype and shape; an axis of no fixed length is a name, or `?`.
-        outputs: The same.
+        outputs: As `inputs`.
         tensors: Name -> dtype and shape of the weights.
-        manifest: What the file says of itself; none if it says nothing. Its seal is whole; its
+        manifest: The file's manifest; None without one. Its seal is whole; its
             hashes are of the checkpoint's tensors, which an export folds into others.
         metadata: Text kept beside the graph, without our manifest.
     """
@@ -55,7 +55,7 @@ class Inspection:
 
     @property
     def numbers(self) -> int:
-        """How many the weights are."""
+        """Return how many numbers the weights have."""
         return sum(math.prod(shape) for _, shape in self.tensors.values())
 
     @property

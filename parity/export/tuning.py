@@ -1,7 +1,7 @@
-"""The same graph, faster in ONNX Runtime on a CPU.
+"""Rewriting an ONNX graph to run faster in ONNX Runtime on a CPU.
 
-ONNX Runtime folds batch norms and activations into convolutions and runs those in a layout of its
-own; what it cannot fold or take over into that layout costs more than the convolutions. Each rule
+ONNX Runtime folds batch norms and activations into convolutions and runs those in its own layout;
+what it cannot fold or take over into that layout costs more than the convolutions. Each rule
 replaces what it recognises by something that computes the same numbers, but for rounding.
 """
 
@@ -48,7 +48,7 @@ def prune(graph: onnx.GraphProto) -> None:
 
 
 class View:
-    """Who makes and who takes each value of a graph."""
+    """Looks up the nodes that produce and consume each value of a graph."""
 
     def __init__(self, graph: onnx.GraphProto, numbers: Iterator[int]) -> None:
         self.graph = graph

@@ -132,7 +132,7 @@ def ours(levels: list[str], args: argparse.Namespace) -> Report:
 
 
 def loaded(args: argparse.Namespace) -> Checkpoint:
-    """The checkpoint to check with; what is to be said of it is printed."""
+    """Load the checkpoint to check with, and print its notes."""
     import weights_convert
     from weights_convert import notes
 

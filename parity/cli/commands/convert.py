@@ -100,13 +100,13 @@ def collector_paused() -> Iterator[None]:
 
 
 def summary(source: str, done: Conversion, dtype: str | None = None, given: bool = False) -> str:
-    """What was read and written, a line each.
+    """Return the lines that say what was read and written.
 
     Args:
-        source: As the user calls it.
-        done: What was done.
-        dtype: To which the numbers were cast.
-        given: Whether the user said what the network expects of an image.
+        source: The source's path as the user gave it.
+        done: The conversion.
+        dtype: The dtype to which the numbers were cast.
+        given: Whether the user specified the preprocessing.
     """
     read = done.source
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
@@ -138,13 +138,13 @@ def summary(source: str, done: Conversion, dtype: str | None = None, given: bool
 
 
 def place(read: Checkpoint) -> str:
-    """Where in the file a network was, if it did not lie open."""
+    """Return the words that say where in the file a network was, if not at the top level."""
     key = f", under the key {read.key!r}" if read.key else ""
     return key + (f", each after {read.prefix!r}" if read.prefix else "")
 
 
 def images_said(done: Conversion, given: bool) -> str:
-    """What the target says that the network expects of an image, and by whose word."""
+    """Describe the target's preprocessing of images, and where it comes from."""
     images = done.manifest.preprocessing
     size = "any size" if images.size is None else size_said(images.size)
     whose = f"{PUBLISHED}; {SILENT}"

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(source: str, done: Exported, format: str = "onnx") -> str:
-    """What was read and written, a line each."""
+    """Return the lines that say what was read and written."""
     read = done.source
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
     height, width = done.size

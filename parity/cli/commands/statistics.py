@@ -96,7 +96,7 @@ def columns(source: Source, counts: Any) -> dict[str, list[Any]]:
 
 
 def table(rows: dict[str, list[Any]], title: str) -> Table:
-    """The same to be read."""
+    """Return the rows as a printable table."""
     from rich.table import Table
 
     made = Table(title=title)
