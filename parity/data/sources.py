@@ -36,7 +36,7 @@ class Reader(Protocol):
         """Return the sample's name, for messages."""
 
     def identity(self) -> str:
-        """Another string for other contents, as far as can be told without reading them."""
+        """Return a string that changes with the contents, as far as is visible unread."""
 
 
 @dataclasses.dataclass(frozen=True)

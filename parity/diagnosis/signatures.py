@@ -188,7 +188,7 @@ def resized(c: Case, e: Evidence, **how: Any) -> np.ndarray | None:
 
 
 def shifted(port: np.ndarray, reference: np.ndarray) -> tuple[int, int] | None:
-    """By how many rows and columns the port's map is moved, None if it is not just moved."""
+    """Return the rows and columns by which the port's map is shifted; None if it is not."""
     if port.shape != reference.shape or port.ndim != 4 or min(port.shape[1:3]) < 4:
         return None
     h, w = port.shape[1:3]

@@ -211,7 +211,7 @@ class Result:
 
     @property
     def counted_how(self) -> str | None:
-        """How predictions are compared with labels, where their sizes are not the images'."""
+        """Return how predictions are compared with labels of other sizes; None if equal."""
         (height, width), at = self.sizes.predicted, "{}x{}".format(*self.sizes.counted)
         if self.sizes.counted != self.sizes.predicted:
             return (

@@ -42,7 +42,7 @@ def called(eqn: Any) -> Any | None:
 def agrees(
     closed: Any, inputs: Sequence[np.ndarray], operator: str, model: Callable[..., Any]
 ) -> bool:
-    """Return whether a jaxpr gives what a model of an operator does.
+    """Return whether a jaxpr computes the same as a model of an operator.
 
     Args:
         closed: The jaxpr; a symbolic batch size is taken as 1.

@@ -46,7 +46,7 @@ def lowered(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
 
 
 def fed(inputs: list[Any]) -> list[np.ndarray]:
-    """What to try a jaxpr with: constants as they are, but for kernels, and drawn maps."""
+    """Return test inputs for a jaxpr: given constants, and random kernels and maps."""
     return [
         v if isinstance(v, np.ndarray) and v.ndim != 4 else drawn(v.shape, i)
         for i, v in enumerate(inputs)

@@ -60,7 +60,7 @@ def reshaped(low: Lowering, name: str, shape: Sequence[int | None]) -> str:
 
 
 def groups(old: Shape, new: Shape) -> Iterator[Group]:
-    """Which axes of a shape become which of another: the smallest runs of equal products."""
+    """Yield the smallest pairs of axis ranges of the old and new shape with equal products."""
     i = j = 0
     while i < len(old) or j < len(new):
         a, b, left, right = i, j, 1, 1

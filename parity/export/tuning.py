@@ -70,7 +70,7 @@ class View:
         return None if found is None else numpy_helper.to_array(found)
 
     def with_constant(self, node: onnx.NodeProto) -> tuple[str, np.ndarray] | None:
-        """Of a node of two inputs the one that is not constant, and the one that is."""
+        """Return a two-input node's variable input and constant input; None without a constant."""
         for i in (1, 0):
             if (array := self.constant(node.input[i])) is not None:
                 return node.input[1 - i], array

@@ -1,7 +1,7 @@
-"""Faults of the loss, injected in the port's.
+"""Faults injected in the port's loss.
 
-One loss holds all of them, and a fault among the targets says which it makes: so a network is
-compiled once for all.
+One loss implements all of them, and a number among the targets selects one, so a network is
+compiled only once.
 """
 
 from __future__ import annotations

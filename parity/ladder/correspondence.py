@@ -1,4 +1,4 @@
-"""Which of the port's tensors can be compared with what of the reference's, element by element."""
+"""Finding the reference's counterpart, element by element, of each of the port's tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parity.ladder.weights import Assignment
 
 
 class Correspondence:
-    """An assignment of weights, read as one of gradients, steps and statistics.
+    """An assignment of weights, applied to gradients, steps and statistics.
 
     Args:
         assignment: Where each tensor of the port comes from.
@@ -25,10 +25,10 @@ class Correspondence:
 
     @functools.cached_property
     def parts(self) -> frozenset[str]:
-        """The port's tensors that a function made, and that are compared element by element.
+        """Return the port's derived tensors that are compared element by element.
 
-        Not one that holds a parameter's element which is held elsewhere too: either has a part of
-        its gradient, and an optimizer parts them.
+        Excluded are those that share a parameter's element with another tensor: each then gets part
+        of its gradient, and an optimizer makes them diverge.
         """
         return frozenset(
             name
@@ -48,12 +48,12 @@ class Correspondence:
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of what the reference trains, by its names."""
+        """Return the shapes of the reference's trained parameters, by its names."""
         state = self.reference.state()
         return {name: state[name].shape for name in self.reference.parameters()}
 
     def gathered(self, arrays: Arrays) -> Arrays:
-        """Of what a function made: the reference's arrays in the port's names and layout."""
+        """Return the reference's arrays, gathered into the port's derived tensors."""
         found = {n: self.assignment.parts[n].gathered(arrays, self.shapes) for n in self.parts}
         return {name: array for name, array in found.items() if array is not None}
 

@@ -1,4 +1,4 @@
-"""Ports that users make: `path/to/file.py:make_port` or `package.module:make_port`."""
+"""Loading ports made by users: `path/to/file.py:make_port` or `package.module:make_port`."""
 
 from __future__ import annotations
 

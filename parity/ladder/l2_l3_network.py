@@ -8,7 +8,7 @@ from parity.report.report import Check
 
 
 class Whole(Rung):
-    """Every layer's output inside the whole network, and the statistics after a step."""
+    """Rung L2: every layer's output inside the whole network, and the statistics after a step."""
 
     def climb(self) -> list[Check]:
         """Every layer's output inside the whole network, and the statistics after a step."""
