@@ -108,7 +108,7 @@ def ignoring(loss: Loss) -> Loss:
 
 
 def injected(port: Port) -> Iterator[Injected]:
-    """Every fault that the port's loss can have: fault, what is done, and the faulty port."""
+    """Yield every fault that the port's loss can have: fault, description, faulty port."""
     if port.losses is None:
         return
     if port.losses[1] is jax_impl.losses.cross_entropy and len(port.targets) == 2:

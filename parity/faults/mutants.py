@@ -133,7 +133,7 @@ def _of_loss(at: Subject) -> Iterator[Mutant]:
 
 
 def _of_training(model: str) -> Iterator[Mutant]:
-    """In the smallest network, for a step treats all tensors alike."""
+    """Yield the optimizer's mutants, in the smallest network: a step treats all tensors alike."""
     at = subject(model, least=True)
     for fault, name, make in updates.injected(at):
         yield Mutant(fault, name, at, "", "training", make)

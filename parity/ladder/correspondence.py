@@ -69,7 +69,7 @@ class Correspondence:
         return part.keys if part is not None else ()
 
     def held(self, name: str) -> dict[str, np.ndarray]:
-        """Of one of the port's tensors: the reference's -> which of its elements, ravelled."""
+        """Return, for a tensor of the port, the reference's -> flat mask of the elements used."""
         state = self.reference.state()
         keys = [key for key in self.keys(name) if key in state]
         part = self.assignment.parts.get(name)

@@ -190,7 +190,7 @@ class Update(Rung):
         )
 
     def _rounding(self, key: Key, norm: float) -> float:
-        """Of a step in float64, relative to it: on either side two weights were rounded."""
+        """Return the relative rounding error of a float64 step, a difference of two weights."""
         weight = self.weights[full_name(key.layer, key.quantity.path)]
         return 4 * 2.0**-53 * tolerances.norm(weight) / norm if norm else 0.0
 

@@ -158,7 +158,7 @@ class Aligner:
                         break
 
     def _by_order(self) -> None:
-        """Pair what stands between the same two pairs, where it is as many of the same sizes."""
+        """Pair calls between the same two pairs, where both sides have as many of equal size."""
         ours = [n for n in self.reference if n not in self.parts[0]]
         theirs = [n for n in self.port if n not in self.parts[1]]
         place = {name: i for i, name in enumerate(theirs)}

@@ -211,7 +211,7 @@ class Runs:
         return found if pair is not None else found | self.tensors.gathered(arrays)
 
     def _find_tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
-        """Of a layer's tensors: the port's name, the reference's, both within it, and the axes."""
+        """Return a layer's tensors: the port's and the reference's local names, and the axes."""
         mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
         return [
             (name.removeprefix(mine), key.removeprefix(other), axes)

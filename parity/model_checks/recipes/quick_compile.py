@@ -1,4 +1,4 @@
-"""Programs that run a few times, compiled with little of LLVM's optimisation, to save time.
+"""Compiling short-lived programs with little of LLVM's optimisation, to save time.
 
 XLA's own passes, which decide what is computed and in which order, are those of every program.
 """
