@@ -155,7 +155,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """What the published reference implementations compute."""
+    """Return the folder of results computed by the published reference implementations."""
     return ROOT / "tests" / "golden"
 
 

@@ -53,7 +53,7 @@ class Drift:
 
     @property
     def ratios(self) -> np.ndarray:
-        """Of each step: the sides' distance over the larger of those from themselves."""
+        """Return, per step, the sides' distance over the larger distance from themselves."""
         return self.between / np.maximum(*self.within.values())
 
     @property

@@ -1,6 +1,6 @@
-"""The recipes of the published reports, as data that both sides read.
+"""The published training recipes, as data that both sides read.
 
-Numbers are those of the published code and reports; `about` says what is not known of them.
+Numbers are those of the published code and reports; `about` says which of them are unknown.
 """
 
 from __future__ import annotations

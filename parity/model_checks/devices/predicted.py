@@ -170,7 +170,7 @@ class OneDevice:
 def terms(
     loss: Loss, outputs: Tensors, batch: Batch, weights: torch.Tensor | None
 ) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
-    """Of each term of a loss: its factor, the sum of weighted losses, and the sum of weights."""
+    """Yield each term of a loss: its factor, the sum of weighted losses, the sum of weights."""
     logits, ignored, factors = outputs, loss.ignore_index, [1.0]
     if loss.kind == "icnet":
         factors = [1.0, loss.auxiliary, loss.auxiliary]

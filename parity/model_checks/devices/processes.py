@@ -51,7 +51,7 @@ class DeviceRuns:
         return self.arrays[f"{job.key}:losses"][0]
 
     def handed(self, job: Job, what: str) -> list[np.ndarray]:
-        """Of each step: digests of the `samples` or `masks` that all processes were handed."""
+        """Return, per step, digests of the `samples` or `masks` that all processes received."""
         each = self.arrays[f"{job.key}:{what}"]
         return [np.concatenate([a[i][a[i] != 0] for a in each]) for i in range(len(each[0]))]
 
