@@ -39,7 +39,7 @@ class Config(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """What the tensors show of the config, and what else is not as published; JSON values."""
+        """Return the fields that tensors show or that are not as published; JSON values."""
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
         """Return the sites of dropout for images of this size, in call order.

@@ -97,7 +97,7 @@ ENET_BENCH = dataclasses.replace(
 
 
 def mindspore_stage(name: str, model: str, epochs: int, ratios: tuple[float, float]) -> Stage:
-    """What the stages of MindSpore's two ports share; ratios are those of the crop."""
+    """Return a stage as in both of MindSpore's ports; `ratios` are those of the crop."""
     encoder = model.endswith("encoder")
     return Stage(
         name=name,

@@ -1,4 +1,4 @@
-"""One framework's trainer, spoken to in published names."""
+"""A framework's trainer, with weights by published names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FRAMEWORKS = ("torch", "jax")
 
 
 class Side:
-    """A framework.
+    """One framework's side of training.
 
     Args:
-        framework: `torch` or `jax`; also the dialect of its names.
+        framework: `torch` or `jax`; also the name of its naming scheme.
         place: Where this process and its devices are.
     """
 
@@ -54,13 +54,13 @@ class Side:
     def trainer(
         self, recipe: Recipe, stage: Stage, arrays: Arrays, class_weights: np.ndarray | None
     ) -> Trainer:
-        """The trainer of a stage.
+        """Create the trainer of a stage.
 
         Args:
-            recipe: Says the precision, and what several devices compute.
-            stage: One of it.
+            recipe: The recipe, for its precision and its settings for several devices.
+            stage: One of its stages.
             arrays: Published key -> array of PyTorch's shape.
-            class_weights: Of the network's outputs, or none.
+            class_weights: Weights of the network's outputs, or None.
 
         Raises:
             InputError: The arrays are not the network's.

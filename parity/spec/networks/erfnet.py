@@ -112,7 +112,7 @@ class ERFNetConfig:
         return self.dropout[0] if block.out_channels <= 64 else self.dropout[1]
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
-        """See `parity.spec.models.Config`; keys are paths of blocks, such as `encoder.layers.1`."""
+        """Return the dropout sites, keyed by a block's path such as `encoder.layers.1`."""
         sites: dict[str, tuple[float, tuple[int, ...]]] = {}
         for name, block in named_blocks(self):
             if block.kind == "down":

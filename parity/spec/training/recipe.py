@@ -94,7 +94,7 @@ class Stage:
         return whole // self.batch if self.drop_last else -(-whole // self.batch)
 
     def on(self, devices: int) -> Stage:
-        """The stage as so many devices train it: with what `distributed` says, if several."""
+        """Return the stage for this many devices, for several with those of `distributed`."""
         if devices == 1:
             return self
         given = {f.name: getattr(self.distributed, f.name) for f in dataclasses.fields(Distributed)}
