@@ -1,11 +1,11 @@
-"""Checkpoints: reading them, naming their tensors for either framework, carrying them over.
+"""Reading checkpoints, naming their tensors for either framework, and converting them.
 
     checkpoint = load("enet.pth")
     network = torch_impl.state.build(checkpoint.config, checkpoint.arrays)
     network = jax_impl.state.build(checkpoint.config, to_jax(checkpoint.config, checkpoint.arrays))
     convert("enet.pth", "enet.safetensors")
 
-A framework is loaded only where a file needs it: PyTorch for torch files, JAX for Orbax.
+A framework is imported only if a file needs it: PyTorch for torch files, JAX for Orbax.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whole networks in memory: laid out, compared, on every core. Loads no framework.
+"""Transposing and comparing whole networks in memory, on all cores. Imports no framework.
 
-NumPy leaves Python's lock alone while it copies and compares, and a large transposition is slower
+NumPy releases Python's lock while it copies and compares, and a large transposition is slower
 than a disk.
 """
 
@@ -78,7 +78,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether integers are equal, block by block, however they lie: nothing large is made."""
+    """Return whether integer arrays are equal, block by block, without large temporaries."""
     if a.size <= BLOCK:
         return bool((a == b).all())
     if len(a) == 1:

@@ -1,7 +1,7 @@
-"""What MindSpore's ports call a layer, where its path is another than the published one.
+"""Paths of layers in MindSpore's ports, where they differ from the published ones.
 
 Rules are tried in order against the whole path, without the tensor's own last part; a layer that no
-rule knows is one that the port does not have. The way back follows from the names of a network:
+rule matches does not exist in the port. The inverse follows from the names of a network:
 `naming.names`.
 """
 
@@ -90,7 +90,7 @@ def _block(layer: str) -> str:
 
 
 def renamed(path: str, rules: Rules) -> str | None:
-    """A layer's path by the first rule that knows it, or none."""
+    """Return a layer's path by the first rule that matches it, or None."""
     for pattern, name in rules:
         if found := re.fullmatch(pattern, path):
             return found.expand(name)

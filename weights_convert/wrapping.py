@@ -1,7 +1,7 @@
-"""What wrappers and programs that train put before and beside the names of a network's tensors.
+"""Finding a network among a file's tensors, despite prefixes of wrappers and other tensors.
 
-A network may be a part of what was saved: `model.` before its names and a loss's own weights beside
-them. It is found by its names; a prefix is taken only if all of the network is there after it.
+A network may be only part of a file: with the prefix `model.`, say, and a loss's own weights. It is
+found by its names; a prefix is accepted only if the whole network follows it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ TRIED = 6  # prefixes that are looked at in full
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which of a file's tensors are meant.
+    """The user's choice among a file's tensors.
 
     Attributes:
-        key: Which entry of the file holds them, a dotted path; detected if not given.
-        prefix: What stands before their names, perhaps nothing; found by the names if not given.
+        key: The entry of the file that holds them, a dotted path; detected if not given.
+        prefix: The prefix of their names, possibly empty; detected from the names if not given.
 
     Raises:
         InputError: The key is empty.
@@ -55,13 +55,13 @@ ANY = Choice()
 
 @dataclasses.dataclass(frozen=True)
 class Unwrapped:
-    """A network's tensors among what was saved.
+    """A network's tensors in a file.
 
     Attributes:
         named: Name -> array, without prefix and wrappers.
-        prefix: What stood before every name.
-        beside: Names of what stood elsewhere.
-        averaged: Prefixes of averaged weights beside it.
+        prefix: The prefix of every name.
+        beside: Names of the file's other tensors.
+        averaged: Prefixes of averaged weights in the file.
     """
 
     named: dict[str, Any]
@@ -102,13 +102,13 @@ def unwrapped(
     """Find a network among named tensors.
 
     Args:
-        arrays: Name -> array, or what else has a shape.
-        path: Of the file, for the message.
-        family: Which network; any if not given.
+        arrays: Name -> array, or another object with a shape.
+        path: The file, for the message.
+        family: The network; any if not given.
         dialect: Their naming scheme; detected from them if not given.
-        config: The variant, where it is known.
-        prefix: What stands before the network's names; found if not given. If empty, other whole
-            networks below are left out.
+        config: The variant's configuration, where it is known.
+        prefix: The prefix of the network's names; detected if not given. If empty, other whole
+            networks under prefixes are left out.
 
     Raises:
         InputError: Nothing has the prefix, or several whole networks are there.
@@ -149,10 +149,10 @@ def unwrapped(
 
 
 def whole_after(named: Mapping[str, Any], config: Config, dialect: str) -> list[str]:
-    """The prefixes after which all of one network is.
+    """Return the prefixes under which one network is complete.
 
     Args:
-        named: Name -> array, or what else has a shape; names without wrappers.
+        named: Name -> array, or another object with a shape; names without wrappers.
         config: The network.
         dialect: Their naming scheme.
     """
@@ -165,11 +165,11 @@ def whole_after(named: Mapping[str, Any], config: Config, dialect: str) -> list[
 
 
 def without_numbers(found: Unwrapped, names: Container[str]) -> Unwrapped:
-    """Without single numbers that lie at the top, such as an epoch: they belong to no layer.
+    """Remove single numbers at the top level, such as an epoch: they belong to no layer.
 
     Args:
-        found: What was found.
-        names: Those of the network.
+        found: The tensors found.
+        names: The network's names.
     """
     beside = tuple(
         k for k, a in found.named.items() if k not in names and "." not in k and a.size <= 1
@@ -193,7 +193,7 @@ def _after(arrays: Mapping[str, Any], prefix: str, path: Path) -> Unwrapped:
 
 
 def common(names: Iterable[str]) -> str:
-    """The parts of a path that all of some names start with."""
+    """Return the common leading parts of dotted names."""
     first, *others = names
     parts = first.split(".")[:-1]
     while parts and not all(name.startswith(".".join(parts) + ".") for name in others):
@@ -202,7 +202,7 @@ def common(names: Iterable[str]) -> str:
 
 
 def starts(names: Iterable[str]) -> str:
-    """What names start with, and how many do, for a message."""
+    """Return the first parts of names, with their counts, for a message."""
     counts = Counter(name.partition(".")[0] for name in names)
     return listed(f"{first} ({n:,})" for first, n in counts.most_common())
 
@@ -215,7 +215,7 @@ def _unique(names: dict[str, str]) -> dict[str, str]:
 def _votes(
     named: Iterable[str], families: Mapping[str, Container[str]]
 ) -> dict[tuple[str, str], int]:
-    """(Family, prefix) -> how many of the family's names stand after the prefix."""
+    """Return (family, prefix) -> number of the family's names that follow the prefix."""
     votes: Counter[tuple[str, str]] = Counter()
     for name in named:
         start = 0
@@ -275,7 +275,7 @@ def _best(whole: list[tuple[str, str]], votes: Mapping[tuple[str, str], int], pa
 
 
 def _shown(short: Mapping[str, str], start: str, families: Mapping[str, Container[str]]) -> str:
-    """What stood before the network's names in the file: the prefix, and wrappers beside it."""
+    """Return the prefix of the network's names in the file, including those of wrappers."""
     ends = {name: given.removeprefix(start) for name, given in short.items()}
     found = {
         name.removesuffix(end)
@@ -286,11 +286,11 @@ def _shown(short: Mapping[str, str], start: str, families: Mapping[str, Containe
 
 
 def is_average(beside: Iterable[str], prefix: str) -> bool:
-    """Whether what lies beside a network says that it is an average: AveragedModel's counter.
+    """Return whether a counter in the file, AveragedModel's, marks a network as an average.
 
     Args:
-        beside: Names.
-        prefix: What stands before the network's names: an average beside it has its own.
+        beside: Names of other tensors in the file.
+        prefix: The prefix of the network's names; an average elsewhere has another.
     """
     return any(
         name.rpartition(".")[2] == COUNTER and prefix.startswith(name.removesuffix(COUNTER))

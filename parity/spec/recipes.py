@@ -117,7 +117,10 @@ def mindspore_stage(name: str, model: str, epochs: int, ratios: tuple[float, flo
 def erfnet_mindspore_stage(
     name: str, model: str, epochs: int, ratios: tuple[float, float], dropout: float
 ) -> Stage:
-    """The same of its ERFNet; dropout is that of the 128-channel blocks on several devices."""
+    """Return a stage of MindSpore's ERFNet; `dropout` is for 128-channel blocks.
+
+    It applies to training on several devices; with one device it is 0.2.
+    """
     stage = mindspore_stage(name, model, epochs, ratios)
     several = dataclasses.replace(stage.distributed, dropout=(0.03, dropout))
     return dataclasses.replace(stage, dropout=(0.03, 0.2), distributed=several)

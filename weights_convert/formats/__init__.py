@@ -1,4 +1,4 @@
-"""File formats: file <-> names, arrays and metadata. What the names mean is `dialects`' business.
+"""File formats: converting between files and names, arrays and metadata.
 
 A file is recognised by its content, never by its suffix; what is written is chosen by the suffix.
 No framework is loaded before a file needs it.
@@ -70,11 +70,11 @@ def read(
 
     Args:
         path: The file or directory.
-        written: What `write` returned, of a file that nobody else can have changed since: it is
-            not hashed again, and where its format allows looked at in place, not copied.
+        written: The result of `write`, for a file that nobody else can have changed since: it is
+            not hashed again and, where its format allows, not copied into memory.
         key: Which entry of the file holds the tensors, a dotted path; detected if not
             given.
-        foreign: Whether tensors of other kinds than `DTYPES` may be there; they are described.
+        foreign: Whether to accept tensors of dtypes other than `DTYPES`; they are only described.
 
     Raises:
         InputError: It is not there, damaged, of no known format, has no such key, or holds
@@ -128,11 +128,11 @@ def write(
         path: The file, or the directory for `orbax`.
         format: A key of `FORMATS`.
         arrays: Name -> array.
-        metadata: Text to keep beside the tensors.
-        optimizer: See `Contents`; only a torch file has a place for it.
+        metadata: Text to store with the tensors.
+        optimizer: Optimizer state, as in `Contents`; only a torch file can store it.
 
     Returns:
-        The hash of the file, where its manifest has it; else nothing.
+        The file's hash, where its manifest contains it; else an empty string.
 
     Raises:
         InputError: A dtype is not one of `DTYPES`.
@@ -152,9 +152,9 @@ def write(
 
 @contextmanager
 def prepared(format: str, source: Path) -> Iterator[None]:
-    """Import what writes a format while a source is read: PyTorch takes seconds.
+    """Import the writer of a format while a source is read: PyTorch takes seconds.
 
-    Not beside another framework, which the source may need: two at once gain nothing.
+    Not while another framework is imported for the source: two at once gain nothing.
     """
 
     def prepare() -> None:
@@ -168,7 +168,7 @@ def prepared(format: str, source: Path) -> Iterator[None]:
 
 
 def format_for(target: Path) -> str:
-    """The format that a suffix asks for.
+    """Return the format for a path's suffix.
 
     Raises:
         InputError: An unknown suffix; lists the known ones.

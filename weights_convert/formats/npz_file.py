@@ -1,4 +1,4 @@
-"""NumPy's .npz: a zip archive with one .npy per name. Loads no framework.
+"""NumPy's .npz: a zip archive with one .npy per name. Imports no framework.
 
 NumPy has no bfloat16.
 """
@@ -66,10 +66,10 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """One .npy file.
+    """Read one .npy file of the archive.
 
     Raises:
-        ValueError: It is none, holds objects, or its size is not what its header says.
+        ValueError: It is not a .npy file, holds objects, or its size contradicts its header.
     """
     if not entry.filename.endswith(SUFFIX) or entry.filename == SUFFIX:
         raise ValueError(f"it holds {entry.filename!r}, expected only arrays (NAME{SUFFIX})")

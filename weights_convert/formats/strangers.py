@@ -1,6 +1,6 @@
-"""What a file or folder is that looks like a checkpoint and is not one that is read.
+"""Recognising files and folders that resemble checkpoints but cannot be read.
 
-A user is told what lies there and what to name instead, not that it is damaged.
+The error says what they are and what to pass instead, not that they are damaged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NO_WEIGHTS = ("optimizer", "scheduler", "random_states", "scaler", "rng", "train
 
 
 def file(path: Path, head: bytes) -> str:
-    """What a file is, if it is a known kind that is not read; else nothing.
+    """Describe a file of a known kind that cannot be read; else return an empty string.
 
     Args:
         path: The file.

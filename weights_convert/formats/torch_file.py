@@ -1,4 +1,4 @@
-"""PyTorch's files, as `torch.save` writes them. Nothing in them is ever executed."""
+"""PyTorch's files, as `torch.save` writes them. No code in them is ever executed."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ OPTIMIZER_LIST = "optimizer_states"  # Lightning's: of one or several
 
 
 class Placeholder:
-    """Stands for what training scripts leave in their files beside tensors.
+    """Replaces objects other than tensors that training scripts save.
 
-    `weights_only` refuses the constructors of such values, rightly; this one keeps nothing.
+    `weights_only` rightly refuses their constructors; this class stores nothing.
     """
 
     def __init__(self, *args: object) -> None:
@@ -86,8 +86,8 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
 
     Args:
         path: The file.
-        mapped: Look at the tensors in place: only of a file that nobody else has.
-        key: See `weights_convert.formats.read`.
+        mapped: Whether to memory-map the tensors; only for a file that no other process can change.
+        key: The entry to read, as for `weights_convert.formats.read`.
 
     Raises:
         InputError: The file is damaged, or holds no names with tensors.
@@ -129,7 +129,7 @@ def _parted(
 def write(
     path: Path, arrays: Mapping[str, np.ndarray], optimizer: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a state dict: bare, or nested with an optimizer's beside it.
+    """Write a state dict: bare, or nested together with an optimizer's.
 
     Raises:
         OSError: The file system refuses.
@@ -196,10 +196,10 @@ def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
 
 
 def reason(error: Exception) -> str:
-    """In one line, what of PyTorch's many speaks of the file; never its advice to read it unsafely.
+    """Shorten PyTorch's error on a file to one line, without its advice to read it unsafely.
 
     Args:
-        error: What `torch.load` raised.
+        error: The exception from `torch.load`.
     """
     text = str(error)
     if found := re.search(r"GLOBAL (\S+)", text):

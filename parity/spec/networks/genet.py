@@ -130,7 +130,7 @@ class GENetConfig:
 
     @property
     def unnamed(self) -> tuple[str, ...]:
-        """Fields in which weights may differ from a named variant, which only says the extent."""
+        """Return the fields in which weights may differ from a named variant."""
         return () if self.extra_params else ("num_classes", "depth", "width", "mlp")
 
     @property
