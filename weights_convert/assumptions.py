@@ -313,7 +313,7 @@ def only_pixels(images: Preprocessing) -> Preprocessing:
 
 
 def pixels_said(images: Preprocessing) -> str:
-    """For a person: `RGB in [0, 1]`, with what is subtracted and divided by, if anything is."""
+    """Describe the preprocessing of pixels: `RGB in [0, 1]`, with mean and std if not 0 and 1."""
     said = f"{images.channels} in [0, 1]"
     if images.mean != (0.0, 0.0, 0.0):
         said += f", minus {' '.join(f'{x:g}' for x in images.mean)}"

@@ -202,7 +202,7 @@ class Identity:
         return self.found.named
 
     def no_tensors(self, contents: formats.Contents) -> str:
-        """The part of such a message that says which of the names stand for something else."""
+        """Return the part of a message that lists names of the network that are no tensors."""
         names = naming.names(self.config, self.dialect)
         found = [name for name in contents.skipped if wrapping.own_name(name, names) in names]
         return f"; in the file, but no tensors: {listed(found)}" if found else ""

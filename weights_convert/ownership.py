@@ -31,7 +31,7 @@ def check_owner(
 
     Args:
         config: The network that is read.
-        dialect: The naming scheme it uses.
+        dialect: Its naming scheme.
         contents: The whole contents of the file.
         prefix: The prefix of the network's names.
         state: The result of `torch.optim.Optimizer.state_dict()`, or the optimizer's named tensors.

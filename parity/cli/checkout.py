@@ -1,4 +1,4 @@
-"""Commands of earlier versions that are programs of the project's checkout now.
+"""Former commands of `parity` that are now programs of the project's checkout.
 
 They measure and attack the project itself, so they stay with its tests and are not installed. In a
 checkout, where the package `tests` lies beside `parity`, their names still run them, each in a

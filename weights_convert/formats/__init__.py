@@ -1,7 +1,7 @@
 """File formats: converting between files and names, arrays and metadata.
 
-A file is recognised by its content, never by its suffix; what is written is chosen by the suffix.
-No framework is loaded before a file needs it.
+When reading, the format is detected from the content, never from the suffix; when writing, the
+suffix chooses it. No framework is imported before a file needs it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Carry a checkpoint to another format or framework, bit by bit.
+"""Convert a checkpoint to another format or framework, bit by bit.
 
 IN may be a torch file, safetensors, Flax's msgpack, NumPy's .npz, a MindSpore .ckpt or an Orbax
-directory, with any names; all is told by its content. The suffix of OUT chooses the format: .pth,
-.pt, .tar a torch file, .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a
-MindSpore file, .orbax or none an Orbax directory.
+directory, with any names; the format and names are detected from the content. The suffix of OUT
+chooses the format: .pth, .pt, .tar a torch file, .safetensors safetensors, .msgpack Flax's msgpack,
+.npz NumPy's, .ckpt a MindSpore file, .orbax or none an Orbax directory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Evaluate one checkpoint, or every one in a folder, on a data set's validation images.
 
-PATH is a checkpoint, a folder of checkpoints, or the OUT of a training run. Beside each checkpoint
-NAME.metrics.txt is written (mean_iou, mean_loss, iou_class; of whole images accuracy and
-mean_loss), and metrics.json of all in a folder.
+PATH is a checkpoint, a folder of checkpoints, or the OUT of a training run. Next to each checkpoint
+it writes NAME.metrics.txt (mean_iou, mean_loss, iou_class; for whole images accuracy and
+mean_loss), and for a folder metrics.json with all results.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Say what a checkpoint or an ONNX file holds: format, names, network, tensors, hash, manifest.
+"""Describe a checkpoint or an ONNX file: format, names, network, tensors, hash, manifest.
 
-Told by its content. A file that is no whole checkpoint of our networks is described all the same,
-and why it is none. Of an ONNX file: operators, inputs, outputs, weights; of a program of JAX's,
+The format is detected from the content. A file that is not a whole checkpoint of our networks is
+described, too, with the reason. For an ONNX file: operators, inputs, outputs, weights; for JAX's
 NAME.stablehlo: inputs, outputs, platforms; nothing is run.
 """
 

@@ -2,10 +2,9 @@
 
 RECIPE is a name of `parity recipes`, or a TOML file. OUT then holds the log (log.jsonl and
 TensorBoard's), checkpoints (last, best, and one every so many epochs), pictures of the latest
-validation, and environment.json. A run that was interrupted or killed goes on with --resume, bit
-for bit; so does one of the other framework; it brings its recipe, so that RECIPE and what was
-changed in it may be left out. Exit status 1: a loss or gradient was not finite, 130:
-interrupted.
+validation, and environment.json. An interrupted or killed run is resumed with --resume, bit for
+bit; so is one of the other framework. Its recipe is stored with it, so RECIPE and changes of it may
+be left out. Exit status 1: a loss or gradient was not finite, 130: interrupted.
 """
 
 from __future__ import annotations
