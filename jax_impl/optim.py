@@ -65,7 +65,7 @@ def hyperparameters(
 
 
 def slots(optimizer: Optimizer, state: optax.OptState) -> Slots:
-    """Slot, as PyTorch calls it -> path -> what the optimizer keeps."""
+    """Return the optimizer's arrays: PyTorch's name of the slot -> path -> array."""
     return {slot: optax.tree.get(state, OPTAX[slot]) for slot in optimizer.slots}
 
 
@@ -114,7 +114,7 @@ def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformationExtraArgs
 
 
 def scale_by_rate() -> optax.GradientTransformationExtraArgs:
-    """Downhill, by the learning rate that it is given."""
+    """Scale updates by minus the learning rate given at each step."""
 
     def update(
         updates: optax.Updates,

@@ -39,7 +39,7 @@ class Group:
 
     @property
     def local(self) -> int:
-        """Devices of this process."""
+        """Return the number of devices of this process."""
         return self.count // jax.process_count() if self.whole else self.count
 
     @property
@@ -111,7 +111,7 @@ class Group:
         return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
 
     def maximum(self, number: int) -> int:
-        """The largest number that any process gives; each waits for all."""
+        """Return the largest of all processes' numbers; waits for all."""
         if jax.process_count() == 1:
             return number
         found = self._maximum(self.put(np.full(self.local, number, np.int32)))
@@ -139,7 +139,7 @@ class Group:
         return [pickle.loads(one.tobytes()) for one in found]
 
     def leave(self) -> None:
-        """The end, once all processes are there."""
+        """Leave the group, once all processes have arrived here."""
         if jax.process_count() > 1:
             self.maximum(0)
             jax.distributed.shutdown()

@@ -160,7 +160,7 @@ class Trainer:
         return [(classes, float(loss)) for classes, loss in list(pairs)[: len(batches)]]
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that a run needs to go on."""
+        """Copy everything that is needed to continue training."""
         state = self._own(self.state)
         held = state.trained | state.rest
         slots = optim.slots(self.optimizer, state.optimizer) if self.steps else {}
@@ -170,7 +170,7 @@ class Trainer:
         return Snapshot(arrays, copies, self.steps, self.scale.value, self.scale.good)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there, bit for bit.
+        """Continue from a snapshot, bit for bit.
 
         Raises:
             InputError: A name is missing, left over, or of another shape.

@@ -52,7 +52,7 @@ class Predictor:
         self.model = model.eval().to(memory_format=self.layout)  # type: ignore[call-overload]  # no such stub
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The class of each pixel: the first of equal maxima.
+        """Return the class of each pixel: the first of equal maxima.
 
         Args:
             images: (N, H, W, 3) uint8.
@@ -72,7 +72,7 @@ class Predictor:
         return classes.numpy()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 to (N, H, W, classes) of the predictor's dtype."""
+        """Return the logits of (N, H, W, 3) uint8: (N, H, W, classes) of the predictor's dtype."""
         with torch.inference_mode():
             return self._forward(images).permute(0, 2, 3, 1).contiguous().numpy()
 

@@ -54,7 +54,7 @@ def icnet_loss(
     auxiliary: float = 0.4,
     normalizer: Normalizer | None = None,
 ) -> torch.Tensor:
-    """ICNet's loss as published: cross-entropy at 1/4, and 0.4 of it at 1/8 and at 1/16.
+    """ICNet's published loss: cross-entropy at 1/4, plus 0.4 of it at 1/8 and at 1/16.
 
     Args:
         outputs: ICNet's four outputs; the first, of the image's size, is not used.

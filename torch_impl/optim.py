@@ -55,7 +55,7 @@ def hyperparameters(
 
 
 def named(state: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Published key -> what is trained."""
+    """Return published key -> trained parameter."""
     return {
         name: parameter
         for group in state.param_groups
@@ -64,7 +64,7 @@ def named(state: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
 
 def slots(optimizer: Optimizer, state: torch.optim.Optimizer) -> Slots:
-    """Slot -> published key -> what the optimizer keeps; of what never had a gradient, nothing."""
+    """Return slot -> published key -> array; parameters that never had a gradient are absent."""
     kept = {key: state.state[p] for key, p in named(state).items() if state.state.get(p)}
     return {slot: {key: each[slot] for key, each in kept.items()} for slot in optimizer.slots}
 

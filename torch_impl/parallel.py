@@ -44,7 +44,7 @@ class Group:
     _pulse: _Pulse | None = dataclasses.field(default=None, compare=False)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """A network whose gradients become the mean of all processes' while they are made.
+        """Wrap a network so that backward passes average gradients over all processes.
 
         It begins with the weights and statistics of process 0; the trainer shares the statistics
         after each step.
@@ -58,7 +58,7 @@ class Group:
         return DistributedDataParallel(model, **options)
 
     def maximum(self, number: int) -> int:
-        """The largest number that any process gives; each waits for all."""
+        """Return the largest of all processes' numbers; waits for all."""
         if not distributed.is_initialized():
             return number
         given = torch.tensor(number, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -80,7 +80,7 @@ class Group:
         return values
 
     def leave(self) -> None:
-        """The end, once all processes are there.
+        """Leave the group, once all processes have arrived here.
 
         Gloo's threads end with the group, and the group with the last of what refers to it. An
         interpreter that ends before them is aborted by one of them, now and then: so what `wrap`

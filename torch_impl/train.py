@@ -139,7 +139,7 @@ class Trainer:
         return [self.evaluate(batch) for batch in batches]
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that a run needs to go on."""
+        """Copy everything that is needed to continue training."""
         held = self.model.state_dict() | self.masters
         arrays = {key: held[key].detach().cpu().numpy().copy(order="C") for key in held}
         slots = optim.slots(self.optimizer, self.built) if self.steps else {}
@@ -150,7 +150,7 @@ class Trainer:
         return Snapshot(arrays, copies, self.steps, self.scale.value, self.scale.good)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there, bit for bit.
+        """Continue from a snapshot, bit for bit.
 
         Raises:
             InputError: A name is missing, left over, or of another shape.
@@ -221,7 +221,7 @@ class Trainer:
         return ""  # it is only their norm that is too large
 
     def _share_statistics(self) -> None:
-        """Running statistics become the same on all devices; synchronised norms' are."""
+        """Make running statistics equal on all devices; those of synchronised norms already are."""
         if not self.group or self.parallel.batch_norm == "sync":
             return
         held = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
@@ -233,7 +233,7 @@ class Trainer:
                 buffer.copy_(part.view_as(buffer))
 
     def _follow(self) -> None:
-        """The weights become what their masters are."""
+        """Copy the float32 master weights to the weights."""
         with torch.no_grad():
             for key, master in self.masters.items():
                 if master is not self.parameters[key]:
@@ -246,7 +246,7 @@ class Trainer:
         return torch.tensor(np.asarray(array, order="C"), dtype=self.dtype, device=self.device)
 
     def _mask(self, mask: np.ndarray) -> torch.Tensor:
-        """(N, C) as it is, (N, H', W', C) to (N, C, H', W')."""
+        """Leave (N, C) masks as they are; transpose (N, H', W', C) to (N, C, H', W')."""
         tensor = torch.tensor(mask, device=self.device)
         return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 

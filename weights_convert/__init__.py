@@ -43,7 +43,7 @@ def to_jax(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 def to_torch(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `to_jax`; copies, in the published order, counters int64.
+    """Convert back from `to_jax`; copies, in the published order, counters int64.
 
     Raises:
         InputError: A path is missing, left over, of another shape, or of the wrong sort of number.

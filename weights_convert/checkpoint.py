@@ -208,7 +208,7 @@ class Identity:
         return f"; in the file, but no tensors: {listed(found)}" if found else ""
 
     def nearest(self) -> str:
-        """The end of a message that refuses them: which network is nearest, after which prefix."""
+        """Return the end of an error message: the most similar network, and its prefix."""
         names = naming.names(self.config, self.dialect)
         there = sum(name in names for name in self.named)
         if not there:
@@ -318,7 +318,7 @@ def _arranged(known: Identity, path: Path) -> Identity:
 def _optimizer(
     known: Identity, contents: formats.Contents
 ) -> tuple[Optimizer | None, tuple[str, ...]]:
-    """An optimizer's state, or why it stays behind, if there is one."""
+    """Return an optimizer's state, if any, or why it is not converted."""
     config, beside, manifest = known.config, known.beside, known.manifest
     nested = contents.optimizer
     left = () if nested is None else tuple(beside)

@@ -21,7 +21,7 @@ Made = TypeVar("Made")
 
 
 def each(function: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-    """A function of each item, in their order."""
+    """Return a function's results for each item, in order."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(function, items))
 

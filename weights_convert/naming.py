@@ -41,7 +41,7 @@ class Leaf:
         return canonical.transpose(self.axes) if self.axes else canonical
 
     def inverse(self) -> Leaf:
-        """Back to the canonical axes."""
+        """Return the permutation back to the canonical axes."""
         return Leaf(self.name, tuple(np.argsort(self.axes).tolist()) if self.axes else None)
 
 

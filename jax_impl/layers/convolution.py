@@ -135,7 +135,7 @@ class ConvTranspose2dSame(ConvTranspose2d):
         self.cut = (kernel_size - stride) // 2
 
     def __call__(self, x: jax.Array, output_size: Pair | None = None) -> jax.Array:
-        """(N, H, W, in) to (N, stride * H, stride * W, out).
+        """Upsample (N, H, W, in) to (N, stride * H, stride * W, out).
 
         Raises:
             ValueError: `output_size` is given and another.

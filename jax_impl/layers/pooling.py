@@ -36,7 +36,7 @@ class MaxPool2d(nnx.Module):
         self.return_indices = return_indices
 
     def __call__(self, x: jax.Array) -> Any:
-        """(N, H, W, C) to (N, H', W', C), and where each stood: y * W + x, int32, as PyTorch's.
+        """Pool (N, H, W, C) to (N, H', W', C); also return the maxima's y * W + x, int32.
 
         Raises:
             ValueError: `x` is smaller than a window.

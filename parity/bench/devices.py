@@ -119,7 +119,7 @@ def in_processes(
 
 
 def _followed(process: subprocess.Popen[str], progress: Callable[[str], None]) -> list[str]:
-    """The lines that a process prints; what it does is shown again while it is silent."""
+    """Yield the lines that a process prints; repeat its last activity while silent."""
     printed: list[str] = []
 
     def listen() -> None:

@@ -51,7 +51,7 @@ def batch_of(model: str, size: tuple[int, int], batch: int) -> Batch:
 
 
 def trainer(side: str, model: str, **options: Any) -> Trainer:
-    """A side's; its options are `parallel` and `group`."""
+    """Build one side's trainer; its options are `parallel` and `group`."""
     config = MODELS[model]
     arrays = draw.weights(config, 0)
     loss = Loss("icnet" if config.family == "icnet" else "cross_entropy")

@@ -95,7 +95,7 @@ class Program(Protocol):
         """
 
     def moved(self, rest: Any, statistics: Any) -> Any:
-        """`rest` with what a run has made of it."""
+        """Return `rest` updated with the statistics of a run."""
 
 
 class Model(Protocol):
@@ -299,7 +299,7 @@ class Function:
 
 @contextlib.contextmanager
 def recording(module: nnx.Module, record: Record) -> Iterator[None]:
-    """While it lasts, every call of a layer of `module` is kept."""
+    """Context that records every call of a layer of `module`."""
     names = {id(m): join(path) for path, m in nnx.iter_modules(module) if path}
     originals: dict[Any, Any] = {
         type(m): type(m).__call__ for _, m in nnx.iter_modules(module) if callable(m)
@@ -379,7 +379,7 @@ def join(path: tuple) -> str:
 
 
 def abstract(tree: Any) -> Any:
-    """Arrays as their shapes and dtypes; what is no array stays."""
+    """Replace arrays by their shapes and dtypes; other leaves stay."""
     return mapped(
         tree, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array(leaf) else leaf
     )

@@ -186,7 +186,7 @@ class JaxSide:
         return self.model.split("", True)
 
     def parameters(self) -> set[str]:
-        """Names of what is trained."""
+        """Return the names of the trained parameters."""
         return set(named(self.split()[1]))
 
     def differentiate(
@@ -213,7 +213,7 @@ class JaxSide:
             return self._guarded(None, run, (program, modes, None), loss, *arrays)
 
     def precision(self) -> Any:
-        """While it is entered, JAX holds numbers of this precision."""
+        """Context in which JAX computes in this precision."""
         return jax.enable_x64(self.dtype == jnp.float64)
 
     def _arrays(self, tree: Any) -> Any:
@@ -284,7 +284,7 @@ def run_network(
     inputs: Any,
     targets: tuple[jax.Array, ...],
 ) -> dict[str, Any]:
-    """Everything of one run, as a pytree."""
+    """Run a network, and return all results as a pytree."""
     program, modes, sink = static
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
@@ -324,7 +324,7 @@ def run_layer(
     arrays: list[jax.Array],
     cotangents: list[jax.Array | None] | None,
 ) -> dict[str, Any]:
-    """Everything of one run of one layer; layers alike in all but their values compile once."""
+    """Run one layer, and return all results; layers that differ only in values compile once."""
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
         args, kwargs = with_arrays(static.tree, restored(arrays, floats))

@@ -81,7 +81,7 @@ def run_init(optimizer: Any, _: None, trained: Any) -> Any:
 
 
 def _widened(path: tuple, leaf: Any) -> Any:
-    """Counts of 64 bits where there are such: of one of 32, JAX makes a rate in float32."""
+    """Widen step counts to 64 bits: with a 32-bit count, JAX computes rates in float32."""
     last = keys(path)[-1] if path else ""
     return leaf.astype(int) if last == "count" and leaf.dtype == np.int32 else leaf
 
@@ -108,7 +108,7 @@ def rates(schedule: Callable[[Any], Any], count: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def answered(what: str) -> Iterator[None]:
-    """Say whose what raised."""
+    """Context that adds to an error whose function raised it."""
     try:
         yield
     except (InputError, ForwardError):

@@ -99,7 +99,7 @@ class TorchSide:
         return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
 
     def parameters(self) -> set[str]:
-        """Names of what is trained; a tensor that is tied has several."""
+        """Return the names of the trained parameters; a tied tensor has several."""
         every = self.module.named_parameters(remove_duplicate=False)
         return {name for name, parameter in every if parameter.requires_grad}
 
@@ -275,7 +275,7 @@ class Recorder:
         self.handles.append(layer.register_forward_hook(after, with_kwargs=True))
 
     def _keep(self, value: Any) -> Any:
-        """A copy; of what one layer gives and the next one takes, the same."""
+        """Return a copy; an array passed from one layer to the next is stored once."""
         if not isinstance(value, torch.Tensor):
             return value
         version, array = getattr(value, "_parity_kept", (None, None))

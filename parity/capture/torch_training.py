@@ -97,12 +97,12 @@ class TorchTraining:
 
     @property
     def rate(self) -> float:
-        """The first group's learning rate at the step that comes."""
+        """Return the first group's learning rate at the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @property
     def momentum(self) -> float:
-        """The first group's; 0 where the optimizer has none of that name."""
+        """Return the first group's momentum; 0 where the optimizer has none."""
         return float(self.optimizer.param_groups[0].get("momentum", 0.0))
 
     @property
@@ -183,7 +183,7 @@ def rates(module: nn.Module, make: MakeOptimizer, schedule: Schedule, count: int
 
 @contextlib.contextmanager
 def answered(what: str) -> Iterator[None]:
-    """Say whose what raised."""
+    """Context that adds to an error whose function raised it."""
     try:
         with warnings.catch_warnings():
             # Of a scheduler that is stepped where no parameter has a gradient.

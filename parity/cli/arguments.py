@@ -31,7 +31,7 @@ BATCHES = _defaults({n: str(count) for n, (_, count) in {"": USUAL, **USUAL_OF}.
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """`--key` and `--prefix`: which of a file's tensors are meant, where it holds more."""
+    """Add `--key` and `--prefix`, which select tensors in a file with several networks."""
     parser.add_argument(
         "--key",
         metavar="PATH",
@@ -68,7 +68,7 @@ def no_folder(text: str) -> str:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`512x1024` to (512, 1024).
+    """Parse `512x1024` to (512, 1024).
 
     Raises:
         InputError: Anything else.
@@ -85,7 +85,7 @@ def optional_size(text: str | None) -> tuple[int, int] | None:
 
 
 def add_count_size(parser: argparse.ArgumentParser) -> None:
-    """`--count-size`, of commands that count predictions."""
+    """Add `--count-size` to a command that counts predictions."""
     parser.add_argument(
         "--count-size",
         metavar="HxW",
@@ -130,7 +130,7 @@ def add_dataset(
 
 
 def dataset_of(args: argparse.Namespace, known: Iterable[str]) -> str | None:
-    """The name that `--dataset` gives, or `--data`, as it was called before.
+    """Return the name given by `--dataset`, or by its former name `--data`.
 
     Raises:
         InputError: It is none of the known ones, or both are given.

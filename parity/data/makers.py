@@ -164,7 +164,7 @@ class Maker:
         )
 
     def batch_of(self, samples: np.ndarray, examples: list[tuple[np.ndarray, Label]]) -> Batch:
-        """Images and targets, stacked and as the network takes them; no masks."""
+        """Stack and preprocess images, and make targets; the batch has no masks yet."""
         pixels = np.empty((len(examples), *self.size, 3), np.uint8)
         labels = np.empty((len(examples), *(self.size if self.source.pixels else ())), np.uint8)
         for i, (image, label) in enumerate(examples):
@@ -198,7 +198,7 @@ class Maker:
         return found
 
     def predicted(self, labels: np.ndarray) -> np.ndarray:
-        """Labels at the size of what the network predicts, the nearest pixel of each place."""
+        """Resize labels to the network's output size, to the nearest pixel."""
         return nearest(labels, predicted_size(self.stage.config, labels.shape[1:3]))
 
 

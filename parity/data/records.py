@@ -48,7 +48,7 @@ class Contents:
 
     @property
     def pixels(self) -> bool:
-        """Each pixel has a class, not the image."""
+        """Return whether each pixel has a class, not the image."""
         return self.data in DATASETS
 
     @property
@@ -104,7 +104,7 @@ class Records:
         return f"{self.path}: {self._sample(i)[0]}"
 
     def identity(self) -> str:
-        """Another string for other contents."""
+        """Return a string that differs for other contents."""
         return self.contents.sha256
 
     def verify(self) -> None:

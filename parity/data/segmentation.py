@@ -76,12 +76,12 @@ class Segmentation:
 
     @property
     def void(self) -> int:
-        """The trainId of pixels that do not count."""
+        """Return the trainId of ignored pixels."""
         return len(self.classes)
 
     @property
     def outputs(self) -> int:
-        """Outputs that a network for it has: the classes and void."""
+        """Return the number of outputs for this data set: the classes and void."""
         return len(self.classes) + 1
 
     def samples(self, root: Path, split: str) -> list[Sample]:

@@ -30,7 +30,7 @@ class Reader(Protocol):
         """An image (H, W, 3) uint8; its trainIds (H, W) uint8, void last, or its class."""
 
     def label(self, i: int) -> Label:
-        """The second alone, without decoding the image where that can be helped."""
+        """Return only the label, if possible without decoding the image."""
 
     def name(self, i: int) -> str:
         """Return the sample's name, for messages."""
@@ -126,7 +126,7 @@ class Source:
         return image, self._label(label)
 
     def label(self, i: int) -> Label:
-        """The second alone, which may be faster."""
+        """Return only the label, which may be faster."""
         return self._label(self.reader.label(i))
 
     def name(self, i: int) -> str:

@@ -122,7 +122,7 @@ def weights(
 
 
 def _median(pixels: np.ndarray, beside: np.ndarray) -> np.ndarray:
-    """The median of the frequencies over each; 0 of a class that is absent."""
+    """Return the median of the frequencies, each over its `beside`; 0 for absent classes."""
     there = pixels > 0
     frequency = pixels[there] / beside[there]
     found = np.zeros(len(pixels))

@@ -115,7 +115,7 @@ class Tour:
         self._station = 0
 
     def draw(self, scenes: int, size: Pair) -> bool:
-        """Streets and their labels, as a data set in Cityscapes' layout."""
+        """Draw street scenes and labels, as a data set in Cityscapes' layout."""
         from parity.data.scenes import write
 
         with self._begin("Draw street scenes with labels"):
@@ -124,7 +124,7 @@ class Tour:
         return True
 
     def convert(self) -> bool:
-        """The shipped network as a torch checkpoint, carried to JAX and back."""
+        """Write the shipped network as a torch checkpoint, and convert it to JAX and back."""
         import weights_convert
 
         source, back = self.out / "enet.pth", self.out / "enet-back.pth"
@@ -146,7 +146,7 @@ class Tour:
         return self.verdict(True, f"the round trip is bitwise: {count}")
 
     def climb(self, levels: Sequence[str]) -> bool:
-        """The ladder, with this checkpoint's weights."""
+        """Run the ladder with this checkpoint's weights."""
         with self._begin("Climb the ladder: is the port the same network?") as tell:
             import weights_convert
             from parity.diagnosis.check import check

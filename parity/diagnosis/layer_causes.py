@@ -162,7 +162,7 @@ def _kernels(e: Evidence) -> Suggestions:
 
 
 def precision(e: Evidence) -> Suggestions:
-    """Arithmetic that is less exact than it should be."""
+    """Suggest faults of arithmetic that is less exact than it should be."""
     if "float32" in e.fault.note and "float64" in e.fault.note:
         yield Fault.X64_OFF, 1.0, "the float64 run is of float32"
     if e.fault.kind == "numerics":

@@ -63,7 +63,7 @@ def explained(port: np.ndarray | None, wrong: np.ndarray | None, reference: Any 
 
 
 def output(e: Evidence, wrong: np.ndarray | None, mode: str = "train") -> float:
-    """`explained` of the layer's first output."""
+    """Return `explained` for the layer's first output."""
     c = case(e, mode)
     first = dataclasses.replace(OUTPUT, mode=Mode(mode))
     if c is None or first not in c.port:

@@ -22,7 +22,7 @@ SAME = 1e-9  # of two rates
 
 
 def update(e: Evidence) -> Suggestions:
-    """L4: the rates differ, or a step does."""
+    """Suggest faults of L4: the rates differ, or a step does."""
     if e.draws is not None:
         yield from _draws(e.draws)
         return
@@ -44,7 +44,7 @@ def update(e: Evidence) -> Suggestions:
 
 
 def schedule(reference: np.ndarray, port: np.ndarray) -> Suggestions:
-    """Rates that are the reference's, moved by some steps."""
+    """Suggest that the rates are the reference's, shifted by some steps."""
     if np.allclose(port, reference, rtol=SAME, atol=0):
         return
     for n in range(1, len(reference)):
@@ -190,7 +190,7 @@ def _draws(d: Draws) -> Suggestions:
 
 
 def trajectory(e: Evidence) -> Suggestions:
-    """L5: trajectories diverge although single steps agree."""
+    """Suggest faults of L5: trajectories diverge although single steps agree."""
     if e.divergence is not None:
         yield from _divergence(e.divergence)
     for fault in (Fault.RATE_IN_MOMENTUM, Fault.SCHEDULE_OFFSET, Fault.ENCODER_STATISTICS):

@@ -234,7 +234,7 @@ def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choic
 
 
 def _trained(recipe: Recipe, checkpoint: Checkpoint, free: tuple[str, ...]) -> str:
-    """The networks of a recipe, and where they are of the same family, in what they differ."""
+    """Describe the networks of a recipe, and how they differ if they share a family."""
     said = dict[str, None]()
     for stage in recipe.stages:
         names = told(stage.config, free) | told(checkpoint.config, free)
@@ -275,7 +275,10 @@ def assumptions(
 
 
 def metrics_of(path: Path) -> Path:
-    """`last.safetensors` to `last.metrics.txt`; of other formats the whole name stays."""
+    """Return the path of the metrics: `last.safetensors` to `last.metrics.txt`.
+
+    For other formats the whole name is kept.
+    """
     return path.with_name(path.name.removesuffix(SUFFIX) + METRICS)
 
 

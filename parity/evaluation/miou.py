@@ -216,7 +216,7 @@ class SideRun:
         return resample(train_ids, self.sizes.counted, NEAREST)
 
     def enlarged(self, classes: np.ndarray) -> np.ndarray:
-        """A prediction (H, W) at the size at which it is counted."""
+        """Enlarge a prediction (H, W) to the size at which it is counted."""
         return nearest(classes[None], self.sizes.counted)[0]
 
     def scores(self) -> dict[str, Score]:

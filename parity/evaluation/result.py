@@ -145,7 +145,7 @@ class Result:
 
     @property
     def labels_reason(self) -> str:
-        """Why that."""
+        """Return the reason for `labels`."""
         return self.assumed.labels.reason
 
     @property

@@ -97,14 +97,14 @@ def evaluated(closed: Any, inputs: Sequence[Any]) -> list[Any]:
 
 
 def _fixed(value: Any) -> Any:
-    """A parameter with one image where there are any number."""
+    """Return an equation's parameter with a symbolic batch size replaced by 1."""
     if type(value) is tuple:
         return tuple(map(_fixed, value))
     return int(value._evaluate({"b": 1})) if hasattr(value, "_evaluate") else value
 
 
 def drawn(shape: Sequence[int | None], seed: int = 0) -> np.ndarray:
-    """Half of them quarters, so that ties show; the others of every size down to a thousandth."""
+    """Draw test values: half multiples of 1/4, so that ties occur, and others down to 0.001."""
     rng, size = np.random.default_rng(seed), [n or 1 for n in shape]
     quarters = rng.integers(-8, 9, size) / 4
     others = rng.standard_normal(size) * 10 ** rng.uniform(-3, 0, size)

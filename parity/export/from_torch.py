@@ -102,7 +102,7 @@ def max_unpool(x: Any, indices: Any, output_size: Sequence[int]) -> Any:
 
 
 def pair(value: Sequence[int]) -> list[int]:
-    """PyTorch gives one number for both directions, or two."""
+    """Return PyTorch's setting, one number or two, as two."""
     return [int(value[0]), int(value[-1])]
 
 

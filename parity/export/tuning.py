@@ -202,7 +202,7 @@ def repeat(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
 
 
 def places(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-    """A pooling whose maxima's places nobody wants need not find them."""
+    """Drop the indices of a max-pool that nothing uses."""
     if node.op_type != "MaxPool" or len(node.output) < 2 or view.uses[node.output[1]]:
         return None
     made = onnx.NodeProto()

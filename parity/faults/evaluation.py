@@ -209,7 +209,7 @@ class Stage:
 
 
 def differing(reference: Steps, port: Steps) -> list[str]:
-    """The steps that gave something else, in their order."""
+    """Return the steps whose results differ, in order."""
     found = []
     for step, expected in reference.items():
         got = port[step]

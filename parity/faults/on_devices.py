@@ -45,7 +45,7 @@ class Injection:
 
     @contextlib.contextmanager
     def inject(self) -> Iterator[None]:
-        """Be faulty; what was compiled without the fault is not used, nor is the reverse."""
+        """Context with the fault active; compiled functions are not shared with the outside."""
         _forget(self.way)
         with self.patch():
             yield
@@ -89,7 +89,7 @@ def averaged_jax() -> Any:
 
 
 def own_normalizer(package: str) -> Any:
-    """Each device divides by its own sum of weights."""
+    """Let each device divide by its own sum of weights."""
     import importlib
 
     module: Any = importlib.import_module(f"{package}.train")
@@ -114,7 +114,7 @@ def common_normalizer_jax() -> Any:
 
 
 def local_norms(package: str) -> Any:
-    """Batch norms are left as they are where they should be synchronised."""
+    """Keep batch norms local where they should be synchronised."""
     import importlib
 
     layers = importlib.import_module(f"{package}.layers")
@@ -122,7 +122,7 @@ def local_norms(package: str) -> Any:
 
 
 def synchronized_norms(package: str) -> Any:
-    """The reverse."""
+    """Synchronise batch norms where they should be local."""
     import importlib
 
     train: Any = importlib.import_module(f"{package}.train")
@@ -137,7 +137,7 @@ def synchronized_norms(package: str) -> Any:
 
 
 def local_backward() -> Any:
-    """Statistics are those of all devices, but the gradient takes them for its own."""
+    """Use statistics of all devices, but treat them as local in the gradient."""
     from torch_impl.layers import normalization
 
     sound = normalization._SyncBatchNorm.backward
@@ -150,7 +150,7 @@ def local_backward() -> Any:
 
 
 def share(of: Callable[[makers.Share, np.ndarray], np.ndarray]) -> Patch:
-    """Processes take other samples of a padded batch."""
+    """Let processes take other samples of a padded batch."""
 
     def faulty(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
         over = -len(chosen) % self.parts
@@ -195,7 +195,7 @@ def masks_by_place() -> Any:
 
 
 def masks_by_rank() -> Any:
-    """Each process adds its rank to the seed."""
+    """Let each process add its rank to the seed."""
     from torch import distributed
 
     sound = draw.dropout_masks

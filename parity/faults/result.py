@@ -45,7 +45,7 @@ class CampaignResult:
         return bool(self.rows or self.clean) and not self.survivors and not self.false_alarms
 
     def totals(self) -> dict[str, Any]:
-        """Counts: (how many, of how many)."""
+        """Return the totals: (how many, of how many)."""
         counted, rows = self.counted, [r for r in self.counted if r.killed]
         layers = [r for r in rows if r.level == "layer"]
         found: dict[str, Any] = {}

@@ -48,7 +48,7 @@ class MutantRow:
 
     @property
     def number(self) -> int:
-        """The fault's, in tables and JSON."""
+        """Return the fault's number in tables and JSON."""
         return CATALOGUE[self.fault].number
 
 

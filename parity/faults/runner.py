@@ -59,7 +59,7 @@ def run(mutant: Mutant) -> MutantRow:
 
 
 def _climb(mutant: Mutant, port: Port) -> Report:
-    """The rungs on which a mutant can show, one after the other until it does."""
+    """Run the rungs on which a mutant can be detected, until one detects it."""
     if mutant.level == "loss":
         return climb(port, ALL)
     first, rest = ((TRAINING[0],), TRAINING[1:]) if mutant.level == "training" else (FIRST, ALL)

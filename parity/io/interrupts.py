@@ -32,7 +32,7 @@ class Watch:
         self.line, self.last, self.count = line, last, 0
 
     def heard(self, number: int) -> None:
-        """Answer one signal."""
+        """Acknowledge one signal."""
         self.count += 1
         if self.count > 1:
             self.last()

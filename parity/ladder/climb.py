@@ -130,7 +130,7 @@ class Ladder:
 
 
 def _known(levels: Sequence[str], precision: str) -> list[str]:
-    """The rungs in order, if all of them and the precision are known."""
+    """Check the rungs and the precision; return the rungs in order."""
     if unknown := [level for level in levels if level not in RUNGS]:
         raise ValueError(f"unknown rung {unknown[0]!r}, expected one of {', '.join(RUNGS)}")
     if not levels:
@@ -143,7 +143,7 @@ def _known(levels: Sequence[str], precision: str) -> list[str]:
 
 
 def _with_isolated(checks: list[Check]) -> list[Check]:
-    """Beside each failed output inside the network, how wrong the layer is alone."""
+    """Add to each failed output of the network the error of the layer run alone."""
     alone = {(c.kind, c.layer, c.quantity): c.error for c in checks if c.rung == "L1"}
 
     def isolated(c: Check) -> float | None:

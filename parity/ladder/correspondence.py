@@ -38,12 +38,12 @@ class Correspondence:
 
     @functools.cached_property
     def opaque(self) -> frozenset[str]:
-        """The port's tensors that were made, and cannot be compared element by element."""
+        """Return the port's derived tensors that cannot be compared element by element."""
         return self.assignment.derived - self.parts
 
     @functools.cached_property
     def compared(self) -> frozenset[str]:
-        """The port's tensors that can."""
+        """Return the port's tensors that can be compared."""
         return frozenset(self.assignment.map) | self.parts
 
     @functools.cached_property

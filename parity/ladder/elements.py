@@ -124,7 +124,7 @@ def _converted(convert: Callable[[Arrays], Arrays], source: Arrays, made: Arrays
 
 
 def _digit(found: np.ndarray | None) -> np.ndarray | None:
-    """The digits that tags hold, if they are some."""
+    """Return the digits stored in tags; None if the values are not tags."""
     if found is None or not (is_float(found.dtype) or found.dtype.kind in "iu"):
         return None
     values = found.astype(np.float64)
@@ -153,7 +153,7 @@ def _confirmed(
     made: Arrays,
     elements: dict[str, Elements],
 ) -> dict[str, Elements]:
-    """Those that hold of drawn values too, and of the real ones: a sum of tags looks like a tag."""
+    """Keep elements that also hold for drawn and real values: a sum may look like a tag."""
     rng = draw.generator(0, "elements")
     drawn = {
         key: (rng.uniform(1, 2, a.shape) if is_float(a.dtype) else rng.integers(1, 99, a.shape))

@@ -40,7 +40,7 @@ class Rung:
         raise NotImplementedError
 
     def absent(self) -> str:
-        """Why the port has no such rung; empty where it has."""
+        """Return why the port has no such rung; empty if it has."""
         return ""
 
     def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:

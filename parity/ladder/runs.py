@@ -235,7 +235,7 @@ class Runs:
         )
 
     def derived(self, layer: str) -> list[str]:
-        """Tensors of a layer of the port that answer none of the reference's, but were made."""
+        """Return the names of a port layer's derived tensors."""
         prefix = _prefix(layer)
         return sorted(name for name in self.assignment.derived if name.startswith(prefix))
 
@@ -323,7 +323,7 @@ class Runs:
 
     @functools.cached_property
     def trained(self) -> set[str]:
-        """The port's names of what it trains and what consists of the reference's elements."""
+        """Return the port's names of trained parameters and of tensors made from them."""
         return self.port64.parameters() & self.tensors.compared
 
     @property
@@ -377,7 +377,7 @@ class Runs:
 
 
 def without(arrays: Arrays, names: frozenset[str]) -> Arrays:
-    """Those of other names."""
+    """Return the arrays except those with these names."""
     return {name: array for name, array in arrays.items() if name not in names}
 
 

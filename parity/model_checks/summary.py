@@ -47,7 +47,7 @@ class Layer:
 
     @property
     def count(self) -> int:
-        """Numbers that are trained."""
+        """Return how many numbers are trained."""
         return sum(math.prod(shape) for shape in self.parameters.values())
 
 
@@ -240,5 +240,5 @@ def _shape(layer: Layer) -> str:
 
 
 def _both(row: LayerRow, part: Any) -> str:
-    """Once where both sides have the same."""
+    """Return the text once if both sides have the same."""
     return " / ".join(dict.fromkeys(part(side) if side else "-" for side in (row.torch, row.jax)))

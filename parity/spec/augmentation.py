@@ -241,7 +241,7 @@ def resample(pixels: np.ndarray, size: Pair, how: Image.Resampling) -> np.ndarra
 
 
 def shifted(pixels: np.ndarray, down: int, right: int, above: int) -> np.ndarray:
-    """Moved; `above` comes in from the left and from above, 0 from the right and from below."""
+    """Shift; `above` enters from the left and from above, 0 from the right and from below."""
     height, width = pixels.shape[:2]
     down, right = max(-height, min(down, height)), max(-width, min(right, width))
     moved = np.full_like(pixels, above)

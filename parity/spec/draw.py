@@ -33,17 +33,17 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
 
 
 def _key(seed: int, purpose: str) -> np.ndarray:
-    """Philox's key of one use in one run: two words of 64 bits."""
+    """Return Philox's key for one purpose in one run: two 64-bit words."""
     return np.frombuffer(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:16], np.uint64)
 
 
 def _words(counters: Sequence[int]) -> np.ndarray:
-    """Philox's counter; it counts in the lowest word itself, so that one begins at 0."""
+    """Return Philox's counter, whose lowest word starts at 0, as Philox itself increments it."""
     return np.array([0, *counters, 0, 0, 0][:4], np.uint64)
 
 
 def weights(config: Config, seed: int) -> dict[str, np.ndarray]:
-    """Weights that hide nothing: no statistic at its default, no two slopes alike.
+    """Draw weights that reveal faults: no statistic is at its default, no two slopes are equal.
 
     Values are float32 numbers, so that a check in float64 and one in float32 start alike.
 

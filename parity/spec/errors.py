@@ -35,7 +35,7 @@ def listed(items: Iterable[object], joint: str = ", ", shown: int = SHOWN) -> st
 
 
 def shortened(text: str, longest: int) -> str:
-    """A text, without its middle where it has more characters than that."""
+    """Shorten a text of more characters by leaving out its middle."""
     if len(text) <= longest:
         return text
     end = longest // 4
@@ -43,7 +43,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would obey, and in one line; names come from files at will."""
+    """Escape control characters, and join lines: file names may contain anything."""
     if text.isprintable():
         return text
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -49,7 +49,7 @@ class Found:
 
 
 def stage_at(recipe: Recipe, moment: TrainProgress) -> Stage:
-    """The stage that a run is in, as its devices train it."""
+    """Return the stage that a run is in, as adjusted for its devices."""
     return recipe.stages[moment.stage].on(max(moment.devices, 1))
 
 

@@ -41,7 +41,7 @@ class DistEnv:
 
     @property
     def parts(self) -> int:
-        """Devices of all machines, among which a batch is divided."""
+        """Return the number of devices of all machines, which share a batch."""
         return self.devices * self.nodes
 
     @property

@@ -113,7 +113,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Until this process ends, however it does, where the system can."""
+        """Hold a lock until this process ends, where the system supports it."""
         if not fcntl:
             yield
             return

@@ -226,7 +226,7 @@ def _start(command: Sequence[str], more: Mapping[str, str], rank: int, log: Path
 
 
 def _watch(workers: Sequence[Worker], asked: Sequence[int]) -> None:
-    """Until all have ended, or one has failed and whoever has the same reason."""
+    """Wait until all processes have ended, or one has failed and others for the same reason."""
     while True:
         time.sleep(POLL)
         codes = [worker.code for worker in workers]
@@ -252,7 +252,7 @@ class Teller:
     place: DistEnv
 
     def told(self, failed: Sequence[Worker], asked: Sequence[int]) -> int:
-        """Say why, unless the first process did so itself; gives the exit status."""
+        """Print the reason, unless the first process did so; return the exit status."""
         if not failed:
             return 0
         if asked:

@@ -29,7 +29,7 @@ CURVES = {
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line what the file system refuses.
+    """Context that turns file system errors into one-line messages.
 
     Raises:
         InputError: It does.
@@ -94,7 +94,7 @@ class Logger:
             self.curves.flush()
 
     def close(self) -> None:
-        """Nothing more is lost if it fails: whatever was to last has been flushed."""
+        """Close the log; an error here loses nothing, since all lines have been flushed."""
         with contextlib.suppress(OSError):
             self.file.close()
         if self.curves:

@@ -133,7 +133,7 @@ def _batches(recipe: Recipe, batch: int) -> dict[str, Any]:
 
 
 def _rate(recipe: Recipe) -> dict[str, Any]:
-    """A rate that follows the batch is that of any number of devices."""
+    """Make a rate scaled with the batch apply to any number of devices."""
     return {} if recipe.parallel.rate == "none" else {"lr": "none"}
 
 

@@ -15,7 +15,7 @@ class ProcessGroup(Protocol):
     """The processes that train together; see `torch_impl.parallel.Group`, `jax_impl.parallel`."""
 
     def maximum(self, number: int) -> int:
-        """The largest number that any process gives; each waits for all."""
+        """Return the largest of all processes' numbers; waits for all."""
 
     def broadcast(self, value: Any) -> Any:
         """Return process 0's value on every process; waits for all."""

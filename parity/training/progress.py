@@ -86,14 +86,14 @@ class Origin:
         snapshot: Snapshot,
         class_weights: np.ndarray | None,
     ) -> Origin:
-        """At this moment."""
+        """Create the record for the run's current position."""
         weights = None if class_weights is None else class_weights.tolist()
         counts = (snapshot.step, snapshot.scale, snapshot.good)
         return cls(plain(recipe), framework, dataclasses.replace(moment), *counts, weights)
 
     @property
     def weights(self) -> np.ndarray | None:
-        """The class weights as they were."""
+        """Return the class weights as an array."""
         return None if self.class_weights is None else np.asarray(self.class_weights, np.float64)
 
     def to_json(self) -> str:

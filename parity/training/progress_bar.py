@@ -24,10 +24,10 @@ class Display(Protocol):
         """Begin something of so many steps, of which some are done."""
 
     def show(self, done: int, text: str) -> None:
-        """So many steps are done."""
+        """Show the number of steps done."""
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
 
 
 class Lines:

@@ -32,7 +32,7 @@ class Task:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Task:
-        """A recipe's."""
+        """Create the task of a recipe."""
         if recipe.data not in DATASETS:
             return cls(CLASSES)
         classes = DATASETS[recipe.data].classes
@@ -40,7 +40,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """The classes, and void where there is one."""
+        """Return the number of outputs: the classes, and void where there is one."""
         return len(self.classes) + (self.void is not None)
 
 
@@ -68,7 +68,7 @@ class Score:
 
     @property
     def mean_iou(self) -> float:
-        """Over the classes that are there; NaN where none is."""
+        """Return the mean IoU over present classes; NaN where there are none."""
         return metrics.mean_iou_present(self.iou)
 
     @property
@@ -82,7 +82,7 @@ class Score:
 
     @property
     def value(self) -> float:
-        """The one that is to be large: mean IoU, of whole images the accuracy."""
+        """Return the score to maximise: mean IoU, or accuracy for whole images."""
         return self.accuracy if self.task.void is None else self.mean_iou
 
     @property

@@ -31,7 +31,7 @@ class Side:
         self.group: Any = None  # of one device there is none: it computes the same without
 
     def meet(self) -> ProcessGroup:
-        """Before anything is computed: the devices, and the other processes.
+        """Set up the devices and connect to the other processes, before any computation.
 
         Raises:
             InputError: There are fewer devices, or the other processes are not there in time.
@@ -47,7 +47,7 @@ class Side:
         return self.group
 
     def leave(self) -> None:
-        """The end, once all processes are there."""
+        """Leave the group, once all processes have arrived here."""
         if self.group is not None:
             self.group.leave()
 
@@ -95,7 +95,7 @@ class Side:
         )
 
     def own(self, stage: Stage, snapshot: Snapshot) -> Snapshot:
-        """The inverse of `published`."""
+        """Convert published names and shapes to the framework's, the inverse of `published`."""
         config = stage.config
         names = naming.names(config, self.framework)
         return dataclasses.replace(
@@ -109,7 +109,7 @@ class Side:
 
 
 def slow(framework: str, precision: str) -> str:
-    """A line for whoever is about to wait much longer than for another precision; else empty."""
+    """Return a warning line if this precision is much slower than another; else empty."""
     if (framework, precision) != ("torch", "fp16"):
         return ""
     import torch

@@ -168,7 +168,7 @@ def _facts(
 def _agreed(
     group: ProcessGroup, place: DistEnv, found: checkpoints.Found | None, facts: dict[str, object]
 ) -> checkpoints.Found | None:
-    """The checkpoint that process 0 has found; the others need not see its folder.
+    """Share the checkpoint found by process 0; the others need no access to its folder.
 
     Raises:
         InputError: This process was given something else than process 0.

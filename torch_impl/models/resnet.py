@@ -49,7 +49,7 @@ class Bottleneck(nn.Module):
 
 
 def stem(c: int) -> layers.Sequential:
-    """Three 3x3 instead of one 7x7; the last one's norm is outside."""
+    """Build three 3x3 convolutions in place of a 7x7; the last one's norm is outside."""
     return layers.Sequential(
         layers.Conv2d(3, c, 3, 2, 1, bias=False),
         layers.BatchNorm2d(c),

@@ -159,7 +159,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _without_trailer(data: bytes) -> memoryview:
-    """Without the checksum, which is compared."""
+    """Check and remove the checksum."""
     body, trailer = memoryview(data)[:-TRAILER_SIZE], data[-TRAILER_SIZE:]
     if not trailer.startswith(TRAILER):
         return memoryview(data)

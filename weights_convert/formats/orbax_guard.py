@@ -116,7 +116,7 @@ def check_names(entries: Any) -> None:
         entries: The contents of `_METADATA`.
 
     Raises:
-        ValueError: A part of a name is empty, or has a separator.
+        ValueError: A part of a name is empty or contains a separator.
     """
     if not isinstance(entries, dict) or not isinstance(entries.get("tree_metadata"), dict):
         raise ValueError("its _METADATA names no tree of arrays")

@@ -155,7 +155,7 @@ def theirs(levels: list[str], args: argparse.Namespace) -> Report:
 
 
 def several(args: argparse.Namespace) -> Report:
-    """The rungs of several devices."""
+    """Run the rungs for several devices."""
     if args.model not in MODELS:
         raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
     if given := [name for name in OURS if getattr(args, name) is not None and name != "seed"]:

@@ -174,7 +174,7 @@ def handed(found: DeviceRun, expected: DeviceRun) -> Iterator[Check]:
 
 
 def observed(plan: Plan, runs: DeviceRuns, job: Job) -> DeviceRun:
-    """A real run."""
+    """Return the results of a real run."""
     before = plan.arrays()
     first, kept = runs.named(job, "first"), runs.named(job, "kept")
     return DeviceRun(
@@ -224,7 +224,7 @@ def note(stage: Stage, job: Job, predicted: DeviceRun, one: DeviceRun) -> str:
 
 
 def distance(stage: Stage, a: Arrays, b: Arrays, before: Arrays) -> float:
-    """Between two runs' parameters, relative to how far the second has come."""
+    """Return the distance of two runs' parameters, relative to the second's way so far."""
     keys = [k for k, spec in tensors(stage.config).items() if spec.kind not in STATISTICS]
     between = math.hypot(*(tolerances.norm(a[k] - b[k]) for k in keys))
     return between / math.hypot(*(tolerances.norm(b[k] - before[k]) for k in keys))

@@ -154,7 +154,7 @@ def _batch(plan: Plan, case: str, share: Share, number: int) -> Batch:
 
 
 def forget() -> None:
-    """The batches that were made, where the next ones are to be others."""
+    """Forget cached batches, where the next ones must differ."""
     _batch.cache_clear()
 
 

@@ -141,7 +141,7 @@ class OneDevice:
         return [outputs for outputs, _ in each]
 
     def _forward(self, batch: Batch) -> tuple[Tensors, Statistics]:
-        """Outputs, and what becomes of the statistics; the network's own are left alone."""
+        """Return the outputs and new statistics; the network's own statistics are unchanged."""
         x = torch.tensor(batch.images).permute(0, 3, 1, 2).contiguous()
         masks = {site: _channels_first(torch.tensor(m)) for site, m in batch.masks.items()}
         after = {name: b.clone() for name, b in self.model.named_buffers()}
@@ -187,7 +187,7 @@ def terms(
 
 
 def predict(plan: Plan, case: str, devices: int) -> DeviceRun:
-    """The run of a case on so many devices."""
+    """Predict the run of a case on several devices."""
     share: Any = Handed(devices)
     stage, before = plan.of(case)[1], plan.arrays()
     one = OneDevice(stage, before, plan.class_weights(), CASES[case].parallel, devices)

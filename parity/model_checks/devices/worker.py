@@ -89,7 +89,7 @@ def scored(name: str, images: int, count: Count) -> Found:
 
 
 def told(stage: Stage, snapshot: Snapshot, when: str) -> Found:
-    """A snapshot's arrays; after the first step, what the optimizer keeps of its gradients too."""
+    """Return a snapshot's arrays; after the first step with the optimizer's arrays."""
     found = {f"{when}/{key}": array for key, array in snapshot.arrays.items()}
     if when == "first" and stage.optimizer.slots:
         slot = stage.optimizer.slots[0]

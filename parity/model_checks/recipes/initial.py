@@ -50,7 +50,7 @@ class Law:
     number: float
 
     def distance(self, sample: np.ndarray) -> float:
-        """Kolmogorov's; of a constant, the share of other numbers."""
+        """Return the Kolmogorov distance; for a constant, the share of other numbers."""
         if self.kind == "constant":
             return float((sample != np.float32(self.number)).mean())
         x = np.sort(np.ravel(sample)).astype(np.float64) / self.number

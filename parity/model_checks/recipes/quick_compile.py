@@ -14,7 +14,7 @@ LEVEL = 1  # at 0 a convolution in float64 takes longer than compiling it for 1
 
 
 def compile_quickly(trainer: Any) -> None:
-    """Have a `jax_impl.train.Trainer` compile so; what was compiled serves all that are alike."""
+    """Make a `jax_impl.train.Trainer` compile fast; equal trainers share compiled programs."""
     trainer._program = _quick(trainer._program)
 
 

@@ -81,7 +81,7 @@ def _scene(i: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def source(recipe: Recipe, count: int, kind: type[Scenes] = Scenes) -> Source:
-    """So many scenes, as the training split of a shortened recipe.
+    """Return a source of scenes, as the training split of a scaled-down recipe.
 
     Args:
         recipe: The recipe.

@@ -152,7 +152,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def started(recipe: Recipe) -> tuple[Stage, Snapshot] | None:
-    """The network that a recipe begins with, as if a stage before the first had left it."""
+    """Return the network that a recipe starts from, as if left by an earlier stage."""
     if recipe.start is None:
         return None
     network = small(recipe.start, least=True)[0]

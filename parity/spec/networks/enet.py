@@ -110,7 +110,7 @@ class ENetConfig:
             raise ValueError(f"dropout is {self.dropout}, expected two probabilities in [0, 1)")
 
     def rows(self) -> tuple[Block, ...]:
-        """Those blocks of the table that the network has."""
+        """Return the blocks of the table that the network has."""
         last = 3 if self.encoder_only else 5
         return tuple(block for block in self.blocks if self._stage(block) <= last)
 

@@ -97,7 +97,7 @@ class Optimizer:
         return ("momentum_buffer",) if self.momentum else ()
 
     def factor(self, key: str) -> float:
-        """Times the schedule's rate, for the parameter of this published name."""
+        """Return the factor of the schedule's rate for the parameter of this published name."""
         return next((g.factor for g in self.groups if key.startswith(g.prefixes)), 1.0)
 
     def decays(self, config: Config) -> dict[str, float]:
@@ -117,7 +117,7 @@ def parameters(config: Config) -> list[str]:
 
 
 def idle(config: Config, keys: Iterable[str]) -> set[str]:
-    """Those of the keys whose parameters the network holds and does not use.
+    """Return those keys whose parameters the network holds but does not use.
 
     Their gradient is absent in PyTorch, so that nothing decays them, and 0 in JAX.
     """

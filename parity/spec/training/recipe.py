@@ -176,7 +176,7 @@ class Recipe:
             raise ValueError(f"loss_scale is {scale}, expected a number above 0")
 
     def on(self, devices: int) -> Recipe:
-        """The recipe as so many devices train it; see `Stage.on`."""
+        """Return the recipe for this many devices; see `Stage.on`."""
         return dataclasses.replace(self, stages=tuple(s.on(devices) for s in self.stages))
 
     @property

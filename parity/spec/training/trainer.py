@@ -124,10 +124,10 @@ class Trainer(Protocol):
         """
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that a run needs to go on."""
+        """Copy everything that is needed to continue training."""
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there, bit for bit.
+        """Continue from a snapshot, bit for bit.
 
         Raises:
             InputError: A name is missing, left over, or of another shape.

@@ -97,7 +97,7 @@ def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None
 
 
 def _check_groups(stage: Stage, where: KeyPath) -> None:
-    """A typing error in a prefix would leave its parameters at the common rate."""
+    """Refuse a prefix that matches no parameter, such as a typing error."""
     for prefix in (p for group in stage.optimizer.groups for p in group.prefixes):
         if not any(key.startswith(prefix) for key in parameters(stage.config)):
             raise InputError(f"{where} {prefix!r} begins no parameter of {stage.model}")
@@ -141,7 +141,7 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _record(kind: type, entries: Any, old: Any, where: KeyPath) -> Any:
-    """A dataclass: of the old one, what is given replaces its fields."""
+    """Build a dataclass: the old one with the given fields replaced."""
     if not isinstance(entries, Mapping):
         raise InputError(f"{where} {entries!r}, expected a table")
     hints = typing.get_type_hints(kind)
@@ -205,7 +205,7 @@ def _tuple(kinds: tuple[Any, ...], value: Any, old: Any, where: KeyPath) -> tupl
 
 
 def _changed(changes: Mapping[str, Any], old: tuple, where: KeyPath) -> tuple:
-    """Stages by their names, or operations by their kinds, each with what is different in it."""
+    """Apply changes to stages by name, or to operations by kind."""
     known = [KINDS.get(type(item)) or item.name for item in old]
     stages = type(old[0]) not in KINDS
     for name in changes:
