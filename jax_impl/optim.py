@@ -85,7 +85,7 @@ def load(optimizer: Optimizer, state: optax.OptState, found: Slots, step: int) -
 
 
 def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformationExtraArgs:
-    """Adam, given its corrections of the moments' bias and its eps at each step.
+    """Adam that takes its bias corrections and its eps at each step.
 
     `optax.scale_by_adam` computes 1 - b2^t in the moments' precision: in float32, with b2 = 0.999,
     each of the first thousand steps comes out 6e-6 too long, PyTorch's none.

@@ -44,7 +44,7 @@ class Group:
 
     @property
     def own(self) -> Group:
-        """This process's devices, which need not wait for the others."""
+        """Return a group of this process's devices, which need not wait for other processes."""
         return dataclasses.replace(self, count=self.local, whole=False)
 
     def map(
@@ -168,7 +168,7 @@ def join(parallel: Parallel, gradients: Any) -> Any:
 
 
 def mean(value: Any) -> Any:
-    """The mean over all devices, inside a mapped function."""
+    """Average over all devices, inside a mapped function."""
     return jax.lax.pmean(value, DEVICES)
 
 

@@ -50,7 +50,7 @@ class OneKey(nnx.Rngs):
 
 
 def state(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Path joined by dots -> array, copied out of the network; counters int64, as in files."""
+    """Copy the network's arrays: dotted path -> array; counters int64, as in files."""
     return {path: to_host(array) for path, array in flat(nnx.state(model)).items()}
 
 
@@ -60,7 +60,7 @@ def flat(state: nnx.State) -> dict[str, jax.Array]:
 
 
 def nested(arrays: Mapping[str, jax.Array]) -> nnx.State:
-    """The inverse of `flat`; `nnx.merge` takes it."""
+    """Convert back from `flat`, for `nnx.merge`."""
     return nnx.from_flat_state([(tuple(path.split(".")), a) for path, a in arrays.items()])
 
 
@@ -69,7 +69,7 @@ def name(path: tuple) -> str:
 
 
 def published(parameter: str) -> str:
-    """The published key of a parameter: its layer's path is the same."""
+    """Return the published key of a parameter, whose layer has the same path."""
     layer, _, leaf = parameter.rpartition(".")
     return f"{layer}.{'bias' if leaf == 'bias' else 'weight'}"
 
@@ -85,5 +85,5 @@ def to_device(array: np.ndarray, target: np.dtype, dtype: str) -> jnp.ndarray:
 
 
 def to_host(array: jax.Array) -> np.ndarray:
-    """A copy; counters int64, as in files."""
+    """Copy to the host; counters become int64, as in files."""
     return np.array(array, np.int64 if array.dtype == np.int32 else None)

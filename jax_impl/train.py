@@ -338,7 +338,7 @@ def compiled(
 
 
 def shared(parallel: Parallel, statistics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Running statistics, the same on all devices; synchronised norms' are, and so are counters."""
+    """Return running statistics that are equal on all devices, as the recipe combines them."""
     if parallel.batch_norm == "sync":
         return statistics
     floats = {n: a for n, a in statistics.items() if jnp.issubdtype(a.dtype, jnp.floating)}

@@ -148,7 +148,7 @@ def join(parallel: Parallel, gradients: torch.Tensor) -> torch.Tensor:
 
 
 def mean(value: torch.Tensor) -> torch.Tensor:
-    """The mean over all devices; nothing is differentiated."""
+    """Average over all devices, without a gradient."""
     value = value.detach().clone()
     if distributed.is_initialized():
         distributed.all_reduce(value)

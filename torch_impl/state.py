@@ -38,5 +38,5 @@ def build(
 
 
 def state(model: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Published key -> array, copied out of the network."""
+    """Copy the network's arrays: published key -> array."""
     return {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}

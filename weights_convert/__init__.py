@@ -34,7 +34,7 @@ __all__ = [
 
 
 def to_jax(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Published key -> array (OIHW), to NNX path joined by dots -> array (HWIO).
+    """Convert published key -> array (OIHW) to dotted NNX path -> array (HWIO).
 
     Raises:
         InputError: A key is missing, left over, or of another shape.

@@ -45,8 +45,8 @@ class Checkpoint:
         counters: Published keys of the counters that are floating-point numbers in the file.
         key: The entry of the file that holds the tensors; empty where they are at the top level.
         prefix: The prefix of every name.
-        beside: Those of `skipped` that `remarks` name.
-        remarks: What a user should know of how the tensors were found, a line each.
+        beside: Those names in `skipped` that `remarks` mention.
+        remarks: Lines for the user on how the tensors were found.
     """
 
     arrays: dict[str, np.ndarray]
@@ -198,7 +198,7 @@ class Identity:
 
     @property
     def named(self) -> dict[str, np.ndarray]:
-        """The network's tensors."""
+        """Return the network's tensors."""
         return self.found.named
 
     def no_tensors(self, contents: formats.Contents) -> str:
@@ -341,7 +341,7 @@ def _optimizer(
 
 
 def loose(config: Config) -> tuple[str, ...]:
-    """Fields in which a config may differ from a named variant's or a manifest's."""
+    """Return the fields in which a config may differ from a named variant's or a manifest's."""
     return getattr(config, "loose", ())
 
 

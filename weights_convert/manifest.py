@@ -116,7 +116,7 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
 
 
 def renamed(manifest: Manifest, rename: Callable[[str], str]) -> Manifest:
-    """A manifest with other names of its tensors; the same one where none changes."""
+    """Return a manifest with its tensors renamed; the same object where no name changes."""
     tensors = {rename(key): digest for key, digest in manifest.tensors.items()}
     changed = len(tensors) == len(manifest.tensors) and tensors != manifest.tensors
     if not changed or whole_sha256(manifest.tensors) != manifest.tensors_sha256:
@@ -129,7 +129,7 @@ def renamed(manifest: Manifest, rename: Callable[[str], str]) -> Manifest:
 
 
 def _apart(said: Any, found: Any) -> tuple[str, str]:
-    """Two values for a message: of two dicts only the entries that differ, and no long texts."""
+    """Format two values for a message: of two dicts only entries that differ, no long texts."""
     if isinstance(said, dict) and isinstance(found, dict):
         same = {k for k in said if k in found and repr(said[k]) == repr(found[k])}
         said, found = ({k: v for k, v in d.items() if k not in same} for d in (said, found))

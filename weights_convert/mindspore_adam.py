@@ -27,7 +27,7 @@ MOST_STEPS = 10_000_000  # that are multiplied one by one
 
 
 def power(beta: float, step: int) -> np.float32:
-    """A beta multiplied with itself in float32, one step after the other, as MindSpore does it."""
+    """Multiply a beta with itself in float32, one step after the other, as MindSpore does."""
     if step > MOST_STEPS:
         return np.float32(float(beta) ** step)
     made, factor = np.float32(1), np.float32(beta)

@@ -136,7 +136,7 @@ def carried(
 
 
 def absent(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> tuple[str, ...]:
-    """The published keys that these arrays lack and may lack: without name here, or `ABSENT`.
+    """Return the published keys that these arrays lack and may lack: nameless here, or `ABSENT`.
 
     Counters too: files are older than they are, and batch norms of Flax count nothing.
     """
@@ -222,7 +222,7 @@ def to_canonical(
 def float_counters(
     config: Config, arrays: Mapping[str, np.ndarray], dialect: str
 ) -> tuple[str, ...]:
-    """The published keys of the counters that are floating-point numbers in these arrays."""
+    """Return the published keys of counters that are floating-point numbers in these arrays."""
     target, known = tensors(config), names(config, dialect).items()
     return tuple(
         key
@@ -232,7 +232,7 @@ def float_counters(
 
 
 def present_name(config: Config, name: str) -> str:
-    """A tensor's name as it is today, where an earlier version of this program wrote another."""
+    """Return a tensor's current name, where an earlier version of this program used another."""
     for pattern, present in getattr(config, "former_names", ()):
         if found := re.fullmatch(pattern, name):
             return found.expand(present)
@@ -240,7 +240,7 @@ def present_name(config: Config, name: str) -> str:
 
 
 def present_names(config: Config, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Named tensors by their names of today; see `present_name`."""
+    """Return named tensors with their current names; see `present_name`."""
     return {present_name(config, name): array for name, array in arrays.items()}
 
 
@@ -282,7 +282,7 @@ def _variants(family: str) -> list[Config]:
 
 
 def family_in(arrays: Iterable[str], dialect: str) -> str:
-    """The family whose names occur most among these; `enet` if none does."""
+    """Return the family whose names occur most among these; `enet` if none occurs."""
     known, found = known_names(dialect), set(arrays)
     return max(known, key=lambda family: len(known[family] & found))
 
@@ -311,7 +311,7 @@ def check_known(found: Iterable[str], dialect: str, where: str) -> None:
 
 @functools.cache
 def known_names(dialect: str) -> dict[str, set[str]]:
-    """Family -> the names of its tensors."""
+    """Return family -> the names of its tensors."""
     families = [f for f in FAMILIES if dialect != "mindspore" or f in MINDSPORE]
     return {f: set(names(MODELS.get(f"{f}-{dialect}", MODELS[f]), dialect)) for f in families}
 

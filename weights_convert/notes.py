@@ -49,7 +49,7 @@ def assumptions(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def lines(checkpoint: Checkpoint) -> list[str]:
-    """The notes as every command prints them."""
+    """Return the notes as every command prints them."""
     return [printable(f"{title:<10}{text}") for title, text in checkpoint.notes]
 
 

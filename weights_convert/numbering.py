@@ -68,7 +68,7 @@ def parameters(config: Config, layout: str | None = None) -> list[str]:
 
 
 def own_order(config: Config, names: Iterable[str], dialect: str) -> list[str]:
-    """The published keys of what is trained, in the order in which a file names them."""
+    """Return the published keys of trained tensors, in the order of a file's names."""
     known, trained = naming.names(config, dialect), set(parameters(config))
     keys = (known[name][0] for name in names if name in known)
     return [key for key in keys if key in trained]
@@ -132,7 +132,7 @@ def _fitting(
     flat: Sequence[int],
     orders: Sequence[Sequence[str]],
 ) -> Sequence[str]:
-    """The order that so many numbers mean: the file's, or the published class's.
+    """Return the order of parameters that numbers refer to: the file's or the published class's.
 
     The latter is meant where the file lacks parameters, or somebody has sorted it, which the shapes
     of the state show.

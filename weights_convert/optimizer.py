@@ -87,7 +87,7 @@ class Optimizer:
         }
 
     def absent(self, config: Config) -> list[str]:
-        """The parameters without state."""
+        """Return the parameters without state."""
         return [key for key in parameters(config) if key not in next(iter(self.slots.values()))]
 
     def describe(self, config: Config) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Optimizer:
 def split(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Part what a file holds.
+    """Split a file's tensors into the network's, the optimizer's and the rest.
 
     Returns:
         The network's tensors; the optimizer's, chains of optax left out of their names; the rest,
@@ -138,7 +138,7 @@ def split(
 
 
 def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> Optimizer:
-    """Understand what `split` found.
+    """Convert the optimizer's tensors from `split` to a state.
 
     Raises:
         NotCarriedError: It is no state of `KINDS`, or does not fit the network.
@@ -346,7 +346,7 @@ def _numbers(
 
 
 def _plain(value: Any) -> Any:
-    """Without tuples, and without arrays of one number, such as a learning rate on the device."""
+    """Convert tuples to lists, and arrays of one number, such as a learning rate, to numbers."""
 
     def number(item: Any) -> Any:
         return item.item() if isinstance(item, np.ndarray) and item.ndim == 0 else item

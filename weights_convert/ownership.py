@@ -69,7 +69,7 @@ def check_owner(
 
 
 def _names_in(state: Mapping[str, Any], dialect: str) -> list[str]:
-    """The names of parameters in an optimizer's state; none where it numbers them."""
+    """Return the names of parameters in an optimizer's state; empty where it numbers them."""
     if "param_groups" in state:
         groups = [group.get("param_names") for group in state["param_groups"]]
         named = all(isinstance(given, list) for given in groups)

@@ -65,7 +65,7 @@ def rules_of(config: Config) -> Rules:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The names of a network's tensors as MindSpore's own `save_checkpoint` orders them.
+    """Order the names of a network's tensors as MindSpore's own `save_checkpoint` does.
 
     Args:
         names: MindSpore's, in the published order of the layers.

@@ -75,12 +75,12 @@ class Unwrapped:
 
 
 def plain(name: str) -> str:
-    """A name without wrappers."""
+    """Return a name without wrappers."""
     return WRAPPED.sub("", name)
 
 
 def own_name(name: str, known: Container[str]) -> str:
-    """The end of a name that is one of those that are known; else all of it, without wrappers."""
+    """Return the end of a name that is a known name; else all of it, without wrappers."""
     rest = whole = plain(name)
     for _ in range(DEEPEST):
         if rest in known:
@@ -182,7 +182,7 @@ def without_numbers(found: Unwrapped, names: Container[str]) -> Unwrapped:
 
 
 def _after(arrays: Mapping[str, Any], prefix: str, path: Path) -> Unwrapped:
-    """The tensors after a prefix that somebody chose."""
+    """Return the tensors under a prefix chosen by the user."""
     start = prefix if prefix.endswith(".") else f"{prefix}."
     kept = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
     if not kept:
@@ -208,7 +208,7 @@ def starts(names: Iterable[str]) -> str:
 
 
 def _unique(names: dict[str, str]) -> dict[str, str]:
-    """Shortened names, unless two of them became one: then none is."""
+    """Return shortened names, unless two of them became equal; then none is shortened."""
     return names if len(set(names.values())) == len(names) else {name: name for name in names}
 
 
@@ -230,7 +230,7 @@ def _votes(
 
 
 def _likely(votes: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
-    """The best family of each prefix, the prefixes with most names first, then the shorter ones."""
+    """Return the best family of each prefix, by falling number of names, then by length."""
     best: dict[str, tuple[str, str]] = {}
     for pair in sorted(votes, key=lambda pair: -votes[pair]):
         best.setdefault(pair[1], pair)
@@ -258,7 +258,7 @@ def _is_whole(named: Mapping[str, Any], family: str, dialect: str, config: Confi
 
 
 def _best(whole: list[tuple[str, str]], votes: Mapping[tuple[str, str], int], path: Path) -> str:
-    """The prefix that is taken.
+    """Choose the prefix to read.
 
     Raises:
         InputError: Several whole networks are there, and none is more likely.

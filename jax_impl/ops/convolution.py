@@ -65,7 +65,7 @@ MOST_TAPS = 25  # of a kernel whose products are written out one by one
 def depthwise(
     x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, dilation: Pair
 ) -> jax.Array:
-    """A convolution of each channel by itself: products of the shifted map, added up.
+    """Convolve each channel separately: products of the shifted map, added up.
 
     XLA's CPU backend takes a hundred times as long for the grouped convolution as PyTorch. A kernel
     as large as its map is one weighted sum over it.
@@ -94,7 +94,7 @@ def depthwise(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def conv_by_taps(x: jax.Array, kernel: jax.Array, padding: Pair, dilation: Pair) -> jax.Array:
-    """A convolution of stride 1 as one matrix product for all taps, shifted afterwards and added.
+    """Convolve with stride 1 by one matrix product for all taps, then shift and add.
 
     Where a gradient is wanted it is XLA's convolution: a step of ERFNet compiles in two thirds of
     the time, and both gradients of a 1x3 take 38 ms instead of 108.
@@ -134,7 +134,7 @@ conv_by_taps.defvjp(conv_by_taps_forward, conv_by_taps_backward)
 def conv_transpose(
     x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, size: Pair
 ) -> jax.Array:
-    """A transposed convolution to maps of this size; the kernel is (kh, kw, out, in).
+    """Transposed convolution to maps of this size; the kernel is (kh, kw, out, in).
 
     Written as a plain convolution that computes the stride x stride phases of the output as
     channels, which then move into the map: XLA's CPU backend runs convolutions with dilated

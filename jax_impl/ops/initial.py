@@ -10,7 +10,7 @@ from flax import nnx
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> jax.Array:
-    """PyTorch's default: U(-b, b), b = 1 / sqrt(fan_in).
+    """Draw by PyTorch's default: U(-b, b), b = 1 / sqrt(fan_in).
 
     Drawn in blocks of one size: XLA's CPU backend takes half a second to compile a draw of each
     new shape, 20 s for ENet.

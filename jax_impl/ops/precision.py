@@ -8,7 +8,7 @@ from flax import nnx
 
 
 def cast(dtype: str | None, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Arrays as a layer of this `compute_dtype` takes them: as they are if it is none."""
+    """Cast arrays to the layer's `compute_dtype`; without one, return them unchanged."""
     return arrays if dtype is None else tuple(a.astype(dtype) for a in arrays)
 
 

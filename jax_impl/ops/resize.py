@@ -14,7 +14,7 @@ from jax_impl.ops.precision import wide
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def interpolate(x: jax.Array, axis: int, n: int, align_corners: bool) -> jax.Array:
-    """Linear interpolation along one axis to n places.
+    """Interpolate linearly along one axis, to n places.
 
     Forward by a gather, backward by a matrix. On one busy core, best of 7, both axes, in ms: 19
     channels from 128x256 to 512x1024 by gathers 123, by matrices 507; 128 channels from 64x128 to

@@ -83,7 +83,7 @@ def divided(job: Job) -> dict[str, list[float]]:
 
 
 def report_stage(stage: str) -> None:
-    """Print what is done next, for whoever started this process."""
+    """Print the next action, for the parent process."""
     print(f"{STAGE}{stage}", flush=True)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def release() -> None:
-    """Give memory back that nobody uses: graphs that refer to themselves, and the heap's gaps."""
+    """Free unused memory: graphs with reference cycles, and gaps in the heap."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:

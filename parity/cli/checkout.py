@@ -1,8 +1,8 @@
 """Former commands of `parity` that are now programs of the project's checkout.
 
 They measure and attack the project itself, so they stay with its tests and are not installed. In a
-checkout, where the package `tests` lies beside `parity`, their names still run them, each in a
-process of its own.
+checkout, where the package `tests` is next to `parity`, their names still run them, each in a
+separate process.
 """
 
 from __future__ import annotations

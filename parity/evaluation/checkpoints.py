@@ -127,7 +127,7 @@ def evaluate(
         progress: Called with (checkpoints done, checkpoints, what comes next).
         place: Where this process and its devices are; several need a framework. Every image is
             counted once, whatever their number; the first process writes.
-        choice: Which of the checkpoints' tensors are meant; see `weights_convert.load`.
+        choice: Which of the checkpoints' tensors to read; see `weights_convert.load`.
         labels: Which output is void; if not given, as in the checkpoint's manifest, else as in the
             recipe.
         size: Height and width of the images; if not given, determined as for `labels`.

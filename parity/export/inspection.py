@@ -37,7 +37,7 @@ class Inspection:
         tensors: Name -> dtype and shape of the weights.
         manifest: The file's manifest; None without one. Its seal is whole; its
             hashes are of the checkpoint's tensors, which an export folds into others.
-        metadata: Text kept beside the graph, without our manifest.
+        metadata: Text stored with the graph, without our manifest.
     """
 
     path: Path

@@ -58,11 +58,11 @@ class Correspondence:
         return {name: array for name, array in found.items() if array is not None}
 
     def source_of(self, name: str) -> str:
-        """The reference's tensor that one of the port's answers; of several the first."""
+        """Return the reference's tensor that a port's tensor comes from; the first of several."""
         return next(iter(self.keys(name)), name)
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """The reference's tensors that one of the port's consists of; none if it is unknown."""
+        """Return the reference's tensors that a port's tensor consists of; empty if unknown."""
         if name in self.assignment.map:
             return (self.assignment.map[name][0],)
         part = self.assignment.parts.get(name)

@@ -69,7 +69,7 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
 
 
 def _whole(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
-    """Layers that nothing answers, and statistics."""
+    """Yield unpaired layers, and statistics that were not compared."""
     yield from _layers(runs, rung, compared)
     yield from _statistics(runs, rung, compared, Quantity(Kind.STATISTIC, mode=Mode.TRAIN))
 
@@ -77,7 +77,7 @@ def _whole(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
 def _statistics(
     runs: Runs, rung: str, compared: set[Key], quantity: Quantity
 ) -> Iterator[Omission]:
-    """Statistics of either side; those that the port has and the function made, count."""
+    """Yield statistics that were not compared; the port's that a function made are required."""
     parameters = runs.port64.parameters()
     if runs.stateless:
         before = runs.reference64.state()
@@ -97,7 +97,7 @@ def _statistics(
 def _parameters(
     runs: Runs, rung: str, compared: set[Key], quantity: Quantity
 ) -> Iterator[Omission]:
-    """Parameters of the port that were not compared, and the reference's that none answers."""
+    """Yield the port's parameters that were not compared, and unpaired ones of the reference."""
     used: dict[str, np.ndarray] = {}
     trained = runs.reference64.parameters()
     for name in sorted(runs.port64.parameters()):
@@ -118,7 +118,7 @@ def _parameters(
 def _unanswered(
     runs: Runs, rung: str, used: dict[str, np.ndarray], quantity: Quantity
 ) -> Iterator[Omission]:
-    """Parameters of the reference with a gradient that nothing was compared with."""
+    """Yield the reference's parameters with a gradient that was compared with nothing."""
     names = runs.reference64.aliases()
     for key, gradient in runs.oracle(True).parameter_gradients.items():
         places = np.zeros(gradient.size, bool)

@@ -128,7 +128,7 @@ class Subject:
 
 
 def small(model: str, least: bool = False) -> tuple[Config, Pair]:
-    """A model's small network, whole if nobody has made a small one, and its images' size."""
+    """Return a model's small network and its images' size; the whole network if there is none."""
     config = MODELS[model]
     if config.family in SMALL:
         return SMALL[config.family](config, least)

@@ -1,6 +1,6 @@
 """Classes of the data sets, with the ids and colours of the data sets' own programs.
 
-`parity.data` reads their files.
+`parity.data` reads the data sets' files.
 """
 
 # Cityscapes: class, its id in the label files, its colour.

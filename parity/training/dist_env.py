@@ -133,7 +133,7 @@ def started() -> bool:
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens."""
+    """Return a free port of this machine."""
     with socket.socket() as s:
         s.bind((LOCAL, 0))
         return s.getsockname()[1]

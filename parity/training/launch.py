@@ -226,7 +226,7 @@ def _start(command: Sequence[str], more: Mapping[str, str], rank: int, log: Path
 
 
 def _watch(workers: Sequence[Worker], asked: Sequence[int]) -> None:
-    """Wait until all processes have ended, or one has failed and others for the same reason."""
+    """Wait until all processes have ended, or one has failed and a grace period is over."""
     while True:
         time.sleep(POLL)
         codes = [worker.code for worker in workers]

@@ -133,7 +133,7 @@ def _batches(recipe: Recipe, batch: int) -> dict[str, Any]:
 
 
 def _rate(recipe: Recipe) -> dict[str, Any]:
-    """Make a rate scaled with the batch apply to any number of devices."""
+    """Remove the separate rate for several devices where the rate scales with the batch."""
     return {} if recipe.parallel.rate == "none" else {"lr": "none"}
 
 

@@ -66,7 +66,7 @@ class TrainingRun:
         stop: Whether a stop was requested.
         found: The checkpoint to resume, of this recipe and data, or None.
         curves: Whether to write TensorBoard's files.
-        place: Of this process; only the first one writes and shows.
+        place: This process's place; only the first process writes files and shows progress.
         others: The process group; all processes make the same steps.
         first: Index of the stage that a new run begins with.
     """
@@ -341,7 +341,7 @@ class TrainingRun:
         return score
 
     def _save(self, stage: Stage, trainer: Trainer, names: list[str]) -> None:
-        """Write a checkpoint under these names, and under the name from which a run is resumed."""
+        """Write a checkpoint under these names, and under the one from which a run is resumed."""
         self.state = self.side.published(stage, trainer.snapshot())
         if not self.place.leads:
             return

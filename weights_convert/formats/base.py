@@ -155,6 +155,6 @@ def unreadable(path: Path, what: str, error: Exception) -> InputError:
 def parted(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, Foreign]]:
-    """Arrays of `DTYPES`, and what the others are."""
+    """Split arrays into those of `DTYPES` and descriptions of the others."""
     ours = {k: a for k, a in arrays.items() if str(a.dtype) in DTYPES}
     return ours, {k: Foreign(str(a.dtype), a.shape) for k, a in arrays.items() if k not in ours}

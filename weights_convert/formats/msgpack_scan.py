@@ -41,7 +41,7 @@ def check(data: bytes) -> None:
 
 
 def count(data: bytes) -> int:
-    """Objects in msgpack, or more than `MOST_OBJECTS`. What is cut short is left to msgpack."""
+    """Count the objects in msgpack data, up to just over `MOST_OBJECTS`; it may be truncated."""
     total, at, end = 0, 0, len(data)
     while at < end and total <= MOST_OBJECTS:
         first = data[at]

@@ -69,7 +69,7 @@ def flatten(
 
 
 def with_dots(contents: Contents, path: Path) -> Contents:
-    """A flat file's names as they are elsewhere: `params/conv/kernel` is `conv.kernel`.
+    """Rename a flat file's tensors to dotted names: `params/conv/kernel` becomes `conv.kernel`.
 
     Raises:
         InputError: Two names become one.
@@ -132,7 +132,7 @@ def at(tree: Any, key: str, path: Path) -> tuple[Any, list[str]]:
 
 
 def _counter(parts: tuple[str, ...], leaf: Any) -> Any:
-    """A count of steps as int64, which holds whatever it was in; anything else as it is."""
+    """Return a step counter as int64, whatever its dtype; anything else unchanged."""
     single = type(leaf) is int and abs(leaf) < 2**63
     single |= isinstance(leaf, np.ndarray) and leaf.shape == () and leaf.dtype == np.uint32
     return np.asarray(leaf, np.int64) if single and COUNTERS & set(parts[-2:]) else leaf

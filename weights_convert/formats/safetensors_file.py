@@ -43,7 +43,7 @@ def read(path: Path, mapped: bool = False) -> Contents:
 
     Args:
         path: The file.
-        mapped: Look at the arrays in place: only of a file that nobody else has.
+        mapped: Whether to memory-map the arrays; only for a file that no other process can change.
 
     Raises:
         InputError: It is damaged, or too large.

@@ -145,7 +145,7 @@ def read(path: Path, sha256: str) -> dict[str, str]:
 
 
 def parse(text: str, file: Path) -> dict[str, Any] | None:
-    """The entries of a manifest's file, or none if it is somebody else's.
+    """Parse a manifest's file; return None if it was not written by this program.
 
     Raises:
         InputError: It is damaged.

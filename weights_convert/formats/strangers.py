@@ -57,7 +57,7 @@ def file(path: Path, head: bytes) -> str:
 
 
 def directory(path: Path) -> str:
-    """Why a directory is no checkpoint that is read, and what to name instead."""
+    """Return why a directory is not a readable checkpoint, and what to pass instead."""
     if (path / METADATA).is_file() and any(path.glob(f"*{SHARD}")):
         return f"not one file: it is a checkpoint of torch.distributed.checkpoint: {_dcp(path)}"
     if indices := sorted(path.glob(f"*{INDEX}")):

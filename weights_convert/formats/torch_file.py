@@ -118,7 +118,7 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
 def _parted(
     tensors: Mapping[str, torch.Tensor], path: Path
 ) -> tuple[dict[str, np.ndarray], dict[str, Foreign]]:
-    """Arrays of what is of `DTYPES`, and what the others are."""
+    """Split tensors into arrays of `DTYPES` and descriptions of the others."""
     dtypes = {k: _dtype(v) for k, v in tensors.items()}
     strided = {k: v.detach() for k, v in tensors.items() if dtypes[k] in DTYPES}
     foreign = {k: Foreign(d, _shape(tensors[k])) for k, d in dtypes.items() if k not in strided}
@@ -219,7 +219,7 @@ def reason(error: Exception) -> str:
 
 
 def _optimizer(data: object) -> dict[str, Any] | None:
-    """An optimizer's state dict with NumPy arrays, if there is one that can be understood."""
+    """Return an optimizer's state dict with NumPy arrays, if there is a valid one."""
     if not isinstance(data, Mapping):
         return None
     found = [data[name] for name in OPTIMIZERS if name in data] + _listed(data)
