@@ -27,7 +27,7 @@ def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float3
         ValueError: `dtype` is float64 and JAX is not set to hold it, or a counter above 2^31.
     """
     network = NETWORKS[config.family]
-    # Abstract, so that a leaf which nobody filled cannot pass as initialised.
+    # Abstract, so that an unfilled leaf cannot pass as initialised.
     graph, target = nnx.split(nnx.eval_shape(lambda: network(config, rngs=OneKey(0))))
     leaves = nnx.to_flat_state(target)
     shapes = {name(path): leaf.shape for path, leaf in leaves}

@@ -149,7 +149,7 @@ class Trainer:
         """Evaluate several batches of one size at once: one on each of this process's devices."""
         if self.group is None:
             return [self.evaluate(batch) for batch in batches]
-        # The devices that are left over see the last one again, which counts for nothing.
+        # Spare devices evaluate the last batch again; that result is ignored.
         all_of = [*batches, *[batches[-1]] * (self.together - len(batches))]
         own, each = self.group.own, [self._given(batch._replace(masks={})) for batch in all_of]
         with holding(self.dtype):

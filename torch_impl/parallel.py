@@ -109,7 +109,7 @@ class _Pulse(threading.Thread):
         self.over = threading.Event()
         self.own, keys = f"pulse/{process}", [f"pulse/{i}" for i in range(processes)]
         self.heard = {key: (b"", time.monotonic()) for key in keys}
-        # A connection of its own: that of the group may be waiting for something.
+        # A separate connection: that of the group may be blocked.
         self.store = distributed.TCPStore(*place, is_master=False)
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.start()
@@ -206,7 +206,7 @@ def start(
         raise InputError(
             f"{where}: {processes} processes did not meet there within {MEETING} s"
         ) from error
-    if met == "env://" or processes == devices:  # whoever started them watches them
+    if met == "env://" or processes == devices:  # the launcher watches them
         return Group(processes, process)
     return Group(processes, process, _Pulse(place, processes, process))
 

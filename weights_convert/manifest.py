@@ -159,7 +159,7 @@ def verify(
     def counted(value: Any) -> str:
         if isinstance(value, dict):
             value = {k: v for k, v in value.items() if k not in loose}
-            if isinstance(value.get("absent"), list):  # in no order of its own
+            if isinstance(value.get("absent"), list):  # in no fixed order
                 value["absent"] = sorted(value["absent"])
         return json.dumps(value, sort_keys=True)  # in which NaN is NaN
 

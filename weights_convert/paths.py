@@ -48,7 +48,7 @@ ERFNET: Rules = (
     (r"decoder\.output_conv", r"decoder.pred"),
 )
 
-# Its first two training stages have the encoder and a head beside it, and no decoder.
+# Its first two training stages have the encoder and a separate head, and no decoder.
 ERFNET_STAGE: Rules = (*ERFNET_ENCODER, (r"encoder\.output_conv", r"pred"))
 
 MINDSPORE: dict[str, Rules] = {"enet": ENET, "erfnet": ERFNET}

@@ -23,7 +23,7 @@ from weights_convert.formats.base import AVERAGED
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
 WRAPPED = re.compile(rf"(?:(?<=\.)|^)(?:{'|'.join(WRAPPERS)})\.")
 
-# The counter beside the weights of torch.optim.swa_utils.AveragedModel.
+# The counter stored with the weights of torch.optim.swa_utils.AveragedModel.
 COUNTER = "n_averaged"
 
 DEEPEST = 12  # parts of a prefix

@@ -19,7 +19,7 @@ from parity.io import compilation_cache, interrupts
 from parity.spec.errors import InputError, printable
 from parity.training.dist_env import started
 
-UNREAD = 141  # exit status of a program that nobody reads any more: 128 + SIGPIPE
+UNREAD = 141  # exit status if the reader of the output has gone: 128 + SIGPIPE
 
 # Command -> what it does. `parity.cli.commands.NAME` has `add_arguments(parser)` and `run(args)`;
 # it imports no framework before `run`.
@@ -103,7 +103,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # Of several processes whoever started them answers.
+        # With several processes, the launcher acknowledges the signal.
         with interrupts.watched("" if started() else f"parity {args.command}: interrupted"):
             return args.run(args)
     except InputError as error:

@@ -22,7 +22,7 @@ COMMANDS = {
     "calibrate": "tests.benchmarks.calibrate",
     "unpack": "tests.unpack_cifar10",
 }
-# Command -> option -> the program, and whether the option is one of its own.
+# Command -> option -> the program, and whether the program takes the option itself.
 OPTIONS = {
     "faults": {"--spec": ("tests.mutation", False)},
     "bench": {

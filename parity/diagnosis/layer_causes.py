@@ -15,7 +15,7 @@ from parity.report.quantity import Kind, Quantity, Scope
 
 Suggestions = Iterator[tuple[Fault, float, str]]  # fault, score from 0 to 1, why
 
-POSSIBLE = 0.05  # the score of what a layer of this kind can have, if nothing speaks for it
+POSSIBLE = 0.05  # the score of a fault that this kind of layer can have, without any evidence
 
 
 def batch_norm(e: Evidence) -> Suggestions:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from parity.evaluation.result import Result
 
 WIDTH = 640  # pixels of a picture on the page, at most
-MARK = 3  # a pixel that differs is drawn with so many around it, else nobody would see it
+MARK = 3  # pixels drawn around each pixel that differs, so that it is visible
 DIFFERENCE = ((38, 42, 48), (255, 64, 160))
 
 

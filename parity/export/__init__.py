@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from parity.report.report import Check
     from weights_convert import Checkpoint, Manifest
 
-EXPORT_KEY = f"{KEY}.export"  # of the metadata: what is said here beside the manifest
+EXPORT_KEY = f"{KEY}.export"  # key of the metadata for facts that are not in the manifest
 
 Pair = tuple[int, int]
 

@@ -55,7 +55,7 @@ def graph_of(
     return model
 
 
-# Who logs what nobody asked: the exporter, of its defaults, and that torchvision is not installed.
+# Loggers to silence: the exporter logs its defaults, and that torchvision is not installed.
 TALKATIVE = ("onnx_ir", "torch.onnx._internal.exporter._registration")
 
 

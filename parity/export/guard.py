@@ -21,9 +21,9 @@ MOST_FIELDS = 200_000  # of all messages together: ICNet on ResNet-101 has 17,00
 MOST_DIMS = 16
 VERSIONS = range(1, 1000)
 
-FIXED64, FIXED32 = 1, 5  # wire types, beside those of MindSpore's messages
+FIXED64, FIXED32 = 1, 5  # wire types, in addition to those of MindSpore's messages
 
-# Where a tensor's values may be, beside `raw_data`, and the dtypes of those that lie there.
+# Fields other than `raw_data` that may hold a tensor's values -> dtypes stored there.
 VALUES = {
     "float_data": (TensorProto.FLOAT,),
     "double_data": (TensorProto.DOUBLE,),

@@ -54,7 +54,7 @@ def _from_file(path: Path) -> ModuleType:
     assert loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
-    sys.path.insert(0, str(path.parent.resolve()))  # what lies beside it can be imported
+    sys.path.insert(0, str(path.parent.resolve()))  # modules next to it can be imported
     try:
         _guarded(str(path), lambda: loader.exec_module(module))
     finally:

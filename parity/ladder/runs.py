@@ -74,7 +74,7 @@ class Runs:
         self.reference_working = TorchSide(port.reference, precision, port.layout)
         self.port64 = JaxSide(port.port, FLOAT64, port.params, port.modes)
         self.port_working = JaxSide(port.port, precision, port.params, port.modes)
-        # The runs of a whole network beside the oracle.
+        # The runs of a whole network other than the oracle.
         working = (Run(Side.REFERENCE, precision), Run(Side.PORT, precision))
         self.compared = (PORT64, *working, *DISTURBED)
         self.assignment = assign(

@@ -297,7 +297,7 @@ class Watched(dict[str, np.ndarray]):
         self.seen: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
-        return super().__iter__()  # with one of its own, `dict` copies through `__getitem__`
+        return super().__iter__()  # with its own `__iter__`, `dict` copies through `__getitem__`
 
     def __getitem__(self, key: str) -> np.ndarray:
         self.seen.add(key)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from weights_convert import Checkpoint, Manifest
 
-LEVELS = ("L0", "L1", "L2", "L3", "L4")  # if nobody says otherwise
+LEVELS = ("L0", "L1", "L2", "L3", "L4")  # by default
 EXPORTED = ""  # of `onnx`, instead of a file: what both sides export
 Progress = Callable[[str], None]
 

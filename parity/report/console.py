@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
-WIDTH = 140  # of what has no width of its own, such as a file
+WIDTH = 140  # used where the output has no width, such as a file
 QUIET = 30  # seconds after which a file, too, gets a line on what is being done
 
 

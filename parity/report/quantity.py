@@ -27,7 +27,7 @@ class Kind(enum.StrEnum):
     LOSS_FUNCTION = "loss function"  # of a recipe: its value
     LOGITS_GRADIENT = "gradient of logits"  # of a recipe's loss function
     INITIAL = "initial values"
-    BATCH = "batch"  # a part of it, as a trainer was handed it
+    BATCH = "batch"  # a part of a batch, as a trainer received it
 
 
 class Mode(enum.StrEnum):

@@ -107,7 +107,7 @@ MODELS: dict[str, Config] = {
 }
 
 # Family -> height and width of the images, and how many at once, that it is shown, timed and
-# exported with if nobody says otherwise; those not named here have `USUAL`.
+# exported with by default; those not named here have `USUAL`.
 USUAL = ((512, 1024), 1)
 USUAL_OF = {"genet": ((32, 32), 32), "erfnet-imagenet": ((224, 224), 8)}
 

@@ -36,10 +36,9 @@ from parity.training.dist_env import (
 
 GRACE = 10  # seconds that a process has to end after it was asked to, or after another has
 POLL = 0.1
-# What the environment of a process says that was started here: by which, and where it writes what
-# is for nobody.
+# Environment variable of a process started here: the file for the output of its libraries.
 LOG = "PARITY_LOG"
-BROKEN = 70  # exit status of a process with an error that nobody foresaw
+BROKEN = 70  # exit status of a process with an unexpected error
 SHOWN = 30  # lines of a log, at most
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -215,7 +214,7 @@ def _start(command: Sequence[str], more: Mapping[str, str], rank: int, log: Path
             where["stdout"] = where["stderr"] = os.dup(file.fileno())
     own = {STARTER: str(os.getpid()), LOG: str(log)}
     try:
-        # A session of its own: what is typed at the terminal comes from here, once.
+        # A separate session: signals from the terminal are passed on from here, once.
         process = subprocess.Popen(
             command, env=os.environ | dict(more) | own, start_new_session=True, **where
         )

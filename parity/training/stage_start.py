@@ -173,7 +173,7 @@ class StageStart:
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
         before = found.config
         if self.first:
-            # Published files of ERFNet's encoder hold a decoder, too, which nobody trained.
+            # Published files of ERFNet's encoder hold a decoder, too, which is untrained.
             last = self.recipe.stages[self.first - 1].config
             before = last if tensors(last).keys() == found.arrays.keys() else before
         try:

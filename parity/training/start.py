@@ -155,7 +155,7 @@ def _facts(
 ) -> dict[str, object]:
     """Return values that must be equal in all processes, by their names in messages."""
     weights = None
-    if start is not None and Path(start).is_file():  # else whoever reads it will say so
+    if start is not None and Path(start).is_file():  # else reading it raises the error
         weights = hashlib.sha256(Path(start).read_bytes()).hexdigest()
     return {
         "recipe": digest(recipe),

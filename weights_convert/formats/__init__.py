@@ -50,7 +50,7 @@ SUFFIXES = {
 # Formats whose library is a framework, or loads one.
 LOAD_FRAMEWORKS = ("torch", "orbax", "msgpack")
 
-# Formats without room for text: their manifest lies beside them.
+# Formats that cannot store text: their manifest is a separate file.
 WITH_SIDECAR = ("torch", "orbax", "msgpack", "npz", "mindspore")
 
 # Formats whose arrays can be looked at in the file.
@@ -89,7 +89,7 @@ def read(
                 sha256 = hashing.result()
         else:
             module, sha256 = _module(format), written
-        # Before the file is trusted with anything: is it the one that the manifest speaks of?
+        # Before the file is used: is it the one that the manifest describes?
         beside = sidecar.read(path, sha256) if format in WITH_SIDECAR else {}
         in_place = {"mapped": True} if written is not None and format in MAPPED else {}
         below = {"key": key} if key and format in NESTED else {}

@@ -243,7 +243,7 @@ def _array(tag: str, kind: str, dims: list[int], slices: list[memoryview]) -> np
     if -(-math.prod(dims) * bits // 8) != size:
         shape = "x".join(map(str, dims)) or "a scalar"
         raise DamagedError(f"{tag} is {shape} of {kind}, but has {size} bytes")
-    if max(dims, default=0) >= 2**31:  # beside a 0
+    if max(dims, default=0) >= 2**31:  # next to a 0
         raise DamagedError(f"{tag} has a dim of {max(dims)}")
     if kind in OTHERS:
         return Foreign(kind, tuple(dims))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Linen's collections, which come before every path of a network saved whole.
 COLLECTIONS = frozenset(("params", "batch_stats"))
-TRAINING = frozenset(("opt_state", "step"))  # what lies beside them in a `TrainState`
+TRAINING = frozenset(("opt_state", "step"))  # other entries of a `TrainState`
 COUNTERS = frozenset(("step", "count"))  # a number in Python in a `TrainState`, uint32 in NNX
 
 

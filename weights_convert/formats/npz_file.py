@@ -58,7 +58,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise InputError(f"{path}: {listed(wrong)} is bfloat16, which NumPy's files cannot hold")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in contiguous(arrays).items():
-            # A date of its own, so that the same arrays give the same file.
+            # A fixed date, so that equal arrays give equal files.
             entry = zipfile.ZipInfo(name + SUFFIX, date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             with archive.open(entry, "w", force_zip64=True) as file:

@@ -12,7 +12,7 @@ from parity.spec.errors import listed
 
 ORBAX_FILES = ("_METADATA", "checkpoint")  # of which an Orbax directory has one
 SHARD = ".distcp"  # of torch.distributed.checkpoint
-METADATA = ".metadata"  # beside its shards
+METADATA = ".metadata"  # next to its shards
 INDEX = ".index.json"  # of Hugging Face's shards
 LONGEST = 5_000_000  # bytes of it
 UTILITY = "torch.distributed.checkpoint.format_utils dcp_to_torch"
@@ -31,7 +31,7 @@ HEADS = {
 
 # Files in a folder that hold weights, the likeliest first.
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt", "*.msgpack", "*.npz", "*.tar")
-# What training leaves beside them in such a folder.
+# Other files that training leaves in such a folder.
 NO_WEIGHTS = ("optimizer", "scheduler", "random_states", "scaler", "rng", "training_args")
 
 
@@ -61,7 +61,7 @@ def directory(path: Path) -> str:
     if (path / METADATA).is_file() and any(path.glob(f"*{SHARD}")):
         return f"not one file: it is a checkpoint of torch.distributed.checkpoint: {_dcp(path)}"
     if indices := sorted(path.glob(f"*{INDEX}")):
-        # A link may lead anywhere: what nobody named is not followed.
+        # A link may lead anywhere: only paths that the user named are followed.
         shards = [] if indices[0].is_symlink() else _shards(indices[0])
         return f"not an Orbax checkpoint: it holds shards: {_join(shards)}"
     deeper = sorted(

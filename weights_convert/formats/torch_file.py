@@ -185,7 +185,7 @@ def _check_bytes(path: Path) -> None:
 
 
 def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
-    if not record.CRC:  # one that PyTorch was told not to compute
+    if not record.CRC:  # PyTorch was set not to compute one
         record.CRC = None  # type: ignore[assignment]  # by which `zipfile` compares none
     with archive.open(record) as file:
         if record.filename.endswith("data.pkl"):
@@ -280,7 +280,7 @@ def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype is torch.bfloat16:  # NumPy has none of its own: by its bits
+    if tensor.dtype is torch.bfloat16:  # NumPy has no bfloat16: converted by its bits
         bits = tensor.contiguous().view(torch.int16).numpy()
         return bits.view(numpy_dtype("bfloat16"))
     return np.array(tensor.numpy(), order="C", copy=None)

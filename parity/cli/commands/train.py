@@ -199,7 +199,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     own = of_run(args) if args.resume else None
     named = args.recipe is not None and not args.recipe.endswith(overrides.SUFFIX)
     if own and args.recipe_file is None and (args.recipe is None or named):
-        if named:  # an unknown name is told as ever
+        if named:  # for an unknown name the usual error is raised
             overrides.find(args.recipe)
         if named and args.recipe != own.name:
             raise InputError(f"the run is of recipe {own.name}, not of {args.recipe}")
