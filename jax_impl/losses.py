@@ -24,8 +24,8 @@ def cross_entropy(
 
     Args:
         logits: (N, H, W, classes).
-        labels: (N, H, W) integers; `ignore_index` marks pixels to ignore. Any other value
-            that is not a class makes the loss NaN: compiled code cannot raise.
+        labels: (N, H, W) integers; `ignore_index` marks pixels to ignore. Any other value that is
+            not a class makes the loss NaN: compiled code cannot raise.
         class_weights: (classes,), ones if not given. The mean is sum(w * nll) / sum(w).
         ignore_index: The label of pixels to ignore.
         normalizer: Maps the sum of weights to the divisor of the summed loss; by default the sum

@@ -8,11 +8,11 @@ What is computed in which precision:
 
 - `fp64`, `fp32`: everything in that one.
 - `bf16`, `fp16` at level O1: convolutions, fully connected layers and PReLUs take inputs and
-weights, and return results, in half precision. Weights are float32.
+  weights, and return results, in half precision. Weights are float32.
 - At level O2 images and weights are in half precision; the optimizer updates float32 master copies;
-scales, shifts and statistics of batch norms are float32.
+  scales, shifts and statistics of batch norms are float32.
 - At both levels batch norms compute in float32 and return their input's dtype; everything else
-computes in its inputs' dtype, the wider of two; the loss is that of logits in float32, and the
+  computes in its inputs' dtype, the wider of two; the loss is that of logits in float32, and the
   optimizer works in float32 on gradients in float32, divided by the loss scale.
 """
 

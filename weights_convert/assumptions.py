@@ -1,10 +1,10 @@
 """The assumptions a command makes on a checkpoint's inputs and outputs, with reasons.
 
-A network's weights do not show which output stands for which class, how an image becomes the
-input, or for which image size it was trained. One rule holds for every command: it uses what the
-user asks for, else what the checkpoint's manifest says, else what the command assumes (a recipe, or
-the published network). Whatever is used is printed with its reason, and whatever contradicts it is
-a warning of one line.
+A network's weights do not show which output stands for which class, how an image becomes the input,
+or for which image size it was trained. One rule holds for every command: it uses what the user asks
+for, else what the checkpoint's manifest says, else what the command assumes (a recipe, or the
+published network). Whatever is used is printed with its reason, and whatever contradicts it is a
+warning of one line.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def convert(
     Args:
         source: A checkpoint, in any format that `load` reads.
         target: What to write. Its suffix chooses the format: .pth, .pt and .tar a torch file,
-            .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a MindSpore
-            file, .orbax or none an Orbax directory. What is there is replaced.
+            .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a MindSpore file,
+            .orbax or none an Orbax directory. What is there is replaced.
         network: As for `load`.
         to: The naming scheme to write, `torch`, `jax` or `mindspore`. If not given: torch names in
             torch files, MindSpore's in its own, JAX names in Orbax directories and msgpack, and in

@@ -1,7 +1,7 @@
 """Transposing and comparing whole networks in memory, on all cores. Imports no framework.
 
-NumPy releases Python's lock while it copies and compares, and a large transposition is slower
-than a disk.
+NumPy releases Python's lock while it copies and compares, and a large transposition is slower than
+a disk.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def conv_transpose(
     """Transposed convolution to maps of this size; the kernel is (kh, kw, out, in).
 
     Written as a plain convolution that computes the stride x stride phases of the output as
-    channels, which then move into the map: XLA's CPU backend runs convolutions with dilated
-    inputs many times slower.
+    channels, which then move into the map: XLA's CPU backend runs convolutions with dilated inputs
+    many times slower.
 
     Its gradients are written out: that of x is the convolution that it is the transpose of, that of
     the kernel a matrix product for each tap. In CPU ms, of 16 to 12 channels, 3x3, stride 2, from 4

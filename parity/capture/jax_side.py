@@ -140,8 +140,8 @@ class JaxSide:
             train: Train mode, else eval mode.
             loss: The loss to differentiate; forward only if None.
             targets: The loss's targets.
-            sink: Called with each call's name and outputs as they are computed; the result then
-                has no calls.
+            sink: Called with each call's name and outputs as they are computed; the result then has
+                no calls.
 
         Raises:
             ForwardError: The network or the loss raised.

@@ -1,8 +1,8 @@
 """Packed files, written by `parity pack`: one split of a data set in one file.
 
 An ArrayRecord file. Each record but the last is a sample: its name, its pixels as they are, and its
-trainIds or its class. The last describes the others. The format checks itself: a damaged chunk
-is refused by its reader.
+trainIds or its class. The last describes the others. The format checks itself: a damaged chunk is
+refused by its reader.
 """
 
 from __future__ import annotations

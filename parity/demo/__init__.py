@@ -3,8 +3,8 @@
     from parity.demo import demo
     demo("parity-demo")
 
-The network is an ENet trained by `tests/benchmarks/fit_demo_network.py`.
-Frameworks are loaded when the tour begins.
+The network is an ENet trained by `tests/benchmarks/fit_demo_network.py`. Frameworks are loaded when
+the tour begins.
 """
 
 from __future__ import annotations

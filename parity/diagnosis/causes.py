@@ -1,8 +1,8 @@
 """Choosing the faults of the catalogue that explain a failed comparison.
 
-Each hypothesis uses the evidence alone: the layer's class and settings, which quantities
-failed, and the layer on its own on both sides. Where it can, it computes the reference's result
-with that fault, and how much of the difference that explains.
+Each hypothesis uses the evidence alone: the layer's class and settings, which quantities failed,
+and the layer on its own on both sides. Where it can, it computes the reference's result with that
+fault, and how much of the difference that explains.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hypotheses on wrong optimizer steps, and on how training trajectories diverge.
 
-Where NumPy can recompute the reference's optimizer, each hypothesis is tried on the
-gradients that both sides were fed.
+Where NumPy can recompute the reference's optimizer, each hypothesis is tried on the gradients that
+both sides were fed.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def miou(
         progress: Called with (images done, images, what happens next).
         choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
         count_size: (H, W) to which predictions are enlarged, the nearest pixel of each place,
-            before they are counted against the labels resized to it from their files; not at all
-            if not given.
+            before they are counted against the labels resized to it from their files; not at all if
+            not given.
         say: Called with the checkpoint and what is assumed of it, before anything is predicted.
 
     Raises:

@@ -1,14 +1,14 @@
 """Deciding whether rounding explains a pixel on which two sides disagree.
 
 Where the two best logits of a pixel are nearly equal, rounding decides which one is larger, and
-each side rounds differently. The reference in float64, r64, decides. Such a pixel says nothing
-about the port. It counts against the port only
+each side rounds differently. Such a pixel says nothing about the port. With r64 the reference in
+float64, it counts against the port only
 
 - where the port in float64 disagrees with the reference in float64: rounding is too small there to
   hide a fault, or to cause anything;
 - or where the port's logits in float32 are less exact than rounding explains, and the pixel is not
-  near a tie: r64 prefers its best class to the port's by more than
-  2 * limit, as both logits may be off by the limit.
+  near a tie: r64 prefers its best class to the port's by more than 2 * limit, as both logits may be
+  off by the limit.
 
 The limit is that of `parity.ladder.tolerances` for a whole network, of all logits of the image:
 

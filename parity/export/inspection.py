@@ -35,8 +35,8 @@ class Inspection:
         inputs: Name -> dtype and shape; an axis of no fixed length is a name, or `?`.
         outputs: As `inputs`.
         tensors: Name -> dtype and shape of the weights.
-        manifest: The file's manifest; None without one. Its seal is whole; its
-            hashes are of the checkpoint's tensors, which an export folds into others.
+        manifest: The file's manifest; None without one. Its seal is whole; its hashes are of the
+            checkpoint's tensors, which an export folds into others.
         metadata: Text stored with the graph, without our manifest.
     """
 

@@ -1,8 +1,8 @@
 """ONNX Runtime as a third backend: comparing an ONNX file's outputs with the network's.
 
 The reference in float64 is the oracle, and the rule is that of every other whole network in the
-working precision (`parity.ladder.tolerances`): the file may be no less exact than the reference
-in float32.
+working precision (`parity.ladder.tolerances`): the file may be no less exact than the reference in
+float32.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ class MutantRow:
         name: A description of the change.
         model: The network.
         place: The layer or block that should be named; empty where there is no single one.
-        level: `layer`, `block`, `network`, `loss`, `training`,
-            `start` (initial weights and stages), `devices` or `evaluation`.
+        level: `layer`, `block`, `network`, `loss`, `training`, `start` (initial weights and
+            stages), `devices` or `evaluation`.
         equivalent: Why no input can reveal it; empty if one can.
         killed: Whether the ladder detected it.
         rung: The lowest rung that detected it.

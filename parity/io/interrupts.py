@@ -45,8 +45,8 @@ class Watch:
 def watched(line: str, last: Callable[[], None] = lambda: None) -> Iterator[Watch]:
     """Acknowledge the signals that this process handles, SIGINT and perhaps SIGTERM.
 
-    The signal handlers decide what the first one means. The second ends the process: what was
-    being written has a temporary name then, and the files that it would have replaced are whole.
+    The signal handlers decide what the first one means. The second ends the process: what was being
+    written has a temporary name then, and the files that it would have replaced are whole.
 
     Args:
         line: As for `Watch`.

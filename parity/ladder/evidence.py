@@ -20,8 +20,8 @@ class Case:
 
     Attributes:
         inputs: The layer's inputs, arrays or plain values.
-        reference: Quantity -> the reference's array: outputs, gradients of inputs and
-            parameters, statistics.
+        reference: Quantity -> the reference's array: outputs, gradients of inputs and parameters,
+            statistics.
         port: Quantity -> the port's array; a quantity that it lacks is absent.
     """
 

@@ -42,9 +42,8 @@ class Port:
         name: The name shown in tables.
         eval_inputs: Inputs of the forward pass in eval mode, where they differ.
         losses: Two functions from outputs and `targets` to a scalar, for the reference and for the
-            port. If not
-            given: the sum of all outputs, each element times a number drawn by `seed`.
-        targets: Such as labels and class weights, in the port's layout.
+            port. If not given: the sum of all outputs, each element times a number drawn by `seed`.
+        targets: The losses' other inputs, such as labels and class weights, in the port's layout.
         layers: The port's layer -> the reference's, for layers that neither their names, their
             weights nor their values pair; or `names`: every layer must answer the one of its name.
         layout: Number of axes -> permutation from the reference's axes to the port's. By default
@@ -57,7 +56,7 @@ class Port:
             the rungs L4 and L5 are left out.
         schedules: The learning-rate schedules, and at how many steps they are compared. For the
             reference a function of the step that gives its first group's rate, or one that makes a
-            scheduler of an optimizer, whose `step()` is called after each of the optimizer's; of
+            scheduler of an optimizer, whose `step()` is called after each of the optimizer's; for
             the port an optax schedule, which `optimizers` must hold too.
         batches: What a trajectory's steps are trained on, one after the other and over again:
             (inputs, targets) of each. If there is none: `inputs` and `targets` at every step.

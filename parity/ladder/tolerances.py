@@ -3,8 +3,8 @@
 Structure, in float64: rounding noise is some 5e8 times smaller than in float32, while a porting
 fault is the same size in both, so one fixed limit serves every network.
 
-Numerics, in the working precision: the port may be no less exact than the reference. With r64
-the reference in float64, error(x) = |x - r64| / |r64| in the Euclidean norm:
+Numerics, in the working precision: the port may be no less exact than the reference. With r64 the
+reference in float64, error(x) = |x - r64| / |r64| in the Euclidean norm:
 
     error(port) <= K * (error(reference) + sensitivity) + FLOOR
 

@@ -24,7 +24,7 @@ def initial(config: Config, rule: str, seed: int) -> dict[str, np.ndarray]:
     initialised as in PyTorch's and MindSpore's layers:
 
     - `torch`: PyTorch's default, U(-b, b) with b = 1 / sqrt(fan_in), biases like their weights. For
-    a transposed convolution the fan is that of its outputs, as PyTorch counts it.
+      a transposed convolution the fan is that of its outputs, as PyTorch counts it.
     - `xavier`: MindSpore's `XavierUniform`, U(-b, b) with b = sqrt(6 / (fan_in + fan_out)) (Glorot
       and Bengio 2010), biases 0; N(0, 0.01) where E-NET names no rule.
     - `he-fan-out`: N(0, sqrt(2 / fan_out)) for convolutions (He et al. 2015), fan_out the kernel's

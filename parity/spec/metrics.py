@@ -1,7 +1,7 @@
 """Confusion matrices in int64 and the IoU of semantic segmentation.
 
-Counted as the evaluation of Eromera/erfnet_pytorch does (d4a46fa, `iouEval`): pixels whose truth
-is void are left out, void predicted elsewhere is a miss of the true class. Its 1e-15 in the
+Counted as the evaluation of Eromera/erfnet_pytorch does (d4a46fa, `iouEval`): pixels whose truth is
+void are left out, void predicted elsewhere is a miss of the true class. Its 1e-15 in the
 denominator is not used: a class without pixels is absent here, but counts as 0 there.
 """
 

@@ -45,8 +45,8 @@ class Config(Protocol):
         """Return the sites of dropout for images of this size, in call order.
 
         Returns:
-            Site -> probability and the shape of one sample's mask: (C,) where channels are
-            dropped, (H', W', C) where elements are.
+            Site -> probability and the shape of one sample's mask: (C,) where channels are dropped,
+            (H', W', C) where elements are.
         """
 
     def without_dropout(self) -> Config:

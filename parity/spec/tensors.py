@@ -23,8 +23,8 @@ class Tensor:
 
     Attributes:
         kind: Its kind, which determines its name and layout in other frameworks: `conv` or
-            `conv_transpose` kernel, `linear` weight, `scale`, `bias`, `mean`, `var` or `count` of
-            a batch norm, `slope` of a PReLU.
+            `conv_transpose` kernel, `linear` weight, `scale`, `bias`, `mean`, `var` or `count` of a
+            batch norm, `slope` of a PReLU.
         shape: PyTorch's shape.
     """
 

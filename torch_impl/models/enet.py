@@ -164,8 +164,8 @@ class ENet(nn.Module):
 
         Args:
             x: (N, 3, H, W).
-            masks: For train mode: block name -> dropout mask, (N, C) or (N, C, H', W'), for all
-                of `config.dropout_sites(H, W)` whose probability is above 0.
+            masks: For train mode: block name -> dropout mask, (N, C) or (N, C, H', W'), for all of
+                `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:
             ValueError: H or W below 7, or a mask that train mode needs is missing.

@@ -72,8 +72,7 @@ def read(
         path: The file or directory.
         written: The result of `write`, for a file that nobody else can have changed since: it is
             not hashed again and, where its format allows, not copied into memory.
-        key: Which entry of the file holds the tensors, a dotted path; detected if not
-            given.
+        key: Which entry of the file holds the tensors, a dotted path; detected if not given.
         foreign: Whether to accept tensors of dtypes other than `DTYPES`; they are only described.
 
     Raises:

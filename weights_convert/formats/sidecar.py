@@ -117,8 +117,8 @@ def read(path: Path, sha256: str) -> dict[str, str]:
         sha256: The checkpoint's hash, as in `weights_convert.formats.Contents`.
 
     Raises:
-        InputError: It is damaged, or written for other contents than the checkpoint's; it is a
-            link to another folder than the checkpoint's, or no file.
+        InputError: It is damaged, or written for other contents than the checkpoint's; it is a link
+            to another folder than the checkpoint's, or no file.
     """
     file = place(path)
     if not os.path.lexists(file):

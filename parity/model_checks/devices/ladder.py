@@ -2,8 +2,8 @@
 
 Where the recipe says that several devices compute the function of one, the prediction is the real
 run of one device; elsewhere it is `parity.model_checks.devices.predicted`. What is compared:
-gradients and loss of the first step (L3), the optimizer's step (L4), and all losses,
-weights and statistics after the last one (L5). Of each run and rung the worst tensor is reported.
+gradients and loss of the first step (L3), the optimizer's step (L4), and all losses, weights and
+statistics after the last one (L5). Of each run and rung the worst tensor is reported.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Optimizer:
         kind: One of `KINDS`.
         lr: The base learning rate, which the schedule scales.
         weight_decay: Factor of the weight that is added to its gradient.
-        decay: The parameters it applies to, one of `DECAYS`: `not-norms` leaves out scale and
-            bias of batch norms.
+        decay: The parameters it applies to, one of `DECAYS`: `not-norms` leaves out scale and bias
+            of batch norms.
         betas: Adam's.
         eps: Adam's, added to the root of the corrected second moment.
         eps_hat: Whether it is added to the root of the uncorrected one instead, as MindSpore and

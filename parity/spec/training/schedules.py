@@ -23,8 +23,8 @@ class Schedule:
         power: `poly`: the exponent of the remaining share of time.
         length: `poly`, `cosine`: epochs after which the rate is 0.
         per_step: `poly`, `cosine`: whether it falls with every step, not every epoch.
-        first: Added to the time: 1 where the first step is counted as 1, so that the last has
-            rate 0, as ICNet's does.
+        first: Added to the time: 1 where the first step is counted as 1, so that the last has rate
+            0, as ICNet's does.
         warmup: Epochs in which it rises in a line, by equal parts per epoch, to what it is after
             them; the time of what follows is counted from there where `after_warmup`.
         after_warmup: See `warmup`.

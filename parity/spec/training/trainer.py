@@ -20,8 +20,8 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (N, H, W, 3) float32 or float64, preprocessed.
-        targets: The targets of the loss: labels
-            (N, H', W') int32 of one size or, for ICNet, of three; (N,) for whole images.
+        targets: The targets of the loss: labels (N, H', W') int32 of one size or, for ICNet, of
+            three; (N,) for whole images.
         masks: Site of dropout -> mask, from `parity.spec.draw.dropout_masks`.
         samples: (N,) int64, their indices in the data set.
         truth: In validation, what `Trainer.evaluate` should find: (N, H', W') or (N,) int32, void
@@ -41,8 +41,8 @@ class Step:
 
     Attributes:
         loss: The unscaled loss before the step.
-        fault: Why the weights are invalid, such as `gradient of fc.weight: 3 of 5120 are
-            not finite`; empty if they are valid.
+        fault: Why the weights are invalid, such as `gradient of fc.weight: 3 of 5120 are not
+            finite`; empty if they are valid.
         skipped: Whether a gradient overflowed under a dynamic loss scale, so that only the scale
             changed.
         scale: The loss scale of the next step; 1 without one.
