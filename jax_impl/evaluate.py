@@ -1,4 +1,4 @@
-"""Predictions of a JAX network. `torch_impl/evaluate.py` answers name by name."""
+"""Predictions of a JAX network. `torch_impl/evaluate.py` has the same names for PyTorch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def predictor(
     dtype: str = "float32",
     preprocessing: Preprocessing = PLAIN,
 ) -> Predictor:
-    """A predictor for these weights.
+    """Build a predictor for a network with the given weights.
 
     Args:
-        config: Which network.
-        arrays: As `jax_impl.state.build` takes them.
-        dtype: `float32` or `float64`, of weights and images; JAX need not be set to 64 bits.
-        preprocessing: How an image becomes the input.
+        config: The network's configuration.
+        arrays: The weights, as `jax_impl.state.build` takes them.
+        dtype: `float32` or `float64`, for weights and images; works without JAX's 64-bit mode.
+        preprocessing: How an image is preprocessed.
 
     Raises:
         InputError: A tensor is missing, left over, or of another shape.
@@ -42,8 +42,8 @@ class Predictor:
 
     Args:
         model: The network; it is put into eval mode.
-        dtype: Of its weights.
-        preprocessing: How an image becomes the input.
+        dtype: The dtype of its weights.
+        preprocessing: How an image is preprocessed.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Predictor:
         self.preprocessing = preprocessing
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The class of each pixel: the first of equal maxima.
+        """Return the class of each pixel: the first of equal maxima.
 
         Args:
             images: (N, H, W, 3) uint8.
@@ -75,7 +75,7 @@ class Predictor:
         return classes
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 to (N, H, W, classes) of the predictor's dtype."""
+        """Return the logits of (N, H, W, 3) uint8: (N, H, W, classes) of the predictor's dtype."""
         with precision(self.dtype):
             x = self.preprocessing(images, self.dtype)
             return np.asarray(self._forward(self.state, x))
@@ -83,7 +83,7 @@ class Predictor:
 
 @functools.lru_cache(maxsize=16)
 def compiled(graph: nnx.GraphDef) -> tuple[Callable, Callable]:
-    """The programs of one network, shared by all its checkpoints: logits, and what is made of them.
+    """Compile the functions of one network, shared by all its checkpoints: logits and classes.
 
     Weights are arguments: as constants they would be compiled in.
     """
@@ -103,5 +103,5 @@ def compiled(graph: nnx.GraphDef) -> tuple[Callable, Callable]:
 
 
 def precision(dtype: str) -> contextlib.AbstractContextManager:
-    """Within it JAX holds what `dtype` needs; what it was set to before is back afterwards."""
+    """Context in which JAX supports `dtype`; the previous setting is restored afterwards."""
     return jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()

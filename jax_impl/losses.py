@@ -1,4 +1,4 @@
-"""Losses of the JAX side. `torch_impl/losses.py` answers name by name; logits are NHWC here."""
+"""Losses in JAX, with the same names as in `torch_impl/losses.py`; logits are NHWC here."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def cross_entropy(
 
     Args:
         logits: (N, H, W, classes).
-        labels: (N, H, W) integers; `ignore_index` where a pixel does not count. Any other value
-            that is not a class makes the loss NaN: compiled code cannot raise.
+        labels: (N, H, W) integers; `ignore_index` marks pixels to ignore. Any other value that is
+            not a class makes the loss NaN: compiled code cannot raise.
         class_weights: (classes,), ones if not given. The mean is sum(w * nll) / sum(w).
-        ignore_index: The label that does not count.
-        normalizer: What the sum of weighted losses is divided by, of the sum of weights; the sum
-            itself if not given. Several devices have others.
+        ignore_index: The label of pixels to ignore.
+        normalizer: Maps the sum of weights to the divisor of the summed loss; by default the sum
+            itself. With several devices, the divisor may depend on all of them.
     """
     n_classes = logits.shape[-1]
     if class_weights is None:
@@ -52,16 +52,16 @@ def icnet_loss(
     auxiliary: float = 0.4,
     normalizer: Normalizer | None = None,
 ) -> jax.Array:
-    """ICNet's loss as published: cross-entropy at 1/4, and 0.4 of it at 1/8 and at 1/16.
+    """ICNet's published loss: cross-entropy at 1/4, plus 0.4 of it at 1/8 and at 1/16.
 
     Args:
-        outputs: ICNet's four; the first, of the image's size, does not count.
-        labels4: (N, H, W) integers at the size of the second output, -1 where a pixel does not
-            count. `parity.spec.icnet_labels` makes them.
-        labels8: The same for the third.
-        labels16: The same for the fourth.
-        auxiliary: What the last two are multiplied by.
-        normalizer: Of each of the three; see `cross_entropy`.
+        outputs: ICNet's four outputs; the first, of the image's size, is not used.
+        labels4: (N, H, W) integers at the size of the second output, -1 marks pixels to ignore.
+            `parity.spec.icnet_labels` makes them.
+        labels8: Labels at the size of the third output.
+        labels16: Labels at the size of the fourth output.
+        auxiliary: The factor of the last two losses.
+        normalizer: The divisor of each of the three; see `cross_entropy`.
     """
     _, *logits = outputs
     main, *others = (
@@ -78,14 +78,14 @@ def training_loss(
     class_weights: jax.Array | None = None,
     normalizer: Normalizer | None = None,
 ) -> jax.Array:
-    """The loss that a recipe asks for.
+    """Return the loss that a recipe asks for, a scalar.
 
     Args:
-        loss: Which.
-        outputs: Of the network.
-        targets: As `parity.spec.training.trainer.Batch` has them.
-        class_weights: (classes,), ones if not given; of cross-entropy.
-        normalizer: See `cross_entropy`.
+        loss: The recipe's loss.
+        outputs: The network's outputs.
+        targets: The targets of a `parity.spec.training.trainer.Batch`.
+        class_weights: (classes,), for cross-entropy; ones if not given.
+        normalizer: The divisor of the loss; see `cross_entropy`.
     """
     if loss.kind == "icnet":
         labels4, labels8, labels16 = targets

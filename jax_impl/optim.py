@@ -1,4 +1,4 @@
-"""Optimizers of the JAX side. `torch_impl/optim.py` answers name by name."""
+"""Optimizers in optax, with the same names as in `torch_impl/optim.py`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ OPTAX = {"exp_avg": "mu", "exp_avg_sq": "nu", "momentum_buffer": "trace"}
 def build(
     config: Config, optimizer: Optimizer, parameters: Iterable[str]
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer as optax's; it takes its rate at each step, of `hyperparameters`.
+    """Build the optax optimizer; `update` takes the settings from `hyperparameters`.
 
     Args:
-        config: Which network.
-        optimizer: What is asked for.
-        parameters: Path joined by dots of what is trained, and no other: a gradient of 0 is not
-            none, and would decay it.
+        config: The network's configuration.
+        optimizer: The recipe's optimizer.
+        parameters: Dotted paths of exactly the trained parameters. Others must be left out: with a
+            gradient of 0 weight decay would still change them.
     """
     keys = {name: published(name) for name in parameters}
     decays = optimizer.decays(config)
@@ -49,13 +49,13 @@ def build(
 def hyperparameters(
     optimizer: Optimizer, dtype: str, rate: float, step: int
 ) -> dict[str, np.generic]:
-    """What changes from step to step, for the `update` of what `build` gave.
+    """Return the settings that `update` of the optimizer needs at a step.
 
     Args:
-        optimizer: What was asked for.
-        dtype: Of the parameters.
+        optimizer: The recipe's optimizer.
+        dtype: The parameters' dtype.
         rate: The learning rate, before the groups' factors.
-        step: The update that comes, counted from 1.
+        step: Number of the coming update, counted from 1.
     """
     settings = {"rate": rate}
     if optimizer.kind == "adam":
@@ -65,18 +65,18 @@ def hyperparameters(
 
 
 def slots(optimizer: Optimizer, state: optax.OptState) -> Slots:
-    """Slot, as PyTorch calls it -> path -> what the optimizer keeps."""
+    """Return the optimizer's arrays: PyTorch's name of the slot -> path -> array."""
     return {slot: optax.tree.get(state, OPTAX[slot]) for slot in optimizer.slots}
 
 
 def load(optimizer: Optimizer, state: optax.OptState, found: Slots, step: int) -> optax.OptState:
-    """The inverse of `slots`.
+    """Put the arrays that `slots` returned back into an optimizer state.
 
     Args:
-        optimizer: What was asked for.
-        state: As `init` of what `build` gave makes it.
-        found: What `slots` gave.
-        step: Updates that were made.
+        optimizer: The recipe's optimizer.
+        state: A state made by `init` of the optimizer from `build`.
+        found: The result of `slots`.
+        step: Number of updates made so far.
     """
     made: dict[str, Any] = {OPTAX[slot]: arrays for slot, arrays in found.items()}
     if optimizer.kind == "adam":
@@ -85,7 +85,7 @@ def load(optimizer: Optimizer, state: optax.OptState, found: Slots, step: int) -
 
 
 def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformationExtraArgs:
-    """Adam, given its corrections of the moments' bias and its eps at each step.
+    """Adam that takes its bias corrections and its eps at each step.
 
     `optax.scale_by_adam` computes 1 - b2^t in the moments' precision: in float32, with b2 = 0.999,
     each of the first thousand steps comes out 6e-6 too long, PyTorch's none.
@@ -114,7 +114,7 @@ def scale_by_adam(b1: float, b2: float) -> optax.GradientTransformationExtraArgs
 
 
 def scale_by_rate() -> optax.GradientTransformationExtraArgs:
-    """Downhill, by the learning rate that it is given."""
+    """Scale updates by minus the learning rate given at each step."""
 
     def update(
         updates: optax.Updates,

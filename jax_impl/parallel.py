@@ -1,8 +1,7 @@
-"""Several devices of the JAX side. `torch_impl/parallel.py` answers name by name.
+"""Training on several devices in JAX, with the same names as in `torch_impl/parallel.py`.
 
-A step is written for one device and mapped over all, in this one place: by `jax.pmap`, or by
-`jax.shard_map`, which takes and gives the same arrays. What is mapped has an axis of devices in
-front.
+A step is written for one device and mapped over all of them, in this one place: by `jax.pmap` or by
+`jax.shard_map`, with the same arguments and results. Mapped arrays have a leading device axis.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ class Group:
     """The devices that train together.
 
     Attributes:
-        count: Devices, over all processes.
-        way: One of `parity.spec.training.parallel.WAYS`.
-        whole: They are all processes'; else this one's alone.
+        count: Number of devices, over all processes.
+        way: How steps are mapped, one of `parity.spec.training.parallel.WAYS`.
+        whole: Whether the devices of all processes belong to it, or only this process's.
     """
 
     count: int = 1
@@ -40,12 +39,12 @@ class Group:
 
     @property
     def local(self) -> int:
-        """Devices of this process."""
+        """Return the number of devices of this process."""
         return self.count // jax.process_count() if self.whole else self.count
 
     @property
     def own(self) -> Group:
-        """This process's devices, which need not wait for the others."""
+        """Return a group of this process's devices, which need not wait for other processes."""
         return dataclasses.replace(self, count=self.local, whole=False)
 
     def map(
@@ -54,11 +53,11 @@ class Group:
         """Compile a function of one device for all of them.
 
         Args:
-            function: Of pytrees of arrays; its collectives are along `DEVICES`.
-            mapped: How many of its arguments have an axis of devices in front: the first ones.
-                Whatever it gives has one, too.
-            shared: How many are the same for all devices: the rest.
-            donated: Which arguments are used up.
+            function: Takes pytrees of arrays; its collectives use the axis `DEVICES`.
+            mapped: How many of its arguments, the first ones, have a leading device axis. Its
+                results have one, too.
+            shared: How many arguments, the rest, are the same for all devices.
+            donated: Indices of the arguments whose buffers may be reused.
         """
         if self.way == "pmap":
             axes = (0,) * mapped + (None,) * shared
@@ -78,11 +77,11 @@ class Group:
         return jax.jit(over, donate_argnums=donated)
 
     def copies(self, tree: Any) -> Any:
-        """The same on every device."""
+        """Copy the arrays to each of this process's devices."""
         return self.put(jax.tree.map(lambda x: np.stack([np.asarray(x)] * self.local), tree))
 
     def parts(self, tree: Any) -> Any:
-        """Each device's part of arrays of samples, equal ones, in their order."""
+        """Split arrays of samples into equal parts, one per device, in order."""
 
         def divided(x: Any) -> Any:
             return x.reshape(self.local, x.shape[0] // self.local, *x.shape[1:])
@@ -90,14 +89,14 @@ class Group:
         return self.put(jax.tree.map(divided, tree))
 
     def put(self, tree: Any) -> Any:
-        """Arrays with an axis of this process's devices in front, each part on its device."""
+        """Put arrays with a leading axis of this process's devices on those devices."""
         sharding = NamedSharding(self._mesh, PartitionSpec(DEVICES))
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
         )
 
     def taken(self, tree: Any) -> Any:
-        """What lies on all processes' devices, as something of `own`: on this one's."""
+        """Turn arrays on all processes' devices into arrays on this process's devices (`own`)."""
         sharding = NamedSharding(self.own._mesh, PartitionSpec(DEVICES))
 
         def here(x: jax.Array) -> jax.Array:
@@ -108,18 +107,18 @@ class Group:
         return jax.tree.map(here, tree)
 
     def first(self, tree: Any) -> Any:
-        """What this process's first device holds."""
+        """Return the arrays on this process's first device."""
         return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
 
     def maximum(self, number: int) -> int:
-        """The largest number that any process gives; each waits for all."""
+        """Return the largest of all processes' numbers; waits for all."""
         if jax.process_count() == 1:
             return number
         found = self._maximum(self.put(np.full(self.local, number, np.int32)))
         return int(self.first(found))
 
     def broadcast(self, value: Any) -> Any:
-        """What process 0 gives, which can be pickled; what the others give counts for nothing."""
+        """Return process 0's picklable value on every process; other values are ignored."""
         if jax.process_count() == 1:
             return value
         text = pickle.dumps(value)
@@ -130,7 +129,7 @@ class Group:
         return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(given)).tobytes())
 
     def all_gather(self, value: Any) -> list[Any]:
-        """What every process gives, which can be pickled, in their order; each waits for all."""
+        """Return every process's picklable value, in order of rank; waits for all."""
         if jax.process_count() == 1:
             return [value]
         text = np.frombuffer(pickle.dumps(value), np.uint8)
@@ -140,7 +139,7 @@ class Group:
         return [pickle.loads(one.tobytes()) for one in found]
 
     def leave(self) -> None:
-        """The end, once all processes are there."""
+        """Leave the group, once all processes have arrived here."""
         if jax.process_count() > 1:
             self.maximum(0)
             jax.distributed.shutdown()
@@ -163,18 +162,18 @@ class Group:
 
 
 def join(parallel: Parallel, gradients: Any) -> Any:
-    """All devices' gradients as one, inside a mapped function."""
+    """Combine all devices' gradients, by mean or sum, inside a mapped function."""
     joined = jax.lax.pmean if parallel.gradients == "mean" else jax.lax.psum
     return joined(gradients, DEVICES)
 
 
 def mean(value: Any) -> Any:
-    """The mean over all devices, inside a mapped function."""
+    """Average over all devices, inside a mapped function."""
     return jax.lax.pmean(value, DEVICES)
 
 
 def first(value: Any) -> Any:
-    """What the first device has, inside a mapped function."""
+    """Return the first device's values on every device, inside a mapped function."""
     leads = jax.lax.axis_index(DEVICES) == 0
     own = jax.tree.map(lambda x: jnp.where(leads, x, jnp.zeros_like(x)), value)
     return jax.lax.psum(own, DEVICES)
@@ -183,16 +182,16 @@ def first(value: Any) -> Any:
 def start(
     place: tuple[str, int] | None, devices: int, processes: int = 1, process: int = 0
 ) -> Group:
-    """Before anything else is done with JAX: this process's devices, and the other processes.
+    """Set up this process's devices and connect to the other processes, before any use of JAX.
 
     Args:
-        place: Host and port of process 0; none where there is one process.
-        devices: Of this process. Of a CPU as many are made as are asked for.
-        processes: That train together.
-        process: Which of them this one is.
+        place: Host and port of process 0; None with a single process.
+        devices: Number of devices of this process; on a CPU, as many are created.
+        processes: Number of processes that train.
+        process: This process's rank.
 
     Raises:
-        InputError: There are fewer devices, or the other processes are not there in time.
+        InputError: There are fewer devices, or the other processes do not connect in time.
     """
     jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -217,7 +216,7 @@ def start(
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that another process is gone."""
+    """Return whether an error means that another process has died."""
     signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "UNAVAILABLE")
     return isinstance(error, RuntimeError) and any(
         sign.lower() in str(error).lower() for sign in signs

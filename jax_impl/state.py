@@ -1,4 +1,4 @@
-"""Named arrays into a JAX network and out of it. `torch_impl/state.py` answers name by name."""
+"""Named arrays into a JAX network and out of it; `torch_impl/state.py` has the same names."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from parity.spec.tensors import check_names
 
 
 def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32") -> nnx.Module:
-    """The network with these weights, in train mode.
+    """Build the network with these weights, in train mode.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Path joined by dots -> array (HWIO); every path of the network and no other.
-        dtype: Of the parameters and statistics; counters are int32.
+        dtype: The dtype of parameters and statistics; counters are int32.
 
     Raises:
         InputError: A path is missing, left over, or of another shape.
         ValueError: `dtype` is float64 and JAX is not set to hold it, or a counter above 2^31.
     """
     network = NETWORKS[config.family]
-    # Abstract, so that a leaf which nobody filled cannot pass as initialised.
+    # Abstract, so that an unfilled leaf cannot pass as initialised.
     graph, target = nnx.split(nnx.eval_shape(lambda: network(config, rngs=OneKey(0))))
     leaves = nnx.to_flat_state(target)
     shapes = {name(path): leaf.shape for path, leaf in leaves}
@@ -40,9 +40,9 @@ def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float3
 
 
 class OneKey(nnx.Rngs):
-    """For a network that is only described: every draw would have the same key.
+    """Random keys for a network that is built abstractly: every draw returns the same key.
 
-    Flax counts draws, and JAX would trace the count of each: three seconds for ENet.
+    Flax counts draws, and JAX would trace each count: three seconds for ENet.
     """
 
     def params(self) -> jax.Array:
@@ -50,7 +50,7 @@ class OneKey(nnx.Rngs):
 
 
 def state(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Path joined by dots -> array, copied out of the network; counters int64, as in files."""
+    """Copy the network's arrays: dotted path -> array; counters int64, as in files."""
     return {path: to_host(array) for path, array in flat(nnx.state(model)).items()}
 
 
@@ -60,7 +60,7 @@ def flat(state: nnx.State) -> dict[str, jax.Array]:
 
 
 def nested(arrays: Mapping[str, jax.Array]) -> nnx.State:
-    """The inverse of `flat`; `nnx.merge` takes it."""
+    """Convert back from `flat`, for `nnx.merge`."""
     return nnx.from_flat_state([(tuple(path.split(".")), a) for path, a in arrays.items()])
 
 
@@ -69,7 +69,7 @@ def name(path: tuple) -> str:
 
 
 def published(parameter: str) -> str:
-    """The published key of a parameter: its layer's path is the same."""
+    """Return the published key of a parameter, whose layer has the same path."""
     layer, _, leaf = parameter.rpartition(".")
     return f"{layer}.{'bias' if leaf == 'bias' else 'weight'}"
 
@@ -85,5 +85,5 @@ def to_device(array: np.ndarray, target: np.dtype, dtype: str) -> jnp.ndarray:
 
 
 def to_host(array: jax.Array) -> np.ndarray:
-    """A copy; counters int64, as in files."""
+    """Copy to the host; counters become int64, as in files."""
     return np.array(array, np.int64 if array.dtype == np.int32 else None)

@@ -1,18 +1,18 @@
-"""Training of a JAX network, step by step. `torch_impl/train.py` answers name by name.
+"""Training of a JAX network, step by step, with the same names as in `torch_impl/train.py`.
 
     python -m jax_impl.train enet-camvid --data DIR --out DIR
 
-is `parity train` with this side.
+is `parity train` with `--framework jax`.
 
 What is computed in which precision:
 
 - `fp64`, `fp32`: everything in that one.
-- `bf16`, `fp16` at level O1: convolutions, fully connected layers and PReLUs take their inputs and
-  weights in half precision and give it. Weights are float32.
-- At level O2 images and weights are in half precision, beside masters in float32 that the optimizer
-  works on; scales, shifts and statistics of batch norms are float32.
-- At both levels batch norms compute in float32 and give what they were given; everything else
-  computes in what it is given, the wider of two; the loss is that of logits in float32, and the
+- `bf16`, `fp16` at level O1: convolutions, fully connected layers and PReLUs take inputs and
+  weights, and return results, in half precision. Weights are float32.
+- At level O2 images and weights are in half precision; the optimizer updates float32 master copies;
+  scales, shifts and statistics of batch norms are float32.
+- At both levels batch norms compute in float32 and return their input's dtype; everything else
+  computes in its inputs' dtype, the wider of two; the loss is that of logits in float32, and the
   optimizer works in float32 on gradients in float32, divided by the loss scale.
 """
 
@@ -44,12 +44,12 @@ HALVES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 class State(NamedTuple):
-    """What a step changes.
+    """The arrays that a training step changes.
 
     Attributes:
-        trained: Path -> parameter; the masters.
-        rest: Path -> statistic, or parameter that the network does not use.
-        optimizer: optax's.
+        trained: Path -> parameter; at level O2 the float32 master copy.
+        rest: Path -> batch norm statistic, or parameter that the network does not use.
+        optimizer: optax's state.
     """
 
     trained: dict[str, jax.Array]
@@ -60,18 +60,18 @@ class State(NamedTuple):
 class Trainer:
     """One stage of training; see `parity.spec.training.trainer.Trainer`.
 
-    On JAX's default device; compiled once per shape of a batch.
+    Runs on JAX's default device; compiled once per shape of a batch.
 
     Args:
-        config: Which network.
-        optimizer: What makes its steps.
-        loss: What they make small.
-        arrays: As `jax_impl.state.build` takes them.
-        class_weights: (classes,), of cross-entropy; ones if not given.
+        config: The network's configuration.
+        optimizer: The stage's optimizer.
+        loss: The loss to minimise.
+        arrays: Initial weights, as `jax_impl.state.build` takes them.
+        class_weights: (classes,), for cross-entropy; ones if not given.
         precision: `fp64`, `fp32`, `bf16` or `fp16`.
-        level: Of the last two, `O1` or `O2`.
+        level: For half precision, `O1` or `O2`.
         loss_scale: A number, `dynamic`, or none.
-        parallel: What several devices compute.
+        parallel: How several devices combine their results.
         group: The devices, where there are several; see `jax_impl.parallel`.
 
     Raises:
@@ -116,10 +116,10 @@ class Trainer:
             self.state = self._shared(self._state(held))
 
     def step(self, batch: Batch, rate: float) -> Step:
-        """Forward, backward, update; nothing has changed where the result says so.
+        """Run forward, backward and update; a fault or a skipped step leaves the weights unchanged.
 
         Args:
-            batch: Of the stage's size.
+            batch: A batch of the stage's size.
             rate: The learning rate, before the groups' factors.
         """
         settings = optim.hyperparameters(self.optimizer, self.dtype, rate, self.steps + 1)
@@ -133,7 +133,7 @@ class Trainer:
         return outcome
 
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
-        """In eval mode: the class of each pixel or image, (N, H, W) or (N,) int32; and the loss."""
+        """Predict in eval mode: classes, (N, H, W) or (N,) int32, and the loss."""
         with holding(self.dtype):
             state = self._own(self.state)
             arrays = state.trained | state.rest
@@ -142,14 +142,14 @@ class Trainer:
 
     @property
     def together(self) -> int:
-        """How many batches `evaluate_each` takes at once."""
+        """Return how many batches `evaluate_each` takes at once."""
         return 1 if self.group is None else self.group.local
 
     def evaluate_each(self, batches: Sequence[Batch]) -> list[tuple[np.ndarray, float]]:
-        """The same of several batches of one size: one on each of this process's devices."""
+        """Evaluate several batches of one size at once: one on each of this process's devices."""
         if self.group is None:
             return [self.evaluate(batch) for batch in batches]
-        # The devices that are left over see the last one again, which counts for nothing.
+        # Spare devices evaluate the last batch again; that result is ignored.
         all_of = [*batches, *[batches[-1]] * (self.together - len(batches))]
         own, each = self.group.own, [self._given(batch._replace(masks={})) for batch in all_of]
         with holding(self.dtype):
@@ -160,7 +160,7 @@ class Trainer:
         return [(classes, float(loss)) for classes, loss in list(pairs)[: len(batches)]]
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that a run needs to go on."""
+        """Copy everything that is needed to continue training."""
         state = self._own(self.state)
         held = state.trained | state.rest
         slots = optim.slots(self.optimizer, state.optimizer) if self.steps else {}
@@ -170,7 +170,7 @@ class Trainer:
         return Snapshot(arrays, copies, self.steps, self.scale.value, self.scale.good)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there, bit for bit.
+        """Continue from a snapshot, bit for bit.
 
         Raises:
             InputError: A name is missing, left over, or of another shape.
@@ -194,7 +194,7 @@ class Trainer:
         self.scale.value, self.scale.good = snapshot.scale, snapshot.good
 
     def _state(self, arrays: Mapping[str, jax.Array]) -> State:
-        """With a new optimizer; copies, for a step writes over what it is given."""
+        """Build a state with a new optimizer; arrays are copied, since a step overwrites them."""
         held = {n: jnp.array(array) for n, array in arrays.items()}
         trained = {n: held.pop(n) for n in self.trained}
         return State(trained, held, self._program.transform.init(trained))
@@ -212,15 +212,15 @@ class Trainer:
         return parts._replace(class_weights=self.group.copies(given.class_weights))
 
     def _shared(self, state: State) -> State:
-        """On every device."""
+        """Copy the state to every device."""
         return state if self.group is None else self.group.copies(state)
 
     def _own(self, tree: Any) -> Any:
-        """What the first device holds."""
+        """Return the first device's arrays."""
         return tree if self.group is None else self.group.first(tree)
 
     def _overflow(self, counts: np.ndarray) -> str:
-        """Whose gradient is not finite, the first in the published order; empty if all are."""
+        """Describe the first gradient, in published order, that is not finite; empty if all are."""
         for n, count in zip(self.trained, counts.tolist(), strict=True):
             if count:
                 return not_finite(n, count, self._own(self.state.trained[n]).size)
@@ -228,13 +228,13 @@ class Trainer:
 
 
 class Inputs(NamedTuple):
-    """What a step is given.
+    """The inputs of a training step.
 
     Attributes:
         images: (N, H, W, 3).
-        targets: See `Batch`.
-        masks: See `Batch`.
-        class_weights: (classes,), or none.
+        targets: The targets of a `Batch`.
+        masks: The dropout masks of a `Batch`.
+        class_weights: (classes,), or None.
     """
 
     images: jax.Array
@@ -244,15 +244,14 @@ class Inputs(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What is compiled of one stage.
+    """The compiled functions of one stage.
 
     Attributes:
-        transform: The optimizer.
-        step: (state, inputs, what `optim.hyperparameters` gives, loss scale) -> state, loss, and
-            how many numbers of each parameter's gradient are not finite. The state it is given is
-            used up.
+        transform: The optax optimizer.
+        step: (state, inputs, result of `optim.hyperparameters`, loss scale) -> state, loss, and the
+            number of non-finite elements in each parameter's gradient. The input state is donated.
         evaluate: (arrays, inputs) -> classes and loss.
-        evaluate_each: The same on each of this process's devices.
+        evaluate_each: `evaluate` on each of this process's devices.
     """
 
     transform: optax.GradientTransformationExtraArgs
@@ -272,16 +271,16 @@ def compiled(
     parallel: Parallel,
     group: Group | None,
 ) -> Program:
-    """The program of one stage, shared by all its trainers; weights are arguments.
+    """Compile the functions of one stage, shared by all its trainers; weights are arguments.
 
     Args:
-        graph: Of the network, in train mode.
-        config: Which network.
-        optimizer: What makes its steps.
-        loss: What they make small.
+        graph: The network's graph definition, in train mode.
+        config: The network's configuration.
+        optimizer: The stage's optimizer.
+        loss: The loss to minimise.
         trained: Names of the parameters.
-        half: Of level O2: what weights are cast to, but for batch norms'.
-        parallel: What several devices compute.
+        half: At level O2, the dtype of all weights except batch norms'.
+        parallel: How several devices combine their results.
         group: The devices, where there are several.
     """
     transform = optim.build(config, optimizer, trained)
@@ -339,7 +338,7 @@ def compiled(
 
 
 def shared(parallel: Parallel, statistics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Running statistics, the same on all devices; synchronised norms' are, and so are counters."""
+    """Return running statistics that are equal on all devices, as the recipe combines them."""
     if parallel.batch_norm == "sync":
         return statistics
     floats = {n: a for n, a in statistics.items() if jnp.issubdtype(a.dtype, jnp.floating)}

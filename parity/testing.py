@@ -51,7 +51,7 @@ def ladder(
 
     @functools.cache
     def attempt() -> Found | Exception:
-        """Once, whether it succeeds or not."""
+        """Run the ladder once, whether it succeeds or raises."""
         try:
             return climb()
         except Exception as error:
@@ -139,13 +139,13 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first."""
+    """Run the longest files first."""
     place = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before anything imports a framework: keep what XLA compiled, and share the cores."""
+    """Set up the cache of compiled XLA programs and share cores, before frameworks are imported."""
     # By itself pytest-xdist begins with the files of the most tests.
     if getattr(config.option, "loadscopereorder", False):
         config.option.loadscopereorder = False
@@ -157,7 +157,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """What the published reference implementations compute."""
+    """Return the folder of results computed by the published reference implementations."""
     return ROOT / "tests" / "golden"
 
 

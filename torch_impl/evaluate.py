@@ -1,4 +1,4 @@
-"""Predictions of a PyTorch network. `jax_impl/evaluate.py` answers name by name."""
+"""Predictions of a PyTorch network. `jax_impl/evaluate.py` has the same names for JAX."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def predictor(
     dtype: str = "float32",
     preprocessing: Preprocessing = PLAIN,
 ) -> Predictor:
-    """A predictor for these weights.
+    """Build a predictor for a network with the given weights.
 
     Args:
-        config: Which network.
-        arrays: As `torch_impl.state.build` takes them.
-        dtype: `float32` or `float64`, of weights and images.
-        preprocessing: How an image becomes the input.
+        config: The network's configuration.
+        arrays: The weights, as `torch_impl.state.build` takes them.
+        dtype: `float32` or `float64`, for weights and images.
+        preprocessing: How an image is preprocessed.
 
     Raises:
         InputError: A tensor is missing, left over, or of another shape.
@@ -39,8 +39,8 @@ class Predictor:
         model: The network; it is put into eval mode and, for float32, channels-last memory, in
             which it takes about half the time. In float64 that is no faster, and more pixels that
             should be equal come out unequal by a rounding, so that max-pooling picks another one.
-        dtype: Of its weights.
-        preprocessing: How an image becomes the input.
+        dtype: The dtype of its weights.
+        preprocessing: How an image is preprocessed.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Predictor:
         self.model = model.eval().to(memory_format=self.layout)  # type: ignore[call-overload]  # no such stub
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The class of each pixel: the first of equal maxima.
+        """Return the class of each pixel: the first of equal maxima.
 
         Args:
             images: (N, H, W, 3) uint8.
@@ -72,7 +72,7 @@ class Predictor:
         return classes.numpy()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 to (N, H, W, classes) of the predictor's dtype."""
+        """Return the logits of (N, H, W, 3) uint8: (N, H, W, classes) of the predictor's dtype."""
         with torch.inference_mode():
             return self._forward(images).permute(0, 2, 3, 1).contiguous().numpy()
 

@@ -1,4 +1,4 @@
-"""Optimizers of the PyTorch side. `jax_impl/optim.py` answers name by name."""
+"""Optimizers from `torch.optim`, with the same names as in `jax_impl/optim.py`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Slots = dict[str, dict[str, torch.Tensor]]
 def build(
     config: Config, optimizer: Optimizer, parameters: Mapping[str, torch.Tensor]
 ) -> torch.optim.Optimizer:
-    """The optimizer of `torch.optim`; `hyperparameters` sets its rate at each step.
+    """Build the optimizer of `torch.optim`; `hyperparameters` sets its rate at each step.
 
     Args:
-        config: Which network.
-        optimizer: What is asked for.
-        parameters: Published key -> what is trained. One without a gradient is left alone.
+        config: The network's configuration.
+        optimizer: The recipe's optimizer.
+        parameters: Published key -> trained parameter. One without a gradient is not changed.
     """
     decays = optimizer.decays(config)
     groups: dict[tuple[float, float], dict] = {}
@@ -39,13 +39,13 @@ def build(
 def hyperparameters(
     optimizer: Optimizer, state: torch.optim.Optimizer, rate: float, step: int
 ) -> torch.optim.Optimizer:
-    """Set what changes from step to step.
+    """Set the learning rate and epsilon of the coming step.
 
     Args:
-        optimizer: What was asked for.
-        state: What `build` gave; it is changed.
+        optimizer: The recipe's optimizer.
+        state: The optimizer from `build`; changed in place.
         rate: The learning rate, before the groups' factors.
-        step: The update that comes, counted from 1.
+        step: Number of the coming update, counted from 1.
     """
     for group in state.param_groups:
         group["lr"] = rate * group["factor"]
@@ -55,7 +55,7 @@ def hyperparameters(
 
 
 def named(state: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Published key -> what is trained."""
+    """Return published key -> trained parameter."""
     return {
         name: parameter
         for group in state.param_groups
@@ -64,7 +64,7 @@ def named(state: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
 
 def slots(optimizer: Optimizer, state: torch.optim.Optimizer) -> Slots:
-    """Slot -> published key -> what the optimizer keeps; of what never had a gradient, nothing."""
+    """Return slot -> published key -> array; parameters that never had a gradient are absent."""
     kept = {key: state.state[p] for key, p in named(state).items() if state.state.get(p)}
     return {slot: {key: each[slot] for key, each in kept.items()} for slot in optimizer.slots}
 
@@ -72,13 +72,13 @@ def slots(optimizer: Optimizer, state: torch.optim.Optimizer) -> Slots:
 def load(
     optimizer: Optimizer, state: torch.optim.Optimizer, found: Slots, step: int
 ) -> torch.optim.Optimizer:
-    """The state that goes on from these slots, after so many steps.
+    """Put the arrays that `slots` returned back into an optimizer.
 
     Args:
-        optimizer: As `build` took it.
-        state: What `build` gave; it is changed.
-        found: What `slots` gave; a copy is kept.
-        step: Steps made until now.
+        optimizer: The recipe's optimizer.
+        state: The optimizer from `build`; changed in place.
+        found: The result of `slots`; copied.
+        step: Number of steps made so far.
     """
     state.state.clear()
     parameters = named(state)

@@ -1,6 +1,7 @@
-"""Several devices of the PyTorch side. `jax_impl/parallel.py` answers name by name.
+"""Training on several devices in PyTorch, with the same names as in `jax_impl/parallel.py`.
 
-One process for each device, as `torchrun` starts them; `DistributedDataParallel` joins gradients.
+One process for each device, as `torchrun` starts them; `DistributedDataParallel` averages
+gradients.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Group:
     """The devices that train together.
 
     Attributes:
-        count: Devices, over all processes.
-        rank: Of this process's.
+        count: Number of devices, over all processes.
+        rank: This process's rank.
     """
 
     count: int = 1
@@ -43,7 +44,7 @@ class Group:
     _pulse: _Pulse | None = dataclasses.field(default=None, compare=False)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """A network whose gradients become the mean of all processes' while they are made.
+        """Wrap a network so that backward passes average gradients over all processes.
 
         It begins with the weights and statistics of process 0; the trainer shares the statistics
         after each step.
@@ -57,7 +58,7 @@ class Group:
         return DistributedDataParallel(model, **options)
 
     def maximum(self, number: int) -> int:
-        """The largest number that any process gives; each waits for all."""
+        """Return the largest of all processes' numbers; waits for all."""
         if not distributed.is_initialized():
             return number
         given = torch.tensor(number, device="cuda" if torch.cuda.is_available() else "cpu")
@@ -65,21 +66,21 @@ class Group:
         return int(given)
 
     def broadcast(self, value: Any) -> Any:
-        """What process 0 gives, which can be pickled; what the others give counts for nothing."""
+        """Return process 0's picklable value on every process; other values are ignored."""
         values = [value]
         if distributed.is_initialized():
             distributed.broadcast_object_list(values)
         return values[0]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """What every process gives, which can be pickled, in their order; each waits for all."""
+        """Return every process's picklable value, in order of rank; waits for all."""
         values = [value] * self.count
         if distributed.is_initialized():
             distributed.all_gather_object(values, value)
         return values
 
     def leave(self) -> None:
-        """The end, once all processes are there.
+        """Leave the group, once all processes have arrived here.
 
         Gloo's threads end with the group, and the group with the last of what refers to it. An
         interpreter that ends before them is aborted by one of them, now and then: so what `wrap`
@@ -108,7 +109,7 @@ class _Pulse(threading.Thread):
         self.over = threading.Event()
         self.own, keys = f"pulse/{process}", [f"pulse/{i}" for i in range(processes)]
         self.heard = {key: (b"", time.monotonic()) for key in keys}
-        # A connection of its own: that of the group may be waiting for something.
+        # A separate connection: that of the group may be blocked.
         self.store = distributed.TCPStore(*place, is_master=False)
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.start()
@@ -126,7 +127,7 @@ class _Pulse(threading.Thread):
                 os._exit(LOST)  # the group waits, perhaps for ever
 
     def _listen(self) -> None:
-        """A thread beside, for process 0, which has the store, may not answer."""
+        """Exchange heartbeats in a thread; process 0, which holds the store, may stop answering."""
         beat = 0
         while not self.over.wait(_BEAT):
             beat += 1
@@ -141,13 +142,13 @@ class _Pulse(threading.Thread):
 
 
 def join(parallel: Parallel, gradients: torch.Tensor) -> torch.Tensor:
-    """All devices' gradients as one, of their mean, which DDP makes."""
+    """Return the sum or mean of all devices' gradients, given their mean, which DDP computes."""
     mean_of_all = parallel.gradients == "mean" or not distributed.is_initialized()
     return gradients if mean_of_all else gradients * distributed.get_world_size()
 
 
 def mean(value: torch.Tensor) -> torch.Tensor:
-    """The mean over all devices; nothing is differentiated."""
+    """Average over all devices, without a gradient."""
     value = value.detach().clone()
     if distributed.is_initialized():
         distributed.all_reduce(value)
@@ -156,7 +157,7 @@ def mean(value: torch.Tensor) -> torch.Tensor:
 
 
 def first(value: torch.Tensor) -> torch.Tensor:
-    """What the first device has; nothing is differentiated."""
+    """Return the first device's value on every device, detached."""
     value = value.detach().clone()
     if distributed.is_initialized():
         distributed.broadcast(value, 0)
@@ -166,16 +167,16 @@ def first(value: torch.Tensor) -> torch.Tensor:
 def start(
     place: tuple[str, int] | None, devices: int, processes: int = 1, process: int = 0
 ) -> Group:
-    """Meet the other processes.
+    """Connect to the other processes.
 
     Args:
-        place: Host and port of process 0; none where there is one process.
-        devices: Of this machine.
-        processes: That train together, one for each device of all machines.
-        process: Which of them this one is.
+        place: Host and port of process 0; None with a single process.
+        devices: Number of devices of this machine.
+        processes: Number of processes that train, one for each device of all machines.
+        process: This process's rank.
 
     Raises:
-        InputError: There are fewer devices, or the other processes are not there in time.
+        InputError: There are fewer devices, or the other processes do not connect in time.
     """
     cuda = torch.cuda.is_available()
     if cuda and torch.cuda.device_count() < devices:
@@ -205,13 +206,13 @@ def start(
         raise InputError(
             f"{where}: {processes} processes did not meet there within {MEETING} s"
         ) from error
-    if met == "env://" or processes == devices:  # whoever started them watches them
+    if met == "env://" or processes == devices:  # the launcher watches them
         return Group(processes, process)
     return Group(processes, process, _Pulse(place, processes, process))
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that another process is gone."""
+    """Return whether an error means that another process has died."""
     signs = (
         "gloo",
         "NCCL",

@@ -1,4 +1,4 @@
-"""Named arrays into a PyTorch network and out of it. `jax_impl/state.py` answers name by name."""
+"""Named arrays into a PyTorch network and out of it; `jax_impl/state.py` has the same names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch_impl.models import NETWORKS
 def build(
     config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float32"
 ) -> torch.nn.Module:
-    """The network with these weights, in train mode.
+    """Build the network with these weights, in train mode.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array (OIHW); every key of the network and no other.
-        dtype: Of the parameters and statistics; counters keep theirs.
+        dtype: The dtype of parameters and statistics; counters keep theirs.
 
     Raises:
         InputError: A key is missing, left over, or of another shape.
@@ -38,5 +38,5 @@ def build(
 
 
 def state(model: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Published key -> array, copied out of the network."""
+    """Copy the network's arrays: published key -> array."""
     return {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}

@@ -1,18 +1,18 @@
-"""Training of a PyTorch network, step by step. `jax_impl/train.py` answers name by name.
+"""Training of a PyTorch network, step by step; `jax_impl/train.py` has the same names.
 
     python -m torch_impl.train enet-camvid --data DIR --out DIR
 
-is `parity train` with this side.
+is `parity train` with `--framework torch`.
 
 What is computed in which precision:
 
 - `fp64`, `fp32`: everything in that one.
-- `bf16`, `fp16` at level O1: convolutions, fully connected layers and PReLUs take their inputs and
-  weights in half precision and give it. Weights are float32.
-- At level O2 images and weights are in half precision, beside masters in float32 that the optimizer
-  works on; scales, shifts and statistics of batch norms are float32.
-- At both levels batch norms compute in float32 and give what they were given; everything else
-  computes in what it is given, the wider of two; the loss is that of logits in float32, and the
+- `bf16`, `fp16` at level O1: convolutions, fully connected layers and PReLUs take inputs and
+  weights, and return results, in half precision. Weights are float32.
+- At level O2 images and weights are in half precision; the optimizer updates float32 master copies;
+  scales, shifts and statistics of batch norms are float32.
+- At both levels batch norms compute in float32 and return their input's dtype; everything else
+  computes in its inputs' dtype, the wider of two; the loss is that of logits in float32, and the
   optimizer works in float32 on gradients in float32, divided by the loss scale.
 """
 
@@ -40,18 +40,18 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Trainer:
     """One stage of training; see `parity.spec.training.trainer.Trainer`.
 
-    On a GPU where PyTorch finds one, else on the CPU.
+    Runs on a GPU where PyTorch finds one, else on the CPU.
 
     Args:
-        config: Which network.
-        optimizer: What makes its steps.
-        loss: What they make small.
-        arrays: As `torch_impl.state.build` takes them.
-        class_weights: (classes,), of cross-entropy; ones if not given.
+        config: The network's configuration.
+        optimizer: The stage's optimizer.
+        loss: The loss to minimise.
+        arrays: The weights, as `torch_impl.state.build` takes them.
+        class_weights: (classes,), for cross-entropy; ones if not given.
         precision: `fp64`, `fp32`, `bf16` or `fp16`.
-        level: Of the last two, `O1` or `O2`.
+        level: For half precision, `O1` or `O2`.
         loss_scale: A number, `dynamic`, or none.
-        parallel: What several devices compute.
+        parallel: How several devices combine their results.
         group: The devices, where there are several; see `torch_impl.parallel`.
 
     Raises:
@@ -100,10 +100,10 @@ class Trainer:
         self.built = optim.build(config, optimizer, self.masters)
 
     def step(self, batch: Batch, rate: float) -> Step:
-        """Forward, backward, update; nothing has changed where the result says so.
+        """Run forward, backward and update; a fault or a skipped step leaves the weights unchanged.
 
         Args:
-            batch: Of the stage's size.
+            batch: A batch of the stage's size.
             rate: The learning rate, before the groups' factors.
         """
         statistics = [buffer.clone() for buffer in self.model.buffers()]
@@ -120,7 +120,7 @@ class Trainer:
         return outcome
 
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
-        """In eval mode: the class of each pixel or image, (N, H, W) or (N,) int32; and the loss."""
+        """Predict in eval mode: classes, (N, H, W) or (N,) int32, and the loss."""
         self.model.eval()
         with torch.inference_mode():
             outputs = self._forward(batch, masks=False)
@@ -131,15 +131,15 @@ class Trainer:
 
     @property
     def together(self) -> int:
-        """How many batches `evaluate_each` takes at once."""
+        """Return how many batches `evaluate_each` takes at once."""
         return 1
 
     def evaluate_each(self, batches: Sequence[Batch]) -> list[tuple[np.ndarray, float]]:
-        """The same of several batches of one size."""
+        """Evaluate several batches of one size, one after the other."""
         return [self.evaluate(batch) for batch in batches]
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that a run needs to go on."""
+        """Copy everything that is needed to continue training."""
         held = self.model.state_dict() | self.masters
         arrays = {key: held[key].detach().cpu().numpy().copy(order="C") for key in held}
         slots = optim.slots(self.optimizer, self.built) if self.steps else {}
@@ -150,7 +150,7 @@ class Trainer:
         return Snapshot(arrays, copies, self.steps, self.scale.value, self.scale.good)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there, bit for bit.
+        """Continue from a snapshot, bit for bit.
 
         Raises:
             InputError: A name is missing, left over, or of another shape.
@@ -211,7 +211,7 @@ class Trainer:
         )
 
     def _overflow(self) -> str:
-        """Whose gradient is not finite, the first in the published order; empty if all are."""
+        """Describe the first gradient, in published order, that is not finite; empty if all are."""
         gradients = {key: self.masters[key].grad for key in self.trained}
         if torch.nn.utils.get_total_norm(list(gradients.values())).isfinite():
             return ""
@@ -221,7 +221,7 @@ class Trainer:
         return ""  # it is only their norm that is too large
 
     def _share_statistics(self) -> None:
-        """Running statistics become the same on all devices; synchronised norms' are."""
+        """Make running statistics equal on all devices; those of synchronised norms already are."""
         if not self.group or self.parallel.batch_norm == "sync":
             return
         held = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
@@ -233,7 +233,7 @@ class Trainer:
                 buffer.copy_(part.view_as(buffer))
 
     def _follow(self) -> None:
-        """The weights become what their masters are."""
+        """Copy the float32 master weights to the weights."""
         with torch.no_grad():
             for key, master in self.masters.items():
                 if master is not self.parameters[key]:
@@ -246,7 +246,7 @@ class Trainer:
         return torch.tensor(np.asarray(array, order="C"), dtype=self.dtype, device=self.device)
 
     def _mask(self, mask: np.ndarray) -> torch.Tensor:
-        """(N, C) as it is, (N, H', W', C) to (N, C, H', W')."""
+        """Leave (N, C) masks as they are; transpose (N, H', W', C) to (N, C, H', W')."""
         tensor = torch.tensor(mask, device=self.device)
         return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 

@@ -1,11 +1,11 @@
-"""Checkpoints: reading them, naming their tensors for either framework, carrying them over.
+"""Reading checkpoints, naming their tensors for either framework, and converting them.
 
     checkpoint = load("enet.pth")
     network = torch_impl.state.build(checkpoint.config, checkpoint.arrays)
     network = jax_impl.state.build(checkpoint.config, to_jax(checkpoint.config, checkpoint.arrays))
     convert("enet.pth", "enet.safetensors")
 
-A framework is loaded only where a file needs it: PyTorch for torch files, JAX for Orbax.
+A framework is imported only if a file needs it: PyTorch for torch files, JAX for Orbax.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def to_jax(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Published key -> array (OIHW), to NNX path joined by dots -> array (HWIO).
+    """Convert published key -> array (OIHW) to dotted NNX path -> array (HWIO).
 
     Raises:
         InputError: A key is missing, left over, or of another shape.
@@ -43,7 +43,7 @@ def to_jax(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 def to_torch(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `to_jax`; copies, in the published order, counters int64.
+    """Convert back from `to_jax`; copies, in the published order, counters int64.
 
     Raises:
         InputError: A path is missing, left over, of another shape, or of the wrong sort of number.

@@ -1,10 +1,10 @@
-"""What a command takes a checkpoint's inputs and outputs for, and why.
+"""The assumptions a command makes on a checkpoint's inputs and outputs, with reasons.
 
-A network's weights do not show which output stands for which class, how an image becomes the
-input, or for which image size it was trained. One rule holds for every command: what the user asks
-for counts, else what the checkpoint's manifest says, else what the command assumes (a recipe, or
-the published network). Whatever is used is printed with its reason, and whatever contradicts it is
-a warning of one line.
+A network's weights do not show which output stands for which class, how an image becomes the input,
+or for which image size it was trained. One rule holds for every command: it uses what the user asks
+for, else what the checkpoint's manifest says, else what the command assumes (a recipe, or the
+published network). Whatever is used is printed with its reason, and whatever contradicts it is a
+warning of one line.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Used(Generic[T]):
     Attributes:
         value: The value.
         reason: Where it comes from.
-        clash: What contradicts it and was not followed; none where nothing does.
-        doubt: Who has it otherwise, where nobody said it of the checkpoint.
+        clash: What contradicts it and was not followed; None where nothing does.
+        doubt: Who uses another value, where the checkpoint does not specify it.
     """
 
     value: T
@@ -50,13 +50,13 @@ class Used(Generic[T]):
 
 @dataclasses.dataclass(frozen=True)
 class Assumed(Generic[T]):
-    """What a command takes where neither the user nor the checkpoint says anything.
+    """The value used where neither the user nor the checkpoint specifies one.
 
     Attributes:
         value: The value.
         origin: Where it comes from.
-        firm: A checkpoint that says otherwise is worth a warning; a mere default is not.
-        doubt: Who has it otherwise.
+        firm: Whether to warn if the checkpoint specifies another value; not for a mere default.
+        doubt: Who uses another value.
     """
 
     value: T
@@ -68,13 +68,13 @@ class Assumed(Generic[T]):
 def choose(
     asked: T | None, said: T | None, assumed: Assumed[T], show: Callable[[T], str] = str
 ) -> Used[T]:
-    """Apply the rule.
+    """Choose the value by the module's rule.
 
     Args:
         asked: What the user asks for.
         said: What the checkpoint's manifest says.
-        assumed: What holds otherwise.
-        show: Writes a value for a person.
+        assumed: The value used otherwise.
+        show: Formats a value for messages.
     """
     if asked is not None:
         clash = None if said in (None, asked) else f"the checkpoint's manifest says {show(said)}"
@@ -88,12 +88,12 @@ def choose(
 
 @dataclasses.dataclass(frozen=True)
 class Assumptions:
-    """What a command takes one checkpoint's inputs and outputs for.
+    """The assumptions on one checkpoint's inputs and outputs.
 
     Attributes:
-        labels: Which output is void, one of `parity.spec.labels.ORDERS`; none where the
-            outputs are no classes of pixels, or nobody knows.
-        pixels: How an image becomes the input; only `mean`, `std` and `channels` count.
+        labels: Which output is void, one of `parity.spec.labels.ORDERS`; None where the outputs are
+            no classes of pixels, or it is unknown.
+        pixels: How an image becomes the input; only `mean`, `std` and `channels` are used.
         size: Height and width of the images, in pixels.
     """
 
@@ -102,7 +102,7 @@ class Assumptions:
     size: Used[Pair]
 
     def lines(self) -> list[str]:
-        """What is used and why, a line each."""
+        """Return lines on the values used, with their reasons."""
         labels = f"{self.labels.value or 'unknown'} ({self.labels.reason})"
         lines = [f"labels: {NO_VOID if self.labels.reason == NO_VOID else labels}"]
         if self.labels.reason == WHOLE_IMAGES:
@@ -114,7 +114,7 @@ class Assumptions:
         return lines
 
     def warnings(self, where: object) -> list[str]:
-        """What contradicts what is used, a line each.
+        """Return lines on contradictions to the values used.
 
         Args:
             where: The checkpoint.
@@ -157,19 +157,19 @@ def assume(
     assumed_pixels: Assumed[Preprocessing] | None = None,
     assumed_size: Assumed[Pair] | None = None,
 ) -> Assumptions:
-    """What a command takes a checkpoint's inputs and outputs for.
+    """Determine the assumptions on a checkpoint's inputs and outputs.
 
     Args:
         config: The network.
-        manifest: What the checkpoint says of itself.
+        manifest: The checkpoint's manifest.
         where: The checkpoint, for messages.
-        classes: The data set's, without void, in the order of their trainIds; none where no data
-            set is known.
+        classes: The data set's classes, without void, in the order of their trainIds; None where no
+            data set is known.
         labels: The order that the user asks for.
         size: Height and width that the user asks for.
-        assumed_labels: See `usual_order` by default.
-        assumed_pixels: As published by default.
-        assumed_size: As published by default.
+        assumed_labels: The default order; that of `usual_order` if not given.
+        assumed_pixels: The default preprocessing; the published one if not given.
+        assumed_size: The default size; the published one if not given.
 
     Raises:
         InputError: An unknown order, one that the network cannot have, or a manifest that
@@ -204,18 +204,18 @@ def label_order(
     asked: str | None = None,
     assumed: Assumed[str | None] | None = None,
 ) -> Used[str | None]:
-    """Which output is void; see `assume`.
+    """Determine which output is void; see `assume`.
 
     Args:
-        outputs: Of the network.
-        manifest: See `assume`.
-        where: See `assume`.
-        classes: See `assume`.
+        outputs: Number of the network's outputs.
+        manifest: The checkpoint's manifest.
+        where: The checkpoint, for messages.
+        classes: As for `assume`.
         asked: The order that the user asks for.
-        assumed: `void-last` by default.
+        assumed: The default order; `void-last` if not given.
 
     Raises:
-        InputError: See `assume`.
+        InputError: As for `assume`.
     """
     if asked not in (None, *ORDERS):
         raise InputError(f"label order {asked!r}, expected {' or '.join(ORDERS)}")
@@ -234,10 +234,10 @@ def label_order(
 
 
 def usual_order(config: Config) -> Assumed[str | None]:
-    """Which output is void of a network that says nothing, where no recipe was asked for.
+    """Return the default order of outputs of a checkpoint without manifest or recipe.
 
-    It is the last, as of the public checkpoints; a recipe of the network that has it first is
-    named, for whoever trained by that one.
+    Void is last, as in the public checkpoints; a recipe of the network with void first is named as
+    a doubt, for users who trained with it.
     """
     orders = {
         name: recipe.labels
@@ -254,13 +254,13 @@ def usual_order(config: Config) -> Assumed[str | None]:
 def said_order(
     manifest: Manifest, where: str | Path, outputs: int, strict: bool = True
 ) -> str | None:
-    """Which output is void by all that a manifest says.
+    """Return which output is void, by all entries of a manifest.
 
     Args:
-        manifest: It says so in `labels`, or by the number of the output in `preprocessing.void`.
+        manifest: Specifies it in `labels`, or as an output's number in `preprocessing.void`.
         where: The checkpoint.
-        outputs: Of the network.
-        strict: Refuse what makes no sense; else it is not taken into account.
+        outputs: Number of the network's outputs.
+        strict: Whether to refuse invalid entries; else they are ignored.
 
     Raises:
         InputError: Both contradict each other, or void is neither the first nor the last output.
@@ -283,16 +283,16 @@ def said_order(
 def check_names(
     manifest: Manifest | None, where: str | Path, classes: tuple[str, ...], order: str | None
 ) -> None:
-    """Refuse outputs that the manifest calls otherwise than the data set calls its classes.
+    """Refuse outputs whose names in the manifest differ from the data set's classes.
 
     Args:
         manifest: May name the outputs, in their order.
         where: The checkpoint.
-        classes: The data set's, without void.
-        order: Which output is void; none where none is.
+        classes: The data set's classes, without void.
+        order: Which output is void; None where none is.
 
     Raises:
-        InputError: It names the first output that differs.
+        InputError: A name differs; the message names the first such output.
     """
     names = manifest.preprocessing.classes if manifest else None
     if names is None:
@@ -308,12 +308,12 @@ def check_names(
 
 
 def only_pixels(images: Preprocessing) -> Preprocessing:
-    """What of it is done to each pixel."""
+    """Return only the settings that apply to each pixel."""
     return Preprocessing(mean=images.mean, std=images.std, channels=images.channels)
 
 
 def pixels_said(images: Preprocessing) -> str:
-    """For a person: `RGB in [0, 1]`, with what is subtracted and divided by, if anything is."""
+    """Describe the preprocessing of pixels: `RGB in [0, 1]`, with mean and std if not 0 and 1."""
     said = f"{images.channels} in [0, 1]"
     if images.mean != (0.0, 0.0, 0.0):
         said += f", minus {' '.join(f'{x:g}' for x in images.mean)}"

@@ -1,4 +1,4 @@
-"""Reading a checkpoint, whatever its format and dialect."""
+"""Reading a checkpoint of any format and naming scheme."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from weights_convert.wrapping import ANY, Choice, Unwrapped
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A network's weights and what is known of them.
+    """A network's weights, with all information from its file.
 
     Attributes:
         arrays: Published key -> array of PyTorch's shape (OIHW), in the published order.
         network: The family, such as `enet`.
-        config: The variant, as the tensors show it.
+        config: The variant's configuration, derived from the tensors.
         format: A key of `weights_convert.formats.FORMATS`.
-        dialect: Whose names the file carries: `torch`, `jax` or `mindspore`.
-        manifest: What the file says of itself, verified; none if it says nothing.
+        dialect: The naming scheme of the file: `torch`, `jax` or `mindspore`.
+        manifest: The file's verified manifest; None without one.
         sha256: See `weights_convert.formats.Contents`.
-        filled: Published keys that the file may lack and does: 0.
-        skipped: Names of what the file holds besides, such as `epoch`; with the reason, where there
-            is an optimizer's state that cannot be carried.
-        optimizer: Its state, where the file holds one.
-        metadata: Text kept beside the tensors, without our manifest.
-        layout: Of which published class the weights are, where it is not the network's own; see
-            `parity.spec.tensors.layouts`.
-        assumed: Fields of the config that no tensor shows, and nobody said.
+        filled: Published keys of optional tensors that the file lacks; they are 0.
+        skipped: Names of other entries of the file, such as `epoch`; for an optimizer's state that
+            cannot be converted, with the reason.
+        optimizer: The optimizer's state, where the file holds one.
+        metadata: Text stored with the tensors, without our manifest.
+        layout: The published class whose order of parameters the weights have, if not the network's
+            own; see `parity.spec.tensors.layouts`.
+        assumed: Fields of the config that were assumed, as neither tensors nor user specify them.
         counters: Published keys of the counters that are floating-point numbers in the file.
-        key: Under which entry of the file the tensors lie; empty where they lie open.
-        prefix: What stood before every name.
-        beside: Those of `skipped` that `remarks` name.
-        remarks: What a user should know of how the tensors were found, a line each.
+        key: The entry of the file that holds the tensors; empty where they are at the top level.
+        prefix: The prefix of every name.
+        beside: Those names in `skipped` that `remarks` mention.
+        remarks: Lines for the user on how the tensors were found.
     """
 
     arrays: dict[str, np.ndarray]
@@ -70,12 +70,12 @@ class Checkpoint:
 
     @property
     def notes(self) -> list[tuple[str, str]]:
-        """What was assumed, and what is not in the file as it is here: a title and a line each."""
+        """Return (title, line) pairs on what was assumed, and on what differs from the file."""
         return notes_of(self)
 
     @property
     def labels(self) -> str | None:
-        """Which output is void, where the manifest says it."""
+        """Return which output is void, if the manifest specifies it."""
         return self.manifest.labels if self.manifest else None
 
 
@@ -90,16 +90,17 @@ def load(
 
     Args:
         path: A torch file, safetensors, Flax's msgpack, NumPy's .npz, a MindSpore file or an Orbax
-            directory; told apart by content.
+            directory; recognised by content.
         network: A family (`enet`: any number of classes), or a variant of
             `parity.spec.models.MODELS` such as `enet-camvid`, whose number of classes must be met.
-            What the tensors do not show of a variant, such as where a map is shifted, is told by
-            the named variant, else by the manifest, else by the names: MindSpore's are its port's.
-            If not given: the family whose names the file has.
-        dialect: Whose names the file carries, a key of `weights_convert.naming.DIALECTS`; told
-            by the names if not given.
-        config: The variant, where it is known; told as above if not given.
-        choice: Which entry of the file and which prefix are meant, where it holds more.
+            Properties of a variant that its tensors do not show, such as where a map is shifted,
+                come from the named variant, else from the manifest, else from the naming scheme:
+                MindSpore's names imply MindSpore's port.
+            If not given: the family whose names the file uses.
+        dialect: The naming scheme of the file, a key of `weights_convert.naming.DIALECTS`; detected
+            from the names if not given.
+        config: The variant, where it is known; detected as above if not given.
+        choice: The entry of the file and the prefix to read, where it holds several networks.
 
     Raises:
         InputError: The network or the dialect is unknown; the file is not there, damaged, or of no
@@ -122,10 +123,10 @@ def understand(
     config: Config | None = None,
     choice: Choice = ANY,
 ) -> Checkpoint:
-    """What `load` does, of a file that has been read.
+    """Do what `load` does, for a file that has already been read.
 
     Raises:
-        InputError: See there.
+        InputError: As for `load`.
     """
     known = identify(contents, path, network, dialect, config, choice)
     config, dialect = known.config, known.dialect
@@ -169,19 +170,19 @@ def understand(
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Which network a file holds, by its names and shapes.
+    """The network in a file, identified by its names and shapes.
 
     Attributes:
         network: The family.
-        config: The variant.
-        dialect: Whose names the file carries.
-        manifest: What the file says of itself; not compared with its tensors yet.
-        found: The network's tensors, without what stood before every name, and what was beside.
-        beside: An optimizer's.
-        rest: What training leaves besides.
-        order: The published keys of what is trained, as the file has them.
-        layout: See `Checkpoint`.
-        assumed: See there.
+        config: The variant's configuration.
+        dialect: The naming scheme of the file.
+        manifest: The file's manifest, not yet compared with its tensors.
+        found: The network's tensors, with names without prefix, and the names of other tensors.
+        beside: The optimizer's tensors.
+        rest: Other entries left by training.
+        order: The published keys of the trained tensors, in the file's order.
+        layout: As in `Checkpoint`.
+        assumed: As in `Checkpoint`.
     """
 
     network: str
@@ -197,17 +198,17 @@ class Identity:
 
     @property
     def named(self) -> dict[str, np.ndarray]:
-        """The network's tensors."""
+        """Return the network's tensors."""
         return self.found.named
 
     def no_tensors(self, contents: formats.Contents) -> str:
-        """The part of such a message that says which of the names stand for something else."""
+        """Return the part of a message that lists names of the network that are no tensors."""
         names = naming.names(self.config, self.dialect)
         found = [name for name in contents.skipped if wrapping.own_name(name, names) in names]
         return f"; in the file, but no tensors: {listed(found)}" if found else ""
 
     def nearest(self) -> str:
-        """The end of a message that refuses them: which network is nearest, after which prefix."""
+        """Return the end of an error message: the most similar network, and its prefix."""
         names = naming.names(self.config, self.dialect)
         there = sum(name in names for name in self.named)
         if not there:
@@ -221,7 +222,7 @@ class Identity:
         )
 
     def is_average(self, contents: formats.Contents) -> bool:
-        """Whether these are averaged weights, as the path to them or a counter beside says."""
+        """Return whether these are averaged weights, by the path to them or by a counter."""
         found = self.found
         return bool(
             wrapping.is_average((*found.beside, *self.rest), found.prefix)
@@ -229,7 +230,7 @@ class Identity:
         )
 
     def remarks(self, contents: formats.Contents) -> tuple[str, ...]:
-        """What a user should know of how the tensors were found."""
+        """Return lines for the user on how the tensors were found."""
         found, said = self.found, list[str]()
         if found.beside:
             where = f"the prefix {found.prefix!r}" if found.prefix else "the network"
@@ -251,10 +252,10 @@ def identify(
     config: Config | None = None,
     choice: Choice = ANY,
 ) -> Identity:
-    """Tell which network a file holds, without touching a number of it.
+    """Identify the network in a file, without reading any tensor's values.
 
     Raises:
-        InputError: See `load`.
+        InputError: As for `load`.
     """
     if network is not None:
         family_of(network)
@@ -294,10 +295,10 @@ def identify(
 
 
 def _arranged(known: Identity, path: Path) -> Identity:
-    """With the names of today, and what the order of the names shows.
+    """Convert to the current names, and derive the layout from the order of the names.
 
     Raises:
-        InputError: The manifest speaks of a class that the network does not have.
+        InputError: The manifest names a class that the network does not have.
     """
     config, manifest = known.config, known.manifest
     named, beside = (naming.present_names(config, arrays) for arrays in (known.named, known.beside))
@@ -317,7 +318,7 @@ def _arranged(known: Identity, path: Path) -> Identity:
 def _optimizer(
     known: Identity, contents: formats.Contents
 ) -> tuple[Optimizer | None, tuple[str, ...]]:
-    """An optimizer's state, or why it stays behind, if there is one."""
+    """Return an optimizer's state, if any, or why it is not converted."""
     config, beside, manifest = known.config, known.beside, known.manifest
     nested = contents.optimizer
     left = () if nested is None else tuple(beside)
@@ -340,24 +341,24 @@ def _optimizer(
 
 
 def loose(config: Config) -> tuple[str, ...]:
-    """Fields in which a config may differ from a named variant's or a manifest's."""
+    """Return the fields in which a config may differ from a named variant's or a manifest's."""
     return getattr(config, "loose", ())
 
 
 def told(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What is said of a variant, without what is loose, and without fields that do not count."""
+    """Return the description of a variant without loose and other ignored fields."""
     return {k: v for k, v in config.describe().items() if k not in (*loose(config), *without)}
 
 
 def _hidden(config: Config) -> dict[str, Any]:
-    """What of a config no tensor shows."""
+    """Return the fields of a config that no tensor shows."""
     return {name: getattr(config, name) for name in getattr(config, "hidden", ())}
 
 
 def _with_hidden(
     config: Config, network: str, manifest: Manifest | None, dialect: str
 ) -> tuple[Config, tuple[str, ...]]:
-    """A config as the tensors show it, completed by whatever knows more; what is assumed of it."""
+    """Complete a config from variant, manifest or dialect; also return the assumed fields."""
     known = MODELS[network]
     if network == config.family and dialect == "mindspore":
         stage = "-encoder" if getattr(config, "encoder_only", False) else ""
@@ -375,7 +376,7 @@ def _with_hidden(
 def _check_stage(config: Config, network: str, dialect: str, path: Path) -> None:
     """Refuse MindSpore's encoder stage as a whole network, and the other way round.
 
-    Its names show which it is, unlike PyTorch's, where an ERFNet always has both parts.
+    Its names distinguish them, unlike PyTorch's, where an ERFNet always has encoder and decoder.
     """
     alone = getattr(config, "encoder_only", False)
     if dialect != "mindspore" or network == config.family:

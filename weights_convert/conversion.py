@@ -1,4 +1,4 @@
-"""Carrying a checkpoint to another format and dialect."""
+"""Converting a checkpoint to another format and naming scheme."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Conversion:
     """What was written.
 
     Attributes:
-        source: What was read.
-        path: What was written.
+        source: The checkpoint that was read.
+        path: The path that was written.
         format: Its format, a key of `weights_convert.formats.FORMATS`.
-        manifest: What it says of itself.
-        lost: Published keys of what was not 0 and has no name in the target's dialect; an
-            optimizer's state of them as `Optimizer.flat` names it.
-        tensors: How many tensors it holds.
-        parameters: How many numbers in them are trained.
-        bytes: Of the file, without a manifest beside it; of everything in an Orbax directory.
+        manifest: Its manifest.
+        lost: Published keys of nonzero tensors that have no name in the target's naming scheme;
+            optimizer state as named by `Optimizer.flat`.
+        tensors: Number of tensors.
+        parameters: Number of trained numbers in them.
+        bytes: Size of the file, without a separate manifest; of everything in an Orbax directory.
     """
 
     source: Checkpoint
@@ -53,12 +53,12 @@ class Conversion:
 
     @property
     def dialect(self) -> str:
-        """Whose names it carries: `torch`, `jax` or `mindspore`."""
+        """Return its naming scheme: `torch`, `jax` or `mindspore`."""
         return self.manifest.dialect
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """What the source holds besides, and the target does not."""
+        """Return the names of entries of the source that the target lacks."""
         return (*self.source.skipped, *(f"metadata {name}" for name in self.source.metadata))
 
 
@@ -76,32 +76,32 @@ def convert(
     weights_only: bool = False,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Conversion:
-    """Carry a checkpoint to another format and dialect, and read it back before it counts.
+    """Convert a checkpoint to another format and naming scheme, and verify the result.
 
     Args:
-        source: A checkpoint; see `load`.
+        source: A checkpoint, in any format that `load` reads.
         target: What to write. Its suffix chooses the format: .pth, .pt and .tar a torch file,
-            .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a MindSpore
-            file, .orbax or none an Orbax directory. What is there is replaced.
-        network: See `load`.
-        to: Whose names to write, `torch`, `jax` or `mindspore`. If not given: torch names in
+            .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a MindSpore file,
+            .orbax or none an Orbax directory. What is there is replaced.
+        network: As for `load`.
+        to: The naming scheme to write, `torch`, `jax` or `mindspore`. If not given: torch names in
             torch files, MindSpore's in its own, JAX names in Orbax directories and msgpack, and in
             safetensors and .npz JAX names of a torch source, else torch names.
         labels: Which output is void, `void-last` or `void-first`, for the manifest; that of the
             source's manifest if not given.
-        dialect: Whose names the source carries; see `load`.
-        choice: Which of its tensors are meant; see `load`.
-        dtype: To which floating-point numbers of the network are cast, one of
-            `weights_convert.naming.FLOATS`; counters and an optimizer's state are not. As they
-            are if not given.
+        dialect: The naming scheme of the source; see `load`.
+        choice: Which of its tensors to read; see `load`.
+        dtype: The dtype to which the network's floating-point numbers are cast, one of
+            `weights_convert.naming.FLOATS`; counters and an optimizer's state are not. Not cast if
+            not given.
         preprocessing: What the network expects of an image, for the manifest. If not given: what
             the source's manifest says, else what the published recipe does.
-        weights_only: Leave an optimizer's state behind.
-        progress: Called with what is done next.
+        weights_only: Whether to leave out an optimizer's state.
+        progress: Called with a description of the next action.
 
     Raises:
-        InputError: The source cannot be read, or the target cannot be written. Then all is as it
-            was before.
+        InputError: The source cannot be read, or the target cannot be written. Then nothing has
+            changed.
     """
     source, target = Path(source), Path(target)
     _check_choice("to", to, naming.DIALECTS)
@@ -141,11 +141,11 @@ def convert(
 
 
 def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> dict[str, np.ndarray]:
-    """Floating-point arrays in another precision, rounded to nearest.
+    """Cast floating-point arrays to another precision, rounded to nearest.
 
     Args:
         arrays: Name -> array.
-        dtype: One of `weights_convert.naming.FLOATS`; none leaves all as it is.
+        dtype: One of `weights_convert.naming.FLOATS`; None changes nothing.
         where: What holds them, for the message.
 
     Raises:
@@ -167,7 +167,7 @@ def cast(arrays: Mapping[str, np.ndarray], dtype: str | None, where: Path) -> di
 def _lost(
     checkpoint: Checkpoint, kept: Mapping[str, np.ndarray], optimizer: Optimizer | None
 ) -> tuple[str, ...]:
-    """See `Conversion.lost`."""
+    """Return the nonzero tensors that have no name in the target; see `Conversion.lost`."""
     lost = [k for k, a in checkpoint.arrays.items() if a.any() and not kept[k].any()]
     if optimizer and checkpoint.optimizer:
         there = optimizer.flat()
@@ -177,7 +177,7 @@ def _lost(
 
 
 def _carried_optimizer(checkpoint: Checkpoint, dialect: str) -> Optimizer | None:
-    """What a dialect keeps of an optimizer's state: that of the parameters it has names for."""
+    """Return the optimizer state of the parameters that a naming scheme has names for."""
     if checkpoint.optimizer is None:
         return None
     named = {key for key, _ in naming.names(checkpoint.config, dialect).values()}
@@ -197,8 +197,9 @@ def _check_target(source: Path, target: Path, format: str) -> None:
     """Refuse a target that must not or cannot be replaced, before any work is done.
 
     Raises:
-        InputError: There is no source; one lies in the other; there is no such folder; something
-            else than such a checkpoint is there, or than a manifest of ours where it belongs.
+        InputError: There is no source; source and target contain each other; the target's folder is
+            missing; the target is not a checkpoint of this format, or its manifest's path holds no
+            manifest of ours.
     """
     if not source.exists():
         raise InputError(f"{source} does not exist")

@@ -1,4 +1,4 @@
-"""Hashes of files and of tensors. Loads no framework."""
+"""Hashes of files and of tensors. Imports no framework."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def file_sha256(path: Path, without: str = "") -> str:
 
 
 def _inside_sha256(path: Path) -> str:
-    """Of a link: of where it points to, which may be outside; nothing there is opened."""
+    """Return a file's hash; for a link, that of its target's path, which is not opened."""
     return text_sha256(os.readlink(path)) if path.is_symlink() else file_sha256(path)
 
 
@@ -50,7 +50,7 @@ def tensor_sha256s(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def whole_sha256(tensors: Mapping[str, str]) -> str:
-    """One hash of all, of names and hashes in their order."""
+    """Return one hash of all tensors' names and hashes, in their order."""
     return text_sha256("".join(f"{name} {digest}\n" for name, digest in tensors.items()))
 
 

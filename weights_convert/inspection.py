@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, whether or not it is one of our networks."""
+"""Description of a checkpoint file, whether or not it is one of our networks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Inspection:
     Attributes:
         path: The file or directory.
         bytes: Its size; of a directory, of all its files.
-        sha256: See `weights_convert.formats.Contents`.
+        sha256: Its hash, as in `weights_convert.formats.Contents`.
         format: A key of `weights_convert.formats.FORMATS`.
-        dialect: Whose names it carries: `torch`, `jax` or `mindspore`.
-        prefix: What stood before every name, such as `module.`.
-        key: Under which entry of the file they lie; empty where they lie open.
+        dialect: The naming scheme it uses: `torch`, `jax` or `mindspore`.
+        prefix: The prefix of every name, such as `module.`.
+        key: The entry of the file that holds the tensors; empty for the top level.
         tensors: Name -> dtype and shape, in the file's order.
-        checkpoint: What it is; none if it is no whole checkpoint of our networks.
-        reason: Why it is none.
-        metadata: Text kept beside the tensors, without our manifest.
-        skipped: Names of what else it holds; see `weights_convert.Checkpoint`.
+        checkpoint: The checkpoint; None if it is not a whole checkpoint of our networks.
+        reason: Why it is not.
+        metadata: Text stored with the tensors, without our manifest.
+        skipped: Names of other entries; see `weights_convert.Checkpoint`.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Inspection:
 
     @property
     def parameters(self) -> int | None:
-        """How many numbers of the file are trained, where the network is known."""
+        """Return how many numbers in the file are trained; None if the network is unknown."""
         if self.checkpoint is None:
             return None
         kinds = tensors(self.checkpoint.config).items()
@@ -64,11 +64,11 @@ class Inspection:
 
     @property
     def verified(self) -> bool:
-        """Whether a manifest of ours came with it, and all that it says is so."""
+        """Return whether it has one of our manifests, which was verified."""
         return self.checkpoint is not None and self.checkpoint.manifest is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         found = self.checkpoint
         manifest = found.manifest if found else None
         state = found.optimizer if found else None
@@ -100,16 +100,15 @@ class Inspection:
 
 
 def inspect(path: str | Path, network: str | None = None, choice: Choice = ANY) -> Inspection:
-    """Look into a checkpoint.
+    """Describe a checkpoint file.
 
     Args:
-        path: See `weights_convert.load`.
-        network: See there.
-        choice: See there.
+        path: The file or directory, as for `weights_convert.load`.
+        network: The network, as for `weights_convert.load`.
+        choice: Which of its tensors to read, as for `weights_convert.load`.
 
     Raises:
-        InputError: The file is not there, damaged, of no known format, or is not what its manifest
-            says.
+        InputError: The file is missing, damaged, of no known format, or contradicts its manifest.
     """
     path = Path(path)
     contents = formats.read(path, key=choice.key, foreign=True)

@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: a small JSON object that travels with it."""
+"""A checkpoint's manifest: a small JSON object that describes it and is stored with it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Manifest:
 
     Attributes:
         network: The family, such as `enet`.
-        config: What `parity.spec.models.Config.describe` says.
-        dialect: Whose names the file carries.
-        labels: One of `parity.spec.labels.ORDERS`, or none where nobody said.
-        preprocessing: What the network expects of an image.
-        optimizer: What `weights_convert.optimizer.Optimizer.describe` says; none without one.
-        source_sha256: Of the file that was converted.
-        tensors: Published name -> `weights_convert.hashes.tensor_sha256s`.
-        tensors_sha256: Of all: `weights_convert.hashes.whole_sha256`.
-        tool_version: Of the program that wrote it.
-        layout: Of which published class the weights are, where it is not the network's own; see
-            `parity.spec.tensors.layouts`.
-        assumed: Fields of `config` that nobody said and no tensor shows.
+        config: The result of `parity.spec.models.Config.describe`.
+        dialect: The naming scheme of the file.
+        labels: Which output is void, one of `parity.spec.labels.ORDERS`, or None if unknown.
+        preprocessing: The preprocessing that the network expects.
+        optimizer: The result of `weights_convert.optimizer.Optimizer.describe`; None without one.
+        source_sha256: Hash of the file that was converted.
+        tensors: Published name -> hash, from `weights_convert.hashes.tensor_sha256s`.
+        tensors_sha256: Hash of all tensors, from `weights_convert.hashes.whole_sha256`.
+        tool_version: Version of the program that wrote it.
+        layout: The published class whose order of parameters the weights have, if not the network's
+            own; see `parity.spec.tensors.layouts`.
+        assumed: Fields of `config` that were assumed, as neither tensors nor user specify them.
     """
 
     network: str
@@ -74,10 +74,10 @@ def tool_version() -> str:
 
 
 def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
-    """The manifest among a checkpoint's metadata, if there is one.
+    """Parse the manifest in a checkpoint's metadata, if there is one.
 
     Raises:
-        InputError: It is damaged, or of a version that this one does not know.
+        InputError: It is damaged, or of an unknown version.
     """
     if KEY not in metadata:
         return None
@@ -116,7 +116,7 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
 
 
 def renamed(manifest: Manifest, rename: Callable[[str], str]) -> Manifest:
-    """A manifest with other names of its tensors; the same one where none changes."""
+    """Return a manifest with its tensors renamed; the same object where no name changes."""
     tensors = {rename(key): digest for key, digest in manifest.tensors.items()}
     changed = len(tensors) == len(manifest.tensors) and tensors != manifest.tensors
     if not changed or whole_sha256(manifest.tensors) != manifest.tensors_sha256:
@@ -129,7 +129,7 @@ def renamed(manifest: Manifest, rename: Callable[[str], str]) -> Manifest:
 
 
 def _apart(said: Any, found: Any) -> tuple[str, str]:
-    """Two values for a message: of two dicts only the entries that differ, and no long texts."""
+    """Format two values for a message: of two dicts only entries that differ, no long texts."""
     if isinstance(said, dict) and isinstance(found, dict):
         same = {k for k in said if k in found and repr(said[k]) == repr(found[k])}
         said, found = ({k: v for k, v in d.items() if k not in same} for d in (said, found))
@@ -143,14 +143,14 @@ def verify(
     where: Path,
     loose: tuple[str, ...] = (),
 ) -> None:
-    """Refuse a checkpoint that is not what its manifest says.
+    """Refuse a checkpoint that contradicts its manifest.
 
     Args:
-        manifest: What was found with it.
-        found: `network`, `config`, `dialect` and the like, as they were found.
+        manifest: The manifest found with it.
+        found: The actual `network`, `config`, `dialect` and so on.
         arrays: Published key -> array, in the published order.
         where: The file, for the message.
-        loose: Fields of `config` that do not count.
+        loose: Fields of `config` to ignore.
 
     Raises:
         InputError: One of them differs, or a tensor does.
@@ -159,7 +159,7 @@ def verify(
     def counted(value: Any) -> str:
         if isinstance(value, dict):
             value = {k: v for k, v in value.items() if k not in loose}
-            if isinstance(value.get("absent"), list):  # in no order of its own
+            if isinstance(value.get("absent"), list):  # in no fixed order
                 value["absent"] = sorted(value["absent"])
         return json.dumps(value, sort_keys=True)  # in which NaN is NaN
 

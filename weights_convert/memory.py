@@ -1,7 +1,7 @@
-"""Whole networks in memory: laid out, compared, on every core. Loads no framework.
+"""Transposing and comparing whole networks in memory, on all cores. Imports no framework.
 
-NumPy leaves Python's lock alone while it copies and compares, and a large transposition is slower
-than a disk.
+NumPy releases Python's lock while it copies and compares, and a large transposition is slower than
+a disk.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Made = TypeVar("Made")
 
 
 def each(function: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-    """A function of each item, in their order."""
+    """Return a function's results for each item, in order."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(function, items))
 
 
 def ahead(function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """A function of each item, in their order, made while the ones before are used."""
+    """Yield a function's results in order, computed while earlier ones are used."""
     with ThreadPoolExecutor(AHEAD) as pool:
         waiting: deque[Future[Made]] = deque()
         for item in items:
@@ -45,7 +45,7 @@ def contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Floating-point numbers in another precision, rounded to nearest once."""
+    """Cast floating-point numbers to another precision, rounded to nearest once."""
     if (array.dtype.name, dtype.name) != ("float64", "bfloat16"):
         return array.astype(dtype)
     # `ml_dtypes` goes by float32, and rounds twice. A float32 cut off, with its last bit set where
@@ -59,7 +59,7 @@ def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def different(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> list[str]:
-    """The names under which the two do not hold the same bits, or one holds nothing."""
+    """Return the names under which the two do not hold equal bits, or one holds nothing."""
     names = [*a, *(name for name in b if name not in a)]
     same = each(lambda name: name in a and name in b and _same(a[name], b[name]), names)
     return [name for name, equal in zip(names, same, strict=True) if not equal]
@@ -78,7 +78,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether integers are equal, block by block, however they lie: nothing large is made."""
+    """Return whether integer arrays are equal, block by block, without large temporaries."""
     if a.size <= BLOCK:
         return bool((a == b).all())
     if len(a) == 1:

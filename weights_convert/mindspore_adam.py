@@ -1,4 +1,4 @@
-"""What MindSpore's Adam keeps beside its moments: the powers of its betas.
+"""The powers of the betas, which MindSpore's Adam stores in addition to its moments.
 
 `mindspore.nn.Adam` corrects the moments' bias by `beta1_power` and `beta2_power`, two float32
 scalars that begin with 1 and are multiplied by the betas at every step; `global_step` only chooses
@@ -27,7 +27,7 @@ MOST_STEPS = 10_000_000  # that are multiplied one by one
 
 
 def power(beta: float, step: int) -> np.float32:
-    """A beta multiplied with itself in float32, one step after the other, as MindSpore does it."""
+    """Multiply a beta with itself in float32, one step after the other, as MindSpore does."""
     if step > MOST_STEPS:
         return np.float32(float(beta) ** step)
     made, factor = np.float32(1), np.float32(beta)
@@ -39,7 +39,7 @@ def power(beta: float, step: int) -> np.float32:
 
 
 def powers(step: int, betas: object) -> dict[str, np.ndarray]:
-    """Both powers after so many steps, as MindSpore names and shapes them.
+    """Return both powers after `step` steps, with MindSpore's names and shapes.
 
     Raises:
         InputError: The betas are not two numbers from 0 to 1.
@@ -50,17 +50,17 @@ def powers(step: int, betas: object) -> dict[str, np.ndarray]:
 
 
 def betas_of(arrays: Mapping[str, np.ndarray], step: int | None) -> tuple[float, ...]:
-    """The betas whose powers a file holds.
+    """Recover the betas from their powers in a file.
 
     Args:
         arrays: A file's powers, by name.
-        step: How many steps were made.
+        step: Number of steps made.
 
     Returns:
-        Both betas; empty where the file has no powers, or they no longer tell.
+        Both betas; empty where the file has no powers, or these no longer determine the betas.
 
     Raises:
-        ValueError: They are no powers of betas after so many steps.
+        ValueError: They are not powers of betas after this many steps.
     """
     if step is None or not set(POWERS) <= set(arrays):
         return ()

@@ -1,8 +1,8 @@
-"""Dialects: how each framework names a tensor and orders its axes. The layer's path is the same.
+"""Naming schemes ("dialects"): each framework's names of tensors and order of axes.
 
-MindSpore's ports have paths of their own, too: `weights_convert.paths`.
+The layer's path is the same in each, except in MindSpore's ports: `weights_convert.paths`.
 
-Canonical are the published PyTorch names and shapes, of which `parity.spec.tensors` says the kind.
+The published PyTorch names and shapes are canonical; `parity.spec.tensors` lists them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from weights_convert.paths import MINDSPORE, in_order, renamed, rules_of
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One kind of tensor in one dialect.
+    """One kind of tensor in one naming scheme.
 
     Attributes:
         name: The last part of its key.
-        axes: Which of the canonical axes each axis is; none if they are the same.
+        axes: The canonical axis that each axis is; None if they are the same.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Leaf:
         return canonical.transpose(self.axes) if self.axes else canonical
 
     def inverse(self) -> Leaf:
-        """Back to the canonical axes."""
+        """Return the permutation back to the canonical axes."""
         return Leaf(self.name, tuple(np.argsort(self.axes).tolist()) if self.axes else None)
 
 
@@ -105,7 +105,7 @@ def check(dialect: str | None) -> None:
 
 
 def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
-    """How a dialect names and lays out a network's tensors.
+    """Return a naming scheme's names and axes for a network's tensors.
 
     Returns:
         The dialect's name -> published key and how it is laid out, in the published order, or
@@ -130,13 +130,13 @@ def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
 def carried(
     config: Config, arrays: Mapping[str, np.ndarray], dialect: str
 ) -> dict[str, np.ndarray]:
-    """What a dialect keeps of a network: the published arrays, with 0 where it has no name."""
+    """Return what a naming scheme keeps of a network: arrays without a name in it become 0."""
     kept = {key for key, _ in names(config, dialect).values()}
     return {k: a if k in kept else np.zeros_like(a) for k, a in arrays.items()}
 
 
 def absent(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> tuple[str, ...]:
-    """The published keys that these arrays lack and may lack: without name here, or `ABSENT`.
+    """Return the published keys that these arrays lack and may lack: nameless here, or `ABSENT`.
 
     Counters too: files are older than they are, and batch norms of Flax count nothing.
     """
@@ -152,11 +152,11 @@ def absent(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> tu
 
 
 def detect(keys: Iterable[str], family: str | None = None) -> str:
-    """The dialect whose own last parts occur most among the keys; torch if none does.
+    """Return the naming scheme with most characteristic last name parts; torch if none has any.
 
     Args:
         keys: Names of tensors.
-        family: Of which network, where it is known; not all have names of MindSpore's.
+        family: The network, where it is known; not all have MindSpore names.
     """
     last = [key.rpartition(".")[2] for key in keys]
     known = {d: {leaf.name for leaf in kinds.values()} for d, kinds in DIALECTS.items()}
@@ -171,7 +171,7 @@ def to_dialect(
     """Name and lay out a network's tensors for a framework.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array of PyTorch's shape.
         dialect: A key of `DIALECTS`.
 
@@ -189,21 +189,21 @@ def to_dialect(
 def to_canonical(
     config: Config, arrays: Mapping[str, np.ndarray], dialect: str, where: str = "arrays"
 ) -> dict[str, np.ndarray]:
-    """The inverse of `to_dialect`.
+    """Convert tensors to published names and axes, the inverse of `to_dialect`.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: The dialect's name -> array; counters may be int32, as JAX keeps them, or whole
             floating-point numbers.
         dialect: A key of `DIALECTS`.
         where: What holds the arrays, for the message.
 
     Returns:
-        Published key -> array of PyTorch's shape in C order, in the published order; those that lay
-        so already are the same arrays; counters int64; 0 for those that are `absent`.
+        Published key -> array of PyTorch's shape in C order, in the published order; those already
+        in this layout are not copied; counters int64; 0 for those that are `absent`.
 
     Raises:
-        InputError: A name is missing, left over, of another shape, or of the wrong sort of number.
+        InputError: A name is missing, left over, of another shape, or of a wrong dtype.
     """
     target = tensors(config)
     lost = absent(config, arrays, dialect)
@@ -222,7 +222,7 @@ def to_canonical(
 def float_counters(
     config: Config, arrays: Mapping[str, np.ndarray], dialect: str
 ) -> tuple[str, ...]:
-    """The published keys of the counters that are floating-point numbers in these arrays."""
+    """Return the published keys of counters that are floating-point numbers in these arrays."""
     target, known = tensors(config), names(config, dialect).items()
     return tuple(
         key
@@ -232,7 +232,7 @@ def float_counters(
 
 
 def present_name(config: Config, name: str) -> str:
-    """A tensor's name as it is today, where an earlier version of this program wrote another."""
+    """Return a tensor's current name, where an earlier version of this program used another."""
     for pattern, present in getattr(config, "former_names", ()):
         if found := re.fullmatch(pattern, name):
             return found.expand(present)
@@ -240,12 +240,12 @@ def present_name(config: Config, name: str) -> str:
 
 
 def present_names(config: Config, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Named tensors by their names of today; see `present_name`."""
+    """Return named tensors with their current names; see `present_name`."""
     return {present_name(config, name): array for name, array in arrays.items()}
 
 
 def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> Config:
-    """The variant of a network that these tensors seem to be; see `parity.spec.models.config_of`.
+    """Return the variant of a network that has these tensors; see `config_of`.
 
     Args:
         network: A family.
@@ -253,7 +253,7 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> C
         dialect: A key of `DIALECTS`.
 
     Raises:
-        ValueError: The network is unknown, or a shape speaks of no class.
+        ValueError: The network is unknown, or a shape has no classes.
     """
     if dialect == "mindspore":
         known = {n: leaf for c in _variants(network) for n, leaf in names(c, dialect).items()}
@@ -274,7 +274,7 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> C
 
 
 def _variants(family: str) -> list[Config]:
-    """MindSpore's variants, which together have every tensor that one of them may have."""
+    """Return MindSpore's variants, which together have every tensor that one of them may have."""
     names(MODELS[family], "mindspore")  # refuses a family that has none
     made: list[Any] = [MODELS[f"{family}-mindspore"], MODELS[f"{family}-mindspore-encoder"]]
     relu = [dataclasses.replace(c, decoder_relu=False) for c in made if family == "enet"]
@@ -282,17 +282,17 @@ def _variants(family: str) -> list[Config]:
 
 
 def family_in(arrays: Iterable[str], dialect: str) -> str:
-    """The family whose names occur most among these; `enet` if none does."""
+    """Return the family whose names occur most among these; `enet` if none occurs."""
     known, found = known_names(dialect), set(arrays)
     return max(known, key=lambda family: len(known[family] & found))
 
 
 def check_known(found: Iterable[str], dialect: str, where: str) -> None:
-    """Refuse names of which no network has one, so that none is called the nearest.
+    """Refuse names that occur in no network, so that no network is reported as the closest.
 
     Args:
         found: The names.
-        dialect: Whose they seem to be.
+        dialect: Their presumed naming scheme.
         where: What holds them, for the message.
 
     Raises:
@@ -311,13 +311,13 @@ def check_known(found: Iterable[str], dialect: str, where: str) -> None:
 
 @functools.cache
 def known_names(dialect: str) -> dict[str, set[str]]:
-    """Family -> the names of its tensors."""
+    """Return family -> the names of its tensors."""
     families = [f for f in FAMILIES if dialect != "mindspore" or f in MINDSPORE]
     return {f: set(names(MODELS.get(f"{f}-{dialect}", MODELS[f]), dialect)) for f in families}
 
 
 def _whole(counter: np.ndarray) -> bool:
-    """Whether a floating-point number counts something."""
+    """Return whether a floating-point counter is a whole number in range."""
     number = float(counter)
     return number.is_integer() and 0 <= number <= LARGEST_COUNT
 

@@ -1,4 +1,4 @@
-"""What is to be said of a checkpoint that was read, whichever command reads it."""
+"""Remarks on a checkpoint that was read, shared by all commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def notes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """See `Checkpoint.notes`."""
+    """Return (title, line) pairs; see `Checkpoint.notes`."""
     made = [
         (name, getattr(checkpoint.config, "assumptions", {})[name]) for name in checkpoint.assumed
     ]
@@ -35,13 +35,13 @@ def notes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def unsaid(skipped: Sequence[str], checkpoint: Checkpoint | None) -> list[str]:
-    """Of what is left out, what no note of the checkpoint names."""
+    """Return the skipped names that no note of the checkpoint mentions."""
     said = set(checkpoint.beside) if checkpoint else set()
     return [name for name in skipped if name not in said]
 
 
 def assumptions(manifest: Manifest) -> list[tuple[str, str]]:
-    """What a file's manifest says that somebody assumed: a title and a line each."""
+    """Return (title, line) pairs on what a file's manifest marks as assumed."""
     if not manifest.assumed or manifest.network not in FAMILIES:
         return []
     texts = getattr(config_of(manifest.network, {}), "assumptions", {})
@@ -49,18 +49,18 @@ def assumptions(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def lines(checkpoint: Checkpoint) -> list[str]:
-    """The notes as every command prints them."""
+    """Return the notes as every command prints them."""
     return [printable(f"{title:<10}{text}") for title, text in checkpoint.notes]
 
 
 def coverage(config: Config, absent: int) -> str:
-    """Of how many parameters an optimizer's state is; nothing where it is of all."""
+    """Return how many parameters an optimizer's state covers; empty if it covers all."""
     every = len(parameters(config))
     return f", of {every - absent} of {every} parameters" if absent else ""
 
 
 def named(keys: Sequence[str]) -> str:
-    """The first by name, but for the counters, of which one stands for all."""
+    """List the first keys by name, with one counter standing for all counters."""
     others = [key for key in keys if not re.fullmatch(COUNTERS, key)]
     counters = [key for key in keys if re.fullmatch(COUNTERS, key)]
     return listed([*others, *(f"counters such as {key}" for key in counters[:1])])

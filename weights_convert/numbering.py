@@ -1,4 +1,4 @@
-"""Which parameter is which in a state of `torch.optim`, which numbers them.
+"""Finding the parameter for each number in a state of `torch.optim`.
 
 The numbers follow the order in which a class registers its parameters, which is also the order of
 the keys in its state dict; where there are groups, they go on from one group to the next.
@@ -33,12 +33,12 @@ class NotCarriedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Parameters with hyperparameters of their own.
+    """Parameters with separate hyperparameters.
 
     Attributes:
         keys: Published keys, in the order of their numbers.
         hyperparameters: Those that not all groups share.
-        named: Whether the state says which parameters they are.
+        named: Whether the state contains the parameters' names.
     """
 
     keys: tuple[str, ...]
@@ -55,11 +55,12 @@ class Group:
 
 
 def parameters(config: Config, layout: str | None = None) -> list[str]:
-    """The published keys of what is trained, in the order of `parameters()`.
+    """Return the published keys of trained tensors, in the order of `parameters()`.
 
     Args:
-        config: Which network.
-        layout: Of which class, a key of `parity.spec.tensors.layouts`; the network's own if None.
+        config: The network's configuration.
+        layout: The published class, a key of `parity.spec.tensors.layouts`; the network's own if
+            None.
     """
     found = tensors(config)
     keys = layouts(config)[layout] if layout is not None else found
@@ -67,33 +68,33 @@ def parameters(config: Config, layout: str | None = None) -> list[str]:
 
 
 def own_order(config: Config, names: Iterable[str], dialect: str) -> list[str]:
-    """The published keys of what is trained, in the order in which a file names them."""
+    """Return the published keys of trained tensors, in the order of a file's names."""
     known, trained = naming.names(config, dialect), set(parameters(config))
     keys = (known[name][0] for name in names if name in known)
     return [key for key in keys if key in trained]
 
 
 def layout_in(config: Config, order: Sequence[str]) -> str | None:
-    """Whose order this is, if it is that of another published class; see `layouts`."""
+    """Return the name of the other published class with this order, if any; see `layouts`."""
     return next((n for n in layouts(config) if parameters(config, n) == list(order)), None)
 
 
 def numbered(
     config: Config, nested: Mapping[str, Any], order: Sequence[str], layout: str | None
 ) -> tuple[dict[int, str], tuple[tuple[str, ...], ...], bool]:
-    """Tell which parameter each number of an optimizer's state is.
+    """Find the parameter for each number in an optimizer's state.
 
     Args:
-        config: Which network.
-        nested: What `torch.optim.Optimizer.state_dict()` gives.
-        order: The published keys of what is trained, as the state dict beside it has them.
-        layout: Of which class the file is.
+        config: The network's configuration.
+        nested: The result of `torch.optim.Optimizer.state_dict()`.
+        order: The published keys of trained tensors, in the order of the network's state dict.
+        layout: The published class of the file.
 
     Returns:
-        Number -> published key; the keys of each group; whether it names them itself.
+        Number -> published key; the keys of each group; whether the state contains the names.
 
     Raises:
-        NotCarriedError: It is not known.
+        NotCarriedError: It cannot be determined.
     """
     groups = nested["param_groups"]
     numbers = [list(group["params"]) for group in groups]
@@ -115,7 +116,7 @@ def numbered(
 
 
 def _given(config: Config, groups: Sequence[Mapping[str, Any]], count: int) -> list[str]:
-    """What the groups call their parameters."""
+    """Return the groups' own names of their parameters."""
     trained = set(parameters(config))
     given = []
     for name in (str(name) for group in groups for name in group["param_names"]):
@@ -131,7 +132,7 @@ def _fitting(
     flat: Sequence[int],
     orders: Sequence[Sequence[str]],
 ) -> Sequence[str]:
-    """The order that so many numbers mean: the file's, or the published class's.
+    """Return the order of parameters that numbers refer to: the file's or the published class's.
 
     The latter is meant where the file lacks parameters, or somebody has sorted it, which the shapes
     of the state show.
@@ -156,10 +157,10 @@ def _divided(
     sizes: Sequence[int],
     state: Mapping[int, Mapping[str, Any]],
 ) -> tuple[tuple[str, ...], ...] | None:
-    """The one division into groups that the shapes of the state allow, or none.
+    """Return the only division into groups that fits the state's shapes, or None.
 
-    Tried are parts of the network one after the other, the groups in any order, as ICNet's are
-    (backbone, branch, head), and weights beside biases.
+    Tried are consecutive parts of the network, with the groups in any order, as ICNet's are
+    (backbone, branch, head), and weights separate from biases.
     """
     shapes = {key: spec.shape for key, spec in tensors(config).items()}
     found = set()

@@ -1,14 +1,14 @@
-"""An optimizer's state beside the weights: Adam's moments, SGD's momentum, the step.
+"""An optimizer's state in a checkpoint: Adam's moments, SGD's momentum, the step.
 
-Canonical are PyTorch's slots with the published names; each dialect has its own:
+PyTorch's slots with the published names are canonical; each naming scheme has its own:
 
     PyTorch     optimizer.exp_avg.NAME   optimizer.exp_avg_sq.NAME   optimizer.momentum_buffer.NAME
     optax       opt_state.mu.NAME        opt_state.nu.NAME           opt_state.trace.NAME
     MindSpore   moment1.NAME             moment2.NAME                moments.NAME
 
-A torch file with torch names has it as `torch.optim` does, so that `load_state_dict` takes it;
-elsewhere it lies among the tensors. `optax.tree_utils.tree_set` takes `mu`, `nu` and `count`;
-MindSpore's Adam keeps the powers of its betas beside, see `weights_convert.mindspore_adam`.
+A torch file with torch names stores it as `torch.optim` does, so that `load_state_dict` accepts it;
+elsewhere it is stored among the tensors. `optax.tree_utils.tree_set` takes `mu`, `nu` and `count`;
+MindSpore's Adam also stores the powers of its betas, see `weights_convert.mindspore_adam`.
 """
 
 from __future__ import annotations
@@ -62,12 +62,13 @@ class Optimizer:
 
     Attributes:
         kind: A key of `KINDS`.
-        step: How many steps were made; none where it does not say.
+        step: Number of steps made; None if unknown.
         slots: Slot -> published key of a parameter -> array of its shape. A parameter that never
             had a gradient may be absent.
-        hyperparameters: As `torch.optim` names them; empty where nobody said.
-        left: Names of hyperparameters that stay behind, with the reason.
-        groups: Where there are several, or one that is not all parameters in the network's order.
+        hyperparameters: Named as in `torch.optim`; empty if unknown.
+        left: Names of hyperparameters that are not converted, with the reason.
+        groups: The parameter groups, unless there is one with all parameters in the network's
+            order.
     """
 
     kind: str
@@ -86,7 +87,7 @@ class Optimizer:
         }
 
     def absent(self, config: Config) -> list[str]:
-        """The parameters without state."""
+        """Return the parameters without state."""
         return [key for key in parameters(config) if key not in next(iter(self.slots.values()))]
 
     def describe(self, config: Config) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Optimizer:
 def split(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Part what a file holds.
+    """Split a file's tensors into the network's, the optimizer's and the rest.
 
     Returns:
         The network's tensors; the optimizer's, chains of optax left out of their names; the rest,
@@ -137,7 +138,7 @@ def split(
 
 
 def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> Optimizer:
-    """Understand what `split` found.
+    """Convert the optimizer's tensors from `split` to a state.
 
     Raises:
         NotCarriedError: It is no state of `KINDS`, or does not fit the network.
@@ -201,18 +202,18 @@ def from_torch(
     order: Sequence[str] | None = None,
     layout: str | None = None,
 ) -> Optimizer:
-    """Understand what `torch.optim.Optimizer.state_dict()` gives.
+    """Convert the result of `torch.optim.Optimizer.state_dict()`.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         nested: The state.
-        order: The published keys of what is trained, as the state dict beside it has them; the
+        order: The published keys of trained tensors, in the order of the network's state dict; the
             network's own order if not given.
-        layout: Of which class the file is; see `parity.spec.tensors.layouts`.
+        layout: The published class of the file; see `parity.spec.tensors.layouts`.
 
     Raises:
-        NotCarriedError: It is no state of `KINDS`; which parameter is which is not known; their
-            steps differ.
+        NotCarriedError: Its optimizer is not in `KINDS`, its parameters cannot be identified, or
+            their steps differ.
     """
     keys, parts, named = numbered(config, nested, order or parameters(config, layout), layout)
     found: dict[str, dict[str, np.ndarray]] = {slot: {} for slot in SLOTS}
@@ -238,12 +239,12 @@ def from_torch(
 
 
 def to_torch(config: Config, state: Optimizer, layout: str | None = None) -> dict[str, Any]:
-    """What `torch.optim.Optimizer.load_state_dict` takes, with NumPy arrays.
+    """Build the argument of `torch.optim.Optimizer.load_state_dict`, with NumPy arrays.
 
     Args:
-        config: Which network.
-        state: What is known of it.
-        layout: For which class it is; see `parity.spec.tensors.layouts`.
+        config: The network's configuration.
+        state: The optimizer's state.
+        layout: The published class it is for; see `parity.spec.tensors.layouts`.
     """
     groups = state.groups or (Group(tuple(parameters(config, layout)), {}),)
     keys = [key for group in groups for key in group.keys]
@@ -266,7 +267,7 @@ def to_torch(config: Config, state: Optimizer, layout: str | None = None) -> dic
 
 
 def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
-    """With what a manifest knows: hyperparameters, groups, and which parameters had no state."""
+    """Add hyperparameters, groups and stateless parameters from a manifest."""
     if said is None:
         return state
     absent = {
@@ -286,7 +287,7 @@ def restored(state: Optimizer, said: Mapping[str, Any] | None) -> Optimizer:
 
 
 def is_description(said: Any) -> bool:
-    """Whether a manifest has here what `Optimizer.describe` gives, or nothing."""
+    """Return whether a manifest's entry is a result of `Optimizer.describe`, or None."""
     if said is None:
         return True
     fields = {"kind", "step", "hyperparameters", "absent"}
@@ -323,9 +324,9 @@ def _are_keys(said: Any) -> bool:
 def _numbers(
     groups: list[Mapping[str, Any]],
 ) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
-    """The hyperparameters that all groups share, as JSON has them; each group's own; what is left.
+    """Return shared hyperparameters as JSON values, each group's own, and names left out.
 
-    What is left comes with the reason.
+    Names left out come with the reason.
     """
     made: dict[str, Any] = {}
     own: list[dict[str, Any]] = [{} for _ in groups]
@@ -345,7 +346,7 @@ def _numbers(
 
 
 def _plain(value: Any) -> Any:
-    """Without tuples, and without arrays of one number, such as a learning rate on the device."""
+    """Convert tuples to lists, and arrays of one number, such as a learning rate, to numbers."""
 
     def number(item: Any) -> Any:
         return item.item() if isinstance(item, np.ndarray) and item.ndim == 0 else item
@@ -354,7 +355,7 @@ def _plain(value: Any) -> Any:
 
 
 def _simple(value: Any) -> bool:
-    """Whether JSON has it, alone or as a list."""
+    """Return whether JSON can store the value, alone or as a list."""
     simple = (bool, int, float, str, type(None))
     return all(isinstance(v, simple) for v in (value if isinstance(value, list) else [value]))
 
@@ -370,7 +371,7 @@ def _step(value: Any) -> int:
 
 
 def _float(step: int) -> np.floating:
-    """As PyTorch counts, or wider where that would lose a step."""
+    """Return the step as float32, as in PyTorch, or float64 where that would round it."""
     return np.float32(step) if int(np.float32(step)) == step else np.float64(step)
 
 

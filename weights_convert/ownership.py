@@ -1,4 +1,4 @@
-"""Whose an optimizer's state is, in a file that holds several networks of one kind."""
+"""Finding the network that an optimizer's state belongs to, in a file with several networks."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ def check_owner(
 ) -> None:
     """Refuse a state that may be that of another network in the file.
 
-    A network of the same tensors is another one unless it is an average, which nobody trains, or
-    has the same numbers. Names of parameters in the state may show whose it is; numbers do not.
+    Another network with the same tensors makes the owner ambiguous, unless it is an average, which
+    is not trained, or has equal values. Names of parameters in the state may resolve this; numbers
+    do not.
 
     Args:
         config: The network that is read.
-        dialect: Whose names it has.
-        contents: All that the file holds.
-        prefix: What stands before the network's names.
-        state: What `torch.optim.Optimizer.state_dict()` gave, or the optimizer's named tensors.
+        dialect: Its naming scheme.
+        contents: The whole contents of the file.
+        prefix: The prefix of the network's names.
+        state: The result of `torch.optim.Optimizer.state_dict()`, or the optimizer's named tensors.
 
     Raises:
-        NotCarriedError: It is another's, or nobody can know whose.
+        NotCarriedError: It belongs to another network, or its owner is ambiguous.
     """
     start = f"{contents.key}." if contents.key else ""
     here = plain(start + prefix)
@@ -68,7 +69,7 @@ def check_owner(
 
 
 def _names_in(state: Mapping[str, Any], dialect: str) -> list[str]:
-    """The names of parameters in an optimizer's state; none where it numbers them."""
+    """Return the names of parameters in an optimizer's state; empty where it numbers them."""
     if "param_groups" in state:
         groups = [group.get("param_names") for group in state["param_groups"]]
         named = all(isinstance(given, list) for given in groups)
@@ -78,12 +79,12 @@ def _names_in(state: Mapping[str, Any], dialect: str) -> list[str]:
 
 
 def _is_of(lead: str, place: str) -> bool:
-    """Whether what stands before the names in a state is, or ends, a network's place."""
+    """Return whether the prefix of names in a state equals, or ends, a network's path."""
     return lead == place or bool(lead and f".{place}".endswith(f".{lead}"))
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether both are absent, or arrays of the same bits."""
+    """Return whether both are absent, or arrays of the same bits."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return a is None and b is None
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

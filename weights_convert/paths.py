@@ -1,7 +1,7 @@
-"""What MindSpore's ports call a layer, where its path is another than the published one.
+"""Paths of layers in MindSpore's ports, where they differ from the published ones.
 
 Rules are tried in order against the whole path, without the tensor's own last part; a layer that no
-rule knows is one that the port does not have. The way back follows from the names of a network:
+rule matches does not exist in the port. The inverse follows from the names of a network:
 `naming.names`.
 """
 
@@ -48,7 +48,7 @@ ERFNET: Rules = (
     (r"decoder\.output_conv", r"decoder.pred"),
 )
 
-# Its first two training stages have the encoder and a head beside it, and no decoder.
+# Its first two training stages have the encoder and a separate head, and no decoder.
 ERFNET_STAGE: Rules = (*ERFNET_ENCODER, (r"encoder\.output_conv", r"pred"))
 
 MINDSPORE: dict[str, Rules] = {"enet": ENET, "erfnet": ERFNET}
@@ -65,7 +65,7 @@ def rules_of(config: Config) -> Rules:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The names of a network's tensors as MindSpore's own `save_checkpoint` orders them.
+    """Order the names of a network's tensors as MindSpore's own `save_checkpoint` does.
 
     Args:
         names: MindSpore's, in the published order of the layers.
@@ -90,7 +90,7 @@ def _block(layer: str) -> str:
 
 
 def renamed(path: str, rules: Rules) -> str | None:
-    """A layer's path by the first rule that knows it, or none."""
+    """Return a layer's path by the first rule that matches it, or None."""
     for pattern, name in rules:
         if found := re.fullmatch(pattern, path):
             return found.expand(name)

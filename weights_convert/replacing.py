@@ -1,4 +1,4 @@
-"""Checkpoints that take the place of others, together with their manifests."""
+"""Replacing checkpoints atomically, together with their manifests."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from weights_convert.formats import sidecar
 def replacing(target: Path) -> AbstractContextManager[Path]:
     """Yield a path to write; see `parity.io.replacing.replacing`.
 
-    What is written there takes the target's place, and a manifest beside it the place of the
-    target's. If the process is killed, the target is the old one or the new one, with its own
-    manifest.
+    The file written there replaces the target, and a manifest next to it replaces the target's. If
+    the process is killed, the target is the old one or the new one, with its own manifest.
 
     Args:
         target: A file or directory, which may exist.

@@ -1,4 +1,4 @@
-"""Writing a network from memory as a checkpoint that says what it is."""
+"""Writing a network from memory as a checkpoint with a manifest."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def save(
     preprocessing: Preprocessing | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a checkpoint, and read it back before it takes its place.
+    """Write a checkpoint, and read it back before it replaces the target.
 
     Args:
         target: What to write; its suffix chooses the format, as for `convert`. What is there is
             replaced in one step.
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array of PyTorch's shape, every key of the network and no other.
-        dialect: Whose names to write, a key of `weights_convert.naming.DIALECTS`.
-        optimizer: Its state, to go with it.
+        dialect: The naming scheme to write, a key of `weights_convert.naming.DIALECTS`.
+        optimizer: The optimizer's state to store with it.
         labels: Which output is void, for the manifest.
         preprocessing: What the network expects of an image, for the manifest; what the published
             recipe does if not given.
-        metadata: Texts to keep beside the manifest, under names of their own.
+        metadata: Other texts to store with the manifest, by name.
 
     Raises:
-        InputError: A key is missing, left over, or of another shape; the format has no room for
-            metadata; the file system refuses. Then all is as it was before.
+        InputError: A key is missing, left over, or of another shape; the format cannot store
+            metadata; the file system refuses. Then nothing has changed.
     """
     target, extra = Path(target), dict(metadata or {})
     format = formats.format_for(target)

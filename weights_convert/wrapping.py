@@ -1,7 +1,7 @@
-"""What wrappers and programs that train put before and beside the names of a network's tensors.
+"""Finding a network among a file's tensors, despite prefixes of wrappers and other tensors.
 
-A network may be a part of what was saved: `model.` before its names and a loss's own weights beside
-them. It is found by its names; a prefix is taken only if all of the network is there after it.
+A network may be only part of a file: with the prefix `model.`, say, and a loss's own weights. It is
+found by its names; a prefix is accepted only if the whole network follows it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from weights_convert.formats.base import AVERAGED
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
 WRAPPED = re.compile(rf"(?:(?<=\.)|^)(?:{'|'.join(WRAPPERS)})\.")
 
-# The counter beside the weights of torch.optim.swa_utils.AveragedModel.
+# The counter stored with the weights of torch.optim.swa_utils.AveragedModel.
 COUNTER = "n_averaged"
 
 DEEPEST = 12  # parts of a prefix
@@ -32,11 +32,11 @@ TRIED = 6  # prefixes that are looked at in full
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which of a file's tensors are meant.
+    """The user's choice among a file's tensors.
 
     Attributes:
-        key: Which entry of the file holds them, a dotted path; told by the file if not given.
-        prefix: What stands before their names, perhaps nothing; found by the names if not given.
+        key: The entry of the file that holds them, a dotted path; detected if not given.
+        prefix: The prefix of their names, possibly empty; detected from the names if not given.
 
     Raises:
         InputError: The key is empty.
@@ -55,13 +55,13 @@ ANY = Choice()
 
 @dataclasses.dataclass(frozen=True)
 class Unwrapped:
-    """A network's tensors among what was saved.
+    """A network's tensors in a file.
 
     Attributes:
         named: Name -> array, without prefix and wrappers.
-        prefix: What stood before every name.
-        beside: Names of what stood elsewhere.
-        averaged: Prefixes of averaged weights beside it.
+        prefix: The prefix of every name.
+        beside: Names of the file's other tensors.
+        averaged: Prefixes of averaged weights in the file.
     """
 
     named: dict[str, Any]
@@ -75,12 +75,12 @@ class Unwrapped:
 
 
 def plain(name: str) -> str:
-    """A name without wrappers."""
+    """Return a name without wrappers."""
     return WRAPPED.sub("", name)
 
 
 def own_name(name: str, known: Container[str]) -> str:
-    """The end of a name that is one of those that are known; else all of it, without wrappers."""
+    """Return the end of a name that is a known name; else all of it, without wrappers."""
     rest = whole = plain(name)
     for _ in range(DEEPEST):
         if rest in known:
@@ -102,13 +102,13 @@ def unwrapped(
     """Find a network among named tensors.
 
     Args:
-        arrays: Name -> array, or what else has a shape.
-        path: Of the file, for the message.
-        family: Which network; any if not given.
-        dialect: Whose names they are; told by them if not given.
-        config: The variant, where it is known.
-        prefix: What stands before the network's names; found if not given. If empty, other whole
-            networks below are left out.
+        arrays: Name -> array, or another object with a shape.
+        path: The file, for the message.
+        family: The network; any if not given.
+        dialect: Their naming scheme; detected from them if not given.
+        config: The variant's configuration, where it is known.
+        prefix: The prefix of the network's names; detected if not given. If empty, other whole
+            networks under prefixes are left out.
 
     Raises:
         InputError: Nothing has the prefix, or several whole networks are there.
@@ -149,12 +149,12 @@ def unwrapped(
 
 
 def whole_after(named: Mapping[str, Any], config: Config, dialect: str) -> list[str]:
-    """The prefixes after which all of one network is.
+    """Return the prefixes under which one network is complete.
 
     Args:
-        named: Name -> array, or what else has a shape; names without wrappers.
+        named: Name -> array, or another object with a shape; names without wrappers.
         config: The network.
-        dialect: Whose names they are.
+        dialect: Their naming scheme.
     """
     votes = _votes(named, {config.family: set(naming.names(config, dialect))})
     return [
@@ -165,11 +165,11 @@ def whole_after(named: Mapping[str, Any], config: Config, dialect: str) -> list[
 
 
 def without_numbers(found: Unwrapped, names: Container[str]) -> Unwrapped:
-    """Without single numbers that lie at the top, such as an epoch: they belong to no layer.
+    """Remove single numbers at the top level, such as an epoch: they belong to no layer.
 
     Args:
-        found: What was found.
-        names: Those of the network.
+        found: The tensors found.
+        names: The network's names.
     """
     beside = tuple(
         k for k, a in found.named.items() if k not in names and "." not in k and a.size <= 1
@@ -182,7 +182,7 @@ def without_numbers(found: Unwrapped, names: Container[str]) -> Unwrapped:
 
 
 def _after(arrays: Mapping[str, Any], prefix: str, path: Path) -> Unwrapped:
-    """The tensors after a prefix that somebody chose."""
+    """Return the tensors under a prefix chosen by the user."""
     start = prefix if prefix.endswith(".") else f"{prefix}."
     kept = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
     if not kept:
@@ -193,7 +193,7 @@ def _after(arrays: Mapping[str, Any], prefix: str, path: Path) -> Unwrapped:
 
 
 def common(names: Iterable[str]) -> str:
-    """The parts of a path that all of some names start with."""
+    """Return the common leading parts of dotted names."""
     first, *others = names
     parts = first.split(".")[:-1]
     while parts and not all(name.startswith(".".join(parts) + ".") for name in others):
@@ -202,20 +202,20 @@ def common(names: Iterable[str]) -> str:
 
 
 def starts(names: Iterable[str]) -> str:
-    """What names start with, and how many do, for a message."""
+    """Return the first parts of names, with their counts, for a message."""
     counts = Counter(name.partition(".")[0] for name in names)
     return listed(f"{first} ({n:,})" for first, n in counts.most_common())
 
 
 def _unique(names: dict[str, str]) -> dict[str, str]:
-    """Shortened names, unless two of them became one: then none is."""
+    """Return shortened names, unless two of them became equal; then none is shortened."""
     return names if len(set(names.values())) == len(names) else {name: name for name in names}
 
 
 def _votes(
     named: Iterable[str], families: Mapping[str, Container[str]]
 ) -> dict[tuple[str, str], int]:
-    """(Family, prefix) -> how many of the family's names stand after the prefix."""
+    """Return (family, prefix) -> number of the family's names that follow the prefix."""
     votes: Counter[tuple[str, str]] = Counter()
     for name in named:
         start = 0
@@ -230,7 +230,7 @@ def _votes(
 
 
 def _likely(votes: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
-    """The best family of each prefix, the prefixes with most names first, then the shorter ones."""
+    """Return the best family of each prefix, by falling number of names, then by length."""
     best: dict[str, tuple[str, str]] = {}
     for pair in sorted(votes, key=lambda pair: -votes[pair]):
         best.setdefault(pair[1], pair)
@@ -242,7 +242,7 @@ def _below(named: Mapping[str, Any], start: str) -> dict[str, Any]:
 
 
 def _is_whole(named: Mapping[str, Any], family: str, dialect: str, config: Config | None) -> bool:
-    """Whether every tensor of a network is there, in its shape."""
+    """Return whether every tensor of a network is there, in its shape."""
     try:
         known = config or naming.config_in(family, named, dialect)
         named = naming.present_names(known, named)
@@ -258,7 +258,7 @@ def _is_whole(named: Mapping[str, Any], family: str, dialect: str, config: Confi
 
 
 def _best(whole: list[tuple[str, str]], votes: Mapping[tuple[str, str], int], path: Path) -> str:
-    """The prefix that is taken.
+    """Choose the prefix to read.
 
     Raises:
         InputError: Several whole networks are there, and none is more likely.
@@ -275,7 +275,7 @@ def _best(whole: list[tuple[str, str]], votes: Mapping[tuple[str, str], int], pa
 
 
 def _shown(short: Mapping[str, str], start: str, families: Mapping[str, Container[str]]) -> str:
-    """What stood before the network's names in the file: the prefix, and wrappers beside it."""
+    """Return the prefix of the network's names in the file, including those of wrappers."""
     ends = {name: given.removeprefix(start) for name, given in short.items()}
     found = {
         name.removesuffix(end)
@@ -286,11 +286,11 @@ def _shown(short: Mapping[str, str], start: str, families: Mapping[str, Containe
 
 
 def is_average(beside: Iterable[str], prefix: str) -> bool:
-    """Whether what lies beside a network says that it is an average: AveragedModel's counter.
+    """Return whether a counter in the file, AveragedModel's, marks a network as an average.
 
     Args:
-        beside: Names.
-        prefix: What stands before the network's names: an average beside it has its own.
+        beside: Names of other tensors in the file.
+        prefix: The prefix of the network's names; an average elsewhere has another.
     """
     return any(
         name.rpartition(".")[2] == COUNTER and prefix.startswith(name.removesuffix(COUNTER))

@@ -1,4 +1,4 @@
-"""What a checkpoint is to hold, written, and read back before it counts."""
+"""Drafting a checkpoint, writing it, and verifying it by reading it back."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from weights_convert.replacing import replacing
 
 @dataclasses.dataclass(frozen=True)
 class Draft:
-    """What is to be written.
+    """The contents of a checkpoint to write.
 
     Attributes:
-        named: The dialect's name -> array.
-        nested: An optimizer's state as `torch.optim` has it, in a torch file with torch names.
-        optimizer: The same, as it is known here.
-        manifest: What the file will say of itself.
+        named: The naming scheme's name -> array.
+        nested: An optimizer's state in the form of `torch.optim`, for a torch file with torch
+            names.
+        optimizer: The same state in canonical form.
+        manifest: The file's manifest.
     """
 
     named: dict[str, np.ndarray]
@@ -69,7 +70,7 @@ def manifest_of(
     labels: str | None,
     preprocessing: Preprocessing | None,
 ) -> Manifest:
-    """What the target says of itself."""
+    """Make the manifest of the target."""
     config, said = checkpoint.config, checkpoint.manifest
     labels = labels or checkpoint.labels
     if preprocessing is None and said is not None:
@@ -92,7 +93,7 @@ def manifest_of(
 
 
 def _layout(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> str | None:
-    """See `Checkpoint.layout`: none where the weights have more than such a class would hold."""
+    """Return `Checkpoint.layout`, or None where such a class lacks some nonzero weights."""
     if checkpoint.layout is None:
         return None
     kept = set(layouts(checkpoint.config)[checkpoint.layout])
@@ -101,7 +102,7 @@ def _layout(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> str | N
 
 
 def _relabeled(config: Config, said: Manifest, labels: str | None) -> Preprocessing:
-    """What a manifest says of images, with the published classes of other labels."""
+    """Return a manifest's preprocessing, with classes and void adapted to other labels."""
     old, new = published(config, said.labels), published(config, labels)
     fields = ("classes", "void")
     theirs = [f for f in fields if getattr(said.preprocessing, f) == getattr(old, f)]
@@ -119,24 +120,24 @@ def write_verified(
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> int:
-    """Write a checkpoint, and read it back before it takes the target's place.
+    """Write a checkpoint, and read it back before it replaces the target.
 
     Args:
         target: What to write; what is there is replaced in one step.
         format: A key of `formats.FORMATS`.
         config: The network.
         draft: What to write.
-        network: See `load`.
-        told: See `verify_written`.
-        metadata: Texts to keep beside the manifest.
-        progress: Called with what is done next.
+        network: As for `load`.
+        told: As for `verify_written`.
+        metadata: Other texts to store with the manifest.
+        progress: Called with a description of the next action.
 
     Returns:
-        Bytes of the file or directory itself; a manifest that lies beside it is another file.
+        Size in bytes of the file or directory, without a separate manifest.
 
     Raises:
-        InputError: The file system refuses, or what was written holds something else. Then all is
-            as it was before.
+        InputError: The file system refuses, or what was written holds something else. Then nothing
+            has changed.
     """
     with replacing(target) as path:
         try:
@@ -159,18 +160,18 @@ def verify_written(
     draft: Draft,
     told: bool = True,
 ) -> None:
-    """Compare what a file holds with what it should, bit by bit.
+    """Compare a file's contents with the draft, bit by bit.
 
     Args:
         path: The file.
-        written: What `formats.write` gave.
-        network: See `load`.
-        config: The variant that it should hold.
-        draft: What was written.
-        told: Whether the file must tell the variant by itself.
+        written: The result of `formats.write`.
+        network: As for `load`.
+        config: The configuration of the variant it should hold.
+        draft: The contents that were written.
+        told: Whether the variant must be identifiable from the file alone.
 
     Raises:
-        InputError: It holds something else.
+        InputError: Its contents differ.
     """
     contents = formats.read(path, written)
     wrong = different(draft.named, contents.arrays)

@@ -1,4 +1,4 @@
-"""Layers of the JAX side. `torch_impl/layers` answers name by name; arrays are NHWC here.
+"""Layers in JAX, with the same names as in `torch_impl/layers`; arrays are NHWC here.
 
 Defaults are PyTorch's, and so are the semantics where Flax differs: running variances are unbiased,
 the first of equal maxima wins and takes the gradient, paddings are numbers.

@@ -1,4 +1,4 @@
-"""Layers made of layers."""
+"""Containers of other layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flax import nnx
 
 
 class Identity(nnx.Module):
-    """What comes in."""
+    """Returns its input unchanged."""
 
     def __init__(self, *, rngs: nnx.Rngs) -> None:
         pass

@@ -1,7 +1,7 @@
 """Convolutions, plain and transposed.
 
 Kernels are HWIO; a transposed convolution's is (kh, kw, out, in), as `nnx.ConvTranspose` keeps it
-with `transpose_kernel=True`. Where a layer's `compute_dtype` is set, it casts what it works on.
+with `transpose_kernel=True`. A layer with a `compute_dtype` casts its input and weights to it.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ class ConvTranspose2d(nnx.Module):
 class ConvTranspose2dSame(ConvTranspose2d):
     """Transposed convolution to stride times the size, padded as MindSpore's `same`.
 
-    Of the full result's kernel - stride superfluous rows it cuts off the smaller half at the top,
-    so that with a 3x3 kernel and stride 2 all lies one pixel further down and to the right than
-    with padding 1 and output padding 1. MindSpore 2.x, `nn.Conv2dTranspose`.
+    The full result has kernel - stride superfluous rows; the smaller half of them is cut off at the
+    top. With a 3x3 kernel and stride 2, the output is therefore shifted one pixel down and to the
+    right, compared with padding 1 and output padding 1. MindSpore 2.x, `nn.Conv2dTranspose`.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ConvTranspose2dSame(ConvTranspose2d):
         self.cut = (kernel_size - stride) // 2
 
     def __call__(self, x: jax.Array, output_size: Pair | None = None) -> jax.Array:
-        """(N, H, W, in) to (N, stride * H, stride * W, out).
+        """Upsample (N, H, W, in) to (N, stride * H, stride * W, out).
 
         Raises:
             ValueError: `output_size` is given and another.

@@ -1,4 +1,4 @@
-"""Batch normalisation with PyTorch's statistics, by one device's batch or by all devices'."""
+"""Batch normalisation with PyTorch's statistics, over the batch of one device or of all devices."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class MaxPool2d(nnx.Module):
         self.return_indices = return_indices
 
     def __call__(self, x: jax.Array) -> Any:
-        """(N, H, W, C) to (N, H', W', C), and where each stood: y * W + x, int32, as PyTorch's.
+        """Pool (N, H, W, C) to (N, H', W', C); also return the maxima's y * W + x, int32.
 
         Raises:
             ValueError: `x` is smaller than a window.
@@ -53,7 +53,8 @@ class MaxPool2d(nnx.Module):
 class MaxPool2dSame(nnx.Module):
     """Maxima of windows, padded as MindSpore's `same`: a side of n gives ceil(n / stride).
 
-    Of an odd number of rows to pad the larger half lies below. MindSpore 2.x, `nn.MaxPool2d`.
+    If the number of rows to pad is odd, the larger half is added at the bottom. MindSpore 2.x,
+    `nn.MaxPool2d`.
     """
 
     def __init__(self, kernel_size: int, stride: int, *, rngs: nnx.Rngs) -> None:
@@ -84,11 +85,11 @@ class MaxUnpool2d(nnx.Module):
         self.stride = stride
 
     def __call__(self, x: jax.Array, indices: jax.Array, output_size: tuple[int, int]) -> jax.Array:
-        """(N, H, W, C) to (N, H', W', C).
+        """Unpool (N, H, W, C) to (N, H', W', C).
 
         Args:
             x: The values.
-            indices: Of the same shape: y * W' + x of each.
+            indices: For each value its position y * W' + x in the output; same shape as `x`.
             output_size: (H', W'), the size before pooling.
         """
         return max_unpool(x, indices, self.stride, output_size)
@@ -97,7 +98,7 @@ class MaxUnpool2d(nnx.Module):
 class AdaptiveAvgPool2d(nnx.Module):
     """Means of output_size x output_size windows, which overlap where they do not divide a side.
 
-    As PyTorch's: of n pixels the i-th of b windows begins at floor(i n / b) and ends before
+    As in PyTorch, of b windows over n pixels the i-th begins at floor(i n / b) and ends before
     ceil((i + 1) n / b).
     """
 

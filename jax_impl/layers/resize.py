@@ -48,7 +48,7 @@ class Nearest(nnx.Module):
 class BilinearX2(nnx.Module):
     """Bilinear interpolation to twice the size: pixel i lies at i / 2, the last one is repeated.
 
-    As MindSpore's `ResizeBilinear` with neither `align_corners` nor `half_pixel_centers`.
+    Equals MindSpore's `ResizeBilinear` with neither `align_corners` nor `half_pixel_centers`.
     """
 
     def __init__(self, *, rngs: nnx.Rngs) -> None:

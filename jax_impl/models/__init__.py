@@ -1,4 +1,4 @@
-"""The networks of the JAX side, by family."""
+"""The networks in JAX, one module per family."""
 
 from collections.abc import Callable
 

@@ -18,7 +18,7 @@ from parity.spec.networks.enet import Block, ENetConfig
 
 
 class InitialBlock(nnx.Module):
-    """A convolution beside a pooling of the image: H, W to H/2, W/2, rounded up."""
+    """A convolution concatenated with a max-pool of the image: H, W to H/2, W/2, rounded up."""
 
     def __init__(
         self, in_channels: int, out_channels: int, config: ENetConfig, *, rngs: nnx.Rngs
@@ -74,7 +74,7 @@ class AsymmetricBottleneck(RegularBottleneck):
 
 
 class DownsamplingBottleneck(nnx.Module):
-    """Halves H and W, rounding down, and hands on where each maximum stood."""
+    """Halves H and W, rounding down, and also returns the indices of the maxima."""
 
     def __init__(self, row: Block, config: ENetConfig, *, rngs: nnx.Rngs) -> None:
         c = row.in_channels // 4
@@ -160,12 +160,12 @@ class ENet(nnx.Module):
         )
 
     def __call__(self, x: jax.Array, masks: Mapping[str, jax.Array] | None = None) -> jax.Array:
-        """Logits of a batch of images.
+        """Compute the logits of a batch of images.
 
         Args:
             x: (N, H, W, 3).
-            masks: For train mode: block name -> what it keeps, (N, C) or (N, H', W', C), for all
-                of `config.dropout_sites(H, W)` whose probability is above 0.
+            masks: For train mode: block name -> dropout mask, (N, C) or (N, H', W', C), for all of
+                `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:
             ValueError: H or W below 7, or a mask that train mode needs is missing.

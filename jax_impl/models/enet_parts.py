@@ -1,4 +1,4 @@
-"""What ENet's blocks are made of.
+"""The building blocks of ENet.
 
 `torch_impl/models/enet_parts.py` mirrors this file.
 """

@@ -19,7 +19,7 @@ EPS = 1e-3  # of every batch norm
 
 
 class DownsamplerBlock(nnx.Module):
-    """A convolution beside a pooling of the input: H, W to H/2, W/2."""
+    """A convolution concatenated with a max-pool of the input: H, W to H/2, W/2."""
 
     def __init__(self, row: Block, *, rngs: nnx.Rngs) -> None:
         c = row.out_channels - row.in_channels
@@ -108,7 +108,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """From the encoder's features to logits of the image's size."""
+    """Turns the encoder's features into logits of the image's size."""
 
     def __init__(self, config: ERFNetConfig, *, rngs: nnx.Rngs) -> None:
         self.layers = layers.ModuleList(block(b, config, rngs=rngs) for b in config.decoder)
@@ -124,8 +124,8 @@ class Decoder(nnx.Module):
 class ERFNet(nnx.Module):
     """ERFNet: images (N, H, W, 3) in [0, 1] to logits (N, H, W, classes), or H/8, W/8.
 
-    H and W are multiples of 8. Both parts always hold their parameters, as published; what does not
-    predict (`config.encoder_only`) gets no gradient.
+    H and W are multiples of 8. Encoder and decoder always hold their parameters, as published; the
+    output that is not used (see `config.encoder_only`) gets no gradient.
     """
 
     def __init__(self, config: ERFNetConfig, *, rngs: nnx.Rngs) -> None:
@@ -134,11 +134,11 @@ class ERFNet(nnx.Module):
         self.decoder = Decoder(config, rngs=rngs)
 
     def __call__(self, x: jax.Array, masks: Mapping[str, jax.Array] | None = None) -> jax.Array:
-        """Logits of a batch of images.
+        """Compute the logits of a batch of images.
 
         Args:
             x: (N, H, W, 3).
-            masks: For train mode: path of a block -> what it keeps, (N, C) or (N, H', W', C), for
+            masks: For train mode: path of a block -> dropout mask, (N, C) or (N, H', W', C), for
                 all of `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:

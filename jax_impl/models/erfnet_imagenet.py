@@ -47,11 +47,11 @@ class ERFNetImageNet(nnx.Module):
         self.classifier = Classifier(config, rngs=rngs)
 
     def __call__(self, x: jax.Array, masks: Mapping[str, jax.Array] | None = None) -> jax.Array:
-        """Logits of a batch of images.
+        """Compute the logits of a batch of images.
 
         Args:
             x: (N, H, W, 3).
-            masks: For train mode: path of a block -> what it keeps, (N, C), for all of
+            masks: For train mode: path of a block -> dropout mask, (N, C), for all of
                 `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:

@@ -68,7 +68,7 @@ class CascadeFeatureFusion(nnx.Module):
 
 
 class Head(nnx.Module):
-    """From the three branches to four maps of logits."""
+    """Turns the three branches into four maps of logits."""
 
     def __init__(self, width: int, classes: int, *, rngs: nnx.Rngs) -> None:
         c = 2 * width

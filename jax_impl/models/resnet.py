@@ -15,7 +15,7 @@ from parity.spec.networks.icnet import ICNetConfig
 
 
 def downsample(row: Row, *, rngs: nnx.Rngs) -> layers.Sequential | None:
-    """What stands beside the 3x3 where sizes differ."""
+    """Build the 1x1 convolution of the skip connection where sizes differ; None elsewhere."""
     if not row.downsample:
         return None
     return layers.Sequential(
@@ -25,7 +25,7 @@ def downsample(row: Row, *, rngs: nnx.Rngs) -> layers.Sequential | None:
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (with the stride, dilated), 1x1, beside the identity or a 1x1."""
+    """1x1, 3x3 (with the stride, dilated), 1x1, plus a skip connection: the identity or a 1x1."""
 
     def __init__(self, row: Row, *, rngs: nnx.Rngs) -> None:
         i, c, o = row.in_channels, row.channels, row.out_channels
@@ -48,7 +48,7 @@ class Bottleneck(nnx.Module):
 
 
 def stem(c: int, *, rngs: nnx.Rngs) -> layers.Sequential:
-    """Three 3x3 instead of one 7x7; the last one's norm is outside."""
+    """Build three 3x3 convolutions in place of a 7x7; the last one's norm is outside."""
     return layers.Sequential(
         layers.Conv2d(3, c, 3, 2, 1, bias=False, rngs=rngs),
         layers.BatchNorm2d(c, rngs=rngs),

@@ -1,4 +1,4 @@
-"""Formulations that XLA compiles and runs well, some with gradients written out; arrays are NHWC.
+"""Formulations that XLA compiles and runs well, some with hand-written gradients; arrays are NHWC.
 
-The layers say what is computed, these functions how. PyTorch brings its own.
+The layers define what is computed, these functions how. PyTorch needs no counterpart.
 """

@@ -22,7 +22,7 @@ LINE_CHANNELS = 64  # of a 3x1 or 1x3 kernel, from which `conv_by_taps` is faste
 def convolution(
     x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, dilation: Pair, groups: int = 1
 ) -> jax.Array:
-    """A convolution of (N, H, W, in) to (N, H', W', out).
+    """Convolve (N, H, W, in) to (N, H', W', out).
 
     Args:
         x: (N, H, W, in).
@@ -30,7 +30,7 @@ def convolution(
         stride: Vertical and horizontal.
         padding: Zeros on either side, vertical and horizontal.
         dilation: Vertical and horizontal.
-        groups: Of channels that are convolved apart.
+        groups: Number of channel groups that are convolved separately.
     """
     size = kernel.shape[:2]
     if size == (1, 1) and padding == (0, 0) and groups == 1:
@@ -65,7 +65,7 @@ MOST_TAPS = 25  # of a kernel whose products are written out one by one
 def depthwise(
     x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, dilation: Pair
 ) -> jax.Array:
-    """A convolution of each channel by itself: products of the shifted map, added up.
+    """Convolve each channel separately: products of the shifted map, added up.
 
     XLA's CPU backend takes a hundred times as long for the grouped convolution as PyTorch. A kernel
     as large as its map is one weighted sum over it.
@@ -94,7 +94,7 @@ def depthwise(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def conv_by_taps(x: jax.Array, kernel: jax.Array, padding: Pair, dilation: Pair) -> jax.Array:
-    """A convolution of stride 1 as one matrix product for all taps, shifted afterwards and added.
+    """Convolve with stride 1 by one matrix product for all taps, then shift and add.
 
     Where a gradient is wanted it is XLA's convolution: a step of ERFNet compiles in two thirds of
     the time, and both gradients of a 1x3 take 38 ms instead of 108.
@@ -134,11 +134,11 @@ conv_by_taps.defvjp(conv_by_taps_forward, conv_by_taps_backward)
 def conv_transpose(
     x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, size: Pair
 ) -> jax.Array:
-    """A transposed convolution to maps of this size; the kernel is (kh, kw, out, in).
+    """Transposed convolution to maps of this size; the kernel is (kh, kw, out, in).
 
     Written as a plain convolution that computes the stride x stride phases of the output as
-    channels, which then move into the map: XLA's CPU backend runs convolutions with dilated
-    inputs many times slower.
+    channels, which then move into the map: XLA's CPU backend runs convolutions with dilated inputs
+    many times slower.
 
     Its gradients are written out: that of x is the convolution that it is the transpose of, that of
     the kernel a matrix product for each tap. In CPU ms, of 16 to 12 channels, 3x3, stride 2, from 4

@@ -1,4 +1,4 @@
-"""What new weights of a layer begin with."""
+"""Initial weights of a layer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from flax import nnx
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> jax.Array:
-    """PyTorch's default: U(-b, b), b = 1 / sqrt(fan_in).
+    """Draw by PyTorch's default: U(-b, b), b = 1 / sqrt(fan_in).
 
-    Drawn in blocks of one size: XLA's CPU backend takes half a second to compile a draw of each
-    new shape, 20 s for ENet.
+    Drawn in blocks of one size: XLA's CPU backend takes half a second to compile a draw of each new
+    shape, 20 s for ENet.
     """
     bound, size, block = 1 / math.sqrt(fan_in), math.prod(shape), 1 << 14
     keys = jax.random.split(rngs.params(), -(-size // block))

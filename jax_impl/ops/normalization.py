@@ -1,4 +1,4 @@
-"""Batch normalisation, by one device's batch or by all devices'."""
+"""Batch normalisation over one device's batch or over all devices' batches."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ batch_norm.defvjp(batch_norm_forward, batch_norm_backward)
 
 
 def over(axis: str | None, part: jax.Array) -> jax.Array:
-    """The mean over all devices, if there is an axis of them."""
+    """Average over all devices, if there is a device axis."""
     return part if axis is None else jax.lax.pmean(part, axis)
 
 
 def count(x: jax.Array, axis: str | None) -> int:
-    """Values of a channel, on all devices."""
+    """Return the number of values per channel, on all devices."""
     return x.size // x.shape[-1] * (1 if axis is None else jax.lax.axis_size(axis))

@@ -46,6 +46,6 @@ def max_unpool(x: jax.Array, indices: jax.Array, stride: int, size: Pair) -> jax
 
 
 def windows(n: int, bins: int) -> np.ndarray:
-    """(bins, n) bool: which of n pixels each window holds."""
+    """Return a mask of the pixels in each window: (bins, n) bool."""
     i, at = np.arange(bins)[:, None], np.arange(n)
     return (at >= i * n // bins) & (at < -(-(i + 1) * n // bins))

@@ -1,4 +1,4 @@
-"""Variables of Flax NNX."""
+"""Assignment to variables of Flax NNX."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from flax import nnx
 
 
 def store(variable: nnx.Variable, value: jax.Array) -> None:
-    """What `variable[...] = value` does, which takes a second more to trace for ENet.
+    """Do what `variable[...] = value` does, which takes a second more to trace for ENet.
 
-    For that, Flax compares shardings; while JAX traces there are none, and to say so it looks
-    through all that was traced before.
+    Flax compares shardings in that assignment; while JAX traces there are none, and to find that
+    out it searches everything that was traced before.
     """
     variable.set_value(value.astype(variable[...].dtype))

@@ -1,1 +1,1 @@
-"""What `parity bench` times on both sides: forward passes, steps of training, several devices."""
+"""Code that `parity bench` times on both sides: forward passes, training steps, several devices."""

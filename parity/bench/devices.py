@@ -1,4 +1,4 @@
-"""Steps of training whose batch is divided among several devices, in processes of their own.
+"""Steps of training whose batch is divided among several devices, in separate processes.
 
     python -m parity.bench.devices JOB
 
@@ -31,18 +31,18 @@ BEAT = 0.5  # seconds between two looks at what a process does
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What one process times.
+    """The measurement that one process makes.
 
     Attributes:
         side: `torch` or `jax`.
         model: The network, a key of `parity.spec.models.MODELS`.
         size: Height and width, in pixels.
         batch: Images of a step, over all devices.
-        runs: Steps that are counted.
-        devices: Among which the batch is divided.
+        runs: Number of timed steps.
+        devices: Number of devices that share the batch.
         cores: Processor cores that are used (Linux); 0 is all.
-        port: Where the processes meet.
-        rank: Which of them this one is.
+        port: Port on which the processes connect.
+        rank: This process's rank.
     """
 
     side: str
@@ -83,7 +83,7 @@ def divided(job: Job) -> dict[str, list[float]]:
 
 
 def report_stage(stage: str) -> None:
-    """Print what is done next, for whoever started this process."""
+    """Print the next action, for the parent process."""
     print(f"{STAGE}{stage}", flush=True)
 
 
@@ -95,10 +95,10 @@ def in_processes(
     Args:
         job: The job; its port and rank are chosen here.
         module: The program that each process runs.
-        progress: Called at least every second with what the first process does.
+        progress: Called at least every second with the first process's current activity.
 
     Returns:
-        What the first process prints: way -> seconds of each step.
+        The first process's result: way of mapping -> seconds of each step.
 
     Raises:
         InputError: A process failed.
@@ -119,7 +119,7 @@ def in_processes(
 
 
 def _followed(process: subprocess.Popen[str], progress: Callable[[str], None]) -> list[str]:
-    """The lines that a process prints; what it does is shown again while it is silent."""
+    """Yield the lines that a process prints; repeat its last activity while silent."""
     printed: list[str] = []
 
     def listen() -> None:
@@ -145,14 +145,14 @@ def main(timed: Callable[[Job], dict[str, list[float]]] = divided) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """How fast so many devices train together, once they run.
+    """Steady training speed on a number of devices.
 
     Attributes:
         side: `torch` or `jax`.
-        devices: Among which the batch is divided.
-        way: By what.
+        devices: Number of devices that share the batch.
+        way: How the step is distributed, such as `ddp` or `pmap`.
         batch: Images of a step, over all devices.
-        seconds: Of each step that was counted.
+        seconds: Duration of each timed step.
     """
 
     side: str
@@ -167,11 +167,11 @@ class Speed:
 
     @property
     def images(self) -> float:
-        """A second, on all devices together."""
+        """Return the images per second, on all devices together."""
         return self.batch / self.median
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         own = {"images_per_second": self.images, "of_each": self.images / self.devices}
         return dataclasses.asdict(self) | own
 
@@ -184,7 +184,7 @@ def speeds(
     numbers: Sequence[int],
     progress: Callable[[str], None],
 ) -> list[Speed]:
-    """Both sides' speeds on these numbers of devices, each in processes of its own.
+    """Measure both sides' speeds on these numbers of devices, each in separate processes.
 
     Raises:
         InputError: A process failed.

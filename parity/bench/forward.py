@@ -1,4 +1,4 @@
-"""One forward pass of a network, float32: both sides, and what both export."""
+"""Timing of one float32 forward pass: both sides' networks, and their ONNX exports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from weights_convert import to_jax
 def networks(
     model: str, size: tuple[int, int], batch: int, threads: int
 ) -> dict[str, Callable[[], object]]:
-    """What is timed: each runs the whole network once and waits for the result."""
+    """Return the functions to time; each runs the whole network once and waits for the result."""
     torch.set_num_threads(threads)
     config = MODELS[model]
     arrays = draw.weights(config, 0)
@@ -54,7 +54,7 @@ def networks(
 def exported(
     model: str, size: tuple[int, int], batch: int, threads: int
 ) -> dict[str, Callable[[], object]]:
-    """What is timed: the network that each side exports, in ONNX Runtime."""
+    """Return functions that run each side's ONNX export once in ONNX Runtime."""
     config = MODELS[model]
     images = draw.generator(0, "bench").random((batch, 3, *size), np.float32)
     with tempfile.TemporaryDirectory() as folder:

@@ -24,7 +24,7 @@ RATE = 5e-4  # of Adam
 def trainers(
     model: str, size: tuple[int, int], batch: int, threads: int
 ) -> dict[str, Callable[[], object]]:
-    """What is timed with --train: a step of each side's trainer on the same batch."""
+    """Return functions that run one training step of each side's trainer on the same batch."""
     import torch
 
     torch.set_num_threads(threads)
@@ -34,7 +34,7 @@ def trainers(
 def steps(
     trainers: dict[str, Trainer], model: str, size: tuple[int, int], batch: int
 ) -> dict[str, Callable[[], object]]:
-    """What is timed: one step of each trainer on the same batch, waited for."""
+    """Return functions that run one step of each given trainer on the same batch."""
     given = batch_of(model, size, batch)
     return {name: functools.partial(each.step, given, RATE) for name, each in trainers.items()}
 
@@ -51,7 +51,7 @@ def batch_of(model: str, size: tuple[int, int], batch: int) -> Batch:
 
 
 def trainer(side: str, model: str, **options: Any) -> Trainer:
-    """A side's; its options are `parallel` and `group`."""
+    """Build one side's trainer; its options are `parallel` and `group`."""
     config = MODELS[model]
     arrays = draw.weights(config, 0)
     loss = Loss("icnet" if config.family == "icnet" else "cross_entropy")

@@ -1,4 +1,4 @@
-"""Timing of several functions in turn: what else the machine does slows all of them down."""
+"""Timing of several functions in turn, so that other load on the machine affects all alike."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What both sides computed: each layer's inputs, outputs and gradients, recorded."""
+"""Recording of each layer's inputs, outputs and gradients on both sides."""

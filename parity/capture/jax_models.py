@@ -1,7 +1,7 @@
-"""JAX networks of any sort, as one sort: Flax NNX modules, Flax Linen modules, plain functions.
+"""One interface to JAX networks: Flax NNX modules, Flax Linen modules, plain functions.
 
-Each is split into what a compiler takes as constant (a `Program`) and two trees of arrays: what is
-trained, and the rest.
+Each is split into a static part (a `Program`) and two trees of arrays: the trained ones and the
+rest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Cast = Callable[[Any], Any]
 
 @dataclasses.dataclass
 class Record:
-    """What is kept of a network's run: per call of a layer its arguments and outputs.
+    """Record of a network's run: the arguments and outputs of each call of a layer.
 
     Attributes:
         calls: `Call.layer` -> (args, kwargs, outputs), in the order in which they returned.
@@ -57,9 +57,9 @@ class Record:
 
 
 def hand_over(sink: Callable[..., None], outputs: Any) -> None:
-    """Give a traced call's outputs to the host when they are computed.
+    """Send a traced call's outputs to the host when they are computed.
 
-    In words of four bytes: the thread that takes them does not know of 64-bit numbers.
+    They are sent as 4-byte words, since the thread that receives them cannot handle 64-bit numbers.
     """
     arrays = [jax.lax.stop_gradient(x) for x in leaves(outputs) if is_array(x)]
     dtypes = [np.dtype(x.dtype) for x in arrays]
@@ -95,7 +95,7 @@ class Program(Protocol):
         """
 
     def moved(self, rest: Any, statistics: Any) -> Any:
-        """`rest` with what a run has made of it."""
+        """Return `rest` updated with the statistics of a run."""
 
 
 class Model(Protocol):
@@ -111,7 +111,7 @@ class Model(Protocol):
         """A copy whose arrays went through `cast`."""
 
     def state(self) -> Arrays:
-        """Every parameter and buffer by dotted name."""
+        """Return every parameter and buffer by dotted name."""
 
     def filled(self, arrays: Mapping[str, np.ndarray]) -> Model:
         """A copy that holds these arrays."""
@@ -299,7 +299,7 @@ class Function:
 
 @contextlib.contextmanager
 def recording(module: nnx.Module, record: Record) -> Iterator[None]:
-    """While it lasts, every call of a layer of `module` is kept."""
+    """Context that records every call of a layer of `module`."""
     names = {id(m): join(path) for path, m in nnx.iter_modules(module) if path}
     originals: dict[Any, Any] = {
         type(m): type(m).__call__ for _, m in nnx.iter_modules(module) if callable(m)
@@ -358,7 +358,7 @@ def like_named(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def below(tree: Any, path: str) -> Any:
-    """The part of nested mappings below a dotted path, none if there is none."""
+    """Return the part of nested mappings below a dotted path, None if there is none."""
     for part in path.split(".") if path else ():
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree
@@ -370,7 +370,7 @@ def like(array: np.ndarray, leaf: Any) -> np.ndarray:
 
 
 def keys(path: tuple) -> tuple:
-    """Of a tree's path: dictionary keys, attributes and indices as they are."""
+    """Return the dictionary keys, attribute names and indices of a tree path."""
     return tuple(next(getattr(k, a) for a in ("key", "name", "idx") if hasattr(k, a)) for k in path)
 
 
@@ -379,7 +379,7 @@ def join(path: tuple) -> str:
 
 
 def abstract(tree: Any) -> Any:
-    """Arrays as their shapes and dtypes; what is no array stays."""
+    """Replace arrays by their shapes and dtypes; other leaves stay."""
     return mapped(
         tree, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array(leaf) else leaf
     )

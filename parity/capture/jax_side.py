@@ -41,10 +41,11 @@ class JaxSide:
     """A network in one precision.
 
     Args:
-        port: A Flax NNX module, a Flax Linen module, or a function of parameters and inputs; not
-            changed. Flax's own dropouts are switched off.
-        dtype: Of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`, `float16`.
-        params: Of a function: its parameters; of a Linen module: its variables.
+        port: A Flax NNX module, a Flax Linen module, or a function of parameters and inputs; it is
+            not modified. Flax's own dropouts are switched off.
+        dtype: The dtype of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`,
+            `float16`.
+        params: The parameters of a function, or the variables of a Linen module.
         modes: Keyword arguments of the network in eval mode and in train mode.
         optimize: Whether whole runs are compiled with all of LLVM's optimisation, which pays where
             running takes longer than compiling.
@@ -70,15 +71,15 @@ class JaxSide:
         self.traced: dict[bool, dict[str, Call]] = {}
 
     def has(self, layer: str) -> bool:
-        """Whether there is a layer of that name."""
+        """Return whether there is a layer of that name."""
         return layer in self.layers
 
     def has_parts(self, layer: str) -> bool:
-        """Whether a layer is made of layers."""
+        """Return whether a layer is made of layers."""
         return any(name.startswith(f"{layer}.") for name in self.layers)
 
     def has_modes(self, layer: str) -> bool:
-        """Whether a layer may compute something else in eval mode."""
+        """Return whether a layer may compute something else in eval mode."""
         return any(
             hasattr(module, mode)
             for name, module in self.layers.items()
@@ -100,7 +101,7 @@ class JaxSide:
         self.layers = self.model.layers()
 
     def trace(self, inputs: tuple[Any, ...], train: bool) -> dict[str, Call]:
-        """Every call of a layer, with abstract arguments and outputs; nothing is compiled.
+        """Return every call of a layer, with abstract arguments and outputs; nothing is compiled.
 
         Raises:
             ForwardError: The network raised.
@@ -135,12 +136,12 @@ class JaxSide:
         """Run the whole network; see `TorchSide.run`.
 
         Args:
-            inputs: See there.
-            train: See there.
-            loss: See there.
-            targets: See there.
-            sink: Called with each call's name and outputs as they are computed; the result then
-                has no calls.
+            inputs: As in `TorchSide.run`.
+            train: Train mode, else eval mode.
+            loss: The loss to differentiate; forward only if None.
+            targets: The loss's targets.
+            sink: Called with each call's name and outputs as they are computed; the result then has
+                no calls.
 
         Raises:
             ForwardError: The network or the loss raised.
@@ -161,8 +162,8 @@ class JaxSide:
         """Run one layer alone, and pull the cotangents back.
 
         Args:
-            call: As it was traced, or as the reference made it.
-            arrays: In the place of those among its arguments, in their order.
+            call: The traced call, or the reference's.
+            arrays: Replace the arrays among its arguments, in their order.
             cotangents: One per output, None where there is none.
             train: Train mode, else eval mode.
 
@@ -185,7 +186,7 @@ class JaxSide:
         return self.model.split("", True)
 
     def parameters(self) -> set[str]:
-        """Names of what is trained."""
+        """Return the names of the trained parameters."""
         return set(named(self.split()[1]))
 
     def differentiate(
@@ -212,17 +213,17 @@ class JaxSide:
             return self._guarded(None, run, (program, modes, None), loss, *arrays)
 
     def precision(self) -> Any:
-        """While it is entered, JAX holds numbers of this precision."""
+        """Context in which JAX computes in this precision."""
         return jax.enable_x64(self.dtype == jnp.float64)
 
     def _arrays(self, tree: Any) -> Any:
         return mapped(tree, self._cast)
 
     def _cast(self, value: Any) -> np.ndarray:
-        """To the precision, in NumPy: JAX would compile a cast for every shape.
+        """Cast to the side's precision, in NumPy: JAX would compile a cast for every shape.
 
-        Integers of 64 bits to 32 as JAX does by itself where x64 is off; left to JAX, a call beside
-        one where it is on was seen to get the other's.
+        64-bit integers become 32-bit ones, as JAX does itself where x64 is off. Left to JAX, a call
+        running concurrently with one where x64 is on was seen to get the other's setting.
         """
         array = np.asarray(value)
         if jnp.issubdtype(array.dtype, jnp.floating):
@@ -283,7 +284,7 @@ def run_network(
     inputs: Any,
     targets: tuple[jax.Array, ...],
 ) -> dict[str, Any]:
-    """Everything of one run, as a pytree."""
+    """Run a network, and return all results as a pytree."""
     program, modes, sink = static
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
@@ -310,7 +311,7 @@ def run_network(
 def train_network(
     static: tuple[Program, tuple[tuple[str, Any], ...], Sink], loss: Loss, *arrays: Any
 ) -> dict[str, Any]:
-    """What a step of training takes from a run."""
+    """Run a network, and return only the loss, the gradients and the new statistics."""
     found = run_network(static, loss, *arrays)
     return {name: found[name] for name in ("loss", "d_trained", "statistics")}
 
@@ -323,7 +324,7 @@ def run_layer(
     arrays: list[jax.Array],
     cotangents: list[jax.Array | None] | None,
 ) -> dict[str, Any]:
-    """Everything of one run of one layer; layers alike in all but their values compile once."""
+    """Run one layer, and return all results; layers that differ only in values compile once."""
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
         args, kwargs = with_arrays(static.tree, restored(arrays, floats))

@@ -17,14 +17,14 @@ from parity.spec.errors import InputError
 
 
 class JaxTraining:
-    """A network's parameters and statistics, and what trains them.
+    """A network's parameters and statistics, and the optimizer that trains them.
 
     Args:
         side: Holds the network, in one precision.
-        optimizer: Of optax.
+        optimizer: An optax transformation.
 
     Raises:
-        InputError: It is none, or raises.
+        InputError: `optimizer` is no optax transformation, or raises.
     """
 
     def __init__(self, side: JaxSide, optimizer: Any) -> None:
@@ -41,7 +41,7 @@ class JaxTraining:
     def gradients(
         self, inputs: tuple[Any, ...], loss: Loss, targets: tuple[np.ndarray, ...]
     ) -> tuple[Arrays, float]:
-        """Of every parameter, by name, and the loss; statistics move on.
+        """Return every parameter's gradient, by name, and the loss; statistics are updated.
 
         Raises:
             ForwardError: The network or the loss raised.
@@ -54,10 +54,11 @@ class JaxTraining:
         return named(jax.device_get(found["d_trained"])), float(found["loss"])
 
     def update(self, gradients: Mapping[str, np.ndarray]) -> None:
-        """One step of the optimizer.
+        """Make one step of the optimizer.
 
         Args:
-            gradients: By name; of a parameter that is not named it is 0, as JAX has it.
+            gradients: Gradients by parameter name; a parameter that is absent has gradient 0, as in
+                JAX.
 
         Raises:
             InputError: The optimizer raised.
@@ -71,7 +72,7 @@ class JaxTraining:
             )
 
     def state(self) -> Arrays:
-        """Every parameter by name, and the statistics once there was a step."""
+        """Return every parameter by name, and the statistics after the first step."""
         return named(jax.device_get(self.trained)) | self.statistics
 
 
@@ -80,7 +81,7 @@ def run_init(optimizer: Any, _: None, trained: Any) -> Any:
 
 
 def _widened(path: tuple, leaf: Any) -> Any:
-    """Counts of 64 bits where there are such: of one of 32, JAX makes a rate in float32."""
+    """Widen step counts to 64 bits: with a 32-bit count, JAX computes rates in float32."""
     last = keys(path)[-1] if path else ""
     return leaf.astype(int) if last == "count" and leaf.dtype == np.int32 else leaf
 
@@ -107,7 +108,7 @@ def rates(schedule: Callable[[Any], Any], count: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def answered(what: str) -> Iterator[None]:
-    """Say whose what raised."""
+    """Context that adds to an error whose function raised it."""
     try:
         yield
     except (InputError, ForwardError):

@@ -1,7 +1,7 @@
-"""What the referee needs of either framework, and the records it compares.
+"""Types shared by both sides of a comparison: runs, recorded calls, and helpers for nested arrays.
 
-Arrays cross this boundary as NumPy arrays in the port's layout: with `NHWC`, whatever has four axes
-is (N, H, W, C).
+Arrays cross this boundary as NumPy arrays in the port's layout: with `NHWC`, arrays with four axes
+are (N, H, W, C).
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class Call:
         return self.layer.partition("#")[0]
 
     def arrays(self) -> list[np.ndarray]:
-        """Every array among the arguments."""
+        """Return every array among the arguments."""
         return [leaf for leaf in leaves((self.args, self.kwargs)) if is_array(leaf)]
 
 
 @dataclasses.dataclass
 class Result:
-    """What one run of a network or of a layer gave.
+    """The result of one run of a network or of a layer.
 
     Attributes:
-        outputs: Of the network.
-        calls: Of every layer, by `Call.layer`, in the order in which they returned.
+        outputs: The network's outputs.
+        calls: Every layer's calls, by `Call.layer`, in the order in which they returned.
         loss: The scalar that was differentiated, None in eval mode.
-        parameter_gradients: By the framework's own parameter name.
+        parameter_gradients: Gradients by the framework's own parameter names.
         input_gradients: One per floating-point array among the inputs.
         statistics: Buffers after the run, by the framework's own name.
     """
@@ -81,7 +81,7 @@ class ForwardError(InputError):
     Args:
         side: `reference` or `port`.
         layer: The innermost layer that was running, empty if none was.
-        error: What it raised.
+        error: The exception it raised.
     """
 
     def __init__(self, side: str, layer: str, error: BaseException) -> None:
@@ -105,12 +105,12 @@ def count_name(layer: str, seen: Mapping[str, Any]) -> str:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is an array or a tensor of any framework, or an abstract one."""
+    """Return whether it is an array or a tensor of any framework, or an abstract one."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def is_float(dtype: Any) -> bool:
-    """Whether NumPy's dtype is a floating-point one; `bfloat16` is none of NumPy's own."""
+    """Return whether a NumPy dtype is floating-point; `bfloat16` counts, though NumPy lacks it."""
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
@@ -130,7 +130,7 @@ def leaves(tree: Any) -> Iterator[Any]:
 
 
 def mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """The same nest with `function` of each leaf, in the order of `leaves`."""
+    """Return the nest with `function` applied to each leaf, in the order of `leaves`."""
     if isinstance(tree, Mapping):
         return {key: mapped(tree[key], function) for key in sorted(tree)}
     if isinstance(tree, tuple | list):
@@ -142,7 +142,7 @@ def mapped(tree: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def with_arrays(tree: Any, arrays: Iterable[Any]) -> Any:
-    """The same nest with its arrays replaced, one after the other."""
+    """Return the nest with its arrays replaced, one after the other."""
     rest = iter(arrays)
     return mapped(tree, lambda leaf: next(rest) if is_array(leaf) else leaf)
 

@@ -1,4 +1,4 @@
-"""One run of a network: on which side, in which precision, disturbed or not."""
+"""The kinds of runs of a network: on which side, in which precision, disturbed or not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FLOAT64 = "float64"
 
 
 class Side(enum.StrEnum):
-    """Whose network runs."""
+    """The side whose network runs."""
 
     REFERENCE = "reference"
     PORT = "port"
@@ -17,12 +17,13 @@ class Side(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run.
+    """One run of a network.
 
     Attributes:
         side: Whose network runs.
-        precision: Of its numbers: `float64`, or the working precision.
-        disturbance: Number of the disturbance of what it is fed; None where it is not disturbed.
+        precision: Precision of its numbers: `float64`, or the working precision.
+        disturbance: Number of the random disturbance of its inputs; None where they are not
+            disturbed.
     """
 
     side: Side
@@ -31,5 +32,5 @@ class Run:
 
     @property
     def ported(self) -> bool:
-        """Whether the port runs."""
+        """Return whether the port runs."""
         return self.side is Side.PORT

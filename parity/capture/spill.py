@@ -1,4 +1,4 @@
-"""Arrays kept in a file until they are asked for: a large network's activations, twice over."""
+"""Arrays kept in a file until they are used, for activations too large for memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def release() -> None:
-    """Give memory back that nobody uses: graphs that refer to themselves, and the heap's gaps."""
+    """Free unused memory: graphs with reference cycles, and gaps in the heap."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
@@ -27,7 +27,7 @@ class Keeper(Protocol):
 
 
 def in_memory(array: np.ndarray) -> np.ndarray:
-    """A copy of its own."""
+    """Return a copy that owns its memory."""
     return array.copy()
 
 
@@ -52,10 +52,10 @@ class SpilledArray:
 
     Args:
         spilled: The file that it is in.
-        offset: In bytes.
-        shape: As it lies in the file.
-        dtype: Of NumPy.
-        axes: How its axes are turned when it is read.
+        offset: Its place in the file, in bytes.
+        shape: Its shape in the file.
+        dtype: Its NumPy dtype.
+        axes: The permutation of its axes when it is read.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SpilledArray:
         return int(np.prod(self.stored_shape))
 
     def transpose(self, axes: Sequence[int]) -> SpilledArray:
-        """The same in the file, read with its axes turned."""
+        """Return the same stored array, read with its axes permuted."""
         turned = tuple(self.axes[i] for i in axes)
         return SpilledArray(self.spilled, self.offset, self.stored_shape, self.dtype, turned)
 

@@ -37,8 +37,9 @@ class TorchSide:
 
     Args:
         module: Copied, then cast. PyTorch's own dropouts are switched off.
-        dtype: Of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`, `float16`.
-        layout: How its arrays lie in the port.
+        dtype: The dtype of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`,
+            `float16`.
+        layout: The permutations of axes from PyTorch's layout to the port's.
 
     Raises:
         InputError: It is not a module, or on another device than the CPU.
@@ -75,16 +76,16 @@ class TorchSide:
         return {k: v for k, v in attributes.items() if k[0] != "_" and isinstance(v, plain)}
 
     def has_parts(self, layer: str) -> bool:
-        """Whether a layer is made of layers."""
+        """Return whether a layer is made of layers."""
         return any(True for _ in self.module.get_submodule(layer).children())
 
     def has_modes(self, layer: str) -> bool:
-        """Whether a layer may compute something else in eval mode."""
+        """Return whether a layer may compute something else in eval mode."""
         module = self.module.get_submodule(layer)
         return hasattr(module, "track_running_stats") or "Dropout" in type(module).__name__
 
     def disturbed(self, scale: float, rng: np.random.Generator) -> TorchSide:
-        """The same with every parameter and floating-point buffer times 1 + scale * U(-1, 1)."""
+        """Return a copy with every parameter and float buffer times 1 + scale * U(-1, 1)."""
         side = copy.copy(self)
         side.module = copy.deepcopy(self.module)
         with torch.no_grad():
@@ -98,7 +99,7 @@ class TorchSide:
         return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
 
     def parameters(self) -> set[str]:
-        """Names of what is trained; a tensor that is tied has several."""
+        """Return the names of the trained parameters; a tied tensor has several."""
         every = self.module.named_parameters(remove_duplicate=False)
         return {name for name, parameter in every if parameter.requires_grad}
 
@@ -122,10 +123,10 @@ class TorchSide:
         Args:
             inputs: Arrays, or nests of them; floating-point ones are cast to the precision.
             train: Train mode, else eval mode.
-            loss: From the network's outputs and `targets` to the scalar to differentiate; forward
+            loss: Maps the network's outputs and `targets` to the scalar to differentiate; forward
                 only if None.
             targets: Such as labels and class weights; cast like the inputs.
-            keep: Keeps what layers take and give, such as a `SpillFile`.
+            keep: Stores layers' inputs and outputs, such as a `SpillFile`.
 
         Raises:
             ForwardError: The network or the loss raised.
@@ -198,7 +199,7 @@ class TorchSide:
         return mapped(inputs, convert)
 
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
-        """From the port's layout; the tensor owns its memory."""
+        """Convert from the port's layout; the tensor owns its memory."""
         axes = self.layout.get(array.ndim)
         array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
         return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
@@ -206,7 +207,7 @@ class TorchSide:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep PyTorch to one thread: layers of a test are small, and XLA compiles beside it."""
+    """Limit PyTorch to one thread: a test's layers are small, and XLA compiles concurrently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -225,10 +226,10 @@ def blamed(running: list[str]) -> Iterator[None]:
 
 
 class Recorder:
-    """Keeps, while entered, each call of each layer, its arguments and its outputs' gradients.
+    """Context manager that records each call of each layer, with arguments and output gradients.
 
     Attributes:
-        calls: By `Call.layer`, in the order in which they returned.
+        calls: The calls by `Call.layer`, in the order in which they returned.
         running: The layers that have begun and not returned, innermost last.
     """
 
@@ -274,7 +275,7 @@ class Recorder:
         self.handles.append(layer.register_forward_hook(after, with_kwargs=True))
 
     def _keep(self, value: Any) -> Any:
-        """A copy; of what one layer gives and the next one takes, the same."""
+        """Return a copy; an array passed from one layer to the next is stored once."""
         if not isinstance(value, torch.Tensor):
             return value
         version, array = getattr(value, "_parity_kept", (None, None))
@@ -285,7 +286,7 @@ class Recorder:
 
 
 def gradients_of(module: nn.Module) -> Arrays:
-    """Of every parameter that has one, by name."""
+    """Return the gradient of every parameter that has one, by name."""
     return {
         name: to_numpy(p.grad.to_dense() if p.grad.is_sparse else p.grad)
         for name, p in module.named_parameters()
@@ -309,7 +310,7 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def laid_out(tensor: torch.Tensor, layout: Layout) -> np.ndarray:
-    """In the port's layout."""
+    """Return the tensor as an array in the port's layout."""
     array = to_numpy(tensor)
     axes = layout.get(array.ndim)
     return array if axes is None else array.transpose(axes)

@@ -23,13 +23,13 @@ SINGLE = 2.0**-24  # a port holds an optimizer's settings in float32 at least
 
 
 class TorchTraining:
-    """A copy of a module, and what trains it.
+    """A copy of a module, with its optimizer and learning-rate schedule.
 
     Args:
         side: Holds the module, in one precision.
-        make: Gives the optimizer of a module.
-        schedule: Of its rate; none where it is constant.
-        disturb: Change the optimizer's settings by float32's rounding.
+        make: Returns an optimizer for a module.
+        schedule: The learning-rate schedule; None where the rate is constant.
+        disturb: Whether to change the optimizer's settings by float32's rounding.
 
     Raises:
         InputError: `make` or `schedule` gives something else, or raises.
@@ -58,7 +58,9 @@ class TorchTraining:
     def gradients(
         self, inputs: tuple[Any, ...], loss: Loss, targets: tuple[np.ndarray, ...]
     ) -> tuple[Arrays, float]:
-        """Of every parameter that has one, by name, and the loss; statistics move on.
+        """Return each parameter's gradient, by name, and the loss; statistics are updated.
+
+        A parameter without a gradient is absent.
 
         Raises:
             ForwardError: The network or the loss raised.
@@ -71,10 +73,10 @@ class TorchTraining:
         return gradients_of(self.module), float(value.detach())
 
     def update(self, gradients: Mapping[str, np.ndarray]) -> None:
-        """One step of the optimizer and of its schedule.
+        """Make one step of the optimizer and of its schedule.
 
         Args:
-            gradients: By name; a parameter that is not named has none.
+            gradients: Gradients by parameter name; a parameter that is absent has none.
 
         Raises:
             InputError: The optimizer raised.
@@ -95,12 +97,12 @@ class TorchTraining:
 
     @property
     def rate(self) -> float:
-        """The first group's learning rate at the step that comes."""
+        """Return the first group's learning rate at the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @property
     def momentum(self) -> float:
-        """The first group's; 0 where the optimizer has none of that name."""
+        """Return the first group's momentum; 0 where the optimizer has none."""
         return float(self.optimizer.param_groups[0].get("momentum", 0.0))
 
     @property
@@ -120,7 +122,7 @@ class TorchTraining:
 
 
 class Rates:
-    """A scheduler that asks a function for the rate at every step.
+    """A scheduler whose learning rate is a function of the step.
 
     The function's rate is the first group's; the others keep their proportion to it.
     """
@@ -181,7 +183,7 @@ def rates(module: nn.Module, make: MakeOptimizer, schedule: Schedule, count: int
 
 @contextlib.contextmanager
 def answered(what: str) -> Iterator[None]:
-    """Say whose what raised."""
+    """Context that adds to an error whose function raised it."""
     try:
         with warnings.catch_warnings():
             # Of a scheduler that is stepped where no parameter has a gradient.

@@ -19,7 +19,7 @@ from parity.io import compilation_cache, interrupts
 from parity.spec.errors import InputError, printable
 from parity.training.dist_env import started
 
-UNREAD = 141  # exit status of a program that nobody reads any more: 128 + SIGPIPE
+UNREAD = 141  # exit status if the reader of the output has gone: 128 + SIGPIPE
 
 # Command -> what it does. `parity.cli.commands.NAME` has `add_arguments(parser)` and `run(args)`;
 # it imports no framework before `run`.
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """Looks the version up only where it is asked for: that takes as long as all else."""
+    """Prints the version, which is looked up only when asked for, since that takes long."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(nargs=0, **kwargs)
@@ -103,7 +103,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # Of several processes whoever started them answers.
+        # With several processes, the launcher acknowledges the signal.
         with interrupts.watched("" if started() else f"parity {args.command}: interrupted"):
             return args.run(args)
     except InputError as error:
@@ -124,7 +124,7 @@ def _of_checkout(command: str, module: str, arguments: list[str]) -> int:
 
 
 def _unread() -> int:
-    """Whoever reads our output, such as `head`, has enough: no error, and nothing more is said."""
+    """Handle a closed output pipe, such as that of `head`, silently; return the exit status."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())  # what is left would fail once more at the end

@@ -1,4 +1,4 @@
-"""`python -m parity.cli` is `python -m parity`, as it was called before."""
+"""`python -m parity.cli`, the former name of `python -m parity`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ BATCHES = _defaults({n: str(count) for n, (_, count) in {"": USUAL, **USUAL_OF}.
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """`--key` and `--prefix`: which of a file's tensors are meant, where it holds more."""
+    """Add `--key` and `--prefix`, which select tensors in a file with several networks."""
     parser.add_argument(
         "--key",
         metavar="PATH",
@@ -48,15 +48,16 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def choice_of(args: argparse.Namespace) -> Choice:
-    """What `add_choice` was given."""
+    """Return the options that `add_choice` defined, as a `Choice`."""
     return Choice(args.key, args.prefix)
 
 
 def no_folder(text: str) -> str:
-    """The type of `--labels`: an order of outputs, which some take for a folder of labels.
+    """Check the value of `--labels`: an order of outputs, not a folder of label maps.
 
     Raises:
-        argparse.ArgumentTypeError: It is one, or a path; it says where folders are given.
+        argparse.ArgumentTypeError: It is a folder or a path; the message says which option takes
+        folders.
     """
     if text not in ORDERS and (os.path.isdir(text) or os.sep in text):
         raise argparse.ArgumentTypeError(
@@ -67,7 +68,7 @@ def no_folder(text: str) -> str:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`512x1024` to (512, 1024).
+    """Parse `512x1024` to (512, 1024).
 
     Raises:
         InputError: Anything else.
@@ -79,12 +80,12 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def optional_size(text: str | None) -> tuple[int, int] | None:
-    """The same of an option that may be left out."""
+    """Parse a size as `parse_size` does; None if the option is left out."""
     return None if text is None else parse_size(text)
 
 
 def add_count_size(parser: argparse.ArgumentParser) -> None:
-    """`--count-size`, of commands that count predictions."""
+    """Add `--count-size` to a command that counts predictions."""
     parser.add_argument(
         "--count-size",
         metavar="HxW",
@@ -95,7 +96,10 @@ def add_count_size(parser: argparse.ArgumentParser) -> None:
 
 
 def reporter(command: str) -> Callable[[object, Assumptions], None]:
-    """What prints how a command takes a checkpoint: every line once, warnings to standard error."""
+    """Return a function that prints the assumptions about a checkpoint, each line once.
+
+    Warnings go to standard error.
+    """
     told: set[str] = set()
 
     def say(where: object, assumed: Assumptions) -> None:
@@ -112,12 +116,12 @@ def reporter(command: str) -> Callable[[object, Assumptions], None]:
 def add_dataset(
     parser: argparse.ArgumentParser, known: Iterable[str], required: bool = False
 ) -> None:
-    """`--dataset NAME`, of commands whose data set's folder is an argument of its own.
+    """Add `--dataset NAME` to a command that takes the data set's folder as another argument.
 
     Args:
-        parser: Of the command.
-        known: The names.
-        required: Whether the folder does not tell it.
+        parser: The command's parser.
+        known: The names of the data sets.
+        required: Whether the data set cannot be detected from the folder.
     """
     told = "" if required else " (default: told by the layout)"
     names = " or ".join(known)
@@ -126,7 +130,7 @@ def add_dataset(
 
 
 def dataset_of(args: argparse.Namespace, known: Iterable[str]) -> str | None:
-    """The name that `--dataset` gives, or `--data`, as it was called before.
+    """Return the name given by `--dataset`, or by its former name `--data`.
 
     Raises:
         InputError: It is none of the known ones, or both are given.
@@ -155,12 +159,12 @@ def check_data(folder: str) -> None:
 
 
 def hint(command: str, text: str) -> None:
-    """Tell of a better way to say what was said."""
+    """Print a hint about a better way to call a command, to standard error."""
     print(printable(f"parity {command}: hint: {text}"), file=sys.stderr)
 
 
 def parse_devices(text: str) -> int:
-    """How many devices; they divide the batch of `parity.model_checks.devices.plan`.
+    """Parse a number of devices, which divide the batch of `parity.model_checks.devices.plan`.
 
     Raises:
         InputError: Anything but 1, 2, 4, 8 or 16.

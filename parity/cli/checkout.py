@@ -1,8 +1,8 @@
-"""Commands of earlier versions that are programs of the project's checkout now.
+"""Former commands of `parity` that are now programs of the project's checkout.
 
 They measure and attack the project itself, so they stay with its tests and are not installed. In a
-checkout, where the package `tests` lies beside `parity`, their names still run them, each in a
-process of its own.
+checkout, where the package `tests` is next to `parity`, their names still run them, each in a
+separate process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMMANDS = {
     "calibrate": "tests.benchmarks.calibrate",
     "unpack": "tests.unpack_cifar10",
 }
-# Command -> option -> the program, and whether the option is one of its own.
+# Command -> option -> the program, and whether the program takes the option itself.
 OPTIONS = {
     "faults": {"--spec": ("tests.mutation", False)},
     "bench": {
@@ -34,7 +34,7 @@ HELP = f"In a checkout of the project also {', '.join(COMMANDS)}."
 
 
 def program(argv: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The module that a command line asks for, and its arguments; None for a command of `parity`.
+    """Return the module and arguments for a command line; None for a command of `parity`.
 
     Args:
         argv: The arguments of `parity`.
@@ -51,7 +51,7 @@ def program(argv: Sequence[str]) -> tuple[str, list[str]] | None:
 
 
 def run(module: str, arguments: Sequence[str]) -> int:
-    """Run a program of the checkout in a process of its own.
+    """Run a program of the checkout in a separate process.
 
     Args:
         module: Its dotted name.

@@ -1,4 +1,4 @@
-"""Data sets: what they hold, and how they are read. NumPy and Pillow only."""
+"""Data sets: their classes and how they are read. Needs NumPy and Pillow only."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DATASETS = {data.name: data for data in (CITYSCAPES, CAMVID)}
 
 
 def dataset(root: Path, name: str | None = None) -> Segmentation:
-    """The data set of this name, or the one whose layout a folder has.
+    """Return the data set of this name, or the one whose layout a folder has.
 
     Args:
         root: The folder.
-        name: A key of `DATASETS`; told by the layout if not given.
+        name: A key of `DATASETS`; detected from the layout if not given.
 
     Raises:
         InputError: An unknown name, no folder, or a folder of no known layout.

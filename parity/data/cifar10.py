@@ -41,7 +41,7 @@ def folder(root: Path) -> Path | None:
 
 
 def load(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """All images of a split.
+    """Read all images of a split.
 
     Args:
         root: The folder of the batches, or the one above it.
@@ -64,7 +64,7 @@ def load(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One file: images (N, 32, 32, 3) uint8 and labels (N,) uint8.
+    """Read one file: images (N, 32, 32, 3) uint8 and labels (N,) uint8.
 
     Raises:
         InputError: It cannot be read, or holds anything else.
@@ -115,7 +115,7 @@ def _int(value: int) -> bytes:
 
 
 class _Dtype:
-    """In place of `numpy.dtype`."""
+    """Replaces `numpy.dtype` while unpickling."""
 
     def __init__(self, code: Any = None, *flags: Any) -> None:
         self.code = code
@@ -124,7 +124,7 @@ class _Dtype:
 
 
 class _Array:
-    """In place of `numpy.ndarray`, and of what makes one: it keeps what it is given."""
+    """Replaces `numpy.ndarray` and its constructors while unpickling: it stores its arguments."""
 
     def __init__(self, *empty: Any) -> None:
         self.state: Any = None
@@ -167,7 +167,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickle(data: bytes) -> Any:
-    """What a pickle of these few opcodes holds.
+    """Unpickle data that uses only a few permitted opcodes.
 
     Raises:
         ValueError: It is too large, has another opcode, or a place in the memo beyond their number,

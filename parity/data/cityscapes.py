@@ -9,7 +9,7 @@ from parity.spec import datasets
 
 IMAGE = "_leftImg8bit.png"
 LABEL = "_gtFine_labelIds.png"
-# What else the official archives put beside the labels.
+# Other files that the official archives put next to the labels.
 BESIDE = ("_color.png", "_instanceIds.png", "_labelTrainIds.png", "_instanceTrainIds.png")
 
 CLASSES = datasets.CITYSCAPES

@@ -1,4 +1,4 @@
-"""Batches made ahead of whoever trains on them: by a thread, or by processes. Grain does it."""
+"""Batches prepared ahead of training, by a thread or by processes, using Grain."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SETTLE = 0.1  # seconds
 def stream(
     make: Callable[[int], T], own: Callable[[T], T], first: int, last: int, workers: int
 ) -> Iterator[T]:
-    """What `make` makes of each number, in order.
+    """Yield `make(i)` for each number from `first` to `last - 1`, in order.
 
     Args:
-        make: With `workers`, it is pickled, and so must be what it holds.
-        own: Copies what shared memory lends.
+        make: Makes an item of a number; must be picklable if there are `workers`.
+        own: Copies an item out of shared memory.
         first: The first number.
         last: One beyond the last.
-        workers: Processes; 0 is a thread of this one.
+        workers: Number of processes; 0 uses a thread of this one.
 
     Raises:
-        InputError: `make` does, or a process died.
+        InputError: `make` raised it, or a process died.
     """
     if first >= last:
         return
@@ -77,7 +77,7 @@ def stream(
 
 
 def _told(error: Exception) -> Exception:
-    """What a worker's error says, without the frames that keep its batches alive."""
+    """Return a worker's error without the frames that keep its batches alive."""
     text = str(error)
     if isinstance(error, InputError):
         return InputError(text)
@@ -105,7 +105,7 @@ def _free_silently() -> None:
 
 
 def _begin(index: int, count: int) -> None:
-    """Of a worker: it ends with the process that started it, however that ends."""
+    """Initialise a worker so that it ends with its parent process, however that ends."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # the terminal sends it to all; the first cleans up
@@ -120,17 +120,17 @@ def _end_with(sentinel: int) -> None:
 
 
 def copied(value: Any) -> Any:
-    """An array of its own memory; anything else as it is."""
+    """Return a copy of an array that owns its memory; anything else unchanged."""
     return np.array(value) if isinstance(value, np.ndarray) else value
 
 
 class Watched(Generic[T]):
-    """An iterator that knows how long its consumer waited for it.
+    """An iterator that measures how long its consumer waited for it.
 
     Attributes:
-        first: Seconds until the first was there, in which workers start.
-        waited: Seconds in which the ones after it were not there yet.
-        taken: How many were taken.
+        first: Seconds until the first item was ready, including the start of workers.
+        waited: Seconds spent waiting for the items after it.
+        taken: Number of items taken.
     """
 
     def __init__(self, source: Iterator[T]) -> None:

@@ -1,4 +1,4 @@
-"""What makes a batch of a recipe's samples; it travels to the processes that do."""
+"""Makers of batches from a recipe's samples; they are pickled and sent to worker processes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def training_size(recipe: Recipe, stage: Stage) -> Size:
 
 
 def order(recipe: Recipe, epoch: int, n: int) -> np.ndarray:
-    """In which an epoch goes through n samples: (n,) int64, a permutation.
+    """Return the order of n samples in an epoch: (n,) int64, a permutation.
 
     Args:
-        recipe: Of its seed.
+        recipe: Its seed determines the order.
         epoch: Counted from 0, over all stages.
-        n: Samples.
+        n: Number of samples.
     """
     return _order(recipe.seed, epoch, n)
 
@@ -46,16 +46,17 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def passes(recipe: Recipe, stage: Stage, epoch: int, n: int, parts: int) -> np.ndarray:
-    """What an epoch goes through: n samples `stage.repeat` times, each time in another order.
+    """Return an epoch's sample indices: `stage.repeat` permutations of n samples, joined.
 
-    Every pass but the last is fitted to equal parts; of the last, `Share.of` does it.
+    Every pass but the last is padded or cut to equal parts per device; `Share.of` does that for the
+    last.
 
     Args:
-        recipe: Of its seed, and of what becomes of samples that do not fill equal parts.
-        stage: As the devices train it.
+        recipe: Its seed, and its rule for samples that do not fill equal parts.
+        stage: The stage, as adjusted for the devices.
         epoch: Counted from 0, over all stages.
-        n: Samples.
-        parts: Devices.
+        n: Number of samples.
+        parts: Number of devices.
     """
     last = order(recipe, (epoch + 1) * stage.repeat - 1, n)
     if stage.repeat == 1:
@@ -67,19 +68,19 @@ def passes(recipe: Recipe, stage: Stage, epoch: int, n: int, parts: int) -> np.n
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """Whose part of a batch: that of `rank` of `ranks`; it is divided among `parts` devices."""
+    """The share of a batch for process `rank` of `ranks`; `parts` devices divide the batch."""
 
     rank: int
     ranks: int
     parts: int
 
     def of(self, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
-        """Its part of the chosen samples.
+        """Return this process's share of the chosen samples.
 
         Args:
-            chosen: Of a step.
-            whole: Of the data set, in the epoch's last order.
-            last: What becomes of samples that do not fill equal parts: `pad` or `drop`.
+            chosen: Indices of a step's samples.
+            whole: Indices of the whole data set, in the epoch's last order.
+            last: The rule for samples that do not fill equal parts: `pad` or `drop`.
         """
         over = len(chosen) % self.parts
         if over and last == "drop":
@@ -92,14 +93,14 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """What making a batch needs.
+    """Makes batches of a recipe's stage.
 
     Attributes:
-        source: Of the samples.
-        recipe: The run.
+        source: The samples.
+        recipe: The run's recipe.
         stage: One of its stages.
-        dtype: Of the images, `float32` or `float64`.
-        images: What is done to an image; what the network's published code does if not given.
+        dtype: The images' dtype, `float32` or `float64`.
+        images: The preprocessing; that of the network's published code if not given.
     """
 
     source: Source
@@ -152,7 +153,7 @@ class Maker:
         return self.images or published(self.stage.config, self.recipe.labels)
 
     def own(self, batch: Batch) -> Batch:
-        """The same in memory of its own, its masks in the order in which the network has them."""
+        """Copy a batch out of shared memory, with its masks in the network's order."""
         sites = [s for s in self.stage.config.dropout_sites(*self.size) if s in batch.masks]
         return Batch(
             copied(batch.images),
@@ -163,7 +164,7 @@ class Maker:
         )
 
     def batch_of(self, samples: np.ndarray, examples: list[tuple[np.ndarray, Label]]) -> Batch:
-        """Images and targets, stacked and as the network takes them; no masks."""
+        """Stack and preprocess images, and make targets; the batch has no masks yet."""
         pixels = np.empty((len(examples), *self.size, 3), np.uint8)
         labels = np.empty((len(examples), *(self.size if self.source.pixels else ())), np.uint8)
         for i, (image, label) in enumerate(examples):
@@ -178,7 +179,7 @@ class Maker:
         return Batch(images, self.targets(labels), {}, samples)
 
     def targets(self, labels: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What the loss takes of labels (N, H, W) or (N,) uint8."""
+        """Convert labels (N, H, W) or (N,) uint8 to the loss's targets."""
         loss, config = self.stage.loss, self.stage.config
         if not self.source.pixels:
             return (labels.astype(np.int32),)
@@ -190,14 +191,14 @@ class Maker:
         return (self.ignoring(self.predicted(labels)),)
 
     def ignoring(self, labels: np.ndarray) -> np.ndarray:
-        """The same in int32, void as the loss has it."""
+        """Convert labels to int32, with void as the loss's ignored label."""
         found, ignored = labels.astype(np.int32), self.stage.loss.ignore_index
         if ignored is not None:
             found[labels == self.source.void] = ignored
         return found
 
     def predicted(self, labels: np.ndarray) -> np.ndarray:
-        """Labels at the size of what the network predicts, the nearest pixel of each place."""
+        """Resize labels to the network's output size, to the nearest pixel."""
         return nearest(labels, predicted_size(self.stage.config, labels.shape[1:3]))
 
 
@@ -206,8 +207,8 @@ class Training(Maker):
     """Makes the batch of a step, counted over all epochs.
 
     Attributes:
-        share: Whose part of it.
-        steps: Of an epoch.
+        share: The part of the batch to make.
+        steps: Steps of an epoch.
     """
 
     share: Share
@@ -230,7 +231,7 @@ class Training(Maker):
         return self.batch_of(samples, examples)._replace(masks=masks)
 
     def example(self, i: int, key: tuple[int, int, int, int]) -> tuple[np.ndarray, Label]:
-        """One sample, augmented."""
+        """Read one sample and augment it."""
         image, label = self.source[i]
         pixels = label if isinstance(label, np.ndarray) else None
         done = augment(self.stage.augmentation, Example(image, pixels), self.source.void, key)
@@ -239,13 +240,13 @@ class Training(Maker):
 
 @dataclasses.dataclass(frozen=True)
 class Validation(Maker):
-    """Makes a batch of validation.
+    """Makes validation batches.
 
     Attributes:
-        mine: The samples.
-        batch: How many at a time.
-        count_size: Height and width of the truth, made of the label map as it is in the file; the
-            size of what the network predicts if not given.
+        mine: Indices of this process's samples.
+        batch: Samples per batch.
+        count_size: Height and width of the true label map, resized from the file's; the size of the
+            network's predictions if not given.
     """
 
     mine: np.ndarray
@@ -269,16 +270,16 @@ class Validation(Maker):
         return self.batch_of(samples, examples)._replace(truth=truth.astype(np.int32))
 
     def example(self, image: np.ndarray, label: Label) -> tuple[np.ndarray, Label]:
-        """One sample, resized."""
+        """Read one sample and resize it."""
         pixels = label if isinstance(label, np.ndarray) else None
         done = resized(Example(image, pixels), self.size)
         return done.image, label if done.label is None else done.label
 
 
 def nearest(maps: np.ndarray, size: Size) -> np.ndarray:
-    """Maps (N, H, W) of classes at another size, the nearest pixel of each place, as Pillow does.
+    """Resize class maps (N, H, W) to the nearest pixel, as Pillow does.
 
-    Of twice the height and width every pixel becomes four.
+    At twice the height and width every pixel becomes four.
     """
     if maps.shape[1:] == size:
         return maps

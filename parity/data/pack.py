@@ -32,8 +32,8 @@ def pack(
     Args:
         root: The data set's folder.
         target: The file to write; replaced if it is there.
-        data: Which data set; told by the layout if not given.
-        split: Of it.
+        data: The data set's name; detected from the layout if not given.
+        split: The data set's split, such as `train`.
         size: Height and width to resize to, as `Resize` does; only recipes that begin with that
             take the file then. The size of each image if not given.
         progress: Called with (samples done, samples, the next one's name).

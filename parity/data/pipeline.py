@@ -1,7 +1,7 @@
-"""The batches that both sides train and are validated on, made once, in NumPy, NHWC.
+"""Training and validation batches for both sides, made once, in NumPy, NHWC.
 
-What a batch holds is decided by the recipe, the epoch, the step and the samples: neither by the
-processes that make it nor by the devices that it is divided among. So a run goes on from any step.
+A batch depends only on the recipe, the epoch, the step and the samples, not on the number of worker
+processes or devices. So a run can be resumed from any step.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ __all__ = ["Source", "batches", "open_source", "order", "steps", "training_size"
 
 
 def steps(recipe: Recipe, stage: Stage, n: int, parts: int = 1) -> int:
-    """Of an epoch over n samples, on so many devices.
+    """Return the number of steps in an epoch over n samples, on `parts` devices.
 
     Each pass through the data set is padded, or shortened, to equal parts before batches are made
     of it, as `torch.utils.data.DistributedSampler` and MindSpore's shards do.
 
     Args:
-        recipe: Says what becomes of samples that do not fill equal parts.
-        stage: As the devices train it, see `Stage.on`.
-        n: Samples of the data set.
-        parts: Devices.
+        recipe: Its rule for samples that do not fill equal parts.
+        stage: The stage, as adjusted for the devices; see `Stage.on`.
+        n: Number of samples of the data set.
+        parts: Number of devices.
     """
     return stage.steps(fitted(n, parts, recipe.parallel.last))
 
@@ -51,21 +51,22 @@ def batches(
     ranks: int = 1,
     parts: int | None = None,
 ) -> Iterator[Batch]:
-    """What is trained on, step by step, made ahead.
+    """Yield training batches, step by step, made ahead.
 
     Args:
         source: The training split.
-        recipe: The run.
+        recipe: The run's recipe.
         stage: One of its stages.
         epoch: Counted from 0, over all stages.
-        first_step: Where in the epoch to begin; what comes is what would have come.
-        epochs: How many follow on each other; the workers of the first make all of them.
-        workers: Processes that make them; 0 is a thread of this one.
-        dtype: Of the images, `float32` or `float64`.
-        rank: Whose part of each batch, counted from 0.
-        ranks: Processes that train, which divide each batch into equal parts, in order.
-        parts: Devices of all of them, a multiple of `ranks`; `ranks` if not given. What does not
-            fill equal parts is padded or dropped as `recipe.parallel.last` says.
+        first_step: Step of the epoch to begin with; the batches from there on are the same.
+        epochs: Number of consecutive epochs to make with the same workers.
+        workers: Number of processes that make them; 0 uses a thread of this one.
+        dtype: The images' dtype, `float32` or `float64`.
+        rank: The process whose part of each batch is made, counted from 0.
+        ranks: Number of processes, which divide each batch into equal parts, in order.
+        parts: Number of devices of all processes, a multiple of `ranks`; `ranks` if not given.
+            Samples that do not fill equal parts are padded or dropped as `recipe.parallel.last`
+            says.
 
     Raises:
         InputError: A sample cannot be read or has another size, the network has no output for a
@@ -101,23 +102,23 @@ def validation(
     images: Preprocessing | None = None,
     count_size: tuple[int, int] | None = None,
 ) -> Iterator[Batch]:
-    """Every image once, in order, resized and nothing else; the last batch may be smaller.
+    """Yield batches of every image once, in order, only resized; the last may be smaller.
 
     Args:
         source: The validation split.
-        recipe: The run.
-        stage: Whose network is validated.
+        recipe: The run's recipe.
+        stage: The stage whose network is validated.
         batch: Images at a time; the stage's if not given.
-        workers: Processes that make them; 0 is a thread of this one.
-        dtype: Of the images.
-        rank: Whose batches, counted from 0.
-        ranks: Processes, which take the batches in turn: what is measured of a batch depends on
-            none of them.
-        images: What is done to an image; what the network's published code does if not given.
-        count_size: Height and width of the truth; see `parity.data.makers.Validation`.
+        workers: Number of processes that make them; 0 uses a thread of this one.
+        dtype: The images' dtype.
+        rank: The process whose batches are made, counted from 0.
+        ranks: Number of processes, which take the batches in turn; a batch's result does not depend
+            on it.
+        images: The preprocessing; that of the network's published code if not given.
+        count_size: Height and width of the true label maps; see `parity.data.makers.Validation`.
 
     Raises:
-        InputError: See `batches`; or the truth cannot have this size.
+        InputError: As for `batches`, or the true label maps cannot have this size.
     """
     if count_size is not None:
         check_count_size(source, count_size)

@@ -1,8 +1,8 @@
-"""One split of a data set in one file: what `parity pack` writes.
+"""Packed files, written by `parity pack`: one split of a data set in one file.
 
 An ArrayRecord file. Each record but the last is a sample: its name, its pixels as they are, and its
-trainIds or its class. The last says what the others are. The format checks itself: a damaged chunk
-is refused by its reader.
+trainIds or its class. The last describes the others. The format checks itself: a damaged chunk is
+refused by its reader.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ MOST_BYTES = 1 << 20  # of the last record
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What the last record says.
+    """The description in the last record.
 
     Attributes:
         data: The data set.
-        split: Of it.
+        split: The data set's split.
         classes: Its classes, in the order of their trainIds.
-        size: Height and width that all were resized to; none where each has its own.
-        count: Samples.
-        sha256: Of all samples' records, one after the other.
+        size: Height and width that all were resized to; None where each keeps its own.
+        count: Number of samples.
+        sha256: Hash of all samples' records, one after the other.
     """
 
     data: str
@@ -48,7 +48,7 @@ class Contents:
 
     @property
     def pixels(self) -> bool:
-        """Each pixel has a class, not the image."""
+        """Return whether each pixel has a class, not the image."""
         return self.data in DATASETS
 
     @property
@@ -62,7 +62,7 @@ class Contents:
 
 
 def sample_bytes(name: str, image: np.ndarray, label: np.ndarray | int) -> bytes:
-    """A record of one sample.
+    """Encode one sample as a record.
 
     Args:
         name: For messages.
@@ -104,7 +104,7 @@ class Records:
         return f"{self.path}: {self._sample(i)[0]}"
 
     def identity(self) -> str:
-        """Another string for other contents."""
+        """Return a string that differs for other contents."""
         return self.contents.sha256
 
     def verify(self) -> None:
@@ -158,10 +158,10 @@ class Records:
 
 
 def parse(record: bytes, count: int, path: Path) -> Contents:
-    """What the last record says, of so many samples.
+    """Parse the last record of a file of `count` samples.
 
     Raises:
-        InputError: It is not that of `parity pack`, or speaks of other samples.
+        InputError: It was not written by `parity pack`, or describes other samples.
     """
     refused = InputError(f"{path}: an ArrayRecord file, but not one of `parity pack`")
     try:

@@ -38,10 +38,10 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """What one split holds, before images and labels are paired.
+    """The files of one split, before images and labels are paired.
 
     Attributes:
-        images: Key -> file, the key being what an image and its label share.
+        images: Key -> file; an image and its label share the key.
         labels: Key -> file.
         strangers: Files whose names fit neither.
     """
@@ -56,7 +56,7 @@ class Segmentation:
     """A data set for semantic segmentation.
 
     Attributes:
-        name: As the command line calls it.
+        name: Its name on the command line.
         classes: Names of the classes that count, in the order of their trainIds.
         palette: RGB of each class, and of void after them.
         train_ids: id in the label files -> trainId; void's is the number of classes; -1 where no
@@ -76,12 +76,12 @@ class Segmentation:
 
     @property
     def void(self) -> int:
-        """The trainId of pixels that do not count."""
+        """Return the trainId of ignored pixels."""
         return len(self.classes)
 
     @property
     def outputs(self) -> int:
-        """Outputs that a network for it has: the classes and void."""
+        """Return the number of outputs for this data set: the classes and void."""
         return len(self.classes) + 1
 
     def samples(self, root: Path, split: str) -> list[Sample]:
@@ -114,9 +114,9 @@ class Segmentation:
         """Read one pair and resize it.
 
         Args:
-            sample: Which.
-            height: Rows of what comes back.
-            width: Columns.
+            sample: The pair to read.
+            height: Height of the result in pixels.
+            width: Width of the result in pixels.
 
         Returns:
             The image (H, W, 3), uint8, resized bilinearly (antialiased, as Pillow does); the
@@ -131,7 +131,7 @@ class Segmentation:
         return resized(picture, height, width), label
 
     def whole(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """The same at the size of the files."""
+        """Read one pair at the size of the files."""
         picture = picture_of(sample.image)
         return np.asarray(picture), self.label(sample.label, None, sample.image, picture.size)
 
@@ -146,8 +146,8 @@ class Segmentation:
 
         Args:
             path: The file.
-            size: Height and width of what comes back; those of the file if not given.
-            image: Whose label map it is.
+            size: Height and width of the result; those of the file if not given.
+            image: The image it belongs to.
             expected: Width and height of the image; read from its file if not given.
 
         Returns:

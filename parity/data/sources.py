@@ -1,4 +1,4 @@
-"""What a recipe's samples are read from: a folder in an official layout, or a packed file."""
+"""The samples of a recipe, read from a folder in an official layout or from a packed file."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Reader(Protocol):
         """An image (H, W, 3) uint8; its trainIds (H, W) uint8, void last, or its class."""
 
     def label(self, i: int) -> Label:
-        """The second alone, without decoding the image where that can be helped."""
+        """Return only the label, if possible without decoding the image."""
 
     def name(self, i: int) -> str:
-        """What a message calls the sample."""
+        """Return the sample's name, for messages."""
 
     def identity(self) -> str:
-        """Another string for other contents, as far as can be told without reading them."""
+        """Return a string that changes with the contents, as far as is visible unread."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +94,16 @@ class Batches:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The samples of a split, labelled as a recipe's network has it.
+    """The samples of a split, with labels as a recipe's network outputs them.
 
     Attributes:
-        root: Where from.
-        split: Of the data set.
-        reader: Of the samples.
+        root: The folder or packed file.
+        split: The data set's split.
+        reader: Reads the samples.
         classes: Their names, without void, in the order of their trainIds.
-        outputs: (classes + 1,) uint8, the label of each trainId, void's after the classes'; of
-            whole images (classes,).
-        pixels: Each pixel has a class, not the image.
+        outputs: (classes + 1,) uint8, the label of each trainId, void's after the classes';
+            (classes,) for whole images.
+        pixels: Whether each pixel has a class, not the image.
     """
 
     root: Path
@@ -126,11 +126,11 @@ class Source:
         return image, self._label(label)
 
     def label(self, i: int) -> Label:
-        """The second alone, which may be faster."""
+        """Return only the label, which may be faster."""
         return self._label(self.reader.label(i))
 
     def name(self, i: int) -> str:
-        """What a message calls the sample."""
+        """Return the sample's name, for messages."""
         return self.reader.name(i)
 
     @property
@@ -164,16 +164,16 @@ def open_source(recipe: Recipe, root: str | Path, split: str) -> Source:
 
 
 def open_data(data: str, root: str | Path, split: str, labels: str | None) -> Source:
-    """The samples of one split of a data set.
+    """Open the samples of one split of a data set.
 
     Args:
         data: One of `parity.spec.training.recipe.DATA`.
-        root: See `open_source`.
+        root: The folder or packed file; see `open_source`.
         split: Such as `train`.
         labels: Which output is void, one of `parity.spec.labels.ORDERS`; last if not given.
 
     Raises:
-        InputError: There is none, or its layout is another.
+        InputError: There is no such data set, or it has another layout.
     """
     root, classes = Path(root), classes_of(data)
     beside = root.with_name(f"{split}{SUFFIX}") if root.is_file() else root / f"{split}{SUFFIX}"

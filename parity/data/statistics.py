@@ -1,4 +1,4 @@
-"""What a data set is made of: shares of the classes, weights from them, mean and deviation."""
+"""Statistics of a data set: shares of the classes, class weights, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Counts:
     """Pixels of a split, or images where an image has one class.
 
     Attributes:
-        pixels: (labels,) int64, of each label, void's included where there is void.
-        beside: (labels,) int64, of all labels in the images that hold this one.
-        images: How many were counted.
+        pixels: (labels,) int64, number of pixels of each label, including void where there is void.
+        beside: (labels,) int64, total pixels of the images that contain each label.
+        images: Number of images counted.
     """
 
     pixels: np.ndarray
@@ -88,14 +88,14 @@ def count(
 def weights(
     rule: ClassWeights, counts: Counts | None, classes: int, void: int, with_void: bool
 ) -> np.ndarray:
-    """What each output of a network weighs.
+    """Return the class weight of each output of a network.
 
     Args:
-        rule: How.
-        counts: Of the training split; needed by `log` and `median`.
-        classes: How many there are without void.
+        rule: The rule for class weights.
+        counts: Counts of the training split; needed by `log` and `median`.
+        classes: Number of classes without void.
         void: The label of void; -1 where there is none.
-        with_void: The network has an output for it.
+        with_void: Whether the network has an output for void.
 
     Returns:
         (outputs,) float32. A class that no pixel has weighs 0 by `median`, and 1 / ln(c) by `log`.
@@ -122,7 +122,7 @@ def weights(
 
 
 def _median(pixels: np.ndarray, beside: np.ndarray) -> np.ndarray:
-    """The median of the frequencies over each; 0 of a class that is absent."""
+    """Return the median of the frequencies, each over its `beside`; 0 for absent classes."""
     there = pixels > 0
     frequency = pixels[there] / beside[there]
     found = np.zeros(len(pixels))
@@ -137,13 +137,13 @@ def class_weights(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray | None:
-    """What each output weighs in a stage's loss.
+    """Return each output's weight in a stage's loss.
 
     Args:
-        recipe: The run.
+        recipe: The run's recipe.
         stage: One of its stages.
         source: The training split, which is counted at the stage's size.
-        cache: A folder that keeps what was counted; not kept if not given.
+        cache: A folder in which counts are cached; not cached if not given.
         progress: See `count`.
 
     Returns:
@@ -188,7 +188,7 @@ def _kept(
 
 
 def _read(path: Path, key: dict[str, Any], images: int) -> Counts | None:
-    """What a file of the cache holds, if it is whole and of this key."""
+    """Read counts from the cache; None if the file is damaged or has another key."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         if entries["key"] != key:
@@ -244,7 +244,7 @@ def moments(
 
 
 def _each(function: Callable[[int], np.ndarray], n: int) -> Iterator[np.ndarray]:
-    """What a function makes of 0 to n - 1, in order, by several threads."""
+    """Yield a function's results for 0 to n - 1, in order, computed by several threads."""
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             yield from pool.map(function, range(n))

@@ -1,10 +1,10 @@
-"""The two-minute tour: everything the project does, with nothing but what it ships.
+"""The two-minute tour, `parity demo`: everything the project does, without any external data.
 
     from parity.demo import demo
     demo("parity-demo")
 
-The network is an ENet of the project's own; `tests/benchmarks/fit_demo_network.py` fits it.
-Frameworks are loaded when the tour begins.
+The network is an ENet trained by `tests/benchmarks/fit_demo_network.py`. Frameworks are loaded when
+the tour begins.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def demo(
 
     Args:
         out: The folder for all of it; made if it is not there.
-        scenes: How many to draw.
+        scenes: Number of scenes to draw.
         size: Their height and width.
         levels: Rungs to climb.
-        console: Where to print; the terminal if not given.
+        console: The console to print to; the terminal if not given.
 
     Returns:
         Whether the round trip, the ladder and the metric all agree.
@@ -99,11 +99,11 @@ def prepare(out: Path) -> None:
 
 
 class Tour:
-    """The stations of the tour; each prints what it does and says whether all went well.
+    """The steps of the tour; each prints what it does and returns whether it passed.
 
     Args:
         out: The folder to write to.
-        console: Where to print.
+        console: The console to print to.
     """
 
     STATIONS = 4
@@ -115,7 +115,7 @@ class Tour:
         self._station = 0
 
     def draw(self, scenes: int, size: Pair) -> bool:
-        """Streets and their labels, as a data set in Cityscapes' layout."""
+        """Draw street scenes and labels, as a data set in Cityscapes' layout."""
         from parity.data.scenes import write
 
         with self._begin("Draw street scenes with labels"):
@@ -124,7 +124,7 @@ class Tour:
         return True
 
     def convert(self) -> bool:
-        """The shipped network as a torch checkpoint, carried to JAX and back."""
+        """Write the shipped network as a torch checkpoint, and convert it to JAX and back."""
         import weights_convert
 
         source, back = self.out / "enet.pth", self.out / "enet-back.pth"
@@ -146,7 +146,7 @@ class Tour:
         return self.verdict(True, f"the round trip is bitwise: {count}")
 
     def climb(self, levels: Sequence[str]) -> bool:
-        """The ladder, with this checkpoint's weights."""
+        """Run the ladder with this checkpoint's weights."""
         with self._begin("Climb the ladder: is the port the same network?") as tell:
             import weights_convert
             from parity.diagnosis.check import check
@@ -160,10 +160,10 @@ class Tour:
         return report.ok
 
     def evaluate(self, scenes: int, size: Pair) -> bool:
-        """Both sides on the scenes; the page.
+        """Evaluate both sides on the scenes and write the page.
 
-        PyTorch in one thread: at this size 27 images a second instead of 31, but where another
-        process keeps a core busy, 33 instead of 0.4.
+        PyTorch runs in one thread: at this size 27 images a second instead of 31, but 33 instead of
+        0.4 where another process keeps a core busy.
         """
         from parity.capture.torch_side import one_thread
         from parity.evaluation.miou import miou
@@ -197,7 +197,7 @@ class Tour:
 
     @contextlib.contextmanager
     def _begin(self, title: str) -> Iterator[Tell]:
-        """Announce a station; yields what tells how far it is: a spinner, or lines."""
+        """Announce a step; yield a function that shows progress, as a spinner or as lines."""
         from rich.text import Text
 
         self._station += 1

@@ -1,1 +1,1 @@
-"""From a failed comparison to its likely cause."""
+"""Finding the likely cause of a failed comparison."""

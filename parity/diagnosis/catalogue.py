@@ -1,4 +1,4 @@
-"""Faults that are really made when a convolutional network is ported, and the rung that sees each.
+"""The catalogue of faults that occur when convolutional networks are ported, and their rungs.
 
 `parity faults` injects them all.
 """
@@ -10,7 +10,7 @@ import enum
 
 
 class Fault(enum.StrEnum):
-    """Every fault, by its name."""
+    """Every fault of the catalogue, by its name."""
 
     BATCH_NORM_MOMENTUM = "batch-norm-momentum"
     BATCH_NORM_EPS = "batch-norm-eps"
@@ -75,9 +75,9 @@ class Entry:
     """One fault.
 
     Attributes:
-        number: What tables and JSON show for it, from 1.
-        title: What was done wrong.
-        rung: The lowest one that must see it.
+        number: Its number in tables and JSON, from 1.
+        title: A description of the mistake.
+        rung: The lowest rung that must detect it.
     """
 
     number: int

@@ -1,8 +1,8 @@
-"""Which fault of the catalogue explains what the ladder found.
+"""Choosing the faults of the catalogue that explain a failed comparison.
 
-Each hypothesis looks at the evidence alone: the layer's class and settings, which quantities
-failed, and the layer on its own on both sides. Where it can, it computes what the reference would
-give with that fault, and asks how much of the difference that explains.
+Each hypothesis uses the evidence alone: the layer's class and settings, which quantities failed,
+and the layer on its own on both sides. Where it can, it computes the reference's result with that
+fault, and how much of the difference that explains.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def rank(evidence: Evidence) -> list[Cause]:
 
 
 def loss(e: Evidence) -> Suggestions:
-    """Outputs agree; the loss does not."""
+    """Suggest faults of the loss: outputs agree, but the loss does not."""
     errors = {c.quantity: c.error for c in e.failures if c.rung == "L3" and c.kind == "structure"}
     gradients = [error for q, error in errors.items() if q.is_gradient]
     of_loss = next((error for q, error in errors.items() if q.kind is Kind.LOSS), 0.0)
@@ -71,7 +71,7 @@ def loss(e: Evidence) -> Suggestions:
 
 
 def whole(e: Evidence) -> Suggestions:
-    """A block or the network is wrong although each of its layers is right."""
+    """Suggest faults of a block or network whose layers are all right."""
     whole_network = [c.quantity for c in e.failures if c.quantity.scope is Scope.NETWORK]
     updates = [q for q in whole_network if q.kind is Kind.STATISTIC]
     outputs = [c for c in e.failures if c.quantity.mode is Mode.EVAL and c.rung == "L2"]
@@ -111,7 +111,7 @@ KINDS: tuple[tuple[str, Callable[[Evidence], Suggestions]], ...] = (
 
 
 def several(e: Evidence) -> Suggestions:
-    """Several devices do not compute what was predicted of them."""
+    """Suggest faults of a run on several devices that differs from its prediction."""
     s = e.devices
     assert s is not None
     for fault, why, wrong in s.hypotheses:

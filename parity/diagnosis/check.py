@@ -19,10 +19,10 @@ def check(
     precision: str = "float32",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Climb the ladder, and explain the first fault, if there is one.
+    """Run the rungs of the ladder, and explain the first fault, if there is one.
 
     Args:
-        port: What to compare.
+        port: The port to compare with its reference.
         levels: Which rungs, of `L0` to `L5`.
         precision: The working precision: `float32`, `bfloat16` or `float16`.
         progress: Called with the name of a rung when it begins.

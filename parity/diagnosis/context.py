@@ -1,4 +1,4 @@
-"""What is known of a report's first fault, for whoever looks for its cause."""
+"""Collecting the evidence on a report's first fault, from which its cause is derived."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Context:
         self.trajectory = trajectory
 
     def evidence(self, report: Report) -> Evidence | None:
-        """All that is known of a report's first fault."""
+        """Return the evidence on a report's first fault; None if there is none."""
         fault = report.fault()
         if fault is None:
             return None
@@ -58,7 +58,7 @@ class Context:
         return (module, calls[module]) if module in calls else ("", None)
 
     def _cases(self, call: Call) -> dict[str, Case]:
-        """One layer alone on both sides, in either mode."""
+        """Run one layer alone on both sides, in train and eval mode."""
         runs, pair = self.runs, self.runs.pair(call)
         found: dict[str, Case] = {}
         for mode, train in (("train", True), ("eval", False)):
@@ -77,7 +77,7 @@ class Context:
         return found
 
     def _weights(self, module: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Of a layer's tensors: the reference's in the port's layout, and the port's."""
+        """Return a layer's tensors: name -> (the reference's in the port's layout, the port's)."""
         source, target = self.runs.reference64.state(), self.runs.port64.state()
         return {
             name.rpartition(".")[2]: (transposed(source[key], axes), target[name])

@@ -1,4 +1,4 @@
-"""Which fault of the catalogue explains what one layer gave alone, by the class of the layer."""
+"""Hypotheses on what is wrong with a single layer, by the layer's class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from parity.report.quantity import Kind, Quantity, Scope
 
 Suggestions = Iterator[tuple[Fault, float, str]]  # fault, score from 0 to 1, why
 
-POSSIBLE = 0.05  # the score of what a layer of this kind can have, if nothing speaks for it
+POSSIBLE = 0.05  # the score of a fault that this kind of layer can have, without any evidence
 
 
 def batch_norm(e: Evidence) -> Suggestions:
@@ -144,7 +144,7 @@ def transposed_convolution(e: Evidence) -> Suggestions:
 
 
 def _kernels(e: Evidence) -> Suggestions:
-    """What was done to a stored kernel."""
+    """Suggest how a stored kernel was changed: flipped, reordered, or transposed."""
     for name, (reference, port) in e.weights.items():
         if reference.ndim != 4 or np.array_equal(reference, port):
             continue
@@ -162,7 +162,7 @@ def _kernels(e: Evidence) -> Suggestions:
 
 
 def precision(e: Evidence) -> Suggestions:
-    """Arithmetic that is less exact than it should be."""
+    """Suggest faults of arithmetic that is less exact than it should be."""
     if "float32" in e.fault.note and "float64" in e.fault.note:
         yield Fault.X64_OFF, 1.0, "the float64 run is of float32"
     if e.fault.kind == "numerics":
@@ -202,7 +202,7 @@ def pooling(e: Evidence) -> Suggestions:
 
 
 def same_shape(a: np.ndarray | None, b: np.ndarray) -> bool:
-    """Whether a has b's shape."""
+    """Return whether a has b's shape."""
     return a is not None and a.shape == b.shape
 
 

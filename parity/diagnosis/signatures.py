@@ -1,4 +1,4 @@
-"""Signatures of faults in what a layer gave, and what PyTorch computes with other settings."""
+"""Signatures of faults in a layer's outputs, and PyTorch's results with other settings."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def difference(a: np.ndarray | None, b: np.ndarray | None) -> float:
 
 
 def explained(port: np.ndarray | None, wrong: np.ndarray | None, reference: Any = None) -> float:
-    """How much of a difference a hypothesis explains.
+    """Return how much of a difference a hypothesis explains.
 
     Args:
-        port: What the port gave.
-        wrong: What it would give by the hypothesis.
-        reference: What the reference gave; where that is as near, the hypothesis explains nothing.
+        port: The port's result.
+        wrong: The result that the hypothesis predicts.
+        reference: The reference's result; if that is as close, the hypothesis explains nothing.
 
     Returns:
-        1 where all of it is, 0 where none is.
+        A share from 0 (nothing explained) to 1 (everything).
     """
     rest = difference(port, wrong)
     if not np.isfinite(rest):
@@ -63,7 +63,7 @@ def explained(port: np.ndarray | None, wrong: np.ndarray | None, reference: Any 
 
 
 def output(e: Evidence, wrong: np.ndarray | None, mode: str = "train") -> float:
-    """`explained` of the layer's first output."""
+    """Return `explained` for the layer's first output."""
     c = case(e, mode)
     first = dataclasses.replace(OUTPUT, mode=Mode(mode))
     if c is None or first not in c.port:
@@ -105,7 +105,7 @@ def nhwc(tensor: torch.Tensor) -> np.ndarray:
 
 
 def convolved(e: Evidence, kernel: np.ndarray, same: bool = False) -> np.ndarray | None:
-    """What the layer's convolution gives with this kernel (HWIO), or with SAME padding."""
+    """Compute the layer's convolution with this kernel (HWIO), or with SAME padding."""
     c = case(e)
     if c is None or kernel.ndim != 4:
         return None
@@ -129,7 +129,7 @@ def convolved(e: Evidence, kernel: np.ndarray, same: bool = False) -> np.ndarray
 
 
 def transposed(e: Evidence, kernel: np.ndarray) -> np.ndarray | None:
-    """What the layer's transposed convolution gives with this kernel (kh, kw, out, in)."""
+    """Compute the layer's transposed convolution with this kernel (kh, kw, out, in)."""
     c = case(e)
     if c is None or kernel.ndim != 4:
         return None
@@ -147,7 +147,7 @@ def transposed(e: Evidence, kernel: np.ndarray) -> np.ndarray | None:
 
 
 def pooled(e: Evidence, same: bool = False, ceil: bool = False) -> np.ndarray | None:
-    """What the layer's max-pool gives with SAME padding, or rounding its size up."""
+    """Compute the layer's max-pool with SAME padding, or rounding its size up."""
     c = case(e)
     if c is None:
         return None
@@ -160,7 +160,7 @@ def pooled(e: Evidence, same: bool = False, ceil: bool = False) -> np.ndarray | 
 
 
 def averaged(e: Evidence, counts: bool) -> np.ndarray | None:
-    """What the layer's average pooling gives if its padding counts, or does not."""
+    """Compute the layer's average pooling with padding counted, or not."""
     c = case(e)
     if c is None:
         return None
@@ -170,7 +170,7 @@ def averaged(e: Evidence, counts: bool) -> np.ndarray | None:
 
 
 def normalized(e: Evidence, eps: float, mode: str, batch: bool) -> np.ndarray | None:
-    """What the layer's batch norm gives with another eps, by the batch or by its statistics."""
+    """Compute the layer's batch norm with another eps, from batch or running statistics."""
     c, scale, bias = case(e, mode), tensor(e, "weight"), tensor(e, "bias")
     mean, var = tensor(e, "running_mean"), tensor(e, "running_var")
     if c is None or scale is None or bias is None or mean is None or var is None:
@@ -182,13 +182,13 @@ def normalized(e: Evidence, eps: float, mode: str, batch: bool) -> np.ndarray | 
 
 
 def resized(c: Case, e: Evidence, **how: Any) -> np.ndarray | None:
-    """What another resize of the layer's input gives."""
+    """Compute another resize of the layer's input."""
     size = tuple(c.reference[OUTPUT].shape[1:3])
     return nhwc(functional.interpolate(nchw(c.inputs[0]), size, **how))
 
 
 def shifted(port: np.ndarray, reference: np.ndarray) -> tuple[int, int] | None:
-    """By how many rows and columns the port's map is moved, None if it is not just moved."""
+    """Return the rows and columns by which the port's map is shifted; None if it is not."""
     if port.shape != reference.shape or port.ndim != 4 or min(port.shape[1:3]) < 4:
         return None
     h, w = port.shape[1:3]
@@ -204,7 +204,7 @@ def shifted(port: np.ndarray, reference: np.ndarray) -> tuple[int, int] | None:
 
 
 def border_only(port: np.ndarray, reference: np.ndarray) -> bool:
-    """Whether only the outermost rows and columns differ."""
+    """Return whether only the outermost rows and columns differ."""
     if port.shape != reference.shape or port.ndim != 4 or min(port.shape[1:3]) < 4:
         return False
     inner = (slice(None), slice(1, -1), slice(1, -1))

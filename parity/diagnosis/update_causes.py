@@ -1,7 +1,7 @@
-"""Which fault of the catalogue explains an optimizer's steps, or how trajectories diverge.
+"""Hypotheses on wrong optimizer steps, and on how training trajectories diverge.
 
-Where the reference's optimizer is one that NumPy can redo here, each hypothesis is tried on the
-gradients that both sides were fed.
+Where NumPy can recompute the reference's optimizer, each hypothesis is tried on the gradients that
+both sides were fed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAME = 1e-9  # of two rates
 
 
 def update(e: Evidence) -> Suggestions:
-    """L4: the rates differ, or a step does."""
+    """Suggest faults of L4: the rates differ, or a step does."""
     if e.draws is not None:
         yield from _draws(e.draws)
         return
@@ -44,7 +44,7 @@ def update(e: Evidence) -> Suggestions:
 
 
 def schedule(reference: np.ndarray, port: np.ndarray) -> Suggestions:
-    """Rates that are the reference's, moved by some steps."""
+    """Suggest that the rates are the reference's, shifted by some steps."""
     if np.allclose(port, reference, rtol=SAME, atol=0):
         return
     for n in range(1, len(reference)):
@@ -106,10 +106,10 @@ def _hypotheses(s: Steps) -> Iterator[tuple[Fault, str, dict[str, Any]]]:
 
 
 def replayed(s: Steps, **changes: Any) -> list[np.ndarray] | None:
-    """The reference's steps once more, with changes; None of an optimizer unknown here.
+    """Recompute the reference's steps with changes; None for an optimizer unknown here.
 
     Args:
-        s: What was fed.
+        s: The weight, gradients and settings of the steps.
         **changes: `eps`: `inside`, `hat` or `constant`; `coupled`; `decay`; `nesterov`.
     """
     name = str(s.settings[0]["class"])
@@ -169,7 +169,7 @@ def _joined(steps: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _draws(d: Draws) -> Suggestions:
-    """What else a tensor may have been drawn from."""
+    """Suggest which other distribution a tensor was drawn from."""
     if d.kind == "slope":
         yield Fault.PRELU_INITIAL_SLOPE, 1.0, f"slopes are {np.ravel(d.values)[0]:g}, not {d.law}"
         return
@@ -190,7 +190,7 @@ def _draws(d: Draws) -> Suggestions:
 
 
 def trajectory(e: Evidence) -> Suggestions:
-    """L5: trajectories diverge although single steps agree."""
+    """Suggest faults of L5: trajectories diverge although single steps agree."""
     if e.divergence is not None:
         yield from _divergence(e.divergence)
     for fault in (Fault.RATE_IN_MOMENTUM, Fault.SCHEDULE_OFFSET, Fault.ENCODER_STATISTICS):

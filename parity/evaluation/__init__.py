@@ -1,1 +1,1 @@
-"""Predictions of both sides on a data set, and how good they are."""
+"""Evaluation of both sides' predictions on a data set."""

@@ -1,4 +1,4 @@
-"""Every checkpoint in a folder, measured: `parity eval` as a Python call."""
+"""Evaluation of every checkpoint in a folder: `parity eval` as a Python call."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ Progress = Callable[[int, int, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One checkpoint.
+    """The evaluation of one checkpoint.
 
     Attributes:
         path: The file.
-        sha256: Of it; files of one content are measured once.
-        framework: Which side measured it.
-        stage: Of the recipe, whose network it holds.
-        epoch: Of the stage, where it says so.
-        score: What was found.
-        assumed: What its inputs and outputs were taken for.
+        sha256: The file's hash; files of equal content are evaluated once.
+        framework: The side that evaluated it.
+        stage: The stage of the recipe whose network it holds.
+        epoch: Its epoch within the stage, where the file says so.
+        score: The result.
+        assumed: The assumptions on its inputs and outputs.
         count_size: Height and width at which predictions were counted, where it was asked for.
-        notes: What is to be said of the file; see `weights_convert.notes`.
+        notes: Remarks on the file; see `weights_convert.notes`.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """What a file holds to be measured."""
+    """A checkpoint file's contents, and the recipe and stage it is evaluated by."""
 
     recipe: Recipe
     stage: Stage
@@ -81,7 +81,7 @@ class Held:
     weights: np.ndarray | None
 
     def taken(self, assumed: Assumptions) -> Held:
-        """The same by a recipe that takes the checkpoint for what it is."""
+        """Return a copy whose recipe and weights follow the assumptions on the checkpoint."""
         recipe, order = self.recipe, assumed.labels.value
         before = recipe.labels or "void-last"
         if order is None or order == before:
@@ -114,29 +114,30 @@ def evaluate(
     count_size: Pair | None = None,
     say: Callable[[Path, Assumptions], None] | None = None,
 ) -> list[Measured]:
-    """Measure every checkpoint in a folder, or one, and write what was found beside each.
+    """Evaluate every checkpoint in a folder, or one, and write the results next to each.
 
     Args:
-        folder: With checkpoints in it, or in its `checkpoints`, as a run leaves them. Written
-            there: `NAME.metrics.txt`, and `metrics.json` of all. Of one checkpoint only the first.
+        folder: A folder with checkpoints, also in its subfolder `checkpoints`, or one checkpoint.
+            Written there: `NAME.metrics.txt` and, for a folder, `metrics.json` with all results.
         data: The data set.
-        framework: `torch` or `jax`; the one whose names a checkpoint has if not given.
-        recipe: Of checkpoints that do not tell it, such as converted ones.
-        split: Of the data set; the recipe's validation split if not given.
-        workers: Processes that load data.
+        framework: `torch` or `jax`; if not given, the one whose tensor names a checkpoint uses.
+        recipe: The recipe of checkpoints that do not contain it, such as converted ones.
+        split: The data set's split; the recipe's validation split if not given.
+        workers: Number of processes that load data.
         progress: Called with (checkpoints done, checkpoints, what comes next).
-        place: Of this process and its devices; several need a framework. Every image is counted
-            once, whatever their number; the first process writes.
-        choice: Which of the checkpoints' tensors are meant; see `weights_convert.load`.
-        labels: Which output is void; what a checkpoint's manifest says if not given, else what the
-            recipe has.
-        size: Height and width of the images; told alike if not given.
+        place: Where this process and its devices are; several need a framework. Every image is
+            counted once, whatever their number; the first process writes.
+        choice: Which of the checkpoints' tensors to read; see `weights_convert.load`.
+        labels: Which output is void; if not given, as in the checkpoint's manifest, else as in the
+            recipe.
+        size: Height and width of the images; if not given, determined as for `labels`.
         count_size: Height and width to which predictions are enlarged (the nearest pixel of each
             place) before they are compared with labels of that size; not at all if not given.
-        say: Called with each checkpoint before it is measured, and what it is taken for.
+        say: Called with each checkpoint before it is measured, and what is assumed of it.
 
     Raises:
-        InputError: No checkpoint is there, one cannot be read or is of no stage of the recipe.
+        InputError: There is no checkpoint, or one cannot be read or belongs to no stage of the
+            recipe.
         FloatingPointError: A loss is not finite.
     """
     if framework not in (None, *FRAMEWORKS):
@@ -202,10 +203,10 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choice = ANY) -> Held:
-    """A checkpoint, and by which stage of which recipe it is measured.
+    """Read a checkpoint, and determine the recipe and stage it is evaluated by.
 
     Raises:
-        InputError: It cannot be read; nobody says the recipe; it is of no stage of it.
+        InputError: It cannot be read, its recipe is unknown, or it belongs to no stage of it.
     """
     contents = formats.read(path, key=choice.key, foreign=True)
     if recipe is None and KEY not in contents.metadata:
@@ -233,7 +234,7 @@ def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choic
 
 
 def _trained(recipe: Recipe, checkpoint: Checkpoint, free: tuple[str, ...]) -> str:
-    """The networks of a recipe, and where they are of the same family, in what they differ."""
+    """Describe the networks of a recipe, and how they differ if they share a family."""
     said = dict[str, None]()
     for stage in recipe.stages:
         names = told(stage.config, free) | told(checkpoint.config, free)
@@ -247,16 +248,16 @@ def _trained(recipe: Recipe, checkpoint: Checkpoint, free: tuple[str, ...]) -> s
 def assumptions(
     path: Path, held: Held, labels: str | None = None, size: Pair | None = None
 ) -> Assumptions:
-    """What a checkpoint's inputs and outputs are taken for.
+    """Return the assumptions on a checkpoint's inputs and outputs.
 
     Args:
         path: The checkpoint.
-        held: What it holds, and the recipe that it is measured by.
-        labels: Which output is void, if the user says it.
-        size: Height and width of the images, if the user says it.
+        held: Its contents, and the recipe it is evaluated by.
+        labels: Which output is void, if the user specifies it.
+        size: Height and width of the images, if the user specifies them.
 
     Raises:
-        InputError: See `weights_convert.assumptions.assume`.
+        InputError: As for `weights_convert.assumptions.assume`.
     """
     recipe, config = held.recipe, held.stage.config
     whose = f"recipe {recipe.name}"
@@ -274,7 +275,10 @@ def assumptions(
 
 
 def metrics_of(path: Path) -> Path:
-    """`last.safetensors` to `last.metrics.txt`; of other formats the whole name stays."""
+    """Return the path of the metrics: `last.safetensors` to `last.metrics.txt`.
+
+    For other formats the whole name is kept.
+    """
     return path.with_name(path.name.removesuffix(SUFFIX) + METRICS)
 
 

@@ -1,4 +1,4 @@
-"""Predictions of an ONNX file for a folder of images, as pictures, and how good they are."""
+"""Predictions of an ONNX file for a folder of images, as pictures, with their scores."""
 
 from __future__ import annotations
 
@@ -44,13 +44,14 @@ Progress = Callable[[int, int, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Inferred:
-    """What `infer` wrote.
+    """The result of `infer`.
 
     Attributes:
-        folder: Where to: NAME.png for each image, and `metric.txt` where there were labels.
-        data: Whose classes they are.
-        assumed: What the file's inputs and outputs were taken for.
-        images: How many.
+        folder: The folder written: NAME.png for each image, and `metric.txt` where there were
+            labels.
+        data: The data set whose classes are predicted.
+        assumed: The assumptions on the file's inputs and outputs.
+        images: Number of images.
         confusion: (outputs, outputs) int64, rows truth, columns prediction; None without labels.
         iou: (classes,) float64, NaN where a class is absent; None without labels.
     """
@@ -105,7 +106,8 @@ def infer(
         truth: A folder of label maps, named as the images or as Cityscapes names them.
         order: `void-last` or `void-first`; what the file's manifest says if not given, else
             `void-last`.
-        dataset: Whose classes: `cityscapes` or `camvid`; told by their number if not given.
+        dataset: The data set of its classes, `cityscapes` or `camvid`; detected from their number
+            if not given.
         progress: Called with (images done, images, what happens next).
 
     Raises:
@@ -183,10 +185,10 @@ class InferenceRun:
 
 
 def classes_of(network: Network, dataset: str | None) -> Segmentation:
-    """Whose classes a file predicts.
+    """Return the data set whose classes a file predicts.
 
     Raises:
-        InputError: It says that it is another kind of network, or nobody knows.
+        InputError: The file holds another kind of network, or its data set is unknown.
     """
     said = network.manifest
     if said is not None and said.network not in READS:
@@ -212,15 +214,15 @@ def classes_of(network: Network, dataset: str | None) -> Segmentation:
 
 
 def assumptions(network: Network, data: Segmentation, order: str | None) -> Assumptions:
-    """What an ONNX file's inputs and outputs are taken for.
+    """Return the assumptions on an ONNX file's inputs and outputs.
 
     Args:
         network: The file, open.
-        data: Whose classes it predicts.
-        order: Which output is void, if the user says it.
+        data: The data set whose classes it predicts.
+        order: Which output is void, if the user specifies it.
 
     Raises:
-        InputError: See `weights_convert.assumptions.label_order`.
+        InputError: As for `weights_convert.assumptions.label_order`.
     """
     said = network.manifest
     number = len(data.classes) + has_void(network, data)
@@ -234,13 +236,13 @@ def assumptions(network: Network, data: Segmentation, order: str | None) -> Assu
 
 
 def has_void(network: Network, data: Segmentation) -> bool:
-    """Whether one of a file's outputs stands for void; of a file that says nothing, one does."""
+    """Return whether one of a file's outputs is void; True without a manifest."""
     said = network.manifest
     return said is None or said.config.get("num_classes") != len(data.classes)
 
 
 def by_train_id(data: Segmentation) -> Segmentation:
-    """The same data set, of files that hold trainIds, and 255 where there is none."""
+    """Return the data set for label files that hold trainIds, with 255 for void."""
     ids = [*range(len(data.classes)), *[-1] * 256]
     return dataclasses.replace(data, train_ids=(*ids[:255], data.void))
 
@@ -273,7 +275,7 @@ def find(images: Path, truth: Path | None) -> list[Item]:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """All images below a folder.
+    """List all images below a folder.
 
     Raises:
         InputError: There is no such folder.
@@ -283,7 +285,7 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def stem(path: Path, suffixes: tuple[str, ...]) -> str:
-    """What an image and its label share of their paths."""
+    """Return the part of the path that an image and its label share."""
     text = path.as_posix()
     for suffix in suffixes:
         if text.endswith(suffix):
@@ -292,7 +294,7 @@ def stem(path: Path, suffixes: tuple[str, ...]) -> str:
 
 
 def metric_text(result: Inferred, network: Network) -> str:
-    """What stands in `metric.txt`; shares in percent."""
+    """Return the text of `metric.txt`; shares in percent."""
     assert result.iou is not None
     present, count = int((~np.isnan(result.iou)).sum()), len(result.data.classes)
     height, width = network.size

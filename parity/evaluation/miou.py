@@ -1,4 +1,4 @@
-"""L6: evaluate a checkpoint on a data set in both frameworks, and compare every pixel."""
+"""Rung L6: evaluate a checkpoint on a data set in both frameworks, and compare every pixel."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def miou(
             checkpoint's manifest says if not given, else as published. The labels of an encoder,
             which predicts at an eighth, are resized once more, as its training does it.
         model: A network's name.
-        dataset: `cityscapes` or `camvid`; told by the folder's layout if not given.
+        dataset: `cityscapes` or `camvid`; detected from the folder's layout if not given.
         split: Such as `val`.
         labels: `void-last` or `void-first`, the network's order of outputs; what the checkpoint's
             manifest says if not given, else `void-last`.
         frameworks: `torch`, `jax` or both.
-        dtype: `float32` or `float64`, of weights, images and all between.
+        dtype: `float32` or `float64`, for weights, images and all intermediate values.
         limit: Evaluate the first so many images, by name.
         pictures: Keep pictures of the first so many images for `Result.to_html`.
         progress: Called with (images done, images, what happens next).
-        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
+        choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
         count_size: (H, W) to which predictions are enlarged, the nearest pixel of each place,
-            before they are counted against the labels resized to it from their files; not at all
-            if not given.
-        say: Called with the checkpoint and what it is taken for, before anything is predicted.
+            before they are counted against the labels resized to it from their files; not at all if
+            not given.
+        say: Called with the checkpoint and what is assumed of it, before anything is predicted.
 
     Raises:
         InputError: Anything given cannot be used; one line says what.
@@ -137,15 +137,15 @@ def miou(
 
 
 class SideRun:
-    """One pass over the images: of each, only its matrices and pictures stay.
+    """One pass over the images, which keeps only confusion matrices and pictures.
 
     Args:
         source: The data set.
-        order: Of the labels.
+        order: The order of the network's outputs, `void-last` or `void-first`.
         predictors: Framework -> images (N, H, W, 3) uint8 to classes (N, H, W).
-        sizes: Of images, predictions and what is counted.
+        sizes: Sizes of images, predictions and counted maps.
         pictures: How many images to keep pictures of.
-        oracle: Judges pixels that differ; none if all of them count.
+        oracle: Judges pixels that differ; None if all of them count as failures.
     """
 
     def __init__(
@@ -205,18 +205,18 @@ class SideRun:
             self.pictures.append(picture(sample.name, image, maps, differ, self.source.palette))
 
     def truth(self, sample: Sample, train_ids: np.ndarray) -> np.ndarray:
-        """The trainIds that predictions are counted against, (H, W) uint8.
+        """Return the trainIds to compare predictions with, (H, W) uint8.
 
         Args:
-            sample: Of which image.
-            train_ids: At the size of the image.
+            sample: The image's sample.
+            train_ids: The trainIds at the size of the image.
         """
         if self.sizes.counted != self.sizes.predicted:
             return self.source.label(sample.label, self.sizes.counted, sample.image)
         return resample(train_ids, self.sizes.counted, NEAREST)
 
     def enlarged(self, classes: np.ndarray) -> np.ndarray:
-        """A prediction (H, W) at the size at which it is counted."""
+        """Enlarge a prediction (H, W) to the size at which it is counted."""
         return nearest(classes[None], self.sizes.counted)[0]
 
     def scores(self) -> dict[str, Score]:
@@ -248,13 +248,13 @@ def timed(predict: Callable[[np.ndarray], np.ndarray], batch: np.ndarray) -> tup
 
 
 def predictor(framework: str, checkpoint: Any, dtype: str, pixels: Preprocessing) -> Any:
-    """A checkpoint's network in one framework.
+    """Build a checkpoint's network in one framework.
 
     Args:
         framework: `torch` or `jax`.
         checkpoint: A `weights_convert.Checkpoint`.
         dtype: `float32` or `float64`.
-        pixels: How an image becomes the input.
+        pixels: How an image is preprocessed.
 
     Returns:
         The side's `Predictor`: images (N, H, W, 3) uint8 to classes (N, H, W); or, with `logits`,

@@ -1,4 +1,4 @@
-"""The page of an evaluation: the table, and per image what went in and what came out."""
+"""The HTML page of an evaluation: the table, and per image the input, the truth and predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from parity.evaluation.result import Result
 
 WIDTH = 640  # pixels of a picture on the page, at most
-MARK = 3  # a pixel that differs is drawn with so many around it, else nobody would see it
+MARK = 3  # pixels drawn around each pixel that differs, so that it is visible
 DIFFERENCE = ((38, 42, 48), (255, 64, 160))
 
 
@@ -25,7 +25,7 @@ class Picture:
     """One image's row of pictures, encoded.
 
     Attributes:
-        name: The image's.
+        name: The image's name.
         disagreeing_pixels: None if nothing was compared.
         figures: Caption -> data URI.
     """
@@ -84,7 +84,7 @@ def page(result: Result) -> str:
 
 
 def _facts(result: Result) -> list[str]:
-    """What the checkpoint was taken for, how predictions were counted, and by which versions."""
+    """Return lines on the assumptions, on how predictions were counted, and on versions."""
     how = [result.counted_how] if result.counted_how else []
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return [*result.assumed.lines(), *how, versions]
@@ -111,12 +111,12 @@ def _tiles(result: Result) -> list[tuple[str, str]]:
 
 
 class ClassRow(NamedTuple):
-    """A class's row of the table.
+    """The row of one class in the table.
 
     Attributes:
-        name: The class's.
+        name: The class's name.
         colour: RGB.
-        shares: Of each framework the IoU in percent, None where it has none, and how it is printed.
+        shares: Per framework the IoU in percent, None where it has none, and its printed form.
         others: The other cells.
     """
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: its verdict, as a table, as JSON and as a page."""
+"""The result of an evaluation: its verdict, as a table, as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Pair = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Heights and widths, in pixels.
+    """Heights and widths in pixels.
 
     Attributes:
-        images: To which they are resized.
-        predicted: Of what the network predicts for them; an encoder's is an eighth.
-        counted: To which predictions are enlarged before they are counted.
+        images: The size to which images are resized.
+        predicted: The size of the network's predictions; an encoder's is an eighth.
+        counted: The size to which predictions are enlarged before they are counted.
     """
 
     images: Pair
@@ -43,14 +43,14 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What one framework reached.
+    """The score of one framework.
 
     Attributes:
         confusion: (outputs, outputs) int64, rows truth, columns prediction, in the order of the
             network's outputs.
         iou: (classes,) float64 in the data set's order, NaN where a class is absent.
-        images_per_second: Of prediction alone: no file is read in it, nothing compiled.
-        first_call_seconds: The call before, which compiles or warms up.
+        images_per_second: Speed of prediction alone, without reading files or compiling.
+        first_call_seconds: Duration of the call before, which compiles or warms up.
     """
 
     confusion: np.ndarray
@@ -79,14 +79,15 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class ImageScore:
-    """What one image gave.
+    """The result for one image.
 
     Attributes:
-        name: The image's.
-        disagreeing_pixels: On which the two sides disagree; none where nothing was compared.
-        confusion: Framework -> matrix.
-        judged: Which of them rounding explains; none where no pixel was judged: then all of them
-            count against the port.
+        name: The image's name.
+        disagreeing_pixels: Number of pixels on which the two sides disagree; None where nothing was
+            compared.
+        confusion: Framework -> confusion matrix.
+        judged: The judgement of these pixels; None where none was judged, so that all of them count
+            against the port.
     """
 
     name: str
@@ -104,22 +105,22 @@ class ImageScore:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What `miou` found.
+    """The result of `miou`.
 
     Attributes:
         model: The network's name.
-        weights: The checkpoint.
-        weights_sha256: Of its bytes.
-        data: Which data set.
-        split: Of the data set.
-        sizes: Of images, predictions, and what was counted.
-        dtype: Both sides computed in it.
-        assumed: What the checkpoint was taken for.
+        weights: The checkpoint's path.
+        weights_sha256: Hash of its bytes.
+        data: The data set.
+        split: The data set's split.
+        sizes: Sizes of images, predictions and counted maps.
+        dtype: The dtype in which both sides computed.
+        assumed: The assumptions on the checkpoint.
         frameworks: Framework -> score.
-        images: One entry each.
-        pictures: Of the first images, for the page; see `parity.evaluation.page.Picture`.
+        images: One entry per image.
+        pictures: Pictures of the first images, for the page; see `parity.evaluation.page.Picture`.
         versions: Framework -> its version.
-        notes: What is to be said of the checkpoint; see `weights_convert.notes`.
+        notes: Remarks on the checkpoint; see `weights_convert.notes`.
     """
 
     model: str
@@ -138,49 +139,49 @@ class Result:
 
     @property
     def labels(self) -> str:
-        """Which output is void: `void-last` or `void-first`."""
+        """Return which output is void: `void-last` or `void-first`."""
         assert self.assumed.labels.value
         return self.assumed.labels.value
 
     @property
     def labels_reason(self) -> str:
-        """Why that."""
+        """Return the reason for `labels`."""
         return self.assumed.labels.reason
 
     @property
     def pixels(self) -> int:
-        """How many were counted."""
+        """Return the number of counted pixels."""
         return len(self.images) * self.sizes.counted[0] * self.sizes.counted[1]
 
     @property
     def compared_pixels(self) -> int:
-        """How many each side predicted."""
+        """Return the number of pixels that each side predicted."""
         return len(self.images) * self.sizes.predicted[0] * self.sizes.predicted[1]
 
     @property
     def disagreeing_pixels(self) -> int | None:
-        """Pixels to which the two give different classes; None if only one was asked."""
+        """Return the number of pixels with different classes; None if only one side ran."""
         if len(self.frameworks) < 2:
             return None
         return sum(image.disagreeing_pixels or 0 for image in self.images)
 
     @property
     def counting_pixels(self) -> int | None:
-        """Those of them that rounding does not explain; None if only one side was asked."""
+        """Return the number of those that rounding does not explain; None if only one side ran."""
         if len(self.frameworks) < 2:
             return None
         return sum(image.counting_pixels for image in self.images)
 
     @property
     def explained_pixels(self) -> int | None:
-        """Those of them that rounding explains; None if only one side was asked."""
+        """Return the number of those that rounding explains; None if only one side ran."""
         if len(self.frameworks) < 2:
             return None
         return sum(image.judged.explained for image in self.images if image.judged)
 
     @property
     def passed(self) -> bool:
-        """Whether no pixel counts against the port."""
+        """Return whether no pixel counts against the port."""
         return not self.counting_pixels
 
     @property
@@ -210,7 +211,7 @@ class Result:
 
     @property
     def counted_how(self) -> str | None:
-        """How predictions are compared with labels, where their sizes are not the images'."""
+        """Return how predictions are compared with labels of other sizes; None if equal."""
         (height, width), at = self.sizes.predicted, "{}x{}".format(*self.sizes.counted)
         if self.sizes.counted != self.sizes.predicted:
             return (

@@ -1,14 +1,14 @@
-"""Whether rounding explains a pixel on which two sides disagree; the reference in float64 decides.
+"""Deciding whether rounding explains a pixel on which two sides disagree.
 
 Where the two best logits of a pixel are nearly equal, rounding decides which one is larger, and
-each side rounds otherwise. Such a pixel says nothing about the port. It counts against the port
-only
+each side rounds differently. Such a pixel says nothing about the port. With r64 the reference in
+float64, it counts against the port only
 
 - where the port in float64 disagrees with the reference in float64: rounding is too small there to
   hide a fault, or to cause anything;
 - or where the port's logits in float32 are less exact than rounding explains, and the pixel is not
-  near a tie: r64, the reference in float64, prefers its best class to the port's by more than
-  2 * limit, as both logits may be off by the limit.
+  near a tie: r64 prefers its best class to the port's by more than 2 * limit, as both logits may be
+  off by the limit.
 
 The limit is that of `parity.ladder.tolerances` for a whole network, of all logits of the image:
 
@@ -39,14 +39,14 @@ WORKING = "float32"
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What was found of one image.
+    """The judgement of one image.
 
     Attributes:
-        disagreeing: Pixels on which the sides disagree.
-        counting: Those of them that rounding does not explain.
-        in_float64: Those of them on which they disagree in float64, too.
+        disagreeing: Number of pixels on which the sides disagree.
+        counting: Number of those that rounding does not explain.
+        in_float64: Number of those on which they disagree in float64, too.
         limit: How far rounding may move a logit of this image.
-        error: How far the port's logits in float32 are off, the root mean square.
+        error: Root mean square error of the port's logits in float32.
         gap: By how much r64 prefers its best class to the port's, on the worst of these pixels.
     """
 
@@ -69,7 +69,7 @@ class Judgement:
 
 @dataclasses.dataclass(frozen=True)
 class Disturbed(Preprocessing):
-    """The same, each level of brightness of each channel disturbed."""
+    """Preprocessing with each brightness level of each channel randomly disturbed."""
 
     def __call__(self, images: np.ndarray, dtype: str) -> np.ndarray:
         levels = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
@@ -84,12 +84,12 @@ class Disturbed(Preprocessing):
 class Oracle:
     """Judges the pixels on which two sides disagree in float32.
 
-    Networks are made when the first such image comes.
+    The networks are built when the first such image occurs.
 
     Args:
-        predictor: (framework, dtype, preprocessing) -> what has `logits`, images (N, H, W, 3) uint8
-            to logits (N, H', W', classes).
-        pixels: How an image becomes the input.
+        predictor: (framework, dtype, preprocessing) -> an object with a method `logits`, images (N,
+            H, W, 3) uint8 to logits (N, H', W', classes).
+        pixels: How an image is preprocessed.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Oracle:
         Args:
             image: (H, W, 3) uint8.
             reference: The classes that it predicts in float32, (H', W').
-            port: The same.
+            port: The port's classes, (H', W').
         """
         exact = self._logits(REFERENCE, "float64", image)
         limit = self._limit(exact, image)
@@ -126,7 +126,7 @@ class Oracle:
         )
 
     def _limit(self, exact: np.ndarray, image: np.ndarray) -> float:
-        """How far rounding may move a logit; see above."""
+        """Return how far rounding may move a logit; see the module's docstring."""
         error = rms(self._logits(REFERENCE, WORKING, image) - exact)
         sensitivity = rms(self._logits(REFERENCE, "float64", image, self.disturbed) - exact)
         return tolerances.K * (error + sensitivity) + tolerances.floor(WORKING) * rms(exact)

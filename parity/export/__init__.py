@@ -1,4 +1,4 @@
-"""Networks as ONNX files, from either side, that ONNX Runtime computes alike.
+"""Export of either side's networks to ONNX files, verified with ONNX Runtime.
 
     exported = export("enet", "enet.pth", "enet.onnx", framework="jax")
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from parity.report.report import Check
     from weights_convert import Checkpoint, Manifest
 
-EXPORT_KEY = f"{KEY}.export"  # of the metadata: what is said here beside the manifest
+EXPORT_KEY = f"{KEY}.export"  # key of the metadata for facts that are not in the manifest
 
 Pair = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
         path: The file.
         source: The checkpoint.
-        framework: Which side's network it computes.
-        batch: Images that it takes; none: any number.
-        assumed: What the checkpoint's inputs and outputs were taken for.
+        framework: The side whose network was exported.
+        batch: Number of images it takes; None for any number.
+        assumed: The assumptions on the checkpoint's inputs and outputs.
         outputs: Names of the outputs.
-        bytes: Of the file.
-        checks: What ONNX Runtime computes of it, against the network.
+        bytes: Size of the file.
+        checks: Comparisons of ONNX Runtime's outputs with the network's.
     """
 
     path: Path
@@ -73,22 +73,22 @@ def export(
     labels: str | None = None,
     choice: Choice = ANY,
 ) -> Exported:
-    """Write a network as an ONNX file, and run it before it counts.
+    """Write a network as an ONNX file; it replaces the target only if its outputs are right.
 
     Args:
         model: A network's name.
         weights: A checkpoint, in any format that `weights_convert.load` reads.
         target: What to write, NAME.onnx; what is there is replaced.
-        framework: Whose network: `torch` or `jax`.
+        framework: The side to export, `torch` or `jax`.
         size: (H, W) of the images; what the checkpoint's manifest says if not given, else
             `parity.spec.models.usual_size`.
-        dynamic_batch: Any number of images; else one.
+        dynamic_batch: Whether the file takes any number of images; else one.
         labels: Which output is void, for the manifest; the checkpoint's if not given.
-        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
+        choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
 
     Raises:
         InputError: Anything given cannot be used, or what ONNX Runtime computes is not what the
-            network does. Then all is as it was before.
+            network does. Then nothing has changed.
     """
     from parity.export import third_backend
     from parity.io.replacing import replacing
@@ -117,7 +117,7 @@ def export(
 def assumptions(
     checkpoint: Checkpoint, weights: str | Path, labels: str | None, size: Pair | None
 ) -> Assumptions:
-    """What an exported network's inputs and outputs are taken for; see `export`."""
+    """Return the assumptions on an exported network's inputs and outputs; see `export`."""
     return assume(
         checkpoint.config,
         checkpoint.manifest,
@@ -131,7 +131,7 @@ def assumptions(
 
 
 def manifest_of(checkpoint: Checkpoint, framework: str, size: Pair, labels: str | None) -> Manifest:
-    """What an exported file says of itself, which takes images of one size."""
+    """Return the manifest of an exported file, which takes images of one size."""
     from weights_convert import writing
 
     made = writing.manifest_of(checkpoint, framework, checkpoint.arrays, None, labels, None)

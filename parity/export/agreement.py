@@ -1,6 +1,6 @@
-"""Whether a part of a jaxpr computes what one operator does: both are run, and compared.
+"""Testing whether part of a jaxpr computes the same as an ONNX operator, by running both.
 
-A part is told by what it computes, not by its name or how it is written.
+A part is recognised by its results, not by its name or how it is written.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def called(eqn: Any) -> Any | None:
 def agrees(
     closed: Any, inputs: Sequence[np.ndarray], operator: str, model: Callable[..., Any]
 ) -> bool:
-    """Whether a jaxpr gives what a model of an operator does.
+    """Return whether a jaxpr computes the same as a model of an operator.
 
     Args:
-        closed: The jaxpr; a batch that is not fixed counts as one image.
-        inputs: What both are fed.
-        operator: The model's name with all of its settings, by which the answer is remembered.
-        model: In JAX, of the same inputs.
+        closed: The jaxpr; a symbolic batch size is taken as 1.
+        inputs: The inputs of both.
+        operator: The model's name with all of its settings, under which the answer is cached.
+        model: The operator as a JAX function of the same inputs.
     """
     text = f"{operator} {closed.jaxpr} {[(a.shape, a.dtype.name) for a in inputs]}"
     digest = hashlib.sha256(text.encode())
@@ -78,7 +78,7 @@ def _compared(closed: Any, inputs: Sequence[np.ndarray], model: Callable[..., An
 
 
 def evaluated(closed: Any, inputs: Sequence[Any]) -> list[Any]:
-    """What a jaxpr gives for one image."""
+    """Evaluate a jaxpr for one image."""
     values: dict[Any, Any] = dict(zip(closed.jaxpr.invars, inputs, strict=True))
     values |= zip(closed.jaxpr.constvars, closed.consts, strict=True)
 
@@ -97,14 +97,14 @@ def evaluated(closed: Any, inputs: Sequence[Any]) -> list[Any]:
 
 
 def _fixed(value: Any) -> Any:
-    """A parameter with one image where there are any number."""
+    """Return an equation's parameter with a symbolic batch size replaced by 1."""
     if type(value) is tuple:
         return tuple(map(_fixed, value))
     return int(value._evaluate({"b": 1})) if hasattr(value, "_evaluate") else value
 
 
 def drawn(shape: Sequence[int | None], seed: int = 0) -> np.ndarray:
-    """Half of them quarters, so that ties show; the others of every size down to a thousandth."""
+    """Draw test values: half multiples of 1/4, so that ties occur, and others down to 0.001."""
     rng, size = np.random.default_rng(seed), [n or 1 for n in shape]
     quarters = rng.integers(-8, 9, size) / 4
     others = rng.standard_normal(size) * 10 ** rng.uniform(-3, 0, size)

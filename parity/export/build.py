@@ -1,4 +1,4 @@
-"""One side's network as an ONNX model, without metadata."""
+"""Building the ONNX model of one side's network, without metadata."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ OUTPUTS = {"icnet": ("logits", "logits4", "logits8", "logits16")}
 def network(
     config: Config, arrays: Any, framework: str, size: tuple[int, int], batch: int | None
 ) -> onnx.ModelProto:
-    """The ONNX model of one side's network, without metadata.
+    """Build the ONNX model of one side's network, without metadata.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array.
         framework: `torch` or `jax`.
         size: Height and width of the images.
-        batch: Images; None leaves it open.
+        batch: Number of images; None leaves it open.
 
     Raises:
         InputError: The network cannot process images of this size, or has no translation.

@@ -1,6 +1,6 @@
-"""Constants: what a jaxpr computes of weights and numbers alone.
+"""Constant folding: evaluating what a jaxpr computes from weights and numbers alone.
 
-The table is of primitives for which NumPy gives the same bits without a compiler; all others are
+The table holds primitives for which NumPy gives the same bits without a compiler; all others are
 left to JAX. An array that only repeats another along an axis is a view with stride 0 there.
 """
 
@@ -22,7 +22,7 @@ def fold(eqn: Any, inputs: list[Any]) -> list[Any]:
 
 
 def narrowed(array: np.ndarray) -> np.ndarray:
-    """The same with one element where an axis only repeats it; it broadcasts back."""
+    """Return the array with length 1 along axes that only repeat it; it broadcasts back."""
     repeats = (s == 0 and n > 1 for s, n in zip(array.strides, array.shape, strict=True))
     return array[tuple(slice(0, 1) if r else slice(None) for r in repeats)]
 

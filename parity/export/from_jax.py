@@ -1,8 +1,8 @@
-"""A JAX network as an ONNX graph: its jaxpr, equation by equation.
+"""Translation of a JAX network's jaxpr to an ONNX graph, equation by equation.
 
 JAX's maps are (N, H, W, C) and ONNX's operators want (N, C, H, W). So a value is a tensor and the
 order in which its axes are stored; a transposition only changes that order, and one is carried out
-only where an operator needs another. What depends on no input is computed here, with NumPy.
+only where an operator needs another. Values that depend on no input are computed here, with NumPy.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ class Tensor:
     """A value that depends on the input.
 
     Attributes:
-        name: In the graph.
+        name: Its name in the graph.
         axes: The stored tensor's axis i is this value's axis axes[i].
-        shape: Of the value, as JAX sees it.
-        dtype: Of NumPy.
-        windows: Where the value tells places of a pooling's maxima: the name of ONNX's places, and
-            of the map that was pooled.
+        shape: The value's shape in JAX.
+        dtype: Its NumPy dtype.
+        windows: For the indices of a max-pool: the names of ONNX's indices and of the pooled map.
     """
 
     name: str
@@ -57,16 +56,16 @@ Value = Tensor | np.ndarray
 def graph_of(
     network: Callable[[Any], Any], size: tuple[int, int], names: Sequence[str], batch: int | None
 ) -> onnx.ModelProto:
-    """The ONNX graph of a network.
+    """Translate a network to an ONNX graph.
 
     Args:
-        network: From images (N, H, W, 3) to an array or several, (N, H', W', C) or (N, C).
+        network: Maps images (N, H, W, 3) to an array or several, (N, H', W', C) or (N, C).
         size: Height and width of the images.
-        names: Of the outputs.
-        batch: Images; None leaves it open.
+        names: Names of the outputs.
+        batch: Number of images; None leaves it open.
 
     Returns:
-        From `input`, (N, 3, H, W) float32, to the outputs, (N, C, H', W') or (N, C).
+        A model from `input`, (N, 3, H, W) float32, to the outputs, (N, C, H', W') or (N, C).
 
     Raises:
         InputError: The network uses a primitive that has no translation.
@@ -91,10 +90,10 @@ class Lowering:
         self.graph = graph
 
     def run(self, closed: core.ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
-        """The outputs of a jaxpr.
+        """Translate a jaxpr, and return its outputs.
 
         Raises:
-            InputError: See `graph_of`.
+            InputError: As for `graph_of`.
         """
         jaxpr = closed.jaxpr
         values: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
@@ -138,5 +137,5 @@ class Lowering:
         return self.graph.one("Transpose", value.name, perm=order)
 
     def tensor(self, name: str, axes: Axes, aval: Any) -> Tensor:
-        """A value of the type that an equation says its output has."""
+        """Return a value with the shape and dtype of an equation's output."""
         return Tensor(name, axes, known(aval.shape), np.dtype(aval.dtype))

@@ -1,4 +1,4 @@
-"""A PyTorch network as an ONNX graph, by PyTorch's own exporter.
+"""Translation of a PyTorch network to an ONNX graph, by PyTorch's own exporter.
 
 Its translation of ENet's unpooling scatters values one by one, after it has turned ONNX's places of
 maxima into PyTorch's. ONNX has both operators, and its places are what its unpooling takes.
@@ -25,16 +25,16 @@ op: Any = opset20  # whose stubs know too little of what an operator gives
 def graph_of(
     network: torch.nn.Module, size: tuple[int, int], names: Sequence[str], batch: int | None
 ) -> onnx.ModelProto:
-    """The ONNX graph of a network in eval mode.
+    """Translate a network in eval mode to an ONNX graph.
 
     Args:
-        network: From images (N, 3, H, W) to an array or several.
+        network: Maps images (N, 3, H, W) to an array or several.
         size: Height and width of the images.
-        names: Of the outputs.
-        batch: Images; None leaves it open.
+        names: Names of the outputs.
+        batch: Number of images; None leaves it open.
 
     Returns:
-        From `input` to the outputs.
+        A model from `input` to the outputs.
     """
     example = torch.zeros(batch or 2, 3, *size)
     with quiet():
@@ -55,13 +55,13 @@ def graph_of(
     return model
 
 
-# Who logs what nobody asked: the exporter, of its defaults, and that torchvision is not installed.
+# Loggers to silence: the exporter logs its defaults, and that torchvision is not installed.
 TALKATIVE = ("onnx_ir", "torch.onnx._internal.exporter._registration")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter warns of its own code's deprecations and logs what it defaults to."""
+    """Silence the exporter's deprecation warnings and its log of default settings."""
     loggers = [logging.getLogger(name) for name in TALKATIVE]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -102,7 +102,7 @@ def max_unpool(x: Any, indices: Any, output_size: Sequence[int]) -> Any:
 
 
 def pair(value: Sequence[int]) -> list[int]:
-    """PyTorch gives one number for both directions, or two."""
+    """Return PyTorch's setting, one number or two, as two."""
     return [int(value[0]), int(value[-1])]
 
 

@@ -1,10 +1,10 @@
-"""Parts of a network, such as those of `jax_impl.layers`, that ONNX has an operator for.
+"""Translation of functions, such as layers of `jax_impl.layers`, to single ONNX operators.
 
-Written out for XLA's compiler they are many equations, and slow ones in ONNX Runtime. Whatever is
-compiled or differentiated as a whole comes here as a jaxpr of its own. Each rule guesses stride,
-padding and the like from it; whether the operator is what it computes, whatever its name and
-however it is written, is tried by running both (`parity.export.agreement`). Where no rule fits, the
-equations are translated one by one, which is slower and no less right.
+Written out for XLA's compiler they are many equations, and slow ones in ONNX Runtime. Functions
+that are compiled or differentiated as a whole arrive here as separate jaxprs. Each rule guesses
+stride, padding and the like from it; whether the operator is what it computes, whatever its name
+and however it is written, is tried by running both (`parity.export.agreement`). Where no rule fits,
+the equations are translated one by one, which is slower and no less right.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def lowered(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
 
 
 def fed(inputs: list[Any]) -> list[np.ndarray]:
-    """What to try a jaxpr with: constants as they are, but for kernels, and drawn maps."""
+    """Return test inputs for a jaxpr: given constants, and random kernels and maps."""
     return [
         v if isinstance(v, np.ndarray) and v.ndim != 4 else drawn(v.shape, i)
         for i, v in enumerate(inputs)
@@ -170,7 +170,7 @@ def conv_by_taps(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | N
 
 
 def interpolate(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
-    """Linear interpolation along one axis to places that ONNX knows by name."""
+    """Translate linear interpolation along one axis to a Resize, if ONNX has its coordinates."""
     (x,), aval = inputs, closed.jaxpr.outvars[0].aval
     if len(x.shape) != 4 or len(aval.shape) != 4 or len(closed.jaxpr.outvars) != 1:
         return None
@@ -306,7 +306,7 @@ def convolved(**settings: Any) -> Callable[..., Any]:
 
 
 def transposed(**settings: Any) -> Callable[..., Any]:
-    """The same with a kernel (kh, kw, out, in), turned round: a transposed convolution."""
+    """Model a transposed convolution: a convolution with the kernel (kh, kw, out, in) flipped."""
     run = convolved(**settings)
     return lambda x, kernel: run(x, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
 
@@ -320,7 +320,7 @@ def interpolated(axis: int, size: int, places: np.ndarray) -> Callable[[Any], An
 
 
 def known_values(closed: Any, inputs: list[Any]) -> dict[Any, np.ndarray]:
-    """Of a function's own variables those that depend on no input of the network."""
+    """Return the values of a function's variables that depend on no input of the network."""
     values = {
         var: value
         for var, value in zip(closed.jaxpr.invars, inputs, strict=True)

@@ -1,4 +1,4 @@
-"""An ONNX graph in the making: nodes and initializers, in the order in which they are added."""
+"""An ONNX graph under construction: nodes and initializers, in the order of their addition."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Graph:
         return self._known[key].split("\n")
 
     def mark(self) -> tuple:
-        """Where it is now, for `back_to`."""
+        """Return the graph's current state, for `back_to`."""
         return len(self.nodes), dict(self.initializers), dict(self._known), self._count
 
     def back_to(self, mark: tuple) -> None:

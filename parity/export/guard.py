@@ -1,4 +1,4 @@
-"""What must be so of an ONNX file before it is parsed, and before ONNX Runtime gets it.
+"""Checks on an ONNX file before it is parsed, and before ONNX Runtime loads it.
 
 A message of two bytes takes a hundred times as much in memory. ONNX Runtime looks at a tensor only
 where a node needs it, makes sparse tensors dense, and writes out a function wherever it is called.
@@ -21,9 +21,9 @@ MOST_FIELDS = 200_000  # of all messages together: ICNet on ResNet-101 has 17,00
 MOST_DIMS = 16
 VERSIONS = range(1, 1000)
 
-FIXED64, FIXED32 = 1, 5  # wire types, beside those of MindSpore's messages
+FIXED64, FIXED32 = 1, 5  # wire types, in addition to those of MindSpore's messages
 
-# Where a tensor's values may be, beside `raw_data`, and the dtypes of those that lie there.
+# Fields other than `raw_data` that may hold a tensor's values -> dtypes stored there.
 VALUES = {
     "float_data": (TensorProto.FLOAT,),
     "double_data": (TensorProto.DOUBLE,),
@@ -89,7 +89,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | None]]:
 
 
 def messages(model: onnx.ModelProto) -> Iterator[Message]:
-    """Every message in a model, however deep; nothing in a tensor."""
+    """Yield every message in a model, at any depth, except those inside tensors."""
     waiting: list[Message] = [model]
     while waiting:
         found = waiting.pop()
@@ -130,7 +130,7 @@ def check(model: onnx.ModelProto) -> None:
 
 
 def _check_tensor(tensor: TensorProto) -> None:
-    """Compare what a tensor says of itself with what there is of it."""
+    """Check that a tensor's declared dtype and shape fit its data."""
     name, dtype = tensor.name, tensor.data_type
     if dtype not in DTYPES:
         raise ValueError(f"tensor {name!r} is of dtype {dtype}, expected numbers")

@@ -1,4 +1,4 @@
-"""What an ONNX file holds, whether or not it is one of our networks. Nothing is run."""
+"""Description of an ONNX file, whether or not it is one of our networks. Nothing is run."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Inspection:
     Attributes:
         path: The file.
         bytes: Its size.
-        sha256: Of the file.
-        version: Of its form.
+        sha256: Hash of the file.
+        version: Version of the ONNX format.
         producer: What wrote it, with its version.
         opsets: Domain -> version of its operators; ONNX's own domain is empty.
-        nodes: How many there are in its graph.
+        nodes: Number of nodes in its graph.
         inputs: Name -> dtype and shape; an axis of no fixed length is a name, or `?`.
-        outputs: The same.
+        outputs: As `inputs`.
         tensors: Name -> dtype and shape of the weights.
-        manifest: What the file says of itself; none if it says nothing. Its seal is whole; its
-            hashes are of the checkpoint's tensors, which an export folds into others.
-        metadata: Text kept beside the graph, without our manifest.
+        manifest: The file's manifest; None without one. Its seal is whole; its hashes are of the
+            checkpoint's tensors, which an export folds into others.
+        metadata: Text stored with the graph, without our manifest.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Inspection:
 
     @property
     def numbers(self) -> int:
-        """How many the weights are."""
+        """Return how many numbers the weights have."""
         return sum(math.prod(shape) for _, shape in self.tensors.values())
 
     @property
@@ -64,7 +64,7 @@ class Inspection:
         return dict(Counter(dtype for dtype, _ in self.tensors.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for group in ("inputs", "outputs", "tensors"):
             found[group] = {n: {"dtype": d, "shape": s} for n, (d, s) in found[group].items()}
@@ -74,7 +74,7 @@ class Inspection:
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether a file begins as an ONNX file does.
+    """Return whether a file begins as an ONNX file does.
 
     Raises:
         InputError: It cannot be read.

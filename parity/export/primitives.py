@@ -1,4 +1,4 @@
-"""What each primitive of JAX is in ONNX: the table is at the end.
+"""Translation of each JAX primitive to ONNX; the table is at the end.
 
 A translation takes the lowering, the equation and its inputs, of which at least one depends on the
 network's input; it gives the output.
@@ -25,12 +25,12 @@ NHWC_CONVOLUTION = (reshaping.CHANNELS_FIRST, (3, 2, 0, 1), reshaping.CHANNELS_F
 
 
 def unsupported(eqn: Any, what: str) -> InputError:
-    """The error of a primitive used in a way that no network of ours does."""
+    """Return the error for a primitive used in a way that has no translation."""
     return InputError(f"no translation to ONNX for JAX's {eqn.primitive.name} with {what}")
 
 
 def elementwise(op: str, *more: str) -> Rule:
-    """One operator per element, `more` of them on its result."""
+    """Return a rule for one operator per element, followed by the operators in `more`."""
 
     def rule(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
         axes = order(inputs)
@@ -43,7 +43,7 @@ def elementwise(op: str, *more: str) -> Rule:
 
 
 def order(inputs: list[Any]) -> Axes:
-    """In which order of axes to compute: that of the first input that is no constant."""
+    """Return the order of axes to compute in: that of the first input that is not constant."""
     return next(v.axes for v in inputs if not isinstance(v, np.ndarray))
 
 

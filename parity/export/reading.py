@@ -1,8 +1,8 @@
-"""ONNX files from anywhere, opened only after it is clear that they stand alone.
+"""Safe opening of ONNX files: files that refer to other files are refused.
 
 A tensor's values may lie in another file, which ONNX Runtime would open wherever the path leads; so
-a file with such a tensor is refused, wherever in it that is. ONNX Runtime then gets the bytes that
-were looked at, not the path.
+a file with such a tensor is refused, wherever in it that is. ONNX Runtime then gets the checked
+bytes, not the path.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ UNWANTED = ("ConstantFolding",)
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """An ONNX file of a network of images, open.
+    """An open ONNX file whose network takes images.
 
     Attributes:
         path: The file.
-        manifest: What it says of itself; none if it says nothing.
+        manifest: Its manifest; None without one.
         size: Height and width of its input.
-        batch: Images that it takes; None: any number.
+        batch: Number of images it takes; None for any number.
         outputs: Names of its outputs.
     """
 
@@ -49,7 +49,7 @@ class Network:
     _session: Any
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        """Its outputs for images (N, 3, H, W) float32.
+        """Return its outputs for images (N, 3, H, W) float32.
 
         Raises:
             InputError: ONNX Runtime refuses.
@@ -66,7 +66,7 @@ def open_network(path: str | Path, threads: int = 0) -> Network:
 
     Args:
         path: The file.
-        threads: Of ONNX Runtime; 0: as many as it likes.
+        threads: Threads of ONNX Runtime; 0 lets it choose.
 
     Raises:
         InputError: It is not there, damaged, not ONNX, names other files, or ONNX Runtime or this
@@ -115,7 +115,7 @@ def open_network(path: str | Path, threads: int = 0) -> Network:
 
 
 def read(path: Path) -> tuple[bytes, onnx.ModelProto]:
-    """An ONNX file's bytes, and what they say.
+    """Read an ONNX file; return its bytes and the parsed model.
 
     Raises:
         InputError: It is not there, damaged, not ONNX, or names other files.

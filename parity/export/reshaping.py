@@ -1,4 +1,4 @@
-"""Primitives that move axes: most of them move nothing in memory."""
+"""Translation of primitives that reorder or reshape axes; most move nothing in memory."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def without(low: Lowering, x: Tensor, dropped: Sequence[int]) -> Tensor:
 
 
 def reshape(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
-    """Splits and merges axes where they are stored, if those that merge are stored side by side.
+    """Split and merge axes where they are stored, if merged axes are stored side by side.
 
-    Else they are brought together first, and four axes into channels first.
+    Otherwise they are moved together first, and four axes to channels first.
     """
     (x,), aval = inputs, eqn.outvars[0].aval
     target = low.tensor("", (), aval).shape
@@ -60,7 +60,7 @@ def reshaped(low: Lowering, name: str, shape: Sequence[int | None]) -> str:
 
 
 def groups(old: Shape, new: Shape) -> Iterator[Group]:
-    """Which axes of a shape become which of another: the smallest runs of equal products."""
+    """Yield the smallest pairs of axis ranges of the old and new shape with equal products."""
     i = j = 0
     while i < len(old) or j < len(new):
         a, b, left, right = i, j, 1, 1

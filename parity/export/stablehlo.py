@@ -1,12 +1,13 @@
-"""Networks as files of JAX's own deployment format: serialized StableHLO, by `jax.export`.
+"""Export to JAX's deployment format: serialized StableHLO, by `jax.export`.
 
     export("enet", "enet.pth", "enet.stablehlo")
     jax.export.deserialize(Path("enet.stablehlo").read_bytes()).call(images)
 
 The weights are constants of the program, so that the file is all there is to deploy. It takes
-images (N, H, W, 3) float32 and gives a tuple of the outputs, (N, H', W', C) or (N, C), in the order
-of `outputs_of`; it is lowered for CPU, CUDA and TPU alike. The format is versioned by JAX, which
-reads a file for at least three years after it was written. The manifest lies beside the file.
+images (N, H, W, 3) float32 and returns a tuple of the outputs, (N, H', W', C) or (N, C), in the
+order of `outputs_of`; it is lowered for CPU, CUDA and TPU alike. The format is versioned by JAX,
+which reads a file for at least three years after it was written. The manifest is a separate file
+next to it.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ IDENTIFIER = 4  # bytes of FlatBuffers' root offset; JAX's serialization begins 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A file, open.
+    """An open StableHLO file.
 
     Attributes:
         path: The file.
         bytes: Its size.
         sha256: Its hash.
-        version: Of the calling convention, by which JAX knows whether it can run it.
-        platforms: It was lowered for.
+        version: Version of the calling convention, from which JAX knows whether it can run it.
+        platforms: The platforms it was lowered for.
         inputs: Dtype and shape of each; an axis of no fixed length is a name.
-        outputs: The same.
-        manifest: What lies beside it; none if nothing does.
+        outputs: As `inputs`.
+        manifest: The manifest next to it; None without one.
     """
 
     path: Path
@@ -66,7 +67,7 @@ class Program:
     _exported: Any
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        """Its outputs for images (N, H, W, 3) float32.
+        """Return its outputs for images (N, H, W, 3) float32.
 
         Raises:
             InputError: JAX refuses.
@@ -78,7 +79,7 @@ class Program:
         return [np.asarray(output) for output in found]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del found["_exported"]
         manifest = dataclasses.asdict(self.manifest) if self.manifest else None
@@ -94,20 +95,20 @@ def export(
     labels: str | None = None,
     choice: Choice = ANY,
 ) -> Exported:
-    """Write a network as a file of JAX's, and read it back and run it before it counts.
+    """Write a network as a StableHLO file; it replaces the target only if its outputs are right.
 
     Args:
         model: A network's name.
         weights: A checkpoint, in any format that `weights_convert.load` reads.
         target: What to write, NAME.stablehlo; what is there is replaced, with its manifest.
         size: (H, W) of the images; see `parity.export.export`.
-        dynamic_batch: Any number of images; else one.
+        dynamic_batch: Whether the file takes any number of images; else one.
         labels: Which output is void, for the manifest; the checkpoint's if not given.
-        choice: Which of the checkpoint's tensors are meant; see `weights_convert.load`.
+        choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
 
     Raises:
         InputError: Anything given cannot be used, or what the file computes is not what the network
-            does. Then all is as it was before.
+            does. Then nothing has changed.
     """
     from parity.export import third_backend
     from weights_convert import load
@@ -134,13 +135,13 @@ def export(
 
 
 def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> bytes:
-    """The bytes of a file.
+    """Return a StableHLO file's bytes.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         arrays: Published key -> array.
         size: Height and width of the images.
-        batch: Images; None leaves it open.
+        batch: Number of images; None leaves it open.
 
     Raises:
         InputError: The network cannot process images of this size.
@@ -170,7 +171,7 @@ def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> by
 
 
 def is_program(path: Path) -> bool:
-    """Whether a file is named as one of these."""
+    """Return whether a path is a file with the suffix of StableHLO files."""
     return path.is_file() and path.suffix == SUFFIX
 
 

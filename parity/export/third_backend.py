@@ -1,8 +1,8 @@
-"""ONNX Runtime as a third witness: what an ONNX file computes, against the network.
+"""ONNX Runtime as a third backend: comparing an ONNX file's outputs with the network's.
 
 The reference in float64 is the oracle, and the rule is that of every other whole network in the
-working precision (`parity.ladder.tolerances`): the file may be no less exact than the reference
-in float32.
+working precision (`parity.ladder.tolerances`): the file may be no less exact than the reference in
+float32.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def add(
     seed: int = 0,
     said: Manifest | None = None,
 ) -> None:
-    """Put the rung of ONNX files into a report.
+    """Add the comparison of ONNX files to a report.
 
     Args:
-        report: Of the ladder.
-        files: To compare.
-        config: Which network they should compute.
+        report: The ladder's report.
+        files: The files to compare.
+        config: The network they should compute.
         arrays: Its weights, published key -> array.
-        seed: Of the images.
-        said: What the weights' checkpoint says of itself.
+        seed: Seed of the images.
+        said: The manifest of the weights' checkpoint.
 
     Raises:
         InputError: A file cannot be opened.
@@ -64,11 +64,11 @@ def add(
 
 
 def made(folder: str | Path, config: Config, arrays: Arrays, size: tuple[int, int]) -> list[str]:
-    """Files of both sides, for any number of images.
+    """Write ONNX files of both sides, for any number of images; return their paths.
 
     Args:
-        folder: Where to write them.
-        config: Which network.
+        folder: The folder to write to.
+        config: The network's configuration.
         arrays: Its weights, published key -> array.
         size: Height and width of the images.
     """
@@ -83,9 +83,9 @@ def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Ch
 
     Args:
         path: The file; images are of its size.
-        config: Which network it should compute.
+        config: The network it should compute.
         arrays: Its weights, published key -> array.
-        seed: Of the images.
+        seed: Seed of the images.
 
     Raises:
         InputError: The file cannot be opened, or the network takes no images of its size.
@@ -99,7 +99,7 @@ def checks(path: Path, config: Config, arrays: Arrays, seed: int = 0) -> list[Ch
 
 
 def of_program(program: Program, config: Config, arrays: Arrays, seed: int = 0) -> list[Check]:
-    """The same of a file of JAX's, whose outputs have an order and no names.
+    """Compare every output of a StableHLO file, in order, with the network's.
 
     Raises:
         InputError: It takes other images than the network.
@@ -134,11 +134,11 @@ def compared(
 
     Args:
         path: For messages.
-        config: Which network it should compute.
+        config: The network it should compute.
         arrays: Its weights, published key -> array.
         images_of: Size and number of the images that it takes; None: any number.
-        run: From images (N, 3, H, W) to outputs by name, (N, C, H', W') or (N, C).
-        seed: Of the images.
+        run: Maps images (N, 3, H, W) to outputs by name, (N, C, H', W') or (N, C).
+        seed: Seed of the images.
 
     Raises:
         InputError: The network takes no images of this size, or the file cannot be run.
@@ -182,17 +182,17 @@ def compared(
 def answers(
     names: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
 ) -> dict[str, str]:
-    """Which of a file's outputs is which of the network's.
+    """Match a file's outputs with the network's.
 
-    A single one is the single one, whatever it is called. Of several those of the same name; of the
-    others those of a shape that nothing else has.
+    A single output matches a single output, whatever its name. Several are matched by name, and the
+    rest by shape where that is unique.
 
     Args:
         names: The network's outputs, name -> shape.
-        found: The file's.
+        found: The file's outputs, name -> shape.
 
     Returns:
-        The network's name -> the file's.
+        The network's name -> the file's name.
     """
     if len(names) == len(found) == 1:
         return dict(zip(names, found, strict=True))
@@ -222,7 +222,7 @@ def reference(
 
 
 def renamed(path: Path, checks: Sequence[Check]) -> list[str]:
-    """Which of a file's outputs were taken for outputs of other names, a line each."""
+    """Return lines on outputs that were matched under different names."""
     pairs = [(c.layer.removeprefix(f"{path.name}: "), c.reference) for c in checks]
     return [
         f"{path}: output {found!r} is taken for {name}, by its place or shape"
@@ -232,7 +232,7 @@ def renamed(path: Path, checks: Sequence[Check]) -> list[str]:
 
 
 def notes(file: Network, arrays: Arrays, said: Manifest | None = None) -> list[str]:
-    """What a file's manifest says against the weights it is compared with, and their manifest."""
+    """Return lines on contradictions between a file's manifest, the weights and their manifest."""
     from weights_convert.hashes import tensor_sha256s
 
     if file.manifest is None:

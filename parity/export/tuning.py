@@ -1,7 +1,7 @@
-"""The same graph, faster in ONNX Runtime on a CPU.
+"""Rewriting an ONNX graph to run faster in ONNX Runtime on a CPU.
 
-ONNX Runtime folds batch norms and activations into convolutions and runs those in a layout of its
-own; what it cannot fold or take over into that layout costs more than the convolutions. Each rule
+ONNX Runtime folds batch norms and activations into convolutions and runs those in its own layout;
+what it cannot fold or take over into that layout costs more than the convolutions. Each rule
 replaces what it recognises by something that computes the same numbers, but for rounding.
 """
 
@@ -48,7 +48,7 @@ def prune(graph: onnx.GraphProto) -> None:
 
 
 class View:
-    """Who makes and who takes each value of a graph."""
+    """Looks up the nodes that produce and consume each value of a graph."""
 
     def __init__(self, graph: onnx.GraphProto, numbers: Iterator[int]) -> None:
         self.graph = graph
@@ -70,7 +70,7 @@ class View:
         return None if found is None else numpy_helper.to_array(found)
 
     def with_constant(self, node: onnx.NodeProto) -> tuple[str, np.ndarray] | None:
-        """Of a node of two inputs the one that is not constant, and the one that is."""
+        """Return a two-input node's variable input and constant input; None without a constant."""
         for i in (1, 0):
             if (array := self.constant(node.input[i])) is not None:
                 return node.input[1 - i], array
@@ -202,7 +202,7 @@ def repeat(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
 
 
 def places(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-    """A pooling whose maxima's places nobody wants need not find them."""
+    """Drop the indices of a max-pool that nothing uses."""
     if node.op_type != "MaxPool" or len(node.output) < 2 or view.uses[node.output[1]]:
         return None
     made = onnx.NodeProto()

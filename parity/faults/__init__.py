@@ -1,1 +1,1 @@
-"""The catalogue of porting faults: injected in ports, found by the ladder, explained by causes."""
+"""The catalogue of porting faults: injected into ports, to test the ladder and the diagnosis."""

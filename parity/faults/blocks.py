@@ -1,4 +1,4 @@
-"""Blocks that do something else between their layers; for layers see `faulty_layers`."""
+"""Blocks with faults between their layers; for faulty layers see `faulty_layers`."""
 
 from __future__ import annotations
 

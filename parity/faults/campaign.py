@@ -1,4 +1,4 @@
-"""Many runs: the whole catalogue in every network, and runs without a fault."""
+"""Campaigns: the whole catalogue in every network, and runs without a fault."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
     """Run every mutant.
 
     Args:
-        model: Of this network; of all that there are if None.
-        fast: One per fault.
-        progress: Called with what is run next.
+        model: The network; all networks if None.
+        fast: Whether to run only one mutant per fault.
+        progress: Called with the name of the next run.
     """
     rows: list[MutantRow] = []
     for name in models() if model is None else [model]:
@@ -50,7 +50,7 @@ def mutants(model: str | None, fast: bool, progress: Progress = lambda _: None) 
 
 
 def clean(count: int, model: str | None, progress: Progress = lambda _: None) -> CampaignResult:
-    """Run so many networks without a fault, each with a seed of its own.
+    """Run `count` networks without a fault, each with a different seed.
 
     Each network and size has its share of the seeds, and is compiled once.
     """
@@ -78,14 +78,14 @@ def forget() -> None:
 
 
 def clean_run(model: str, size: tuple[int, int], seed: int) -> CleanRow:
-    """One network without a fault on every rung."""
+    """Run one network without a fault on every rung."""
     made = port(model, small(model, least=True)[0], size, seed=seed)
     fault = check(made).fault()
     return CleanRow(model, seed, size, fault.sentence() if fault else "")
 
 
 def sizes(model: str) -> list[tuple[int, int]]:
-    """Of the smallest network's images: its own, and an odd one where it takes one."""
+    """Return the image sizes for the smallest network: its own, and an odd one if accepted."""
     config, (height, width) = small(model, least=True)
     odd = ((height + 1, width + 3), (height + 8, width))
     return [(height, width), *[size for size in odd if accepts(config, size)][:1]]

@@ -1,6 +1,6 @@
-"""L6 on a small network: both sides evaluate the same scenes, and faults in how the port does.
+"""Faults of the evaluation (L6), injected in a small network's port on drawn scenes.
 
-An evaluation is a row of steps. The first whose result differs is where the fault shows.
+An evaluation is a sequence of steps; the first step whose result differs is reported.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ VOID = CITYSCAPES.void
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How a side evaluates, step by step.
+    """The steps of a side's evaluation, as functions.
 
     Attributes:
-        image: (H, W, 3) uint8 to another size.
-        label: (H, W) ids to another size.
-        truth: ids to the network's outputs.
-        feed: (N, H, W, 3) uint8 to what the network takes.
-        batches: The samples of each batch.
-        mean: A matrix per batch to the mean IoU.
+        image: Resizes (H, W, 3) uint8.
+        label: Resizes ids (H, W).
+        truth: Maps ids to the network's outputs.
+        feed: Maps (N, H, W, 3) uint8 to the network's input.
+        batches: Returns the samples of each batch.
+        mean: Maps a confusion matrix per batch to the mean IoU.
     """
 
     image: Callable[[np.ndarray, Pair], np.ndarray]
@@ -182,7 +182,7 @@ class Stage:
 
     Args:
         subject: The network; its outputs are (N, H, W, classes).
-        predict: The port's network: what it is fed to its outputs, in float32 and eval mode.
+        predict: Maps the port's inputs to its outputs, in float32 and eval mode.
     """
 
     def __init__(self, subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> None:
@@ -197,7 +197,7 @@ class Stage:
         )
 
     def port(self, changes: dict[str, Any]) -> Steps:
-        """What every step gives on the port's side, with these changes."""
+        """Return the results of every step on the port's side, with these changes."""
         evaluation = dataclasses.replace(SOUND, **changes)
         return evaluation.run(self.scenes, self.size, self._predicted)
 
@@ -209,7 +209,7 @@ class Stage:
 
 
 def differing(reference: Steps, port: Steps) -> list[str]:
-    """The steps that gave something else, in their order."""
+    """Return the steps whose results differ, in order."""
     found = []
     for step, expected in reference.items():
         got = port[step]
@@ -219,11 +219,11 @@ def differing(reference: Steps, port: Steps) -> list[str]:
 
 
 def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterator[MutantRow]:
-    """What becomes of every fault of the evaluation.
+    """Yield the result of every fault of the evaluation.
 
     Args:
-        subject: A network that predicts a class for each pixel; of others there are no rows.
-        predict: See `Stage`.
+        subject: A network that predicts a class for each pixel; others yield no rows.
+        predict: As for `Stage`.
 
     Raises:
         AssertionError: The sides differ without a fault.
@@ -256,7 +256,7 @@ def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterat
 
 
 def equivalent(fault: Fault, reference: Steps) -> str:
-    """Why the scenes cannot tell a fault apart, empty if they can."""
+    """Return why the scenes cannot reveal a fault; empty if they can."""
     counted = reference["confusion"]
     if fault == Fault.ABSENT_CLASSES and not np.isnan(metrics.iou(counted, VOID)).any():
         return "on these scenes no class is absent from truth and predictions"

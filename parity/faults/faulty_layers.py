@@ -1,7 +1,7 @@
-"""Layers with a fault, as classes to put before a sound layer's own.
+"""Faulty layers, as classes that override a correct layer's class.
 
 `make_faulty(layer, fault)` changes a layer of the port in place: its parameters and settings stay.
-They are modules themselves, for Python lets an object change its class only where layouts agree.
+They are modules themselves, since Python lets an object change its class only where layouts agree.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AlwaysTrains(nnx.Module):
 
 
 class SameConv(nnx.Module):
-    """Pads as TensorFlow's SAME: what is odd goes to the end."""
+    """Pads as TensorFlow's SAME: if the padding is odd, the larger half is at the end."""
 
     def __call__(self: Any, x: jax.Array) -> jax.Array:
         y = lax.conv_general_dilated(

@@ -1,4 +1,4 @@
-"""How each fault of a layer is injected in the port: by its settings, its weights or its class."""
+"""How each fault of a layer is injected: by its settings, its weights or its class."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Injection:
     """A fault of a layer, ready to be injected.
 
     Attributes:
-        fault: Which of the catalogue.
-        name: What is done.
+        fault: Its name in the catalogue.
+        name: A description of the change.
         kinds: Names of the layer classes, or of their bases, that can have it.
-        act: Plants it, in place, in a layer that was fed these arrays.
-        fits: Whether a layer fed these arrays can have it.
-        equivalent: Why no input can tell it apart there; empty if one can.
-        condition: Of the network that it is injected in: a key of `small.CONDITIONS`.
-        level: `layer`, or `block` for what a block does between its layers.
+        act: Injects it, in place, in a layer, given the layer's inputs.
+        fits: Returns whether a layer with these inputs can have it.
+        equivalent: Returns why no input can reveal it there; empty if one can.
+        condition: Condition on the network that it is injected in: a key of `small.CONDITIONS`.
+        level: `layer`, or `block` for a fault between a block's layers.
     """
 
     fault: Fault
@@ -52,7 +52,7 @@ class Injection:
     level: str = "layer"
 
     def takes(self, layer: nnx.Module, fed: Arrays) -> bool:
-        """Whether the layer is of the kind, and can have it."""
+        """Return whether the layer is of the kind, and can have it."""
         names = {cls.__name__ for cls in type(layer).__mro__}
         return bool(names & set(self.kinds)) and self.fits(layer, fed)
 
@@ -82,7 +82,7 @@ def reweigh(tensor: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable
 
 
 def pads_unevenly(layer: Any, fed: Arrays) -> bool:
-    """Whether SAME is meant by the padding: stride 2, and half the kernel at either end."""
+    """Return whether padding is meant as SAME: stride 2, and half the kernel at either end."""
     if getattr(layer, "return_indices", False) or getattr(layer, "dilation", (1, 1)) != (1, 1):
         return False
     k, s, p = (faulty.pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
@@ -146,7 +146,7 @@ def no_choice(layer: Any, fed: Arrays) -> str:
 
 
 def paddable(layer: Any, fed: Arrays) -> bool:
-    """Whether there is padding to move the output's into."""
+    """Return whether there is padding, into which the output's padding can be moved."""
     return min(layer.padding) > 0
 
 

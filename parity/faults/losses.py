@@ -1,7 +1,7 @@
-"""Faults of the loss, injected in the port's.
+"""Faults injected in the port's loss.
 
-One loss holds all of them, and a fault among the targets says which it makes: so a network is
-compiled once for all.
+One loss implements all of them, and a number among the targets selects one, so a network is
+compiled only once.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def ignoring(loss: Loss) -> Loss:
 
 
 def injected(port: Port) -> Iterator[Injected]:
-    """Every fault that the port's loss can have: fault, what is done, and the faulty port."""
+    """Yield every fault that the port's loss can have: fault, description, faulty port."""
     if port.losses is None:
         return
     if port.losses[1] is jax_impl.losses.cross_entropy and len(port.targets) == 2:

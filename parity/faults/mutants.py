@@ -1,4 +1,4 @@
-"""Every mutant of a network: a clean port with one fault of the catalogue injected in it."""
+"""All mutants of a network: a clean port with one fault of the catalogue injected."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Mutant:
     """A port with one fault.
 
     Attributes:
-        fault: Which of the catalogue.
-        name: What was done.
-        subject: What it was done to.
-        place: The layer or block that is the right answer; empty where there is no single one.
+        fault: Its name in the catalogue.
+        name: A description of the change.
+        subject: The network that was changed.
+        place: The layer or block that the ladder should name; empty where there is no single one.
         level: `layer`, `block`, `network`, `loss` or `training`.
-        make: Gives the faulty port.
-        equivalent: Why no input can tell it apart, empty if one can.
+        make: Returns the faulty port.
+        equivalent: Why no input can reveal it; empty if one can.
     """
 
     fault: Fault
@@ -46,7 +46,7 @@ class Mutant:
 
 
 def copied(port: Port) -> Port:
-    """The same with a copy of the network, to injection in."""
+    """Return the port with a copy of its network, to inject a fault in."""
     return dataclasses.replace(port, port=nnx.clone(port.port))
 
 
@@ -56,12 +56,12 @@ def layers(network: nnx.Module) -> dict[str, Any]:
 
 
 def mutants(model: str, least: bool = False, places: int = PLACES) -> list[Mutant]:
-    """All mutants of a model's small network, in the order of the catalogue.
+    """Return all mutants of a model's small network, in the order of the catalogue.
 
     Args:
         model: A key of `MODELS`.
-        least: Of its smallest network.
-        places: How many per way to injection a fault, spread over the depth.
+        least: Whether to use its smallest network.
+        places: Number of places per way of injecting a fault, spread over the depth.
     """
     found = [
         m for p in INJECTIONS for m in _of_injection(p, subject(model, p.condition, least), places)
@@ -72,7 +72,7 @@ def mutants(model: str, least: bool = False, places: int = PLACES) -> list[Mutan
 
 
 def fast(model: str) -> list[Mutant]:
-    """One mutant per fault, in the smallest network."""
+    """Return one mutant per fault, in the smallest network."""
     seen: dict[Fault, Mutant] = {}
     for mutant in mutants(model, least=True, places=1):
         if not mutant.equivalent:
@@ -133,7 +133,7 @@ def _of_loss(at: Subject) -> Iterator[Mutant]:
 
 
 def _of_training(model: str) -> Iterator[Mutant]:
-    """In the smallest network, for a step treats all tensors alike."""
+    """Yield the optimizer's mutants, in the smallest network: a step treats all tensors alike."""
     at = subject(model, least=True)
     for fault, name, make in updates.injected(at):
         yield Mutant(fault, name, at, "", "training", make)

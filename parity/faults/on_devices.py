@@ -1,6 +1,6 @@
 """Faults of several devices, injected in the real trainers of either side and really run.
 
-A worker (`parity.model_checks.devices.worker`) injections them in its own process. No framework is
+A worker (`parity.model_checks.devices.worker`) injects them in its own process. No framework is
 imported before.
 """
 
@@ -25,15 +25,15 @@ Patch = Callable[[], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Injection:
-    """A fault.
+    """A fault of training on several devices.
 
     Attributes:
-        fault: Which of the catalogue.
-        name: What was done.
-        way: Of `parity.model_checks.devices.plan`: on which side, and how.
-        case: What should be computed.
-        patch: Gives the context in which it is there.
-        masks: It is one of dropout masks.
+        fault: Its name in the catalogue.
+        name: A description of the change.
+        way: The side and way of mapping, from `parity.model_checks.devices.plan`.
+        case: The case of the plan that should be computed.
+        patch: Returns a context manager that injects it.
+        masks: Whether it concerns dropout masks.
     """
 
     fault: Fault
@@ -45,7 +45,7 @@ class Injection:
 
     @contextlib.contextmanager
     def inject(self) -> Iterator[None]:
-        """Be faulty; what was compiled without the fault is not used, nor is the reverse."""
+        """Context with the fault active; compiled functions are not shared with the outside."""
         _forget(self.way)
         with self.patch():
             yield
@@ -63,7 +63,7 @@ def _forget(way: str) -> None:
 
 
 def summed() -> Any:
-    """Gradients are added where their mean is asked for."""
+    """Sum the gradients where their mean is required."""
     import torch_impl.train
 
     return mock.patch.object(torch_impl.train, "join", lambda p, g: g * DEVICES)
@@ -79,7 +79,7 @@ def summed_jax() -> Any:
 
 
 def averaged_jax() -> Any:
-    """The reverse: the mean where their sum is asked for."""
+    """Average the gradients where their sum is required, in JAX."""
     import jax
 
     import jax_impl.train
@@ -89,7 +89,7 @@ def averaged_jax() -> Any:
 
 
 def own_normalizer(package: str) -> Any:
-    """Each device divides by its own sum of weights."""
+    """Let each device divide by its own sum of weights."""
     import importlib
 
     module: Any = importlib.import_module(f"{package}.train")
@@ -102,7 +102,7 @@ def own_normalizer(package: str) -> Any:
 
 
 def common_normalizer_jax() -> Any:
-    """The reverse: by the whole batch's where its own is asked for."""
+    """Normalise the loss by the whole batch where each device's own part is required, in JAX."""
     import jax_impl.train
 
     sound, mean = jax_impl.train.training_loss, jax_impl.train.mean
@@ -114,7 +114,7 @@ def common_normalizer_jax() -> Any:
 
 
 def local_norms(package: str) -> Any:
-    """Batch norms are left as they are where they should be synchronised."""
+    """Keep batch norms local where they should be synchronised."""
     import importlib
 
     layers = importlib.import_module(f"{package}.layers")
@@ -122,7 +122,7 @@ def local_norms(package: str) -> Any:
 
 
 def synchronized_norms(package: str) -> Any:
-    """The reverse."""
+    """Synchronise batch norms where they should be local."""
     import importlib
 
     train: Any = importlib.import_module(f"{package}.train")
@@ -137,7 +137,7 @@ def synchronized_norms(package: str) -> Any:
 
 
 def local_backward() -> Any:
-    """Statistics are those of all devices, but the gradient takes them for its own."""
+    """Use statistics of all devices, but treat them as local in the gradient."""
     from torch_impl.layers import normalization
 
     sound = normalization._SyncBatchNorm.backward
@@ -150,7 +150,7 @@ def local_backward() -> Any:
 
 
 def share(of: Callable[[makers.Share, np.ndarray], np.ndarray]) -> Patch:
-    """Processes take other samples of a padded batch."""
+    """Let processes take other samples of a padded batch."""
 
     def faulty(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
         over = -len(chosen) % self.parts
@@ -160,7 +160,7 @@ def share(of: Callable[[makers.Share, np.ndarray], np.ndarray]) -> Patch:
 
 
 def unpadded() -> Any:
-    """What does not fill equal parts is left out where it should be padded."""
+    """Drop samples that do not fill equal parts where padding is required."""
     sound = makers.Share.of
 
     def faulty(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
@@ -170,7 +170,7 @@ def unpadded() -> Any:
 
 
 def first_part_jax() -> Any:
-    """Every device is given the first one's part."""
+    """Give every device the first device's part of a batch, in JAX."""
     import jax
 
     from jax_impl.parallel import Group
@@ -183,7 +183,7 @@ def first_part_jax() -> Any:
 
 
 def masks_by_place() -> Any:
-    """Masks are drawn for the place in a device's part, not for the sample."""
+    """Draw masks by the position in a device's part, not by the sample."""
     sound: Any = draw.dropout_masks
 
     def faulty(*args: Any) -> Any:
@@ -195,7 +195,7 @@ def masks_by_place() -> Any:
 
 
 def masks_by_rank() -> Any:
-    """Each process adds its rank to the seed."""
+    """Let each process add its rank to the seed."""
     from torch import distributed
 
     sound = draw.dropout_masks

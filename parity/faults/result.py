@@ -1,4 +1,4 @@
-"""What a run of the catalogue found: tables, totals and JSON."""
+"""The result of a fault campaign: tables, totals and JSON."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FIRST = 3  # so many suggested causes count
 
 @dataclasses.dataclass(frozen=True)
 class CampaignResult:
-    """Of mutants, of clean runs, or of both."""
+    """The result of a campaign: of mutants, of clean runs, or of both."""
 
     rows: Sequence[MutantRow] = ()
     clean: Sequence[CleanRow] = ()
 
     @property
     def counted(self) -> list[MutantRow]:
-        """Mutants that something can tell apart."""
+        """Return the mutants that some input can reveal."""
         return [r for r in self.rows if not r.equivalent]
 
     @property
@@ -45,7 +45,7 @@ class CampaignResult:
         return bool(self.rows or self.clean) and not self.survivors and not self.false_alarms
 
     def totals(self) -> dict[str, Any]:
-        """Counts: (how many, of how many)."""
+        """Return the totals: (how many, of how many)."""
         counted, rows = self.counted, [r for r in self.counted if r.killed]
         layers = [r for r in rows if r.level == "layer"]
         found: dict[str, Any] = {}

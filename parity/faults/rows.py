@@ -1,4 +1,4 @@
-"""What becomes of one mutant, and of one clean run."""
+"""The result of one mutant, and of one clean run."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from parity.diagnosis.catalogue import CATALOGUE, Fault
 
 @dataclasses.dataclass(frozen=True)
 class MutantRow:
-    """What became of one mutant.
+    """The result of one mutant.
 
     Attributes:
-        fault: Which of the catalogue.
-        title: Of the fault.
-        name: What was done.
-        model: In which network.
-        place: The right answer; empty where there is no single one.
-        level: `layer`, `block`, `network`, `loss`, `training`,
-            `start` (initial weights and stages), `devices` or `evaluation`.
-        equivalent: Why no input can tell it apart; empty if one can.
-        killed: Whether anything was found.
-        rung: The lowest that found it.
+        fault: Its name in the catalogue.
+        title: The fault's title.
+        name: A description of the change.
+        model: The network.
+        place: The layer or block that should be named; empty where there is no single one.
+        level: `layer`, `block`, `network`, `loss`, `training`, `start` (initial weights and
+            stages), `devices` or `evaluation`.
+        equivalent: Why no input can reveal it; empty if one can.
+        killed: Whether the ladder detected it.
+        rung: The lowest rung that detected it.
         kind: `structure` or `numerics`.
-        named: The layer to look at first; of a survivor what it raised, if it did.
-        right: Whether that is the place; None where there is no single one.
+        named: The layer reported first; for an undetected mutant its exception, if any.
+        right: Whether `named` is `place`; None where there is no single one.
         margin: How many times above its limit the difference was.
-        rank: Of the true cause among those suggested, from 1; None if it is not among them.
-        seconds: That it took.
+        rank: Rank of the true cause among those suggested, from 1; None if it is not among them.
+        seconds: Duration of the run.
     """
 
     fault: Fault
@@ -48,17 +48,17 @@ class MutantRow:
 
     @property
     def number(self) -> int:
-        """The fault's, in tables and JSON."""
+        """Return the fault's number in tables and JSON."""
         return CATALOGUE[self.fault].number
 
 
 @dataclasses.dataclass(frozen=True)
 class CleanRow:
-    """What became of a run without a fault.
+    """The result of a run without a fault.
 
     Attributes:
-        model: Which network.
-        seed: Of weights, images, labels and masks.
+        model: The network.
+        seed: Seed of weights, images, labels and masks.
         size: Height and width of the images.
         alarm: The first check that failed, as a sentence; empty if all is well.
     """

@@ -1,4 +1,4 @@
-"""Runs mutants up the ladder, and says what became of each."""
+"""Runs mutants through the ladder, and records whether each was detected."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run(mutant: Mutant) -> MutantRow:
 
 
 def _climb(mutant: Mutant, port: Port) -> Report:
-    """The rungs on which a mutant can show, one after the other until it does."""
+    """Run the rungs on which a mutant can be detected, until one detects it."""
     if mutant.level == "loss":
         return climb(port, ALL)
     first, rest = ((TRAINING[0],), TRAINING[1:]) if mutant.level == "training" else (FIRST, ALL)
@@ -68,10 +68,10 @@ def _climb(mutant: Mutant, port: Port) -> Report:
 
 
 def climb(port: Port, levels: Sequence[str]) -> Report:
-    """As `check`; a port that raises is a report too.
+    """Run `check`; if the port raises, return the report made until then.
 
     Raises:
-        ForwardError: It raises, and no layer alone tells why.
+        ForwardError: The port raises, and no layer run alone explains why.
     """
     try:
         return check(port, levels)

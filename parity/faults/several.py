@@ -1,4 +1,4 @@
-"""What becomes of the faults of several devices: injected, really run, and compared."""
+"""Faults of training on several devices: injected, run in real processes, and compared."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ STEPS = 2  # of a run: the first step shows most faults, the second what becomes
 
 
 def rows(model: str, fast: bool = False) -> Iterator[MutantRow]:
-    """What becomes of each fault in a network.
+    """Yield the result of each fault in a network.
 
     Args:
-        model: A key of `MODELS`; of one that no recipe trains there are none.
-        fast: One of each fault, and those of PyTorch, where nothing is compiled.
+        model: A key of `MODELS`; one that no recipe trains yields nothing.
+        fast: Whether to run each fault once, in PyTorch, where nothing is compiled.
 
     Raises:
-        AssertionError: A sound run is called faulty.
+        AssertionError: A run without a fault is reported as faulty.
     """
     if stage_of(model) is not None:
         yield from rows_of(model, recipe_of(model, STEPS), fast)
 
 
 def rows_of(model: str, recipe: Recipe, fast: bool) -> Iterator[MutantRow]:
-    """The same of a recipe of one stage."""
+    """Yield the result of each fault in a recipe of one stage."""
     begun = time.perf_counter()
     injections = _injections(recipe, fast)
     pairs = {(p.case, p.way): None for p in injections if p.way == DDP or p.case == "one"}
@@ -111,7 +111,7 @@ def _row(
 
 
 def _equivalent(plan: Plan, injection: Injection) -> str:
-    """Why no input can tell a fault apart, empty if one can."""
+    """Return why no input can reveal a fault; empty if one can."""
     alike = plan.class_weights() is None and plan.recipe.stages[0].loss.ignore_index is None
     return (
         "all samples weigh the same"

@@ -1,4 +1,4 @@
-"""Faults of what training begins with: initial weights, and what a stage takes over."""
+"""Faults in the start of training: initial weights, and what a stage takes from the last."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ AFTER = 2  # steps of the second stage
 
 
 def rows(model: str) -> Iterator[MutantRow]:
-    """What becomes of each of these faults.
+    """Yield the result of each of these faults.
 
     Raises:
-        AssertionError: A sound network is called faulty.
+        AssertionError: A network without a fault is reported as faulty.
     """
     config = small(model)[0]
     sound = initial.made(config, 0)["jax"]
@@ -52,11 +52,11 @@ def rows(model: str) -> Iterator[MutantRow]:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """Another initialisation.
+    """A faulty initialisation.
 
     Attributes:
-        kinds: Of the tensors that it is of.
-        make: A tensor's description and what it holds to what it would hold.
+        kinds: The kinds of tensors it changes.
+        make: Maps a tensor's description and values to its faulty values.
     """
 
     kinds: tuple[str, ...]
@@ -71,12 +71,12 @@ class Change:
 
 
 def lecun(spec: Tensor, array: np.ndarray) -> np.ndarray:
-    """Of variance 1 / fan_in, as Flax draws, where PyTorch's is a third of it."""
+    """Scale to variance 1 / fan_in, as Flax draws; PyTorch's is a third of it."""
     return array * np.float32(math.sqrt(3))
 
 
 def fan_out(spec: Tensor, array: np.ndarray) -> np.ndarray:
-    """By the fan of the outputs."""
+    """Scale as if the fan of the outputs were used."""
     return array * np.float32(math.sqrt(spec.shape[1] / spec.shape[0]))
 
 

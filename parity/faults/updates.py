@@ -1,4 +1,4 @@
-"""Faults of the optimizer, its learning rate and its groups, injected in the port's."""
+"""Faults of the optimizer, its learning rate and its groups, injected in the port."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RATES = [0.1] * 5 + [0.02] * 5
 
 
 def injected(at: Subject) -> Iterator[Injected]:
-    """Every fault that what trains the network can have: number, what is done, the faulty port.
+    """Yield every fault of the optimizer and schedule: fault, description, faulty port.
 
     Args:
         at: The network.
@@ -115,7 +115,7 @@ def inside(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> E
 
 
 def decoupled(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> ExtraArgs:
-    """Weights decay beside the step (Loshchilov and Hutter 2019), not in the gradient."""
+    """Build an optimizer with decoupled weight decay (Loshchilov and Hutter 2019)."""
     names = list(parameters)
     bare = dataclasses.replace(optimizer, weight_decay=0.0)
     plain = jax_impl.optim.build(config, bare, names)

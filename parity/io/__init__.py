@@ -1,1 +1,1 @@
-"""Files and caches: atomic writing, JSON, what XLA compiled."""
+"""Files and caches: atomic writing, JSON, compiled XLA programs."""

@@ -9,10 +9,7 @@ LARGEST = 2**30  # bytes
 
 
 def keep_compiled(directory: Path) -> None:
-    """Keep them in a directory, unless the environment tells JAX otherwise; before JAX is imported.
-
-    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
-    """
+    """Cache compiled programs in a directory, unless set otherwise; call before importing JAX."""
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(directory),
         # Small programs too: a ladder has hundreds.
@@ -25,7 +22,7 @@ def keep_compiled(directory: Path) -> None:
 
 
 def of_user() -> Path:
-    """Where a user's programs keep what can be made again; see the XDG base directory standard."""
+    """Return the user's cache directory for compiled programs, by the XDG standard."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "parity-suite" / "xla"
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Reading and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def copy_atomically(source: str | Path, target: str | Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links.
+    """Hard-link a file to a second name, or copy it where the file system has no links.
 
-    What stood at the target is replaced in one step; see `parity.io.replacing`.
+    An existing target is replaced in one step; see `parity.io.replacing`.
 
     Raises:
-        InputError: It cannot be written; what stood there before is untouched.
+        InputError: It cannot be written; an existing target is untouched.
     """
     with replacing(Path(target)) as new:
         try:
@@ -47,10 +47,10 @@ def copy_atomically(source: str | Path, target: str | Path) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
-        InputError: It cannot be read, or is no JSON.
+        InputError: It cannot be read, or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

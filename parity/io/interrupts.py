@@ -1,4 +1,4 @@
-"""What Ctrl-C does: the first is answered at once, the second ends the process at once.
+"""Handling of Ctrl-C: the first is acknowledged at once, the second ends the process at once.
 
 Python calls its signal handlers between two of its own instructions, so not while a library
 compiles or computes; a thread that the operating system wakes up is not bound by that.
@@ -20,19 +20,19 @@ SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 
 
 class Watch:
-    """What has come.
+    """The signals received so far.
 
     Attributes:
         line: Printed on standard error when the first signal comes; empty for nothing.
         last: Called before the second one ends this process.
-        count: Signals until now.
+        count: Number of signals so far.
     """
 
     def __init__(self, line: str, last: Callable[[], None]) -> None:
         self.line, self.last, self.count = line, last, 0
 
     def heard(self, number: int) -> None:
-        """Answer one signal."""
+        """Acknowledge one signal."""
         self.count += 1
         if self.count > 1:
             self.last()
@@ -43,14 +43,14 @@ class Watch:
 
 @contextlib.contextmanager
 def watched(line: str, last: Callable[[], None] = lambda: None) -> Iterator[Watch]:
-    """Answer the signals that this process handles, SIGINT and perhaps SIGTERM.
+    """Acknowledge the signals that this process handles, SIGINT and perhaps SIGTERM.
 
-    Whoever handles them decides what the first one means. The second ends the process: what was
-    being written has a temporary name then, and the files that it would have replaced are whole.
+    The signal handlers decide what the first one means. The second ends the process: what was being
+    written has a temporary name then, and the files that it would have replaced are whole.
 
     Args:
-        line: See `Watch`.
-        last: See `Watch`.
+        line: As for `Watch`.
+        last: As for `Watch`.
     """
     watch = Watch(line, last)
     if threading.current_thread() is not threading.main_thread():  # only that one handles signals

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and never cost what was there before."""
+"""Replacing files atomically: the target is always either the old or the complete new one."""
 
 from __future__ import annotations
 
@@ -45,16 +45,15 @@ def put(new: Path, target: Path) -> None:
 
 @contextmanager
 def replacing(target: Path, move: Callable[[Path, Path], None] = put) -> Iterator[Path]:
-    """Yield a path to write; what is written there takes the target's place at the end.
+    """Yield a path to write; the file or directory there replaces the target at the end.
 
-    The path has the target's name, in a folder of its own beside the target. At the end it is
-    flushed to disk and moved. If anything fails, all is as before. If the process is killed, the
-    target is the old one or the new one; the folder is left, and removed by whoever writes there
-    next.
+    The path has the target's name, in a temporary folder next to the target. At the end it is
+    flushed to disk and moved. If anything fails, nothing has changed. If the process is killed, the
+    target is the old one or the new one; the folder is left, and removed by the next writer.
 
     Args:
         target: A file or directory, which may exist.
-        move: Moves the new one, its first argument, to its place, the second, or nothing.
+        move: Moves the new file, its first argument, to the target, its second, or does nothing.
 
     Raises:
         InputError: The file system refuses.

@@ -1,7 +1,7 @@
-"""The ladder of parity checks, L0 to L5, over any pair of networks.
+"""Running the ladder of parity checks, L0 to L5, over any pair of networks.
 
-Each rung compares structure in float64 and, but for the last, numerics in the working precision;
-`parity.ladder.tolerances` says by how much they may differ.
+Each rung compares structure in float64 and, except for the last, numerics in the working precision;
+`parity.ladder.tolerances` defines the limits.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def climb(
     progress: Progress = lambda _: None,
     explain: Explain = lambda ladder, report: None,
 ) -> Report:
-    """Climb the ladder.
+    """Run the rungs of the ladder, in order.
 
     Args:
-        port: What to compare.
+        port: The port to compare with its reference.
         levels: Which rungs, of `L0` to `L5`.
         precision: The working precision: `float32`, `bfloat16` or `float16`.
         progress: Called with the name of a rung when it begins.
@@ -97,7 +97,7 @@ SEEN_BY = (
 
 
 def unseen(levels: Sequence[str]) -> list[str]:
-    """What the chosen rungs cannot see, a line each; of the first four, which every port has."""
+    """Return lines on what the chosen rungs, of the first four, cannot detect."""
     chosen = levels[0] + " alone does" if len(levels) == 1 else ", ".join(levels) + " do"
     found = [f"{chosen} not see {what}" for by, what in SEEN_BY if not set(by) & set(levels)]
     if "L3" in levels and "L2" not in levels:
@@ -106,10 +106,10 @@ def unseen(levels: Sequence[str]) -> list[str]:
 
 
 class Ladder:
-    """One climb. Whole networks are run once and serve every rung.
+    """One pass over the rungs. Whole networks are run once and serve every rung.
 
     Attributes:
-        notes: What could not be paired or fed alone, and what was switched off, a line each.
+        notes: Lines on layers that could not be paired or run alone, and on what was switched off.
     """
 
     def __init__(self, runs: Runs) -> None:
@@ -130,7 +130,7 @@ class Ladder:
 
 
 def _known(levels: Sequence[str], precision: str) -> list[str]:
-    """The rungs in order, if all of them and the precision are known."""
+    """Check the rungs and the precision; return the rungs in order."""
     if unknown := [level for level in levels if level not in RUNGS]:
         raise ValueError(f"unknown rung {unknown[0]!r}, expected one of {', '.join(RUNGS)}")
     if not levels:
@@ -143,11 +143,11 @@ def _known(levels: Sequence[str], precision: str) -> list[str]:
 
 
 def _with_isolated(checks: list[Check]) -> list[Check]:
-    """Beside each failed output inside the network, how wrong the layer is alone."""
+    """Add to each failed output of the network the error of the layer run alone."""
     alone = {(c.kind, c.layer, c.quantity): c.error for c in checks if c.rung == "L1"}
 
     def isolated(c: Check) -> float | None:
-        """In the same mode; of a layer that has no modes, in train mode."""
+        """Return the layer's error when run alone, in the same mode, or else in train mode."""
         layer = dataclasses.replace(c.quantity, scope=Scope.LAYER)
         train = dataclasses.replace(layer, mode=Mode.TRAIN)
         return alone.get((c.kind, c.layer, layer), alone.get((c.kind, c.layer, train)))
@@ -161,7 +161,7 @@ def _with_isolated(checks: list[Check]) -> list[Check]:
 
 
 def _explained(error: ForwardError, report: Report) -> ForwardError:
-    """The same with what L1 found, if it found something."""
+    """Add L1's result to an error, if it found a fault."""
     fault = report.fault()
     if fault is not None:
         error.args = (f"{error}; alone, {fault.sentence()}",)

@@ -1,4 +1,4 @@
-"""Which of the port's tensors can be compared with what of the reference's, element by element."""
+"""Finding the reference's counterpart, element by element, of each of the port's tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parity.ladder.weights import Assignment
 
 
 class Correspondence:
-    """An assignment of weights, read as one of gradients, steps and statistics.
+    """An assignment of weights, applied to gradients, steps and statistics.
 
     Args:
         assignment: Where each tensor of the port comes from.
@@ -25,10 +25,10 @@ class Correspondence:
 
     @functools.cached_property
     def parts(self) -> frozenset[str]:
-        """The port's tensors that a function made, and that are compared element by element.
+        """Return the port's derived tensors that are compared element by element.
 
-        Not one that holds a parameter's element which is held elsewhere too: either has a part of
-        its gradient, and an optimizer parts them.
+        Excluded are those that share a parameter's element with another tensor: each then gets part
+        of its gradient, and an optimizer makes them diverge.
         """
         return frozenset(
             name
@@ -38,38 +38,38 @@ class Correspondence:
 
     @functools.cached_property
     def opaque(self) -> frozenset[str]:
-        """The port's tensors that were made, and cannot be compared element by element."""
+        """Return the port's derived tensors that cannot be compared element by element."""
         return self.assignment.derived - self.parts
 
     @functools.cached_property
     def compared(self) -> frozenset[str]:
-        """The port's tensors that can."""
+        """Return the port's tensors that can be compared."""
         return frozenset(self.assignment.map) | self.parts
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of what the reference trains, by its names."""
+        """Return the shapes of the reference's trained parameters, by its names."""
         state = self.reference.state()
         return {name: state[name].shape for name in self.reference.parameters()}
 
     def gathered(self, arrays: Arrays) -> Arrays:
-        """Of what a function made: the reference's arrays in the port's names and layout."""
+        """Return the reference's arrays, gathered into the port's derived tensors."""
         found = {n: self.assignment.parts[n].gathered(arrays, self.shapes) for n in self.parts}
         return {name: array for name, array in found.items() if array is not None}
 
     def source_of(self, name: str) -> str:
-        """The reference's tensor that one of the port's answers; of several the first."""
+        """Return the reference's tensor that a port's tensor comes from; the first of several."""
         return next(iter(self.keys(name)), name)
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """The reference's tensors that one of the port's consists of; none if it is unknown."""
+        """Return the reference's tensors that a port's tensor consists of; empty if unknown."""
         if name in self.assignment.map:
             return (self.assignment.map[name][0],)
         part = self.assignment.parts.get(name)
         return part.keys if part is not None else ()
 
     def held(self, name: str) -> dict[str, np.ndarray]:
-        """Of one of the port's tensors: the reference's -> which of its elements, ravelled."""
+        """Return, for a tensor of the port, the reference's -> flat mask of the elements used."""
         state = self.reference.state()
         keys = [key for key in self.keys(name) if key in state]
         part = self.assignment.parts.get(name)

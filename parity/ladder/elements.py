@@ -1,6 +1,6 @@
-"""Which element of the reference's each element of the port's is, where a function made it.
+"""Tracing which element of the reference each element of the port is, through a function.
 
-The function is fed tags in the place of values, and where a tag goes, its element goes. Tags are
+The function is applied to tags instead of values; where a tag ends up, its element does. Tags are
 small whole numbers, exact in every precision, so that they survive a cast; an element's number is
 written in several of them, one run of the function for each digit.
 """
@@ -20,25 +20,25 @@ BASE = 255  # digits and one more are whole numbers of up to 255: exact even in 
 
 @dataclasses.dataclass(frozen=True)
 class Elements:
-    """One tensor of the port's as elements of the reference's.
+    """One of the port's tensors as elements of the reference's tensors.
 
     Attributes:
         keys: The reference's tensors that it is made of.
-        index: In the port's shape, places in these tensors, ravelled and put one after the other.
+        index: In the port's shape, indices into these tensors, ravelled and concatenated.
     """
 
     keys: tuple[str, ...]
     index: np.ndarray
 
     def gathered(self, arrays: Arrays, zeros: Mapping[str, tuple[int, ...]]) -> np.ndarray | None:
-        """The same made of other arrays of the reference's, such as gradients.
+        """Gather other arrays of the reference, such as gradients.
 
         Args:
-            arrays: By the reference's name.
-            zeros: Name -> shape of what is zero where `arrays` lacks it.
+            arrays: Arrays by the reference's names.
+            zeros: Name -> shape of arrays that are zero if absent from `arrays`.
 
         Returns:
-            None where a tensor is in neither, or all of them are but zeros.
+            The gathered array; None where a tensor is in neither, or all of them are zeros.
         """
         if not any(key in arrays for key in self.keys):
             return None
@@ -73,9 +73,9 @@ def followed(
     """Follow every element through a function.
 
     Args:
-        convert: From the reference's arrays to the port's.
+        convert: Maps the reference's arrays to the port's.
         source: The reference's arrays.
-        made: What the function makes of them.
+        made: The function's result.
 
     Returns:
         Those of the port's arrays that consist of elements of the reference's as they are. An array
@@ -104,7 +104,7 @@ def _takes_tags(array: np.ndarray) -> bool:
 
 
 def _tags(tagged: Arrays, power: int) -> Arrays:
-    """One digit of each element's number, and 1, so that none is zero."""
+    """Return one digit of each element's number, plus 1, so that none is zero."""
     tags, start = {}, 0
     for key, array in tagged.items():
         numbers = np.arange(start, start + array.size)
@@ -114,7 +114,7 @@ def _tags(tagged: Arrays, power: int) -> Arrays:
 
 
 def _converted(convert: Callable[[Arrays], Arrays], source: Arrays, made: Arrays) -> Arrays:
-    """What the function makes of other values; nothing where it does not take them."""
+    """Apply the function to other values; return nothing where it does not accept them."""
     try:
         with np.errstate(all="ignore"):
             found = {name: np.asarray(array) for name, array in convert(source).items()}
@@ -124,7 +124,7 @@ def _converted(convert: Callable[[Arrays], Arrays], source: Arrays, made: Arrays
 
 
 def _digit(found: np.ndarray | None) -> np.ndarray | None:
-    """The digits that tags hold, if they are some."""
+    """Return the digits stored in tags; None if the values are not tags."""
     if found is None or not (is_float(found.dtype) or found.dtype.kind in "iu"):
         return None
     values = found.astype(np.float64)
@@ -153,7 +153,7 @@ def _confirmed(
     made: Arrays,
     elements: dict[str, Elements],
 ) -> dict[str, Elements]:
-    """Those that hold of drawn values too, and of the real ones: a sum of tags looks like a tag."""
+    """Keep elements that also hold for drawn and real values: a sum may look like a tag."""
     rng = draw.generator(0, "elements")
     drawn = {
         key: (rng.uniform(1, 2, a.shape) if is_float(a.dtype) else rng.integers(1, 99, a.shape))

@@ -1,4 +1,4 @@
-"""What the ladder hands to whoever looks for the cause of a fault."""
+"""Evidence on a fault, which the ladder passes to the diagnosis."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Arrays = Mapping[Quantity, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One layer alone on both sides, fed the same, in float64 and the port's names and layout.
+    """One layer alone on both sides, with equal inputs, in float64, the port's names and layout.
 
     Attributes:
-        inputs: What the layer was fed, arrays or plain values.
-        reference: Quantity -> array that the reference gave: outputs, gradients of inputs and
-            parameters, statistics.
-        port: The same of the port; a quantity that it lacks is absent.
+        inputs: The layer's inputs, arrays or plain values.
+        reference: Quantity -> the reference's array: outputs, gradients of inputs and parameters,
+            statistics.
+        port: Quantity -> the port's array; a quantity that it lacks is absent.
     """
 
     inputs: tuple[Any, ...]
@@ -32,17 +32,17 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """What both optimizers made of one parameter, in float64 and the port's layout.
+    """Both optimizers' steps of one parameter, in float64 and the port's layout.
 
     Attributes:
         leaf: The last part of the parameter's name in the port.
-        weight: What it was before.
-        gradients: Of each step; empty where the reference has none.
-        settings: Of the reference's optimizer at each step: its class, and the settings of the
+        weight: Its value before.
+        gradients: The gradient of each step; empty where the reference has none.
+        settings: The reference's optimizer at each step: its class, and the settings of the
             parameter's group.
         decay: The largest weight decay of any group.
         reference: The reference's steps.
-        port: The port's.
+        port: The port's steps.
         without: Both sides' step with a gradient of 0.
     """
 
@@ -62,11 +62,11 @@ class Divergence:
 
     Attributes:
         rates: The reference's learning rates up to the step after which they differ, and the next.
-        momentum: Of the reference's optimizer.
+        momentum: The momentum of the reference's optimizer.
         reference: That step of the parameter that differs most, on the reference's side; empty for
             a statistic.
-        port: On the port's.
-        begins: It is the first step of a stage, and not of the first one.
+        port: The same step on the port's side.
+        begins: Whether it is the first step of a stage after the first.
     """
 
     rates: tuple[float, ...]
@@ -78,13 +78,13 @@ class Divergence:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """What one tensor begins with.
+    """The initial values of one tensor.
 
     Attributes:
-        kind: Of the tensor; see `parity.spec.tensors.Tensor`.
-        shape: PyTorch's, of the weight of its layer.
-        values: What it holds.
-        law: What it should be drawn from.
+        kind: The tensor's kind; see `parity.spec.tensors.Tensor`.
+        shape: PyTorch's shape of the weight of its layer.
+        values: Its values.
+        law: The distribution it should be drawn from.
     """
 
     kind: str
@@ -99,10 +99,11 @@ class DeviceEvidence:
 
     Attributes:
         reference: The gradients of the first step as predicted, all of them in a row.
-        port: As they were.
-        hypotheses: Name of a fault, why it may be that, and what it is predicted to give.
-        samples: Whether all devices together were handed the samples that they should.
-        masks: The same of dropout masks.
+        port: The actual gradients.
+        hypotheses: Tuples of a fault's name, the reason to suspect it, and the gradients it
+            predicts.
+        samples: Whether all devices together received the right samples.
+        masks: Whether they received the right dropout masks.
     """
 
     reference: np.ndarray
@@ -114,20 +115,21 @@ class DeviceEvidence:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """All that is known of a fault.
+    """The evidence on a fault.
 
     Attributes:
         fault: The check to explain, `report.fault()`.
         failures: Every check that failed, of any layer.
-        kind: Class of the reference's layer, such as `BatchNorm2d`; empty for the whole network.
+        kind: The class of the reference's layer, such as `BatchNorm2d`; empty for the whole
+            network.
         settings: The reference layer's plain attributes, such as `{"eps": 1e-05}`.
         cases: `train` and `eval` -> the layer alone; empty where it could not be isolated.
         weights: Tensor of the layer -> (the reference's in the port's layout, the port's).
         rates: Both sides' learning rates, where these were compared.
-        steps: Of the parameter that L4 names.
-        divergence: What L5 saw.
-        draws: Of the tensor that L4 names, where what it begins with is at fault.
-        devices: What several devices gave.
+        steps: Steps of the parameter that L4 names.
+        divergence: How the trajectories of L5 diverge.
+        draws: The tensor that L4 names, where its initial values are at fault.
+        devices: Results of a run on several devices.
     """
 
     fault: Check

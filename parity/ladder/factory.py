@@ -1,4 +1,4 @@
-"""Ports that users make: `path/to/file.py:make_port` or `package.module:make_port`."""
+"""Loading ports made by users: `path/to/file.py:make_port` or `package.module:make_port`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def is_factory(name: str) -> bool:
-    """Whether a model's name is that of a factory."""
+    """Return whether a model's name is that of a factory."""
     return ":" in name
 
 
@@ -54,7 +54,7 @@ def _from_file(path: Path) -> ModuleType:
     assert loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
-    sys.path.insert(0, str(path.parent.resolve()))  # what lies beside it can be imported
+    sys.path.insert(0, str(path.parent.resolve()))  # modules next to it can be imported
     try:
         _guarded(str(path), lambda: loader.exec_module(module))
     finally:

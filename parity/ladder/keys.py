@@ -1,4 +1,4 @@
-"""What an array of one side is: a quantity of a layer, in the port's names."""
+"""Keys of compared arrays: a quantity of a layer, in the port's names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parity.report.quantity import Quantity
 
 
 class Key(NamedTuple):
-    """What an array is, in the port's names."""
+    """The layer and quantity that an array holds, in the port's names."""
 
     layer: str
     quantity: Quantity
@@ -22,7 +22,7 @@ Flat = dict[Key, np.ndarray]
 
 
 def against(key: Key, oracle: Flat, run: Flat) -> np.ndarray | None:
-    """What to compare with: a gradient that the reference does not have is zero."""
+    """Return the array to compare with; a gradient that the reference lacks is zero."""
     if key not in oracle and key.quantity.is_gradient and key in run:
         return np.zeros_like(run[key], np.float64)
     return oracle.get(key)
@@ -34,7 +34,7 @@ def by_layer(quantity: Quantity, arrays: Arrays) -> Flat:
 
 
 def key_of(name: str, quantity: Quantity) -> Key:
-    """What a quantity of the parameter or buffer of this name is, in its layer."""
+    """Return the key for a quantity of the parameter or buffer of this name."""
     layer, _, leaf = name.rpartition(".")
     return Key(layer or NETWORK, dataclasses.replace(quantity, path=leaf))
 

@@ -14,10 +14,10 @@ from parity.report.report import Check
 
 
 class Weights(Rung):
-    """Every source tensor used once, every target filled once, bit for bit."""
+    """Rung L0: every source tensor used once, every target filled once, bit for bit."""
 
     def climb(self) -> list[Check]:
-        """Every source tensor used once, every target filled once, bit for bit."""
+        """Check that every source tensor is used once and every target filled once, bit for bit."""
         runs, assignment = self.runs, self.runs.assignment
         source, target = runs.reference64.state(), runs.port64.state()
         if not source and not target:

@@ -20,10 +20,10 @@ from parity.spec import draw
 
 
 class Layers(Rung):
-    """Each layer that has no parts alone, fed the reference's input and upstream gradient."""
+    """Rung L1: each innermost layer alone, fed the reference's input and upstream gradient."""
 
     def climb(self) -> list[Check]:
-        """Each layer that has no parts alone, fed the reference's input and upstream gradient."""
+        """Compare each innermost layer alone, fed the reference's input and upstream gradient."""
         runs = self.runs
         rng = draw.generator(0, "rounding")
         disturbed = runs.reference64.disturbed(tolerances.ROUNDING[runs.precision], rng)

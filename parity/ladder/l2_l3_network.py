@@ -8,10 +8,10 @@ from parity.report.report import Check
 
 
 class Whole(Rung):
-    """Every layer's output inside the whole network, and the statistics after a step."""
+    """Rung L2: every layer's output inside the whole network, and the statistics after a step."""
 
     def climb(self) -> list[Check]:
-        """Every layer's output inside the whole network, and the statistics after a step."""
+        """Compare every layer's output in the whole network, and the statistics after a step."""
         found = self._measure_network(False, lambda quantity: True)
         found += self._measure_network(True, lambda q: q.kind in (Kind.OUTPUT, Kind.STATISTIC))
         return self._judge("L2", found)

@@ -28,18 +28,18 @@ STEPS = 4  # the first that differ by more than the moments' beginning, and one 
 
 @dataclasses.dataclass(frozen=True)
 class FedGradients:
-    """What both optimizers are fed, in the reference's names and layout, as rounded numbers.
+    """The rounded gradients for both optimizers, in the reference's names and layout.
 
     Attributes:
-        gradients: Of each step, by the reference's name; absent where the reference has none.
-        zeros: Of the same parameters, 0.
+        gradients: Each step's gradients by the reference's names; absent where it has none.
+        zeros: Zero gradients of the same parameters.
     """
 
     gradients: Sequence[Arrays]
     zeros: Arrays
 
     def disturbed(self, precision: str) -> FedGradients:
-        """As rounding would."""
+        """Return the gradients disturbed at random by as much as rounding would."""
         rng = draw.generator(0, "rounding/gradients")
         disturb = tolerances.ROUNDING[precision]
         return FedGradients(
@@ -48,7 +48,7 @@ class FedGradients:
 
 
 class Update(Rung):
-    """Both optimizers fed the reference's gradients: their steps, compared as such.
+    """Rung L4: both optimizers are fed the reference's gradients, and their steps are compared.
 
     A weight is a hundred or a thousand times larger than a step, and hides as much of its error.
     The first step is fed the gradient; those after it the gradient times numbers drawn for each
@@ -56,9 +56,9 @@ class Update(Rung):
     gradients of 0, which leaves nothing but the decay of weights.
 
     Attributes:
-        weights: What they begin with, in the port's names and layout.
+        weights: Initial weights, in the port's names and layout.
         rates: Both sides' learning rates, if they were compared.
-        fed: What they are fed.
+        fed: The gradients they are fed.
         steps: The reference's and the port's in float64.
     """
 
@@ -88,7 +88,7 @@ class Update(Rung):
         return self._judge("L4", measured)
 
     def steps_of(self, fault: Check) -> Steps:
-        """What both optimizers made of the parameter that a check names."""
+        """Return both optimizers' steps of the parameter that a check names."""
         path = fault.quantity.path
         name = full_name(fault.layer, path)
         key = self.runs.tensors.source_of(name)
@@ -160,7 +160,7 @@ class Update(Rung):
         return self.runs.port.schedules[0] if self.runs.port.schedules else None
 
     def _steps(self, training: Any, fed: FedGradients, ported: bool) -> Flat:
-        """By the port's name and layer, the steps of one side."""
+        """Return one side's steps, by the port's names and layers."""
         found: Flat = {}
         for kind, gradients in ((Kind.STEP, fed.gradients), (Kind.DECAY_STEP, [fed.zeros])):
             side = training()
@@ -174,7 +174,7 @@ class Update(Rung):
         return found
 
     def _parameters(self, training: TorchTraining | JaxTraining, ported: bool) -> Arrays:
-        """What both sides train, in the port's names and layout."""
+        """Return the parameters that both sides train, in the port's names and layout."""
         arrays = self.runs.in_port_names(training.state(), None, ported)
         return {name: a for name, a in arrays.items() if name in self.runs.trained}
 
@@ -190,7 +190,7 @@ class Update(Rung):
         )
 
     def _rounding(self, key: Key, norm: float) -> float:
-        """Of a step in float64, relative to it: on either side two weights were rounded."""
+        """Return the relative rounding error of a float64 step, a difference of two weights."""
         weight = self.weights[full_name(key.layer, key.quantity.path)]
         return 4 * 2.0**-53 * tolerances.norm(weight) / norm if norm else 0.0
 

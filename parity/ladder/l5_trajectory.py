@@ -24,7 +24,7 @@ ULP = 2.0**-52  # of 1, in float64
 
 
 class Trajectory(Rung):
-    """Both sides trained alone from the same weights on the same batches, until they diverge.
+    """Rung L5: both sides train independently from equal weights on equal batches.
 
     Every parameter and statistic is compared after every step. What is reported is the first step
     after which one differs, the furthest first; or the last step.
@@ -35,7 +35,7 @@ class Trajectory(Rung):
 
     Attributes:
         rates: The reference's learning rate at each step that was made, and at the next.
-        momentum: The reference's.
+        momentum: The reference's momentum.
         last: Either side's parameters and statistics before the last step and after it, in the
             port's names and layout.
     """
@@ -75,7 +75,7 @@ class Trajectory(Rung):
         return checks
 
     def divergence(self, fault: Check) -> Divergence:
-        """How the trajectories diverge, as the parameter shows it that a check names."""
+        """Return how the trajectories diverge, for the parameter that a check names."""
         name = full_name(fault.layer, fault.quantity.path)
         steps = [
             after[name] - before[name]
@@ -103,7 +103,7 @@ class Trajectory(Rung):
         return self.runs.in_port_names(training.state(), None, ported)
 
     def _step(self, training: TorchTraining | JaxTraining, step: int) -> Flat:
-        """One step, and everything after it."""
+        """Make one training step, and return the state after it."""
         inputs, targets = self.runs.port.batch(step)
         losses, targets = self.runs.loss(targets)
         loss = losses[isinstance(training, JaxTraining)]
@@ -126,11 +126,11 @@ class Trajectory(Rung):
 
 
 def _flat(state: dict[str, np.ndarray], loss: float, steps: int) -> Flat:
-    """What there is after so many steps."""
+    """Return the loss and the state after this many steps, by key."""
     key = Key(NETWORK, Quantity(Kind.LOSS, step=steps))
     return {key: np.asarray(loss, np.float64)} | by_layer(Quantity(Kind.STATE, step=steps), state)
 
 
 def furthest_first(check: Check) -> float:
-    """To sort checks by: what is not even a number comes before all else."""
+    """Return a sort key for checks, by falling error; NaN comes first."""
     return -math.inf if math.isnan(check.error) else -check.error

@@ -1,8 +1,9 @@
-"""Which layer of the port answers which of the reference.
+"""Pairing the port's layers with the reference's.
 
-By the given names, by the names of the tensors they hold, by their own names where these agree, and
-otherwise by value: in float64 the same activation is the same array up to a permutation of its
-axes. Where a fault has changed all values behind it, by their place between layers already paired.
+They are paired by the given names, by the names of the tensors they hold, by their own names where
+these agree, and otherwise by value: in float64 the same activation is the same array up to a
+permutation of its axes. Where a fault has changed all later values, they are paired by their
+position between paired layers.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class Pair:
 
     Attributes:
         reference: `Call.layer` of the reference.
-        port: Of the port.
-        how: `given`, `weights`, `name`, `value` or `order`.
-        axes: Per output, the axes of what the reference's side gives (which is in the port's
-            layout already) that make it the port's; None where they are the same.
+        port: `Call.layer` of the port.
+        how: How they were paired: `given`, `weights`, `name`, `value` or `order`.
+        axes: Per output, the permutation from the reference's axes (already in the port's layout)
+            to the port's; None where they are the same.
     """
 
     reference: str
@@ -43,9 +44,9 @@ class Alignment:
     """All pairs, in the reference's order, and the layers without one.
 
     Attributes:
-        pairs: By the reference's call.
-        reference: Calls of the reference's layers without parts that nothing answers.
-        port: Those of the port.
+        pairs: Pairs by the reference's call.
+        reference: Unpaired calls of the reference's innermost layers.
+        port: Unpaired calls of the port's innermost layers.
     """
 
     pairs: Mapping[str, Pair]
@@ -57,13 +58,13 @@ class Alignment:
         return {pair.port: pair for pair in self.pairs.values()}
 
     def notes(self) -> list[str]:
-        """What could not be paired, a line per side."""
+        """Return a line per side on layers that could not be paired."""
         sides = (("reference", self.reference), ("port", self.port))
         return [f"not paired, {side}: {listed(names)}" for side, names in sides if names]
 
 
 def by_names(reference: Iterable[str], port: Iterable[str]) -> Alignment:
-    """Every layer answers the one of its name; the others answer nothing."""
+    """Pair every layer with the one of its name; the others stay unpaired."""
     ours, theirs = list(reference), set(port)
     return Alignment({name: Pair(name, name, "name") for name in ours if name in theirs})
 
@@ -73,9 +74,9 @@ class Aligner:
 
     Args:
         reference: The reference's calls with their outputs, in the order in which they returned.
-        port: The port's.
-        parts: Calls of layers that are made of layers, of the reference and of the port.
-        layout: How the reference's arrays lie; they come in the port's layout already.
+        port: The port's calls.
+        parts: Calls of layers that contain other layers, of the reference and of the port.
+        layout: The layout of the reference's arrays, which are already converted to the port's.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Aligner:
                         break
 
     def _by_order(self) -> None:
-        """Pair what stands between the same two pairs, where it is as many of the same sizes."""
+        """Pair calls between the same two pairs, where both sides have as many of equal size."""
         ours = [n for n in self.reference if n not in self.parts[0]]
         theirs = [n for n in self.port if n not in self.parts[1]]
         place = {name: i for i, name in enumerate(theirs)}

@@ -30,37 +30,37 @@ class Port:
         reference: The PyTorch module, on the CPU; not changed.
         port: A Flax NNX module, a Flax Linen module, or a function `f(params, *inputs)`; not
             changed.
-        inputs: Of the forward pass, in the port's layout, one item per argument: an array, a shape
-            (drawn from a standard normal distribution by `seed`), or a nest of them. A single array
-            or shape will do. Integers: give an array.
+        inputs: Inputs of the forward pass, in the port's layout, one item per argument: an array, a
+            shape (drawn from a standard normal distribution by `seed`), or a nest of them. A single
+            array or shape will do. Integers: give an array.
         weights: How the port's tensors come from the reference's: a mapping of the port's name to
             (the reference's name, axes or None); rules, of which the first whose pattern fits the
             reference's whole name counts, (pattern, template or None for nothing, axes); or a
             function from the reference's arrays to the port's. They are loaded into a copy of the
             port. None: both hold the same values already, and are matched by them.
-        params: Of a function its parameters, of a Linen module its variables.
-        name: For tables.
-        eval_inputs: Of the forward pass in eval mode, where they differ.
-        losses: From outputs and `targets` to a scalar, for the reference and for the port. If not
-            given: the sum of all outputs, each element times a number drawn by `seed`.
-        targets: Such as labels and class weights, in the port's layout.
+        params: The parameters of a function, or the variables of a Linen module.
+        name: The name shown in tables.
+        eval_inputs: Inputs of the forward pass in eval mode, where they differ.
+        losses: Two functions from outputs and `targets` to a scalar, for the reference and for the
+            port. If not given: the sum of all outputs, each element times a number drawn by `seed`.
+        targets: The losses' other inputs, such as labels and class weights, in the port's layout.
         layers: The port's layer -> the reference's, for layers that neither their names, their
             weights nor their values pair; or `names`: every layer must answer the one of its name.
-        layout: The axes of the reference's arrays in the port's order, by their number. By default
+        layout: Number of axes -> permutation from the reference's axes to the port's. By default
             four axes are NCHW in PyTorch and NHWC in the port; `{}`: alike on both sides.
         modes: Keyword arguments of the port in eval mode and in train mode.
-        filled: The port holds its weights; `weights` only says which they must be.
-        seed: Of drawn inputs.
-        optimizers: What trains either side: of the reference a function that makes a `torch.optim`
-            optimizer of a module like it, of the port an optax transformation. None: the rungs L4
-            and L5 are left out.
-        schedules: Of the learning rate, and at how many steps it is compared. Of the reference a
-            function of the step that gives its first group's rate, or one that makes a scheduler of
-            an optimizer, whose `step()` is called after each of the optimizer's; of the port an
-            optax schedule, which `optimizers` must hold too.
+        filled: Whether the port already holds its weights, so that `weights` only describes them.
+        seed: Seed of drawn inputs.
+        optimizers: The optimizers of both sides: for the reference a function that makes a
+            `torch.optim` optimizer of a module like it, for the port an optax transformation. None:
+            the rungs L4 and L5 are left out.
+        schedules: The learning-rate schedules, and at how many steps they are compared. For the
+            reference a function of the step that gives its first group's rate, or one that makes a
+            scheduler of an optimizer, whose `step()` is called after each of the optimizer's; for
+            the port an optax schedule, which `optimizers` must hold too.
         batches: What a trajectory's steps are trained on, one after the other and over again:
             (inputs, targets) of each. If there is none: `inputs` and `targets` at every step.
-        steps: Of a trajectory.
+        steps: Number of steps of a trajectory.
 
     PyTorch's and Flax's own dropouts are switched off on both sides, since each draws its own
     numbers; dropout that takes a mask as an input stays on.

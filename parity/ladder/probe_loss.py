@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def probe_losses(
     outputs: tuple[np.ndarray, ...], port: Port
 ) -> tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]:
-    """The sum of all outputs' elements, each times a number of its own.
+    """Return a loss: the sum of all outputs' elements, each times a different drawn number.
 
-    The numbers are drawn from a standard normal distribution by the port's seed, so that no two
-    elements can be exchanged unseen.
+    The numbers are drawn from a standard normal distribution by the port's seed, so that exchanging
+    two elements changes the loss.
 
     Args:
-        outputs: Of the reference, in the port's layout.
-        port: Gives the seed and the name.
+        outputs: The reference's outputs, in the port's layout.
+        port: The port, for its seed and name.
 
     Returns:
         One loss for both sides, and its targets.

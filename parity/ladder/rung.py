@@ -1,4 +1,4 @@
-"""What the rungs share: how a quantity of a layer is measured and judged."""
+"""The base class of rungs: measuring and judging a quantity of a layer."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from parity.report.report import Check
 
 
 class Rung:
-    """One rung of one climb.
+    """One rung of the ladder.
 
     Args:
         runs: Both sides; whole networks are run once and serve every rung.
-        notes: Takes a line for what could not be compared.
+        notes: Collects lines on what could not be compared.
     """
 
     def __init__(self, runs: Runs, notes: list[str]) -> None:
@@ -40,7 +40,7 @@ class Rung:
         raise NotImplementedError
 
     def absent(self) -> str:
-        """Why the port has no such rung; empty where it has."""
+        """Return why the port has no such rung; empty if it has."""
         return ""
 
     def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:
@@ -63,7 +63,7 @@ class Rung:
         return measured
 
     def _loss_at_fault(self) -> bool:
-        """Whether the loss differs although both sides' outputs, of which it is made, agree."""
+        """Return whether the loss differs although both sides' outputs agree."""
         found = self._measure_network(True, lambda q: q.kind in (Kind.LOSS, Kind.OUTPUT))
         checks = self._judge("L3", [m for m in found if m.layer == NETWORK])
         wrong = [c for c in checks if not c.ok and c.quantity.kind is Kind.LOSS]
@@ -83,12 +83,12 @@ class Rung:
         """Measure one quantity.
 
         Args:
-            key: Which.
-            oracle: What it should be.
-            differences: Run -> how far it is from that.
+            key: The layer and quantity.
+            oracle: The expected array.
+            differences: Run -> its difference from the oracle.
             reference: The reference's name of the layer, where it is known.
-            limit: Of the structure; by default a gradient's, or that of a forward pass.
-            shared_group: See `Measurement`.
+            limit: The limit in float64; by default that of a gradient or of a forward pass.
+            shared_group: As for `Measurement`.
         """
         pair = self.runs.by_port.get(key.layer)
         reference = reference or (pair.reference if pair else self._reference_of(key.layer))
@@ -116,7 +116,7 @@ class Rung:
         return measured.with_numerics(differences[port], rounding, max(moved, default=0.0))
 
     def _terms(self, key: Key, reference: str) -> float:
-        """Of a bias's gradient: the norm of what is summed, the gradient of the layer's output.
+        """Return the norm of the terms summed for a bias's gradient, i.e. of the output's gradient.
 
         Before a batch norm in train mode the sum is zero but for rounding.
         """

@@ -51,13 +51,12 @@ DISTURBED = tuple(Run(Side.REFERENCE, FLOAT64, i) for i in range(DISTURBANCES))
 
 
 class Runs:
-    """Both sides of a port, filled, aligned, and run when asked.
+    """Both sides of a port, filled, aligned, and run on demand.
 
     Args:
-        port: What to compare.
+        port: The port to compare with its reference.
         precision: The working precision.
-        pool: Where what can be compiled beside something else is; XLA compiles outside Python's
-            lock.
+        pool: Runs compilations concurrently; XLA compiles outside Python's lock.
 
     Raises:
         InputError: The port cannot be compared; see `Port`.
@@ -75,7 +74,7 @@ class Runs:
         self.reference_working = TorchSide(port.reference, precision, port.layout)
         self.port64 = JaxSide(port.port, FLOAT64, port.params, port.modes)
         self.port_working = JaxSide(port.port, precision, port.params, port.modes)
-        # The runs of a whole network beside the oracle.
+        # The runs of a whole network other than the oracle.
         working = (Run(Side.REFERENCE, precision), Run(Side.PORT, precision))
         self.compared = (PORT64, *working, *DISTURBED)
         self.assignment = assign(
@@ -130,7 +129,7 @@ class Runs:
         return self.reference64 if exact else self.reference_working
 
     def differences(self, train: bool) -> dict[Run, dict[Key, Difference]]:
-        """How far every other run is from the oracle."""
+        """Return how far every other run is from the oracle."""
         for run in self.compared:
             if (run, train) not in self.results:
                 job = self.jobs.pop((run, train), None)
@@ -138,11 +137,11 @@ class Runs:
         return {run: self.results[run, train] for run in self.compared}
 
     def pair(self, call: Call) -> Pair | None:
-        """What answers a call of the reference's."""
+        """Return the port's call paired with a call of the reference; None if there is none."""
         return self.alignment.pairs.get(call.layer)
 
     def leaf(self, call: Call) -> bool:
-        """Whether it is a layer of the reference's without parts, that draws nothing itself."""
+        """Return whether it is an innermost layer of the reference, without own random draws."""
         return (
             not self.reference64.has_parts(call.module)
             and call.module not in self.reference64.silenced
@@ -151,11 +150,11 @@ class Runs:
     def alone(
         self, side: TorchSide | JaxSide, call: Call, pair: Pair, train: bool, fed: tuple
     ) -> Flat:
-        """What one layer gives when it is fed `fed`: the arguments and the cotangents.
+        """Run one layer alone on `fed`, arguments and cotangents, and return its results.
 
         Raises:
             ForwardError: It raised.
-            UnlikeError: The port's layer takes other arrays than the reference's.
+            UnlikeError: The port's layer takes different arrays from the reference's.
         """
         (args, kwargs), pull = fed
         ported = isinstance(side, JaxSide)
@@ -193,7 +192,7 @@ class Runs:
         return flat
 
     def fed(self, call: Call, train: bool) -> tuple:
-        """What the reference fed a layer, and the gradient that came back, as rounded numbers."""
+        """Return a layer's inputs and upstream gradient in the reference, rounded."""
         arguments = mapped(
             (call.args, call.kwargs), lambda v: tolerances.round_to(v, self.precision)
         )
@@ -212,7 +211,7 @@ class Runs:
         return found if pair is not None else found | self.tensors.gathered(arrays)
 
     def _find_tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
-        """Of a layer's tensors: the port's name, the reference's, both within it, and the axes."""
+        """Return a layer's tensors: the port's and the reference's local names, and the axes."""
         mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
         return [
             (name.removeprefix(mine), key.removeprefix(other), axes)
@@ -221,9 +220,9 @@ class Runs:
         ]
 
     def _find_frozen(self, pair: Pair | None) -> frozenset[str]:
-        """The port's tensors, within a layer, whose reference is not trained, or is elsewhere.
+        """Return a port layer's tensors whose reference is not trained, or in another layer.
 
-        The latter where layers share a tensor: what they make of it together is compared on L3.
+        The latter occurs where layers share a tensor; its summed gradient is compared on L3.
         """
         mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
         trained = self.reference64.parameters()
@@ -236,7 +235,7 @@ class Runs:
         )
 
     def derived(self, layer: str) -> list[str]:
-        """Tensors of a layer of the port that answer none of the reference's, but were made."""
+        """Return the names of a port layer's derived tensors."""
         prefix = _prefix(layer)
         return sorted(name for name in self.assignment.derived if name.startswith(prefix))
 
@@ -319,17 +318,17 @@ class Runs:
     def loss(
         self, targets: tuple[np.ndarray, ...]
     ) -> tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]:
-        """Both sides' losses, and their targets: these, if the port has losses of its own."""
+        """Return both sides' losses and targets: these, if the port has its own losses."""
         return (self.port.losses, targets) if self.port.losses is not None else self._probe()
 
     @functools.cached_property
     def trained(self) -> set[str]:
-        """The port's names of what it trains and what consists of the reference's elements."""
+        """Return the port's names of trained parameters and of tensors made from them."""
         return self.port64.parameters() & self.tensors.compared
 
     @property
     def stateless(self) -> bool:
-        """Whether the port is a function, which keeps no statistics."""
+        """Return whether the port is a function, which keeps no statistics."""
         return isinstance(self.port64.model, Function)
 
     def _make_probe(self) -> Any:
@@ -359,7 +358,7 @@ class Runs:
         return flat
 
     def _outputs(self, result: Result, ported: bool) -> Iterator[tuple[str, Sequence[np.ndarray]]]:
-        """Of every layer that is compared: the port's name, and what it gave."""
+        """Yield, for every compared layer, the port's name and its outputs."""
         for call in result.calls.values():
             pair = (self.by_port if ported else self.alignment.pairs).get(call.layer)
             if pair is None:
@@ -372,13 +371,13 @@ class Runs:
                 yield pair.port, [transposed(o, a) for o, a in zip(call.outputs, axes, strict=True)]
 
     def _bytes(self) -> int:
-        """Of one run's activations in float64."""
+        """Return the size in bytes of one run's activations in float64."""
         calls = self.port64.traced[True].values()
         return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
 
 
 def without(arrays: Arrays, names: frozenset[str]) -> Arrays:
-    """Those of other names."""
+    """Return the arrays except those with these names."""
     return {name: array for name, array in arrays.items() if name not in names}
 
 

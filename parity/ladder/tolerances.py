@@ -1,10 +1,10 @@
-"""How different two arrays are, and how different they may be.
+"""Measuring the difference of two arrays, and the limits for it.
 
 Structure, in float64: rounding noise is some 5e8 times smaller than in float32, while a porting
 fault is the same size in both, so one fixed limit serves every network.
 
-Numerics, in the working precision: the port may be no less exact than the reference is. With r64
-the reference in float64, error(x) = |x - r64| / |r64| in the Euclidean norm:
+Numerics, in the working precision: the port may be no less exact than the reference. With r64 the
+reference in float64, error(x) = |x - r64| / |r64| in the Euclidean norm:
 
     error(port) <= K * (error(reference) + sensitivity) + FLOOR
 
@@ -64,12 +64,12 @@ LARGEST_DISTURBANCE = 2.0**-5  # but never more than this
 
 
 def input_disturbance(precision: str) -> float:
-    """How much a whole network's input is disturbed, relative to each element."""
+    """Return how much a whole network's input is disturbed, relative to each element."""
     return min(DISTURBANCE * ROUNDING[precision], LARGEST_DISTURBANCE)
 
 
 def floor(precision: str) -> float:
-    """What any arithmetic of this precision may differ by."""
+    """Return the difference that any arithmetic of this precision may cause."""
     return FLOOR_UNITS * 2 * ROUNDING[precision]
 
 
@@ -80,7 +80,7 @@ class Difference:
     Attributes:
         distance: |port - reference| in the Euclidean norm; of integers, the share that differs;
             infinite where the arrays cannot be compared.
-        index: Where they differ most.
+        index: The index at which they differ most.
         reference: The reference's value there.
         port: The port's value there.
         note: Why they cannot be compared.
@@ -95,15 +95,15 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What was measured of one quantity of one layer, before it is judged.
+    """The measured difference of one quantity of one layer, before it is judged.
 
     Attributes:
         layer: The port's name.
         reference: The reference's name.
         quantity: What was measured.
         group: Equal for layers and quantities whose norms can be compared.
-        limit: Of the structure: `STRUCTURE_FORWARD` or `STRUCTURE_GRADIENT`.
-        elements: Of the array.
+        limit: The limit in float64: `STRUCTURE_FORWARD` or `STRUCTURE_GRADIENT`.
+        elements: Number of elements of the array.
         norm: |r64|.
         structure: Port against reference, float64.
         numerics: Port in the working precision against r64; None if it was not run.
@@ -143,7 +143,7 @@ class Measurement:
 
     @property
     def noise_scale(self) -> float:
-        """What rounding moves the reference by; the port's error is measured by it."""
+        """Return how far rounding moves the reference; the port's error is compared with it."""
         return self.reference_distance + self.sensitivity
 
 
@@ -153,9 +153,9 @@ def difference(
     """Compare two arrays in one layout.
 
     Args:
-        port: The port's; floating point must be of `dtype`, lest a check in float64 be none.
-        reference: The reference's.
-        dtype: Of the port's floating-point arrays.
+        port: The port's array; floating-point arrays must be of `dtype`.
+        reference: The reference's array.
+        dtype: The dtype of the port's floating-point arrays.
 
     What cannot be compared is infinitely far apart: an array that one side lacks, other shapes
     (nothing is broadcast), other dtypes, no element at all, a NaN or an infinity on either side.
@@ -194,15 +194,15 @@ def measured(
     reference: np.ndarray,
     limit: float,
 ) -> Measurement:
-    """What is compared in float64 alone.
+    """Measure a quantity that is compared in float64 alone.
 
     Args:
         layer: The port's name.
         named: The reference's name.
         quantity: What it is; also its group.
-        port: What the port has; none where it has nothing.
-        reference: What the reference has.
-        limit: Of the structure.
+        port: The port's array; None where it has none.
+        reference: The reference's array.
+        limit: The limit in float64.
     """
     return Measurement(
         layer=layer,
@@ -269,23 +269,23 @@ def judge(
 
 
 def per_tap(norm: float, elements: int, biases: int) -> float:
-    """How large a bias's gradient would be, were it as large as its kernel's.
+    """Return a bias's gradient norm if its elements were as large as its kernel's.
 
     Args:
-        norm: Of the kernel's gradient.
-        elements: Of the kernel.
-        biases: Elements of the bias. A batch norm has as many scales, and no taps: 0.
+        norm: Norm of the kernel's gradient.
+        elements: Number of elements of the kernel.
+        biases: Number of elements of the bias. A batch norm has as many scales, and no taps: 0.
     """
     return norm * math.sqrt(biases / elements) if elements > biases else 0.0
 
 
 def _is_of(m: Measurement, kind: str) -> bool:
-    """Whether the quantity is one of a parameter of this sort: a key of `SYNONYMS`."""
+    """Return whether the quantity is of such a parameter: a key of `SYNONYMS`."""
     return bool(m.quantity.parameter) and m.quantity.leaf in SYNONYMS[kind]
 
 
 def _median(values: Sequence[float]) -> float:
-    """Of those that are finite; 0 of none."""
+    """Return the median of the finite values; 0 if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return float(np.median(finite)) if finite else 0.0
 

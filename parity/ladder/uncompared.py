@@ -1,4 +1,4 @@
-"""What a rung did not compare: every tensor and every layer that no check of it is about."""
+"""Tensors and layers that no check of a rung compared."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ FUNCTION = "the port is a function, which gives no statistics back"
 
 
 def left_out(runs: Runs, rung: str, checks: Iterable[Check]) -> list[Omission]:
-    """What was not compared on a rung that has been climbed.
+    """Return what a rung did not compare.
 
     Args:
         runs: Both sides.
         rung: A key of `RUNGS`.
-        checks: What was compared on it.
+        checks: The rung's checks.
 
     Returns:
-        One for each quantity. Those of parameters count: a network whose parameters are not all
-        compared has not been shown to be the reference.
+        One omission for each quantity. Parameters are required: a network whose parameters are not
+        all compared has not been shown to be the reference.
     """
     compared = {Key(c.layer, c.quantity) for c in checks}
     return list(RULES[rung](runs, rung, compared))
 
 
 def _values(runs: Runs, rung: str, _: set[Key]) -> Iterator[Omission]:
-    """Tensors of the reference that nothing holds, because the rules say so."""
+    """Yield tensors of the reference that the port does not use, because the rules say so."""
     held = {key for key, _ in runs.assignment.map.values()} | runs.assignment.tied
     held |= {key for part in runs.assignment.parts.values() for key in part.keys}
     if runs.tensors.opaque or runs.strict:
@@ -50,7 +50,7 @@ def _values(runs: Runs, rung: str, _: set[Key]) -> Iterator[Omission]:
 
 
 def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
-    """Layers without parts that nothing answers, and those that could not be fed alone."""
+    """Yield innermost layers that are unpaired, and those that could not be run alone."""
     for name in runs.alignment.reference:
         yield Omission(rung, name, name, OUTPUT, UNPAIRED)
     for name in runs.alignment.port:
@@ -69,7 +69,7 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
 
 
 def _whole(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
-    """Layers that nothing answers, and statistics."""
+    """Yield unpaired layers, and statistics that were not compared."""
     yield from _layers(runs, rung, compared)
     yield from _statistics(runs, rung, compared, Quantity(Kind.STATISTIC, mode=Mode.TRAIN))
 
@@ -77,7 +77,7 @@ def _whole(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
 def _statistics(
     runs: Runs, rung: str, compared: set[Key], quantity: Quantity
 ) -> Iterator[Omission]:
-    """Statistics of either side; those that the port has and the function made, count."""
+    """Yield statistics that were not compared; the port's that a function made are required."""
     parameters = runs.port64.parameters()
     if runs.stateless:
         before = runs.reference64.state()
@@ -97,7 +97,7 @@ def _statistics(
 def _parameters(
     runs: Runs, rung: str, compared: set[Key], quantity: Quantity
 ) -> Iterator[Omission]:
-    """Parameters of the port that were not compared, and the reference's that none answers."""
+    """Yield the port's parameters that were not compared, and unpaired ones of the reference."""
     used: dict[str, np.ndarray] = {}
     trained = runs.reference64.parameters()
     for name in sorted(runs.port64.parameters()):
@@ -118,7 +118,7 @@ def _parameters(
 def _unanswered(
     runs: Runs, rung: str, used: dict[str, np.ndarray], quantity: Quantity
 ) -> Iterator[Omission]:
-    """Parameters of the reference with a gradient that nothing was compared with."""
+    """Yield the reference's parameters with a gradient that was compared with nothing."""
     names = runs.reference64.aliases()
     for key, gradient in runs.oracle(True).parameter_gradients.items():
         places = np.zeros(gradient.size, bool)

@@ -1,4 +1,4 @@
-"""Which tensor of the port comes from which of the reference, however that is said."""
+"""Assigning the reference's tensors to the port's, by a map, rules, a function or by value."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Assignment:
 
     Attributes:
         map: The port's name -> the reference's, and the axes.
-        arrays: What the port is to hold, by its names; None where it holds its weights already.
+        arrays: The port's weights, by its names; None where it holds its weights already.
         derived: Names of the port's tensors that a function made of several, or changed.
         idle: Names of the reference's tensors that need no counterpart.
-        tied: Those of them that share their memory with one that has a counterpart.
-        parts: Of what was derived, name -> which elements of the reference's it consists of, if it
+        tied: Those of the idle ones that share memory with one that has a counterpart.
+        parts: Derived tensor's name -> the elements of the reference's that it consists of, if it
             does.
-        repeated: Names of what holds an element that another tensor, or the same, holds too: its
-            gradient is part of the reference's.
+        repeated: Names of tensors with an element that occurs more than once: its gradient is only
+            part of the reference's.
     """
 
     map: dict[str, tuple[str, Axes]]
@@ -73,7 +73,7 @@ def assign(weights: Weights, source: Arrays, target: Arrays, filled: bool) -> As
         weights: A map, rules, a function, or None: both sides hold the same values, by which the
             tensors are found.
         source: The reference's tensors by name, in their order.
-        target: The port's.
+        target: The port's tensors by name.
         filled: Whether the port holds its weights already; then nothing is refused here, and L0
             says what is wrong.
 
@@ -102,7 +102,7 @@ def assign(weights: Weights, source: Arrays, target: Arrays, filled: bool) -> As
 
 
 def _entry(name: str, entry: Any) -> tuple[str, Axes]:
-    """One entry of a mapping."""
+    """Parse one entry of a mapping."""
     if isinstance(entry, str) or not isinstance(entry, Sequence) or len(entry) != 2:
         raise InputError(f"weights: {name} is {entry!r}, expected (the reference's name, axes)")
     return entry[0], entry[1]
@@ -262,7 +262,7 @@ def _converted(convert: Converter, source: Arrays, target: Arrays) -> Assignment
 
 
 def _whole(parts: Mapping[str, Elements], source: Arrays) -> dict[str, tuple[str, Axes]]:
-    """Of a function's tensors, those that are one whole tensor of the reference's, transposed."""
+    """Return those derived tensors that are one whole tensor of the reference, transposed."""
     found: dict[str, tuple[str, Axes]] = {}
     taken: set[str] = set()
     for name, part in parts.items():
@@ -297,7 +297,7 @@ class Watched(dict[str, np.ndarray]):
         self.seen: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
-        return super().__iter__()  # with one of its own, `dict` copies through `__getitem__`
+        return super().__iter__()  # with its own `__iter__`, `dict` copies through `__getitem__`
 
     def __getitem__(self, key: str) -> np.ndarray:
         self.seen.add(key)

@@ -1,4 +1,4 @@
-"""Compare one of the project's own networks with its port: `parity check MODEL` in Python."""
+"""Comparing one of the project's own networks with its port: `parity check MODEL` in Python."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
     from weights_convert import Checkpoint, Manifest
 
-LEVELS = ("L0", "L1", "L2", "L3", "L4")  # if nobody says otherwise
+LEVELS = ("L0", "L1", "L2", "L3", "L4")  # by default
 EXPORTED = ""  # of `onnx`, instead of a file: what both sides export
 Progress = Callable[[str], None]
 
 
 class Subject(NamedTuple):
-    """What a port of a network was made from.
+    """The config and weights from which a port was made.
 
     Attributes:
         config: The network.
         arrays: Published key -> array.
         size: Height and width of the images, in pixels.
-        manifest: What the checkpoint says of itself, if there is one.
+        manifest: The checkpoint's manifest, if there is one.
     """
 
     config: Config
@@ -57,20 +57,21 @@ def check_model(
     onnx: Sequence[str | Path] = (),
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Climb the ladder for one of the project's own networks.
+    """Run the ladder for one of the project's own networks.
 
-    L4 takes the optimizer of the recipe that trains the network, and everything else that its
-    recipes train with; L5 trains a scaled-down version of each recipe on both sides.
+    L4 also compares the optimizer and everything else that the network's recipes use; L5 trains a
+    scaled-down version of each recipe on both sides.
 
     Args:
         model: A key of `parity.spec.models.MODELS`.
         levels: Which rungs, of `L0` to `L5`.
         precision: The working precision: `float32`, `bfloat16` or `float16`.
-        checkpoint: What `weights_convert.load` gave; weights are drawn if not given.
-        size: Height and width of the images, in pixels; one that meets everything if not given.
-        batch: Images.
-        seed: Of weights, images, labels and dropout masks.
-        onnx: ONNX files to compare with the network, too; `EXPORTED` is what both sides export.
+        checkpoint: A checkpoint from `weights_convert.load`; weights are drawn if not given.
+        size: Height and width of the images, in pixels; by default one that exercises every layer.
+        batch: Number of images.
+        seed: Seed of weights, images, labels and dropout masks.
+        onnx: ONNX files to compare with the network, too; `EXPORTED` stands for both sides'
+            exports.
         progress: Called with the name of a rung when it begins.
 
     Returns:
@@ -136,14 +137,14 @@ def check_devices(
     seed: int | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Compare training on several devices with what is predicted of it, on both sides.
+    """Compare training on several devices with its predicted result, on both sides.
 
     Args:
         model: A key of `parity.spec.models.MODELS` that some recipe trains.
         counts: Numbers of devices.
         levels: Which rungs, of `L3` to `L5`; all if not given.
-        seed: Of the recipe; its own if not given.
-        progress: Called with what is done next.
+        seed: Seed of the recipe; its own if not given.
+        progress: Called with a description of the next action.
 
     Raises:
         InputError: An unknown network, one without a recipe, or another rung.

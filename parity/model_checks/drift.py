@@ -1,4 +1,4 @@
-"""How fast both sides diverge in float32, beside how fast one diverges from itself.
+"""How fast both sides diverge in float32, compared with how fast one diverges from itself.
 
 Rounding differs between two frameworks in every operation, and training makes any difference grow.
 One side whose every image is changed by a unit in the last place diverges from itself as well. A
@@ -53,7 +53,7 @@ class Drift:
 
     @property
     def ratios(self) -> np.ndarray:
-        """Of each step: the sides' distance over the larger of those from themselves."""
+        """Return, per step, the sides' distance over the larger distance from themselves."""
         return self.between / np.maximum(*self.within.values())
 
     @property
@@ -61,7 +61,7 @@ class Drift:
         return bool((self.ratios <= K).all())
 
     def lines(self) -> list[Line]:
-        """For a plot over the steps."""
+        """Return the curves of a plot over the steps."""
         found = []
         for name, distances in {BETWEEN: self.between, **self.within}.items():
             label = name if name == BETWEEN else f"{name} from itself, images changed by 1 ulp"
@@ -80,7 +80,7 @@ class Drift:
         ]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the values as a dict for JSON."""
         return {
             "recipe": self.recipe,
             "ok": self.ok,
@@ -94,13 +94,13 @@ class Drift:
 def measure(
     recipe: Recipe, steps: int, changes: int = 2, progress: Progress = lambda _: None
 ) -> Drift:
-    """Train both sides in small in float32, and each again on changed images.
+    """Train both sides on a scaled-down recipe in float32, and each again on changed images.
 
     Args:
         recipe: A published one.
-        steps: Of each run.
-        changes: How often each side is trained again.
-        progress: Called with what is run next.
+        steps: Number of steps of each run.
+        changes: Number of repetitions of each side, on changed images.
+        progress: Called with the name of the next run.
     """
     made = scaled_down(recipe, steps, "fp32")
 
@@ -135,18 +135,18 @@ class Ulp:
 
 
 def noisy(batch: Batch) -> Batch:
-    """With noise of up to half a grey level, so that no two pixels are equal."""
+    """Add noise of up to half a grey level, so that no two pixels are equal."""
     rng = draw.generator(0, "noise", *map(int, batch.samples[:1]))
     noise = rng.uniform(-NOISE, NOISE, batch.images.shape).astype(np.float32)
     return batch._replace(images=batch.images + noise)
 
 
 def joined(arrays: Arrays) -> np.ndarray:
-    """All that is trained or kept, as one vector; counters are not."""
+    """Concatenate all parameters and statistics, without counters, to one vector."""
     return np.concatenate([np.ravel(a) for _, a in sorted(arrays.items()) if a.dtype.kind == "f"])
 
 
 def distances(one: list[np.ndarray], other: list[np.ndarray]) -> np.ndarray:
-    """Of each step, relative; stages may train networks of other sizes."""
+    """Return each step's relative distance; stages may train networks of other sizes."""
     pairs = zip(one, other, strict=True)
     return np.array([norm(a.astype(np.float64) - b) / norm(b) for a, b in pairs])

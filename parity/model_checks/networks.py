@@ -31,14 +31,14 @@ def port(
     seed: int = 0,
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> Port:
-    """One of our networks, its port, and a batch to run them on.
+    """Build the port of one of our networks, with a batch to run both sides on.
 
     Args:
-        name: For tables.
-        config: Which network.
+        name: The name shown in tables.
+        config: The network's configuration.
         size: Height and width of the images, in pixels.
-        batch: Images.
-        seed: Of weights, images, labels and dropout masks.
+        batch: Number of images.
+        seed: Seed of weights, images, labels and dropout masks.
         arrays: Weights to check with, published key -> array; drawn if not given.
 
     Raises:
@@ -74,7 +74,7 @@ def segmentation(config: Config, rng: np.random.Generator, shape: tuple[int, ...
 def at_output(
     config: ENetConfig | ERFNetConfig, rng: np.random.Generator, shape: tuple[int, ...]
 ) -> Task:
-    """The same, at the size of the output."""
+    """Draw a segmentation task at the size of the network's output."""
     return segmentation(config, rng, (shape[0], *config.output_size(*shape[1:])))
 
 
@@ -104,6 +104,6 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def weight_map(config: Config) -> WeightMap:
-    """Where each tensor of the JAX network comes from."""
+    """Return the published key and axes of each tensor of the JAX network."""
     names = naming.names(config, "jax")
     return {name: (key, leaf.axes) for name, (key, leaf) in names.items()}

@@ -50,7 +50,7 @@ def erfnet(config: Any, least: bool) -> tuple[Config, Pair]:
 
 
 def erfnet_imagenet(config: Any, least: bool) -> tuple[Config, Pair]:
-    """The same encoder, at the smallest size of an image."""
+    """Return ERFNet's small encoder as a classifier, at the smallest size of an image."""
     made: Any = erfnet(config, least)[0]
     size = (112, 112) if least else config.check_size
     return dataclasses.replace(made, decoder=()), size
@@ -63,7 +63,7 @@ def icnet(config: Any, least: bool) -> tuple[Config, Pair]:
 
 
 def accepts(config: Config, size: Pair) -> bool:
-    """Whether the network takes images of this size."""
+    """Return whether the network takes images of this size."""
     try:
         config.check_input(*size)
     except ValueError:
@@ -112,12 +112,12 @@ CONDITIONS: dict[str, tuple[Callable, Callable[[np.ndarray], np.ndarray]]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-    """A clean port, and what each of its layers is fed by the reference in train mode.
+    """A clean port, and the inputs of each layer of the reference in train mode.
 
     Attributes:
-        model: Its name.
+        model: The model's name.
         port: The clean port.
-        config: Of its network.
+        config: Its network's configuration.
         calls: Layer -> its first call; arrays in float64, NHWC.
     """
 
@@ -128,7 +128,7 @@ class Subject:
 
 
 def small(model: str, least: bool = False) -> tuple[Config, Pair]:
-    """A model's small network, whole if nobody has made a small one, and its images' size."""
+    """Return a model's small network and its images' size; the whole network if there is none."""
     config = MODELS[model]
     if config.family in SMALL:
         return SMALL[config.family](config, least)
@@ -151,7 +151,7 @@ def subject(model: str, condition: str = "", least: bool = False, seed: int = SE
 
 
 def models() -> list[str]:
-    """One model of each small network: those that differ only in their classes are alike."""
+    """Return one model per small network; models that differ only in their classes share one."""
     seen: dict[Any, str] = {}
     for name in MODELS:
         config: Any = small(name)[0]  # a frozen dataclass

@@ -31,13 +31,13 @@ Parameters = Mapping[str, Mapping[str, Shape]]  # layer -> tensor -> shape
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One call of a layer without parts, on one side.
+    """One call of an innermost layer, on one side.
 
     Attributes:
-        name: Dotted; `#2` and so on behind it from its second call on.
+        name: Dotted name, followed by `#2` and so on from its second call on.
         kind: Its class.
-        shape: Of its first output, in the port's layout; None where it is never called.
-        parameters: Tensor -> shape, of what is trained; counted at the first call.
+        shape: Shape of its first output, in the port's layout; None where it is never called.
+        parameters: Trained tensor -> shape; counted at the first call.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Layer:
 
     @property
     def count(self) -> int:
-        """Numbers that are trained."""
+        """Return how many numbers are trained."""
         return sum(math.prod(shape) for shape in self.parameters.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """A layer of the reference beside the port's.
+    """A layer of the reference with its counterpart in the port.
 
     Attributes:
-        torch: The reference's, None where only the port has it.
-        jax: The port's, None where it has none.
+        torch: The reference's layer, None where only the port has it.
+        jax: The port's layer, None where it has none.
     """
 
     torch: Layer | None
@@ -65,7 +65,7 @@ class LayerRow:
 
     @property
     def agrees(self) -> bool:
-        """Whether both sides have it, with one shape and one number of parameters."""
+        """Return whether both sides have it, with one shape and one number of parameters."""
         a, b = self.torch, self.jax
         return a is not None and b is not None and (a.shape, a.count) == (b.shape, b.count)
 
@@ -75,10 +75,10 @@ class Summary:
     """Both sides of one network, layer by layer.
 
     Attributes:
-        name: For the title.
-        size: Height and width of the image, in pixels.
-        rows: In the order in which the reference's layers return; then those never called.
-        totals: Parameters of the whole networks, the reference's and the port's.
+        name: The name shown in the title.
+        size: Height and width of the image in pixels.
+        rows: The layers, in the order in which the reference's return; then those never called.
+        totals: Number of parameters of the reference and of the port.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether both sides agree in every layer, and the rows account for every parameter."""
+        """Return whether both sides agree in every layer, and the rows include every parameter."""
         counted = [
             sum(layer.count for layer in side if layer)
             for side in zip(*((row.torch, row.jax) for row in self.rows), strict=True)
@@ -97,7 +97,7 @@ class Summary:
         return complete and all(row.agrees for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values as a dict for JSON."""
         entries = [dataclasses.asdict(row) | {"agrees": row.agrees} for row in self.rows]
         parameters = dict(zip(("torch", "jax"), self.totals, strict=True))
         return {
@@ -110,12 +110,12 @@ class Summary:
 
 
 def summary(name: str, config: Config, size: tuple[int, int]) -> Summary:
-    """Lay both sides of a network next to each other.
+    """List the layers of both sides of a network, side by side.
 
     Args:
-        name: For the title.
-        config: Which network.
-        size: Height and width of the image, in pixels.
+        name: The name shown in the title.
+        config: The network's configuration.
+        size: Height and width of the image in pixels.
 
     Raises:
         ValueError: The network cannot process images of this size.
@@ -201,7 +201,7 @@ def by_layer(shapes: Mapping[str, Shape]) -> Parameters:
 def never_called(
     held: Parameters, found: Iterable[str], kinds: Mapping[str, str]
 ) -> dict[str, Layer]:
-    """Layers that have parameters and do not take part."""
+    """Return the layers that have parameters and are never called."""
     idle = [name for name in held if name not in set(found)]
     return {name: Layer(name, kinds.get(name, ""), None, held[name]) for name in idle}
 
@@ -213,7 +213,7 @@ def partners(config: Config) -> dict[str, str]:
 
 
 def table(found: Summary) -> Table:
-    """For people."""
+    """Return a printable table."""
     height, width = found.size
     shown = Table(title=f"{found.name}, image {height}x{width}")
     for column in ("torch", "jax", "layer"):
@@ -240,5 +240,5 @@ def _shape(layer: Layer) -> str:
 
 
 def _both(row: LayerRow, part: Any) -> str:
-    """Once where both sides have the same."""
+    """Return the text once if both sides have the same."""
     return " / ".join(dict.fromkeys(part(side) if side else "-" for side in (row.torch, row.jax)))

@@ -1,1 +1,1 @@
-"""What was found, and how it is shown: tables, JSON and pages of HTML."""
+"""Results of checks, and how they are shown: tables, JSON and HTML pages."""

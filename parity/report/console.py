@@ -1,4 +1,4 @@
-"""Where commands print to, and how they show that they are at work."""
+"""The commands' output to the terminal, and their display of progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
-WIDTH = 140  # of what has no width of its own, such as a file
+WIDTH = 140  # used where the output has no width, such as a file
 QUIET = 30  # seconds after which a file, too, gets a line on what is being done
 
 
@@ -35,23 +35,23 @@ def print_first(console: Console, lines: Sequence[str], most: int) -> None:
 
 
 class Lines:
-    """Says now and then, on a line of standard error, what is being done: for a file.
+    """Prints what is being done, now and then, as lines on standard error; for output to a file.
 
-    What is done quickly leaves no line.
+    Fast actions print no line.
     """
 
     def __init__(self) -> None:
         self.begun = self.said = time.monotonic()
 
     def show(self, stage: str) -> None:
-        """What is done next."""
+        """Show the next action."""
         now = time.monotonic()
         if now - self.said >= QUIET:
             self.said = now
             print(f"[{now - self.begun:.0f} s] {stage}", file=sys.stderr, flush=True)
 
     def count(self, done: int, total: int, what: str) -> None:
-        """The same with a number."""
+        """Show the next action, with the number of items done."""
         self.show(f"{done} of {total}: {what}")
 
 
@@ -72,10 +72,10 @@ def working() -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def counting(first: str) -> Iterator[Callable[[int, int, str], None]]:
-    """The same with a bar: how many are done, of how many, and what is next.
+    """Yield a function that shows a progress bar: items done, total, and the next item.
 
     Args:
-        first: What is done before anything can be counted.
+        first: The action shown before anything can be counted.
     """
     if not sys.stderr.isatty():
         yield Lines().count

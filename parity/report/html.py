@@ -1,4 +1,4 @@
-"""Pages of HTML that need no other file: styles inline, pictures as data URIs."""
+"""HTML pages that need no other file: inline styles, pictures as data URIs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def _environment() -> jinja2.Environment:
 
 
 def render(template: str, **context: Any) -> str:
-    """A whole page.
+    """Render a whole page.
 
     Args:
         template: The name of a file in `parity/report/templates`.
-        context: What the template names.
+        context: The template's variables.
     """
     return _environment().get_template(template).render(**context)
 

@@ -80,8 +80,8 @@ class RungRow(NamedTuple):
     """A row of the table of rungs; see `Report.rows`.
 
     Attributes:
-        left_out: How much was not compared.
-        missing: Whether the port cannot pass without it.
+        left_out: Number of quantities not compared.
+        missing: Whether a required quantity was not compared.
     """
 
     name: str

@@ -17,10 +17,11 @@ class Line:
     """One curve.
 
     Attributes:
-        name: For the legend.
-        colour: Of CSS.
-        points: Depth, error, what to say of it. Errors that are not finite are marked at the top.
-        dashed: Whether the line is.
+        name: Its name in the legend.
+        colour: A CSS colour.
+        points: (Depth, error, label) of each point. Errors that are not finite are marked at the
+            top.
+        dashed: Whether the line is dashed.
     """
 
     name: str
@@ -36,14 +37,14 @@ def plot(
     linear: bool = False,
     alone: bool = False,
 ) -> str:
-    """Errors on a logarithmic scale, or numbers from 0 on a linear one.
+    """Plot errors on a logarithmic scale, or numbers from 0 on a linear one.
 
     Args:
         lines: At least one with a point.
         horizontal: What the horizontal axis shows.
         vertical: What the vertical axis shows.
-        linear: Which scale.
-        alone: It is to be a file of its own, with a legend, in grey on any background.
+        linear: Whether the scale is linear.
+        alone: Whether to make a separate file, with a legend, in grey on any background.
 
     Returns:
         An `<svg>` element with a title for each point.

@@ -1,7 +1,7 @@
-"""What is compared, as a value: a quantity of a layer, a parameter or a whole network.
+"""The quantities that checks compare: of a layer, a parameter or a whole network.
 
-Code asks for its fields. `str` gives the sentence that tables, messages and JSON show; that English
-is written here and nowhere else, and nothing reads it back.
+Code uses its fields. `str` gives the sentence that tables, messages and JSON show; that text is
+written only here, and no code parses it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import enum
 
 
 class Kind(enum.StrEnum):
-    """What sort of quantity it is."""
+    """The kind of a quantity."""
 
     VALUES = "values"  # of a tensor, bit for bit
     OUTPUT = "output"
@@ -27,7 +27,7 @@ class Kind(enum.StrEnum):
     LOSS_FUNCTION = "loss function"  # of a recipe: its value
     LOGITS_GRADIENT = "gradient of logits"  # of a recipe's loss function
     INITIAL = "initial values"
-    BATCH = "batch"  # a part of it, as a trainer was handed it
+    BATCH = "batch"  # a part of a batch, as a trainer received it
 
 
 class Mode(enum.StrEnum):
@@ -44,7 +44,7 @@ class Mode(enum.StrEnum):
 
 
 class Scope(enum.StrEnum):
-    """What was run."""
+    """What was run: a layer alone or the whole network."""
 
     NETWORK = "network"  # the whole of it
     LAYER = "layer"  # one layer, fed alone
@@ -59,17 +59,17 @@ OF_PARAMETERS = (Kind.PARAMETER_GRADIENT, Kind.STEP, Kind.DECAY_STEP, Kind.STATE
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Quantity:
-    """One quantity.
+    """One compared quantity.
 
     Attributes:
-        kind: What sort it is.
-        path: Dotted name of the parameter or buffer within its layer; of `BATCH` the part of the
-            batch; of a recipe's loss function its name.
+        kind: Its kind.
+        path: Dotted name of the parameter or buffer within its layer; for `BATCH` the part of the
+            batch; for a recipe's loss function its name.
         index: Which output, input or logits, from 0; `EVERY` where all of them are meant.
-        mode: Of outputs and statistics.
+        mode: Eval or train mode, for outputs and statistics.
         step: Which step, or after how many, from 1; 0 where there is none.
         scope: What was run.
-        detail: What a reader sees beside it, such as on which devices. Decides nothing.
+        detail: Text shown with it, such as the devices; does not affect comparisons.
     """
 
     kind: Kind
@@ -82,7 +82,7 @@ class Quantity:
 
     @property
     def is_gradient(self) -> bool:
-        """Whether it is a gradient of an input or of a parameter."""
+        """Return whether it is a gradient of an input or of a parameter."""
         return self.kind in GRADIENTS
 
     @property
@@ -92,11 +92,11 @@ class Quantity:
 
     @property
     def leaf(self) -> str:
-        """The last part of the path."""
+        """Return the last part of the path."""
         return self.path.rpartition(".")[2]
 
     def sibling(self, leaf: str) -> Quantity:
-        """The same quantity of another tensor of the same layer."""
+        """Return the same quantity of another tensor of the same layer."""
         return dataclasses.replace(self, path=f"{self.path.removesuffix(self.leaf)}{leaf}")
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ class Quantity:
         return f"{text}, {self.detail}" if self.kind is Kind.INITIAL else f"{text}; {self.detail}"
 
     def _text(self) -> str:
-        """The sentence without what is beside it."""
+        """Return the sentence without the detail."""
         number = "" if self.index == EVERY else f" {self.index}"
         match self.kind:
             case Kind.OUTPUT:
@@ -142,7 +142,7 @@ class Quantity:
         return self.kind.value
 
     def _mode(self) -> str:
-        """Of a layer alone, train mode goes without saying."""
+        """Return the mode as text; empty for a layer alone in train mode."""
         if self.mode is Mode.NONE or (self.scope is Scope.LAYER and self.mode is Mode.TRAIN):
             return ""
         return f" in {self.mode} mode"

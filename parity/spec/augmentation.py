@@ -1,7 +1,7 @@
-"""What is done to a sample before it is trained on: each operation as data, and how it is done.
+"""Augmentation: each operation on a training sample, as data and as a function.
 
-An operation is called with a sample, a generator of its own, and the label that is void. It always
-draws as many numbers, whatever becomes of them.
+An operation is called with a sample, a separate generator, and the label of void. It always draws
+the same number of values, whether or not they are used.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class Example(NamedTuple):
     label: np.ndarray | None
 
     def map(self, image: Pixels, label: Pixels) -> Example:
-        """One function applied to the image, the other to the label map, where there is one."""
+        """Apply one function to the image and the other to the label map, if there is one."""
         return Example(image(self.image), None if self.label is None else label(self.label))
 
 
 @dataclasses.dataclass(frozen=True)
 class Resize:
-    """To a size: images bilinearly, antialiased, as Pillow does; labels to the nearest pixel."""
+    """Resizes images bilinearly, antialiased, as Pillow does; labels to the nearest pixel."""
 
     size: Pair
 
@@ -91,7 +91,7 @@ class Flip:
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """By whole pixels, up to so many in either direction, as Eromera/erfnet_pytorch does.
+    """Shifts by whole pixels, up to a maximum in either direction, as Eromera/erfnet_pytorch does.
 
     What comes in from the left or above is 0 in images and void in labels; from the right or below
     it is 0 in both, which is a class (road). In a corner the 0 wins.
@@ -112,7 +112,7 @@ class Shift:
 
 @dataclasses.dataclass(frozen=True)
 class RatioCrop:
-    """With a probability, cut out 1 / ratio of either side at a random place, ratio uniform.
+    """Crops 1 / ratio of either side at a random place, with a probability; ratio is uniform.
 
     Attributes:
         low: The least ratio; fixed where `high` is the same.
@@ -186,7 +186,7 @@ class PadCrop:
 
 @dataclasses.dataclass(frozen=True)
 class Blur:
-    """With a probability, Gaussian blur of the image, radius uniform from `low` to `high`."""
+    """Blurs the image with a probability: Gaussian, radius uniform from `low` to `high`."""
 
     low: float = 0.0
     high: float = 1.0
@@ -210,14 +210,14 @@ Operation = Resize | Flip | Shift | RatioCrop | ShortSide | Crop | PadCrop | Blu
 def augment(
     operations: Iterable[Operation], example: Example, void: int, key: tuple[int, int, int, int]
 ) -> Example:
-    """All operations, in order.
+    """Apply all operations, in order.
 
     Args:
-        operations: A stage's.
+        operations: A stage's operations.
         example: A sample as it was read.
-        void: The label of what is padded.
-        key: The run's seed, the epoch, its step, and the sample's index in the data set: nothing
-            else decides what is drawn.
+        void: The label of padded pixels.
+        key: The run's seed, the epoch, its step, and the sample's index in the data set: they alone
+            determine the random draws.
     """
     seed, *counters = key
     for i, operation in enumerate(operations):
@@ -233,7 +233,7 @@ def resized(example: Example, size: Pair) -> Example:
 
 
 def resample(pixels: np.ndarray, size: Pair, how: Image.Resampling) -> np.ndarray:
-    """What Pillow makes of it, which leaves alone what has the size."""
+    """Resample with Pillow; pixels that already have the size are returned unchanged."""
     height, width = size
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -241,7 +241,7 @@ def resample(pixels: np.ndarray, size: Pair, how: Image.Resampling) -> np.ndarra
 
 
 def shifted(pixels: np.ndarray, down: int, right: int, above: int) -> np.ndarray:
-    """Moved; `above` comes in from the left and from above, 0 from the right and from below."""
+    """Shift; `above` enters from the left and from above, 0 from the right and from below."""
     height, width = pixels.shape[:2]
     down, right = max(-height, min(down, height)), max(-width, min(right, width))
     moved = np.full_like(pixels, above)
@@ -253,12 +253,12 @@ def shifted(pixels: np.ndarray, down: int, right: int, above: int) -> np.ndarray
 
 
 def _overlap(length: int, by: int) -> tuple[slice, slice]:
-    """Where what stays in sight comes to, and where it was."""
+    """Return the slices of the visible part of a shifted axis: its target and its source."""
     return slice(max(by, 0), length + min(by, 0)), slice(max(-by, 0), length - max(by, 0))
 
 
 def padded(example: Example, rows: Pair, columns: Pair, void: int) -> Example:
-    """With so many rows above and below, and columns at the left and right: 0, and void."""
+    """Pad with rows above and below and columns left and right: 0 in images, void in labels."""
     if not any((*rows, *columns)):
         return example
     return example.map(
@@ -268,13 +268,13 @@ def padded(example: Example, rows: Pair, columns: Pair, void: int) -> Example:
 
 
 def cut_at_random(example: Example, size: Pair, rng: np.random.Generator) -> Example:
-    """A part of a size; every place is equally likely."""
+    """Crop to a size; every place is equally likely."""
     height, width, _ = example.image.shape
     top, left = rng.integers(0, (height - size[0] + 1, width - size[1] + 1)).tolist()
     return cut(example, (top, left), size)
 
 
 def cut(example: Example, corner: Pair, size: Pair) -> Example:
-    """A part, from its upper left corner."""
+    """Crop to a size, from the upper left corner of the part."""
     part = tuple(slice(start, start + n) for start, n in zip(corner, size, strict=True))
     return example.map(lambda image: image[part], lambda label: label[part])

@@ -1,6 +1,6 @@
-"""The classes of the data sets, as the data sets' own programs number and colour them.
+"""Classes of the data sets, with the ids and colours of the data sets' own programs.
 
-How their files lie on disk, and how they are read, is in `parity.data`.
+`parity.data` reads the data sets' files.
 """
 
 # Cityscapes: class, its id in the label files, its colour.

@@ -1,7 +1,7 @@
-"""Every random number of the project, drawn here by a counter-based generator.
+"""All random numbers of the project, drawn by a counter-based generator.
 
-Draws are keyed by what they are for, so that they depend neither on the order in which they are
-made nor on the framework that uses them.
+Draws are keyed by their purpose, so they depend neither on the order in which they are made nor on
+the framework that uses them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from parity.spec.tensors import Tensor, tensors
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
-    """A Philox generator of its own for one use.
+    """Return an independent Philox generator for one purpose.
 
     Args:
         seed: The run's seed.
@@ -33,17 +33,17 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
 
 
 def _key(seed: int, purpose: str) -> np.ndarray:
-    """Philox's key of one use in one run: two words of 64 bits."""
+    """Return Philox's key for one purpose in one run: two 64-bit words."""
     return np.frombuffer(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:16], np.uint64)
 
 
 def _words(counters: Sequence[int]) -> np.ndarray:
-    """Philox's counter; it counts in the lowest word itself, so that one begins at 0."""
+    """Return Philox's counter, whose lowest word starts at 0, as Philox itself increments it."""
     return np.array([0, *counters, 0, 0, 0][:4], np.uint64)
 
 
 def weights(config: Config, seed: int) -> dict[str, np.ndarray]:
-    """Weights that hide nothing: no statistic at its default, no two slopes alike.
+    """Draw weights that reveal faults: no statistic is at its default, no two slopes are equal.
 
     Values are float32 numbers, so that a check in float64 and one in float32 start alike.
 
@@ -77,16 +77,16 @@ def dropout_masks(
     step: int,
     samples: Iterable[int],
 ) -> dict[str, np.ndarray]:
-    """Which channels, or elements, each sample keeps in one training step.
+    """Draw the dropout masks of one training step.
 
     Args:
-        config: Says where dropout acts and how often.
+        config: The network's configuration, with the sites and probabilities of dropout.
         size: Height and width of the images, in pixels.
         seed: The run's seed.
         epoch: Counted from 0.
-        step: Of the epoch, counted from 0.
-        samples: The samples' indices in the data set, so that a mask follows its sample to
-            whichever device works on it.
+        step: Step of the epoch, counted from 0.
+        samples: The samples' indices in the data set, so that a sample's mask does not depend on
+            the device.
 
     Returns:
         Site -> (N, C) or (N, H', W', C) bool, true where the channel or element is kept.
@@ -105,18 +105,18 @@ def kept(
     purpose: str,
     counters: Sequence[tuple[int, ...]],
 ) -> np.ndarray:
-    """Masks that are true with probability 1 - p, each element by itself.
+    """Draw masks whose elements are independently true with probability 1 - p.
 
-    A step may take hundreds of millions, so that an element is given 16 bits of the raw stream,
-    which NumPy promises not to change; where they do not decide, which is once in 65,536, a number
-    of more bits does.
+    A step may need hundreds of millions of elements, so each uses 16 bits of the raw stream, which
+    NumPy promises not to change; once in 65,536 these do not suffice, and a number of more bits is
+    drawn.
 
     Args:
         p: Probability of false, in [0, 1).
-        shape: Of a mask.
+        shape: Shape of a mask.
         seed: The run's seed.
-        purpose: What is drawn.
-        counters: Of each mask; see `generator`.
+        purpose: What is drawn; see `generator`.
+        counters: The counters of each mask; see `generator`.
 
     Returns:
         (masks, *shape) bool.

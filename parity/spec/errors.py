@@ -12,9 +12,9 @@ LONGEST = 5_000  # characters of a whole message: a path may have 4,096
 class InputError(ValueError):
     """Something the user gave cannot be used.
 
-    The message is one line that names the file, key or value, and says what was expected. What a
-    file brings into it stays in that line, and cannot speak to the terminal: such characters are
-    escaped. What is longer than `LONGEST` loses its middle.
+    The message is one line that names the file, key or value, and says what was expected. Text from
+    a file stays in that line and cannot control the terminal: such characters are escaped. A
+    message longer than `LONGEST` loses its middle.
     """
 
     def __init__(self, message: object) -> None:
@@ -22,12 +22,12 @@ class InputError(ValueError):
 
 
 def listed(items: Iterable[object], joint: str = ", ", shown: int = SHOWN) -> str:
-    """The first few items in one line and the number of the others, for a message.
+    """Join the first few items in one line, with the number of the others, for a message.
 
     Args:
-        items: What to name, most telling first.
-        joint: What stands between two of them.
-        shown: How many are named.
+        items: The items, the most informative first.
+        joint: The separator.
+        shown: Number of items to list.
     """
     texts = list(map(str, items))
     more = f" and {len(texts) - shown:,} more" if len(texts) > shown else ""
@@ -35,7 +35,7 @@ def listed(items: Iterable[object], joint: str = ", ", shown: int = SHOWN) -> st
 
 
 def shortened(text: str, longest: int) -> str:
-    """A text, without its middle where it has more characters than that."""
+    """Shorten a text of more characters by leaving out its middle."""
     if len(text) <= longest:
         return text
     end = longest // 4
@@ -43,7 +43,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would obey, and in one line; names come from files at will."""
+    """Escape control characters, and join lines: file names may contain anything."""
     if text.isprintable():
         return text
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Labels at the sizes of ICNet's outputs, made once, so that both sides train on the same."""
+"""Labels at the sizes of ICNet's outputs, made once, so that both sides get the same ones."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ Size = tuple[int, int]
 
 
 def published(labels: np.ndarray, size: Size) -> np.ndarray:
-    """What ICNet was trained on: labels resized as an image, and truncated.
+    """Resize labels as for the published ICNet: as an image, then truncated.
 
-    Between two classes this makes up others, and a float32 just below a class becomes the class
-    before it, so the arithmetic is that of PyTorch's `interpolate` on a CPU with fused
-    multiply-add, bit for bit: mode bilinear, corners aligned, float32. It has two ways to add up,
-    a short one for outputs of up to 128 rows and columns together.
+    Between two classes this creates other classes, and a float32 just below a class becomes the
+    class before it, so the arithmetic is that of PyTorch's `interpolate` on a CPU with fused
+    multiply-add, bit for bit: mode bilinear, corners aligned, float32. It has two ways to add up, a
+    short one for outputs of up to 128 rows and columns together.
 
     Args:
-        labels: (N, H, W) integers, -1 where there is no class.
-        size: Height and width to come to.
+        labels: (N, H, W) integers, -1 marks pixels without a class.
+        size: Height and width of the result.
 
     Returns:
         (N, H', W') int64.
@@ -40,11 +40,11 @@ def published(labels: np.ndarray, size: Size) -> np.ndarray:
 
 
 def nearest(labels: np.ndarray, size: Size) -> np.ndarray:
-    """The same without made-up classes: of each place the label nearest to it, corners aligned.
+    """Resize labels to the nearest pixel, corners aligned, without creating other classes.
 
     Args:
-        labels: (N, H, W) integers, -1 where there is no class.
-        size: Height and width to come to.
+        labels: (N, H, W) integers, -1 marks pixels without a class.
+        size: Height and width of the result.
 
     Returns:
         (N, H', W') int64.
@@ -54,13 +54,13 @@ def nearest(labels: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _nearest(n: int, m: int) -> np.ndarray:
-    """Of each of m places the nearest of n, in integers; of two equally near the later."""
+    """Return the nearest of n places for each of m, in integers; the later of two equally near."""
     i = np.arange(m)
     return (2 * i * (n - 1) + (m - 1)) // (2 * (m - 1)) if m > 1 else np.zeros(1, np.int64)
 
 
 def _places(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each of m places the two of n beside it, and their shares, in float32."""
+    """Return, for each of m places, its two neighbours among n, and their weights in float32."""
     one = np.float32(1)
     scale = np.float32(n - 1) / np.float32(m - 1) if m > 1 else np.float32(0)
     at = scale * np.arange(m, dtype=np.float32)

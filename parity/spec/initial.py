@@ -1,4 +1,4 @@
-"""What new parameters begin with, drawn once, so that both sides begin with the same bits."""
+"""Initial parameters, drawn once, so that both sides start with equal bits."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ CONSTANT = {"scale": 1.0, "var": 1.0, "mean": 0.0, "slope": 0.25}
 
 
 def initial(config: Config, rule: str, seed: int) -> dict[str, np.ndarray]:
-    """The weights and statistics of a new network.
+    """Draw the weights and statistics of a new network.
 
-    Rules, for the weights and biases of convolutions and fully connected layers; all else begins
-    as PyTorch's and MindSpore's layers do:
+    Rules, for the weights and biases of convolutions and fully connected layers; everything else is
+    initialised as in PyTorch's and MindSpore's layers:
 
-    - `torch`: PyTorch's default, U(-b, b) with b = 1 / sqrt(fan_in), biases like their weights. Of
+    - `torch`: PyTorch's default, U(-b, b) with b = 1 / sqrt(fan_in), biases like their weights. For
       a transposed convolution the fan is that of its outputs, as PyTorch counts it.
     - `xavier`: MindSpore's `XavierUniform`, U(-b, b) with b = sqrt(6 / (fan_in + fan_out)) (Glorot
       and Bengio 2010), biases 0; N(0, 0.01) where E-NET names no rule.
-    - `he-fan-out`: N(0, sqrt(2 / fan_out)) of convolutions (He et al. 2015), fan_out the kernel's
+    - `he-fan-out`: N(0, sqrt(2 / fan_out)) for convolutions (He et al. 2015), fan_out the kernel's
       area times all outputs, in groups too; fully connected layers as `torch`, their biases 0.
 
     Args:
-        config: Which network.
+        config: The network's configuration.
         rule: One of `parity.spec.training.recipe.INITIALS`.
-        seed: The run's.
+        seed: The run's seed.
 
     Returns:
         Published key -> array of PyTorch's shape; float32, counters int64.
@@ -81,7 +81,7 @@ def _he_fan_out(rng: np.random.Generator, key: str, weight: Tensor) -> np.ndarra
 
 
 def _lecun(weight: Tensor) -> float:
-    """PyTorch's bound; its fan_in is what is left beside the first axis."""
+    """Return PyTorch's bound; its fan_in is the product of all axes but the first."""
     return 1 / math.sqrt(math.prod(weight.shape[1:]))
 
 

@@ -1,4 +1,4 @@
-"""Which of a network's outputs is void: the last one, or the first.
+"""The order of a network's outputs: void last or void first.
 
 trainIds keep void last. The files of davidtvs/PyTorch-ENet keep it first: 0 = void, 1 + trainId.
 """
@@ -11,11 +11,11 @@ ORDERS = ("void-last", "void-first")
 
 
 def outputs(order: str, classes: int) -> np.ndarray:
-    """The network's output for each trainId, void's after the classes'.
+    """Return the network's output for each trainId; void's comes after those of the classes.
 
     Args:
         order: `void-last` or `void-first`.
-        classes: How many there are, void not counted.
+        classes: Number of classes, without void.
 
     Returns:
         (classes + 1,) uint8, a permutation.

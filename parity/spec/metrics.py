@@ -1,8 +1,8 @@
 """Confusion matrices in int64 and the IoU of semantic segmentation.
 
-Counted as the evaluation of Eromera/erfnet_pytorch does (d4a46fa, `iouEval`): pixels whose truth
-is void are left out, void predicted elsewhere is a miss of the true class. Its 1e-15 in the
-denominator is not: here a class without pixels is absent, where it comes out as 0 there.
+Counted as the evaluation of Eromera/erfnet_pytorch does (d4a46fa, `iouEval`): pixels whose truth is
+void are left out, void predicted elsewhere is a miss of the true class. Its 1e-15 in the
+denominator is not used: a class without pixels is absent here, but counts as 0 there.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ from parity.spec.tensors import Entry
 
 
 class Config(Protocol):
-    """What every network's config answers.
+    """The interface of every network's configuration.
 
     Attributes:
-        family: The network's name, such as `enet`; both sides' modules have it too.
-        check_size: Height and width, in pixels, at which a check meets everything quickly.
-        num_classes: Outputs of the network, void included.
+        family: The network's name, such as `enet`; both sides' modules have the same name.
+        check_size: A small height and width, in pixels, at which a check exercises every layer.
+        num_classes: Number of outputs of the network, void included.
     """
 
     family: ClassVar[str]
@@ -29,7 +29,7 @@ class Config(Protocol):
     def num_classes(self) -> int: ...
 
     def tensors(self) -> Iterator[Entry]:
-        """Every published key with its tensor, in the order of the published `state_dict`."""
+        """Yield every published key with its tensor, in the order of the published `state_dict`."""
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Config:
@@ -39,18 +39,18 @@ class Config(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """What the tensors show of the config, and what else is not as published; JSON values."""
+        """Return the fields that tensors show or that are not as published; JSON values."""
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
-        """Where dropout acts on images of this size, in call order.
+        """Return the sites of dropout for images of this size, in call order.
 
         Returns:
-            Site -> probability and the shape of one sample's mask: (C,) where channels are
-            dropped, (H', W', C) where elements are.
+            Site -> probability and the shape of one sample's mask: (C,) where channels are dropped,
+            (H', W', C) where elements are.
         """
 
     def without_dropout(self) -> Config:
-        """The same network with every dropout probability 0."""
+        """Return this network with every dropout probability set to 0."""
 
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.
@@ -107,7 +107,7 @@ MODELS: dict[str, Config] = {
 }
 
 # Family -> height and width of the images, and how many at once, that it is shown, timed and
-# exported with if nobody says otherwise; those not named here have `USUAL`.
+# exported with by default; those not named here have `USUAL`.
 USUAL = ((512, 1024), 1)
 USUAL_OF = {"genet": ((32, 32), 32), "erfnet-imagenet": ((224, 224), 8)}
 
@@ -126,20 +126,20 @@ CLASSIFIERS = ("genet", "erfnet-imagenet")
 
 
 def usual_size(config: Config) -> tuple[int, int]:
-    """Height and width of the images that a network is used with, if nobody says otherwise."""
+    """Return the default height and width of a network's images."""
     return USUAL_OF.get(config.family, USUAL)[0]
 
 
 def usual_batch(config: Config) -> int:
-    """How many images it is timed with, if nobody says otherwise."""
+    """Return the default number of images to time a network with."""
     return USUAL_OF.get(config.family, USUAL)[1]
 
 
 def config_of(family: str, shapes: Mapping[str, tuple[int, ...]]) -> Config:
-    """The variant of a network whose checkpoint has these keys; see `Config.of`.
+    """Return the variant of a network whose checkpoint has these keys; see `Config.of`.
 
     Raises:
-        ValueError: The family is unknown, or a shape speaks of no class.
+        ValueError: The family is unknown, or a shape has no classes.
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown network {family!r}, expected one of {', '.join(FAMILIES)}")

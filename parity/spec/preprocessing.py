@@ -1,4 +1,4 @@
-"""What a network expects of an image: the facts that travel with its weights."""
+"""The preprocessing that a network expects of an image, which is stored with its weights."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Preprocessing:
         mean: Per channel, of pixels in [0, 1].
         std: Per channel, of pixels in [0, 1].
         channels: Their order.
-        classes: The outputs' names in their order, or none where nobody said.
-        void: The output that stands for no class, or none where there is none or nobody said.
+        classes: The outputs' names in their order, or None if unknown.
+        void: The output that stands for no class, or None if there is none or it is unknown.
     """
 
     size: tuple[int, int] | None = None
@@ -50,7 +50,7 @@ class Preprocessing:
         return (x - np.asarray(self.mean, dtype)) / np.asarray(self.std, dtype)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON gives it back: lists for tuples."""
+        """Return the fields as JSON stores them: lists for tuples."""
         fields = dataclasses.asdict(self)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
@@ -69,10 +69,10 @@ CAMVID_SIZE = (360, 480)
 
 
 def published(config: Config, labels: str | None) -> Preprocessing:
-    """What the published recipe of a network does.
+    """Return the preprocessing of a network's published recipe.
 
     Args:
-        config: The network; the number of its outputs tells the data set.
+        config: The network; the number of its outputs determines the data set.
         labels: Which output is void, one of `parity.spec.labels.ORDERS`, if it is known.
     """
     found = PUBLISHED[config.family]
@@ -90,7 +90,7 @@ def published(config: Config, labels: str | None) -> Preprocessing:
 
 
 def parse(entries: Any, where: str) -> Preprocessing:
-    """What `Preprocessing.to_dict` gave; what is left out is as in an image in [0, 1].
+    """Parse the result of `Preprocessing.to_dict`; absent fields have their defaults.
 
     Raises:
         InputError: An unknown key, or a value of another kind.
@@ -127,7 +127,7 @@ def check(said: Preprocessing, outputs: int, where: str) -> None:
 
 
 def _all(kind: type, count: int | None = None, least: float = -math.inf) -> Callable[[Any], bool]:
-    """Whether a value is a list of one type, of a length, of finite numbers that are not less."""
+    """Return a test for a list of one type, with a length and a least value of its numbers."""
     return lambda value: (
         isinstance(value, list)
         and all(type(item) is kind for item in value)

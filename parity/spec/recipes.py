@@ -1,6 +1,6 @@
-"""The recipes of the published reports, as data that both sides read.
+"""The published training recipes, as data that both sides read.
 
-Numbers are those of the published code and reports; `about` says what is not known of them.
+Numbers are those of the published code and reports; `about` says which of them are unknown.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ ENET_BENCH = dataclasses.replace(
 
 
 def mindspore_stage(name: str, model: str, epochs: int, ratios: tuple[float, float]) -> Stage:
-    """What the stages of MindSpore's two ports share; ratios are those of the crop."""
+    """Return a stage as in both of MindSpore's ports; `ratios` are those of the crop."""
     encoder = model.endswith("encoder")
     return Stage(
         name=name,
@@ -117,7 +117,10 @@ def mindspore_stage(name: str, model: str, epochs: int, ratios: tuple[float, flo
 def erfnet_mindspore_stage(
     name: str, model: str, epochs: int, ratios: tuple[float, float], dropout: float
 ) -> Stage:
-    """The same of its ERFNet; dropout is that of the 128-channel blocks on several devices."""
+    """Return a stage of MindSpore's ERFNet; `dropout` is for 128-channel blocks.
+
+    It applies to training on several devices; with one device it is 0.2.
+    """
     stage = mindspore_stage(name, model, epochs, ratios)
     several = dataclasses.replace(stage.distributed, dropout=(0.03, dropout))
     return dataclasses.replace(stage, dropout=(0.03, 0.2), distributed=several)

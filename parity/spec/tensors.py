@@ -1,7 +1,7 @@
-"""Which tensors a checkpoint of each network holds: the contract between files and both sides.
+"""The tensors in a checkpoint of each network: the contract between files and both sides.
 
 Keys are the published PyTorch names, in the order of the published `state_dict`; shapes are
-PyTorch's (OIHW). Nothing here needs a framework, so that a file can be judged without loading one.
+PyTorch's (OIHW). Nothing here needs a framework, so a file can be checked without loading one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Tensor:
     """One entry of a checkpoint.
 
     Attributes:
-        kind: What it is, which decides its name and layout in other frameworks: `conv` or
-            `conv_transpose` kernel, `linear` weight, `scale`, `bias`, `mean`, `var` or `count` of
-            a batch norm, `slope` of a PReLU.
+        kind: Its kind, which determines its name and layout in other frameworks: `conv` or
+            `conv_transpose` kernel, `linear` weight, `scale`, `bias`, `mean`, `var` or `count` of a
+            batch norm, `slope` of a PReLU.
         shape: PyTorch's shape.
     """
 
@@ -39,7 +39,7 @@ Entry = tuple[str, Tensor]
 
 
 def tensors(config: Config) -> dict[str, Tensor]:
-    """Every tensor of the network's checkpoint.
+    """Return every tensor of the network's checkpoint.
 
     Returns:
         Published key -> kind and shape, in the published order.
@@ -48,10 +48,10 @@ def tensors(config: Config) -> dict[str, Tensor]:
 
 
 def layouts(config: Config) -> dict[str, tuple[str, ...]]:
-    """Which keys other published classes of the network have, in their order.
+    """Return the keys, in order, of other published classes of the network.
 
-    `torch.optim` numbers parameters in the order of their registration, so that an optimizer's
-    state fits the class that it was saved with, and no other.
+    `torch.optim` numbers parameters in the order of their registration, so an optimizer's state
+    fits only the class that it was saved with.
 
     Returns:
         Name -> published keys; nothing where there is only the class whose order is `tensors`'.
@@ -66,8 +66,8 @@ def check_names(
     """Refuse a set of named tensors that is not exactly the expected one.
 
     Args:
-        target: Name -> shape, of everything that must be there.
-        found: Name -> shape, of what is there.
+        target: Name -> shape of everything that must be there.
+        found: Name -> shape of what is there.
         where: What holds the found ones, for the message.
 
     Raises:
@@ -102,7 +102,7 @@ def _count(n: int) -> str:
 def conv(
     name: str, inputs: int, outputs: int, kh: int, kw: int, bias: bool = False
 ) -> Iterator[Entry]:
-    """Of a convolution; `inputs` of one group."""
+    """Yield a convolution's tensors; `inputs` counts the channels of one group."""
     yield f"{name}.weight", Tensor("conv", (outputs, inputs, kh, kw))
     if bias:
         yield f"{name}.bias", Tensor("bias", (outputs,))
@@ -111,20 +111,20 @@ def conv(
 def conv_transpose(
     name: str, inputs: int, outputs: int, kh: int, kw: int, bias: bool = False
 ) -> Iterator[Entry]:
-    """Of a transposed convolution."""
+    """Yield a transposed convolution's tensors."""
     yield f"{name}.weight", Tensor("conv_transpose", (inputs, outputs, kh, kw))
     if bias:
         yield f"{name}.bias", Tensor("bias", (outputs,))
 
 
 def linear(name: str, inputs: int, outputs: int) -> Iterator[Entry]:
-    """Of a fully connected layer."""
+    """Yield a fully connected layer's tensors."""
     yield f"{name}.weight", Tensor("linear", (outputs, inputs))
     yield f"{name}.bias", Tensor("bias", (outputs,))
 
 
 def batch_norm(name: str, channels: int) -> Iterator[Entry]:
-    """Of a batch norm."""
+    """Yield a batch norm's tensors."""
     yield f"{name}.weight", Tensor("scale", (channels,))
     yield f"{name}.bias", Tensor("bias", (channels,))
     yield f"{name}.running_mean", Tensor("mean", (channels,))
@@ -133,7 +133,7 @@ def batch_norm(name: str, channels: int) -> Iterator[Entry]:
 
 
 def prelu(name: str, slopes: int = 1) -> Iterator[Entry]:
-    """Of a PReLU."""
+    """Yield a PReLU's tensors."""
     yield f"{name}.weight", Tensor("slope", (slopes,))
 
 

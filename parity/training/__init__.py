@@ -1,1 +1,1 @@
-"""Training runs: the loop, its checkpoints and logs, and what is measured of them."""
+"""Training runs: the loop, checkpoints, logs and scores."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole, and read back by whichever framework goes on."""
+"""A run's checkpoints: written atomically, and read back to continue in either framework."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from weights_convert.optimizer import Optimizer as Saved
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A run's checkpoint, as it was read.
+    """A run's checkpoint that was read.
 
     Attributes:
         path: The file.
-        origin: What it says of the run.
-        recipe: The run's.
-        snapshot: With published names and shapes.
-        checkpoint: All that the file says.
+        origin: Its record of the run.
+        recipe: The run's recipe.
+        snapshot: Weights and optimizer state, with published names and shapes.
+        checkpoint: The complete contents of the file.
     """
 
     path: Path
@@ -44,12 +44,12 @@ class Found:
 
     @property
     def stage(self) -> Stage:
-        """Which was trained, as the run's devices did."""
+        """Return the stage that was trained, as adjusted for the run's devices."""
         return stage_at(self.recipe, self.origin.moment)
 
 
 def stage_at(recipe: Recipe, moment: TrainProgress) -> Stage:
-    """The stage that a run is in, as its devices train it."""
+    """Return the stage that a run is in, as adjusted for its devices."""
     return recipe.stages[moment.stage].on(max(moment.devices, 1))
 
 
@@ -62,19 +62,19 @@ def write(
     class_weights: np.ndarray | None,
     preprocessing: Preprocessing,
 ) -> None:
-    """Write a checkpoint under several names, one after the other; each is there whole or not.
+    """Write a checkpoint under several names, one after the other, each atomically.
 
     Args:
-        paths: The last one is what a run goes on from: it is replaced when all others are there.
-        recipe: The run's.
-        framework: Whose names the file has.
+        paths: The files; the last one, from which a run is resumed, is replaced after all others.
+        recipe: The run's recipe.
+        framework: The framework whose names the file uses.
         moment: Where the run is.
-        snapshot: With published names and shapes.
-        class_weights: Of the stage's loss.
-        preprocessing: What the network expects of an image.
+        snapshot: Weights and optimizer state, with published names and shapes.
+        class_weights: Class weights of the stage's loss.
+        preprocessing: The preprocessing that the network expects.
 
     Raises:
-        InputError: The file system refuses; those before it are there, and no other has changed.
+        InputError: A file cannot be written; those before it are written, the others unchanged.
     """
     stage = stage_at(recipe, moment)
     origin = Origin.of(recipe, framework, moment, snapshot, class_weights)
@@ -121,13 +121,13 @@ def read(path: Path) -> Found:
 
 
 def check_same(found: Found, recipe: Recipe, samples: int, devices: int = 1) -> None:
-    """Refuse to go on from a checkpoint of another run, or inside of an epoch of other batches.
+    """Refuse to resume a checkpoint of another run, or an epoch with other batches.
 
     Args:
         found: The checkpoint.
-        recipe: That is to go on.
-        samples: Of its training data.
-        devices: On which it is to go on.
+        recipe: The recipe to continue with.
+        samples: Number of its training samples.
+        devices: Number of devices to continue on.
 
     Raises:
         InputError: One line that says what differs.
@@ -158,14 +158,14 @@ def check_same(found: Found, recipe: Recipe, samples: int, devices: int = 1) -> 
 
 
 def adopt(found: Found, folder: Folder) -> Found:
-    """Take the best checkpoint over from the folder of another run, which goes on in this one.
+    """Copy the best checkpoint from another run's folder, when that run continues here.
 
     Args:
-        found: What it goes on from.
-        folder: Where it goes on.
+        found: The checkpoint it continues from.
+        folder: The folder it continues in.
 
     Returns:
-        The same; where the best is not there any more, without its score.
+        The checkpoint; without the best score where the best checkpoint no longer exists.
 
     Raises:
         InputError: It cannot be written.
@@ -183,12 +183,12 @@ def adopt(found: Found, folder: Folder) -> Found:
 
 
 def prefix(recipe: Recipe, stage: int) -> str:
-    """Of the names of a stage's checkpoints, where there are several stages."""
+    """Return the prefix of a stage's checkpoint names; empty if there is only one stage."""
     return f"{recipe.stages[stage].name}-" if len(recipe.stages) > 1 else ""
 
 
 def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
-    """As `torch.optim` names them, with the base rate."""
+    """Return the hyperparameters with the names of `torch.optim`, with the base rate."""
     common: dict[str, Any] = {"lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
     if optimizer.kind == "adam":
         return common | {"betas": list(optimizer.betas), "eps": optimizer.eps}

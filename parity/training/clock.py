@@ -1,4 +1,4 @@
-"""How the time of an epoch of training was spent."""
+"""Timing of an epoch of training."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 
 @dataclasses.dataclass
 class Clock:
-    """How the time of an epoch was spent, in seconds.
+    """Measures how the time of an epoch is spent, in seconds.
 
     Attributes:
-        warm: Whether the trainer has made a step before. Its first one compiles, and is in no
-            speed as soon as there is another.
+        warm: Whether the trainer has made a step before. The first step compiles, and is left out
+            of the speed once there is another.
     """
 
     warm: bool = False
@@ -31,7 +31,7 @@ class Clock:
         self.steps += 1
 
     def facts(self) -> dict[str, float]:
-        """For the log."""
+        """Return the times for the log."""
         passed = max(time.perf_counter() - self.begun, 1e-9)
         seconds, images = (0.0, 0) if self.steps < 2 else self.first
         speed = (self.images - images) / max(passed - seconds, 1e-9)

@@ -1,4 +1,4 @@
-"""The data of a run: the pipeline of `parity.data`, opened for one recipe."""
+"""The training and validation data of a run, opened for one recipe."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ MOST_WORKERS = 4  # by default; one for each core that is left
 
 
 class DataLoader:
-    """What a run trains on and is measured by.
+    """The training and validation data of a run.
 
     Args:
-        recipe: Whose data.
-        root: The data set's folder, or what `parity pack` made of it.
-        workers: Processes that load; as many as cores are left, at most `MOST_WORKERS`, if not
-            given; 0 is a thread of this process.
-        split: To validate on; the recipe's if not given.
-        place: Whose part of each batch is made.
-        images: What is done to an image; what the network's published code does if not given.
+        recipe: The run's recipe.
+        root: The data set's folder, or its file from `parity pack`.
+        workers: Number of processes that load data; by default one per remaining core, at most
+            `MOST_WORKERS`; 0 uses a thread of this process.
+        split: The split to validate on; the recipe's if not given.
+        place: The process whose part of each batch is made.
+        images: The preprocessing; that of the network's published code if not given.
         count_size: Height and width at which predictions are counted; those of the predictions if
             not given.
 
     Attributes:
-        samples: How many the training data has, once it is open.
+        samples: Number of training samples, once the data is open.
 
     Raises:
         InputError: The data set cannot be used.
@@ -72,7 +72,7 @@ class DataLoader:
             self.validation(stage)
 
     def steps(self, stage: Stage) -> int:
-        """How many steps an epoch has."""
+        """Return the number of steps of an epoch."""
         return pipeline.steps(self.recipe, stage, self.samples, self.place.parts)
 
     def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
@@ -93,7 +93,7 @@ class DataLoader:
         return cast(Batches, made)  # a generator, which is to be closed
 
     def validation(self, stage: Stage) -> Batches:
-        """Every image once, with its truth."""
+        """Yield batches of every validation image once, with its true labels."""
         made = pipeline.validation(
             self.measured,
             self.recipe,
@@ -116,12 +116,12 @@ class DataLoader:
         return statistics.class_weights(self.recipe, stage, source, cache, progress)
 
     def _counted(self, stage: Stage) -> Source:
-        """What class weights are made of where a checkpoint does not bring them.
+        """Return the data to compute class weights from, where a checkpoint has none.
 
-        Pixels are counted in the training split; rules that count none do without it.
+        Pixels are counted in the training split, which is opened only for rules that count.
 
         Raises:
-            InputError: It cannot be opened; it says what it is needed for.
+            InputError: It cannot be opened; the message says what it is needed for.
         """
         split, rule = self.recipe.train_split, stage.loss.class_weights.rule
         if rule not in statistics.COUNTED:
@@ -136,7 +136,7 @@ class DataLoader:
             ) from error
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
-        """What is done to an image before the network gets it."""
+        """Return the preprocessing of the stage's network, with the recipe's size."""
         found = published(stage.config, self.recipe.labels)
         return dataclasses.replace(found, size=self.recipe.size)
 
@@ -148,6 +148,6 @@ class DataLoader:
 
 
 def default_workers(place: DistEnv = ALONE) -> int:
-    """One for each core that is left, where training takes one; of this process."""
+    """Return this process's number of workers: one per core not used for training."""
     here = place.processes // place.nodes
     return min(MOST_WORKERS, max(1, ((os.cpu_count() or 1) - here) // here))

@@ -1,4 +1,4 @@
-"""Where a process of a run is: its machine, its devices, and the other processes."""
+"""The place of a process in a run: its machine, its devices, and the other processes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ STARTER = "PARITY_STARTER"  # of one that our launcher started
 
 @dataclasses.dataclass(frozen=True)
 class DistEnv:
-    """Where a process of a run is.
+    """The place of a process in a run.
 
     Attributes:
-        devices: Of each machine.
-        nodes: Machines.
-        node: The number of this one.
-        coordinator: Host and port of process 0, where there are several processes.
-        processes: Of all machines: one for each device with PyTorch, for each machine with JAX.
-        process: The number of this one.
+        devices: Number of devices of each machine.
+        nodes: Number of machines.
+        node: Number of this machine, from 0.
+        coordinator: Host and port of process 0; None with a single process.
+        processes: Number of processes: one per device with PyTorch, one per machine with JAX.
+        process: Number of this process, from 0.
         way: How JAX maps a step over its devices, one of `WAYS`.
     """
 
@@ -41,12 +41,12 @@ class DistEnv:
 
     @property
     def parts(self) -> int:
-        """Devices of all machines, among which a batch is divided."""
+        """Return the number of devices of all machines, which share a batch."""
         return self.devices * self.nodes
 
     @property
     def leads(self) -> bool:
-        """Whether it writes files, and speaks for all."""
+        """Return whether this process writes files and messages for all."""
         return self.process == 0
 
     def check(self, recipe: Recipe) -> None:
@@ -75,10 +75,10 @@ def asked(
     coordinator: str | None = None,
     way: str | None = None,
 ) -> DistEnv:
-    """What the command line says, checked; of the processes of this machine, the first.
+    """Check the command line's options; return the place of this machine's first process.
 
     Raises:
-        InputError: A value that cannot be, or two that contradict each other.
+        InputError: An invalid value, or two that contradict each other.
     """
     devices = 1 if devices is None else devices
     for name, value in (("--devices", devices), ("--nodes", nodes)):
@@ -103,11 +103,11 @@ def asked(
 
 
 def by_torchrun(place: DistEnv, environment: Mapping[str, str] = os.environ) -> DistEnv:
-    """This process's place among those that `torchrun` started, or our launcher, as it does.
+    """Return this process's place among those started by `torchrun` or by our launcher.
 
     Args:
-        place: What the command line says; its devices are 1, or as many as there are processes.
-        environment: Of the process.
+        place: The command line's settings; its devices are 1, or as many as there are processes.
+        environment: The process's environment variables.
 
     Raises:
         InputError: They contradict each other.
@@ -128,12 +128,12 @@ def by_torchrun(place: DistEnv, environment: Mapping[str, str] = os.environ) -> 
 
 
 def started() -> bool:
-    """Whether somebody has started this process as one of several."""
+    """Return whether this process was started as one of several."""
     return STARTER in os.environ or TORCHRUN in os.environ
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens."""
+    """Return a free port of this machine."""
     with socket.socket() as s:
         s.bind((LOCAL, 0))
         return s.getsockname()[1]

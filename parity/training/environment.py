@@ -1,4 +1,4 @@
-"""What a run was started with: enough to start it again, and to see why it comes out otherwise."""
+"""The record of a run's environment: enough to repeat the run, or to explain differences."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ SETTINGS = ("JAX_", "XLA_", "TORCH_", "OMP_", "MKL_", "CUDA_", "NCCL_", "CUBLAS_
 def facts(
     recipe: Recipe, framework: str, data: Path, resumed: Path | None, place: DistEnv = ALONE
 ) -> dict[str, Any]:
-    """JSON values.
+    """Return the facts of a start of a run, as JSON values.
 
     Args:
-        recipe: The run's.
+        recipe: The run's recipe.
         framework: `torch` or `jax`.
         data: The data set.
-        resumed: The checkpoint that it goes on from.
-        place: Of this process and its devices.
+        resumed: The checkpoint that it continues from.
+        place: Where this process and its devices are.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -76,7 +76,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Of the checkout that this program runs from; with `-dirty` if files in it are changed."""
+    """Return the git commit of this checkout, with `-dirty` if files are changed; else None."""
     folder = Path(parity.__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return None
@@ -110,7 +110,7 @@ def hardware() -> dict[str, Any]:
 
 
 def devices(framework: str) -> list[str]:
-    """What the framework computes on."""
+    """Return descriptions of the devices that the framework computes on."""
     if framework == "jax":
         import jax
 

@@ -1,8 +1,8 @@
-"""The folder of a run: what lies where, and who may write there.
+"""The folder of a run: its files, and its lock against a second writer.
 
 OUT/environment.json    the recipe, the seed, every start: versions, hardware, commit, command
 OUT/log.jsonl           a line for every few steps, every epoch, every validation
-OUT/tensorboard/        the same
+OUT/tensorboard/        the log for TensorBoard
 OUT/checkpoints/        last, best, and one every so many epochs
 OUT/pictures/           predictions of the latest validation
 """
@@ -30,10 +30,10 @@ SUFFIX = ".safetensors"
 
 
 class Folder:
-    """Where a run writes.
+    """The folder that a run writes to.
 
     Args:
-        path: OUT.
+        path: The folder OUT.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -71,10 +71,10 @@ class Folder:
             sweep(folder)
 
     def starts(self) -> list[dict[str, Any]]:
-        """What every start of the run has left there, in order.
+        """Read the record of every start of the run, in order.
 
         Raises:
-            InputError: It cannot be read, or somebody has changed it.
+            InputError: It cannot be read, or was changed.
         """
         if not self.environment.exists():
             return []
@@ -107,13 +107,13 @@ class Folder:
             raise InputError(f"{self.path} is not empty: it holds {min(others)}, but no run")
 
     def _begun(self) -> bool:
-        """Whether there is something that a new run would write over."""
+        """Return whether there are files that a new run would overwrite."""
         logged = self.log.exists() and self.log.stat().st_size > 0
         return logged or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Until this process ends, however it does, where the system can."""
+        """Hold a lock until this process ends, where the system supports it."""
         if not fcntl:
             yield
             return

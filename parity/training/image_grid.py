@@ -1,4 +1,4 @@
-"""Pictures of a few predictions: what the network saw, the truth, and what it makes of it."""
+"""Pictures of a few predictions: the input, the true labels and the prediction."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ImageGrid:
     """Pictures of the first images of a validation.
 
     Args:
-        recipe: Says which data set.
-        preprocessing: What was done to an image.
-        name: Of a sample.
-        count: How many to keep.
+        recipe: The recipe, for its data set.
+        preprocessing: The preprocessing of the images.
+        name: Returns a sample's name.
+        count: Number of pictures to keep.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ImageGrid:
         self.tiles = dict(sorted((self.tiles | tiles).items())[:SHEET])
 
     def write(self, folder: Path) -> None:
-        """One file for each, or one of all.
+        """Write one file per image, or one for all small images.
 
         Raises:
             InputError: It cannot be written.
@@ -106,7 +106,7 @@ def beside(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def framed(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """With an edge of two pixels."""
+    """Add a frame of two pixels."""
     height, width = image.shape[:2]
     made = np.full((height + 4, width + 4, 3), colour, np.uint8)
     made[2:-2, 2:-2] = image

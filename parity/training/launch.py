@@ -1,9 +1,8 @@
-"""Several processes that train together: started, watched, and ended together.
+"""Starting, watching and ending several processes that train together.
 
-`torchrun` does the same for PyTorch and may be used instead. This one also watches JAX's process
-where there are several machines, and says in one line what went wrong: what libraries write to the
-process's standard error goes into a file, of which the last lines are shown where nothing else says
-why.
+`torchrun` does the same for PyTorch and may be used instead. This launcher also watches JAX's
+processes on several machines, and reports failures in one line: what libraries write to standard
+error goes to a file, whose last lines are shown where nothing else gives the reason.
 """
 
 from __future__ import annotations
@@ -37,25 +36,24 @@ from parity.training.dist_env import (
 
 GRACE = 10  # seconds that a process has to end after it was asked to, or after another has
 POLL = 0.1
-# What the environment of a process says that was started here: by which, and where it writes what
-# is for nobody.
+# Environment variable of a process started here: the file for the output of its libraries.
 LOG = "PARITY_LOG"
-BROKEN = 70  # exit status of a process with an error that nobody foresaw
+BROKEN = 70  # exit status of a process with an unexpected error
 SHOWN = 30  # lines of a log, at most
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def needed(framework: str, place: DistEnv) -> bool:
-    """Whether other processes are to be started; not in one that was itself."""
+    """Return whether other processes must be started; not in a process that was itself started."""
     several = place.processes > 1 if framework == "torch" else place.nodes > 1
     return several and not started()
 
 
 def environments(framework: str, place: DistEnv) -> list[dict[str, str]]:
-    """What each process of this machine has in its environment, for PyTorch as from `torchrun`.
+    """Return each process's environment variables; for PyTorch, those that `torchrun` sets.
 
     Raises:
-        InputError: The coordinator's port is in use, or nobody is there.
+        InputError: The coordinator's port is in use, or it cannot be reached.
     """
     if place.coordinator and place.node == 0:
         check_port(*place.coordinator)
@@ -79,9 +77,9 @@ class Worker:
     """A process that was started.
 
     Attributes:
-        process: It.
-        rank: Its number among all.
-        log: What it wrote for nobody; if it is not the first of all, everything.
+        process: The process.
+        rank: Its rank among all processes.
+        log: File with the output of its libraries; unless its rank is 0, with all its output.
     """
 
     process: subprocess.Popen
@@ -94,19 +92,19 @@ class Worker:
 
     @property
     def lines(self) -> list[str]:
-        """Of the log."""
+        """Return the lines of the log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return text.strip().splitlines()
 
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """What is said of the processes of a command.
+    """The messages about the processes of a command.
 
     Attributes:
-        name: Of our command, as a message calls it.
-        hint: What to do where a process was lost, after the message; may be empty.
-        answer: A line at once for the first Ctrl-C; may be empty.
+        name: The command's name in messages.
+        hint: Advice after the message that a process was lost; may be empty.
+        answer: A line printed at the first Ctrl-C; may be empty.
     """
 
     name: str
@@ -120,16 +118,16 @@ def run(command: Sequence[str], framework: str, place: DistEnv, words: Words) ->
     The first one's output is this process's. The first signal goes to all, the second ends them.
 
     Args:
-        command: With its arguments, the same for all.
+        command: The command with its arguments, the same for all.
         framework: `torch` or `jax`.
-        place: Where this machine is.
-        words: What is said of them.
+        place: The place of this machine.
+        words: The messages about them.
 
     Returns:
         The exit status of the one that failed, 1 where a signal killed it; 0 if none did.
 
     Raises:
-        InputError: See `environments`.
+        InputError: As for `environments`.
     """
     several = environments(framework, place)
     with tempfile.TemporaryDirectory(prefix="parity-launch-") as folder:
@@ -166,11 +164,11 @@ def run(command: Sequence[str], framework: str, place: DistEnv, words: Words) ->
 
 
 def work(function: Callable[[], int], lost: Callable[[BaseException], bool]) -> int:
-    """In one of several processes: do its work, and fail as the starter expects it.
+    """Run the work of one of several processes, and report failures to the launcher.
 
     Args:
-        function: Gives the exit status.
-        lost: Whether an error says that another process is gone.
+        function: The work; returns the exit status.
+        lost: Returns whether an error means that another process has died.
     """
     if STARTER in os.environ:
         tie(int(os.environ[STARTER]))
@@ -190,7 +188,7 @@ def work(function: Callable[[], int], lost: Callable[[BaseException], bool]) -> 
 
 
 def _divert() -> None:
-    """What libraries write by themselves goes into the log; what Python writes, does not."""
+    """Redirect the output of libraries, but not that of Python code, to the log."""
     sys.stdout.flush()
     handle = os.open(os.environ[LOG], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for name, number in (("stdout", 1), ("stderr", 2)):
@@ -216,7 +214,7 @@ def _start(command: Sequence[str], more: Mapping[str, str], rank: int, log: Path
             where["stdout"] = where["stderr"] = os.dup(file.fileno())
     own = {STARTER: str(os.getpid()), LOG: str(log)}
     try:
-        # A session of its own: what is typed at the terminal comes from here, once.
+        # A separate session: signals from the terminal are passed on from here, once.
         process = subprocess.Popen(
             command, env=os.environ | dict(more) | own, start_new_session=True, **where
         )
@@ -227,7 +225,7 @@ def _start(command: Sequence[str], more: Mapping[str, str], rank: int, log: Path
 
 
 def _watch(workers: Sequence[Worker], asked: Sequence[int]) -> None:
-    """Until all have ended, or one has failed and whoever has the same reason."""
+    """Wait until all processes have ended, or one has failed and a grace period is over."""
     while True:
         time.sleep(POLL)
         codes = [worker.code for worker in workers]
@@ -242,18 +240,18 @@ def _watch(workers: Sequence[Worker], asked: Sequence[int]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Teller:
-    """Says why processes failed.
+    """Reports why processes failed.
 
     Attributes:
-        words: Of the command that they ran.
-        place: Where this machine is.
+        words: The messages about the command.
+        place: The place of this machine.
     """
 
     words: Words
     place: DistEnv
 
     def told(self, failed: Sequence[Worker], asked: Sequence[int]) -> int:
-        """Say why, unless the first process did so itself; gives the exit status."""
+        """Print the reason, unless the first process did so; return the exit status."""
         if not failed:
             return 0
         if asked:
@@ -295,7 +293,7 @@ class Teller:
 
 
 def _order(code: int | None) -> int:
-    """Which failure is rather the reason of the others."""
+    """Return a sort key for exit codes; the likeliest root cause of a failure comes first."""
     if code is not None and code < 0 and code != -signal.SIGABRT:
         return 0
     return {LOST: 2, -signal.SIGABRT: 3}.get(code or 0, 1)

@@ -1,8 +1,8 @@
-"""The log of a run: lines of JSON, and the same for TensorBoard.
+"""The log of a run, as lines of JSON and for TensorBoard.
 
-A line holds what follows from the recipe, and under `clock` what does not: times and speeds. Going
-on from a checkpoint, the log is cut back to where it was then, so that in the end it is as if
-nothing had happened; what TensorBoard reads is made anew from it.
+A line holds values that are determined by the recipe and, under `clock`, times and speeds. When a
+run is resumed, the log is truncated to its length at the checkpoint, so that it equals that of an
+uninterrupted run; TensorBoard's files are rebuilt from it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CURVES = {
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line what the file system refuses.
+    """Context that turns file system errors into one-line messages.
 
     Raises:
         InputError: It does.
@@ -41,12 +41,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class Logger:
-    """A log that is written to.
+    """An open log.
 
     Args:
         path: The file.
-        tensorboard: The folder of TensorBoard's files; none without.
-        keep: How many of its lines stay; what comes after them is cut off.
+        tensorboard: The folder of TensorBoard's files; None for no such files.
+        keep: Number of existing lines to keep; later ones are cut off.
 
     Raises:
         InputError: It cannot be written, or one of these lines is damaged.
@@ -73,8 +73,8 @@ class Logger:
 
         Args:
             kind: `step`, `epoch` or `validation`.
-            facts: What is the same in every run of the recipe.
-            clock: What is not.
+            facts: Values that are equal in every run of the recipe.
+            clock: Times and speeds.
 
         Raises:
             InputError: It cannot be written.
@@ -94,7 +94,7 @@ class Logger:
             self.curves.flush()
 
     def close(self) -> None:
-        """Nothing more is lost if it fails: whatever was to last has been flushed."""
+        """Close the log; an error here loses nothing, since all lines have been flushed."""
         with contextlib.suppress(OSError):
             self.file.close()
         if self.curves:
@@ -128,13 +128,13 @@ class NullLogger:
 
 
 class TensorBoardLogger:
-    """TensorBoard's file of events, made anew.
+    """Writer of TensorBoard's event file, which is rebuilt at every start.
 
-    `tensorboardX.SummaryWriter` writes from a thread of its own, which on a full disk dies unseen
-    and leaves whoever flushes waiting; so this uses what is below it.
+    `tensorboardX.SummaryWriter` writes from a separate thread, which on a full disk dies silently,
+    so that a flush waits forever; this class uses the layer below it.
 
     Args:
-        folder: Where; what is there of another start is removed.
+        folder: Its folder; event files of earlier starts are removed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -147,11 +147,11 @@ class TensorBoardLogger:
             self.writer = EventsWriter(str(folder / "events"))
 
     def add(self, values: dict[str, float], step: int, moment: float) -> None:
-        """Points of curves.
+        """Add points to curves.
 
         Args:
             values: Curve -> value.
-            step: Of the whole run.
+            step: Number of the step in the whole run.
             moment: Seconds since 1970.
         """
         from tensorboardX.proto.event_pb2 import Event
@@ -173,11 +173,11 @@ class TensorBoardLogger:
 
 
 def read(path: Path, clock: bool = True) -> list[dict[str, Any]]:
-    """The whole lines of a log.
+    """Read the complete lines of a log.
 
     Args:
         path: The file.
-        clock: With what is not the same in every run.
+        clock: Whether to include times and speeds.
     """
     lines = path.read_bytes().splitlines(keepends=True)
     found = [json.loads(line) for line in lines if line.endswith(b"\n")]

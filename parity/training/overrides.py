@@ -1,6 +1,6 @@
-"""Recipes that somebody wrote, or changed: TOML files, and `--set KEY=VALUE`.
+"""Recipes written or changed by the user: TOML files, and `--set KEY=VALUE`.
 
-A file may say which recipe it starts from, `base = "enet-camvid"`, and what is different; or be a
+A file may name the recipe that it changes, `base = "enet-camvid"`, and contain the changes; or be a
 whole recipe, as `parity recipes NAME --toml` prints it.
 """
 
@@ -40,14 +40,15 @@ def find(name: str | None, file: str | Path | None = None) -> Recipe:
 
 
 def from_file(path: Path, name: str | None = None) -> Recipe:
-    """The recipe of a TOML file.
+    """Read a recipe from a TOML file.
 
     Args:
         path: The file.
-        name: Of the recipe that it changes; if not given, the file says it, or is whole.
+        name: Name of the recipe that it changes; if not given, the file names it or is a whole
+            recipe.
 
     Raises:
-        InputError: It cannot be read or is no TOML; an unknown key or a value that cannot be.
+        InputError: It cannot be read or is not TOML, or has an unknown key or an invalid value.
     """
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -64,16 +65,16 @@ def from_file(path: Path, name: str | None = None) -> Recipe:
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str], where: str = "--set") -> Recipe:
-    """A recipe with some values replaced, all at once.
+    """Return a recipe with some values replaced, all at once.
 
     Args:
-        recipe: It stays as it is.
+        recipe: The recipe; not modified.
         settings: `KEY=VALUE`: a key's parts joined by dots, such as `stages.all.optimizer.lr`, and
-            a value as TOML writes it; what is none is a text.
+            a value in TOML; a value that is not TOML is taken as text.
         where: For messages.
 
     Raises:
-        InputError: A setting that is none, an unknown key, or a value that cannot be.
+        InputError: A malformed setting, an unknown key, or an invalid value.
     """
     entries: dict[str, Any] = {}
     for setting in settings:
@@ -96,17 +97,17 @@ def with_options(
     size: tuple[int, int] | None = None,
     **fields: Any,
 ) -> Recipe:
-    """A recipe with what the command line has short names for; nothing is replaced by none.
+    """Return a recipe with the values of short options; an option of None changes nothing.
 
     Args:
-        recipe: It stays as it is.
-        batch: Of all stages, on any number of devices; the rate goes with it as `Recipe.parallel`
-            says.
+        recipe: The recipe; not modified.
+        batch: Batch size of all stages, on any number of devices; the rate is scaled as
+            `Recipe.parallel` says.
         size: Height and width, in pixels, of validation images and of every `Resize`.
-        **fields: Of the recipe, such as `seed`.
+        **fields: Other fields of the recipe, such as `seed`.
 
     Raises:
-        InputError: A value that cannot be.
+        InputError: An invalid value.
     """
     for name, value in fields.items():
         if value is not None:
@@ -132,7 +133,7 @@ def _batches(recipe: Recipe, batch: int) -> dict[str, Any]:
 
 
 def _rate(recipe: Recipe) -> dict[str, Any]:
-    """A rate that follows the batch is that of any number of devices."""
+    """Remove the separate rate for several devices where the rate scales with the batch."""
     return {} if recipe.parallel.rate == "none" else {"lr": "none"}
 
 

@@ -1,4 +1,4 @@
-"""Batches, progress, and the processes that train together, as the loop of a run knows them."""
+"""Types that the training loop uses: batches, progress, and groups of processes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class ProcessGroup(Protocol):
     """The processes that train together; see `torch_impl.parallel.Group`, `jax_impl.parallel`."""
 
     def maximum(self, number: int) -> int:
-        """The largest number that any process gives; each waits for all."""
+        """Return the largest of all processes' numbers; waits for all."""
 
     def broadcast(self, value: Any) -> Any:
-        """What process 0 gives; the others wait for it."""
+        """Return process 0's value on every process; waits for all."""
 
     def all_gather(self, value: Any) -> list[Any]:
-        """What every process gives, in their order; each waits for all."""
+        """Return every process's value, in order of rank; waits for all."""
 
 
 class SingleProcess:
-    """One process alone."""
+    """A process group with a single process."""
 
     def maximum(self, number: int) -> int:
         return number

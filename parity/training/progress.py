@@ -1,4 +1,4 @@
-"""Where a run is, to the step: what a checkpoint says beside the numbers that are trained."""
+"""The position of a run, to the step, and a checkpoint's record of its run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ KEY = "run"  # of a checkpoint's metadata
 
 @dataclasses.dataclass
 class TrainProgress:
-    """A place in a run; everything that was drawn or shuffled before it follows from it.
+    """A position in a run, from which all random draws and orders follow.
 
     Attributes:
         stage: Index of the recipe's stage.
-        epoch: Of the stage; those before it are done.
-        step: Of the epoch; those before it are done. Where all are, the epoch is not closed yet.
-        batches: Steps of the whole run that are done.
+        epoch: Epoch of the stage; those before it are done.
+        step: Step of the epoch; those before it are done. If all are done, the epoch's validation
+            is still to come.
+        batches: Number of steps of the whole run that are done.
         loss: Sum over the epoch's steps that are done.
-        best: The best score of the stage's validations, or none.
-        best_epoch: After so many epochs of the stage.
-        lines: Of the log, that were written.
-        samples: Of the training data.
-        devices: That the steps were counted on; 0 where an older checkpoint does not say it.
+        best: The best score of the stage's validations, or None.
+        best_epoch: Number of epochs of the stage after which it was reached.
+        lines: Number of lines in the log.
+        samples: Number of training samples.
+        devices: Number of devices on which steps were counted; 0 where an older checkpoint lacks
+            it.
     """
 
     stage: int = 0
@@ -55,16 +57,16 @@ class TrainProgress:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a checkpoint says of the run that wrote it.
+    """A checkpoint's record of the run that wrote it.
 
     Attributes:
-        recipe: As `parity.spec.training.written.plain` gives it.
+        recipe: The recipe, from `parity.spec.training.written.plain`.
         framework: `torch` or `jax`.
         moment: Where the run was.
-        updates: That the optimizer of the stage had made.
-        scale: Of the loss.
-        good: Steps since it changed.
-        class_weights: Of the stage's loss, or none.
+        updates: Number of updates made by the stage's optimizer.
+        scale: The loss scale.
+        good: Number of steps since the loss scale changed.
+        class_weights: Class weights of the stage's loss, or None.
     """
 
     recipe: dict[str, Any]
@@ -84,14 +86,14 @@ class Origin:
         snapshot: Snapshot,
         class_weights: np.ndarray | None,
     ) -> Origin:
-        """At this moment."""
+        """Create the record for the run's current position."""
         weights = None if class_weights is None else class_weights.tolist()
         counts = (snapshot.step, snapshot.scale, snapshot.good)
         return cls(plain(recipe), framework, dataclasses.replace(moment), *counts, weights)
 
     @property
     def weights(self) -> np.ndarray | None:
-        """The class weights as they were."""
+        """Return the class weights as an array."""
         return None if self.class_weights is None else np.asarray(self.class_weights, np.float64)
 
     def to_json(self) -> str:
@@ -99,14 +101,14 @@ class Origin:
 
 
 def parse(text: str | None, where: object) -> Origin:
-    """What `Origin.to_json` gave.
+    """Parse the result of `Origin.to_json`.
 
     Args:
-        text: None where there is none.
+        text: The text; None where there is none.
         where: The file, for the message.
 
     Raises:
-        InputError: It is none, or of another version.
+        InputError: It is not such a record, or of another version.
     """
     if text is None:
         raise InputError(f"{where} is no checkpoint of a training run: parity train wrote none")

@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""The display of a run's progress."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rich.progress import (
 
 
 class Display(Protocol):
-    """Where a run shows what it does."""
+    """An object that shows a run's progress."""
 
     def begin(self, what: str, done: int, total: int) -> None:
         """Begin something of so many steps, of which some are done."""
 
     def show(self, done: int, text: str) -> None:
-        """So many steps are done."""
+        """Show the number of steps done."""
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
 
 
 class Lines:
@@ -44,7 +44,7 @@ class Lines:
 
 
 class Silent(Lines):
-    """Nothing: for a process that another speaks for."""
+    """Shows nothing; for a process whose progress another process shows."""
 
     def say(self, line: str) -> None:
         del line
@@ -69,7 +69,7 @@ class Bar:
 
 @contextlib.contextmanager
 def display() -> Iterator[Display]:
-    """What suits where this process writes."""
+    """Yield a progress bar on a terminal, else lines."""
     if not sys.stderr.isatty():
         yield Lines()
         return

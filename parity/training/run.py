@@ -1,4 +1,4 @@
-"""The loop: from wherever a run is to its end. It knows no framework, and draws no number."""
+"""The training loop, from any position of a run to its end, for either framework."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from parity.training.stopping import Stop
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What changes nothing that is trained.
+    """Settings that do not affect the trained weights.
 
     Attributes:
-        epochs: Of the whole run, after which it stops; all of them if not given.
+        epochs: Number of epochs of the whole run after which to stop; all if not given.
         log_every: Steps between lines of the log.
-        save_every: Steps between checkpoints inside of an epoch; after each epoch is one anyway.
+        save_every: Steps between checkpoints within an epoch; one is always written after it.
         keep_every: Epochs of a stage between checkpoints that are kept; 0 keeps none.
-        pictures: Images of the validation to show.
+        pictures: Number of validation images to show.
     """
 
     epochs: int | None = None
@@ -53,21 +53,21 @@ class Stopped(Exception):  # noqa: N818  # it is no error
 
 
 class TrainingRun:
-    """One run.
+    """One training run.
 
     Args:
-        recipe: What is computed.
-        side: By which framework.
-        data: From what.
-        folder: Where it is written; claimed.
-        begin: What a stage begins with.
-        options: What changes nothing that is trained.
-        display: Where it is shown.
-        stop: Whether somebody has asked for it.
-        found: The checkpoint that it goes on from, of this recipe and data, or none.
-        curves: Whether TensorBoard's files are written.
-        place: Of this process; only the first one writes and shows.
-        others: The other processes, all of which make the same steps.
+        recipe: The recipe.
+        side: The framework.
+        data: The data.
+        folder: The folder it writes to, already locked.
+        begin: Returns a stage's initial state.
+        options: Settings that do not affect the trained weights.
+        display: Where progress is shown.
+        stop: Whether a stop was requested.
+        found: The checkpoint to resume, of this recipe and data, or None.
+        curves: Whether to write TensorBoard's files.
+        place: This process's place; only the first process writes files and shows progress.
+        others: The process group; all processes make the same steps.
         first: Index of the stage that a new run begins with.
     """
 
@@ -113,7 +113,7 @@ class TrainingRun:
         """Train to the end.
 
         Returns:
-            Whether it is reached; else somebody has asked to stop, and a checkpoint is there if
+            Whether it was reached; else a stop was requested, and a checkpoint was written if
             anything was trained.
 
         Raises:
@@ -140,7 +140,7 @@ class TrainingRun:
 
     @property
     def epoch(self) -> int:
-        """Of the whole run."""
+        """Return the number of finished epochs of the whole run."""
         stages = self.stages[: self.moment.stage]
         return sum(stage.epochs for stage in stages) + self.moment.epoch
 
@@ -180,7 +180,7 @@ class TrainingRun:
         self._save(stage, trainer, names)
 
     def _end(self, stage: Stage) -> int:
-        """The stage's epochs, as far as this process goes."""
+        """Return the number of the stage's epochs to train in this process."""
         if self.options.epochs is None:
             return stage.epochs
         return min(stage.epochs, self.options.epochs - self.epoch + self.moment.epoch)
@@ -206,7 +206,7 @@ class TrainingRun:
     def _steps(
         self, stage: Stage, trainer: Trainer, batches: Batches, steps: int, clock: Clock
     ) -> None:
-        """What is left of an epoch's steps."""
+        """Train the remaining steps of an epoch."""
         moment = self.moment
         epochs = f"{moment.epoch + 1}/{self._end(stage)}"
         self.display.begin(f"{stage.name} {epochs}", moment.step, steps)
@@ -240,7 +240,7 @@ class TrainingRun:
         return stage.optimizer.lr * stage.schedule.factor(epoch, self.moment.step, steps)
 
     def _tell(self, stage: Stage, steps: int, done: Step, rate: float, clock: Clock) -> None:
-        """What became of a step."""
+        """Show and log the result of a step."""
         moment, speed = self.moment, clock.facts()
         left = duration(self.pace * self._left(steps)) if self.pace else "-"
         pace = f"{speed['images_per_second']:.2f}" if clock.warm or clock.steps > 1 else "-"
@@ -305,7 +305,7 @@ class TrainingRun:
         return names
 
     def _judge(self, score: Score, epoch: int) -> bool:
-        """Whether it is the best of the stage."""
+        """Record a score, and return whether it is the best of the stage."""
         self.score, moment = score, self.moment
         best = not math.isnan(score.value) and (moment.best is None or score.value > moment.best)
         if best:
@@ -313,7 +313,7 @@ class TrainingRun:
         return best
 
     def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score | None:
-        """Each process its batches; all have the score. None where one was asked to stop."""
+        """Validate, each process its batches; return the score, or None if a stop was requested."""
         count = Count(self.task)
         images = self.data.preprocessing(stage)
         image_grid = ImageGrid(self.recipe, images, self.data.name, self.options.pictures)
@@ -341,7 +341,7 @@ class TrainingRun:
         return score
 
     def _save(self, stage: Stage, trainer: Trainer, names: list[str]) -> None:
-        """Write a checkpoint, under these names and the one that the run goes on from."""
+        """Write a checkpoint under these names, and under the one from which a run is resumed."""
         self.state = self.side.published(stage, trainer.snapshot())
         if not self.place.leads:
             return
@@ -358,7 +358,7 @@ class TrainingRun:
         )
 
     def _obey(self, stage: Stage, trainer: Trainer) -> None:
-        """Stop where any process was asked to, all after the same step."""
+        """Stop if any process was asked to; all stop after the same step."""
         self.stop.asked = self.group.maximum(self.stop.asked)
         if self.stop.asked:
             self._stop(stage, trainer)

@@ -1,4 +1,4 @@
-"""What a validation found."""
+"""Scores of validations."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from parity.spec.training.trainer import Batch, Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is predicted.
+    """The prediction task.
 
     Attributes:
-        classes: Names of those that count.
-        void: The label that does not count; none for whole images.
+        classes: Names of the evaluated classes.
+        void: The ignored label; None for whole images.
     """
 
     classes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Task:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Task:
-        """A recipe's."""
+        """Create the task of a recipe."""
         if recipe.data not in DATASETS:
             return cls(CLASSES)
         classes = DATASETS[recipe.data].classes
@@ -40,7 +40,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """The classes, and void where there is one."""
+        """Return the number of outputs: the classes, and void where there is one."""
         return len(self.classes) + (self.void is not None)
 
 
@@ -51,8 +51,8 @@ class Score:
     Attributes:
         task: What was predicted.
         matrix: (outputs, outputs) int64: pixels, or images, by true class and predicted class.
-        mean_loss: Over images, of the loss of their batches.
-        images: How many.
+        mean_loss: Mean over images of their batches' loss.
+        images: Number of images.
     """
 
     task: Task
@@ -68,7 +68,7 @@ class Score:
 
     @property
     def mean_iou(self) -> float:
-        """Over the classes that are there; NaN where none is."""
+        """Return the mean IoU over present classes; NaN where there are none."""
         return metrics.mean_iou_present(self.iou)
 
     @property
@@ -82,12 +82,12 @@ class Score:
 
     @property
     def value(self) -> float:
-        """The one that is to be large: mean IoU, of whole images the accuracy."""
+        """Return the score to maximise: mean IoU, or accuracy for whole images."""
         return self.accuracy if self.task.void is None else self.mean_iou
 
     @property
     def name(self) -> str:
-        """What that is called."""
+        """Return the name of the score: `accuracy` or `mean_iou`."""
         return "accuracy" if self.task.void is None else "mean_iou"
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Score:
         return made
 
     def to_text(self, path: object) -> str:
-        """As the reports have it in `NAME.metrics.txt`."""
+        """Return the text of `NAME.metrics.txt`, in the format of the published reports."""
         lines = [f"model path {path}"]
         if self.task.void is not None:
             lines += [f"mean_iou {self.mean_iou}", f"mean_loss {self.mean_loss}"]
@@ -112,10 +112,10 @@ class Score:
 
 
 class Count:
-    """A score in the making.
+    """Accumulates a score.
 
     Args:
-        task: What is predicted.
+        task: The prediction task.
     """
 
     def __init__(self, task: Task) -> None:
@@ -127,13 +127,13 @@ class Count:
         """Count a batch.
 
         Args:
-            batch: With its truth.
-            classes: The outputs that are largest. Where the truth has another size, each place of
-                it is compared with the nearest pixel of these.
-            loss: Of the batch.
+            batch: The batch, with its true labels.
+            classes: The predicted classes. If the true labels have another size, each is compared
+                with the nearest pixel of these.
+            loss: The batch's loss.
 
         Raises:
-            ValueError: It is counted already.
+            ValueError: The batch was already counted.
         """
         assert batch.truth is not None
         first = int(batch.samples[0])
@@ -156,7 +156,7 @@ class Count:
         self.losses |= other.losses
 
     def score(self) -> Score:
-        """The same to the last bit, whoever has counted which batches."""
+        """Return the score, bit for bit the same however batches were shared among processes."""
         images = sum(n for _, n in self.losses.values())
         total = sum(loss * n for _, (loss, n) in sorted(self.losses.items()))
         return Score(self.task, self.matrix, total / images if images else math.nan, images)
@@ -165,10 +165,10 @@ class Count:
 def measure(
     trainer: Trainer, batches: Iterable[Batch], count: Count
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Count what a trainer sees in batches.
+    """Evaluate batches with a trainer, and count the results.
 
     Returns:
-        Of each batch: itself, and the classes that were predicted.
+        An iterator of each batch and its predicted classes.
 
     Raises:
         FloatingPointError: A loss is not finite.
@@ -182,7 +182,7 @@ def measure(
 
 
 def together(batches: Iterable[Batch], most: int) -> Iterator[list[Batch]]:
-    """In their order, so many of one size at a time."""
+    """Yield batches in order, in groups of up to `most` of one size."""
     held: list[Batch] = []
     for batch in batches:
         if held and (len(held) == most or len(batch.samples) != len(held[0].samples)):

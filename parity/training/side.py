@@ -1,4 +1,4 @@
-"""One framework's trainer, spoken to in published names."""
+"""A framework's trainer, with weights by published names."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FRAMEWORKS = ("torch", "jax")
 
 
 class Side:
-    """A framework.
+    """One framework's side of training.
 
     Args:
-        framework: `torch` or `jax`; also the dialect of its names.
-        place: Of this process and its devices.
+        framework: `torch` or `jax`; also the name of its naming scheme.
+        place: Where this process and its devices are.
     """
 
     def __init__(self, framework: str, place: DistEnv = ALONE) -> None:
@@ -31,7 +31,7 @@ class Side:
         self.group: Any = None  # of one device there is none: it computes the same without
 
     def meet(self) -> ProcessGroup:
-        """Before anything is computed: the devices, and the other processes.
+        """Set up the devices and connect to the other processes, before any computation.
 
         Raises:
             InputError: There are fewer devices, or the other processes are not there in time.
@@ -47,20 +47,20 @@ class Side:
         return self.group
 
     def leave(self) -> None:
-        """The end, once all processes are there."""
+        """Leave the group, once all processes have arrived here."""
         if self.group is not None:
             self.group.leave()
 
     def trainer(
         self, recipe: Recipe, stage: Stage, arrays: Arrays, class_weights: np.ndarray | None
     ) -> Trainer:
-        """The trainer of a stage.
+        """Create the trainer of a stage.
 
         Args:
-            recipe: Says the precision, and what several devices compute.
-            stage: One of it.
+            recipe: The recipe, for its precision and its settings for several devices.
+            stage: One of its stages.
             arrays: Published key -> array of PyTorch's shape.
-            class_weights: Of the network's outputs, or none.
+            class_weights: Weights of the network's outputs, or None.
 
         Raises:
             InputError: The arrays are not the network's.
@@ -95,7 +95,7 @@ class Side:
         )
 
     def own(self, stage: Stage, snapshot: Snapshot) -> Snapshot:
-        """The inverse of `published`."""
+        """Convert published names and shapes to the framework's, the inverse of `published`."""
         config = stage.config
         names = naming.names(config, self.framework)
         return dataclasses.replace(
@@ -109,7 +109,7 @@ class Side:
 
 
 def slow(framework: str, precision: str) -> str:
-    """A line for whoever is about to wait much longer than for another precision; else empty."""
+    """Return a warning line if this precision is much slower than another; else empty."""
     if (framework, precision) != ("torch", "fp16"):
         return ""
     import torch

@@ -1,4 +1,4 @@
-"""What a stage begins with: what was drawn, a checkpoint of weights, or what the last one left."""
+"""The initial state of a stage: drawn, from a checkpoint of weights, or from the previous stage."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from weights_convert.wrapping import ANY, Choice
 
 
 class StageStart:
-    """The beginning of each stage of a recipe.
+    """Creates the initial state of each stage of a recipe.
 
     Args:
         recipe: The recipe.
         start: A checkpoint of weights that the first stage begins with.
-        choice: Which of its tensors are meant; see `weights_convert.load`.
-        labels: Which of its outputs is void, if the user says it: then its manifest does not count.
-        stage: Name of the stage that is the first; those before it are left out. The recipe's
-            first if not given.
+        choice: Which of its tensors to read; see `weights_convert.load`.
+        labels: Which of its outputs is void, if the user specifies it; overrides its manifest.
+        stage: Name of the first stage to train; earlier ones are left out. The recipe's first if
+            not given.
 
     Attributes:
         first: Index of that stage.
 
     Raises:
-        InputError: A stage cannot go on with the optimizer of the one before it, or there is no
-            such stage.
+        InputError: A stage cannot continue with the previous stage's optimizer, or there is no such
+            stage.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class StageStart:
                 )
 
     def check(self) -> list[str]:
-        """Refuse to begin without a checkpoint that the recipe needs, or with a wrong one.
+        """Refuse to begin without a checkpoint that the recipe requires, or with a wrong one.
 
         Returns:
-            What a checkpoint says, or does not say, that the recipe has otherwise; a line each.
+            Lines on where the checkpoint's manifest differs from the recipe, or is silent.
 
         Raises:
             InputError: It is not given, cannot be read, or holds nothing of the first network; or
@@ -97,14 +97,14 @@ class StageStart:
         return [] if self.start is None else self._compared(stage)
 
     def __call__(self, stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
-        """What a stage begins with.
+        """Return the initial state of a stage.
 
         Args:
             stage: One of the recipe.
-            before: The stage before it, and what it left, with published names.
+            before: The previous stage and its final state, with published names.
 
         Raises:
-            InputError: The checkpoint cannot be read, or holds nothing of this network.
+            InputError: The checkpoint cannot be read, or holds no tensor of this network.
         """
         if before is not None:
             drawn = initial(stage.config, stage.initial, self.recipe.seed)
@@ -118,7 +118,7 @@ class StageStart:
         return Snapshot(initial(stage.config, stage.initial, self.recipe.seed), {})
 
     def _compared(self, stage: Stage) -> list[str]:
-        """See `check`."""
+        """Compare the checkpoint with the recipe, as described in `check`."""
         assert self.start
         found, taken = self._read(), self._given(stage)
         recipe, whose = self.recipe, f"recipe {self.recipe.name}"
@@ -173,7 +173,7 @@ class StageStart:
         drawn = initial(stage.config, stage.initial, self.recipe.seed)
         before = found.config
         if self.first:
-            # Published files of ERFNet's encoder hold a decoder, too, which nobody trained.
+            # Published files of ERFNet's encoder hold a decoder, too, which is untrained.
             last = self.recipe.stages[self.first - 1].config
             before = last if tensors(last).keys() == found.arrays.keys() else before
         try:

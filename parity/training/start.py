@@ -1,4 +1,4 @@
-"""A run from its arguments: `parity train` as a Python call."""
+"""Starting or resuming a run: `parity train` as a Python call."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NOW = Options()
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What became of a run.
+    """The outcome of a run.
 
     Attributes:
-        folder: What it wrote, and where.
-        moment: Where it is.
-        score: Of the latest validation of this process, if there was one.
-        status: 0 where it came to its end, else the exit status of the signal that it obeyed.
+        folder: The folder it wrote.
+        moment: Its position.
+        score: The score of this process's latest validation, if there was one.
+        status: 0 if it finished, else the exit status for the signal that stopped it.
     """
 
     folder: Folder
@@ -61,24 +61,24 @@ def train(
     place: DistEnv = ALONE,
     labels: str | None = None,
 ) -> Trained:
-    """Train a network by a recipe, or go on with it.
+    """Train a network by a recipe, or resume a run.
 
     Args:
-        recipe: Everything that decides what is computed.
+        recipe: The recipe, which determines everything that is computed.
         framework: `torch` or `jax`.
-        data: The data set's folder, or the file that `parity pack` made of it.
+        data: The data set's folder, or its file from `parity pack`.
         out: The folder to write; see `parity.training.folder`.
-        resume: Go on with the run in `out`, from its beginning if it has no checkpoint yet; or from
+        resume: Resume the run in `out`, from its beginning if it has no checkpoint yet; or from
             this checkpoint, of the same recipe in either framework, in a folder that holds no run.
         start: A checkpoint of weights to begin with.
-        choice: Which of its tensors are meant; see `weights_convert.load`.
+        choice: Which of its tensors to read; see `weights_convert.load`.
         from_stage: Name of the stage that a new run begins with, from these weights.
-        workers: Processes that load data; 0 loads in this one.
-        options: What changes nothing that is trained.
-        display: Where it is shown; lines on standard output if not given.
-        place: Of this process and its devices. All processes of a run are given the same; the first
-            one writes.
-        labels: Which output of `start` is void, against what it says of itself.
+        workers: Number of processes that load data; 0 loads in this one.
+        options: Settings that do not affect the trained weights.
+        display: Where progress is shown; lines on standard output if not given.
+        place: Where this process and its devices are. All processes of a run are given the same;
+            the first one writes.
+        labels: Which output of `start` is void; overrides its manifest.
 
     Raises:
         InputError: Anything given cannot be used, or a file cannot be written; earlier checkpoints
@@ -141,7 +141,7 @@ def train(
 
 
 def _told(place: DistEnv, found: list[str]) -> str:
-    """On what a run is, that has several devices."""
+    """Describe the devices of a run on several devices."""
     text = f"{place.parts} devices in {place.processes} process{'es' * (place.processes > 1)}"
     if place.nodes > 1:
         text += f" on {place.nodes} machines"
@@ -153,9 +153,9 @@ def _told(place: DistEnv, found: list[str]) -> str:
 def _facts(
     recipe: Recipe, loader: DataLoader, start: str | Path | None, options: Options
 ) -> dict[str, object]:
-    """What must be the same in all processes, by how a message calls it."""
+    """Return values that must be equal in all processes, by their names in messages."""
     weights = None
-    if start is not None and Path(start).is_file():  # else whoever reads it will say so
+    if start is not None and Path(start).is_file():  # else reading it raises the error
         weights = hashlib.sha256(Path(start).read_bytes()).hexdigest()
     return {
         "recipe": digest(recipe),
@@ -168,7 +168,7 @@ def _facts(
 def _agreed(
     group: ProcessGroup, place: DistEnv, found: checkpoints.Found | None, facts: dict[str, object]
 ) -> checkpoints.Found | None:
-    """The checkpoint that process 0 has found; the others need not see its folder.
+    """Share the checkpoint found by process 0; the others need no access to its folder.
 
     Raises:
         InputError: This process was given something else than process 0.

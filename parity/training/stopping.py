@@ -1,4 +1,4 @@
-"""A run that is asked to stop: it ends its step, and leaves a checkpoint to go on from."""
+"""Stopping a run on request: it finishes its step and writes a checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ANSWER = "parity train: finishing the step and writing a checkpoint; Ctrl-C agai
 
 
 class Stop:
-    """Whether somebody has asked.
+    """A request to stop, by a signal.
 
     Attributes:
         asked: The signal, or 0. The second one ends the process at once.
 
     Args:
-        answers: Whether the first one is answered on standard error; where one process speaks for
-            several, only it does.
+        answers: Whether to acknowledge the first signal on standard error; of several processes,
+            only one does.
     """
 
     def __init__(self, answers: bool = True) -> None:
@@ -29,7 +29,7 @@ class Stop:
 
     @property
     def status(self) -> int:
-        """The exit status that says so, as shells have it."""
+        """Return the exit status for the signal, as in shells."""
         return 128 + self.asked
 
     @contextlib.contextmanager

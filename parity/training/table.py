@@ -1,4 +1,4 @@
-"""Accuracies of several runs beside each other, as their logs tell them."""
+"""A table of the scores of several runs, read from their logs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Curve:
     """The validations of one run.
 
     Attributes:
-        name: Of the run's folder.
+        name: Name of the run's folder.
         scores: Batches trained on -> mean IoU, or accuracy of classes, in [0, 1]; empty where
             nothing was validated yet.
-        losses: Batches -> mean loss.
+        losses: Batches trained on -> mean loss.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Curve:
 
 
 def curves(folders: Sequence[str | Path]) -> list[Curve]:
-    """What the logs of runs say of their validations.
+    """Read the validations of runs from their logs.
 
     Args:
-        folders: As `parity train --out` wrote them.
+        folders: Folders written by `parity train --out`.
 
     Raises:
-        InputError: One holds no log.
+        InputError: A folder has no log.
     """
     found = []
     for folder in map(Path, folders):

@@ -1,4 +1,4 @@
-"""Layers of the PyTorch side. `jax_impl/layers` answers name by name; arrays are NCHW here."""
+"""Layers in PyTorch, with the same names as in `jax_impl/layers`; arrays are NCHW here."""
 
 from torch_impl.layers.activation import PReLU, ReLU, Sigmoid
 from torch_impl.layers.container import Identity, ModuleList, Sequential

@@ -1,4 +1,4 @@
-"""Layers made of layers."""
+"""Containers of other layers."""
 
 from __future__ import annotations
 

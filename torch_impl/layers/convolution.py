@@ -13,9 +13,9 @@ ConvTranspose2d = nn.ConvTranspose2d
 class ConvTranspose2dSame(nn.ConvTranspose2d):
     """Transposed convolution to stride times the size, padded as MindSpore's `same`.
 
-    Of the full result's kernel - stride superfluous rows it cuts off the smaller half at the top,
-    so that with a 3x3 kernel and stride 2 all lies one pixel further down and to the right than
-    with padding 1 and output padding 1. MindSpore 2.x, `nn.Conv2dTranspose`.
+    The full result has kernel - stride superfluous rows; the smaller half of them is cut off at the
+    top. With a 3x3 kernel and stride 2, the output is therefore shifted one pixel down and to the
+    right, compared with padding 1 and output padding 1. MindSpore 2.x, `nn.Conv2dTranspose`.
     """
 
     def __init__(

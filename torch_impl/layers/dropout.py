@@ -1,4 +1,4 @@
-"""Dropout that is told what to drop; nothing is drawn here."""
+"""Dropout with masks passed in by the caller; nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Drop in train mode, pass `x` on in eval mode.
+        """Apply dropout in train mode; return `x` unchanged in eval mode.
 
         Args:
             x: (N, C, H, W).
-            mask: Of x's shape, true where an element is kept; not read in eval mode or where p is
+            mask: True where an element is kept, in x's shape; not read in eval mode or where p is
                 0.
 
         Raises:
-            ValueError: Train mode, p above 0 and no mask, or one of another shape.
+            ValueError: In train mode with p above 0, the mask is missing or has another shape.
         """
         if not self.training or self.p == 0.0:
             return x

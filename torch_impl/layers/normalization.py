@@ -1,4 +1,4 @@
-"""Batch normalisation, by one process's batch or by all processes'."""
+"""Batch normalisation over one process's batch or over all processes' batches."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ AvgPool2d = nn.AvgPool2d
 class MaxPool2dSame(nn.Module):
     """Maxima of windows, padded as MindSpore's `same`: a side of n gives ceil(n / stride).
 
-    Of an odd number of rows to pad the larger half lies below. MindSpore 2.x, `nn.MaxPool2d`.
+    If the number of rows to pad is odd, the larger half is added at the bottom. MindSpore 2.x,
+    `nn.MaxPool2d`.
     """
 
     def __init__(self, kernel_size: int, stride: int) -> None:

@@ -36,7 +36,7 @@ class Nearest(nn.Module):
 class BilinearX2(nn.Module):
     """Bilinear interpolation to twice the size: pixel i lies at i / 2, the last one is repeated.
 
-    As MindSpore's `ResizeBilinear` with neither `align_corners` nor `half_pixel_centers`.
+    Equals MindSpore's `ResizeBilinear` with neither `align_corners` nor `half_pixel_centers`.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The networks of the PyTorch side, by family."""
+"""The networks in PyTorch, one module per family."""
 
 from collections.abc import Callable
 

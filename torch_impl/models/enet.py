@@ -17,7 +17,7 @@ from torch_impl.models.enet_parts import Pair, activation, conv_bn, conv_bn_act,
 
 
 class InitialBlock(nn.Module):
-    """A convolution beside a pooling of the image: H, W to H/2, W/2, rounded up."""
+    """A convolution concatenated with a max-pool of the image: H, W to H/2, W/2, rounded up."""
 
     def __init__(self, in_channels: int, out_channels: int, config: ENetConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class AsymmetricBottleneck(RegularBottleneck):
 
 
 class DownsamplingBottleneck(nn.Module):
-    """Halves H and W, rounding down, and hands on where each maximum stood."""
+    """Halves H and W, rounding down, and also returns the indices of the maxima."""
 
     def __init__(self, row: Block, config: ENetConfig) -> None:
         super().__init__()
@@ -160,12 +160,12 @@ class ENet(nn.Module):
     def forward(
         self, x: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Logits of a batch of images.
+        """Compute the logits of a batch of images.
 
         Args:
             x: (N, 3, H, W).
-            masks: For train mode: block name -> what it keeps, (N, C) or (N, C, H', W'), for all
-                of `config.dropout_sites(H, W)` whose probability is above 0.
+            masks: For train mode: block name -> dropout mask, (N, C) or (N, C, H', W'), for all of
+                `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:
             ValueError: H or W below 7, or a mask that train mode needs is missing.

@@ -1,4 +1,4 @@
-"""What ENet's blocks are made of.
+"""The building blocks of ENet.
 
 `jax_impl/models/enet_parts.py` mirrors this file.
 """

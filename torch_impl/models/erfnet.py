@@ -19,7 +19,7 @@ EPS = 1e-3  # of every batch norm
 
 
 class DownsamplerBlock(nn.Module):
-    """A convolution beside a pooling of the input: H, W to H/2, W/2."""
+    """A convolution concatenated with a max-pool of the input: H, W to H/2, W/2."""
 
     def __init__(self, row: Block) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the encoder's features to logits of the image's size."""
+    """Turns the encoder's features into logits of the image's size."""
 
     def __init__(self, config: ERFNetConfig) -> None:
         super().__init__()
@@ -120,8 +120,8 @@ class Decoder(nn.Module):
 class ERFNet(nn.Module):
     """ERFNet: images (N, 3, H, W) in [0, 1] to logits (N, classes, H, W), or H/8, W/8.
 
-    H and W are multiples of 8. Both parts always hold their parameters, as published; what does not
-    predict (`config.encoder_only`) gets no gradient.
+    H and W are multiples of 8. Encoder and decoder always hold their parameters, as published; the
+    output that is not used (see `config.encoder_only`) gets no gradient.
     """
 
     def __init__(self, config: ERFNetConfig) -> None:
@@ -133,11 +133,11 @@ class ERFNet(nn.Module):
     def forward(
         self, x: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Logits of a batch of images.
+        """Compute the logits of a batch of images.
 
         Args:
             x: (N, 3, H, W).
-            masks: For train mode: path of a block -> what it keeps, (N, C) or (N, C, H', W'), for
+            masks: For train mode: path of a block -> dropout mask, (N, C) or (N, C, H', W'), for
                 all of `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:

@@ -52,11 +52,11 @@ class ERFNetImageNet(nn.Module):
     def forward(
         self, x: torch.Tensor, masks: Mapping[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Logits of a batch of images.
+        """Compute the logits of a batch of images.
 
         Args:
             x: (N, 3, H, W).
-            masks: For train mode: path of a block -> what it keeps, (N, C), for all of
+            masks: For train mode: path of a block -> dropout mask, (N, C), for all of
                 `config.dropout_sites(H, W)` whose probability is above 0.
 
         Raises:

@@ -31,7 +31,7 @@ class Gather(nn.Module):
 
 
 def gather(config: GENetConfig, row: Block) -> nn.Module:
-    """From a map to what surrounds each of its pixels: to 1x1, or to 1/extent of the side."""
+    """Build the layers that pool a map to 1x1, or to 1/extent of its side."""
     c, extent = row.out_channels, config.extent
     if not config.extra_params:
         return layers.AdaptiveAvgPool2d(row.side // extent if extent else 1)

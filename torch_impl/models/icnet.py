@@ -67,7 +67,7 @@ class CascadeFeatureFusion(nn.Module):
 
 
 class Head(nn.Module):
-    """From the three branches to four maps of logits."""
+    """Turns the three branches into four maps of logits."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from torch_impl import layers
 
 
 def downsample(row: Row) -> layers.Sequential | None:
-    """What stands beside the 3x3 where sizes differ."""
+    """Build the 1x1 convolution of the skip connection where sizes differ; None elsewhere."""
     if not row.downsample:
         return None
     return layers.Sequential(
@@ -25,7 +25,7 @@ def downsample(row: Row) -> layers.Sequential | None:
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride, dilated), 1x1, beside the identity or a 1x1."""
+    """1x1, 3x3 (with the stride, dilated), 1x1, plus a skip connection: the identity or a 1x1."""
 
     def __init__(self, row: Row) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Bottleneck(nn.Module):
 
 
 def stem(c: int) -> layers.Sequential:
-    """Three 3x3 instead of one 7x7; the last one's norm is outside."""
+    """Build three 3x3 convolutions in place of a 7x7; the last one's norm is outside."""
     return layers.Sequential(
         layers.Conv2d(3, c, 3, 2, 1, bias=False),
         layers.BatchNorm2d(c),

@@ -1,7 +1,7 @@
-"""File formats: file <-> names, arrays and metadata. What the names mean is `dialects`' business.
+"""File formats: converting between files and names, arrays and metadata.
 
-A file is told by its content, never by its suffix; what is written is chosen by the suffix. No
-framework is loaded before a file needs it.
+When reading, the format is detected from the content, never from the suffix; when writing, the
+suffix chooses it. No framework is imported before a file needs it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SUFFIXES = {
 # Formats whose library is a framework, or loads one.
 LOAD_FRAMEWORKS = ("torch", "orbax", "msgpack")
 
-# Formats without room for text: their manifest lies beside them.
+# Formats that cannot store text: their manifest is a separate file.
 WITH_SIDECAR = ("torch", "orbax", "msgpack", "npz", "mindspore")
 
 # Formats whose arrays can be looked at in the file.
@@ -70,11 +70,10 @@ def read(
 
     Args:
         path: The file or directory.
-        written: What `write` returned, of a file that nobody else can have changed since: it is
-            not hashed again, and where its format allows looked at in place, not copied.
-        key: Which entry of the file holds the tensors, a dotted path; told by the file if not
-            given.
-        foreign: Whether tensors of other kinds than `DTYPES` may be there; they are described.
+        written: The result of `write`, for a file that nobody else can have changed since: it is
+            not hashed again and, where its format allows, not copied into memory.
+        key: Which entry of the file holds the tensors, a dotted path; detected if not given.
+        foreign: Whether to accept tensors of dtypes other than `DTYPES`; they are only described.
 
     Raises:
         InputError: It is not there, damaged, of no known format, has no such key, or holds
@@ -89,7 +88,7 @@ def read(
                 sha256 = hashing.result()
         else:
             module, sha256 = _module(format), written
-        # Before the file is trusted with anything: is it the one that the manifest speaks of?
+        # Before the file is used: is it the one that the manifest describes?
         beside = sidecar.read(path, sha256) if format in WITH_SIDECAR else {}
         in_place = {"mapped": True} if written is not None and format in MAPPED else {}
         below = {"key": key} if key and format in NESTED else {}
@@ -128,11 +127,11 @@ def write(
         path: The file, or the directory for `orbax`.
         format: A key of `FORMATS`.
         arrays: Name -> array.
-        metadata: Text to keep beside the tensors.
-        optimizer: See `Contents`; only a torch file has a place for it.
+        metadata: Text to store with the tensors.
+        optimizer: Optimizer state, as in `Contents`; only a torch file can store it.
 
     Returns:
-        The hash of the file, where its manifest has it; else nothing.
+        The file's hash, where its manifest contains it; else an empty string.
 
     Raises:
         InputError: A dtype is not one of `DTYPES`.
@@ -152,9 +151,9 @@ def write(
 
 @contextmanager
 def prepared(format: str, source: Path) -> Iterator[None]:
-    """Import what writes a format while a source is read: PyTorch takes seconds.
+    """Import the writer of a format while a source is read: PyTorch takes seconds.
 
-    Not beside another framework, which the source may need: two at once gain nothing.
+    Not while another framework is imported for the source: two at once gain nothing.
     """
 
     def prepare() -> None:
@@ -168,7 +167,7 @@ def prepared(format: str, source: Path) -> Iterator[None]:
 
 
 def format_for(target: Path) -> str:
-    """The format that a suffix asks for.
+    """Return the format for a path's suffix.
 
     Raises:
         InputError: An unknown suffix; lists the known ones.

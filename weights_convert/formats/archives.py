@@ -1,7 +1,7 @@
-"""Zip archives, which PyTorch and NumPy write: what must be so before anything in one is read.
+"""Checks on zip archives, which PyTorch and NumPy write, before anything in one is read.
 
-Readers differ in what they believe of an archive: the directory, the entries' own headers, or the
-first of two names. One that leaves such a choice is refused.
+Readers differ in what they trust in an archive: the directory, the entries' own headers, or the
+first of two names. Ambiguous archives are refused.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ENCRYPTED = 1  # bit of an entry's flags
 
 
 def checked(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
-    """An archive's entries.
+    """Check an archive and return its entries.
 
     Raises:
         ValueError: It has an entry twice, would grow beyond measure, is packed in a way that
-            neither PyTorch nor NumPy does, or its end speaks of another archive.
+            neither PyTorch nor NumPy does, or its end record does not fit.
         OSError: The file system refuses.
     """
     entries = archive.infolist()
@@ -49,10 +49,10 @@ def checked(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
 
 
 def _end(path: Path) -> tuple[int, int]:
-    """How many entries there are and where their directory starts, as the archive's end says.
+    """Read the number of entries and their directory's offset from the archive's end record.
 
     Raises:
-        ValueError: There is no end, or something behind it.
+        ValueError: There is no end record, or data follows it.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)

@@ -1,6 +1,6 @@
-"""What the formats share: what a file holds, what it may hold, and how it is refused.
+"""Shared code of the formats: a file's contents, limits on them, and errors.
 
-No framework is loaded here.
+No framework is imported here.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ TIMES, BESIDE = 2, 2**27
 
 
 class LimitError(ValueError):
-    """A file asks for more than is read of any; it may be whole all the same."""
+    """A file exceeds the limits of what is read; it may be intact all the same."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """A tensor of a kind that no network here has: described, not read.
+    """A tensor of an unsupported dtype: described, not read.
 
     Attributes:
-        dtype: What the file calls it, such as `float8_e4m3fn`, with what else is special.
-        shape: Of it; empty where nobody says.
+        dtype: Its name in the file, such as `float8_e4m3fn`, with other peculiarities.
+        shape: Its shape; empty if unknown.
     """
 
     dtype: str
@@ -56,22 +56,22 @@ class Foreign:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a checkpoint file holds.
+    """The contents of a checkpoint file.
 
     Attributes:
         format: A key of `FORMATS`.
         arrays: Name -> array, as the file names and lays them out.
-        metadata: Text kept beside the tensors.
-        skipped: Names of what else the file holds, such as `epoch`.
-        optimizer: What `torch.optim.Optimizer.state_dict()` gave, with NumPy arrays, where a torch
-            file holds it beside the tensors.
-        foreign: Name -> what it is, of tensors that are no `DTYPES`.
-        key: Under which entry of the file they lie, a dotted path; empty where they lie open.
-        averaged: Keys of the file under which averaged weights lie beside them.
-        elsewhere: Name -> array, or `Foreign`, of tensors under other keys of a torch file, which
-            its optimizer's state may be of; each name begins with the key.
-        sha256: Of the file; of a directory see `weights_convert.hashes.file_sha256`, without the
-            manifest in it.
+        metadata: Text stored with the tensors.
+        skipped: Names of other entries of the file, such as `epoch`.
+        optimizer: The result of `torch.optim.Optimizer.state_dict()`, with NumPy arrays, where a
+            torch file holds it.
+        foreign: Name -> description of tensors of dtypes other than `DTYPES`.
+        key: The entry of the file that holds the tensors, a dotted path; empty for the top level.
+        averaged: Keys of other entries that hold averaged weights.
+        elsewhere: Name -> array, or `Foreign`, of tensors under other keys of a torch file, to
+            which its optimizer's state may belong; each name begins with the key.
+        sha256: Hash of the file, by `weights_convert.hashes.file_sha256`; of a directory, without
+            its manifest.
     """
 
     format: str
@@ -140,13 +140,13 @@ def numpy_dtype(name: str) -> np.dtype:
 
 
 def first_line(error: Exception) -> str:
-    """What a library said, cut to one line."""
+    """Return the first line of a library's error message."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
 def unreadable(path: Path, what: str, error: Exception) -> InputError:
-    """What to raise where a file cannot be read: what it is, unless it is only too much."""
+    """Return the error for a file that cannot be read; one over the limits is called "not read"."""
     if isinstance(error, LimitError):
         what = "is not read"
     return InputError(f"{path} {what}: {first_line(error)}")
@@ -155,6 +155,6 @@ def unreadable(path: Path, what: str, error: Exception) -> InputError:
 def parted(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, Foreign]]:
-    """Arrays of `DTYPES`, and what the others are."""
+    """Split arrays into those of `DTYPES` and descriptions of the others."""
     ours = {k: a for k, a in arrays.items() if str(a.dtype) in DTYPES}
     return ours, {k: Foreign(str(a.dtype), a.shape) for k, a in arrays.items() if k not in ours}

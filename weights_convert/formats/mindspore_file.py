@@ -1,12 +1,12 @@
-"""MindSpore's checkpoints: protobuf messages, without protobuf. Loads no framework.
+"""Reading and writing MindSpore's checkpoints, which are protobuf messages, without protobuf.
 
     Checkpoint { repeated Value value = 1 }
     Value { string tag = 1; TensorProto tensor = 2; MapTensorProto maptensor = 3 }
     TensorProto { repeated int64 dims = 1; string tensor_type = 2; bytes tensor_content = 3 }
 
 A large tensor comes in slices, one value after the other under one tag; a scalar has no dims, or
-one of 0. Behind the last value there may be a checksum. As `mindspore/train/serialization.py` of
-MindSpore 2.x writes them.
+one of 0. Behind the last value there may be a checksum. The format is that of
+`mindspore/train/serialization.py` of MindSpore 2.x. No framework is imported.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ TRAILER_SIZE = len(TRAILER) + 10
 
 
 class DamagedError(Exception):
-    """What of the bytes is not as the format has it."""
+    """The bytes do not follow the format; the message says where."""
 
 
 def looks_like(head: bytes) -> bool:
-    """Whether a file that starts so is one: a value that opens with a printable tag."""
+    """Return whether a file starts like this format: a value that opens with a printable tag."""
     try:
         key, at = varint(head, 0)
         _, at = varint(head, at)
@@ -86,7 +86,7 @@ def looks_like(head: bytes) -> bool:
 
 
 def is_encrypted(head: bytes) -> bool:
-    """Whether a file that starts so is an encrypted one."""
+    """Return whether a file starts like an encrypted checkpoint."""
     return any(int.from_bytes(head[:4], order) & ~3 == ENCRYPTED for order in ("little", "big"))
 
 
@@ -159,7 +159,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _without_trailer(data: bytes) -> memoryview:
-    """Without the checksum, which is compared."""
+    """Check and remove the checksum."""
     body, trailer = memoryview(data)[:-TRAILER_SIZE], data[-TRAILER_SIZE:]
     if not trailer.startswith(TRAILER):
         return memoryview(data)
@@ -219,7 +219,7 @@ def _parse_value(value: memoryview) -> tuple[str, tuple[str, list[int]], memoryv
 
 
 def _dims(part: int | memoryview) -> list[int]:
-    """One, or packed several, as protobuf allows either."""
+    """Parse dims: one number, or several packed ones, as protobuf allows either."""
     if isinstance(part, int):
         return [part]
     found, at = [], 0
@@ -243,7 +243,7 @@ def _array(tag: str, kind: str, dims: list[int], slices: list[memoryview]) -> np
     if -(-math.prod(dims) * bits // 8) != size:
         shape = "x".join(map(str, dims)) or "a scalar"
         raise DamagedError(f"{tag} is {shape} of {kind}, but has {size} bytes")
-    if max(dims, default=0) >= 2**31:  # beside a 0
+    if max(dims, default=0) >= 2**31:  # next to a 0
         raise DamagedError(f"{tag} has a dim of {max(dims)}")
     if kind in OTHERS:
         return Foreign(kind, tuple(dims))

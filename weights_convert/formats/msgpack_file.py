@@ -22,7 +22,7 @@ def read(path: Path, key: str | None = None) -> Contents:
 
     Args:
         path: The file.
-        key: See `weights_convert.formats.read`.
+        key: The entry to read, as for `weights_convert.formats.read`.
 
     Raises:
         InputError: It is damaged, or holds something else than nested arrays.
@@ -51,5 +51,5 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _own(array: np.ndarray) -> np.ndarray:
-    """With the dtype under which `parity` knows bfloat16."""
+    """Convert to the bfloat16 dtype that this project uses."""
     return array.astype(numpy_dtype("bfloat16")) if array.dtype.name == "bfloat16" else array

@@ -1,6 +1,7 @@
-"""Reading over msgpack before anything is made of it. Loads no framework.
+"""Scanning msgpack data before it is unpacked. Imports no framework.
 
-A byte of msgpack can be a dict, and takes a hundred in memory: so objects are counted first.
+A single byte of msgpack can be a dict, which takes a hundred bytes in memory, so objects are
+counted first.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ LISTS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # and how many
 
 
 def check(data: bytes) -> None:
-    """Refuse what is too much, what comes twice, and arrays that are not what they say.
+    """Refuse data with too many objects, duplicate keys, or arrays that contradict their headers.
 
     Raises:
-        ValueError: Says what; or msgpack's own, where it is none.
+        ValueError: Such a fault, or msgpack's own error for invalid data.
     """
     if count(data) > MOST_OBJECTS:
         raise LimitError(f"it holds more than {MOST_OBJECTS:,} objects")
@@ -40,7 +41,7 @@ def check(data: bytes) -> None:
 
 
 def count(data: bytes) -> int:
-    """Objects in msgpack, or more than `MOST_OBJECTS`. What is cut short is left to msgpack."""
+    """Count the objects in msgpack data, up to just over `MOST_OBJECTS`; it may be truncated."""
     total, at, end = 0, 0, len(data)
     while at < end and total <= MOST_OBJECTS:
         first = data[at]
@@ -73,10 +74,10 @@ def _pairs(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _extension(code: int, content: bytes) -> None:
-    """Compare an array's bytes with its shape; nothing is made of it.
+    """Compare an array's number of bytes with its shape, without building it.
 
     Raises:
-        ValueError: They do not belong together.
+        ValueError: They do not match.
     """
     if code not in (ARRAY, COMPLEX, SCALAR):
         raise ValueError(f"it holds an object of type {code}, which is not Flax's")

@@ -1,4 +1,4 @@
-"""Names as paths through nested mappings, which Flax's formats hold. Loads no framework."""
+"""Names as paths through nested mappings, as in Flax's formats. Imports no framework."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Linen's collections, which come before every path of a network saved whole.
 COLLECTIONS = frozenset(("params", "batch_stats"))
-TRAINING = frozenset(("opt_state", "step"))  # what lies beside them in a `TrainState`
+TRAINING = frozenset(("opt_state", "step"))  # other entries of a `TrainState`
 COUNTERS = frozenset(("step", "count"))  # a number in Python in a `TrainState`, uint32 in NNX
 
 
@@ -37,18 +37,18 @@ def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def flatten(
     tree: Any, path: Path, key: str | None = None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Nested mappings and sequences of arrays, by dotted name.
+    """Flatten nested mappings and sequences of arrays to dotted names.
 
     An `nnx.State` that was saved as it is has one more step in every path, `value`, and Linen's
     variables have their collection before it; both are left out.
 
     Args:
         tree: What was read.
-        path: From where, for the message.
-        key: Of which entry, a dotted path; of all if not given.
+        path: The file, for the message.
+        key: The entry to flatten, a dotted path; all if not given.
 
     Returns:
-        Name -> array, of whatever dtype; and what else it holds, such as `x (str)`.
+        Name -> array, of any dtype; and descriptions of other entries, such as `x (str)`.
 
     Raises:
         InputError: It holds no array, two of one name, or no such key.
@@ -69,7 +69,7 @@ def flatten(
 
 
 def with_dots(contents: Contents, path: Path) -> Contents:
-    """A flat file's names as they are elsewhere: `params/conv/kernel` is `conv.kernel`.
+    """Rename a flat file's tensors to dotted names: `params/conv/kernel` becomes `conv.kernel`.
 
     Raises:
         InputError: Two names become one.
@@ -99,10 +99,10 @@ def with_dots(contents: Contents, path: Path) -> Contents:
 
 
 def below(contents: Contents, key: str, path: Path) -> Contents:
-    """Of a flat file, only what lies under a key, without it.
+    """Return only a flat file's tensors under a key, with the key removed from their names.
 
     Raises:
-        InputError: Nothing does.
+        InputError: There is nothing under the key.
     """
     start = f"{key}."
     arrays = {k.removeprefix(start): a for k, a in contents.arrays.items() if k.startswith(start)}
@@ -116,7 +116,7 @@ def below(contents: Contents, key: str, path: Path) -> Contents:
 
 
 def at(tree: Any, key: str, path: Path) -> tuple[Any, list[str]]:
-    """The entry of a dotted key, and the names of what lies beside it."""
+    """Return the entry of a dotted key, and the names of all other entries."""
     beside, node, left = list[str](), tree, key
     while left:
         children = dict(enumerate(node)) if isinstance(node, list | tuple) else node
@@ -132,14 +132,14 @@ def at(tree: Any, key: str, path: Path) -> tuple[Any, list[str]]:
 
 
 def _counter(parts: tuple[str, ...], leaf: Any) -> Any:
-    """A count of steps as int64, which holds whatever it was in; anything else as it is."""
+    """Return a step counter as int64, whatever its dtype; anything else unchanged."""
     single = type(leaf) is int and abs(leaf) < 2**63
     single |= isinstance(leaf, np.ndarray) and leaf.shape == () and leaf.dtype == np.uint32
     return np.asarray(leaf, np.int64) if single and COUNTERS & set(parts[-2:]) else leaf
 
 
 def _is_whole(names: Set[str]) -> bool:
-    """Whether what lies in one place is a network of Linen's, saved whole."""
+    """Return whether these entries are those of a whole saved Linen network."""
     return bool(names & COLLECTIONS) and names - TRAINING <= COLLECTIONS
 
 

@@ -1,4 +1,4 @@
-"""NumPy's .npz: a zip archive with one .npy per name. Loads no framework.
+"""NumPy's .npz: a zip archive with one .npy per name. Imports no framework.
 
 NumPy has no bfloat16.
 """
@@ -58,7 +58,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise InputError(f"{path}: {listed(wrong)} is bfloat16, which NumPy's files cannot hold")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in contiguous(arrays).items():
-            # A date of its own, so that the same arrays give the same file.
+            # A fixed date, so that equal arrays give equal files.
             entry = zipfile.ZipInfo(name + SUFFIX, date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             with archive.open(entry, "w", force_zip64=True) as file:
@@ -66,10 +66,10 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """One .npy file.
+    """Read one .npy file of the archive.
 
     Raises:
-        ValueError: It is none, holds objects, or its size is not what its header says.
+        ValueError: It is not a .npy file, holds objects, or its size contradicts its header.
     """
     if not entry.filename.endswith(SUFFIX) or entry.filename == SUFFIX:
         raise ValueError(f"it holds {entry.filename!r}, expected only arrays (NAME{SUFFIX})")

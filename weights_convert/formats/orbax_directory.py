@@ -36,7 +36,7 @@ class Patient:
         infos: Sequence[ocp.type_handlers.ParamInfo],
         args: Sequence[ocp.RestoreArgs] | None = None,
     ) -> Sequence[Any]:
-        """What was read, and in the place of what could not be, the error: see `read`."""
+        """Read arrays; an array that cannot be read is replaced by its error, see `read`."""
         whole: Any = super()
         reads = [whole.deserialize([info]) for info in infos]
         results = await asyncio.gather(*reads, return_exceptions=True)
@@ -64,11 +64,11 @@ class Strings(Patient, ocp.type_handlers.StringHandler):
 
 
 def read(path: Path, key: str | None = None) -> Contents:
-    """Read a directory; every array comes as NumPy's, in the dtype in which it was saved.
+    """Read a directory; every array is read as a NumPy array, in the dtype in which it was saved.
 
     Args:
         path: The directory.
-        key: See `weights_convert.formats.read`.
+        key: The entry to read, as for `weights_convert.formats.read`.
 
     Raises:
         InputError: The directory is damaged, or holds something else than nested arrays.

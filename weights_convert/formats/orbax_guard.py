@@ -1,6 +1,6 @@
-"""What must be so in an Orbax directory before Orbax and TensorStore open anything in it.
+"""Checks on an Orbax directory before Orbax and TensorStore open anything in it.
 
-They follow links, wait for pipes, and make arrays as large as their metadata say.
+These follow links, wait for pipes, and allocate arrays as large as their metadata say.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def check_old(file: Path) -> None:
 
 
 def _check_part(where: str, part: object) -> None:
-    """Refuse a part of a name that would lead elsewhere."""
+    """Refuse a part of a name that would lead to another path."""
     text = str(part)
     if not re.fullmatch(r"[^/\\\0]+", text) or not text.isprintable() or text in (".", ".."):
         raise ValueError(f"its {where} names an array {text!r}")
@@ -113,10 +113,10 @@ def check_names(entries: Any) -> None:
     """Refuse names of arrays that are paths.
 
     Args:
-        entries: What `_METADATA` holds.
+        entries: The contents of `_METADATA`.
 
     Raises:
-        ValueError: A part of a name is empty, or has a separator.
+        ValueError: A part of a name is empty or contains a separator.
     """
     if not isinstance(entries, dict) or not isinstance(entries.get("tree_metadata"), dict):
         raise ValueError("its _METADATA names no tree of arrays")
@@ -133,7 +133,7 @@ def check_names(entries: Any) -> None:
 
 
 def _array_metadata(path: Path, entries: dict[str, Any], sizes: dict[Path, int]) -> Iterator[bytes]:
-    """What is said of each array's shape and dtype."""
+    """Yield each array's metadata, with its shape and dtype."""
     for file, size in sizes.items():
         if file.name in ARRAY_METADATA:
             if size > LONGEST:
@@ -149,10 +149,10 @@ def _array_metadata(path: Path, entries: dict[str, Any], sizes: dict[Path, int])
 
 
 def _bytes(text: bytes) -> int:
-    """How many an array takes, by its metadata, and at least one chunk of it.
+    """Return the bytes an array takes by its metadata; at least those of one chunk.
 
     Raises:
-        ValueError: They are none.
+        ValueError: The metadata are invalid.
     """
     entries = json.loads(text.decode())  # of bytes, `json` would guess the encoding
     if not isinstance(entries, dict):

@@ -1,7 +1,7 @@
-"""Pickles, looked at opcode by opcode before PyTorch's reader meets them; none is unpickled.
+"""Checks on pickles, opcode by opcode, before PyTorch reads them; none is unpickled.
 
-`weights_only` decides what a pickle may call. It does not decide how much memory it may take: a
-byte makes an empty dict, and a number may ask for terabytes.
+`weights_only` limits what a pickle may call, but not how much memory it may take: a byte creates an
+empty dict, and a number may request terabytes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ NEAR = 6  # opcodes: how far before an id of a storage the number of its element
 
 
 def check_pickle(file: IO[bytes] | mmap, most: int | None = None) -> None:
-    """Read over one pickle.
+    """Check one pickle.
 
     Args:
-        file: Where it starts; left behind its end.
-        most: What a storage may claim to hold; anything if not given.
+        file: A file positioned at its start; left positioned after its end.
+        most: The largest number of bytes that a storage may claim; no limit if not given.
 
     Raises:
         LimitError: It is too long.
-        ValueError: It is not whole, or claims more.
+        ValueError: It is incomplete, or claims more.
     """
     recent: deque[Any] = deque(maxlen=NEAR)
     limit, tensors = MOST_OPCODES, 0
@@ -55,10 +55,10 @@ def check_pickle(file: IO[bytes] | mmap, most: int | None = None) -> None:
 
 
 def check_stream(file: mmap) -> None:
-    """Read over the pickles at the start of a file of before PyTorch 1.6.
+    """Check the pickles at the start of a file from before PyTorch 1.6.
 
     Raises:
-        ValueError: See `check_pickle`.
+        ValueError: As for `check_pickle`.
     """
     for _ in range(PICKLES):
         check_pickle(file, most=len(file))

@@ -1,4 +1,4 @@
-"""Safetensors: a JSON header and raw bytes. Loads no framework."""
+"""Safetensors: a JSON header and raw bytes. Imports no framework."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(path: Path, mapped: bool = False) -> Contents:
 
     Args:
         path: The file.
-        mapped: Look at the arrays in place: only of a file that nobody else has.
+        mapped: Whether to memory-map the arrays; only for a file that no other process can change.
 
     Raises:
         InputError: It is damaged, or too large.
@@ -90,7 +90,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _tied(
     arrays: Mapping[str, np.ndarray], foreign: Container[str], metadata: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """Tensors that `save_model` left out, as others share their memory; its metadata say which."""
+    """Return the tensors that `save_model` left out since they share memory, by the metadata."""
     return {
         name: arrays[kept]
         for name, kept in metadata.items()
@@ -99,7 +99,7 @@ def _tied(
 
 
 def _array(body: np.ndarray, entry: dict[str, Any], dtype: str) -> np.ndarray:
-    """One tensor, which shares memory with all the others."""
+    """Return one tensor, as a view of the file's bytes."""
     start, end = entry["data_offsets"]
     return body[start:end].view(numpy_dtype(dtype)).reshape(entry["shape"])
 

@@ -1,8 +1,8 @@
-"""The manifest of a format without room for text: a JSON file that goes with the checkpoint.
+"""The separate manifest file of formats that cannot store text: JSON next to the checkpoint.
 
-It holds the manifest, the hash of the checkpoint that it speaks of, and a seal: its own hash. So
-no byte of either file can change unseen. Two files cannot be replaced in one step; while the new
-one of the checkpoint is not there yet, the old one is known by `before`.
+It holds the manifest, the hash of its checkpoint, and a seal: its own hash. So any change of either
+file is detected. Two files cannot be replaced in one step; until the new checkpoint is in place,
+the old one is recognised by `before`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEAL = "seal_sha256"
 
 
 def place(path: Path) -> Path:
-    """Where the manifest of a checkpoint lies: beside a link, or else beside what it leads to."""
+    """Return the path of a checkpoint's manifest: next to a link, or else next to its target."""
     if path.is_dir():
         return path / INSIDE
     linked = path.is_symlink() and not beside(path).exists()
@@ -35,15 +35,15 @@ def place(path: Path) -> Path:
 
 
 def beside(path: Path) -> Path:
-    """Where the manifest of a file lies."""
+    """Return the path of a file's manifest: next to it."""
     return path.with_name(path.name + SUFFIX)
 
 
 def check_replaceable(file: Path) -> None:
-    """Refuse to put a manifest where something else than one of ours is: it would be gone.
+    """Refuse to overwrite a file that is not one of our manifests.
 
     Raises:
-        InputError: It is none of ours.
+        InputError: It is not one of our manifests.
         OSError: It cannot be read.
     """
     if not os.path.lexists(file):
@@ -60,7 +60,7 @@ def check_replaceable(file: Path) -> None:
 
 
 def is_ours(text: str) -> bool:
-    """Whether a text is, or was before it was damaged, written by us."""
+    """Return whether a text was written by us, even if it was damaged since."""
     return f'"{TOOL}"' in text or SEAL in text
 
 
@@ -70,15 +70,15 @@ def seal(entries: Mapping[str, Any]) -> str:
 
 
 def unseal(text: str, where: str, remedy: str = "remove it") -> dict[str, Any]:
-    """What `seal` was given.
+    """Verify a text from `seal`, and return its entries.
 
     Args:
-        text: What it gave.
-        where: Where that was found, for the message.
-        remedy: How to be rid of one from before there were seals, for the message.
+        text: The sealed text.
+        where: Where it was found, for the message.
+        remedy: How to remove one without a seal, from an older version, for the message.
 
     Raises:
-        InputError: The text is not what it was.
+        InputError: The text was changed.
     """
     try:
         entries = json.loads(text)
@@ -110,15 +110,15 @@ def write(path: Path, metadata: Mapping[str, str]) -> str:
 
 
 def read(path: Path, sha256: str) -> dict[str, str]:
-    """The manifest that goes with a checkpoint: `KEY` -> text; nothing where there is none.
+    """Read a checkpoint's separate manifest: `KEY` -> text; empty where there is none.
 
     Args:
         path: The checkpoint.
-        sha256: See `weights_convert.formats.Contents`.
+        sha256: The checkpoint's hash, as in `weights_convert.formats.Contents`.
 
     Raises:
-        InputError: It is damaged, or written for another content than the checkpoint's; it is a
-            link to another folder than the checkpoint's, or no file.
+        InputError: It is damaged, or written for other contents than the checkpoint's; it is a link
+            to another folder than the checkpoint's, or no file.
     """
     file = place(path)
     if not os.path.lexists(file):
@@ -145,7 +145,7 @@ def read(path: Path, sha256: str) -> dict[str, str]:
 
 
 def parse(text: str, file: Path) -> dict[str, Any] | None:
-    """The entries of a manifest's file, or none if it is somebody else's.
+    """Parse a manifest's file; return None if it was not written by this program.
 
     Raises:
         InputError: It is damaged.
@@ -166,11 +166,11 @@ def parse(text: str, file: Path) -> dict[str, Any] | None:
 
 
 def covering(new: Path, target: Path) -> None:
-    """Let a new manifest's file also speak of the checkpoint that is to be replaced.
+    """Make a new manifest file also valid for the checkpoint that it is about to replace.
 
     Args:
-        new: The file, where it is made.
-        target: The checkpoint that is there.
+        new: The temporary manifest file.
+        target: The existing checkpoint.
     """
     entries = unseal(new.read_text(encoding="utf-8").removesuffix("\n"), str(new))
     sha256 = _hash(target)

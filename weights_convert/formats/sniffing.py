@@ -1,4 +1,4 @@
-"""Which format a file or directory has, told by its content."""
+"""Detecting the format of a file or directory from its content."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sniff(path: Path) -> str:
 
 
 def is_orbax(path: Path) -> bool:
-    """Whether a directory is an Orbax checkpoint, of whichever age."""
+    """Return whether a directory is an Orbax checkpoint, of any version."""
     if (path / ORBAX_FILE).is_file():
         return True
     if not (path / ORBAX_OLD_FILE).is_file():
@@ -73,7 +73,7 @@ def is_orbax(path: Path) -> bool:
 
 
 def _starts_a_map(head: bytes) -> bool:
-    """Whether msgpack that starts so is a map that is not empty."""
+    """Return whether msgpack data starts with a map that is not empty."""
     return bool(head) and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF))
 
 

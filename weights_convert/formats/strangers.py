@@ -1,6 +1,6 @@
-"""What a file or folder is that looks like a checkpoint and is not one that is read.
+"""Recognising files and folders that resemble checkpoints but cannot be read.
 
-A user is told what lies there and what to name instead, not that it is damaged.
+The error says what they are and what to pass instead, not that they are damaged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from parity.spec.errors import listed
 
 ORBAX_FILES = ("_METADATA", "checkpoint")  # of which an Orbax directory has one
 SHARD = ".distcp"  # of torch.distributed.checkpoint
-METADATA = ".metadata"  # beside its shards
+METADATA = ".metadata"  # next to its shards
 INDEX = ".index.json"  # of Hugging Face's shards
 LONGEST = 5_000_000  # bytes of it
 UTILITY = "torch.distributed.checkpoint.format_utils dcp_to_torch"
@@ -31,12 +31,12 @@ HEADS = {
 
 # Files in a folder that hold weights, the likeliest first.
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt", "*.msgpack", "*.npz", "*.tar")
-# What training leaves beside them in such a folder.
+# Other files that training leaves in such a folder.
 NO_WEIGHTS = ("optimizer", "scheduler", "random_states", "scaler", "rng", "training_args")
 
 
 def file(path: Path, head: bytes) -> str:
-    """What a file is, if it is a known kind that is not read; else nothing.
+    """Describe a file of a known kind that cannot be read; else return an empty string.
 
     Args:
         path: The file.
@@ -57,11 +57,11 @@ def file(path: Path, head: bytes) -> str:
 
 
 def directory(path: Path) -> str:
-    """Why a directory is no checkpoint that is read, and what to name instead."""
+    """Return why a directory is not a readable checkpoint, and what to pass instead."""
     if (path / METADATA).is_file() and any(path.glob(f"*{SHARD}")):
         return f"not one file: it is a checkpoint of torch.distributed.checkpoint: {_dcp(path)}"
     if indices := sorted(path.glob(f"*{INDEX}")):
-        # A link may lead anywhere: what nobody named is not followed.
+        # A link may lead anywhere: only paths that the user named are followed.
         shards = [] if indices[0].is_symlink() else _shards(indices[0])
         return f"not an Orbax checkpoint: it holds shards: {_join(shards)}"
     deeper = sorted(

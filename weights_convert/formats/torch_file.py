@@ -1,4 +1,4 @@
-"""PyTorch's files, as `torch.save` writes them. Nothing in them is ever executed."""
+"""PyTorch's files, as `torch.save` writes them. No code in them is ever executed."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ OPTIMIZER_LIST = "optimizer_states"  # Lightning's: of one or several
 
 
 class Placeholder:
-    """Stands for what training scripts leave in their files beside tensors.
+    """Replaces objects other than tensors that training scripts save.
 
-    `weights_only` refuses the constructors of such values, rightly; this one keeps nothing.
+    `weights_only` rightly refuses their constructors; this class stores nothing.
     """
 
     def __init__(self, *args: object) -> None:
@@ -86,8 +86,8 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
 
     Args:
         path: The file.
-        mapped: Look at the tensors in place: only of a file that nobody else has.
-        key: See `weights_convert.formats.read`.
+        mapped: Whether to memory-map the tensors; only for a file that no other process can change.
+        key: The entry to read, as for `weights_convert.formats.read`.
 
     Raises:
         InputError: The file is damaged, or holds no names with tensors.
@@ -118,7 +118,7 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
 def _parted(
     tensors: Mapping[str, torch.Tensor], path: Path
 ) -> tuple[dict[str, np.ndarray], dict[str, Foreign]]:
-    """Arrays of what is of `DTYPES`, and what the others are."""
+    """Split tensors into arrays of `DTYPES` and descriptions of the others."""
     dtypes = {k: _dtype(v) for k, v in tensors.items()}
     strided = {k: v.detach() for k, v in tensors.items() if dtypes[k] in DTYPES}
     foreign = {k: Foreign(d, _shape(tensors[k])) for k, d in dtypes.items() if k not in strided}
@@ -129,7 +129,7 @@ def _parted(
 def write(
     path: Path, arrays: Mapping[str, np.ndarray], optimizer: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a state dict: bare, or nested with an optimizer's beside it.
+    """Write a state dict: bare, or nested together with an optimizer's.
 
     Raises:
         OSError: The file system refuses.
@@ -185,7 +185,7 @@ def _check_bytes(path: Path) -> None:
 
 
 def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
-    if not record.CRC:  # one that PyTorch was told not to compute
+    if not record.CRC:  # PyTorch was set not to compute one
         record.CRC = None  # type: ignore[assignment]  # by which `zipfile` compares none
     with archive.open(record) as file:
         if record.filename.endswith("data.pkl"):
@@ -196,10 +196,10 @@ def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
 
 
 def reason(error: Exception) -> str:
-    """In one line, what of PyTorch's many speaks of the file; never its advice to read it unsafely.
+    """Shorten PyTorch's error on a file to one line, without its advice to read it unsafely.
 
     Args:
-        error: What `torch.load` raised.
+        error: The exception from `torch.load`.
     """
     text = str(error)
     if found := re.search(r"GLOBAL (\S+)", text):
@@ -219,7 +219,7 @@ def reason(error: Exception) -> str:
 
 
 def _optimizer(data: object) -> dict[str, Any] | None:
-    """An optimizer's state dict with NumPy arrays, if there is one that can be understood."""
+    """Return an optimizer's state dict with NumPy arrays, if there is a valid one."""
     if not isinstance(data, Mapping):
         return None
     found = [data[name] for name in OPTIMIZERS if name in data] + _listed(data)
@@ -280,7 +280,7 @@ def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype is torch.bfloat16:  # NumPy has none of its own: by its bits
+    if tensor.dtype is torch.bfloat16:  # NumPy has no bfloat16: converted by its bits
         bits = tensor.contiguous().view(torch.int16).numpy()
         return bits.view(numpy_dtype("bfloat16"))
     return np.array(tensor.numpy(), order="C", copy=None)

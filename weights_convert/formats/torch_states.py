@@ -1,4 +1,4 @@
-"""Which of the mappings in a torch file is the network's: names to tensors, bare or nested."""
+"""Finding the network's state dict among the mappings in a torch file."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Found:
     """A network's tensors in a file.
 
     Attributes:
-        tensors: Name -> tensor of whatever kind.
-        beside: Names of what else the file holds.
-        key: Where they lie, a dotted path; empty where they lie open, or in several places, whose
-            paths are then the start of their names.
+        tensors: Name -> tensor of any dtype.
+        beside: Names of other entries of the file.
+        key: The entry that holds them, a dotted path; empty for the top level, or for several
+            entries, whose paths are then prefixes of the names.
         averaged: Keys of averaged weights among `beside`.
-        elsewhere: Tensors under other keys, each name with its key before it.
+        elsewhere: Tensors under other keys, which are prefixes of their names.
     """
 
     tensors: State
@@ -81,7 +81,7 @@ def find(data: object, path: Path, key: str | None) -> Found:
 
 
 def _several(states: dict[str, Mapping[Any, Any]], data: Mapping[Any, Any], path: Path) -> Found:
-    """All of several states; the names of tensors tell later which of them is a network."""
+    """Join several state dicts; the names of tensors later decide which of them is a network."""
     tensors: State = {}
     beside = [str(k) for k in data if not any(_starts(s, str(k)) for s in states)]
     for name, node in states.items():
@@ -94,7 +94,7 @@ def _several(states: dict[str, Mapping[Any, Any]], data: Mapping[Any, Any], path
 def _states(
     node: Mapping[Any, Any], at: str, depth: int, seen: set[int]
 ) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Every mapping with tensors in it, by its dotted path; one that is there twice, once."""
+    """Yield every mapping that contains tensors, by its dotted path; a shared one only once."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -107,7 +107,7 @@ def _states(
 
 
 def _shallowest(states: dict[str, Mapping[Any, Any]]) -> dict[str, Mapping[Any, Any]]:
-    """Without those inside of others, and without single numbers beside mappings of tensors."""
+    """Leave out state dicts inside others, and single numbers next to mappings of tensors."""
     real = {k: n for k, n in states.items() if any("." in str(name) for name in n)} or states
     return {k: n for k, n in real.items() if not k or not any(a in real for a in _above(k))}
 

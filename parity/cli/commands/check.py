@@ -1,10 +1,10 @@
 """Compare a network with its port, rung by rung: weights, layers, outputs, gradients, training.
 
-Structure in float64, numerics in the working precision. Exit status 1 names the layer to look at
-first. For our own networks, L4 uses the optimizer of the recipe that trains them, and L5, if asked
-for, trains both sides with a scaled-down recipe; --devices does so on several devices. For your own
-pair of networks, give FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION; the function takes no arguments
-and returns a parity.Port.
+It compares structure in float64 and numerics in the working precision. If a comparison fails, the
+exit status is 1 and the first layer at fault is named. For our own networks, L4 uses the optimizer
+of the recipe that trains them, and L5, if asked for, trains both sides with a scaled-down recipe;
+--devices does so on several devices. For your own pair of networks, give FILE.py:FUNCTION or
+PACKAGE.MODULE:FUNCTION; the function takes no arguments and returns a parity.Port.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def ours(levels: list[str], args: argparse.Namespace) -> Report:
 
 
 def loaded(args: argparse.Namespace) -> Checkpoint:
-    """The checkpoint to check with; what is to be said of it is printed."""
+    """Load the checkpoint to check with, and print its notes."""
     import weights_convert
     from weights_convert import notes
 
@@ -155,7 +155,7 @@ def theirs(levels: list[str], args: argparse.Namespace) -> Report:
 
 
 def several(args: argparse.Namespace) -> Report:
-    """The rungs of several devices."""
+    """Run the rungs for several devices."""
     if args.model not in MODELS:
         raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
     if given := [name for name in OURS if getattr(args, name) is not None and name != "seed"]:

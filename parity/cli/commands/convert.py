@@ -1,9 +1,9 @@
-"""Carry a checkpoint to another format or framework, bit by bit.
+"""Convert a checkpoint to another format or framework, bit by bit.
 
 IN may be a torch file, safetensors, Flax's msgpack, NumPy's .npz, a MindSpore .ckpt or an Orbax
-directory, with any names; all is told by its content. The suffix of OUT chooses the format: .pth,
-.pt, .tar a torch file, .safetensors safetensors, .msgpack Flax's msgpack, .npz NumPy's, .ckpt a
-MindSpore file, .orbax or none an Orbax directory.
+directory, with any names; the format and names are detected from the content. The suffix of OUT
+chooses the format: .pth, .pt, .tar a torch file, .safetensors safetensors, .msgpack Flax's msgpack,
+.npz NumPy's, .ckpt a MindSpore file, .orbax or none an Orbax directory.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Importing a framework makes objects that stay; walking them is a tenth of the whole time."""
+    """Context without garbage collection, a tenth of the time of importing frameworks."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -100,13 +100,13 @@ def collector_paused() -> Iterator[None]:
 
 
 def summary(source: str, done: Conversion, dtype: str | None = None, given: bool = False) -> str:
-    """What was read and written, a line each.
+    """Return the lines that say what was read and written.
 
     Args:
-        source: As the user calls it.
-        done: What was done.
-        dtype: To which the numbers were cast.
-        given: Whether the user said what the network expects of an image.
+        source: The source's path as the user gave it.
+        done: The conversion.
+        dtype: The dtype to which the numbers were cast.
+        given: Whether the user specified the preprocessing.
     """
     read = done.source
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
@@ -138,13 +138,13 @@ def summary(source: str, done: Conversion, dtype: str | None = None, given: bool
 
 
 def place(read: Checkpoint) -> str:
-    """Where in the file a network was, if it did not lie open."""
+    """Return the words that say where in the file a network was, if not at the top level."""
     key = f", under the key {read.key!r}" if read.key else ""
     return key + (f", each after {read.prefix!r}" if read.prefix else "")
 
 
 def images_said(done: Conversion, given: bool) -> str:
-    """What the target says that the network expects of an image, and by whose word."""
+    """Describe the target's preprocessing of images, and where it comes from."""
     images = done.manifest.preprocessing
     size = "any size" if images.size is None else size_said(images.size)
     whose = f"{PUBLISHED}; {SILENT}"

@@ -1,6 +1,6 @@
 """The two-minute tour: draw streets, convert a network, climb the ladder, evaluate both sides.
 
-Needs nothing but the installed package. Exit status 1 where the two sides disagree.
+It needs only the installed package. Exit status 1 if the two sides disagree.
 """
 
 from __future__ import annotations

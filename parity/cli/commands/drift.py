@@ -1,8 +1,8 @@
-"""Train both sides in float32, and each beside itself, and show how fast they part.
+"""Train both sides in float32, and each again on changed images, and show how fast they diverge.
 
-A recipe in small: a small network, tiny images. One side whose images are changed by a unit in the
-last place parts from itself; the two sides may part no faster than 16 times that. Exit status 1
-where they do.
+The recipe is scaled down: a small network, tiny images. A side whose images are changed by a unit
+in the last place diverges from itself; the two sides may diverge no faster than 16 times that. Exit
+status 1 if they do.
 """
 
 from __future__ import annotations

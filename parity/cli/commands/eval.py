@@ -1,8 +1,8 @@
 """Evaluate one checkpoint, or every one in a folder, on a data set's validation images.
 
-PATH is a checkpoint, a folder of checkpoints, or the OUT of a training run. Beside each checkpoint
-NAME.metrics.txt is written (mean_iou, mean_loss, iou_class; of whole images accuracy and
-mean_loss), and metrics.json of all in a folder.
+PATH is a checkpoint, a folder of checkpoints, or the OUT of a training run. Next to each checkpoint
+it writes NAME.metrics.txt (mean_iou, mean_loss, iou_class; for whole images accuracy and
+mean_loss), and for a folder metrics.json with all results.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measured(args: argparse.Namespace, place: DistEnv) -> int:
-    """In this process, which may be one of several."""
+    """Evaluate in this process, which may be one of several."""
     from parity.training.overrides import find
 
     recipe = None if args.recipe is None else find(args.recipe)
@@ -112,15 +112,15 @@ def measured(args: argparse.Namespace, place: DistEnv) -> int:
 def evaluated(
     folder: str, data: str, command: str, place: DistEnv, file: str | None = None, **how: Any
 ) -> int:
-    """Evaluate, print and write: the exit status.
+    """Evaluate, print and write the results; return the exit status.
 
     Args:
-        folder: See `parity.evaluation.checkpoints.evaluate`.
-        data: See there.
-        command: Which command does it, for what it prints.
-        place: See there.
-        file: Where all numbers are written, too.
-        **how: See there.
+        folder: As in `parity.evaluation.checkpoints.evaluate`.
+        data: The data set's folder.
+        command: Name of the command, for messages.
+        place: Where this process and its devices are.
+        file: A JSON file to write all numbers to.
+        **how: Other arguments of `evaluate`.
     """
     import json
 

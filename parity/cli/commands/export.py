@@ -1,10 +1,10 @@
-"""Write a network as an ONNX file or as one of JAX's own, and run it before it counts.
+"""Write a network as an ONNX or StableHLO file, and verify it by running it.
 
 Both sides' files are interchangeable: `input` is (N, 3, H, W) float32, and the outputs are
 `logits`, (N, classes, H, W) or (N, classes); ICNet's are `logits`, `logits4`, `logits8` and
-`logits16`. All is in the one file: no external data. Its metadata says which network it is, and of
-which checkpoint. NAME.stablehlo, from the JAX side, takes images (N, H, W, 3), holds the weights
-and has its manifest beside it; `jax.export.deserialize` reads it.
+`logits16`. The file is self-contained: no external data. Its metadata names the network and the
+checkpoint. NAME.stablehlo, from the JAX side, takes images (N, H, W, 3), holds the weights and has
+a separate manifest file; `jax.export.deserialize` reads it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(source: str, done: Exported, format: str = "onnx") -> str:
-    """What was read and written, a line each."""
+    """Return the lines that say what was read and written."""
     read = done.source
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
     height, width = done.size

@@ -1,7 +1,7 @@
-"""Plant the faults of the catalogue in the port, and see whether the ladder finds and names them.
+"""Inject the faults of the catalogue in the port, and test whether the ladder finds and names them.
 
-Each mutant is a small but complete network with one fault. Exit status 1 where one survives that
-some input can tell apart, or where a clean run is called faulty.
+Each mutant is a small but complete network with one fault. Exit status 1 if a mutant that some
+input can reveal is not detected, or if a clean run is reported as faulty.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def labels_of(args: argparse.Namespace) -> tuple[str | None, str | None]:
-    """The order of the outputs, and the folder of label maps; also as they were called before.
+    """Return the order of outputs and the folder of label maps, also from their former options.
 
     Raises:
         InputError: One of them is given twice.

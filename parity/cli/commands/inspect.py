@@ -1,7 +1,7 @@
-"""Say what a checkpoint or an ONNX file holds: format, names, network, tensors, hash, manifest.
+"""Describe a checkpoint or an ONNX file: format, names, network, tensors, hash, manifest.
 
-Told by its content. A file that is no whole checkpoint of our networks is described all the same,
-and why it is none. Of an ONNX file: operators, inputs, outputs, weights; of a program of JAX's,
+The format is detected from the content. A file that is not a whole checkpoint of our networks is
+described, too, with the reason. For an ONNX file: operators, inputs, outputs, weights; for JAX's
 NAME.stablehlo: inputs, outputs, platforms; nothing is run.
 """
 
@@ -87,7 +87,7 @@ def _check_other(target: Path, checkpoint: Path) -> None:
 
 
 def facts(found: Inspection) -> list[tuple[str, str]]:
-    """What is shown, a line each."""
+    """Return the facts shown for a checkpoint, as (title, text) lines."""
     held, numbers = found.checkpoint, sum(_size(shape) for _, shape in found.tensors.values())
     after = f", each after {found.prefix!r}" if found.prefix else ""
     where = f", under the key {found.key!r}" if found.key else ""
@@ -124,7 +124,7 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
 
 
 def network_facts(found: networks.Inspection) -> list[tuple[str, str]]:
-    """What is shown of an ONNX file, a line each."""
+    """Return the facts shown for an ONNX file, as (title, text) lines."""
     opsets = ", ".join(f"{name or 'ONNX'} {version}" for name, version in found.opsets.items())
     dtypes = ", ".join(f"{n} {dtype}" for dtype, n in found.dtypes.items())
     lines = [
@@ -144,7 +144,7 @@ def network_facts(found: networks.Inspection) -> list[tuple[str, str]]:
 
 
 def program_facts(found: stablehlo.Program) -> list[tuple[str, str]]:
-    """What is shown of a program of JAX's, a line each."""
+    """Return the facts shown for a StableHLO program, as (title, text) lines."""
     lines = [
         ("file", f"{found.path}, {found.bytes:,} bytes"),
         ("sha256", found.sha256),
@@ -157,7 +157,7 @@ def program_facts(found: stablehlo.Program) -> list[tuple[str, str]]:
 
 
 def _said(said: Manifest | None) -> list[tuple[str, str]]:
-    """What an exported file's manifest says, a line each."""
+    """Return the facts in an exported file's manifest, as (title, text) lines."""
     lines = []
     if said is not None:
         variant = ", ".join(f"{name} {value}" for name, value in said.config.items())
@@ -173,7 +173,7 @@ def _said(said: Manifest | None) -> list[tuple[str, str]]:
 
 
 def _outputs(network: str, labels: str | None) -> list[tuple[str, str]]:
-    """Which output is void, a line; none of what classifies whole images."""
+    """Return a line on which output is void; none for networks that classify whole images."""
     if network in CLASSIFIERS:
         return []
     return [("outputs", f"void is {labels}" if labels else "void unknown")]
@@ -184,7 +184,7 @@ def _sides(shape: tuple[int | str, ...]) -> str:
 
 
 def _images(said: Preprocessing) -> list[str]:
-    """What the network expects of an image, a line each."""
+    """Return lines on the preprocessing that the network expects."""
     size = "of any size" if said.size is None else f"{said.size[0]}x{said.size[1]}"
     lines = [f"{said.channels}, {size}, mean {list(said.mean)}, std {list(said.std)}"]
     if said.classes:

@@ -1,8 +1,8 @@
 """Evaluate a checkpoint in PyTorch and in JAX on a data set, and compare every pixel.
 
-Exit status 1 where pixels disagree that rounding does not explain: in float64 any; in float32 those
-that differ in float64, too, or whose two classes the reference in float64 tells apart by more than
-rounding can move.
+Exit status 1 if pixels disagree that rounding does not explain: in float64 any; in float32 those
+that differ in float64, too, or whose two classes differ in the float64 reference's logits by more
+than rounding can cause.
 """
 
 from __future__ import annotations

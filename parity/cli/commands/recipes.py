@@ -74,7 +74,7 @@ def table(recipes: dict[str, Recipe]) -> Table:
 
 
 def facts(recipe: Recipe) -> list[str]:
-    """A recipe, a line for each field; inside of one, what is not as it is by default."""
+    """Return a line for each field of a recipe; nested fields at their defaults are left out."""
     fields = [field.name for field in dataclasses.fields(recipe) if field.name != "stages"]
     lines = [f"{name:<18}{_text(getattr(recipe, name))}" for name in fields]
     for stage in recipe.stages:
@@ -95,12 +95,12 @@ def dropout(stage: Stage) -> str:
 
 
 def _each(texts: Iterable[str]) -> str:
-    """Once, where all are alike."""
+    """Return the text once if all are equal."""
     return ", ".join(dict.fromkeys(texts))
 
 
 def _text(value: Any) -> str:
-    """A value for people: an operation as `flip, p 0.5`."""
+    """Format a value for people: an operation as `flip, p 0.5`."""
     if value is None:
         return "none"
     if isinstance(value, tuple):

@@ -1,7 +1,7 @@
 """Count the classes of a data set, weigh them by each rule; measure its images.
 
 `log c` is 1 / ln(c + share), `median` the median frequency over that of the class, counted over
-images that hold it. Mean and deviation are of each channel of pixels in [0, 1].
+images that contain it. Mean and deviation are of each channel of pixels in [0, 1].
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def columns(source: Source, counts: Any) -> dict[str, list[Any]]:
 
 
 def table(rows: dict[str, list[Any]], title: str) -> Table:
-    """The same to be read."""
+    """Return the rows as a printable table."""
     from rich.table import Table
 
     made = Table(title=title)

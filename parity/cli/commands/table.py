@@ -1,4 +1,4 @@
-"""Print the accuracies of several runs of `parity train` beside each other."""
+"""Print the accuracies of several runs of `parity train` side by side."""
 
 from __future__ import annotations
 

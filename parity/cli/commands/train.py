@@ -2,10 +2,9 @@
 
 RECIPE is a name of `parity recipes`, or a TOML file. OUT then holds the log (log.jsonl and
 TensorBoard's), checkpoints (last, best, and one every so many epochs), pictures of the latest
-validation, and environment.json. A run that was interrupted or killed goes on with --resume, bit
-for bit; so does one of the other framework; it brings its recipe, so that RECIPE and what was
-changed in it may be left out. Exit status 1: a loss or gradient was not finite, 130:
-interrupted.
+validation, and environment.json. An interrupted or killed run is resumed with --resume, bit for
+bit; so is one of the other framework. Its recipe is stored with it, so RECIPE and changes of it may
+be left out. Exit status 1: a loss or gradient was not finite, 130: interrupted.
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
-    """In this process, which may be one of several."""
+    """Train in this process, which may be one of several."""
     from parity.training.progress_bar import display
     from parity.training.run import Options
     from parity.training.start import train as start
@@ -176,7 +175,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
 
 
 def place_of(args: argparse.Namespace) -> DistEnv:
-    """Where this process is, of those that the command line or `torchrun` asks for."""
+    """Return this process's place among those that the command line or `torchrun` starts."""
     place = asked(
         args.framework, args.devices, args.nodes, args.node_rank, args.coordinator, args.map
     )
@@ -190,17 +189,17 @@ def place_of(args: argparse.Namespace) -> DistEnv:
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe that is asked for, with all that is changed in it.
+    """Return the recipe asked for, with all changes applied.
 
-    A run that goes on brings its own: what was changed in it at its beginning need not be said
-    again. What is said again must not contradict it; whoever reads the checkpoint sees to that.
+    A resumed run has its own recipe: changes made when it began need not be repeated. Repeated ones
+    must not contradict it; the code that reads the checkpoint checks that.
     """
     from parity.training import overrides
 
     own = of_run(args) if args.resume else None
     named = args.recipe is not None and not args.recipe.endswith(overrides.SUFFIX)
     if own and args.recipe_file is None and (args.recipe is None or named):
-        if named:  # an unknown name is told as ever
+        if named:  # for an unknown name the usual error is raised
             overrides.find(args.recipe)
         if named and args.recipe != own.name:
             raise InputError(f"the run is of recipe {own.name}, not of {args.recipe}")
@@ -209,7 +208,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 
 def of_run(args: argparse.Namespace) -> Recipe | None:
-    """The recipe of the run that goes on: in OUT, or in a checkpoint; none if there is none yet."""
+    """Return the recipe of the run to resume, from OUT or a checkpoint; None if it has none yet."""
     from pathlib import Path
 
     from parity.spec.training.written import recipe_of as written

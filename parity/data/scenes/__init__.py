@@ -1,6 +1,6 @@
 """Synthetic street scenes with labels, for a demo that needs no data set.
 
-Everything drawn by lot comes from `parity.spec.draw`, so that a seed and an index are a scene.
+All random numbers come from `parity.spec.draw`, so a seed and an index determine a scene.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ GRAIN = {"road": 0.03, "sidewalk": 0.035, "terrain": 0.09, "vegetation": 0.08, "
 def scene(
     seed: int, index: int, height: int = 128, width: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One street.
+    """Draw one street scene.
 
     Args:
-        seed: Of a set of scenes.
-        index: Which of them.
+        seed: Seed of a set of scenes.
+        index: Index of the scene.
         height: In pixels.
         width: In pixels.
 

@@ -1,4 +1,4 @@
-"""What stands beside a street: houses, trees, hedges, fences."""
+"""Drawing what lines a street: houses, trees, hedges, fences."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def house(
     z: tuple[float, float],
     height: float,
 ) -> None:
-    """A house: its front, its gable, its roof.
+    """Draw a house: its front, its gable, its roof.
 
     Args:
         view: Where to draw.
         rng: Chooses everything that is not given.
         side: -1 left, 1 right.
         x: How far its front is from the axis.
-        z: Where it begins and ends.
-        height: Up to the eaves.
+        z: Where it begins and ends, in metres ahead.
+        height: Height of the eaves.
     """
     plaster = pick(rng, PLASTER, 6)
     front, gable = lit(plaster, view.light.on(side)), lit(plaster, 0.84)

@@ -1,4 +1,4 @@
-"""How a street is laid out, from the far end to the near one."""
+"""The layout of a street, drawn from the far end to the near one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Things = list[tuple[float, Callable[[], None]]]  # how far away, and what draws 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Where things are, in metres; alike on both sides.
+    """Positions in a street, in metres; the same on both sides.
 
     Attributes:
         road: Half its width.
@@ -120,7 +120,7 @@ def markings(view: View, rng: np.random.Generator, plan: Plan) -> None:
 
 
 def shadows(view: View, rng: np.random.Generator, plan: Plan) -> None:
-    """What the houses on the sunny side cast on the ground, except under clouds."""
+    """Draw the shadows of the houses on the sunny side, except under clouds."""
     if view.light.contrast < 0.1:
         return
     edge, tip = plan.line, plan.line - rng.uniform(4, 11)
@@ -184,7 +184,7 @@ def parked(view: View, rng: np.random.Generator, plan: Plan) -> Things:
 
 
 def moving(view: View, rng: np.random.Generator, plan: Plan) -> Things:
-    """Cars in their lanes: ours on the right, the other's on the left."""
+    """Return cars in their lanes: in the camera's direction on the right, oncoming on the left."""
     things: Things = []
     for side in (-1, 1):
         z = rng.uniform(7, 30)
@@ -233,7 +233,7 @@ def corner(view: View, rng: np.random.Generator, plan: Plan) -> Things:
 
 
 def persons(view: View, rng: np.random.Generator, plan: Plan) -> Things:
-    """On the pavements, and some crossing the road."""
+    """Return persons on the pavements, and some crossing the road."""
     things: Things = []
     for _ in range(rng.integers(4, 13)):
         side, z = rng.choice((-1, 1)), 5 * 10 ** rng.uniform(0, 0.75)

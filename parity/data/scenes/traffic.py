@@ -1,4 +1,4 @@
-"""What moves in a street, and what tells it how: cars, persons, poles, signs, lights."""
+"""Drawing what moves in a street and what controls traffic: cars, persons, poles, signs, lights."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ WHEELS = (0.85, 3.4)
 
 
 def car(view: View, rng: np.random.Generator, x: float, z: float, oncoming: bool) -> None:
-    """A car whose nearer end is at z.
+    """Draw a car whose nearer end is at z.
 
     Args:
         view: Where to draw.
         rng: Chooses its paint and size.
-        x: Of its middle.
-        z: Of its nearer end.
+        x: Position of its middle.
+        z: Position of its nearer end.
         oncoming: Whether it shows its front.
     """
     paint, scale = pick(rng, PAINTS), rng.uniform(0.94, 1.12)
@@ -149,7 +149,7 @@ def traffic_light(view: View, rng: np.random.Generator, x: float, z: float) -> N
 
 
 def dustbin(view: View, rng: np.random.Generator, x: float, z: float) -> None:
-    """Which the data set calls static: void."""
+    """Draw a dustbin, which the data set calls static: void."""
     colour = pick(rng, ((70, 74, 72), (48, 76, 52), (60, 62, 90)))
     view.board((x, z), [(-0.28, 0), (0.28, 0), (0.33, 0.95), (-0.33, 0.95)], colour, "static")
     view.plate((x, z), 1.0, (0.36, 0.06), lit(colour, 0.7), "static")

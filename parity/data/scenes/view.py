@@ -33,8 +33,8 @@ class Light:
     Attributes:
         zenith: The sky's colour above.
         horizon: The sky's colour below, to which everything fades with distance.
-        tint: What the picture is multiplied by.
-        sun: The side it stands on: -1 left, 1 right.
+        tint: Factor of the picture's colours.
+        sun: The side the sun is on: -1 left, 1 right.
         contrast: How much brighter than a face of no side a sunlit one is.
         visibility: Distance at which a colour has faded to 37 %.
     """
@@ -52,11 +52,11 @@ class Light:
 
 
 class View:
-    """What the camera sees.
+    """A picture and a label map, drawn as the camera sees them.
 
     Args:
-        height: Of the picture, in pixels.
-        width: In pixels.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
         horizon: Its row, as a share of the height.
         centre: Column of the vanishing point, as a share of the width.
         eye: Height of the camera above the ground.
@@ -131,7 +131,7 @@ class View:
         colour: Colour,
         name: str | None = None,
     ) -> None:
-        """A rectangle that stands along the street."""
+        """Draw a rectangle that stands along the street."""
         corners = ((y[0], z[0]), (y[0], z[1]), (y[1], z[1]), (y[1], z[0]))
         self.face([(x, up, ahead) for up, ahead in corners], colour, name)
 
@@ -180,6 +180,6 @@ def clip(r: float, g: float, b: float) -> Colour:
 
 
 def pick(rng: np.random.Generator, options: Sequence[Colour], spread: float = 4) -> Colour:
-    """One of these colours: a little lighter or darker, and hardly another hue."""
+    """Pick one of these colours, and vary its brightness, with nearly the same hue."""
     colour = np.asarray(options[int(rng.integers(len(options)))])
     return clip(*(colour + rng.normal(0, 2 * spread) + rng.normal(0, spread, 3)))

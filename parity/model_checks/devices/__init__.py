@@ -1,1 +1,1 @@
-"""Several devices on the ladder: DDP, pmap and shard_map against one device, and a prediction."""
+"""Training on several devices: DDP, pmap and shard_map against one device and a prediction."""

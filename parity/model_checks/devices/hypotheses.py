@@ -1,4 +1,4 @@
-"""What the first step would give if several devices had a fault: evidence for its causes."""
+"""Predicted gradients of the first step under faults of several devices, as evidence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Change = Callable[[Batch], Batch]
 
 
 def device_evidence(plan: Plan, job: Job, found: DeviceRun, expected: DeviceRun) -> DeviceEvidence:
-    """What is known of a run that differs from what was predicted."""
+    """Return the evidence on a run that differs from its prediction."""
     predicted = hypotheses(plan, job) if job.devices > 1 else ()
     return DeviceEvidence(
         joined(expected.gradients),
@@ -78,7 +78,7 @@ def joined(arrays: Arrays) -> np.ndarray:
 
 
 def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
-    """Whether all steps were handed the same, in any order."""
+    """Return whether all steps had the same samples, in any order."""
     pairs = zip(found, expected, strict=True)
     return all(np.array_equal(np.sort(a), np.sort(b)) for a, b in pairs)
 
@@ -94,7 +94,7 @@ def _gradients(
 
 
 def _first(batch: Batch, parts: int) -> np.ndarray:
-    """The first part's samples, for each part."""
+    """Return the indices of the first part's samples, repeated for each part."""
     return np.tile(np.arange(len(batch.samples) // parts), parts)
 
 
@@ -112,7 +112,7 @@ def _masked(batch: Batch, other: Batch) -> Batch:
 
 
 def _seeded(plan: Plan, batch: Batch, parts: int) -> Batch:
-    """Each part's masks drawn with its number added to the seed."""
+    """Return the batch with each part's masks drawn with its number added to the seed."""
     recipe, stage, _ = plan.of("one")
     size, each = training_size(recipe, stage), np.array_split(batch.samples, parts)
     made = [

@@ -1,9 +1,9 @@
-"""The rungs of several devices: each real run against what is predicted of it.
+"""The ladder for several devices: each real run is compared with its prediction.
 
 Where the recipe says that several devices compute the function of one, the prediction is the real
 run of one device; elsewhere it is `parity.model_checks.devices.predicted`. What is compared:
-gradients and loss of the first step (L3), what the optimizer makes of it (L4), and all losses,
-weights and statistics after the last one (L5). Of each run and rung the worst tensor is reported.
+gradients and loss of the first step (L3), the optimizer's step (L4), and all losses, weights and
+statistics after the last one (L5). Of each run and rung the worst tensor is reported.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ Progress = Callable[[str], None]
 
 
 def recipe_of(model: str, steps: int = STEPS) -> Recipe:
-    """What trains a network on several devices, in small.
+    """Return a scaled-down recipe that trains a network on several devices.
 
-    It is the last stage that does in the first recipe that has one.
+    It has the last stage that trains the network, in the first recipe with such a stage.
 
     Raises:
         InputError: No recipe trains it.
@@ -61,12 +61,12 @@ def recipe_of(model: str, steps: int = STEPS) -> Recipe:
 
 
 def check(plan: Plan, rungs: Sequence[str] = RUNGS, progress: Progress = lambda _: None) -> Report:
-    """DeviceRun a recipe on several devices, in real processes, and compare.
+    """Run a recipe on several devices, in real processes, and compare.
 
     Args:
-        plan: Of a recipe as `recipe_of` gives it; as `planned` makes it, or some of its jobs.
-        rungs: Of `RUNGS`.
-        progress: Called with what is being done.
+        plan: A plan from `planned`, or some of its jobs, for a recipe from `recipe_of`.
+        rungs: The rungs to compare, of `RUNGS`.
+        progress: Called with a description of the current action.
 
     Raises:
         RuntimeError: A process failed.
@@ -141,10 +141,10 @@ def gradients(_: Stage, found: DeviceRun, expected: DeviceRun) -> Iterator[Measu
 
 
 def updates(stage: Stage, found: DeviceRun, expected: DeviceRun) -> Iterator[Measurement]:
-    """What one device's optimizer makes of the gradients that were found; and the statistics.
+    """Compare a step with one device's optimizer on the same gradients; and the statistics.
 
-    Not of those that were expected: Adam makes of a gradient that is next to nothing a whole step,
-    and of two that differ by rounding two that differ by more.
+    The gradients found are used, not the predicted ones: Adam turns a tiny gradient into a whole
+    step, and so amplifies differences of rounding.
     """
     made = stepped(stage, found)
     for key, spec in tensors(stage.config).items():
@@ -163,7 +163,7 @@ def trajectories(_: Stage, found: DeviceRun, expected: DeviceRun) -> Iterator[Me
 
 
 def handed(found: DeviceRun, expected: DeviceRun) -> Iterator[Check]:
-    """What the devices were handed, all of them together, bit for bit."""
+    """Compare the batches that all devices together received, bit for bit."""
     for what in ("samples", "masks"):
         pairs = list(zip(getattr(found, what), getattr(expected, what), strict=True))
         wrong = [i for i, (a, b) in enumerate(pairs, 1) if not np.array_equal(a, b)]
@@ -174,7 +174,7 @@ def handed(found: DeviceRun, expected: DeviceRun) -> Iterator[Check]:
 
 
 def observed(plan: Plan, runs: DeviceRuns, job: Job) -> DeviceRun:
-    """A real run."""
+    """Return the results of a real run."""
     before = plan.arrays()
     first, kept = runs.named(job, "first"), runs.named(job, "kept")
     return DeviceRun(
@@ -190,7 +190,7 @@ def observed(plan: Plan, runs: DeviceRuns, job: Job) -> DeviceRun:
 
 
 def gradients_of(plan: Plan, job: Job, before: Arrays, first: Arrays, kept: Arrays) -> Arrays:
-    """Of the first step, from what the optimizer made of them: they are nowhere else to be seen.
+    """Recover the first step's gradients from the optimizer's state or step.
 
     Adam's first moment is then (1 - b1) (g + wd w), a buffer of momentum g + wd w, and without one
     the step is -rate (g + wd w).
@@ -211,7 +211,7 @@ def gradients_of(plan: Plan, job: Job, before: Arrays, first: Arrays, kept: Arra
 
 
 def note(stage: Stage, job: Job, predicted: DeviceRun, one: DeviceRun) -> str:
-    """How far several devices are predicted to be from one."""
+    """Return a line on how far several devices are predicted to be from one."""
     steps = len(one.losses)
     first, last = (
         distance(stage, getattr(predicted, when), getattr(one, when), one.before)
@@ -224,7 +224,7 @@ def note(stage: Stage, job: Job, predicted: DeviceRun, one: DeviceRun) -> str:
 
 
 def distance(stage: Stage, a: Arrays, b: Arrays, before: Arrays) -> float:
-    """Between two runs' parameters, relative to how far the second has come."""
+    """Return the distance of two runs' parameters, relative to the second's way so far."""
     keys = [k for k, spec in tensors(stage.config).items() if spec.kind not in STATISTICS]
     between = math.hypot(*(tolerances.norm(a[k] - b[k]) for k in keys))
     return between / math.hypot(*(tolerances.norm(b[k] - before[k]) for k in keys))

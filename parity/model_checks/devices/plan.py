@@ -1,4 +1,4 @@
-"""What is run on several devices: choices of arithmetic, counts of devices, and their batches."""
+"""The plan of runs on several devices: cases, numbers of devices, and batches."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ ALONE = 0  # devices: a trainer that knows of no others
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One choice of what several devices compute.
+    """One way in which several devices combine their results.
 
     Attributes:
-        parallel: The choice.
-        same: It is the function that one device computes.
-        partial: The epoch's last batch is not full.
+        parallel: The settings.
+        same: Whether the result equals that of one device.
+        partial: Whether the epoch's last batch is not full.
     """
 
     parallel: Parallel
@@ -57,15 +57,16 @@ CASES = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run.
+    """One training run.
 
     Attributes:
-        devices: How many; `ALONE` for a trainer that is told of no others.
+        devices: Number of devices; `ALONE` for a trainer without a device group.
         case: A key of `CASES`.
-        way: `ddp`, or one of `WAYS`; of one alone, its side.
-        fault: The name of a fault that the run has, or empty.
-        injector: Who injects it: `module:function`, which takes the name and returns a context
-            manager. The worker imports it, for it is not of this room.
+        way: `ddp`, or one of `WAYS`; for `ALONE`, its side.
+        fault: The name of a fault to inject, or empty.
+        injector: `module:function` that injects it: it takes the fault's name and returns a context
+            manager. The worker imports it by name, since this component may not import
+            `parity.faults`.
     """
 
     devices: int
@@ -86,13 +87,13 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the processes of both sides run.
+    """The runs of both sides' processes.
 
     Attributes:
-        recipe: Of one stage, in small and in float64.
-        jobs: In any order.
-        steps: Of each run.
-        images: How many are evaluated, before and after the runs of `EVALUATED`; several numbers.
+        recipe: A scaled-down recipe of one stage, in float64.
+        jobs: The runs, in any order.
+        steps: Number of steps of each run.
+        images: Numbers of images to evaluate, before and after the runs of `EVALUATED`.
     """
 
     recipe: Recipe
@@ -101,11 +102,11 @@ class Plan:
     images: tuple[int, ...] = ()
 
     def counts(self, side: str) -> list[int]:
-        """Of a side's jobs, the largest first."""
+        """Return the numbers of devices of a side's jobs, the largest first."""
         return sorted({job.devices for job in self.jobs if job.side == side}, reverse=True)
 
     def of(self, case: str) -> tuple[Recipe, Stage, Source]:
-        """What a case trains, on what."""
+        """Return the recipe, stage and data source of a case."""
         found = CASES[case]
         stage = dataclasses.replace(self.recipe.stages[0], batch=BATCH, drop_last=False)
         recipe = dataclasses.replace(self.recipe, stages=(stage,), parallel=found.parallel)
@@ -113,12 +114,12 @@ class Plan:
         return recipe, stage, images
 
     def arrays(self) -> Arrays:
-        """What every run begins with, by published names, in float64."""
+        """Return every run's initial weights, by published names, in float64."""
         drawn = draw.weights(self.recipe.stages[0].config, self.recipe.seed)
         return {k: a.astype(np.float64) if a.dtype == np.float32 else a for k, a in drawn.items()}
 
     def class_weights(self) -> np.ndarray | None:
-        """Of every run; counted on full batches."""
+        """Return every run's class weights, counted on full batches."""
         return statistics.class_weights(*self.of("one"))
 
     def steps_of_epoch(self, case: str, parts: int) -> int:
@@ -126,13 +127,13 @@ class Plan:
         return pipeline.steps(recipe, stage, len(images), parts)
 
     def rate(self, case: str, parts: int, number: int) -> float:
-        """Of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         stage, steps = self.recipe.stages[0], self.steps_of_epoch(case, parts)
         epoch, step = divmod(number, steps)
         return stage.optimizer.lr * stage.schedule.factor(epoch, step, steps)
 
     def batch(self, case: str, share: Share, number: int) -> Batch:
-        """A process's part of a step's batch."""
+        """Return a process's share of a step's batch."""
         return _batch(self, case if CASES[case].partial else "one", share, number)
 
     def validation(self, images: int, rank: int, ranks: int) -> Iterator[Batch]:
@@ -153,12 +154,12 @@ def _batch(plan: Plan, case: str, share: Share, number: int) -> Batch:
 
 
 def forget() -> None:
-    """The batches that were made, where the next ones are to be others."""
+    """Forget cached batches, where the next ones must differ."""
     _batch.cache_clear()
 
 
 def digests(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Of each sample: its image and targets, and its masks, as numbers; (N,) uint64 each."""
+    """Return digests of each sample's image and targets, and of its masks; (N,) uint64 each."""
 
     def of(arrays: list[np.ndarray]) -> np.ndarray:
         found = [hashlib.sha256(b"".join(a[i].tobytes() for a in arrays)).digest() for i in samples]
@@ -175,7 +176,7 @@ def planned(
     ways: tuple[str, ...] = WAYS,
     steps: int = STEPS,
 ) -> Plan:
-    """Every case on each count of devices, in every way, and both sides alone.
+    """Plan every case on each number of devices, in every way, and both sides on one device.
 
     On one device all cases are the same function; of them only two are run.
     """

@@ -1,8 +1,8 @@
-"""What several devices are predicted to compute, by one device that knows no other.
+"""Predicting the results of several devices on one device, with independent code.
 
 One network is fed the parts of each batch, one after the other or all at once, and losses,
-normalisers, gradients and statistics are put together here, in plain sums: nothing of either
-side's `parallel`, losses or synchronised batch norms is used.
+normalisers, gradients and statistics are combined here, in plain sums: nothing of either side's
+`parallel`, losses or synchronised batch norms is used.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ WIDE = torch.float64
 
 @dataclasses.dataclass(frozen=True)
 class Handed:
-    """What becomes of a batch's samples: equal parts for all devices; see `makers.Share`.
+    """Splits a batch's samples into equal parts for all devices, as `makers.Share` should.
 
     Attributes:
-        parts: How many.
+        parts: Number of parts.
     """
 
     parts: int
 
     def of(self, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
-        """The samples of all parts, in their order."""
+        """Return the samples of all parts, in their order."""
         if last == "drop":
             return chosen[: len(chosen) // self.parts * self.parts]
         padded = chosen.tolist()
@@ -50,17 +50,17 @@ class Handed:
 
 @dataclasses.dataclass
 class DeviceRun:
-    """What a run gives.
+    """The results of a run.
 
     Attributes:
-        rate: Of the first step.
-        before: What it began with, by published names.
-        gradients: Of the first step, without weight decay.
-        first: After the first step.
-        last: After the last.
-        losses: (steps,).
-        samples: Of each step: digests, see `parity.model_checks.devices.plan.digests`.
-        masks: The same.
+        rate: Learning rate of the first step.
+        before: Initial weights, by published names.
+        gradients: Gradients of the first step, without weight decay.
+        first: Weights after the first step.
+        last: Weights after the last step.
+        losses: The loss of each step, (steps,).
+        samples: Digests of each step's samples, see `parity.model_checks.devices.plan.digests`.
+        masks: Digests of each step's dropout masks.
     """
 
     rate: float
@@ -77,11 +77,11 @@ class OneDevice:
     """A network trained as several devices would.
 
     Args:
-        stage: What is trained, how.
-        arrays: By published names.
-        class_weights: (classes,), or none.
-        parallel: What is predicted.
-        parts: Devices.
+        stage: The stage to train.
+        arrays: Initial weights, by published names.
+        class_weights: (classes,), or None.
+        parallel: How the devices combine their results.
+        parts: Number of devices.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class OneDevice:
         self.steps = 0
 
     def step(self, batch: Batch, rate: float) -> float:
-        """Train on a batch of all parts; gives the mean of the devices' losses."""
+        """Train on a batch of all parts; return the mean of the devices' losses."""
         loss = self.differentiate(batch)
         self.update(rate)
         return loss
@@ -130,7 +130,7 @@ class OneDevice:
         return {key: g.numpy().copy() for key, g in held.items() if g is not None}
 
     def _outputs(self, batch: Batch, pieces: Sequence[Batch]) -> list[Tensors]:
-        """Of each part; the network is left with the statistics that the recipe keeps."""
+        """Compute each part's outputs; then keep the statistics that the recipe keeps."""
         if self.parallel.batch_norm == "sync":
             whole, after = self._forward(batch)
             self._keep(after)
@@ -141,7 +141,7 @@ class OneDevice:
         return [outputs for outputs, _ in each]
 
     def _forward(self, batch: Batch) -> tuple[Tensors, Statistics]:
-        """Outputs, and what becomes of the statistics; the network's own are left alone."""
+        """Return the outputs and new statistics; the network's own statistics are unchanged."""
         x = torch.tensor(batch.images).permute(0, 3, 1, 2).contiguous()
         masks = {site: _channels_first(torch.tensor(m)) for site, m in batch.masks.items()}
         after = {name: b.clone() for name, b in self.model.named_buffers()}
@@ -153,7 +153,7 @@ class OneDevice:
             buffer.copy_(statistics[name])
 
     def _losses(self, outputs: Sequence[Tensors], pieces: Sequence[Batch]) -> list[torch.Tensor]:
-        """Of each device: of each term, its weighted sum over its normaliser."""
+        """Return each device's loss: the sum over terms of weighted sum / normaliser."""
         each = [
             list(terms(self.stage.loss, o, piece, self.weights))
             for o, piece in zip(outputs, pieces, strict=True)
@@ -170,7 +170,7 @@ class OneDevice:
 def terms(
     loss: Loss, outputs: Tensors, batch: Batch, weights: torch.Tensor | None
 ) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
-    """Of each term of a loss: its factor, the sum of weighted losses, and the sum of weights."""
+    """Yield each term of a loss: its factor, the sum of weighted losses, the sum of weights."""
     logits, ignored, factors = outputs, loss.ignore_index, [1.0]
     if loss.kind == "icnet":
         factors = [1.0, loss.auxiliary, loss.auxiliary]
@@ -187,7 +187,7 @@ def terms(
 
 
 def predict(plan: Plan, case: str, devices: int) -> DeviceRun:
-    """The run of a case on so many devices."""
+    """Predict the run of a case on several devices."""
     share: Any = Handed(devices)
     stage, before = plan.of(case)[1], plan.arrays()
     one = OneDevice(stage, before, plan.class_weights(), CASES[case].parallel, devices)
@@ -205,7 +205,7 @@ def predict(plan: Plan, case: str, devices: int) -> DeviceRun:
 
 
 def stepped(stage: Stage, run: DeviceRun) -> Arrays:
-    """What the optimizer makes of a run's first gradients; those parameters alone."""
+    """Return the parameters after one optimizer step on a run's first gradients."""
     one = OneDevice(stage, run.before, None, Parallel(), 1)
     for key, gradient in run.gradients.items():
         one.trained[key].grad = torch.tensor(gradient)
@@ -222,7 +222,7 @@ def _part(batch: Batch, k: int, parts: int) -> Batch:
 
 
 def _kept(parallel: Parallel, each: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Of one statistic on all devices."""
+    """Return the value kept of one statistic, given all devices' values."""
     if parallel.statistics == "first" or not each[0].is_floating_point():
         return each[0]
     return torch.stack(list(each)).mean(0)

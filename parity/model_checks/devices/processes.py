@@ -1,4 +1,4 @@
-"""Both sides' processes of a plan: started, watched, and what they found."""
+"""Starting and watching both sides' processes of a plan, and collecting their results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[str], None]
 
 
 class DeviceRuns:
-    """What the processes found.
+    """The results of the processes.
 
     Args:
         arrays: `Job.key`:name -> one array of each process.
@@ -51,7 +51,7 @@ class DeviceRuns:
         return self.arrays[f"{job.key}:losses"][0]
 
     def handed(self, job: Job, what: str) -> list[np.ndarray]:
-        """Of each step: digests of the `samples` or `masks` that all processes were handed."""
+        """Return, per step, digests of the `samples` or `masks` that all processes received."""
         each = self.arrays[f"{job.key}:{what}"]
         return [np.concatenate([a[i][a[i] != 0] for a in each]) for i in range(len(each[0]))]
 
@@ -116,7 +116,7 @@ def _watch(started: dict[str, subprocess.Popen], folder: Path) -> None:
 
 
 def _read(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """In the order of the ranks."""
+    """Yield the processes' arrays in the order of their ranks."""
     paths = sorted(folder.glob("*.npz"), key=lambda p: int(p.stem.rpartition("-")[2]))
     for path in paths:
         with np.load(path) as held:

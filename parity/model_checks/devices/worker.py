@@ -1,10 +1,10 @@
-"""Runs a side's jobs of a plan, in processes of its own.
+"""Runs a side's jobs of a plan, in separate processes.
 
     python -m parity.model_checks.devices.worker torch FOLDER STARTER
     python -m parity.model_checks.devices.worker jax FOLDER STARTER
 
-FOLDER holds the plan, and is where the results are written, a file for each process. STARTER is the
-process that began this one, and with which it ends.
+FOLDER holds the plan; each process writes a file of results there. STARTER is the id of the parent
+process; this one ends with it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HANDED = (":samples", ":masks")  # of each process its own; all else is the same
 
 
 def train(plan: Plan, job: Job, trainer: Trainer, share: Share) -> Found:
-    """Train, and tell what there was after the first step and after the last."""
+    """Train, and return the state after the first step and after the last."""
     found, losses, handed, masks = Found(), [], [], []
     stage = plan.of(job.case)[1]
     for number in range(plan.steps):
@@ -55,9 +55,9 @@ def train(plan: Plan, job: Job, trainer: Trainer, share: Share) -> Found:
 
 
 def evaluate(plan: Plan, job: Job, trainer: Trainer, group: Any, share: Share, when: str) -> Found:
-    """The confusion matrices and mean losses that all processes have together.
+    """Evaluate, and return the confusion matrices and mean losses over all processes.
 
-    After training also those of the first process by itself, a batch at a time.
+    After training, also return those of the first process alone, one batch at a time.
     """
     found, task = Found(), Task.of(plan.recipe)
     for images in plan.images if job.case == EVALUATED else ():
@@ -89,7 +89,7 @@ def scored(name: str, images: int, count: Count) -> Found:
 
 
 def told(stage: Stage, snapshot: Snapshot, when: str) -> Found:
-    """A snapshot's arrays; after the first step, what the optimizer keeps of its gradients too."""
+    """Return a snapshot's arrays; after the first step with the optimizer's arrays."""
     found = {f"{when}/{key}": array for key, array in snapshot.arrays.items()}
     if when == "first" and stage.optimizer.slots:
         slot = stage.optimizer.slots[0]
@@ -131,7 +131,7 @@ def trainer_of(plan: Plan, job: Job, group: Any) -> Trainer:
 
 
 def measured_and_trained(plan: Plan, job: Job, group: Any, share: Share) -> Found:
-    """All that a job does."""
+    """Run a job: evaluate, train, evaluate again."""
     trainer = trainer_of(plan, job, group)
     if job.side == "jax":
         from parity.model_checks.recipes.quick_compile import compile_quickly
@@ -144,7 +144,7 @@ def measured_and_trained(plan: Plan, job: Job, group: Any, share: Share) -> Foun
 
 @contextlib.contextmanager
 def planted(job: Job) -> Any:
-    """With the job's fault, if it has one."""
+    """Context manager that injects the job's fault, if it has one."""
     if not job.fault:
         yield
         return
@@ -155,7 +155,7 @@ def planted(job: Job) -> Any:
 
 
 def torch_process(plan: Plan, folder: Path, rank: int, ports: dict[int, int], starter: int) -> None:
-    """What one process does: its rank of each count that has so many."""
+    """Run one process's jobs: its rank for each number of devices that includes it."""
     from torch_impl import parallel
 
     tie(starter)
@@ -201,7 +201,7 @@ def torch_side(plan: Plan, folder: Path, ports: dict[int, int]) -> int:
 
 
 def jax_side(plan: Plan, folder: Path) -> int:
-    """All counts in one process, of virtual devices."""
+    """Run all JAX jobs in one process, on virtual devices."""
     from jax_impl import parallel
 
     parallel.start(None, max(1, *plan.counts("jax")))

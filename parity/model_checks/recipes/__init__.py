@@ -1,1 +1,1 @@
-"""A scaled-down recipe trained on both sides, and each part of a step against a third party."""
+"""Training a scaled-down recipe on both sides, and checks of each part against third parties."""

@@ -1,4 +1,4 @@
-"""Both sides trained on a scaled-down recipe, step by step, until they diverge."""
+"""Training both sides on a scaled-down recipe, compared step by step until they diverge."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class TrainingComparison:
     """Both frameworks trained on the same recipe.
 
     Args:
-        reference: Of PyTorch.
-        port: Of JAX.
-        max_steps: After so many steps both stop.
+        reference: The PyTorch side.
+        port: The JAX side.
+        max_steps: Number of steps after which both stop.
 
     Attributes:
         last: The last two steps that the reference made, and the port's.
@@ -38,10 +38,10 @@ class TrainingComparison:
         self.last: list[tuple[StepState, StepState]] = []
 
     def checks(self) -> list[Check]:
-        """Compare after every step; what is reported is the first where they differ, or the last.
+        """Compare after every step; report the first step where they differ, or the last.
 
-        The bytes that the trainers were handed are compared at every step, and reported once for
-        all.
+        The input bytes of both trainers are compared at every step, and reported once for all
+        steps.
         """
         with one_thread():
             return self._checks()
@@ -60,7 +60,7 @@ class TrainingComparison:
         return [*handed.values(), *found]
 
     def divergence(self, fault: Check) -> Divergence:
-        """How the sides diverge, as the parameter shows it that a check names."""
+        """Return how the sides diverge, for the parameter that a check names."""
         name = full_name(fault.layer, fault.quantity.path)
         now, past = self.last[-1], self.last[0] if len(self.last) > 1 else None
         stage, steps = now[0].stage, []
@@ -79,7 +79,7 @@ class TrainingComparison:
 
 
 def _handed(reference: StepState, port: StepState) -> Iterator[Check]:
-    """What either trainer was handed, bit for bit."""
+    """Compare the batches that both trainers received, bit for bit."""
     for part in sorted(reference.batch_digests.keys() | port.batch_digests.keys()):
         hashes = (
             reference.batch_digests.get(part, "nothing"),

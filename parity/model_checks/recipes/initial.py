@@ -1,4 +1,4 @@
-"""L4: what new weights are drawn from, by statistics; and that both sides hold the same draws.
+"""L4: statistical tests of initial weights' distributions; both sides hold equal draws.
 
 A sample is compared with the distribution that PyTorch documents, by the largest distance of its
 empirical distribution from that one (Kolmogorov). Of n numbers it exceeds sqrt(ln(2 / a) / (2 n))
@@ -39,18 +39,18 @@ NORMAL = re.compile(r"(down|up)sample\d_\d\.ext_conv[23]\.0\.weight")
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """What a tensor is drawn from.
+    """The distribution a tensor is drawn from.
 
     Attributes:
         kind: `constant`, `uniform` or `normal`.
-        number: The constant, the bound on either side, or the deviation.
+        number: The constant, the bound on either side, or the standard deviation.
     """
 
     kind: str
     number: float
 
     def distance(self, sample: np.ndarray) -> float:
-        """Kolmogorov's; of a constant, the share of other numbers."""
+        """Return the Kolmogorov distance; for a constant, the share of other numbers."""
         if self.kind == "constant":
             return float((sample != np.float32(self.number)).mean())
         x = np.sort(np.ravel(sample)).astype(np.float64) / self.number
@@ -60,7 +60,7 @@ class Law:
         return float(max(above.max(), (below - np.arange(n) / n).max()))
 
     def limit(self, count: int) -> float:
-        """Of the distance, for so many numbers."""
+        """Return the limit of the Kolmogorov distance for this many numbers."""
         return 0.0 if self.kind == "constant" else math.sqrt(math.log(2 / ALPHA) / (2 * count))
 
     def __str__(self) -> str:
@@ -70,11 +70,11 @@ class Law:
 
 
 def law(specs: Mapping[str, Tensor], key: str, rule: str) -> Law:
-    """By a rule of `parity.spec.initial`, with the fans that PyTorch counts.
+    """Return a tensor's distribution by a rule of `parity.spec.initial`, with PyTorch's fans.
 
     Args:
-        specs: Of the network.
-        key: Published, of the tensor.
+        specs: The network's tensors.
+        key: The tensor's published key.
         rule: `torch`, `xavier` or `he-fan-out`.
     """
     spec = specs[key]
@@ -94,12 +94,12 @@ def law(specs: Mapping[str, Tensor], key: str, rule: str) -> Law:
 
 
 def checks(config: Config, rule: str, seed: int = 0) -> Iterator[tuple[Check, Draws]]:
-    """Everything that decides what training begins with, and what is known of each check.
+    """Check all initial weights; yield each check with its evidence.
 
     Args:
-        config: Which network.
-        rule: Of the recipe.
-        seed: Of the draws.
+        config: The network's configuration.
+        rule: The recipe's initialisation rule.
+        seed: Seed of the draws.
     """
     for name, arrays in made(config, seed).items():
         yield from judged(config, arrays, "torch", f"own of {name}")
@@ -121,7 +121,7 @@ def made(config: Config, seed: int) -> dict[str, Arrays]:
 
 
 def judged(config: Config, arrays: Arrays, rule: str, origin: str) -> Iterator[tuple[Check, Draws]]:
-    """One check for all tensors that are drawn alike, which names the one furthest off."""
+    """Yield one check for all tensors of one distribution, which names the furthest off."""
     specs = tensors(config)
     groups: dict[tuple[str, Law], list[str]] = {}
     for key, spec in specs.items():
@@ -141,7 +141,7 @@ def judged(config: Config, arrays: Arrays, rule: str, origin: str) -> Iterator[t
 
 
 def same_bits(config: Config, drawn: Arrays) -> Iterator[Check]:
-    """Whether each side holds what was drawn for both."""
+    """Check that each side holds the weights drawn for both."""
     sides: dict[str, Callable[[], Arrays]] = {
         "torch": lambda: torch_impl.state.state(torch_impl.state.build(config, drawn)),
         "jax": lambda: to_torch(

@@ -1,4 +1,4 @@
-"""L4: the losses that recipes ask for, with pixels that do not count and classes that weigh."""
+"""L4: the recipes' loss functions, with ignored pixels and class weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VARIANTS: dict[str, tuple[Loss, bool, bool]] = {
 
 
 def checks() -> list[Check]:
-    """Every variant: the loss, and its gradient for the logits, in float64."""
+    """Compare every variant's loss, and its gradient for the logits, in float64."""
     found: list[Measurement] = []
     for name, (loss, weighted, void) in VARIANTS.items():
         outputs, targets = drawn(loss)
@@ -106,7 +106,7 @@ def of_jax(
     targets: tuple[np.ndarray, ...],
     weights: np.ndarray | None,
 ) -> list[np.ndarray]:
-    """The same."""
+    """Return the loss and its gradients in JAX."""
 
     def value(logits: Any, labels: Any, classes: Any) -> jax.Array:
         given = logits if loss.kind == "icnet" else logits[0]

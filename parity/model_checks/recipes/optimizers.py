@@ -1,4 +1,4 @@
-"""A recipe's optimizer and learning rates, as what a `Port` is trained with."""
+"""Ports trained with a recipe's optimizer and learning rates."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ STEPS = 10  # of a trajectory: half before the rate falls, half after it
 
 
 def stage_of(model: str) -> Stage | None:
-    """What trains a network: the last stage that does in the first recipe that has one.
+    """Return the last stage that trains a network, in the first recipe with such a stage.
 
     Args:
-        model: A key of `MODELS`. One that no recipe trains has its family's.
+        model: A key of `MODELS`. If no recipe trains it, the family's stage is returned.
     """
     family = MODELS[model].family
     stages = [stage for recipe in RECIPES.values() for stage in reversed(recipe.stages)]
@@ -50,12 +50,12 @@ def rates(stage: Stage, steps: int = STEPS) -> list[float]:
 
 
 def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[float]) -> Port:
-    """A port of ours with what trains it.
+    """Add an optimizer and learning rates to a port of ours.
 
     Args:
-        port: Of `parity.model_checks.networks.port`.
-        config: Its network's.
-        optimizer: Of a recipe.
+        port: A port from `parity.model_checks.networks.port`.
+        config: Its network's configuration.
+        optimizer: A recipe's optimizer.
         rates: The learning rate of each step of a trajectory.
     """
 
@@ -107,14 +107,14 @@ def scheduled(
     build: Build = jax_impl.optim.build,
     spare: bool = True,
 ) -> optax.GradientTransformation:
-    """The JAX side's optimizer as one over the network's state, that knows its rates.
+    """Wrap the JAX side's optimizer as one over the network's state, with its learning rates.
 
     Args:
-        config: Which network.
-        optimizer: What is asked for.
+        config: The network's configuration.
+        optimizer: The recipe's optimizer.
         rates: The learning rate of each step.
-        build: As `jax_impl.optim.build`.
-        spare: Parameters that the network does not use are left alone.
+        build: A function like `jax_impl.optim.build`.
+        spare: Whether unused parameters are left unchanged.
     """
 
     def used(tree: nnx.State) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""Programs that run a few times, compiled with little of LLVM's optimisation, to save time.
+"""Compiling short-lived programs with little of LLVM's optimisation, to save time.
 
 XLA's own passes, which decide what is computed and in which order, are those of every program.
 """
@@ -14,7 +14,7 @@ LEVEL = 1  # at 0 a convolution in float64 takes longer than compiling it for 1
 
 
 def compile_quickly(trainer: Any) -> None:
-    """Have a `jax_impl.train.Trainer` compile so; what was compiled serves all that are alike."""
+    """Make a `jax_impl.train.Trainer` compile fast; equal trainers share compiled programs."""
     trainer._program = _quick(trainer._program)
 
 

@@ -1,4 +1,4 @@
-"""What `parity check` adds to L4 and L5 for our own networks: all that their recipes train with."""
+"""The checks of L4 and L5 that `parity check` adds for our own networks: their recipes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Known = tuple[Check, Evidence | None]  # a check, and what is known of it if it 
 
 
 def of_model(model: str) -> list[Recipe]:
-    """Every recipe that trains a network; of one that none trains, its family's."""
+    """Return every recipe that trains a network; if none does, those of its family."""
     stage = stage_of(model)
     if stage is None:
         return []
@@ -30,13 +30,13 @@ def of_model(model: str) -> list[Recipe]:
 
 
 def add(report: Report, model: str, levels: Sequence[str], progress: Progress) -> None:
-    """Add to a report what a model's recipes are made of.
+    """Add checks of the parts of a model's recipes to a report.
 
     Args:
-        report: Of the ladder.
+        report: The ladder's report.
         model: A key of `MODELS`.
-        levels: Of these, L4 and L5.
-        progress: Called with what is being done.
+        levels: The chosen rungs; L4 and L5 are added to.
+        progress: Called with a description of the current action.
     """
     recipes = of_model(model)
     if not recipes:

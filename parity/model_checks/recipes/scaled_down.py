@@ -1,7 +1,7 @@
-"""A recipe in small: a small network, tiny images, and all that takes time in proportion.
+"""Scaling a recipe down: a small network, tiny images, and proportionally fewer epochs.
 
-What is left out is size. Each stage, operation, loss, weight rule, optimizer and fall of the rate
-is there.
+Only sizes are reduced. Each stage, operation, loss, weight rule, optimizer and drop of the rate is
+kept.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Size = tuple[int, int]
 def scaled_down(
     recipe: Recipe, steps: int = STEPS, precision: str = "fp64", devices: int = 1
 ) -> Recipe:
-    """The recipe in small, of at least so many steps.
+    """Scale a recipe down, to at least this many steps.
 
     Args:
         recipe: A published one.
-        steps: Of all stages.
-        precision: In which the networks compute.
-        devices: What is different on so many is as it is there, but for the batch.
+        steps: Number of steps of all stages.
+        precision: The precision in which the networks compute.
+        devices: Settings for this many devices are applied, except for the batch.
     """
     recipe = recipe.on(devices)
     total = math.ceil(steps / PER_EPOCH)
@@ -53,7 +53,7 @@ def size_of(model: str) -> Size:
 
 
 def samples(recipe: Recipe) -> int:
-    """How many samples the data set of a shortened recipe has."""
+    """Return how many samples the data set of a scaled-down recipe has."""
     return PER_EPOCH * BATCH + any(stage.drop_last for stage in recipe.stages)
 
 

@@ -1,4 +1,4 @@
-"""A stage in small; apart from what makes it, which takes both frameworks to import."""
+"""A stage of a scaled-down recipe; a separate module, as its maker imports both frameworks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from parity.spec.training.recipe import Stage
 
 @dataclasses.dataclass(frozen=True)
 class SmallStage(Stage):
-    """A stage that trains another network than its model's.
+    """A stage that trains another network than that of its model.
 
     Attributes:
-        network: Which; with the stage's dropout.
+        network: The network's configuration, with the stage's dropout.
     """
 
     network: Config | None = None

@@ -1,4 +1,4 @@
-"""What a scaled-down recipe is trained on: drawn scenes, labelled as a recipe's data set is."""
+"""Training data for scaled-down recipes: drawn scenes, labelled as a recipe's data set is."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LARGER = 2  # a scene than what is trained on, so that there is something to cut
 
 
 class Scenes:
-    """See `parity.data.sources.Reader`.
+    """Drawn scenes, as a `parity.data.sources.Reader`.
 
     Args:
         size: Height and width of a scene, in pixels.
-        count: How many.
-        classes: Without void, of each pixel.
-        whole: Each scene has one class.
+        count: Number of scenes.
+        classes: Names of the pixels' classes, without void.
+        whole: Whether each scene has one class.
     """
 
     def __init__(self, size: tuple[int, int], count: int, classes: int, whole: bool) -> None:
@@ -55,10 +55,10 @@ class Scenes:
 
 
 class Blocks(Scenes):
-    """Noise in place of scenes, made in no time, labelled in blocks.
+    """Noise instead of scenes, which is fast to make, labelled in blocks.
 
-    How many classes there are, and how much void, differs from one to the other, so that the parts
-    of a batch do not weigh the same.
+    The number of classes and the amount of void differ between samples, so that the parts of a
+    batch have different weights.
     """
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray | int]:
@@ -81,7 +81,7 @@ def _scene(i: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def source(recipe: Recipe, count: int, kind: type[Scenes] = Scenes) -> Source:
-    """So many scenes, as the training split of a shortened recipe.
+    """Return a source of scenes, as the training split of a scaled-down recipe.
 
     Args:
         recipe: The recipe.

@@ -23,7 +23,7 @@ LIBRARIES = torch.optim.lr_scheduler
 
 
 def checks(recipe: Recipe) -> list[Check]:
-    """Every stage of a recipe, at its published length, against both libraries."""
+    """Compare every stage of a recipe, at its published length, with both libraries' schedules."""
     found = []
     for stage in recipe.stages:
         ours = rates(stage, stage.steps(SAMPLES[recipe.data]))
@@ -46,7 +46,7 @@ def checks(recipe: Recipe) -> list[Check]:
 
 
 def rates(stage: Stage, steps: int) -> np.ndarray:
-    """(epochs, steps) float64: what the recipe says."""
+    """Return the recipe's learning rates, (epochs, steps) float64."""
     epochs = range(stage.first_epoch, stage.first_epoch + stage.epochs)
     factors = [[stage.schedule.factor(e, s, steps) for s in range(steps)] for e in epochs]
     return stage.optimizer.lr * np.array(factors)

@@ -1,4 +1,4 @@
-"""One framework trained on a scaled-down recipe: the real trainer, pipeline and stages."""
+"""Training of one framework on a scaled-down recipe: the real trainer, pipeline and stages."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Change = Callable[[Batch], Batch]
 
 @dataclasses.dataclass(frozen=True)
 class StepState:
-    """What there is after a step.
+    """The state after a step.
 
     Attributes:
-        stage: Its stage.
-        step: Of the scaled-down recipe, counted from 1.
-        rate: It was made with.
-        loss: Before it.
-        batch_digests: Part of the batch -> hash of the bytes that the trainer was handed.
+        stage: The step's stage.
+        step: Number of the step in the scaled-down recipe, from 1.
+        rate: Its learning rate.
+        loss: The loss before it.
+        batch_digests: Part of the batch -> hash of the bytes that the trainer received.
         arrays: The JAX network's names -> parameters and statistics, in its layout.
     """
 
@@ -48,14 +48,14 @@ class StepState:
 
 
 class TrainedSide:
-    """One framework trained on a shortened recipe.
+    """One framework trained on a scaled-down recipe.
 
     Args:
         framework: `torch` or `jax`.
-        recipe: As `parity.model_checks.recipes.scaled_down` gives it.
-        begin: Gives what a stage begins with; the recipe's own way if not given.
-        change: Is done to every batch, before the trainer is handed it.
-        quickly: Compile for few steps.
+        recipe: A recipe from `parity.model_checks.recipes.scaled_down`.
+        begin: Returns a stage's initial state; by default as the recipe says.
+        change: Applied to every batch before the trainer receives it.
+        quickly: Whether to compile fast, for few steps.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TrainedSide:
         self.begin = begin or StageStart(dataclasses.replace(recipe, start=None))
 
     def rates(self) -> list[float]:
-        """Of every step of every stage."""
+        """Return the learning rates of every step of every stage."""
         found = []
         for stage in self.recipe.stages:
             count = pipeline.steps(self.recipe, stage, len(self.source))
@@ -139,7 +139,7 @@ class TrainedSide:
 
 
 def digests(batch: Batch) -> Digests:
-    """Of every part of a batch: a hash of its dtype, its shape and its bytes."""
+    """Return, for every part of a batch, a hash of its dtype, its shape and its bytes."""
     parts = {"images": batch.images, "samples": batch.samples}
     parts |= {f"targets {i}": target for i, target in enumerate(batch.targets)}
     parts |= {f"mask of {site}": mask for site, mask in batch.masks.items()}
@@ -152,7 +152,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def started(recipe: Recipe) -> tuple[Stage, Snapshot] | None:
-    """The network that a recipe begins with, as if a stage before the first had left it."""
+    """Return the network that a recipe starts from, as if left by an earlier stage."""
     if recipe.start is None:
         return None
     network = small(recipe.start, least=True)[0]

@@ -1,4 +1,4 @@
-"""ENet, as davidtvs/PyTorch-ENet at e17d404 publishes its names, shapes and rates."""
+"""ENet's table, with the names, shapes and rates of davidtvs/PyTorch-ENet at e17d404."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Block:
     """One row of ENet's table.
 
     Attributes:
-        name: The published name, which parameters and dropout masks carry.
+        name: The published name, used by parameters and dropout masks.
         kind: `downsample`, `regular`, `asymmetric` or `upsample`.
-        in_channels: Channels that come in.
-        out_channels: Channels that go out.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
         dilation: Dilation of the 3x3 convolution.
     """
 
@@ -110,20 +110,20 @@ class ENetConfig:
             raise ValueError(f"dropout is {self.dropout}, expected two probabilities in [0, 1)")
 
     def rows(self) -> tuple[Block, ...]:
-        """Those blocks of the table that the network has."""
+        """Return the blocks of the table that the network has."""
         last = 3 if self.encoder_only else 5
         return tuple(block for block in self.blocks if self._stage(block) <= last)
 
     def relu(self, block: Block) -> bool:
-        """Whether the block's activations are ReLUs; else they are PReLUs."""
+        """Return whether the block's activations are ReLUs; otherwise they are PReLUs."""
         return self.decoder_relu if self._stage(block) > 3 else self.encoder_relu
 
     def slopes(self, block: Block | None, channels: int) -> int:
-        """How many slopes an activation of so many channels has: 0 of a ReLU.
+        """Return the number of slopes of an activation; 0 for a ReLU.
 
         Args:
-            block: Where it is; none for the initial block.
-            channels: Of its map.
+            block: The block it is in; None for the initial block.
+            channels: Number of channels of its input.
         """
         if self.encoder_relu if block is None else self.relu(block):
             return 0
@@ -134,7 +134,7 @@ class ENetConfig:
         return self.dropout[0] if self._stage(block) == 1 else self.dropout[1]
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
-        """See `parity.spec.models.Config`; keys are block names."""
+        """Return the dropout sites, keyed by block name; see `parity.spec.models.Config`."""
         height, width = (height + 1) // 2, (width + 1) // 2
         sites, before = {}, []
         for b in self.rows():
@@ -148,7 +148,7 @@ class ENetConfig:
         return sites
 
     def without_dropout(self) -> ENetConfig:
-        """The same network with every dropout probability 0."""
+        """Return this network with every dropout probability set to 0."""
         return dataclasses.replace(self, dropout=(0.0, 0.0))
 
     def check_input(self, height: int, width: int) -> None:
@@ -174,12 +174,12 @@ class ENetConfig:
         return (height + 1) // 2 // n, (width + 1) // 2 // n
 
     def tensors(self) -> Iterator[Entry]:
-        """See `parity.spec.models.Config`."""
+        """Yield the tensors by published key; see `parity.spec.models.Config`."""
         return entries(self)
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ENetConfig:
-        """See `parity.spec.models.Config`: classes and kinds of activations show."""
+        """Return the variant, whose classes and activations the shapes show; see `Config`."""
         whole, encoder = shapes.get("transposed_conv.weight"), shapes.get("output_conv.weight")
         alone = whole is None and bool(encoder)
         last = (encoder or (20,))[:1] if alone else (whole or ())[1:2]
@@ -194,7 +194,7 @@ class ENetConfig:
         )
 
     def describe(self) -> dict[str, int | bool]:
-        """See `parity.spec.models.Config`."""
+        """Return the fields of the variant; see `parity.spec.models.Config`."""
         shown = {
             "num_classes": self.num_classes,
             "encoder_relu": self.encoder_relu,

@@ -1,4 +1,4 @@
-"""ERFNet, as Eromera/erfnet_pytorch at d4a46fa publishes its names, shapes and rates."""
+"""ERFNet's table, with the names, shapes and rates of Eromera/erfnet_pytorch at d4a46fa."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Block:
 
     Attributes:
         kind: `down`, `nb1d` (the non-bottleneck of 1-D convolutions) or `up`.
-        in_channels: Channels that come in.
-        out_channels: Channels that go out.
-        dilation: Of the second pair of 1-D convolutions.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        dilation: Dilation of the second pair of 1-D convolutions.
     """
 
     kind: str
@@ -104,7 +104,7 @@ class ERFNetConfig:
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """What the names of parameters begin with that are held and not used."""
+        """Return the name prefixes of parameters that are held but not used."""
         return ("decoder.",) if self.encoder_only else ("encoder.output_conv.",)
 
     def rate(self, block: Block) -> float:
@@ -112,7 +112,7 @@ class ERFNetConfig:
         return self.dropout[0] if block.out_channels <= 64 else self.dropout[1]
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
-        """See `parity.spec.models.Config`; keys are paths of blocks, such as `encoder.layers.1`."""
+        """Return the dropout sites, keyed by a block's path such as `encoder.layers.1`."""
         sites: dict[str, tuple[float, tuple[int, ...]]] = {}
         for name, block in named_blocks(self):
             if block.kind == "down":
@@ -123,7 +123,7 @@ class ERFNetConfig:
         return sites
 
     def without_dropout(self) -> ERFNetConfig:
-        """The same network with every dropout probability 0."""
+        """Return this network with every dropout probability set to 0."""
         return dataclasses.replace(self, dropout=(0.0, 0.0))
 
     def check_input(self, height: int, width: int) -> None:
@@ -131,7 +131,7 @@ class ERFNetConfig:
 
         Raises:
             ValueError: A side is not a multiple of the downsampling, 8: the convolution of a
-                downsampling rounds an odd size up and the pooling beside it rounds it down.
+                downsampling block rounds an odd size up, its pooling rounds it down.
         """
         n = 2 ** sum(block.kind == "down" for block in self.encoder)
         if min(height, width) < 1 or height % n or width % n:
@@ -145,7 +145,7 @@ class ERFNetConfig:
         return height // n, width // n
 
     def tensors(self) -> Iterator[Entry]:
-        """See `parity.spec.models.Config`; the same whether or not `encoder_only`."""
+        """Yield the tensors by published key; `encoder_only` does not change them; see `Config`."""
         return entries(self)
 
     def layouts(self) -> dict[str, tuple[str, ...]]:
@@ -164,7 +164,7 @@ class ERFNetConfig:
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ERFNetConfig:
-        """See `parity.spec.models.Config`: the classes show, and an encoder without a decoder."""
+        """Return the variant: the shapes show the classes, and whether there is a decoder."""
         whole = shapes.get("decoder.output_conv.weight")
         encoder = shapes.get("encoder.output_conv.weight")
         alone = whole is None and bool(encoder)
@@ -172,7 +172,7 @@ class ERFNetConfig:
         return cls(num_classes=last[0] if last else 20, encoder_only=alone)
 
     def describe(self) -> dict[str, int | bool]:
-        """See `parity.spec.models.Config`."""
+        """Return the fields of the variant; see `parity.spec.models.Config`."""
         return {"num_classes": self.num_classes} | differences(self, self.hidden)
 
 

@@ -1,4 +1,4 @@
-"""ERFNet's encoder as a classifier of ImageNet, from which its segmentation is started."""
+"""ERFNet's encoder as an ImageNet classifier, whose weights initialise the segmentation network."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class ERFNetImageNetConfig(ERFNetConfig):
             )
 
     def tensors(self) -> Iterator[Entry]:
-        """See `parity.spec.models.Config`; a block's norms come after its convolutions."""
+        """Yield the tensors by published key; a block's norms come after its convolutions."""
         for name, block in named_blocks(self):
             yield from block_entries(f"features.{name}", block, self.norms_last)
         yield from linear("classifier.linear", self.encoder[-1].out_channels, self.num_classes)
 
     def layouts(self) -> dict[str, tuple[str, ...]]:
-        """See `ERFNetConfig.layouts`: none."""
+        """Return no other layouts; see `ERFNetConfig.layouts`."""
         return {}
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ERFNetImageNetConfig:
-        """See `parity.spec.models.Config`: only the classes show."""
+        """Return the variant, of which the shapes show only the classes; see `Config`."""
         return cls(num_classes=shapes.get("classifier.linear.weight", (1000,))[0])

@@ -1,4 +1,4 @@
-"""GENet for CIFAR-10, with the names and shapes of Ascend's GENet_for_Pytorch."""
+"""GENet for CIFAR-10: its table, with the names and shapes of Ascend's GENet_for_Pytorch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ EXTENTS = (0, 2, 4, 8)
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """One row of the table: two 3x3 convolutions under a gate, beside the identity or a 1x1.
+    """One row of the table: two gated 3x3 convolutions, with a skip connection (identity or 1x1).
 
     Attributes:
         name: The published name.
-        in_channels: Channels that come in.
-        out_channels: Channels that go out.
-        stride: Of the first convolution, and of the 1x1.
-        side: Pixels of the outputs' side, for images of `SIDE` pixels.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        stride: Stride of the first convolution and of the 1x1.
+        side: Height and width of the output, for images of `SIDE` pixels.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Block:
 
     @property
     def shortcut(self) -> bool:
-        """Whether a 1x1 convolution stands in for the identity."""
+        """Return whether the skip connection is a 1x1 convolution, not the identity."""
         return self.in_channels != self.out_channels
 
 
@@ -59,7 +59,7 @@ class GENetConfig:
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """What no tensor shows: the extent of means."""
+        """Return the fields that no tensor shows: the extent of means."""
         return () if self.extra_params else ("extent",)
 
     num_classes: int = 10
@@ -93,11 +93,11 @@ class GENetConfig:
         return tuple(found)
 
     def halvings(self) -> int:
-        """How often a gate with an extent and parameters halves its map."""
+        """Return how often a gate with an extent and parameters halves its map."""
         return {2: 1, 4: 2, 8: 3}[self.extent]
 
     def tensors(self) -> Iterator[Entry]:
-        """See `parity.spec.models.Config`."""
+        """Yield the tensors by published key; see `parity.spec.models.Config`."""
         yield from conv("conv1", 3, STEM, 3, 3)
         for block in (b for group in self.groups() for b in group):
             yield from entries(self, block)
@@ -107,10 +107,10 @@ class GENetConfig:
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> GENetConfig:
-        """See `parity.spec.models.Config`.
+        """Return the variant that the shapes show; see `parity.spec.models.Config`.
 
-        Means over an extent have no weights, so that extents without parameters do not show: they
-        count as 0 where neither a named variant nor a manifest says otherwise.
+        Means over an extent have no weights, so the shapes do not show extents without parameters:
+        0 is assumed unless a named variant or a manifest says otherwise.
         """
         blocks = [k for k in shapes if k.startswith("block1.") and k.endswith(".conv1.weight")]
         first = shapes.get("block1.layer.0.conv1.weight", (128,))
@@ -130,12 +130,12 @@ class GENetConfig:
 
     @property
     def unnamed(self) -> tuple[str, ...]:
-        """Fields in which weights may differ from a named variant, which only says the extent."""
+        """Return the fields in which weights may differ from a named variant."""
         return () if self.extra_params else ("num_classes", "depth", "width", "mlp")
 
     @property
     def assumptions(self) -> dict[str, str]:
-        """What is to be said of a field that no tensor shows, where nobody says it."""
+        """Return a remark on each field that no tensor shows, for when it is only assumed."""
         if self.extra_params:
             return {}
         return {
@@ -154,16 +154,16 @@ class GENetConfig:
         return ((r"(.+\.downop)\.0\.(.+)", r"\1.\2"),) if single else ()
 
     def describe(self) -> dict[str, Any]:
-        """See `parity.spec.models.Config`."""
+        """Return the fields of the variant; see `parity.spec.models.Config`."""
         return dataclasses.asdict(self)
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
-        """See `parity.spec.models.Config`: none."""
+        """Return no dropout sites; see `parity.spec.models.Config`."""
         del height, width
         return {}
 
     def without_dropout(self) -> GENetConfig:
-        """The same: there is none."""
+        """Return this network, which has no dropout."""
         return self
 
     def check_input(self, height: int, width: int) -> None:

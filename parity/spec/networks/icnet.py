@@ -1,4 +1,4 @@
-"""ICNet, as liminn/ICNet-pytorch at da394fc publishes its names and shapes."""
+"""ICNet's table, with the names and shapes of liminn/ICNet-pytorch at da394fc."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RESNET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 @dataclasses.dataclass(frozen=True)
 class Bottleneck:
-    """One row of the dilated ResNet's table: 1x1, 3x3, 1x1 beside the identity or a 1x1.
+    """One row of the dilated ResNet's table: 1x1, 3x3, 1x1, plus the identity or a 1x1.
 
     Attributes:
-        in_channels: Channels that come in.
-        channels: Inside; `EXPANSION` times as many go out.
-        stride: Of the 3x3, and of the 1x1 beside it.
-        dilation: Of the 3x3.
-        downsample: There is a 1x1 instead of the identity.
+        in_channels: Number of input channels.
+        channels: Number of channels inside; the output has `EXPANSION` times as many.
+        stride: Stride of the 3x3 and of the skip connection's 1x1.
+        dilation: Dilation of the 3x3.
+        downsample: Whether the skip connection is a 1x1 instead of the identity.
     """
 
     in_channels: int
@@ -85,12 +85,12 @@ class ICNetConfig:
         )
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:
-        """See `parity.spec.models.Config`: there is none."""
+        """Return no dropout sites; see `parity.spec.models.Config`."""
         del height, width
         return {}
 
     def without_dropout(self) -> ICNetConfig:
-        """See `parity.spec.models.Config`."""
+        """Return this network, which has no dropout."""
         return self
 
     def check_input(self, height: int, width: int) -> None:
@@ -112,12 +112,12 @@ class ICNetConfig:
         return (8 * h, 8 * w), (2 * h, 2 * w), (h, w), at16
 
     def tensors(self) -> Iterator[Entry]:
-        """See `parity.spec.models.Config`."""
+        """Yield the tensors by published key; see `parity.spec.models.Config`."""
         return entries(self)
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> ICNetConfig:
-        """See `parity.spec.models.Config`: everything shows."""
+        """Return the variant, all of which the shapes show; see `parity.spec.models.Config`."""
 
         def outputs(key: str, default: int) -> int:
             return (*shapes.get(f"{key}.weight", ()), default)[0]
@@ -135,7 +135,7 @@ class ICNetConfig:
         )
 
     def describe(self) -> dict[str, Any]:
-        """See `parity.spec.models.Config`."""
+        """Return the fields of the variant; see `parity.spec.models.Config`."""
         return dataclasses.asdict(self) | {"blocks": list(self.blocks)}
 
 

@@ -1,1 +1,1 @@
-"""What training is made of, as data, and what one step of it takes and gives."""
+"""Training recipes as data, and the interface of one training step."""

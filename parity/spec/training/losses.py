@@ -10,18 +10,18 @@ RULES = ("none", "fixed", "log", "median")
 
 @dataclasses.dataclass(frozen=True)
 class ClassWeights:
-    """What a pixel of each class weighs.
+    """The weight of each class in the loss.
 
     Attributes:
         rule: `none`: 1; `fixed`: `values`; `log`: 1 / ln(c + p), p the class's share of all pixels
             (Paszke et al. 2016, section 5.2); `median`: the median of the classes' frequencies over
             the frequency of this one, counted over images that hold it (Eigen and Fergus 2015).
-        c: Of `log`.
-        values: Of `fixed`, in the order of the network's outputs without void.
-        void: What void weighs.
+        c: The constant of `log`.
+        values: The weights of `fixed`, in the order of the network's outputs without void.
+        void: The weight of void.
 
     Raises:
-        ValueError: Another rule, or numbers that it cannot have.
+        ValueError: An unknown rule, or invalid numbers.
     """
 
     rule: str = "none"
@@ -40,15 +40,16 @@ class ClassWeights:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What is made small.
+    """The loss to minimise.
 
     Attributes:
-        kind: `cross_entropy`, or `icnet`: of three outputs, the last two times `auxiliary`.
-        class_weights: Of cross-entropy; its mean is that of weighted pixels.
-        ignore_index: The label that does not count; none where void is a class of weight 0.
-        auxiliary: Of `icnet`.
-        labels: How `icnet`'s labels come to the sizes of its outputs: `published`, as images, which
-            makes up classes, or `nearest`.
+        kind: `cross_entropy`, or `icnet`: cross-entropy of three outputs, the last two times
+            `auxiliary`.
+        class_weights: Class weights of cross-entropy, which is a mean over weighted pixels.
+        ignore_index: The label of pixels to ignore; None where void is a class of weight 0.
+        auxiliary: The factor of `icnet`.
+        labels: How `icnet`'s labels are resized to its outputs: `published`, as images, which
+            creates other classes, or `nearest`.
 
     Raises:
         ValueError: A field is none of these.

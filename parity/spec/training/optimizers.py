@@ -1,4 +1,4 @@
-"""Optimizers as data: what `torch.optim` and optax are asked for."""
+"""Optimizers as data, from which those of `torch.optim` and optax are built."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Parameters that learn at a rate of their own.
+    """Parameters with a separate learning rate.
 
     Attributes:
-        prefixes: What their published names begin with.
-        factor: Times the schedule's rate.
+        prefixes: Prefixes of their published names.
+        factor: Multiplies the schedule's rate.
     """
 
     prefixes: tuple[str, ...]
@@ -39,13 +39,13 @@ class Optimizer:
     Attributes:
         kind: One of `KINDS`.
         lr: The base learning rate, which the schedule scales.
-        weight_decay: Times the weight, added to its gradient.
-        decay: Which parameters it is added for, one of `DECAYS`: `not-norms` leaves out scale and
-            bias of batch norms.
+        weight_decay: Factor of the weight that is added to its gradient.
+        decay: The parameters it applies to, one of `DECAYS`: `not-norms` leaves out scale and bias
+            of batch norms.
         betas: Adam's.
         eps: Adam's, added to the root of the corrected second moment.
-        eps_hat: It is added to the root of the uncorrected one instead, as MindSpore and TensorFlow
-            do (section 2 of the paper, before algorithm 1 is reordered).
+        eps_hat: Whether it is added to the root of the uncorrected one instead, as MindSpore and
+            TensorFlow do (section 2 of the paper, before algorithm 1 is reordered).
         momentum: SGD's.
         nesterov: SGD's.
         groups: Parameters with another rate; of several that match, the first.
@@ -82,22 +82,22 @@ class Optimizer:
             raise ValueError(f"lr is {self.lr}, more than float32 can hold steps of")
 
     def eps_at(self, step: int) -> float:
-        """What is added to the root of the corrected second moment.
+        """Return the epsilon added to the root of the corrected second moment.
 
         Args:
-            step: The update that is made, counted from 1.
+            step: Number of the update, counted from 1.
         """
         return self.eps / (1 - self.betas[1] ** step) ** 0.5 if self.eps_hat else self.eps
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """What it keeps of every parameter, as PyTorch calls it."""
+        """Return the names, in PyTorch, of the arrays kept for every parameter."""
         if self.kind == "adam":
             return ("exp_avg", "exp_avg_sq")
         return ("momentum_buffer",) if self.momentum else ()
 
     def factor(self, key: str) -> float:
-        """Times the schedule's rate, for the parameter of this published name."""
+        """Return the factor of the schedule's rate for the parameter of this published name."""
         return next((g.factor for g in self.groups if key.startswith(g.prefixes)), 1.0)
 
     def decays(self, config: Config) -> dict[str, float]:
@@ -117,7 +117,7 @@ def parameters(config: Config) -> list[str]:
 
 
 def idle(config: Config, keys: Iterable[str]) -> set[str]:
-    """Those of the keys whose parameters the network holds and does not use.
+    """Return those keys whose parameters the network holds but does not use.
 
     Their gradient is absent in PyTorch, so that nothing decays them, and 0 in JAX.
     """

@@ -1,6 +1,6 @@
-"""What it means to train on several devices: the part that is arithmetic, as data.
+"""How results on several devices are combined, as data.
 
-With one device all of these are the same.
+With one device these settings make no difference.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """What a step on N devices computes; the batch of a step is divided into N equal parts.
+    """How N devices combine their results; a step's batch is divided into N equal parts.
 
     The defaults are those of `torch.nn.parallel.DistributedDataParallel`.
 
     Attributes:
-        gradients: How the devices' gradients are joined: their `mean`, or their `sum`.
-        normalizer: What a device divides its sum of weighted losses by: its own sum of weights
+        gradients: How the devices' gradients are combined: their `mean`, or their `sum`.
+        normalizer: The divisor of a device's sum of weighted losses: its own sum of weights
             (`device`), or the N-th part of that of the whole batch (`global`), with which the mean
-            of the gradients is that of one device.
+            of the gradients equals that of one device.
         batch_norm: Normalised by the statistics of the device's part (`local`), or of the whole
             batch (`sync`).
         statistics: Which running statistics are kept: the `first` device's, or the `mean` of all.
-            With `sync` they are all alike.
-        last: What becomes of samples that do not fill equal parts: those of the epoch's beginning
+            With `sync` they are all equal.
+        last: The rule for samples that do not fill equal parts: samples from the epoch's beginning
             are added (`pad`), or they are left out (`drop`).
-        rate: What becomes of the learning rate when the batch is not the recipe's: nothing, or
-            times the ratio (`linear`), or its root (`sqrt`).
+        rate: How the learning rate changes when the batch size is not the recipe's: not at all, by
+            the ratio (`linear`), or by its root (`sqrt`).
 
     Raises:
         ValueError: A field is none of these.
@@ -70,16 +70,16 @@ DDP = Parallel()
 
 @dataclasses.dataclass(frozen=True)
 class Distributed:
-    """What is different in a stage when it is trained on several devices.
+    """Settings of a stage that change when it is trained on several devices.
 
-    A field that is none leaves the stage's own value; with one device none of them counts.
+    A field that is None leaves the stage's own value; with one device none of them applies.
 
     Attributes:
         lr: The base learning rate.
         batch_per_device: Samples of a step on each device: the batch grows with the devices.
         repeat: How often an epoch goes through the data set.
-        drop_last: See `Stage`.
-        dropout: See `Stage`.
+        drop_last: As in `Stage`.
+        dropout: As in `Stage`.
 
     Raises:
         ValueError: A number that cannot be.
@@ -99,12 +99,12 @@ class Distributed:
 
 
 def fitted(samples: int, devices: int, last: str) -> int:
-    """How many samples the devices are handed of so many, in equal parts.
+    """Return how many of these samples the devices use, in equal parts.
 
     Args:
-        samples: Of one pass through the data set.
-        devices: Among which they are divided.
-        last: What becomes of those that do not fill equal parts, see `Parallel`.
+        samples: Number of samples in one pass through the data set.
+        devices: Number of devices.
+        last: The rule for samples that do not fill equal parts; see `Parallel`.
     """
     over = samples % devices
     if not over:

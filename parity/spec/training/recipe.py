@@ -1,4 +1,4 @@
-"""A recipe: everything that decides what a training run computes."""
+"""Recipes and their stages: everything that determines what a training run computes."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ DATA = ("cityscapes", "camvid", "cifar10")
 class Stage:
     """One row of a recipe: one optimizer, from its first step to its last.
 
-    Every stage begins with a new optimizer, and with what the stage before it left of every tensor
-    that both networks have; what only this one has is drawn.
+    Every stage begins with a new optimizer, and with the previous stage's values of all tensors
+    that both networks have; the others are drawn.
 
     Attributes:
-        name: Such as `encoder`.
+        name: Its name, such as `encoder`.
         model: A key of `parity.spec.models.MODELS`.
-        epochs: That it lasts.
-        optimizer: With the base rate.
-        schedule: Of the rate.
-        loss: What is made small.
-        augmentation: What is done to every sample, in order; of the sizes in pixels that come out,
-            the last counts.
-        batch: Samples of a step, over all devices.
-        first_epoch: What the schedule takes the first epoch for.
-        dropout: Probabilities in place of the model's, or none.
-        keep_optimizer: It goes on with the optimizer's state of the stage before it.
-        initial: How what is new is drawn, one of `INITIALS`.
-        drop_last: A batch that is not full is left out; else it is trained on as it is.
+        epochs: Number of epochs.
+        optimizer: The optimizer, with the base learning rate.
+        schedule: The learning-rate schedule.
+        loss: The loss to minimise.
+        augmentation: Operations on every sample, in order; the last size in pixels is that of the
+            network's input.
+        batch: Samples per step, over all devices.
+        first_epoch: The epoch at which the schedule starts.
+        dropout: Probabilities that replace the model's, or None.
+        keep_optimizer: Whether it continues with the previous stage's optimizer state.
+        initial: How new tensors are drawn, one of `INITIALS`.
+        drop_last: Whether a batch that is not full is left out; else it is used as it is.
         repeat: How often an epoch goes through the data set, in a new order each time.
-        distributed: What is different on several devices; see `on`.
+        distributed: Settings that change on several devices; see `on`.
 
     Raises:
         ValueError: A field is none of these.
@@ -78,23 +78,23 @@ class Stage:
 
     @property
     def config(self) -> Config:
-        """Of the network, with the stage's dropout."""
+        """Return the network's configuration, with the stage's dropout."""
         config = MODELS[self.model]
         if self.dropout is None:
             return config
         return dataclasses.replace(config, dropout=self.dropout)  # type: ignore[type-var]  # a Config is a frozen dataclass
 
     def steps(self, samples: int) -> int:
-        """Of an epoch.
+        """Return the number of steps of an epoch.
 
         Args:
-            samples: Of the data set, as `fitted` to the devices that train.
+            samples: Number of samples of the data set, as `fitted` to the devices.
         """
         whole = self.repeat * samples
         return whole // self.batch if self.drop_last else -(-whole // self.batch)
 
     def on(self, devices: int) -> Stage:
-        """The stage as so many devices train it: with what `distributed` says, if several."""
+        """Return the stage for this many devices, for several with those of `distributed`."""
         if devices == 1:
             return self
         given = {f.name: getattr(self.distributed, f.name) for f in dataclasses.fields(Distributed)}
@@ -111,27 +111,27 @@ class Recipe:
     """A whole training run.
 
     Attributes:
-        name: As the command line calls it.
-        about: Where its numbers come from, and what is not known of them; one line or a few.
-        data: One of `DATA`.
-        stages: In order.
+        name: Its name on the command line.
+        about: The source of its numbers, and which are unknown; one line or a few.
+        data: The data set, one of `DATA`.
+        stages: The stages, in order.
         labels: Which output is void, one of `parity.spec.labels.ORDERS`; none without void.
         size: Height and width, in pixels, that validation images are resized to.
-        train_split: Of the data set.
-        val_split: Of the data set.
-        start: The model, such as `erfnet-imagenet`, of a checkpoint that must be given to begin
-            with; none where all is drawn.
-        precision: One of `PRECISIONS`, in which the network computes.
-        level: Of mixed precision, one of `LEVELS`: `O1` casts at each convolution, `O2` keeps
-            weights in half precision beside masters in float32; batch norms and losses are float32
-            in both.
+        train_split: The data set's training split.
+        val_split: The data set's validation split.
+        start: The model, such as `erfnet-imagenet`, of a required initial checkpoint; None where
+            all weights are drawn.
+        precision: The precision in which the network computes, one of `PRECISIONS`.
+        level: The level of mixed precision, one of `LEVELS`: `O1` casts at each convolution, `O2`
+            keeps weights in half precision with float32 master copies; batch norms and losses are
+            float32 in both.
         loss_scale: A number, `dynamic`, or none.
-        seed: Of every draw.
-        devices: That the published run used.
-        parallel: What several devices compute.
+        seed: Seed of every draw.
+        devices: Number of devices of the published run.
+        parallel: How several devices combine their results.
         validate_every: Epochs between validations.
-        keep: The parameters that are reported: `best` by validation, or `last`.
-        published: What the published run reached, in percent, or none.
+        keep: Which parameters are reported: `best` by validation, or `last`.
+        published: The published run's result in percent, or None.
 
     Raises:
         ValueError: A field is none of these.
@@ -176,10 +176,10 @@ class Recipe:
             raise ValueError(f"loss_scale is {scale}, expected a number above 0")
 
     def on(self, devices: int) -> Recipe:
-        """The recipe as so many devices train it; see `Stage.on`."""
+        """Return the recipe for this many devices; see `Stage.on`."""
         return dataclasses.replace(self, stages=tuple(s.on(devices) for s in self.stages))
 
     @property
     def epochs(self) -> int:
-        """Of all stages."""
+        """Return the number of epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)

@@ -1,7 +1,7 @@
-"""The loss scale, and what becomes of a step whose numbers are not finite: one rule for both sides.
+"""The loss scale, and the handling of steps with non-finite numbers, shared by both sides.
 
-A scale keeps small gradients above what half precision can hold. Rising and falling are those of
-`torch.amp.GradScaler`, its defaults but for the fall to one half at a floor of 1.
+A scale keeps small gradients above what half precision can hold. It rises and falls as in
+`torch.amp.GradScaler` with its defaults, except that it halves with a floor of 1.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ PATIENCE = 2000  # good steps before it is doubled
 
 @dataclasses.dataclass
 class LossScale:
-    """What the loss is multiplied by before its gradient is taken, and the gradient divided by.
+    """The factor of the loss during differentiation, by which gradients are divided afterwards.
 
     Attributes:
-        value: Of the next step.
-        dynamic: It follows what overflows.
-        good: Steps since it changed.
+        value: The scale of the next step.
+        dynamic: Whether it changes with overflows.
+        good: Number of steps since it changed.
     """
 
     value: float = 1.0
@@ -31,19 +31,19 @@ class LossScale:
 
     @classmethod
     def of(cls, asked: float | str | None) -> LossScale:
-        """As a recipe says it: a number, `dynamic`, or none."""
+        """Create the loss scale that a recipe specifies: a number, `dynamic`, or None."""
         if asked == "dynamic":
             return cls(FIRST, dynamic=True)
         return cls(1.0 if asked is None else float(asked))
 
     def outcome(self, loss: float, overflow: str = "") -> Step:
-        """What became of a step; sets the scale of the next.
+        """Return the outcome of a step, and set the scale of the next.
 
-        A loss that is not finite is none that a smaller scale would mend.
+        A smaller scale would not help against a loss that is not finite.
 
         Args:
-            loss: Not scaled.
-            overflow: Which gradient was not finite; empty if all were.
+            loss: The unscaled loss.
+            overflow: A description of a non-finite gradient; empty if all are finite.
         """
         if not math.isfinite(loss):
             return Step(loss, f"the loss is {loss}", scale=self.value)
@@ -60,23 +60,23 @@ class LossScale:
 
 
 def not_finite(name: str, count: int, size: int) -> str:
-    """How a step says whose gradient overflowed.
+    """Return the message on a gradient that is not finite.
 
     Args:
-        name: Of the parameter.
-        count: Of numbers that are not finite.
-        size: Of all its numbers.
+        name: The parameter's name.
+        count: Number of its elements that are not finite.
+        size: Number of its elements.
     """
     return f"gradient of {name}: {count} of {size} are not finite"
 
 
 def advice(precision: str, loss_scale: float | str | None, loss: float) -> str:
-    """What helps against a step that failed; empty where no setting of the precision does.
+    """Return advice on a failed step; empty where no setting of the precision helps.
 
     Args:
-        precision: Of the recipe.
-        loss_scale: Of the recipe.
-        loss: Of the step, not scaled; where it is not finite, no scale of its gradient mends it.
+        precision: The recipe's precision.
+        loss_scale: The recipe's loss scale.
+        loss: The step's unscaled loss; where it is not finite, no loss scale helps.
     """
     if not math.isfinite(loss):
         return "--precision bf16 or fp32 holds larger numbers" if precision == "fp16" else ""

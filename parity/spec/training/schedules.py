@@ -1,4 +1,4 @@
-"""Learning-rate schedules as data, and the one formula of each."""
+"""Learning-rate schedules, as data, with the formula of each."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ KINDS = ("constant", "step", "multistep", "poly", "cosine")
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How the learning rate falls.
+    """A learning-rate schedule.
 
     The rate is `lr * factor(epoch, step, steps)`. Time is counted in epochs, or in steps where
     `per_step`.
 
     Attributes:
-        kind: One of `KINDS`.
+        kind: Its kind, one of `KINDS`.
         every: `step`: after how many epochs the rate falls, each time.
         milestones: `multistep`: the epochs at which it falls.
-        gamma: `step`, `multistep`: what it is multiplied by.
-        power: `poly`: of what is left of the time.
+        gamma: `step`, `multistep`: the factor of each drop.
+        power: `poly`: the exponent of the remaining share of time.
         length: `poly`, `cosine`: epochs after which the rate is 0.
-        per_step: `poly`, `cosine`: it falls with every step, not with every epoch.
-        first: Added to the time: 1 where the first step is counted as 1, so that the last has
-            rate 0, as ICNet's does.
+        per_step: `poly`, `cosine`: whether it falls with every step, not every epoch.
+        first: Added to the time: 1 where the first step is counted as 1, so that the last has rate
+            0, as ICNet's does.
         warmup: Epochs in which it rises in a line, by equal parts per epoch, to what it is after
             them; the time of what follows is counted from there where `after_warmup`.
-        after_warmup: See there.
+        after_warmup: See `warmup`.
 
     Raises:
         ValueError: A field is none of these.
@@ -55,12 +55,12 @@ class Schedule:
             raise ValueError(f"length is {self.length}, expected epochs beyond the warm-up")
 
     def factor(self, epoch: int, step: int, steps: int) -> float:
-        """What the base rate is multiplied by.
+        """Return the factor of the base rate.
 
         Args:
             epoch: Counted from 0.
-            step: Of the epoch, counted from 0.
-            steps: Of an epoch.
+            step: Step of the epoch, counted from 0.
+            steps: Number of steps of an epoch.
         """
         if epoch < self.warmup:
             return (epoch + 1) / self.warmup * self._after(self.warmup, 0, steps)

@@ -1,4 +1,4 @@
-"""What a stage of training takes over from the one before it, or from a checkpoint."""
+"""Weights that a stage of training takes from the previous stage or from a checkpoint."""
 
 from __future__ import annotations
 

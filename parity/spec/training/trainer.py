@@ -1,4 +1,4 @@
-"""What a training loop and a framework's side of it give each other."""
+"""The interface between the training loop and a framework's trainer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Slots = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 class Batch(NamedTuple):
-    """What one step trains on; both sides get the same arrays.
+    """The data of one training step; both sides get the same arrays.
 
     Attributes:
-        images: (N, H, W, 3) float32 or float64, as the network takes them.
-        targets: What the loss takes beside the outputs and before class weights: labels
-            (N, H', W') int32 of one size or, for ICNet, of three; (N,) of whole images.
-        masks: Site of dropout -> what is kept, as `parity.spec.draw.dropout_masks` gives it.
+        images: (N, H, W, 3) float32 or float64, preprocessed.
+        targets: The targets of the loss: labels (N, H', W') int32 of one size or, for ICNet, of
+            three; (N,) for whole images.
+        masks: Site of dropout -> mask, from `parity.spec.draw.dropout_masks`.
         samples: (N,) int64, their indices in the data set.
         truth: In validation, what `Trainer.evaluate` should find: (N, H', W') or (N,) int32, void
-            as the source has it; none in training.
+            as in the source; None in training.
     """
 
     images: np.ndarray
@@ -37,13 +37,14 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What became of a step.
+    """The outcome of a step.
 
     Attributes:
-        loss: Before the step, not scaled.
-        fault: Why the weights are not to be trusted, such as `gradient of fc.weight: 3 of 5120 are
-            not finite`; empty if all is well.
-        skipped: A gradient overflowed under a dynamic loss scale: nothing was changed but it.
+        loss: The unscaled loss before the step.
+        fault: Why the weights are invalid, such as `gradient of fc.weight: 3 of 5120 are not
+            finite`; empty if they are valid.
+        skipped: Whether a gradient overflowed under a dynamic loss scale, so that only the scale
+            changed.
         scale: The loss scale of the next step; 1 without one.
     """
 
@@ -96,37 +97,37 @@ class Snapshot:
 class Trainer(Protocol):
     """One stage of training in one framework: `torch_impl.train.Trainer`, `jax_impl.train.Trainer`.
 
-    Made of (config, optimizer, loss, arrays, class_weights, precision, level, loss_scale), where
-    `arrays` are of the framework's own names and layout.
+    Constructed from (config, optimizer, loss, arrays, class_weights, precision, level, loss_scale),
+    where `arrays` have the framework's own names and layout.
     """
 
     def step(self, batch: Batch, rate: float) -> Step:
-        """Forward, backward, update.
+        """Run forward, backward and update.
 
         Args:
-            batch: Of the stage's size.
+            batch: A batch of the stage's size.
             rate: The learning rate, before the groups' factors.
         """
 
     def evaluate(self, batch: Batch) -> tuple[np.ndarray, float]:
-        """In eval mode: the class of each pixel or image, (N, H, W) or (N,) int32; and the loss."""
+        """Predict in eval mode: classes, (N, H, W) or (N,) int32, and the loss."""
 
     @property
     def together(self) -> int:
-        """How many batches `evaluate_each` takes at once: one for each device of the process."""
+        """Return how many batches `evaluate_each` takes at once: one per device of the process."""
 
     def evaluate_each(self, batches: Sequence[Batch]) -> list[tuple[np.ndarray, float]]:
-        """The same of several batches of one size.
+        """Evaluate several batches of one size.
 
         Args:
-            batches: One to `together` of them.
+            batches: From 1 to `together` batches.
         """
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that a run needs to go on."""
+        """Copy everything that is needed to continue training."""
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there, bit for bit.
+        """Continue from a snapshot, bit for bit.
 
         Raises:
             InputError: A name is missing, left over, or of another shape.

@@ -1,7 +1,7 @@
-"""Recipes as plain values, and back: for TOML, for JSON, and for what a checkpoint says of its run.
+"""Converting recipes to plain values and back, for TOML, JSON and checkpoints.
 
-A table in TOML is a dataclass, its keys are the fields' names. Of the operations of augmentation
-`kind` says which one it is. In place of nothing, which TOML cannot write, stands `none`.
+A table in TOML is a dataclass, its keys are the fields' names. For augmentations, `kind` names the
+operation. TOML has no null; `none` is used instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class KeyPath:
-    """Where a value stands, for messages: a file, and the keys that lead to it."""
+    """The location of a value, for messages: a file, and the keys that lead to it."""
 
     source: str
     path: str = ""
@@ -55,7 +55,7 @@ class KeyPath:
 
 
 def plain(value: Any) -> Any:
-    """A recipe, or a part of it, as JSON has it."""
+    """Convert a recipe, or a part of it, to JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = {"kind": KINDS[type(value)]} if type(value) in KINDS else {}
         fields = dataclasses.fields(value)
@@ -66,14 +66,14 @@ def plain(value: Any) -> Any:
 
 
 def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None) -> Recipe:
-    """A recipe from plain values.
+    """Build a recipe from plain values.
 
     Args:
         entries: Field -> value. `stages` is a list of whole stages or, where there is a base, a
             table of what is different in the stage of each name, or in `all`; `augmentation` a list
             of operations, or a table of what is different in those of each kind.
         where: What holds them, for messages.
-        base: What is left out is as it is here; else as the dataclasses have it by default.
+        base: Provides the fields that are left out; else the dataclasses' defaults do.
 
     Raises:
         InputError: An unknown key, a missing one, a value of another type, or one that cannot be.
@@ -97,7 +97,7 @@ def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None
 
 
 def _check_groups(stage: Stage, where: KeyPath) -> None:
-    """A typing error in a prefix would leave its parameters at the common rate."""
+    """Refuse a prefix that matches no parameter, such as a typing error."""
     for prefix in (p for group in stage.optimizer.groups for p in group.prefixes):
         if not any(key.startswith(prefix) for key in parameters(stage.config)):
             raise InputError(f"{where} {prefix!r} begins no parameter of {stage.model}")
@@ -110,10 +110,10 @@ def digest(recipe: Recipe) -> str:
 
 
 def differences(one: Any, other: Any, path: str = "") -> dict[str, tuple[str, str]]:
-    """What differs between two recipes as `plain` gives them, but for what is silent.
+    """Compare two recipes from `plain`, except for the fields in `SILENT`.
 
     Returns:
-        Key -> how it is in the one and in the other, shortened.
+        Key -> its two values, shortened.
     """
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [k for k in dict.fromkeys((*one, *other)) if path or k not in SILENT]
@@ -141,7 +141,7 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _record(kind: type, entries: Any, old: Any, where: KeyPath) -> Any:
-    """A dataclass: of the old one, what is given replaces its fields."""
+    """Build a dataclass: the old one with the given fields replaced."""
     if not isinstance(entries, Mapping):
         raise InputError(f"{where} {entries!r}, expected a table")
     hints = typing.get_type_hints(kind)
@@ -162,7 +162,7 @@ def _record(kind: type, entries: Any, old: Any, where: KeyPath) -> Any:
 
 
 def _value(hint: Any, value: Any, old: Any, where: KeyPath) -> Any:
-    """A value of a type; the old one matters where it has parts."""
+    """Convert a value to a field's type; a nested value changes only parts of the old one."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if set(kinds) >= set(OPERATIONS.values()):
         return _operation(value, where)
@@ -183,7 +183,7 @@ def _value(hint: Any, value: Any, old: Any, where: KeyPath) -> Any:
 
 
 def _finite(value: Any) -> bool:
-    """TOML has inf and nan; JSON, which checkpoints say their recipe in, has neither."""
+    """Return whether a number is finite; TOML has inf and nan, JSON in checkpoints has neither."""
     try:
         return math.isfinite(value)
     except OverflowError:  # a whole number that no float holds
@@ -205,7 +205,7 @@ def _tuple(kinds: tuple[Any, ...], value: Any, old: Any, where: KeyPath) -> tupl
 
 
 def _changed(changes: Mapping[str, Any], old: tuple, where: KeyPath) -> tuple:
-    """Stages by their names, or operations by their kinds, each with what is different in it."""
+    """Apply changes to stages by name, or to operations by kind."""
     known = [KINDS.get(type(item)) or item.name for item in old]
     stages = type(old[0]) not in KINDS
     for name in changes:
