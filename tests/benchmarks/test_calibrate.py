@@ -39,6 +39,7 @@ def test_what_must_be_equal_has_a_share_of_its_limit_too() -> None:
     assert (wrong.structure, wrong.failed) == (math.inf, 1)
 
 
+@pytest.mark.long
 def test_a_network_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from weights_convert import formats
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.mark.long
 def test_conversions(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a conversion that is not timed, a ratio of other numbers, and files that stay."""
     small = dataclasses.replace(MODELS["genet"], depth=10, width=1)

@@ -13,6 +13,7 @@ from tests.tiny_data import data, tiny
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.mark.long
 def test_batches(tmp_path: Path, capsys: Capture) -> None:
     """Catches batches that are not taken, no more of them than an epoch has, and no training.
 

@@ -49,6 +49,7 @@ def test_counts() -> None:
     assert chex == {"killed": (2, 3), "told apart": (1, 3), "false alarms": (1, 1)}
 
 
+@pytest.mark.long
 def test_a_clean_network(tmp_path: Path, capsys) -> None:
     """Catches a comparison whose table, or JSON, does not hold every rule."""
     file = tmp_path / "x.json"
