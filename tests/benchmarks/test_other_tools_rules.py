@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.benchmarks import other_tools_rules
 from tests.benchmarks.other_tools_rules import RULES, Judged, counts, verdicts
