@@ -37,9 +37,9 @@ except InputError as error:
 STARTER = """
 import sys
 from parity.training import launch
-from parity.training.dist_env import Place
+from parity.training.dist_env import DistEnv
 command = [sys.executable, "-c", sys.argv[1]]
-sys.exit(launch.run(command, "torch", Place(devices=2, processes=2), launch.Words("train")))
+sys.exit(launch.run(command, "torch", DistEnv(devices=2, processes=2), launch.Words("train")))
 """
 
 
