@@ -83,12 +83,12 @@ def test_both_sides_give_the_same_shape(name: str) -> None:
     shape = [SIZES[axis] for axis in case.before.split()]
     layer = case.make(torch_impl.layers, {})
     x = torch.zeros(shape)
-    with jaxtyped("context"):  # type: ignore[no-untyped-call]
+    with jaxtyped("context"):
         assert isinstance(x, Float[torch.Tensor, case.before])
         assert isinstance(layer(x, *case.call), Float[torch.Tensor, case.after])
     port = case.make(jax_impl.layers, {"rngs": nnx.Rngs(0)})
     array = jnp.zeros((shape[0], *shape[2:], shape[1]))
-    with jaxtyped("context"):  # type: ignore[no-untyped-call]
+    with jaxtyped("context"):
         assert isinstance(array, Float[jax.Array, channels_last(case.before)])
         assert isinstance(port(array, *case.call), Float[jax.Array, channels_last(case.after)])
 
