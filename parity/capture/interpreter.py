@@ -23,6 +23,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core import primitives as p
 
 from parity.capture.marks import BEGIN, mark_p
+from parity.capture.records import is_exact
 from parity.spec import draw
 
 # Called once, with their own jaxpr: evaluated in place where something in them is of interest.
@@ -383,9 +384,3 @@ def is_narrow(dtype: Any) -> bool:
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         return False
     return np.dtype(dtype).itemsize < 8
-
-
-def is_exact(array: np.ndarray) -> bool:
-    """Return whether float32 numbers are short enough to have been meant as they are."""
-    finite = array[np.isfinite(array)]
-    return bool((finite.view(np.uint32) & 0xFFF == 0).all())

@@ -76,6 +76,23 @@ class JaxSide:
         self.programs: dict[Hashable, Traced] = {}
         self.latest: dict[bool, Traced] = {}
 
+    def narrow(self, what: str) -> dict[str, str]:
+        """Return layers that compute in a narrower type inside, and what it is that does.
+
+        Args:
+            what: `lifted`: in float64 here, although the author wrote a narrower type; `kept`: as
+                written, since nothing else can be computed.
+        """
+        found: dict[str, str] = {}
+        for program in self.latest.values():
+            found |= getattr(program, what)
+        return found
+
+    @property
+    def rounded(self) -> bool:
+        """Return whether a constant of the network is known in a narrower type only."""
+        return any(program.rounded for program in self.latest.values())
+
     def has(self, layer: str) -> bool:
         """Return whether there is a layer of that name."""
         return layer in self.layers
@@ -176,7 +193,12 @@ class JaxSide:
             return found
 
     def run_layer(
-        self, call: Call, arrays: list[np.ndarray], cotangents: Cotangents, train: bool
+        self,
+        call: Call,
+        arrays: list[np.ndarray],
+        cotangents: Cotangents,
+        train: bool,
+        noise: float = 0.0,
     ) -> Result:
         """Run one layer alone, and pull the cotangents back.
 
@@ -185,6 +207,7 @@ class JaxSide:
             arrays: Replace the arrays among its arguments, in their order.
             cotangents: One per output, None where there is none.
             train: Train mode, else eval mode.
+            noise: See `run`.
 
         Raises:
             ForwardError: The layer raised.
@@ -198,7 +221,8 @@ class JaxSide:
             run = compiled(run_layer)
             values = [self._cast(a) for a in arrays]
             layer = (hashable(program), self.wide)
-            return to_result(self._guarded(run, layer, static, trained, rest, values, pull))
+            trees = (trained, rest, values, pull, self._cast(noise))
+            return to_result(self._guarded(run, layer, static, *trees))
 
     def split(self) -> tuple[Program, Any, Any]:
         """The network in train mode: its program, what is trained, and the rest."""
@@ -383,11 +407,13 @@ def run_layer(
     rest: Any,
     arrays: list[jax.Array],
     cotangents: list[jax.Array | None] | None,
+    noise: Any,
 ) -> dict[str, Any]:
     """Run one layer, and return all results; layers that differ only in values compile once."""
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
-        outputs, statistics = evaluated(layer, static, trained, rest, restored(arrays, floats))
+        values = restored(arrays, floats)
+        outputs, statistics = evaluated(layer, static, trained, rest, values, noise)
         found = arrays_of(outputs)
         pulled = found
         if cotangents is not None:
@@ -405,7 +431,7 @@ def run_layer(
 
 
 def evaluated(
-    layer: tuple[Any, bool], static: Static, trained: Any, rest: Any, arrays: Any
+    layer: tuple[Any, bool], static: Static, trained: Any, rest: Any, arrays: Any, noise: Any
 ) -> tuple[list[Any], Any]:
     """Return a layer's arrays and statistics; in float64 without casts to a narrower type."""
     program, wide = layer
@@ -418,7 +444,7 @@ def evaluated(
     if not wide:
         return run(trained, rest, arrays)
     closed, shapes = jax.make_jaxpr(run, return_shape=True)(trained, rest, arrays)
-    flat = Interpreter(lift=True).closed(closed, jax.tree.leaves((trained, rest, arrays)))
+    flat = Interpreter(True, noise).closed(closed, jax.tree.leaves((trained, rest, arrays)))
     return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
 

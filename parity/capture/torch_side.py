@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import ml_dtypes
@@ -22,14 +22,19 @@ from parity.capture.records import (
     Loss,
     Result,
     count_name,
+    is_exact,
     leaves,
     mapped,
 )
 from parity.capture.spill import Keeper, in_memory
+from parity.capture.torch_lifting import Lifted
 from parity.spec.errors import InputError
 
 # Layers that draw their own random numbers, which the other side cannot share.
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
 
 class TorchSide:
@@ -56,6 +61,7 @@ class TorchSide:
                 raise InputError(f"the reference's {name} is on {tensor.device}, expected the cpu")
         self.dtype = getattr(torch, dtype)
         self.layout = layout
+        self.lifted: dict[str, str] = {}  # layers in which a cast was left out, and what it was
         try:
             self.module = copy.deepcopy(module).to(self.dtype)
         except Exception as error:  # a module's own way of copying
@@ -84,6 +90,10 @@ class TorchSide:
         module = self.module.get_submodule(layer)
         return hasattr(module, "track_running_stats") or "Dropout" in type(module).__name__
 
+    def channels_last(self, layer: str) -> bool:
+        """Return whether a layer's channels are on the last axis, however many axes there are."""
+        return isinstance(self.module.get_submodule(layer), CHANNELS_LAST)
+
     def disturbed(self, scale: float, rng: np.random.Generator) -> TorchSide:
         """Return a copy with every parameter and float buffer times 1 + scale * U(-1, 1)."""
         side = copy.copy(self)
@@ -93,6 +103,24 @@ class TorchSide:
                 if tensor.is_floating_point():
                     noise = torch.tensor(rng.uniform(-scale, scale, tuple(tensor.shape)))
                     tensor.mul_(1 + noise.to(tensor.dtype))
+        return side
+
+    def constants(self, assigned: Set[str]) -> list[str]:
+        """Return float buffers that are nobody's weights and that float32 holds rounded."""
+        return [
+            name
+            for name, buffer in self.module.named_buffers()
+            if name not in assigned and buffer.is_floating_point() and not _is_short(buffer)
+        ]
+
+    def with_noise(self, names: Sequence[str], scale: float, rng: np.random.Generator) -> TorchSide:
+        """Return a copy with these buffers times 1 + scale * U(-1, 1)."""
+        side = copy.copy(self)
+        side.module = copy.deepcopy(self.module)
+        for name in names:
+            buffer = side.module.get_buffer(name)
+            noise = torch.tensor(rng.uniform(-scale, scale, tuple(buffer.shape)))
+            buffer.mul_(1 + noise.to(buffer.dtype))
         return side
 
     def state(self) -> Arrays:
@@ -134,7 +162,12 @@ class TorchSide:
         module = copy.deepcopy(self.module).train(train)
         arguments = self._to_torch(inputs, loss is not None)
         recorder = Recorder(module, self.layout, keep)
-        with torch.set_grad_enabled(loss is not None), recorder, blamed(recorder.running):
+        with (
+            torch.set_grad_enabled(loss is not None),
+            recorder,
+            blamed(recorder.running),
+            self._wide(recorder.running),
+        ):
             outputs = module(*arguments)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = Result(
@@ -158,7 +191,8 @@ class TorchSide:
         module = copy.deepcopy(self.module.get_submodule(call.module)).train(train)
         differentiate = any(c is not None for c in cotangents or ())
         args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
-        with torch.set_grad_enabled(differentiate), blamed([call.layer]):
+        running = [call.layer]
+        with torch.set_grad_enabled(differentiate), blamed(running), self._wide(running):
             outputs = module(*args, **kwargs)
         result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
@@ -171,6 +205,16 @@ class TorchSide:
                 torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
             self._gradients(result, module, (args, kwargs))
         return result
+
+    @contextlib.contextmanager
+    def _wide(self, running: Sequence[str]) -> Iterator[None]:
+        """Context that leaves casts to a narrower type out, if this side is in float64."""
+        if self.dtype != torch.float64:
+            yield
+            return
+        with Lifted(running) as lifted:
+            yield
+        self.lifted |= lifted.layers
 
     def arguments(self, inputs: Any) -> Any:
         """Arrays of the port's layout as tensors of this precision."""
@@ -203,6 +247,13 @@ class TorchSide:
         axes = self.layout.get(array.ndim)
         array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
         return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
+
+
+def _is_short(buffer: torch.Tensor) -> bool:
+    """Return whether numbers are short enough to be exact in float32, or were never in it."""
+    array = to_numpy(buffer)
+    narrow = array.astype(np.float32)
+    return not np.array_equal(narrow.astype(array.dtype), array, equal_nan=True) or is_exact(narrow)
 
 
 @contextlib.contextmanager

@@ -117,6 +117,7 @@ class Ladder:
         self.notes = list(runs.alignment.notes())
         if runs.reference64.silenced:
             self.notes.append(f"switched off on both sides: {listed(runs.reference64.silenced)}")
+        self.notes += narrow_notes(runs)
         self.layers = Layers(runs, self.notes)
         self.update, self.trajectory = Update(runs, self.notes), Trajectory(runs, self.notes)
         self.rungs: dict[str, Rung] = {
@@ -127,6 +128,24 @@ class Ladder:
             "L4": self.update,
             "L5": self.trajectory,
         }
+
+
+def narrow_notes(runs: Runs) -> list[str]:
+    """Return lines on what computes in a narrower type than float64 inside."""
+    notes = []
+    network = "the network itself"
+    lifted = {"reference": runs.reference64.lifted, "port": runs.port64.narrow("lifted")}
+    for side, layers in lifted.items():
+        if layers:
+            names = listed([name or network for name in layers])
+            notes.append(f"the {side} computes in float32 inside; structure is in float64: {names}")
+    if kept := runs.port64.narrow("kept"):
+        names = listed([f"{name or network} ({what})" for name, what in kept.items()])
+        rule = f"the rule of {runs.precision}"
+        notes.append(f"cannot be computed in float64, so {rule} judges the structure: {names}")
+    if runs.constants:
+        notes.append(f"constants that the reference holds in float32: {listed(runs.constants)}")
+    return notes
 
 
 def _known(levels: Sequence[str], precision: str) -> list[str]:

@@ -96,7 +96,18 @@ class Layers(Rung):
             rng = draw.generator(0, f"rounding/{call.layer}")
             fed = tolerances.disturb(fed, tolerances.ROUNDING[runs.precision], rng)
             found[DISTURBED[0]] = runs.alone(disturbed, call, pair, train, fed)
-        return self._measure(oracle, found, call.layer)
+        measured = self._measure(oracle, found, call.layer)
+        if runs.port64.rounded:
+            noise = tolerances.ROUNDING["float32"]
+            noisy = runs.alone(runs.port64, call, pair, train, runs.fed(call, train), noise)
+            measured = [self._with_drift(m, noisy, found[PORT64]) for m in measured]
+        return measured
+
+    def _with_drift(self, m: Measurement, noisy: Flat, plain: Flat) -> Measurement:
+        """Add how far the layer moves where constants known in float32 alone are disturbed."""
+        key = Key(m.layer, m.quantity)
+        drift = difference(noisy.get(key), plain.get(key)).distance
+        return dataclasses.replace(m, drift=drift) if math.isfinite(drift) else m
 
     def _network(self) -> list[Measurement]:
         """The whole network as one layer."""
