@@ -135,7 +135,7 @@ class TorchSide:
         arguments = self._to_torch(inputs, loss is not None)
         recorder = Recorder(module, self.layout, keep)
         with torch.set_grad_enabled(loss is not None), recorder, blamed(recorder.running):
-            outputs = module(*arguments)
+            outputs = self.called(module, arguments, {})
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = Result(
             outputs=self._arrays(outputs),
@@ -159,7 +159,7 @@ class TorchSide:
         differentiate = any(c is not None for c in cotangents or ())
         args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
         with torch.set_grad_enabled(differentiate), blamed([call.layer]):
-            outputs = module(*args, **kwargs)
+            outputs = self.called(module, args, kwargs)
         result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
             pairs = [
@@ -167,10 +167,16 @@ class TorchSide:
                 for o, c in zip(tensors_of(outputs), cotangents or (), strict=True)
                 if c is not None
             ]
+            if any(o.shape != c.shape for o, c in pairs):
+                return result  # outputs of another shape have no gradient to compare
             with blamed([call.layer]):
                 torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
             self._gradients(result, module, (args, kwargs))
         return result
+
+    def called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Run a module; what changes it while it runs overrides this."""
+        return module(*args, **kwargs)
 
     def arguments(self, inputs: Any) -> Any:
         """Arrays of the port's layout as tensors of this precision."""
