@@ -13,6 +13,7 @@ from parity.capture.records import NETWORK, Call
 from parity.capture.torch_operations import Operation, Place, Tape
 from parity.diagnosis.experiments import (
     engine,
+    masks,
     of_loss,
     optimizers,
     precision,
@@ -114,7 +115,7 @@ def _of_layer(ladder: Ladder, report: Report, fault: Check) -> Findings:
     alone = Alone(runs, ladder.layers, call, pair)
     if fault.kind == "numerics":
         return Findings(precision.in_working(alone, report), alone.shown())
-    return Findings(alone.proofs() or precision.in_float64(alone), alone.shown())
+    return Findings(alone.proofs() or masks.proofs(alone) or precision.in_float64(alone), alone.shown())
 
 
 def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:

@@ -22,6 +22,7 @@ from parity.diagnosis.experiments.change import (
     one,
 )
 
+ORDINAL = {"input": "first", "other": "second"}
 BINARY = ("add", "sub", "mul", "div", "matmul", "rsub")
 
 
@@ -76,10 +77,10 @@ def _operands(o: Operation) -> Changes:
         return
     out = o.outputs[0].shape
     if a.shape == out:
-        text = "the second operand left out" if o.name != "add" else f"{_named(b)} not added"
+        text = "the second operand left out" if o.name != "add" else "the second operand not added"
         yield one(o, "left-out", text, lambda call: call["input"], PLAIN)
     if b.shape == out and o.name in ("add", "mul"):
-        text = "the first operand left out" if o.name != "add" else f"{_named(a)} not added"
+        text = "the first operand left out" if o.name != "add" else "the first operand not added"
         yield one(o, "left-out", text, lambda call: call["other"], PLAIN)
     for other, function in (("add", torch.add), ("sub", torch.sub), ("mul", torch.mul)):
         if other != o.name:
@@ -90,10 +91,6 @@ def _operands(o: Operation) -> Changes:
     if o.name == "mul":
         text = "a factor of 1 + the other, not the other"
         yield one(o, "operation", text, lambda call: call["input"] * (1 + call["other"]), ODD)
-
-
-def _named(value: Value) -> str:
-    return f"the result of `{value.source}`" if value.operation is not None else value.source
 
 
 def _two(function: Callable[..., torch.Tensor]) -> Replacement:
@@ -215,8 +212,8 @@ def _moved(o: Operation, among: Sequence[Operation]) -> Changes:
 
 def _before(o: Operation, before: Operation, side: str, still: str) -> Change:
     word = "sum" if before.name == "add" else "product"
-    which = _named(before.values()[0 if side == "input" else 1])
-    text = f"`{o.name}` on {which} before the {word}, not after it"
+    which = ORDINAL[side]
+    text = f"`{o.name}` on the {word}'s {which} operand before the {word}, not after it"
 
     def make(kept: dict[int, Invocation]) -> Mapping[int, Replacement]:
         def first(call: Invocation) -> Any:
@@ -241,8 +238,7 @@ def _gate_after(o: Operation, before: Operation, name: str, side: str) -> Change
         name: Which of the sum's operands the product is.
         side: Which of the product's operands x is added to.
     """
-    which = _named(before.values()[0 if side == "input" else 1])
-    text = f"the other operand added to {which} before the product, not after it"
+    text = f"the sum's other operand added before the product, to its {ORDINAL[side]} factor"
     x = "other" if name == "input" else "input"
 
     def make(kept: dict[int, Invocation]) -> Mapping[int, Replacement]:

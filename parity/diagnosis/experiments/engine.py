@@ -75,7 +75,17 @@ def tried(runs: Mapping[str, Sequence[Operation]], agrees: Agrees) -> list[Proof
             change = next(iter(changes.values()))
             where = str(change.at)
             proofs.append(Proof(change.fault, change.what, where, change.order))
-    return sorted(proofs, key=lambda proof: proof.order)
+    return _specific(sorted(proofs, key=lambda proof: proof.order))
+
+
+# Faults in general words: what is left of one that is proved in better ones at the same place.
+GENERAL = ("left-out", "scale", "operation", "padding", "order")
+
+
+def _specific(proofs: list[Proof]) -> list[Proof]:
+    """Leave out what says the same of an operation as another proof, in more general words."""
+    named = {proof.where for proof in proofs if proof.fault not in GENERAL}
+    return [p for p in proofs if p.fault not in GENERAL or p.where not in named]
 
 
 def _places(operations: Sequence[Operation]) -> list[tuple]:

@@ -9,6 +9,7 @@ from parity.diagnosis.experiments import (
     activation,
     arithmetic,
     convolution,
+    dropout,
     losses,
     normalization,
     pooling,
@@ -21,6 +22,7 @@ FAMILIES: tuple[Family, ...] = (
     pooling.changes,
     activation.changes,
     losses.changes,
+    dropout.changes,
     arithmetic.changes,
 )
 

@@ -9,7 +9,7 @@ import torch
 
 from parity.capture.torch_operations import Invocation, Operation
 from parity.diagnosis.catalogue import Fault
-from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, linked, number, one
+from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, number, one
 
 NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 EPS = (1e-3, 1e-5, 1e-6, 1e-12, 1e-8, 1e-4, 1e-7, 0.0, 1e-2, 1e-9, 1e-10, 2e-5, 5e-5, 5e-6, 1e-1)
@@ -94,13 +94,13 @@ def _stored(
 def biased_stored(call: Invocation, m: float) -> torch.Tensor:
     """A batch norm that stores the batch's variance without n / (n - 1)."""
     x, mean, var = call["input"], call["running_mean"], call["running_var"]
-    kept = var.clone()
     n = x.numel() // x.shape[1]
-    y = call(momentum=m)
+    # Of copies: what autograd keeps may not be changed.
+    new_mean, new_var = mean.clone(), var.clone()
+    y = call(momentum=m, running_mean=new_mean, running_var=new_var)
     with torch.no_grad():
-        batch = (var - (1 - m) * kept) * ((n - 1) / n)
-        var.copy_((1 - m) * kept + batch)
-    del mean
+        mean.copy_(new_mean)
+        var.copy_((1 - m) * var + (new_var - (1 - m) * var) * ((n - 1) / n))
     return y
 
 
@@ -255,22 +255,3 @@ def _normalize(o: Operation) -> Changes:
     for p in (1, 2):
         if p != o.arguments.get("p"):
             yield given(o, "norm-order", f"the norm of order {p}", PLAIN, p=float(p))
-
-
-def fast(call: Invocation, bits: torch.dtype = torch.float32) -> torch.Tensor:
-    """A batch norm whose variance is E[x^2] - E[x]^2, made in this precision."""
-    del bits
-    x, m = call["input"], call["momentum"]
-    axes = [i for i in range(x.dim()) if i != 1]
-    shape = [1, -1] + [1] * (x.dim() - 2)
-    n = x.numel() // x.shape[1]
-    mean = x.mean(axes)
-    var = (x.square().mean(axes) - mean.square()).clamp_min(0)
-    with torch.no_grad():
-        call["running_mean"].mul_(1 - m).add_(mean, alpha=m)
-        call["running_var"].mul_(1 - m).add_(var * (n / (n - 1)), alpha=m)
-    y = (x - mean.reshape(shape)) / torch.sqrt(var.reshape(shape) + call["eps"])
-    return _affine(y, call.get("weight"), call.get("bias"), shape)
-
-
-_ = linked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -35,17 +36,18 @@ FARTHER = 32  # times farther the reference must be without the change that is p
 
 def in_float64(alone: Alone) -> list[Proof]:
     """Find narrower arithmetic in a layer of the port that should compute in float64."""
-    return list(_narrow(alone)) or list(_cancelled(alone)) or list(_products(alone))
+    cancelled = list(_narrow(alone)) or list(_cancelled(alone, alone.port.get("train"), None))
+    return cancelled or _products(alone, alone.port, lambda key: SUM)
 
 
 def in_working(alone: Alone, report: Report) -> list[Proof]:
     """Find why a layer that is right in float64 is too inexact in the working precision."""
-    precision = report.precision
     limits = {
         (c.layer, c.quantity): c.limit
         for c in report.checks
         if c.rung == "L1" and c.kind == "numerics"
     }
+    unit = UNITS[report.precision]
     port = {
         mode: alone.runs.alone(
             alone.runs.port_working, call, alone.pair, mode == "train", alone.fed[mode]
@@ -53,21 +55,10 @@ def in_working(alone: Alone, report: Report) -> list[Proof]:
         for mode, call in alone.calls.items()
     }
 
-    def within(mode: str, make: Make) -> bool:
-        """Whether the changed reference, in float64, is as near to the port as it must be."""
-        oracle = alone.reference(mode, make)
-        return all(
-            _relative(port[mode].get(key), array) <= limits.get(key, UNITS[precision] * FEW_UNITS)
-            for key, array in oracle.items()
-        )
+    def limit(key: Key) -> float:
+        return limits.get(key, unit * FEW_UNITS)
 
-    proofs = []
-    for bits, name, fault in ROUNDINGS:
-        make = _all_products(alone, bits)
-        if make and all(within(mode, make[mode]) for mode in port):
-            what = f"its factors rounded to {name}"
-            proofs.append(Proof(fault, what, _at(alone, PRODUCTS)))
-    return proofs or list(_cancelled(alone, port["train"], limits, UNITS[precision]))
+    return _products(alone, port, limit) or list(_cancelled(alone, port["train"], limit, unit))
 
 
 def _at(alone: Alone, names: tuple[str, ...]) -> str:
@@ -110,71 +101,105 @@ def _is_narrow(array: np.ndarray, kind: type) -> bool:
 
 
 def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Round to so many bits of mantissa, to even; the gradient passes."""
-    with torch.no_grad():
-        mantissa, exponent = torch.frexp(x)
-        near = torch.round(mantissa * 2.0 ** (bits + 1)) / 2.0 ** (bits + 1)
-        moved = torch.ldexp(near, exponent) - x
-    return x + moved
+    """Round to so many bits of mantissa, to even."""
+    mantissa, exponent = torch.frexp(x)
+    scale = 2.0 ** (bits + 1)
+    return torch.ldexp(torch.round(mantissa * scale) / scale, exponent)
+
+
+class _Rounded(torch.autograd.Function):
+    """Rounds a tensor to so many bits, its gradient to others; 0 stands for no rounding."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, bits: int, backward: int) -> torch.Tensor:
+        ctx.bits = backward
+        return rounded(x, bits) if bits else x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient,) = gradients
+        return rounded(gradient, ctx.bits) if ctx.bits else gradient, None, None
 
 
 ROUNDINGS = (
     (10, "TF32's 10 bits", Fault.TF32),
     (7, "bfloat16's 7 bits", "bfloat16-inside"),
 )
+# Which gradients are rounded, too: those of the factors, and that of the product.
+BACKWARD = ((False, False), (True, False), (False, True), (True, True))
 
 
-def _rounding(bits: int) -> Callable[[Invocation], object]:
+def _rounding(bits: int, factors: bool, product: bool) -> Callable[[Invocation], object]:
     """A product of numbers of so many bits, summed exactly."""
 
     def narrowed(value: object) -> object:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            return rounded(value, bits)
+            return _Rounded.apply(value, bits, bits * factors)
         return value
 
     def replacement(call: Invocation) -> object:
         bias = call.arguments.get("bias")
         call.args = tuple(a if a is bias else narrowed(a) for a in call.args)
         call.kwargs = {k: a if k == "bias" else narrowed(a) for k, a in call.kwargs.items()}
-        return call()
+        return _Rounded.apply(call(), 0, bits * product)
 
     return replacement
 
 
-def _all_products(alone: Alone, bits: int) -> dict[str, Make]:
+def _all_products(alone: Alone, rounding: Callable[[Invocation], object]) -> dict[str, Make]:
     """Every product of a layer with its factors rounded; nothing where it makes none."""
-    found = {}
+    found: dict[str, Make] = {}
     for mode, operations in alone.operations.items():
         at = [o.index for o in operations if o.name in PRODUCTS]
         if not at:
             return {}
-        found[mode] = lambda at=at: dict.fromkeys(at, _rounding(bits))
+        found[mode] = lambda at=at: dict.fromkeys(at, rounding)
     return found
 
 
-def _products(alone: Alone) -> Iterator[Proof]:
-    """Products whose factors are rounded, where they should be of float64."""
+def _products(
+    alone: Alone, port: Mapping[str, Flat], limit: Callable[[Key], float]
+) -> list[Proof]:
+    """Products whose factors are rounded to fewer bits than they have."""
+    plain = {mode: alone.reference(mode) for mode in port}
+
+    def nearer(mode: str, make: Make) -> bool:
+        return all(
+            _nearer(key, port[mode], array, plain[mode][key], limit)
+            for key, array in alone.reference(mode, make).items()
+        )
+
     for bits, name, fault in ROUNDINGS:
-        make = _all_products(alone, bits)
-        if make and all(_nearer(alone, mode, make[mode]) for mode in alone.port):
-            yield Proof(fault, f"its factors rounded to {name}", _at(alone, PRODUCTS))
+        for factors, product in BACKWARD:
+            make = _all_products(alone, _rounding(bits, factors, product))
+            if make and all(nearer(mode, make[mode]) for mode in port):
+                return [Proof(fault, f"its factors rounded to {name}", _at(alone, PRODUCTS))]
+    return []
 
 
-def _nearer(alone: Alone, mode: str, make: Make) -> bool:
-    """Whether a change leaves of every difference no more than a sum in float32 would."""
-    plain, changed = alone.reference(mode), alone.reference(mode, make)
-    for key, array in changed.items():
-        left = _relative(alone.port[mode].get(key), array)
-        before = _relative(alone.port[mode].get(key), plain[key])
-        if left > SUM or (before > SUM and left > before / FARTHER):
-            return False
-    return True
+def _nearer(
+    key: Key,
+    port: Flat,
+    changed: np.ndarray,
+    plain: np.ndarray,
+    limit: Callable[[Key], float],
+) -> bool:
+    """Return whether a change leaves no more of a difference than is allowed.
+
+    A gradient that is rounded once more, after a sum in the working precision, may fall to the
+    other side here and there, and a variance is known no better than it was stored: a gradient may
+    instead be `FARTHER` times nearer than without the change.
+    """
+    left = _relative(port.get(key), changed)
+    if left <= limit(key):
+        return True
+    return key.quantity.is_gradient and left <= _relative(port.get(key), plain) / FARTHER
 
 
 def _cancelled(
     alone: Alone,
-    port: Flat | None = None,
-    limits: Mapping[tuple, float] | None = None,
+    port: Flat | None,
+    limit: Callable[[Key], float] | None,
     unit: float = 2.0**-53,
 ) -> Iterator[Proof]:
     """A batch norm whose variance is off by the rounding of E[x^2], and nothing else.
@@ -182,7 +207,6 @@ def _cancelled(
     Its own variance, read from the statistics that it stored, must give all of its other numbers.
     """
     norms = [o for o in alone.first() if o.name == "batch_norm" and o.arguments.get("training")]
-    port = alone.port.get("train") if port is None else port
     if len(norms) != 1 or port is None:
         return
     (operation,) = norms
@@ -190,18 +214,16 @@ def _cancelled(
     if stored is None:
         return
     seen: dict[str, torch.Tensor] = {}
-    make = _with_variance(operation, torch.as_tensor(np.asarray(stored, np.float64)), seen)
+    make = _with_variance(operation, torch.tensor(np.array(stored, np.float64)), seen)
     changed = alone.reference("train", make)
     error, size = seen["error"].abs(), seen["size"]
     if not bool((error <= 64 * unit * size).all()) or float(error.max()) == 0.0:
         return
-    if limits is None:
+    if limit is None:
         agree = alone.layers.agree(changed, port, alone.calls["train"].layer)
     else:
-        agree = all(
-            _relative(port.get(key), array) <= limits.get(key, unit * FEW_UNITS)
-            for key, array in changed.items()
-        )
+        plain = alone.reference("train")
+        agree = all(_nearer(key, port, array, plain[key], limit) for key, array in changed.items())
     if agree:
         what = "the variance as E[x^2] - E[x]^2: it is off by the rounding of E[x^2]"
         yield Proof(Fault.FAST_VARIANCE, what, str(operation))
