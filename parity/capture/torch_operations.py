@@ -72,7 +72,17 @@ SIGNATURES = {
     "bmm": "input mat2",
     "addmm": "input mat1 mat2",
     "pixel_shuffle": "input upscale_factor",
-    **dict.fromkeys(("add", "sub", "mul", "div", "matmul", "pow", "rsub", "rdiv"), "input other"),
+    **dict.fromkeys(("add", "sub", "mul", "div", "matmul", "pow", "rsub", "rdiv", "rpow"), "input other"),
+    "getitem": "input index",
+    "repeat": "input",
+    "expand": "input",
+    "unbind": "input dim=0",
+    "embedding": "input weight padding_idx=None max_norm=None norm_type=2.0"
+    " scale_grad_by_freq=False sparse=False",
+    "view_as_complex": "input",
+    "view_as_real": "input",
+    **dict.fromkeys(("reshape", "view", "permute", "neg", "sqrt", "rsqrt", "exp"), "input"),
+    **dict.fromkeys(("sigmoid", "tanh", "erf", "clone", "contiguous", "square", "float"), "input"),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "minimum", "maximum"), "input other"),
 }
 SAME_NAME = {"truediv": "div", "rtruediv": "rdiv", "radd": "add", "rmul": "mul", "iadd": "add"}
@@ -449,7 +459,7 @@ def _parameters(function: Any, name: str, count: int) -> tuple[list[str], dict[s
 
 
 DEFAULTS: dict[str, Any] = {"None": None, "True": True, "False": False, "'none'": "none"}
-DEFAULTS |= {"0.0": 0.0, **{str(i): i for i in range(-1, 21)}}
+DEFAULTS |= {"0.0": 0.0, "2.0": 2.0, **{str(i): i for i in range(-1, 21)}}
 
 
 def _opened(function: Any) -> Any:

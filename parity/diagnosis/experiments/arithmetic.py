@@ -37,8 +37,9 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _reduced(o)
     if o.name in ("cat", "stack"):
         yield from _joined(o)
-    if o.name in ("chunk", "split"):
-        yield one(o, "parts-order", "its parts in the opposite order", _reversed_parts)
+    if o.name == "mul":
+        yield from _gated(o, among)
+    yield from _stopped(o)
     yield from _left_out(o)
     yield from _moved(o, among)
     yield from _exchanged(o, among)
@@ -190,8 +191,49 @@ def _joined(o: Operation) -> Changes:
             yield given(o, "parts-axis", f"along axis {other} instead of {dim}", ODD, dim=other)
 
 
-def _reversed_parts(call: Invocation) -> Any:
-    return tuple(call())[::-1]
+def _gated(o: Operation, among: Sequence[Operation]) -> Changes:
+    """f(a) * b as a * f(b): the activation on the other factor, such as up for gate."""
+    for side, other in (("input", "other"), ("other", "input")):
+        inner = maker(o, side, among)
+        if inner is None or not keeps_shape(inner) or inner.name in BINARY:
+            continue
+        if o.tensor(other) is not None:
+            yield _other_factor(o, inner, side, other)
+
+
+def _other_factor(o: Operation, inner: Operation, side: str, other: str) -> Change:
+    text = f"`{inner.name}` on the {ORDINAL[other]} factor, not on the {ORDINAL[side]}"
+
+    def make(kept: dict[int, Invocation]) -> Mapping[int, Replacement]:
+        def first(call: Invocation) -> Any:
+            kept[inner.index] = call
+            return call()
+
+        def second(call: Invocation) -> Any:
+            gate = kept[inner.index]
+            return call(**{side: gate["input"], other: gate(input=call[other])})
+
+        return {inner.index: first, o.index: second}
+
+    return linked(o, "gate-order", text, make)
+
+
+def _stopped(o: Operation) -> Changes:
+    """No gradient through an operation, or to one of its parameters."""
+    if not o.outputs or any("float" not in v.dtype for v in o.outputs):
+        return
+    if len(o.outputs) == 1:
+        text = f"no gradient through `{o.name}` (stop_gradient)"
+        yield one(o, "stop-gradient", text, lambda call: call().detach(), ODD)
+    for name in ("weight", "bias"):
+        value = o.tensor(name)
+        if value is not None and value.operation is None:
+            text = f"no gradient to `{o.name}`'s {name} (stop_gradient)"
+            yield one(o, "stop-gradient", text, _detached(name), ODD)
+
+
+def _detached(name: str) -> Replacement:
+    return lambda call: call(**{name: call[name].detach()})
 
 
 def _moved(o: Operation, among: Sequence[Operation]) -> Changes:
