@@ -168,7 +168,7 @@ class TorchSide:
             blamed(recorder.running),
             self._wide(recorder.running),
         ):
-            outputs = module(*arguments)
+            outputs = self.called(module, arguments, {})
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = Result(
             outputs=self._arrays(outputs),
@@ -193,7 +193,7 @@ class TorchSide:
         args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
         running = [call.layer]
         with torch.set_grad_enabled(differentiate), blamed(running), self._wide(running):
-            outputs = module(*args, **kwargs)
+            outputs = self.called(module, args, kwargs)
         result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
             pairs = [
@@ -201,6 +201,8 @@ class TorchSide:
                 for o, c in zip(tensors_of(outputs), cotangents or (), strict=True)
                 if c is not None
             ]
+            if any(o.shape != c.shape for o, c in pairs):
+                return result  # outputs of another shape have no gradient to compare
             with blamed([call.layer]):
                 torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
             self._gradients(result, module, (args, kwargs))
@@ -215,6 +217,10 @@ class TorchSide:
         with Lifted(running) as lifted:
             yield
         self.lifted |= lifted.layers
+
+    def called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Run a module; what changes it while it runs overrides this."""
+        return module(*args, **kwargs)
 
     def arguments(self, inputs: Any) -> Any:
         """Arrays of the port's layout as tensors of this precision."""

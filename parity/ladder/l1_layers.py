@@ -59,6 +59,11 @@ class Layers(Rung):
         paired = [c for c in calls if runs.pair(c)]
         return self._judge("L1", [m for call in paired for m in self._layer(call, True, None)])
 
+    def agree(self, oracle: Flat, port: Flat, reference: str) -> bool:
+        """Return whether a layer of the port in float64 gives all of an oracle's numbers."""
+        measured = self._measure(oracle, {PORT64: port}, reference)
+        return all(check.ok for check in self._judge("L1", measured))
+
     def _has_modes(self, call: Call) -> bool:
         pair = self.runs.pair(call)
         if pair is None:
