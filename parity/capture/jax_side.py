@@ -131,7 +131,7 @@ class JaxSide:
         """
         if train not in self.traced:
             with self.precision():
-                trees = self._trees(inputs, train)
+                trees = self.trees(inputs, train)
                 program = self.program(trees, train)
                 static = (program, None, True)
                 found = jax.eval_shape(functools.partial(run_network, static, None), *trees, ())
@@ -153,7 +153,7 @@ class JaxSide:
         self.latest[train] = self.programs[key]
         return self.programs[key]
 
-    def _trees(self, inputs: tuple[Any, ...], train: bool) -> tuple[Any, Any, Any]:
+    def trees(self, inputs: tuple[Any, ...], train: bool) -> tuple[Any, Any, Any]:
         _, trained, rest = self.model.split("", train)
         return trained, rest, self._arrays(inputs)
 
@@ -183,7 +183,7 @@ class JaxSide:
             ForwardError: The network or the loss raised.
         """
         with self.precision():
-            trees = self._trees(inputs, train)
+            trees = self.trees(inputs, train)
             program = self.program(trees, train)
             run = compiled(run_network, self.optimize)
             arrays = (*trees, self._arrays(targets), self._cast(noise))

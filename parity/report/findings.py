@@ -120,6 +120,23 @@ class Omission:
         return f"{name}: {self.quantity}: {self.reason}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Parting:
+    """The first operation at which the networks part.
+
+    Attributes:
+        reference: The reference's operation, its arguments and its line.
+        port: The port's on the same values, and its line; empty where none was found.
+    """
+
+    reference: str
+    port: str = ""
+
+    def __str__(self) -> str:
+        port = f"; the port: {self.port}" if self.port else ""
+        return f"they part at the reference's {self.reference}{port}"
+
+
 @dataclasses.dataclass
 class Findings:
     """Everything the ladder compared, and the verdict.
@@ -135,6 +152,7 @@ class Findings:
         operations: The reference's operations at the first fault, a line each.
         left_out: What was not compared.
         unseen: What the rungs that were chosen cannot see, a line each.
+        parting: The first operation at which the networks part, where one was found.
     """
 
     name: str
@@ -146,6 +164,7 @@ class Findings:
     operations: list[str] = dataclasses.field(default_factory=list)
     left_out: list[Omission] = dataclasses.field(default_factory=list)
     unseen: list[str] = dataclasses.field(default_factory=list)
+    parting: Parting | None = None
 
     @property
     def ok(self) -> bool:

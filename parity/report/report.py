@@ -17,11 +17,11 @@ from rich.table import Table
 
 from parity.io.files import write_atomically
 from parity.report.console import WIDTH, print_first, standard_output
-from parity.report.findings import ONNX, PRECISIONS, RUNGS, Check, Findings, Omission
+from parity.report.findings import ONNX, PRECISIONS, RUNGS, Check, Findings, Omission, Parting
 from parity.report.page import page
 from parity.report.quantity import Kind
 
-__all__ = ["ONNX", "PRECISIONS", "RUNGS", "Check", "Omission", "Report"]
+__all__ = ["ONNX", "PRECISIONS", "RUNGS", "Check", "Omission", "Parting", "Report"]
 
 
 @dataclasses.dataclass
@@ -77,6 +77,8 @@ class Report(Findings):
         if fault:
             place = escape(fault.where())
             console.print(f"[red]FAILED[/red] look at [bold]{place}[/bold] first ({seconds})")
+            if self.parting is not None:
+                console.print(f"  {self.parting}", markup=False, soft_wrap=True)
             for line in self.explanation():
                 console.print(f"  {line}", markup=False, soft_wrap=True)
         elif self.missing():
@@ -123,6 +125,7 @@ class Report(Findings):
             "causes": [str(cause) for cause in self.causes],
             "proved": bool(self.causes),
             "operations": self.operations,
+            "parting": None if self.parting is None else dataclasses.asdict(self.parting),
             "notes": self.notes,
             "unseen": self.unseen,
             "seconds": self.seconds,
