@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from parity.report.pairs import Paired
 from parity.report.quantity import Kind, Quantity
 
 RUNGS = {
@@ -152,6 +153,7 @@ class Findings:
         operations: The reference's operations at the first fault, a line each.
         left_out: What was not compared.
         unseen: What the rungs that were chosen cannot see, a line each.
+        pairs: Which tensors and layers of the port answered which of the reference.
         parting: The first operation at which the networks part, where one was found.
     """
 
@@ -164,6 +166,7 @@ class Findings:
     operations: list[str] = dataclasses.field(default_factory=list)
     left_out: list[Omission] = dataclasses.field(default_factory=list)
     unseen: list[str] = dataclasses.field(default_factory=list)
+    pairs: list[Paired] = dataclasses.field(default_factory=list)
     parting: Parting | None = None
 
     @property

@@ -21,6 +21,8 @@ from parity.report.findings import ONNX, PRECISIONS, RUNGS, Check, Findings, Omi
 from parity.report.page import page
 from parity.report.quantity import Kind
 
+RIGHT_ALONE = 1e-9  # the relative difference in float64 of a layer that is right
+
 __all__ = ["ONNX", "PRECISIONS", "RUNGS", "Check", "Omission", "Parting", "Report"]
 
 
@@ -76,6 +78,8 @@ class Report(Findings):
             console.print(note if len(note) <= 300 else f"{note[:300]} ...", markup=False)
         if fault:
             place = escape(fault.where())
+            if fault.isolated is not None and fault.isolated <= RIGHT_ALONE:
+                place = f"what is fed to {place}"
             console.print(f"[red]FAILED[/red] look at [bold]{place}[/bold] first ({seconds})")
             if self.parting is not None:
                 console.print(f"  {self.parting}", markup=False, soft_wrap=True)
@@ -126,6 +130,7 @@ class Report(Findings):
             "proved": bool(self.causes),
             "operations": self.operations,
             "parting": None if self.parting is None else dataclasses.asdict(self.parting),
+            "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "notes": self.notes,
             "unseen": self.unseen,
             "seconds": self.seconds,
