@@ -200,8 +200,7 @@ def recorded(
         trees = side.trees(inputs, train)
         program = side.program(trees, train)
         run: Callable[..., Any] = compiled(_run)
-        found = jax.device_get(run((program, first, last, whole), None, *trees))
-    return found
+        return jax.device_get(run((program, first, last, whole), None, *trees))
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from parity.capture.interpreter import Interpreter
+from parity.capture.interpreter import Change, Interpreter
 from parity.capture.jax_models import (
     Model,
     Program,
@@ -73,7 +74,7 @@ class JaxSide:
                 self.model.widen()
         self.layers = self.model.layers()
         self.traced: dict[bool, dict[str, Call]] = {}
-        self.programs: dict[Hashable, Traced] = {}
+        self.programs: dict[tuple[bool, Hashable], Traced] = {}
         self.latest: dict[bool, Traced] = {}
 
     def narrow(self, what: str) -> dict[str, str]:
@@ -158,6 +159,15 @@ class JaxSide:
             self.layers = self.model.layers()
         self.latest[train] = self.programs[key]
         return self.programs[key]
+
+    def changed(self, changes: Mapping[bool, Mapping[int, Change]]) -> JaxSide:
+        """Return a copy in which equations of the latest programs are changed, by mode."""
+        made = copy.copy(self)
+        made.programs = {
+            key: program.changed(changes.get(bool(key[0]), {}))
+            for key, program in self.programs.items()
+        }
+        return made
 
     def trees(self, inputs: tuple[Any, ...], train: bool) -> tuple[Any, Any, Any]:
         _, trained, rest = self.model.split("", train)
