@@ -21,8 +21,8 @@ def options(level: int) -> dict[str, int | bool]:
     """
     found: dict[str, int | bool] = {"xla_backend_optimization_level": level}
     if _has_both_emitters():
-        # The older generator of code for fused loops: a ladder over a small ICNet with no cache took
-        # 45 s of CPU time with it and 99 s with the newer one, which builds MLIR (jaxlib 0.10.2).
+        # The older generator of code for fused loops. A ladder over a small ICNet with no cache
+        # took 45 s of CPU time with it, and 99 s with the newer one, which builds MLIR.
         found["xla_cpu_use_fusion_emitters"] = False
     return found
 
