@@ -34,6 +34,7 @@ from parity.capture.records import (
     with_arrays,
 )
 from parity.capture.traced import Traced, gathered, signature, traced
+from parity.io import quick_compilation
 
 Sink = Callable[..., None] | None
 NARROWER = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}
@@ -347,10 +348,9 @@ ARRAY = Placeholder()
 def compiled(function: Callable[..., Any], optimize: bool = False) -> Callable[..., Any]:
     """Compile for checking, where compiling takes ten times as long as running.
 
-    Without LLVM's optimisation it takes half the time. XLA's own passes, which decide what is
-    computed and in which order, are those of every program.
+    Without LLVM's optimisation it takes half the time; see also `parity.io.quick_compilation`.
     """
-    options = {} if optimize else {"xla_backend_optimization_level": 0}
+    options = {} if optimize else quick_compilation.options(level=0)
     return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
 
 
