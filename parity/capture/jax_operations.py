@@ -1,4 +1,4 @@
-"""The operations of a JAX port between two calls of its layers, with a fingerprint of each value."""
+"""The operations of a JAX port between two calls of layers, with a fingerprint of each value."""
 
 from __future__ import annotations
 
