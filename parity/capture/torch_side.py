@@ -98,6 +98,11 @@ class TorchSide:
     def state(self) -> Arrays:
         return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
 
+    def constants(self) -> Arrays:
+        """Return the buffers that no checkpoint holds, by name."""
+        stored = self.module.state_dict().keys()
+        return {k: to_numpy(v) for k, v in self.module.named_buffers() if k not in stored}
+
     def parameters(self) -> set[str]:
         """Return the names of the trained parameters; a tied tensor has several."""
         every = self.module.named_parameters(remove_duplicate=False)

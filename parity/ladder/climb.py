@@ -115,6 +115,9 @@ class Ladder:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self.notes = list(runs.alignment.notes())
+        if runs.assignment.own:
+            own = listed(sorted(runs.assignment.own))
+            self.notes.append(f"the port's own, not compared: {own}")
         if runs.reference64.silenced:
             self.notes.append(f"switched off on both sides: {listed(runs.reference64.silenced)}")
         self.layers = Layers(runs, self.notes)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -46,6 +46,8 @@ DISTURBANCES = 1  # how often a whole network's input is disturbed; the largest 
 # activations wait in a file or are compared as they are made.
 LARGE = 2**29
 
+T = TypeVar("T")
+
 PORT64 = Run(Side.PORT)  # the run that judges structure
 DISTURBED = tuple(Run(Side.REFERENCE, FLOAT64, i) for i in range(DISTURBANCES))
 
@@ -78,11 +80,16 @@ class Runs:
         working = (Run(Side.REFERENCE, precision), Run(Side.PORT, precision))
         self.compared = (PORT64, *working, *DISTURBED)
         self.assignment = assign(
-            port.weights, self.reference64.state(), self.port64.state(), port.filled
+            port.weights,
+            self.reference64.state(),
+            self.port64.state(),
+            port.filled,
+            self.reference64.constants(),
         )
         if self.assignment.arrays is not None:
             self.port64.fill(self.assignment.arrays)
-            self.port_working.fill(self.assignment.arrays)
+            # Constants are judged in the precision in which the port makes them.
+            self.port_working.fill(self.assignment.arrays | self.assignment.constants)
         self.tensors = Correspondence(self.assignment, self.reference64)
         self.inputs = {train: port.arguments(train) for train in (False, True)}
         self.strict = port.layers == NAMES
@@ -202,7 +209,11 @@ class Runs:
     def in_port_names(self, arrays: Arrays, pair: Pair | None, ported: bool) -> Arrays:
         """Tensors under the port's names and in its layout; of a layer, those below it."""
         if ported:
-            return arrays
+            own = {
+                name.removeprefix("" if pair is None else _prefix(pair.port))
+                for name in self.assignment.fixed
+            }
+            return without(arrays, own)
         found = {
             name: transposed(arrays[key], axes)
             for name, key, axes in self._tensors_of(pair)
@@ -216,7 +227,9 @@ class Runs:
         return [
             (name.removeprefix(mine), key.removeprefix(other), axes)
             for name, (key, axes) in self.assignment.map.items()
-            if name.startswith(mine) and key.startswith(other)
+            if name.startswith(mine)
+            and key.startswith(other)
+            and name not in self.assignment.constants
         ]
 
     def _find_frozen(self, pair: Pair | None) -> frozenset[str]:
@@ -268,7 +281,7 @@ class Runs:
         ours = {n: c for n, c in reference.items() if c.module not in quiet}
         aligner = Aligner(ours, port, parts, self.port.layout)
         given = None if isinstance(self.port.layers, str) else self.port.layers
-        return aligner.align(given, self.assignment.map)
+        return aligner.align(given, without(self.assignment.map, self.assignment.fixed))
 
     def _compare_run(self, run: Run, train: bool) -> dict[Key, Difference]:
         """Make one run of the whole network and compare it with the oracle."""
@@ -376,8 +389,8 @@ class Runs:
         return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
 
 
-def without(arrays: Arrays, names: frozenset[str]) -> Arrays:
-    """Return the arrays except those with these names."""
+def without(arrays: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
+    """Return the arrays, or what belongs to them, except those with these names."""
     return {name: array for name, array in arrays.items() if name not in names}
 
 

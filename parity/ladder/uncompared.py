@@ -18,6 +18,8 @@ MADE = "the weights function makes it of several, or changes it on the way"
 REPEATED = "the weights function uses elements of it more than once"
 UNTRAINED = "the reference does not train it"
 UNUSED = "nothing of the port answers it"
+OWN = "it is the port's own"
+TRAINED = "it is the port's own, yet the port would train it"
 OUTPUT = Quantity(Kind.OUTPUT)  # all of a layer's
 FUNCTION = "the port is a function, which gives no statistics back"
 
@@ -40,6 +42,8 @@ def left_out(runs: Runs, rung: str, checks: Iterable[Check]) -> list[Omission]:
 
 def _values(runs: Runs, rung: str, _: set[Key]) -> Iterator[Omission]:
     """Yield tensors of the reference that the port does not use, because the rules say so."""
+    for name in sorted(runs.assignment.own):
+        yield Omission(rung, name, "(none)", Quantity(Kind.VALUES), OWN)
     held = {key for key, _ in runs.assignment.map.values()} | runs.assignment.tied
     held |= {key for part in runs.assignment.parts.values() for key in part.keys}
     if runs.tensors.opaque or runs.strict:
@@ -102,6 +106,11 @@ def _parameters(
     trained = runs.reference64.parameters()
     for name in sorted(runs.port64.parameters()):
         entry = key_of(name, quantity)
+        if name in runs.assignment.own:
+            # A function's constants are among its parameters.
+            reason = OWN if runs.stateless else TRAINED
+            yield Omission(rung, *_place(entry, "(none)"), reason, not runs.stateless)
+            continue
         keys = runs.tensors.held(name)
         if entry in compared:
             for key, places in keys.items():
