@@ -61,7 +61,13 @@ def climb(
     with ThreadPoolExecutor(2) as pool, one_thread():
         runs = Runs(port, precision, pool)
         ladder = Ladder(runs)
-        report = Report(port.name, precision, notes=ladder.notes, unseen=unseen(levels))
+        report = Report(
+            port.name,
+            precision,
+            notes=ladder.notes,
+            unseen=unseen(levels, port.train),
+            inference=not port.train,
+        )
         if {"L2", "L3"} & set(levels):
             runs.start((True, False) if "L2" in levels else (True,))
         for level in levels:
@@ -84,8 +90,24 @@ def climb(
             progress("L1 blocks")
             report.checks += ladder.layers.blocks(report)
         report.checks = _with_isolated(report.checks)
+        if port.train and _only_training(report):
+            ladder.notes.append(
+                "in eval mode all agrees: if the port is for inference alone, say so with"
+                " Port(train=False) or --eval"
+            )
         explain(ladder, report)
     return report
+
+
+def _only_training(report: Report) -> bool:
+    """Return whether all that failed is of train mode, and eval mode was compared."""
+    evaluated = any(c.quantity.mode is Mode.EVAL and c.rung == "L2" for c in report.checks)
+    failed = report.failures()
+    return (
+        evaluated
+        and bool(failed)
+        and all(c.rung != "L0" and c.quantity.mode is not Mode.EVAL for c in failed)
+    )
 
 
 # What no rung but one of these sees.
@@ -96,10 +118,18 @@ SEEN_BY = (
 )
 
 
-def unseen(levels: Sequence[str]) -> list[str]:
-    """Return lines on what the chosen rungs, of the first four, cannot detect."""
+def unseen(levels: Sequence[str], train: bool = True) -> list[str]:
+    """Return lines on what the chosen rungs, of the first four, cannot detect.
+
+    Args:
+        levels: The rungs.
+        train: Whether train mode is compared.
+    """
     chosen = levels[0] + " alone does" if len(levels) == 1 else ", ".join(levels) + " do"
-    found = [f"{chosen} not see {what}" for by, what in SEEN_BY if not set(by) & set(levels)]
+    sights = SEEN_BY if train else SEEN_BY[:-1]
+    found = [f"{chosen} not see {what}" for by, what in sights if not set(by) & set(levels)]
+    if not train:
+        return [*found, "inference check: train mode was not compared"]
     if "L3" in levels and "L2" not in levels:
         found.append(f"{chosen} not see what happens in eval mode: run L2")
     return found

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from parity.capture.records import Arrays, is_float
+from parity.ladder.axes import Axes
 from parity.spec import draw
 
 # The port's tensor -> the reference's that it is the whole of, and the axes.
-Whole = dict[str, tuple[str, tuple[int, ...] | None]]
+Whole = dict[str, tuple[str, Axes]]
 
 BASE = 255  # digits and one more are whole numbers of up to 255: exact even in bfloat16
 

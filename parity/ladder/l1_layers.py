@@ -37,7 +37,7 @@ class Layers(Rung):
                 self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
                 continue
             cases.append((call, True))
-            if call.layer in evaluated and self._has_modes(call):
+            if runs.port.train and call.layer in evaluated and self._has_modes(call):
                 cases.append((evaluated[call.layer], False))
         found = runs.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
         measured = [m for layer in found for m in layer]
@@ -69,6 +69,7 @@ class Layers(Rung):
     def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:
         """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
         runs, pair = self.runs, self.runs.pair(call)
+        train = runs.mode(train)
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
             return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]

@@ -45,7 +45,7 @@ class Trajectory(Rung):
     last: tuple[tuple[Arrays, Arrays], tuple[Arrays, Arrays]]
 
     def absent(self) -> str:
-        return "" if self.runs.port.optimizers else "no optimizers were given"
+        return self._untrained()
 
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers

@@ -61,6 +61,9 @@ class Port:
         batches: What a trajectory's steps are trained on, one after the other and over again:
             (inputs, targets) of each. If there is none: `inputs` and `targets` at every step.
         steps: Number of steps of a trajectory.
+        train: Whether the port is to be trained. False asks for an inference check: is it the same
+            function in eval mode? Nothing is run in train mode, and the rungs of gradients and
+            training, L3 to L5, are left out.
 
     PyTorch's and Flax's own dropouts are switched off on both sides, since each draws its own
     numbers; dropout that takes a mask as an input stays on.
@@ -84,6 +87,7 @@ class Port:
     schedules: tuple[Callable[[Any], Any], Callable[[Any], Any], int] | None = None
     batches: Sequence[tuple[Any, tuple[np.ndarray, ...]]] = ()
     steps: int = 10
+    train: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what is of the wrong sort.
@@ -99,6 +103,8 @@ class Port:
             raise InputError(f"layers are {layers!r}, expected a mapping or {NAMES!r}")
         if not isinstance(self.layout, Mapping):
             raise InputError(f"layout is {self.layout!r}, expected a mapping: dimensions -> axes")
+        if not isinstance(self.train, bool):
+            raise InputError(f"train is {self.train!r}, expected True or False")
         self._check_training()
 
     def _check_training(self) -> None:

@@ -31,13 +31,14 @@ from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
+from parity.ladder.axes import Axes
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.keys import Flat, Key, against, by_layer
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
 from parity.ladder.port import NAMES, Port
 from parity.ladder.probe_loss import probe_losses
 from parity.ladder.tolerances import Difference, difference
-from parity.ladder.weights import Axes, assign
+from parity.ladder.weights import assign
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.spec import draw
 
@@ -99,7 +100,7 @@ class Runs:
         self.jobs: dict[tuple[Run, bool], Future[dict[Key, Difference]]] = {}
         self.failed: ForwardError | None = None
         try:
-            for train in (False, True):
+            for train in self.modes:
                 self.port64.trace(self.inputs[train], train)
         except ForwardError as error:
             self.failed = error
@@ -113,12 +114,22 @@ class Runs:
         """Begin the port's runs in the background, unless they are too large to be held at once."""
         if self.failed or self.large:
             return
-        for train in modes:
+        for train in set(map(self.mode, modes)):
             for run in filter(lambda run: run.ported, self.compared):
                 self.jobs[run, train] = self.pool.submit(self._compare_run, run, train)
 
+    @property
+    def modes(self) -> tuple[bool, ...]:
+        """Return the modes that are run, train mode as True."""
+        return (False, True) if self.port.train else (False,)
+
+    def mode(self, train: bool) -> bool:
+        """Return the mode that is run in the place of this one: an inference check never trains."""
+        return train and self.port.train
+
     def oracle(self, train: bool) -> Result:
         """The reference in float64."""
+        train = self.mode(train)
         with self.lock:
             if train not in self.oracles:
                 self.oracles[train] = self._run(self.reference64, train)
@@ -126,7 +137,7 @@ class Runs:
 
     def flat(self, train: bool) -> Flat:
         """Everything the oracle gave, in the port's names and layout."""
-        return self._flat(self.oracle(train), train, ported=False)
+        return self._flat(self.oracle(train), self.mode(train), ported=False)
 
     def side(self, run: Run) -> TorchSide | JaxSide:
         """The network that runs, undisturbed."""
@@ -137,6 +148,7 @@ class Runs:
 
     def differences(self, train: bool) -> dict[Run, dict[Key, Difference]]:
         """Return how far every other run is from the oracle."""
+        train = self.mode(train)
         for run in self.compared:
             if (run, train) not in self.results:
                 job = self.jobs.pop((run, train), None)
@@ -164,6 +176,7 @@ class Runs:
             UnlikeError: The port's layer takes different arrays from the reference's.
         """
         (args, kwargs), pull = fed
+        train = self.mode(train)
         ported = isinstance(side, JaxSide)
         if isinstance(side, JaxSide):
             theirs, arrays = self._fitted(call, pair, train, (args, kwargs))
@@ -203,7 +216,9 @@ class Runs:
         arguments = mapped(
             (call.args, call.kwargs), lambda v: tolerances.round_to(v, self.precision)
         )
-        pull = [tolerances.round_to(c, self.precision) for c in call.cotangents] if train else None
+        pull = None
+        if self.mode(train):
+            pull = [tolerances.round_to(c, self.precision) for c in call.cotangents]
         return arguments, pull
 
     def in_port_names(self, arrays: Arrays, pair: Pair | None, ported: bool) -> Arrays:
@@ -385,7 +400,7 @@ class Runs:
 
     def _bytes(self) -> int:
         """Return the size in bytes of one run's activations in float64."""
-        calls = self.port64.traced[True].values()
+        calls = self.port64.traced[self.port.train].values()
         return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +12,10 @@ from typing import Any, cast
 import numpy as np
 
 from parity.capture.records import Arrays, transposed
+from parity.ladder.axes import Axes, equal_axes, usual_axes
 from parity.ladder.constants import close
 from parity.ladder.elements import Elements, Watched, followed, repeated, whole_tensors
 from parity.spec.errors import InputError, listed
-
-Axes = tuple[int, ...] | None
 
 # Port's parameter or buffer -> the reference's, and the reference's axes in the port's order.
 WeightMap = Mapping[str, tuple[str, Axes]]
@@ -143,7 +141,7 @@ def _with_constants(
             continue
         keys = sorted(constants, key=lambda k: not _same_leaf(k, name))
         for key in keys:
-            axes = _axes(constants[key], array, close)
+            axes = equal_axes(constants[key], array, close)
             # A table of zeros equals any other; only its name tells that it is the same.
             if axes is not False and (_same_leaf(key, name) or np.unique(array).size > 1):
                 pairs[name] = (key, cast(Axes, axes))
@@ -201,9 +199,9 @@ def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
             options.sort(key=lambda k: (layers.get(_layer(name)) != _layer(k), not _fits(k, name)))
             for key in options:
                 axes = (
-                    _axes(source[key], target[name], np.array_equal)
+                    equal_axes(source[key], target[name], np.array_equal)
                     if exact
-                    else _usual_axes(source[key], target[name])
+                    else usual_axes(source[key], target[name])
                 )
                 if axes is not False:
                     found[name] = (key, cast(Axes, axes))
@@ -216,32 +214,6 @@ def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
 def _fingerprint(array: np.ndarray) -> Any:
     values = np.sort(array.astype(np.float64), axis=None)
     return tuple(sorted(array.shape)), values.tobytes()
-
-
-def _axes(
-    source: np.ndarray, target: np.ndarray, same: Callable[[np.ndarray, np.ndarray], bool]
-) -> Axes | bool:
-    """The permutation that makes `target` of `source`, False if there is none."""
-    identity = tuple(range(source.ndim))
-    if source.ndim != target.ndim:
-        return False
-    for axes in itertools.permutations(identity):
-        moved = source.transpose(axes)
-        if moved.shape == target.shape and same(moved, target):
-            return None if axes == identity else axes
-    return False
-
-
-def _usual_axes(source: np.ndarray, target: np.ndarray) -> Axes | bool:
-    """The usual permutation of a kernel, or none, where it makes `target`'s shape."""
-    identity = tuple(range(source.ndim))
-    if source.ndim != target.ndim:
-        return False
-    usual = {4: (2, 3, 1, 0), 2: (1, 0)}.get(source.ndim, identity)
-    for axes in (usual, identity):
-        if source.transpose(axes).shape == target.shape:
-            return None if axes == identity else axes
-    return False
 
 
 def _fits(key: str, name: str) -> bool:

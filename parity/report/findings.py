@@ -133,6 +133,7 @@ class Findings:
         evidence: What they were derived from.
         left_out: What was not compared.
         unseen: What the rungs that were chosen cannot see, a line each.
+        inference: Whether only eval mode was compared.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Findings:
     evidence: Any = None
     left_out: list[Omission] = dataclasses.field(default_factory=list)
     unseen: list[str] = dataclasses.field(default_factory=list)
+    inference: bool = False
 
     @property
     def ok(self) -> bool:
