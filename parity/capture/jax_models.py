@@ -19,6 +19,7 @@ import numpy as np
 from flax import linen, nnx
 from jax.experimental import io_callback
 
+from parity.capture.jax_dropout import draws, is_dropout, silence
 from parity.capture.records import Arrays, count_name, is_array, leaves, mapped
 from parity.spec.errors import InputError
 
@@ -160,8 +161,7 @@ class NnxModel:
         graph, state = nnx.split(module)
         self.module = nnx.merge(graph, state)  # a copy
         for _, layer in nnx.iter_modules(self.module):
-            if isinstance(layer, nnx.Dropout):  # draws its own numbers
-                layer.rate = 0.0
+            silence(layer)
             if isinstance(layer, nnx.Embed) and layer.dtype == layer.param_dtype:
                 layer.dtype = layer.embedding.dtype  # not chosen, but taken from the parameter
         self.by_name = {join(path): m for path, m in nnx.iter_modules(self.module) if path}
@@ -205,7 +205,7 @@ class LinenProgram:
         self, trained: Any, rest: Any, args: Any, kwargs: Any, record: Record | None
     ) -> tuple[Any, Any]:
         def intercept(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
-            if isinstance(context.module, linen.Dropout):  # draws its own numbers
+            if is_dropout(context.module):
                 return args[0]
             name = ".".join(context.module.path)
             if context.method_name != "__call__" or not name or record is None:
@@ -216,7 +216,7 @@ class LinenProgram:
 
         with linen.intercept_methods(intercept):
             outputs, changed = self.module.apply(
-                {"params": trained, **rest}, *args, mutable=list(rest), **kwargs
+                {"params": trained, **rest}, *args, mutable=list(rest), rngs=draws(), **kwargs
             )
         return outputs, dict(changed)
 

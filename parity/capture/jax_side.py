@@ -181,6 +181,16 @@ class JaxSide:
             out = self._guarded(None, run, program, static, trained, rest, values, pull)
             return to_result(out)
 
+    def jaxpr(self, inputs: tuple[Any, ...], train: bool) -> Any:
+        """The network's operations, traced and not compiled."""
+        program, trained, rest = self.model.split("", train)
+
+        def forward(trained: Any, rest: Any, args: Any) -> Any:
+            return arrays_of(program(trained, rest, args, self.modes[train], None)[0])
+
+        with self.precision():
+            return jax.make_jaxpr(forward)(trained, rest, self._arrays(inputs))
+
     def split(self) -> tuple[Program, Any, Any]:
         """The network in train mode: its program, what is trained, and the rest."""
         return self.model.split("", True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity.capture.rates import set_rates
 from parity.capture.records import (
     NHWC,
     Arrays,
@@ -26,20 +27,24 @@ from parity.capture.records import (
     mapped,
 )
 from parity.capture.spill import Keeper, in_memory
+from parity.capture.torch_draws import Quiet, silence
 from parity.spec.errors import InputError
-
-# Layers that draw their own random numbers, which the other side cannot share.
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 class TorchSide:
     """A module in one precision.
 
     Args:
-        module: Copied, then cast. PyTorch's own dropouts are switched off.
+        module: Copied, then cast. Dropouts that are layers, or settings of layers, are switched
+            off.
         dtype: The dtype of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`,
             `float16`.
         layout: The permutations of axes from PyTorch's layout to the port's.
+
+    Attributes:
+        silenced: Names of the dropouts.
+        quieted: Layers with a dropout inside that was switched off -> what it was.
+        quiet: Whether functions of dropout that modules call are switched off, too.
 
     Raises:
         InputError: It is not a module, or on another device than the CPU.
@@ -61,9 +66,9 @@ class TorchSide:
         except Exception as error:  # a module's own way of copying
             reason = str(error).partition("\n")[0]
             raise InputError(f"the reference cannot be copied: {reason}") from error
-        self.silenced = [n for n, m in self.module.named_modules() if isinstance(m, DROPOUTS)]
-        for name in self.silenced:
-            setattr(self.module.get_submodule(name), "p", 0.0)  # noqa: B010 - of any class
+        self.silenced, inside = silence(self.module)
+        self.quieted = dict.fromkeys(inside, "dropout")
+        self.quiet = False
 
     def kind(self, layer: str) -> str:
         """The class of a layer."""
@@ -139,7 +144,9 @@ class TorchSide:
         module = copy.deepcopy(self.module).train(train)
         arguments = self._to_torch(inputs, loss is not None)
         recorder = Recorder(module, self.layout, keep)
-        with torch.set_grad_enabled(loss is not None), recorder, blamed(recorder.running):
+        running = recorder.running
+        graded = torch.set_grad_enabled(loss is not None)
+        with graded, recorder, blamed(running), self.quietly(running):
             outputs = module(*arguments)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = Result(
@@ -163,7 +170,8 @@ class TorchSide:
         module = copy.deepcopy(self.module.get_submodule(call.module)).train(train)
         differentiate = any(c is not None for c in cotangents or ())
         args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
-        with torch.set_grad_enabled(differentiate), blamed([call.layer]):
+        place = [call.layer]
+        with torch.set_grad_enabled(differentiate), blamed(place), self.quietly(place):
             outputs = module(*args, **kwargs)
         result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
@@ -176,6 +184,26 @@ class TorchSide:
                 torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
             self._gradients(result, module, (args, kwargs))
         return result
+
+    def quietly(self, running: list[str]) -> Any:
+        """Context in which functions of dropout do nothing, where that was asked for.
+
+        Args:
+            running: The layers that have begun and not returned, innermost last.
+        """
+        return Quiet(running, self.quieted) if self.quiet else contextlib.nullcontext()
+
+    def silence(self, layer: str) -> bool:
+        """Switch off what all layers of a layer's class draw, by their attributes.
+
+        Returns:
+            Whether it has an attribute that holds a rate.
+        """
+        kind = type(self.module.get_submodule(layer))
+        alike = [n for n, m in self.module.named_modules() if type(m) is kind]
+        rates = {name: set_rates(self.module.get_submodule(name)) for name in alike}
+        self.quieted |= {name: ", ".join(found) for name, found in rates.items() if found}
+        return bool(rates[layer])
 
     def arguments(self, inputs: Any) -> Any:
         """Arrays of the port's layout as tensors of this precision."""

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from parity.capture.jax_draws import drawn
 from parity.capture.records import ForwardError
 from parity.capture.spill import release
 from parity.capture.torch_side import one_thread
+from parity.ladder.drawing import switched_off
 from parity.ladder.l0_weights import Weights
 from parity.ladder.l1_layers import Layers
 from parity.ladder.l2_l3_network import Gradients, Whole
@@ -90,13 +92,27 @@ def climb(
             progress("L1 blocks")
             report.checks += ladder.layers.blocks(report)
         report.checks = _with_isolated(report.checks)
-        if port.train and _only_training(report):
+        if quiet := switched_off(runs.reference64):
+            ladder.notes.append(f"switched off on both sides: {listed(quiet)}")
+        if places := _drawn(runs, report):
+            ladder.notes.append(
+                "the port gives two answers in train mode, if anything depends on the random"
+                f" numbers drawn at {listed(places)}"
+            )
+        elif port.train and _only_training(report):
             ladder.notes.append(
                 "in eval mode all agrees: if the port is for inference alone, say so with"
                 " Port(train=False) or --eval"
             )
         explain(ladder, report)
     return report
+
+
+def _drawn(runs: Runs, report: Report) -> list[str]:
+    """Return where the port draws random numbers, where it fails in train mode only."""
+    if not runs.port.train or runs.failed or not _only_training(report):
+        return []
+    return drawn(runs.port64.jaxpr(runs.inputs[True], True))
 
 
 def _only_training(report: Report) -> bool:
@@ -148,8 +164,6 @@ class Ladder:
         if runs.assignment.own:
             own = listed(sorted(runs.assignment.own))
             self.notes.append(f"the port's own, not compared: {own}")
-        if runs.reference64.silenced:
-            self.notes.append(f"switched off on both sides: {listed(runs.reference64.silenced)}")
         self.layers = Layers(runs, self.notes)
         self.update, self.trajectory = Update(runs, self.notes), Trajectory(runs, self.notes)
         self.rungs: dict[str, Rung] = {

@@ -25,11 +25,12 @@ class Layers(Rung):
     def climb(self) -> list[Check]:
         """Compare each innermost layer alone, fed the reference's input and upstream gradient."""
         runs = self.runs
+        trained = runs.oracle(True).calls  # also finds what the reference draws by itself
         rng = draw.generator(0, "rounding")
         disturbed = runs.reference64.disturbed(tolerances.ROUNDING[runs.precision], rng)
         evaluated = runs.oracle(False).calls
         cases: list[tuple[Call, bool]] = []
-        for call in runs.oracle(True).calls.values():
+        for call in trained.values():
             pair = runs.pair(call)
             if not runs.leaf(call) or not (runs.strict or pair):
                 continue

@@ -33,6 +33,7 @@ from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
 from parity.ladder.axes import Axes
 from parity.ladder.correspondence import Correspondence
+from parity.ladder.drawing import settled
 from parity.ladder.keys import Flat, Key, against, by_layer
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
 from parity.ladder.port import NAMES, Port
@@ -132,7 +133,10 @@ class Runs:
         train = self.mode(train)
         with self.lock:
             if train not in self.oracles:
-                self.oracles[train] = self._run(self.reference64, train)
+                sides = (self.reference64, self.reference_working)
+                self.oracles[train] = settled(
+                    sides, train, lambda: self._run(self.reference64, train)
+                )
             return self.oracles[train]
 
     def flat(self, train: bool) -> Flat:
