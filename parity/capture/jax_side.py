@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -27,11 +28,13 @@ from parity.capture.records import (
     ForwardError,
     Loss,
     Result,
+    Returned,
     is_array,
     leaves,
     mapped,
     with_arrays,
 )
+from parity.capture.signature import CalledProgram, Signature, Static
 
 Sink = Callable[..., None] | None
 NARROWER = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}
@@ -47,6 +50,8 @@ class JaxSide:
             `float16`.
         params: The parameters of a function, or the variables of a Linen module.
         modes: Keyword arguments of the network in eval mode and in train mode.
+        signatures: How the network is called in eval mode and in train mode; its inputs are then
+            the arrays alone.
         optimize: Whether whole runs are compiled with all of LLVM's optimisation, which pays where
             running takes longer than compiling.
 
@@ -61,10 +66,13 @@ class JaxSide:
         params: Any = None,
         modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
         optimize: bool = False,
+        signatures: Mapping[bool, Signature] = MappingProxyType({}),
     ) -> None:
         self.dtype = jnp.dtype(dtype)
         self.modes = modes
         self.optimize = optimize
+        self.signatures = signatures
+        self.returned: dict[bool, list[Returned]] = {}
         with self.precision():
             self.model: Model = wrap(port, params).cast(self._cast)
         self.layers = self.model.layers()
@@ -107,14 +115,14 @@ class JaxSide:
             ForwardError: The network raised.
         """
         if train not in self.traced:
-            program, trained, rest = self.model.split("", train)
+            program, trained, rest = self.network(train)
             record = Record()
 
             def forward(trained: Any, rest: Any, args: Any) -> Any:
                 outputs, _ = program(trained, rest, args, self.modes[train], record)
                 kept = {k: abstract(v) for k, v in record.calls.items()}
                 record.calls = kept
-                return outputs
+                return arrays_of(outputs)
 
             with self.precision():
                 self._guarded(record, jax.eval_shape, forward, trained, rest, self._arrays(inputs))
@@ -146,7 +154,7 @@ class JaxSide:
         Raises:
             ForwardError: The network or the loss raised.
         """
-        program, trained, rest = self.model.split("", train)
+        program, trained, rest = self.network(train)
         modes = tuple(sorted(self.modes[train].items()))
         with self.precision():
             run = compiled(run_network, self.optimize)
@@ -183,7 +191,7 @@ class JaxSide:
 
     def jaxpr(self, inputs: tuple[Any, ...], train: bool) -> Any:
         """The network's operations, traced and not compiled."""
-        program, trained, rest = self.model.split("", train)
+        program, trained, rest = self.network(train)
 
         def forward(trained: Any, rest: Any, args: Any) -> Any:
             return arrays_of(program(trained, rest, args, self.modes[train], None)[0])
@@ -193,7 +201,19 @@ class JaxSide:
 
     def split(self) -> tuple[Program, Any, Any]:
         """The network in train mode: its program, what is trained, and the rest."""
-        return self.model.split("", True)
+        return self.network(True)
+
+    def network(self, train: bool) -> tuple[Program, Any, Any]:
+        """The network in a mode: its program, what is trained, and the rest."""
+        program, trained, rest = self.model.split("", train)
+        if train in self.signatures:
+            program = CalledProgram(program, self.signatures[train], train, self.returned)
+        return program, trained, rest
+
+    def outputs(self, train: bool) -> list[Returned]:
+        """What the network returned when it was traced; see `CalledProgram.known`."""
+        program = self.network(train)[0]
+        return program.known() if isinstance(program, CalledProgram) else []
 
     def parameters(self) -> set[str]:
         """Return the names of the trained parameters."""
@@ -248,31 +268,6 @@ class JaxSide:
         except Exception as error:
             running = record.running if record else []
             raise ForwardError("port", running[-1] if running else "", error) from error
-
-
-class Static:
-    """A layer's arguments without their arrays; equal where the rest is."""
-
-    def __init__(self, tree: Any) -> None:
-        self.tree = mapped(tree, lambda leaf: ARRAY if is_array(leaf) else leaf)
-
-    def __hash__(self) -> int:
-        return hash(repr(self.tree))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and repr(self.tree) == repr(other.tree)
-
-
-class Placeholder:
-    """Stands for an array."""
-
-    shape = dtype = None
-
-    def __repr__(self) -> str:
-        return "ARRAY"
-
-
-ARRAY = Placeholder()
 
 
 @functools.cache

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -25,10 +26,14 @@ from parity.capture.records import (
     count_name,
     leaves,
     mapped,
+    returned,
 )
+from parity.capture.signature import Signature
 from parity.capture.spill import Keeper, in_memory
 from parity.capture.torch_draws import Quiet, silence
 from parity.spec.errors import InputError
+
+Axes = tuple[int, ...] | None  # from the reference's to the port's
 
 
 class TorchSide:
@@ -40,8 +45,12 @@ class TorchSide:
         dtype: The dtype of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`,
             `float16`.
         layout: The permutations of axes from PyTorch's layout to the port's.
+        signatures: How the network is called in eval mode and in train mode; its inputs are then
+            the arrays alone.
 
     Attributes:
+        input_axes: The network's inputs by number, whose permutation is not that of `layout`.
+        output_axes: The same of its outputs, in eval mode and in train mode.
         silenced: Names of the dropouts.
         quieted: Layers with a dropout inside that was switched off -> what it was.
         quiet: Whether functions of dropout that modules call are switched off, too.
@@ -50,7 +59,13 @@ class TorchSide:
         InputError: It is not a module, or on another device than the CPU.
     """
 
-    def __init__(self, module: nn.Module, dtype: str, layout: Layout = NHWC) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        dtype: str,
+        layout: Layout = NHWC,
+        signatures: Mapping[bool, Signature] = MappingProxyType({}),
+    ) -> None:
         if not isinstance(module, nn.Module):
             kind = type(module).__name__
             raise InputError(f"the reference is a {kind}, expected a torch.nn.Module")
@@ -61,6 +76,9 @@ class TorchSide:
                 raise InputError(f"the reference's {name} is on {tensor.device}, expected the cpu")
         self.dtype = getattr(torch, dtype)
         self.layout = layout
+        self.signatures = signatures
+        self.input_axes: dict[int, Axes] = {}
+        self.output_axes: dict[bool, dict[int, Axes]] = {False: {}, True: {}}
         try:
             self.module = copy.deepcopy(module).to(self.dtype)
         except Exception as error:  # a module's own way of copying
@@ -142,24 +160,40 @@ class TorchSide:
             ForwardError: The network or the loss raised.
         """
         module = copy.deepcopy(self.module).train(train)
-        arguments = self._to_torch(inputs, loss is not None)
+        arguments = self.inputs(inputs, loss is not None)
         recorder = Recorder(module, self.layout, keep)
         running = recorder.running
         graded = torch.set_grad_enabled(loss is not None)
         with graded, recorder, blamed(running), self.quietly(running):
-            outputs = module(*arguments)
+            outputs = self.whole(module, arguments, train)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = Result(
-            outputs=self._arrays(outputs),
+            outputs=self._arrays(outputs, self.output_axes[train]),
             calls=recorder.calls,
             statistics=statistics(module),
+            returned=returned(outputs, lambda leaf: isinstance(leaf, torch.Tensor)),
         )
         if value is not None:
             result.loss = to_numpy(value)
             with blamed([]):
                 value.backward()
-            self._gradients(result, module, arguments)
+            self._gradients(result, module, arguments, self.input_axes)
         return result
+
+    def whole(self, module: nn.Module, arguments: Any, train: bool) -> Any:
+        """Call the network, or a copy of it, with what `inputs` gave."""
+        if train in self.signatures:
+            return self.signatures[train].run(module, arguments)
+        return module(*arguments)
+
+    def inputs(self, inputs: Any, differentiate: bool = False) -> Any:
+        """The network's inputs as tensors of this precision."""
+        if not self.input_axes:
+            return self._to_torch(inputs, differentiate)
+        return tuple(
+            self._tensor(array, differentiate, self.input_axes.get(i, self.layout.get(array.ndim)))
+            for i, array in enumerate(inputs)
+        )
 
     def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> Result:
         """Run one layer alone on a fresh copy of its state, and pull the cotangents back.
@@ -182,7 +216,7 @@ class TorchSide:
             ]
             with blamed([call.layer]):
                 torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
-            self._gradients(result, module, (args, kwargs))
+            self._gradients(result, module, (args, kwargs), {})
         return result
 
     def quietly(self, running: list[str]) -> Any:
@@ -209,33 +243,44 @@ class TorchSide:
         """Arrays of the port's layout as tensors of this precision."""
         return self._to_torch(inputs, False)
 
-    def _gradients(self, result: Result, module: nn.Module, arguments: Any) -> None:
+    def _gradients(
+        self, result: Result, module: nn.Module, arguments: Any, given: Mapping[int, Axes]
+    ) -> None:
         result.parameter_gradients = gradients_of(module)
         result.input_gradients = tuple(
-            laid_out(torch.zeros_like(a) if a.grad is None else a.grad, self.layout)
-            for a in tensors_of(arguments)
+            laid_out(
+                torch.zeros_like(a) if a.grad is None else a.grad,
+                {a.ndim: given[i]} if i in given else self.layout,
+            )
+            for i, a in enumerate(tensors_of(arguments))
             if a.is_floating_point()
         )
 
-    def _arrays(self, outputs: Any) -> tuple[np.ndarray, ...]:
-        return tuple(laid_out(t, self.layout).copy() for t in tensors_of(outputs))
+    def _arrays(
+        self, outputs: Any, given: Mapping[int, Axes] = MappingProxyType({})
+    ) -> tuple[np.ndarray, ...]:
+        return tuple(
+            laid_out(t, {t.ndim: given[i]} if i in given else self.layout).copy()
+            for i, t in enumerate(tensors_of(outputs))
+        )
 
     def _to_torch(self, inputs: Any, differentiate: bool) -> Any:
         def convert(value: Any) -> Any:
             if not isinstance(value, np.ndarray):
                 return value
-            tensor = self._from_numpy(value)
-            if tensor.is_floating_point():
-                tensor = tensor.to(self.dtype).requires_grad_(differentiate)
-            return tensor
+            return self._tensor(value, differentiate, self.layout.get(value.ndim))
 
         return mapped(inputs, convert)
 
+    def _tensor(self, array: np.ndarray, differentiate: bool, axes: Axes) -> torch.Tensor:
+        tensor = turned_back(array, axes)
+        if tensor.is_floating_point():
+            tensor = tensor.to(self.dtype).requires_grad_(differentiate)
+        return tensor
+
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Convert from the port's layout; the tensor owns its memory."""
-        axes = self.layout.get(array.ndim)
-        array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
-        return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
+        return turned_back(array, self.layout.get(array.ndim))
 
 
 @contextlib.contextmanager
@@ -342,7 +387,13 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def laid_out(tensor: torch.Tensor, layout: Layout) -> np.ndarray:
+def turned_back(array: np.ndarray, axes: Axes) -> torch.Tensor:
+    """Return an array as a tensor in PyTorch's layout, from which `axes` lead to the port's."""
+    array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+    return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
+
+
+def laid_out(tensor: torch.Tensor, layout: Mapping[int, Axes]) -> np.ndarray:
     """Return the tensor as an array in the port's layout."""
     array = to_numpy(tensor)
     axes = layout.get(array.ndim)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from parity.spec.errors import InputError
+
 Axes = tuple[int, ...] | None  # None: as they are
 
 
@@ -34,3 +36,15 @@ def usual_axes(source: np.ndarray, target: np.ndarray) -> Axes | bool:
         if source.transpose(axes).shape == target.shape:
             return None if axes == identity else axes
     return False
+
+
+def refuse_axes(what: str, axes: object, ndim: int) -> None:
+    """Refuse what is no permutation of so many axes, nor None.
+
+    Raises:
+        InputError: It names `what` they are of.
+    """
+    if axes is not None and not (
+        isinstance(axes, tuple | list) and sorted(axes) == list(range(ndim))
+    ):
+        raise InputError(f"{what}: {axes!r} is no permutation of {ndim} axes")

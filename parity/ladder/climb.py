@@ -92,6 +92,8 @@ def climb(
             progress("L1 blocks")
             report.checks += ladder.layers.blocks(report)
         report.checks = _with_isolated(report.checks)
+        if "L2" in levels:
+            ladder.notes += runs.whole.outputs(port.train).notes()
         if quiet := switched_off(runs.reference64):
             ladder.notes.append(f"switched off on both sides: {listed(quiet)}")
         if places := _drawn(runs, report):

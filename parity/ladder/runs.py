@@ -37,7 +37,7 @@ from parity.ladder.drawing import settled
 from parity.ladder.keys import Flat, Key, against, by_layer
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
 from parity.ladder.port import NAMES, Port
-from parity.ladder.probe_loss import probe_losses
+from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference
 from parity.ladder.weights import assign
 from parity.report.quantity import Kind, Mode, Quantity, Scope
@@ -73,11 +73,19 @@ class Runs:
         # Of this object: a cache of the class would keep every comparison's activations for ever.
         self._tensors_of = functools.cache(self._find_tensors_of)
         self._frozen = functools.cache(self._find_frozen)
-        self._probe = functools.cache(self._make_probe)
-        self.reference64 = TorchSide(port.reference, FLOAT64, port.layout)
-        self.reference_working = TorchSide(port.reference, precision, port.layout)
-        self.port64 = JaxSide(port.port, FLOAT64, port.params, port.modes)
-        self.port_working = JaxSide(port.port, precision, port.params, port.modes)
+        self.whole = Whole(self)
+        ours, theirs = (
+            {train: port.signatures(train)[side] for train in self.modes} for side in (0, 1)
+        )
+        self.reference64, self.reference_working = (
+            TorchSide(port.reference, dtype, port.layout, ours) for dtype in (FLOAT64, precision)
+        )
+        self.port64, self.port_working = (
+            JaxSide(port.port, dtype, port.params, port.modes, signatures=theirs)
+            for dtype in (FLOAT64, precision)
+        )
+        for side in (self.reference64, self.reference_working):
+            side.input_axes = port.input_axes(port.train)
         # The runs of a whole network other than the oracle.
         working = (Run(Side.REFERENCE, precision), Run(Side.PORT, precision))
         self.compared = (PORT64, *working, *DISTURBED)
@@ -93,7 +101,7 @@ class Runs:
             # Constants are judged in the precision in which the port makes them.
             self.port_working.fill(self.assignment.arrays | self.assignment.constants)
         self.tensors = Correspondence(self.assignment, self.reference64)
-        self.inputs = {train: port.arguments(train) for train in (False, True)}
+        self.inputs = {train: port.arrays(train) for train in self.modes}
         self.strict = port.layers == NAMES
         self.lock = threading.RLock()
         self.oracles: dict[bool, Result] = {}
@@ -132,6 +140,8 @@ class Runs:
         """The reference in float64."""
         train = self.mode(train)
         with self.lock:
+            if self.port.output_layouts:
+                self.whole.outputs(train)
             if train not in self.oracles:
                 sides = (self.reference64, self.reference_working)
                 self.oracles[train] = settled(
@@ -290,7 +300,11 @@ class Runs:
         if self.strict or self.failed:
             seen = [n for n, c in reference.items() if self.port64.has(c.module)]
             return by_names(reference, seen)
-        found = self._run(self.port64, False).calls if self.port64.layers else {}
+        found: dict[str, Call] = {}
+        if self.port64.layers:
+            result = self._run(self.port64, False)
+            self.whole.refuse_layouts(result, False)
+            found = result.calls
         port = {name: found[name] for name in self.port64.traced[False] if name in found}
         parts = (
             {n for n, c in reference.items() if self.reference64.has_parts(c.module)},
@@ -351,7 +365,7 @@ class Runs:
         self, targets: tuple[np.ndarray, ...]
     ) -> tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]:
         """Return both sides' losses and targets: these, if the port has its own losses."""
-        return (self.port.losses, targets) if self.port.losses is not None else self._probe()
+        return (self.port.losses, targets) if self.port.losses is not None else self.whole.probe()
 
     @functools.cached_property
     def trained(self) -> set[str]:
@@ -363,17 +377,13 @@ class Runs:
         """Return whether the port is a function, which keeps no statistics."""
         return isinstance(self.port64.model, Function)
 
-    def _make_probe(self) -> Any:
-        """A loss of whatever the reference gives in train mode."""
-        return probe_losses(self.reference64.run(self.inputs[True], True).outputs, self.port)
-
     def _flat(self, result: Result, train: bool, ported: bool) -> Flat:
         mode = Mode.of(train)
         flat: Flat = {}
         for name, outputs in self._outputs(result, ported):
             for i, output in enumerate(outputs):
                 flat[Key(name, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
-        for i, output in enumerate(result.outputs):
+        for i, output in enumerate(self.whole.arrays(result, train, ported)):
             flat[Key(NETWORK, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
         if not train:
             return flat

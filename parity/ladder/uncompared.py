@@ -75,7 +75,24 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
 def _whole(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
     """Yield unpaired layers, and statistics that were not compared."""
     yield from _layers(runs, rung, compared)
+    yield from _outputs(runs, rung)
     yield from _statistics(runs, rung, compared, Quantity(Kind.STATISTIC, mode=Mode.TRAIN))
+
+
+def _outputs(runs: Runs, rung: str) -> Iterator[Omission]:
+    """Yield outputs of the whole network that only one side returns."""
+    seen = set()
+    for train in runs.modes:
+        found = runs.whole.outputs(train)
+        sides = (
+            *((name, "(none)", name, "the port") for name in found.reference),
+            *((name, name, "(none)", "the reference") for name in found.port),
+        )
+        for name, port, reference, lacking in sides:
+            if (name, lacking) not in seen:
+                seen.add((name, lacking))
+                quantity = Quantity(Kind.OUTPUT, path=name)
+                yield Omission(rung, port, reference, quantity, f"{lacking} does not return it")
 
 
 def _statistics(
