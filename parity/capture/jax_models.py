@@ -20,7 +20,7 @@ from flax import linen, nnx
 from jax.experimental import io_callback
 
 from parity.capture.jax_dropout import draws, is_dropout, silence
-from parity.capture.records import Arrays, count_name, is_array, leaves, mapped
+from parity.capture.records import Arrays, count_name, is_array, leaves, mapped, unique
 from parity.spec.errors import InputError
 
 # Layers are recorded by their class, so one network at a time; compiling is not part of it.
@@ -164,7 +164,8 @@ class NnxModel:
             silence(layer)
             if isinstance(layer, nnx.Embed) and layer.dtype == layer.param_dtype:
                 layer.dtype = layer.embedding.dtype  # not chosen, but taken from the parameter
-        self.by_name = {join(path): m for path, m in nnx.iter_modules(self.module) if path}
+        layers = [(join(path), m) for path, m in nnx.iter_modules(self.module) if path]
+        self.by_name = unique(layers, "layers")
 
     def layers(self) -> dict[str, Any]:
         return self.by_name
@@ -336,9 +337,10 @@ def recording(module: nnx.Module, record: Record) -> Iterator[None]:
 def named(tree: Any) -> Arrays:
     """Dotted path -> array."""
     if isinstance(tree, nnx.State):
-        return {join(path): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(tree)}
+        state = nnx.to_flat_state(tree)
+        return unique([(join(path), np.asarray(leaf[...])) for path, leaf in state], "tensors")
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {join(keys(path)): np.asarray(leaf) for path, leaf in flat}
+    return unique([(join(keys(path)), np.asarray(leaf)) for path, leaf in flat], "tensors")
 
 
 def refill(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:

@@ -112,6 +112,8 @@ class ForwardError(InputError):
 
     def __init__(self, side: str, layer: str, error: BaseException) -> None:
         text = " ".join(str(error).split())
+        if type(error).__name__ == "UnexpectedTracerError":
+            text = f"it leaks a tracer: an array of one call is used in another. {text}"
         text = text if len(text) <= 300 else f"{text[:300]} ..."
         where = f" in {layer}" if layer else ""
         self.report: Any = None  # what was compared before, where something was
@@ -128,6 +130,20 @@ def count_name(layer: str, seen: Mapping[str, Any]) -> str:
     while f"{layer}#{n}" in seen:
         n += 1
     return f"{layer}#{n}"
+
+
+def unique(named: list[tuple[str, Any]], what: str) -> dict[str, Any]:
+    """Return what has names by its name.
+
+    Raises:
+        InputError: Two have one name, such as `a.b` and `b` in `a`.
+    """
+    found = dict(named)
+    if len(found) < len(named):
+        names = [name for name, _ in named]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise InputError(f"the port has two {what} of the name {twice}, expected one")
+    return found
 
 
 def is_array(value: Any) -> bool:

@@ -238,11 +238,8 @@ class Runs:
     def in_port_names(self, arrays: Arrays, pair: Pair | None, ported: bool) -> Arrays:
         """Tensors under the port's names and in its layout; of a layer, those below it."""
         if ported:
-            own = {
-                name.removeprefix("" if pair is None else _prefix(pair.port))
-                for name in self.assignment.fixed
-            }
-            return without(arrays, own)
+            prefix = "" if pair is None else _prefix(pair.port)
+            return {name: a for name, a in arrays.items() if f"{prefix}{name}" in self.kept}
         found = {
             name: transposed(arrays[key], axes)
             for name, key, axes in self._tensors_of(pair)
@@ -371,6 +368,11 @@ class Runs:
     def trained(self) -> set[str]:
         """Return the port's names of trained parameters and of tensors made from them."""
         return self.port64.parameters() & self.tensors.compared
+
+    @functools.cached_property
+    def kept(self) -> frozenset[str]:
+        """Return the port's tensors but for its constants, and for what it stores as it runs."""
+        return frozenset(self.port64.state()) - self.assignment.fixed
 
     @property
     def stateless(self) -> bool:

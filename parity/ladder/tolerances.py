@@ -311,7 +311,9 @@ def disturb(value: Any, scale: float, rng: np.random.Generator) -> Any:
         return type(value)(disturb(v, scale, rng) for v in value)
     if isinstance(value, np.ndarray) and is_float(value.dtype):
         noise = scale * rng.uniform(-1, 1, value.shape)
-        return np.asarray(value.astype(np.float64) * (1 + noise))  # of no axes, it would be none
+        return np.asarray(
+            value.astype(np.float64) * (1 + noise)
+        )  # without axes the product is a scalar
     return value
 
 

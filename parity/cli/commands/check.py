@@ -161,8 +161,11 @@ def theirs(levels: list[str], args: argparse.Namespace) -> Report:
     from parity.diagnosis.check import check
     from parity.report.console import working
 
-    with working() as progress:
-        return check(port, levels, args.precision, progress)
+    try:
+        with working() as progress:
+            return check(port, levels, args.precision, progress)
+    except SystemExit as error:  # of a network
+        raise InputError(f"{args.model}: a network ended the program") from error
 
 
 def several(args: argparse.Namespace) -> Report:
