@@ -115,9 +115,23 @@ class Runs:
             self.failed = error
         self.large = not self.failed and self._bytes() > LARGE
         self.port64.optimize = self.port_working.optimize = self.large
-        self.oracle(False)  # raises what the reference refuses
+        self._try_reference()
         self.alignment = self._align()
         self.by_port = self.alignment.of_port()
+
+    def _try_reference(self) -> None:
+        """Run the reference, and explain what it refuses.
+
+        Raises:
+            InputError: It raised.
+        """
+        try:
+            self.oracle(False)
+        except ForwardError as error:
+            if isinstance(self.port.inputs, Mapping):
+                way = "a mapping is one argument; arguments by name are Port(keywords=...)"
+                error.args = (f"{error} ({way})",)
+            raise
 
     def start(self, modes: Sequence[bool]) -> None:
         """Begin the port's runs in the background, unless they are too large to be held at once."""

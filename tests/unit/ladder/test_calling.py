@@ -377,6 +377,12 @@ def test_what_cannot_be_called(fields: dict[str, Any], message: str) -> None:
         check(conv(Last(), (2, 5, 6, 3), **fields))
 
 
+def test_a_mapping_is_one_argument() -> None:
+    """Catches an author who gives keywords as inputs, and is told only that a layer failed."""
+    with pytest.raises(InputError, match=r"arguments by name are Port\(keywords=\.\.\.\)"):
+        check(takes(inputs={"x": X, "mask": MASK}))
+
+
 def test_batches_are_called_like_the_inputs() -> None:
     """Catches a trajectory whose batches would be called with another network's arguments."""
     sgd = (lambda m: torch.optim.SGD(m.parameters(), 0.1), optax.sgd(0.1))
