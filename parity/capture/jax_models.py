@@ -17,11 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
-from jax.experimental import io_callback
 
+from parity.capture.interpreter import is_narrow
 from parity.capture.jax_dropout import draws, is_dropout, silence
-from parity.capture.records import Arrays, count_name, is_array, leaves, mapped, unique
+from parity.capture.marks import Marker
+from parity.capture.records import Arrays, unique
 from parity.spec.errors import InputError
+
+NAME = "_parity_name"  # of a layer, kept where a transformation such as `nnx.jit` copies it
 
 # Layers are recorded by their class, so one network at a time; compiling is not part of it.
 PATCHING = threading.RLock()
@@ -29,67 +32,13 @@ PATCHING = threading.RLock()
 Cast = Callable[[Any], Any]
 
 
-@dataclasses.dataclass
-class Record:
-    """Record of a network's run: the arguments and outputs of each call of a layer.
-
-    Attributes:
-        calls: `Call.layer` -> (args, kwargs, outputs), in the order in which they returned.
-        running: The layers that have begun and not returned, innermost last.
-        sink: If there is one, it is called with a call's name and its outputs as soon as they are
-            computed, and the outputs are not kept.
-    """
-
-    calls: dict[str, tuple[Any, Any, Any]] = dataclasses.field(default_factory=dict)
-    running: list[str] = dataclasses.field(default_factory=list)
-    sink: Callable[..., None] | None = None
-
-    def around(self, name: str, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Call a layer, and keep it."""
-        self.running.append(name)
-        outputs = call(*args, **kwargs)
-        self.running.pop()
-        name = count_name(name, self.calls)
-        self.calls[name] = (args, kwargs, outputs)
-        if self.sink is not None:
-            hand_over(functools.partial(self.sink, name), outputs)
-            self.calls[name] = ((), {}, ())
-        return outputs
-
-
-def hand_over(sink: Callable[..., None], outputs: Any) -> None:
-    """Send a traced call's outputs to the host when they are computed.
-
-    They are sent as 4-byte words, since the thread that receives them cannot handle 64-bit numbers.
-    """
-    arrays = [jax.lax.stop_gradient(x) for x in leaves(outputs) if is_array(x)]
-    dtypes = [np.dtype(x.dtype) for x in arrays]
-
-    def take(*words: jax.Array) -> None:
-        sink(
-            *(
-                np.asarray(w).view(d)[..., 0] if d.itemsize == 8 else np.asarray(w)
-                for w, d in zip(words, dtypes, strict=True)
-            )
-        )
-
-    io_callback(
-        take,
-        None,
-        *(
-            jax.lax.bitcast_convert_type(x, jnp.uint32) if d.itemsize == 8 else x
-            for x, d in zip(arrays, dtypes, strict=True)
-        ),
-    )
-
-
 class Program(Protocol):
     """A network or a layer without its arrays; hashable."""
 
     def __call__(
-        self, trained: Any, rest: Any, args: Any, kwargs: Any, record: Record | None
+        self, trained: Any, rest: Any, args: Any, kwargs: Any, marker: Marker | None
     ) -> tuple[Any, Any]:
-        """Run it.
+        """Run it, with marks around the calls of its layers where there is a marker.
 
         Returns:
             The outputs, and `rest` after the run without random state.
@@ -117,6 +66,12 @@ class Model(Protocol):
     def filled(self, arrays: Mapping[str, np.ndarray]) -> Model:
         """A copy that holds these arrays."""
 
+    def widen(self) -> None:
+        """Let layers make their own arrays, such as a recurrent layer's carry, in float64."""
+
+    def meet(self, train: bool, layers: Mapping[str, Any]) -> None:
+        """Take note of layers that were made while the network was traced in this mode."""
+
 
 def wrap(port: Any, params: Any) -> Model:
     """Make a model of what the user gave.
@@ -143,10 +98,10 @@ class NnxProgram:
     graph: nnx.GraphDef
 
     def __call__(
-        self, trained: Any, rest: Any, args: Any, kwargs: Any, record: Record | None
+        self, trained: Any, rest: Any, args: Any, kwargs: Any, marker: Marker | None
     ) -> tuple[Any, Any]:
         module = nnx.merge(self.graph, trained, jax.tree.map(lambda x: x, rest))
-        with recording(module, record) if record else contextlib.nullcontext():
+        with recording(module, marker) if marker else contextlib.nullcontext():
             outputs = module(*args, **kwargs)
         return outputs, nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
 
@@ -167,8 +122,17 @@ class NnxModel:
         layers = [(join(path), m) for path, m in nnx.iter_modules(self.module) if path]
         self.by_name = unique(layers, "layers")
 
+    def widen(self) -> None:
+        """Let layers make their own arrays, such as a carry, in float64."""
+        for layer in (self.module, *self.by_name.values()):
+            if is_narrow(getattr(layer, "param_dtype", None)):
+                setattr(layer, "param_dtype", jnp.float64)  # noqa: B010 - of any class
+
     def layers(self) -> dict[str, Any]:
         return self.by_name
+
+    def meet(self, train: bool, layers: Mapping[str, Any]) -> None:
+        """All are known from the beginning."""
 
     def cast(self, cast: Cast) -> NnxModel:
         graph, state, random = self._parts()
@@ -184,6 +148,9 @@ class NnxModel:
     def split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
         module = self.layers()[layer] if layer else self.module
         module = nnx.merge(*nnx.split(module))  # a copy: the mode is set on it
+        if not layer:
+            for path, part in nnx.iter_modules(module):
+                setattr(part, NAME, join(path))
         if train:
             module.train()
         else:
@@ -201,19 +168,20 @@ class NnxModel:
 class LinenProgram:
     module: linen.Module
     train: bool
+    wide: bool = False  # whether layers make their own arrays, such as a carry, in float64
 
     def __call__(
-        self, trained: Any, rest: Any, args: Any, kwargs: Any, record: Record | None
+        self, trained: Any, rest: Any, args: Any, kwargs: Any, marker: Marker | None
     ) -> tuple[Any, Any]:
         def intercept(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+            if self.wide and is_narrow(getattr(context.module, "param_dtype", None)):
+                object.__setattr__(context.module, "param_dtype", jnp.float64)
             if is_dropout(context.module):
                 return args[0]
             name = ".".join(context.module.path)
-            if context.method_name != "__call__" or not name or record is None:
+            if context.method_name != "__call__" or not name or marker is None:
                 return call(*args, **kwargs)
-            layers = MODULES.setdefault((self.module, self.train), {})
-            layers[name] = context.module.clone(parent=None)
-            return record.around(name, call, args, kwargs)
+            return marker.around(name, call, args, kwargs, context.module.clone(parent=None))
 
         with linen.intercept_methods(intercept):
             outputs, changed = self.module.apply(
@@ -225,22 +193,35 @@ class LinenProgram:
         return rest | statistics
 
 
-# Linen module and mode -> its layers by name, detached; filled when it is traced.
-MODULES: dict[tuple[linen.Module, bool], dict[str, linen.Module]] = {}
-
-
 class LinenModel:
     """A Flax Linen module with its variables; parameters alone will do."""
 
-    def __init__(self, module: linen.Module, variables: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        module: linen.Module,
+        variables: Mapping[str, Any],
+        wide: bool = False,
+        met: dict[bool, dict[str, linen.Module]] | None = None,
+    ) -> None:
         self.module = module
         self.variables = variables if "params" in variables else {"params": variables}
+        self.wide = wide
+        self.met = {} if met is None else met  # the layers by name, detached, of each mode
 
     def layers(self) -> dict[str, Any]:
-        return MODULES.get((self.module, False), {}) | MODULES.get((self.module, True), {})
+        return self.met.get(False, {}) | self.met.get(True, {})
+
+    def meet(self, train: bool, layers: Mapping[str, Any]) -> None:
+        self.met.setdefault(train, {}).update(layers)
+
+    def widen(self) -> None:
+        self.wide = True
 
     def cast(self, cast: Cast) -> LinenModel:
-        return LinenModel(self.module, jax.tree.map(cast, dict(self.variables)))
+        return self._with(jax.tree.map(cast, dict(self.variables)))
+
+    def _with(self, variables: Mapping[str, Any]) -> LinenModel:
+        return LinenModel(self.module, variables, self.wide, self.met)
 
     def state(self) -> Arrays:
         found: Arrays = {}
@@ -249,16 +230,16 @@ class LinenModel:
         return found
 
     def filled(self, arrays: Mapping[str, np.ndarray]) -> LinenModel:
-        variables = {name: refill(tree, arrays) for name, tree in self.variables.items()}
-        return LinenModel(self.module, variables)
+        return self._with({name: refill(tree, arrays) for name, tree in self.variables.items()})
 
     def split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
         module = self.module
         if layer:  # as this mode made it: a mode may be an argument of its making
-            module = MODULES.get((self.module, train), {}).get(layer) or self.layers()[layer]
+            module = self.met.get(train, {}).get(layer) or self.layers()[layer]
         trees = {name: below(tree, layer) for name, tree in self.variables.items()}
         trained = trees.pop("params")
-        return LinenProgram(module, train), trained or {}, {k: v for k, v in trees.items() if v}
+        program = LinenProgram(module, train, self.wide)
+        return program, trained or {}, {k: v for k, v in trees.items() if v}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,16 +247,23 @@ class FunctionProgram:
     function: Callable[..., Any]
 
     def __call__(
-        self, trained: Any, rest: Any, args: Any, kwargs: Any, record: Record | None
+        self, trained: Any, rest: Any, args: Any, kwargs: Any, marker: Marker | None
     ) -> tuple[Any, Any]:
-        return self.function(trained, *args, **kwargs), {}
+        params = jax.tree.map(
+            lambda a, b: b if a is None else a, trained, rest, is_leaf=lambda leaf: leaf is None
+        )
+        return self.function(params, *args, **kwargs), {}
 
     def moved(self, rest: Any, statistics: Any) -> Any:
         return rest
 
 
 class Function:
-    """A plain function of its parameters and inputs; it has no layers."""
+    """A plain function of its parameters and inputs; it has no layers.
+
+    Parameters that are no floating-point numbers, such as counters and random keys, are not
+    trained.
+    """
 
     def __init__(self, function: Callable[..., Any], params: Any) -> None:
         self.function = function
@@ -284,8 +272,16 @@ class Function:
     def layers(self) -> dict[str, Any]:
         return {}
 
+    def meet(self, train: bool, layers: Mapping[str, Any]) -> None:
+        """It has none to meet."""
+
+    def widen(self) -> None:
+        """It has no layers that could."""
+
     def cast(self, cast: Cast) -> Function:
-        return Function(self.function, jax.tree.map(cast, self.params))
+        return Function(
+            self.function, jax.tree.map(lambda x: x if is_key(x) else cast(x), self.params)
+        )
 
     def state(self) -> Arrays:
         return named(self.params)
@@ -295,11 +291,15 @@ class Function:
 
     def split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
         del layer, train
-        return FunctionProgram(self.function), self.params, {}
+
+        def chosen(trained: bool) -> Any:
+            return jax.tree.map(lambda x: x if is_trained(x) == trained else None, self.params)
+
+        return FunctionProgram(self.function), chosen(True), chosen(False)
 
 
 @contextlib.contextmanager
-def recording(module: nnx.Module, record: Record) -> Iterator[None]:
+def recording(module: nnx.Module, marker: Marker) -> Iterator[None]:
     """Context that records every call of a layer of `module`."""
     names = {id(m): join(path) for path, m in nnx.iter_modules(module) if path}
     originals: dict[Any, Any] = {
@@ -311,13 +311,14 @@ def recording(module: nnx.Module, record: Record) -> Iterator[None]:
     def wrapped(original: Any) -> Any:
         @functools.wraps(original)
         def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            name = names.get(id(self))
-            if name is None or id(self) in running:  # the latter: a call of the parent class's
+            name = names.get(id(self)) or vars(self).get(NAME)
+            if not name or id(self) in running:  # the latter: a call of the parent class's
                 return original(self, *args, **kwargs)
             running.add(id(self))
-            outputs = record.around(name, functools.partial(original, self), args, kwargs)
-            running.discard(id(self))
-            return outputs
+            try:
+                return marker.around(name, functools.partial(original, self), args, kwargs)
+            finally:
+                running.discard(id(self))
 
         return call
 
@@ -340,7 +341,7 @@ def named(tree: Any) -> Arrays:
         state = nnx.to_flat_state(tree)
         return unique([(join(path), np.asarray(leaf[...])) for path, leaf in state], "tensors")
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return unique([(join(keys(path)), np.asarray(leaf)) for path, leaf in flat], "tensors")
+    return unique([(join(keys(path)), to_numpy(leaf)) for path, leaf in flat], "tensors")
 
 
 def refill(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -366,7 +367,24 @@ def below(tree: Any, path: str) -> Any:
     return tree
 
 
-def like(array: np.ndarray, leaf: Any) -> np.ndarray:
+def to_numpy(leaf: Any) -> np.ndarray:
+    """Return an array; a random key as the numbers that it is made of."""
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+
+
+def is_key(leaf: Any) -> bool:
+    """Return whether it is a random key, as `jax.random.key` makes them."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def is_trained(leaf: Any) -> bool:
+    """Return whether it is a floating-point array, which can be differentiated."""
+    return jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating)
+
+
+def like(array: np.ndarray, leaf: Any) -> Any:
+    if is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
     dtype = leaf.get_value().dtype if isinstance(leaf, nnx.Variable) else leaf.dtype
     return np.asarray(array, dtype)
 
@@ -378,13 +396,6 @@ def keys(path: tuple) -> tuple:
 
 def join(path: tuple) -> str:
     return ".".join(str(part) for part in path)
-
-
-def abstract(tree: Any) -> Any:
-    """Replace arrays by their shapes and dtypes; other leaves stay."""
-    return mapped(
-        tree, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array(leaf) else leaf
-    )
 
 
 def floats_of(tree: Any) -> list[jax.Array]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import io_callback
 
+from parity.capture.interpreter import Interpreter
 from parity.capture.jax_models import (
     Model,
     Program,
-    Record,
-    abstract,
     floats_of,
     named,
     restored,
@@ -35,6 +35,7 @@ from parity.capture.records import (
     with_arrays,
 )
 from parity.capture.signature import CalledProgram, Signature, Static
+from parity.capture.traced import Traced, gathered, signature, traced
 
 Sink = Callable[..., None] | None
 NARROWER = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}
@@ -73,10 +74,32 @@ class JaxSide:
         self.optimize = optimize
         self.signatures = signatures
         self.returned: dict[bool, list[Returned]] = {}
+        self.wide = self.dtype == jnp.float64
         with self.precision():
             self.model: Model = wrap(port, params).cast(self._cast)
+            if self.wide:
+                self.model.widen()
         self.layers = self.model.layers()
         self.traced: dict[bool, dict[str, Call]] = {}
+        self.programs: dict[Hashable, Traced] = {}
+        self.latest: dict[bool, Traced] = {}
+
+    def narrow(self, what: str) -> dict[str, str]:
+        """Return layers that compute in a narrower type inside, and what it is that does.
+
+        Args:
+            what: `lifted`: in float64 here, although the author wrote a narrower type; `kept`: as
+                written, since nothing else can be computed.
+        """
+        found: dict[str, str] = {}
+        for program in self.latest.values():
+            found |= getattr(program, what)
+        return found
+
+    @property
+    def rounded(self) -> bool:
+        """Return whether a constant of the network is known in a narrower type only."""
+        return any(program.rounded for program in self.latest.values())
 
     def has(self, layer: str) -> bool:
         """Return whether there is a layer of that name."""
@@ -115,23 +138,32 @@ class JaxSide:
             ForwardError: The network raised.
         """
         if train not in self.traced:
-            program, trained, rest = self.network(train)
-            record = Record()
-
-            def forward(trained: Any, rest: Any, args: Any) -> Any:
-                outputs, _ = program(trained, rest, args, self.modes[train], record)
-                kept = {k: abstract(v) for k, v in record.calls.items()}
-                record.calls = kept
-                return arrays_of(outputs)
-
             with self.precision():
-                self._guarded(record, jax.eval_shape, forward, trained, rest, self._arrays(inputs))
-            self.traced[train] = {
-                name: Call(name, args, kwargs, tuple(leaves(outputs)))
-                for name, (args, kwargs, outputs) in record.calls.items()
-            }
-            self.layers = self.model.layers()
+                trees = self._trees(inputs, train)
+                program = self.program(trees, train)
+                static = (program, None, True)
+                found = jax.eval_shape(functools.partial(run_network, static, None), *trees, ())
+            self.traced[train] = program.calls(found["calls"])
         return self.traced[train]
+
+    def program(self, trees: tuple[Any, Any, Any], train: bool) -> Traced:
+        """Return the network traced for arrays of these shapes.
+
+        Raises:
+            ForwardError: The network raised.
+        """
+        key = train, signature(trees)
+        if key not in self.programs:
+            network = self.network(train)[0]
+            self.programs[key] = traced(network, self.modes[train], trees, self.wide)
+            self.model.meet(train, self.programs[key].modules())
+            self.layers = self.model.layers()
+        self.latest[train] = self.programs[key]
+        return self.programs[key]
+
+    def _trees(self, inputs: tuple[Any, ...], train: bool) -> tuple[Any, Any, Any]:
+        _, trained, rest = self.model.split("", train)
+        return trained, rest, self._arrays(inputs)
 
     def run(
         self,
@@ -140,6 +172,8 @@ class JaxSide:
         loss: Loss | None = None,
         targets: tuple[np.ndarray, ...] = (),
         sink: Sink = None,
+        fed: bool = False,
+        noise: float = 0.0,
     ) -> Result:
         """Run the whole network; see `TorchSide.run`.
 
@@ -150,22 +184,29 @@ class JaxSide:
             targets: The loss's targets.
             sink: Called with each call's name and outputs as they are computed; the result then has
                 no calls.
+            fed: Whether the calls hold their arguments, too.
+            noise: How much constants that are known in a narrower type only are disturbed.
 
         Raises:
             ForwardError: The network or the loss raised.
         """
-        program, trained, rest = self.network(train)
-        modes = tuple(sorted(self.modes[train].items()))
         with self.precision():
+            trees = self._trees(inputs, train)
+            program = self.program(trees, train)
             run = compiled(run_network, self.optimize)
-            arrays = (trained, rest, self._arrays(inputs), self._arrays(targets))
-            found = to_result(self._guarded(None, run, (program, modes, sink), loss, *arrays))
+            arrays = (*trees, self._arrays(targets), self._cast(noise))
+            found = to_result(self._guarded(run, (program, sink, fed), loss, *arrays), program)
             if sink is not None:
                 jax.effects_barrier()
             return found
 
     def run_layer(
-        self, call: Call, arrays: list[np.ndarray], cotangents: Cotangents, train: bool
+        self,
+        call: Call,
+        arrays: list[np.ndarray],
+        cotangents: Cotangents,
+        train: bool,
+        noise: float = 0.0,
     ) -> Result:
         """Run one layer alone, and pull the cotangents back.
 
@@ -174,6 +215,7 @@ class JaxSide:
             arrays: Replace the arrays among its arguments, in their order.
             cotangents: One per output, None where there is none.
             train: Train mode, else eval mode.
+            noise: See `run`.
 
         Raises:
             ForwardError: The layer raised.
@@ -186,18 +228,14 @@ class JaxSide:
                 pull = [None if c is None else self._cast(c) for c in cotangents or ()]
             run = compiled(run_layer)
             values = [self._cast(a) for a in arrays]
-            out = self._guarded(None, run, program, static, trained, rest, values, pull)
-            return to_result(out)
+            layer = (hashable(program), self.wide)
+            trees = (trained, rest, values, pull, self._cast(noise))
+            return to_result(self._guarded(run, layer, static, *trees))
 
     def jaxpr(self, inputs: tuple[Any, ...], train: bool) -> Any:
         """The network's operations, traced and not compiled."""
-        program, trained, rest = self.network(train)
-
-        def forward(trained: Any, rest: Any, args: Any) -> Any:
-            return arrays_of(program(trained, rest, args, self.modes[train], None)[0])
-
         with self.precision():
-            return jax.make_jaxpr(forward)(trained, rest, self._arrays(inputs))
+            return self.program(self._trees(inputs, train), train).closed
 
     def split(self) -> tuple[Program, Any, Any]:
         """The network in train mode: its program, what is trained, and the rest."""
@@ -206,9 +244,10 @@ class JaxSide:
     def network(self, train: bool) -> tuple[Program, Any, Any]:
         """The network in a mode: its program, what is trained, and the rest."""
         program, trained, rest = self.model.split("", train)
-        if train in self.signatures:
-            program = CalledProgram(program, self.signatures[train], train, self.returned)
-        return program, trained, rest
+        if train not in self.signatures:
+            return program, trained, rest
+        called = CalledProgram(program, self.signatures[train], train, self.returned)
+        return called, trained, rest
 
     def outputs(self, train: bool) -> list[Returned]:
         """What the network returned when it was traced; see `CalledProgram.known`."""
@@ -234,13 +273,14 @@ class JaxSide:
         Raises:
             ForwardError: The network or the loss raised.
         """
-        program, trained, rest = network
-        modes = tuple(sorted(self.modes[True].items()))
+        _, trained, rest = network
         # What has been compiled for `run` serves again, but keeps every activation.
         run = compiled(train_network if self.optimize else run_network, self.optimize)
         with self.precision():
-            arrays = (trained, rest, self._arrays(inputs), self._arrays(targets))
-            return self._guarded(None, run, (program, modes, None), loss, *arrays)
+            trees = (trained, rest, self._arrays(inputs))
+            program = self.program(trees, True)
+            arrays = (*trees, self._arrays(targets), self._cast(0.0))
+            return self._guarded(run, (program, None, False), loss, *arrays)
 
     def precision(self) -> Any:
         """Context in which JAX computes in this precision."""
@@ -260,14 +300,32 @@ class JaxSide:
             return array.astype(self.dtype)
         return array.astype(NARROWER.get(array.dtype, array.dtype))
 
-    def _guarded(self, record: Record | None, call: Callable[..., Any], *args: Any) -> Any:
+    def _guarded(self, call: Callable[..., Any], *args: Any) -> Any:
         try:
             return call(*args)
         except ForwardError:
             raise
         except Exception as error:
-            running = record.running if record else []
-            raise ForwardError("port", running[-1] if running else "", error) from error
+            raise ForwardError("port", "", error) from error
+
+
+class Alone:
+    """A program that has no hash, such as of a layer that holds a list: equal to itself alone."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __call__(self, *args: Any) -> tuple[Any, Any]:
+        return self.program(*args)
+
+
+def hashable(program: Program) -> Any:
+    """Return a program that can be a static argument of a compiled function."""
+    try:
+        hash(program)
+    except TypeError:
+        return Alone(program)
+    return program
 
 
 @functools.cache
@@ -282,28 +340,26 @@ def compiled(function: Callable[..., Any], optimize: bool = False) -> Callable[.
 
 
 def run_network(
-    static: tuple[Program, tuple[tuple[str, Any], ...], Sink],
+    static: tuple[Traced, Sink, bool],
     loss: Loss | None,
     trained: Any,
     rest: Any,
     inputs: Any,
     targets: tuple[jax.Array, ...],
+    noise: Any = None,
 ) -> dict[str, Any]:
     """Run a network, and return all results as a pytree."""
-    program, modes, sink = static
+    program, sink, fed = static
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
-        record = Record(sink=sink)
         args = restored(inputs, floats)
-        try:
-            outputs, statistics = program(trained, rest, args, dict(modes), record)
-        except Exception as error:  # its place is lost outside the trace
-            raise ForwardError(
-                "port", record.running[-1] if record.running else "", error
-            ) from error
-        calls = {k: arrays_of(outputs) for k, (_, _, outputs) in record.calls.items() if not sink}
-        found = {"outputs": arrays_of(outputs), "calls": calls, "statistics": statistics}
-        return (loss(outputs, *targets) if loss else None), found
+        outputs, statistics, seen = program(trained, rest, args, noise)
+        if sink is not None:
+            for name, call in program.calls(gathered(seen, False)).items():
+                hand_over(functools.partial(sink, name), call.outputs)
+            seen = []
+        found = {"outputs": arrays_of(outputs), "statistics": statistics}
+        return (loss(outputs, *targets) if loss else None), found | {"calls": gathered(seen, fed)}
 
     floats = floats_of(inputs)
     if loss is None:
@@ -313,27 +369,52 @@ def run_network(
     return found | {"loss": value, "d_trained": d_trained, "d_inputs": d_inputs}
 
 
-def train_network(
-    static: tuple[Program, tuple[tuple[str, Any], ...], Sink], loss: Loss, *arrays: Any
-) -> dict[str, Any]:
+def hand_over(sink: Callable[..., None], outputs: Sequence[Any]) -> None:
+    """Send a traced call's outputs to the host when they are computed.
+
+    They are sent as 4-byte words, since the thread that receives them cannot handle 64-bit numbers.
+    """
+    arrays = [jax.lax.stop_gradient(x) for x in outputs]
+    dtypes = [np.dtype(x.dtype) for x in arrays]
+
+    def take(*words: jax.Array) -> None:
+        sink(
+            *(
+                np.asarray(w).view(d)[..., 0] if d.itemsize == 8 else np.asarray(w)
+                for w, d in zip(words, dtypes, strict=True)
+            )
+        )
+
+    io_callback(
+        take,
+        None,
+        *(
+            jax.lax.bitcast_convert_type(x, jnp.uint32) if d.itemsize == 8 else x
+            for x, d in zip(arrays, dtypes, strict=True)
+        ),
+    )
+
+
+def train_network(static: tuple[Traced, Sink, bool], loss: Loss, *arrays: Any) -> dict[str, Any]:
     """Run a network, and return only the loss, the gradients and the new statistics."""
     found = run_network(static, loss, *arrays)
     return {name: found[name] for name in ("loss", "d_trained", "statistics")}
 
 
 def run_layer(
-    program: Program,
+    layer: tuple[Any, bool],
     static: Static,
     trained: Any,
     rest: Any,
     arrays: list[jax.Array],
     cotangents: list[jax.Array | None] | None,
+    noise: Any,
 ) -> dict[str, Any]:
     """Run one layer, and return all results; layers that differ only in values compile once."""
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
-        args, kwargs = with_arrays(static.tree, restored(arrays, floats))
-        outputs, statistics = program(trained, rest, args, kwargs, None)
+        values = restored(arrays, floats)
+        outputs, statistics = evaluated(layer, static, trained, rest, values, noise)
         found = arrays_of(outputs)
         pulled = found
         if cotangents is not None:
@@ -350,17 +431,33 @@ def run_layer(
     return found | {"d_trained": d_trained, "d_inputs": d_inputs}
 
 
+def evaluated(
+    layer: tuple[Any, bool], static: Static, trained: Any, rest: Any, arrays: Any, noise: Any
+) -> tuple[list[Any], Any]:
+    """Return a layer's arrays and statistics; in float64 without casts to a narrower type."""
+    program, wide = layer
+
+    def run(trained: Any, rest: Any, arrays: Any) -> tuple[list[Any], Any]:
+        args, kwargs = with_arrays(static.tree, arrays)
+        outputs, statistics = program(trained, rest, args, kwargs, None)
+        return arrays_of(outputs), statistics
+
+    if not wide:
+        return run(trained, rest, arrays)
+    closed, shapes = jax.make_jaxpr(run, return_shape=True)(trained, rest, arrays)
+    flat = Interpreter(True, noise).closed(closed, jax.tree.leaves((trained, rest, arrays)))
+    return jax.tree.unflatten(jax.tree.structure(shapes), flat)
+
+
 def arrays_of(outputs: Any) -> list[Any]:
     return [leaf for leaf in leaves(outputs) if is_array(leaf)]
 
 
-def to_result(out: dict[str, Any]) -> Result:
+def to_result(out: dict[str, Any], program: Traced | None = None) -> Result:
     out = jax.device_get(out)
     return Result(
         outputs=tuple(map(np.asarray, out["outputs"])),
-        calls={
-            k: Call(k, outputs=tuple(map(np.asarray, v))) for k, v in out.get("calls", {}).items()
-        },
+        calls=program.calls(out["calls"]) if program else {},
         loss=None if "loss" not in out else np.asarray(out["loss"]),
         parameter_gradients=named(out.get("d_trained", {})),
         input_gradients=tuple(map(np.asarray, out.get("d_inputs", []))),

@@ -156,6 +156,12 @@ def is_float(dtype: Any) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
+def is_exact(array: np.ndarray) -> bool:
+    """Return whether float32 numbers have so few digits that they are meant as they are."""
+    finite = np.ascontiguousarray(array[np.isfinite(array)])
+    return bool((finite.view(np.uint32) & 0xFFF == 0).all())
+
+
 def leaves(tree: Any) -> Iterator[Any]:
     """The leaves of nested tuples, lists and mappings; mappings by sorted key, as JAX does."""
     if isinstance(tree, Mapping):

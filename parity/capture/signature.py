@@ -88,13 +88,13 @@ class CalledProgram:
     returned: dict[bool, list[Returned]] = dataclasses.field(compare=False)
 
     def __call__(
-        self, trained: Any, rest: Any, args: Any, kwargs: Any, record: Any
+        self, trained: Any, rest: Any, args: Any, kwargs: Any, marker: Any
     ) -> tuple[Any, Any]:
         statistics: Any = {}
 
         def network(*given: Any, **named: Any) -> Any:
             nonlocal rest, statistics
-            outputs, statistics = self.program(trained, rest, given, {**kwargs, **named}, record)
+            outputs, statistics = self.program(trained, rest, given, {**kwargs, **named}, marker)
             rest = self.program.moved(rest, statistics)
             return outputs
 

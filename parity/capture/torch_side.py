@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +24,7 @@ from parity.capture.records import (
     Loss,
     Result,
     count_name,
+    is_exact,
     leaves,
     mapped,
     returned,
@@ -31,9 +32,13 @@ from parity.capture.records import (
 from parity.capture.signature import Signature
 from parity.capture.spill import Keeper, in_memory
 from parity.capture.torch_draws import Quiet, silence
+from parity.capture.torch_lifting import Lifted
 from parity.spec.errors import InputError
 
 Axes = tuple[int, ...] | None  # from the reference's to the port's
+
+
+CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
 
 class TorchSide:
@@ -79,6 +84,7 @@ class TorchSide:
         self.signatures = signatures
         self.input_axes: dict[int, Axes] = {}
         self.output_axes: dict[bool, dict[int, Axes]] = {False: {}, True: {}}
+        self.lifted: dict[str, str] = {}  # layers in which a cast was left out, and what it was
         try:
             self.module = copy.deepcopy(module).to(self.dtype)
         except Exception as error:  # a module's own way of copying
@@ -107,6 +113,10 @@ class TorchSide:
         module = self.module.get_submodule(layer)
         return hasattr(module, "track_running_stats") or "Dropout" in type(module).__name__
 
+    def channels_last(self, layer: str) -> bool:
+        """Return whether a layer's channels are on the last axis, however many axes there are."""
+        return isinstance(self.module.get_submodule(layer), CHANNELS_LAST)
+
     def disturbed(self, scale: float, rng: np.random.Generator) -> TorchSide:
         """Return a copy with every parameter and float buffer times 1 + scale * U(-1, 1)."""
         side = copy.copy(self)
@@ -118,10 +128,28 @@ class TorchSide:
                     tensor.mul_(1 + noise.to(tensor.dtype))
         return side
 
+    def constants(self, assigned: Set[str]) -> list[str]:
+        """Return float buffers that are nobody's weights and that float32 holds rounded."""
+        return [
+            name
+            for name, buffer in self.module.named_buffers()
+            if name not in assigned and buffer.is_floating_point() and not _is_short(buffer)
+        ]
+
+    def with_noise(self, names: Sequence[str], scale: float, rng: np.random.Generator) -> TorchSide:
+        """Return a copy with these buffers times 1 + scale * U(-1, 1)."""
+        side = copy.copy(self)
+        side.module = copy.deepcopy(self.module)
+        for name in names:
+            buffer = side.module.get_buffer(name)
+            noise = torch.tensor(rng.uniform(-scale, scale, tuple(buffer.shape)))
+            buffer.mul_(1 + noise.to(buffer.dtype))
+        return side
+
     def state(self) -> Arrays:
         return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
 
-    def constants(self) -> Arrays:
+    def unsaved(self) -> Arrays:
         """Return the buffers that no checkpoint holds, by name."""
         stored = self.module.state_dict().keys()
         return {k: to_numpy(v) for k, v in self.module.named_buffers() if k not in stored}
@@ -164,7 +192,7 @@ class TorchSide:
         recorder = Recorder(module, self.layout, keep)
         running = recorder.running
         graded = torch.set_grad_enabled(loss is not None)
-        with graded, recorder, blamed(running), self.quietly(running):
+        with graded, recorder, blamed(running), self._wide(running), self.quietly(running):
             outputs = self.whole(module, arguments, train)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = Result(
@@ -183,8 +211,11 @@ class TorchSide:
     def whole(self, module: nn.Module, arguments: Any, train: bool) -> Any:
         """Call the network, or a copy of it, with what `inputs` gave."""
         if train in self.signatures:
-            return self.signatures[train].run(module, arguments)
-        return module(*arguments)
+            signature = self.signatures[train]
+            return signature.run(
+                lambda *args, **kwargs: self.called(module, args, kwargs), arguments
+            )
+        return self.called(module, arguments, {})
 
     def inputs(self, inputs: Any, differentiate: bool = False) -> Any:
         """The network's inputs as tensors of this precision."""
@@ -204,9 +235,10 @@ class TorchSide:
         module = copy.deepcopy(self.module.get_submodule(call.module)).train(train)
         differentiate = any(c is not None for c in cotangents or ())
         args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
-        place = [call.layer]
-        with torch.set_grad_enabled(differentiate), blamed(place), self.quietly(place):
-            outputs = module(*args, **kwargs)
+        running = [call.layer]
+        graded = torch.set_grad_enabled(differentiate)
+        with graded, blamed(running), self._wide(running), self.quietly(running):
+            outputs = self.called(module, args, kwargs)
         result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
             pairs = [
@@ -214,6 +246,8 @@ class TorchSide:
                 for o, c in zip(tensors_of(outputs), cotangents or (), strict=True)
                 if c is not None
             ]
+            if any(o.shape != c.shape for o, c in pairs):
+                return result  # outputs of another shape have no gradient to compare
             with blamed([call.layer]):
                 torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
             self._gradients(result, module, (args, kwargs), {})
@@ -238,6 +272,20 @@ class TorchSide:
         rates = {name: set_rates(self.module.get_submodule(name)) for name in alike}
         self.quieted |= {name: ", ".join(found) for name, found in rates.items() if found}
         return bool(rates[layer])
+
+    @contextlib.contextmanager
+    def _wide(self, running: Sequence[str]) -> Iterator[None]:
+        """Context that leaves casts to a narrower type out, if this side is in float64."""
+        if self.dtype != torch.float64:
+            yield
+            return
+        with Lifted(running) as lifted:
+            yield
+        self.lifted |= lifted.layers
+
+    def called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Run a module; what changes it while it runs overrides this."""
+        return module(*args, **kwargs)
 
     def arguments(self, inputs: Any) -> Any:
         """Arrays of the port's layout as tensors of this precision."""
@@ -281,6 +329,13 @@ class TorchSide:
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Convert from the port's layout; the tensor owns its memory."""
         return turned_back(array, self.layout.get(array.ndim))
+
+
+def _is_short(buffer: torch.Tensor) -> bool:
+    """Return whether numbers are short enough to be exact in float32, or were never in it."""
+    array = to_numpy(buffer)
+    narrow = array.astype(np.float32)
+    return not np.array_equal(narrow.astype(array.dtype), array, equal_nan=True) or is_exact(narrow)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,13 @@
-"""Compare a port with its reference, and name the likely causes of the first fault."""
+"""Compare a port with its reference, and prove the cause of the first fault."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from parity.diagnosis import causes
-from parity.diagnosis.context import Context
 from parity.ladder.climb import Ladder, climb
 from parity.ladder.port import Port
 from parity.report.report import RUNGS, Report
-
-MOST_CAUSES = 3  # that a report names
 
 
 def check(
@@ -39,9 +36,7 @@ def check(
 
 
 def explain(ladder: Ladder, report: Report) -> None:
-    """Put the evidence of the first fault and its likely causes into the report."""
-    evidence = Context(ladder.runs, ladder.update, ladder.trajectory).evidence(report)
-    if evidence is None:
-        return
-    report.evidence = evidence
-    report.causes = causes.rank(evidence)[:MOST_CAUSES]
+    """Put what the experiments on the first fault proved into the report."""
+    found = causes.explained(ladder, report)
+    report.causes = list(found.proofs)
+    report.operations = found.shown()

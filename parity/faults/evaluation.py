@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from parity.capture.torch_side import TorchSide
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.scenes import scene
 from parity.diagnosis.catalogue import CATALOGUE, Fault
+from parity.diagnosis.experiments.engine import Proof
 from parity.faults.rows import MutantRow
 from parity.ladder.port import Port
 from parity.model_checks.small_networks import Subject
@@ -236,8 +238,8 @@ def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterat
     for fault, name, step, changes in FAULTS:
         start = time.perf_counter()
         steps = stage.port(changes)
-        wrong, ranked = differing(stage.reference, steps), causes(stage.reference, steps)
-        yield MutantRow(
+        wrong = differing(stage.reference, steps)
+        row = MutantRow(
             fault,
             CATALOGUE[fault].title,
             name,
@@ -250,9 +252,9 @@ def rows(subject: Subject, predict: Callable[[Port, np.ndarray], Any]) -> Iterat
             named=f"({wrong[0]})" if wrong else "",
             right=wrong[0] == step if wrong else None,
             margin=float("inf") if wrong else 0.0,
-            rank=ranked.index(fault) + 1 if fault in ranked else None,
             seconds=time.perf_counter() - start,
         )
+        yield row.explained(proofs(stage, steps))
 
 
 def equivalent(fault: Fault, reference: Steps) -> str:
@@ -265,35 +267,72 @@ def equivalent(fault: Fault, reference: Steps) -> str:
     return ""
 
 
-def causes(reference: Steps, port: Steps) -> list[Fault]:
-    """The faults that may explain what differs, likeliest first; from the steps alone."""
-    wrong = differing(reference, port)
+def proofs(stage: Stage, port: Steps) -> list[Proof]:
+    """The changes with which the reference's evaluation gives the first step that differs."""
+    wrong = differing(stage.reference, port)
     if not wrong:
         return []
     step = wrong[0]
-    found = sorted(_explain(step, reference, port), key=lambda pair: -pair[1])
-    return list(dict.fromkeys(fault for fault, _ in found))
+    found, target = [], port[step]
+    for fault, what, array in _hypotheses(step, stage):
+        if array.shape == target.shape and np.allclose(array, target, rtol=1e-6, atol=0):
+            found.append(Proof(fault, what, step))
+    if step == "labels" and _renumbered(stage.reference[step], target):
+        found.append(Proof(Fault.LABEL_IDS, "its classes numbered otherwise", step))
+    return found
 
 
-def _explain(step: str, reference: Steps, port: Steps) -> Iterator[tuple[Fault, float]]:
-    a, b = reference[step], port[step]
+def _hypotheses(step: str, stage: Stage) -> Iterator[tuple[Fault, str, np.ndarray]]:
+    """What a step gives with a change; made here of the step before it, in the reference."""
+    reference, size = stage.reference, stage.size
+    images, labels, predictions = (reference[key] for key in ("images", "labels", "predictions"))
     if step == "images":
-        yield Fault.CHANNEL_ORDER, float(np.array_equal(b, a[..., ::-1]))
-        factors = b[a > 0] / a[a > 0]
-        yield Fault.IMAGE_SCALE, float(np.allclose(factors, factors[0], rtol=1e-4))
-        yield Fault.IMAGE_RESIZE, 0.5
+        yield Fault.CHANNEL_ORDER, "its channels in the opposite order", images[..., ::-1]
+        yield Fault.IMAGE_SCALE, "images not divided by 255", images * np.float32(255)
+        yield Fault.IMAGE_SCALE, "images divided by 255 twice", images / np.float32(255)
+        text = "bilinear interpolation of two pixels, without smoothing"
+        pixels = [_interpolated(image, size, "bilinear") for image, _ in stage.scenes]
+        yield Fault.IMAGE_RESIZE, text, scale(np.stack(pixels), "float32")
     elif step == "labels":
-        pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1)
-        yield Fault.LABEL_IDS, 1.0 if len(set(pairs[0])) == pairs.shape[1] else 0.2
-        yield Fault.LABEL_IDS, 0.9 if pairs.shape[1] <= 2 * CLASSES else 0.2
-        yield Fault.NEAREST_LABELS, 0.6
+        at = predictions.shape[1:3]
+        ids = [_interpolated(label[..., None], at, "nearest")[..., 0] for _, label in stage.scenes]
+        yield Fault.NEAREST_LABELS, "nearest labels by rounding down", train_ids(np.stack(ids))
     elif step == "confusion":
-        yield Fault.LAST_BATCH, 1.0 if a.sum() != b.sum() else 0.3
+        batches = in_batches(len(labels))
+        for what, chosen in (("dropped", batches[:-1]), ("twice", [*batches, batches[-1]])):
+            rows_ = [i for batch in chosen for i in batch]
+            matrix = metrics.confusion(labels[rows_], predictions[rows_], CLASSES)
+            yield Fault.LAST_BATCH, f"the last batch {what}", matrix
     elif step == "mean IoU":
         each = (reference["confusion"],)
-        yield Fault.ABSENT_CLASSES, float(np.isclose(b, absent_as_zero(each), rtol=1e-12))
-        yield Fault.VOID_PREDICTIONS, float(np.isclose(b, void_not_missed(each), rtol=1e-12))
-        yield Fault.MEAN_OF_BATCHES, 0.5
+        yield Fault.ABSENT_CLASSES, "absent classes as 0", np.array(absent_as_zero(each))
+        missed = each[0].copy()
+        missed[:, VOID] = 0
+        value = metrics.mean_iou_present(metrics.iou(missed, VOID))
+        yield Fault.VOID_PREDICTIONS, "void predictions not counted as misses", np.array(value)
+        parts = [
+            metrics.confusion(labels[batch], predictions[batch], CLASSES)
+            for batch in in_batches(len(labels))
+        ]
+        values = [metrics.mean_iou_present(metrics.iou(part, VOID)) for part in parts]
+        yield Fault.MEAN_OF_BATCHES, "the mean of the batches' mean IoU", np.array(np.mean(values))
+
+
+def _interpolated(pixels: np.ndarray, size: Pair, mode: str) -> np.ndarray:
+    """Resize (H, W, C) of uint8 as PyTorch does, without antialiasing."""
+    wide = torch.tensor(np.moveaxis(pixels.astype(np.float64), -1, 0)[None])
+    how = {"align_corners": False} if mode == "bilinear" else {}
+    found = torch.nn.functional.interpolate(wide, size, mode=mode, **how)
+    return np.moveaxis(np.rint(found[0].numpy()), 0, -1).astype(np.uint8)
+
+
+def _renumbered(reference: np.ndarray, port: np.ndarray) -> bool:
+    """Return whether one side's labels are a function of the other's, pixel by pixel."""
+    if reference.shape != port.shape:
+        return False
+    pairs = np.unique(np.stack([reference.ravel(), port.ravel()]), axis=1)
+    counts = [len(set(side)) for side in pairs]
+    return max(counts) == pairs.shape[1] and min(counts) > 1
 
 
 def _best(logits: Any) -> np.ndarray:

@@ -17,8 +17,6 @@ from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.faults.rows import CleanRow, MutantRow
 from parity.io.files import write_atomically
 
-FIRST = 3  # so many suggested causes count
-
 
 @dataclasses.dataclass(frozen=True)
 class CampaignResult:
@@ -41,8 +39,14 @@ class CampaignResult:
         return [c for c in self.clean if c.alarm]
 
     @property
+    def wrongly_proved(self) -> list[MutantRow]:
+        """Return the mutants of which a cause is called proved that is not theirs."""
+        return [r for r in self.rows if r.wrong]
+
+    @property
     def ok(self) -> bool:
-        return bool(self.rows or self.clean) and not self.survivors and not self.false_alarms
+        failed = self.survivors or self.false_alarms or self.wrongly_proved
+        return bool(self.rows or self.clean) and not failed
 
     def totals(self) -> dict[str, Any]:
         """Return the totals: (how many, of how many)."""
@@ -50,11 +54,11 @@ class CampaignResult:
         layers = [r for r in rows if r.level == "layer"]
         found: dict[str, Any] = {}
         if self.rows:
-            first = sum(r.rank is not None and r.rank <= FIRST for r in rows)
             found |= {
                 "killed": (len(rows), len(counted)),
                 "first named right, of layers": (sum(bool(r.right) for r in layers), len(layers)),
-                f"cause in the first {FIRST}": (first, len(rows)),
+                "cause proved": (sum(r.proved for r in rows), len(rows)),
+                "wrong cause proved": (len(self.wrongly_proved), len(rows)),
                 "equivalent": (len(self.rows) - len(counted), len(self.rows)),
             }
         if self.clean:
@@ -70,6 +74,9 @@ class CampaignResult:
                 console.print(f"equivalent: {where}: {row.equivalent}", highlight=False)
             for entry in map(CATALOGUE.__getitem__, self.absent()):
                 console.print(f"no place: {entry.number} {entry.title}", highlight=False)
+        for row in self.wrongly_proved:
+            where = f"{row.number} {row.name}, {row.model} {row.place}"
+            console.print(f"[red]wrong cause[/red] {where}: {row.causes[0]}", highlight=False)
         for alarm in self.false_alarms:
             console.print(f"[red]false alarm[/red] {alarm.model} seed {alarm.seed}: {alarm.alarm}")
         for name, (count, of) in self.totals().items():
@@ -110,7 +117,7 @@ class CampaignResult:
                 state,
                 named if r.killed else r.named,
                 "" if not r.killed else "exact" if math.isinf(r.margin) else f"{r.margin:.0e}x",
-                str(r.rank or ""),
+                "proved" if r.proved else "[red]wrong[/red]" if r.wrong else "",
                 f"{r.seconds:.1f}",
             )
         return table

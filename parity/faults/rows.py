@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 
@@ -26,7 +28,9 @@ class MutantRow:
         named: The layer reported first; for an undetected mutant its exception, if any.
         right: Whether `named` is `place`; None where there is no single one.
         margin: How many times above its limit the difference was.
-        rank: Rank of the true cause among those suggested, from 1; None if it is not among them.
+        proved: Whether the true cause is proved, alone or as one of several that give the same.
+        wrong: Whether causes are called proved and the true one is not among them.
+        causes: Those that are proved, as sentences.
         seconds: Duration of the run.
     """
 
@@ -43,8 +47,18 @@ class MutantRow:
     named: str = ""
     right: bool | None = None
     margin: float = 0.0
-    rank: int | None = None
+    proved: bool = False
+    wrong: bool = False
+    causes: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    def explained(self, proofs: Sequence[Any]) -> MutantRow:
+        """Return the row with what was proved: causes with a `fault`."""
+        right = any(proof.fault == self.fault for proof in proofs)
+        causes = tuple(map(str, proofs))
+        return dataclasses.replace(
+            self, proved=right, wrong=bool(proofs) and not right, causes=causes
+        )
 
     @property
     def number(self) -> int:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity.capture.records import ForwardError, leaves
-from parity.diagnosis import causes
-from parity.diagnosis.catalogue import CATALOGUE, Fault
+from parity.diagnosis.catalogue import CATALOGUE
 from parity.diagnosis.check import check
 from parity.faults.mutants import Mutant, copied
 from parity.faults.rows import MutantRow
@@ -46,7 +45,7 @@ def run(mutant: Mutant) -> MutantRow:
     named = fault.layer.partition("#")[0]
     if fault.rung == "L0":
         named = named.rpartition(".")[0]
-    return dataclasses.replace(
+    found = dataclasses.replace(
         row,
         killed=True,
         rung=fault.rung,
@@ -54,8 +53,8 @@ def run(mutant: Mutant) -> MutantRow:
         named=named,
         right=named == mutant.place if mutant.place else None,
         margin=fault.error / fault.limit if fault.limit else math.inf,
-        rank=_rank(mutant.fault, report),
     )
+    return found.explained(report.causes)
 
 
 def _climb(mutant: Mutant, port: Port) -> Report:
@@ -79,13 +78,6 @@ def climb(port: Port, levels: Sequence[str]) -> Report:
         if error.report is None or error.report.ok:
             raise
         return error.report
-
-
-def _rank(fault: Fault, report: Report) -> int | None:
-    if report.evidence is None:
-        return None
-    found = [cause.fault for cause in causes.rank(report.evidence)]
-    return found.index(fault) + 1 if fault in found else None
 
 
 def predict(port: Port, images: np.ndarray) -> np.ndarray:

@@ -96,18 +96,15 @@ def _row(
     if fault is None:
         return row
     seen = device_evidence(plan, job, observed(plan, runs, job), expected)
-    ranked: list[Fault] = [
-        c.fault for c in causes.rank(Evidence(fault, tuple(report.failures()), "", devices=seen))
-    ]
-    return dataclasses.replace(
+    found = dataclasses.replace(
         row,
         killed=True,
         rung=fault.rung,
         kind=fault.kind,
         named=fault.layer,
         margin=fault.error / fault.limit if fault.limit else math.inf,
-        rank=ranked.index(injection.fault) + 1 if injection.fault in ranked else None,
     )
+    return found.explained(causes.of_evidence(Evidence(fault, devices=seen)))
 
 
 def _equivalent(plan: Plan, injection: Injection) -> str:

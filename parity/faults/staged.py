@@ -104,7 +104,7 @@ def _drawn(
     check, draws = failed[0]
     changed = {key.rpartition(".")[0] for key in arrays if arrays[key] is not sound[key]}
     named = "(initial weights)" if check.layer in changed else check.layer
-    evidence = Evidence(check, tuple(c for c, _ in failed), "", draws=draws)
+    evidence = Evidence(check, draws=draws)
     return _killed(row, check, evidence, named)
 
 
@@ -145,12 +145,11 @@ def _stage(model: str, recipe: Recipe) -> MutantRow:
         return row
     divergence = comparison.divergence(fault)
     named = f"(stage {comparison.last[-1][0].stage.name})"
-    return _killed(row, fault, Evidence(fault, (fault,), "", divergence=divergence), named)
+    return _killed(row, fault, Evidence(fault, divergence=divergence), named)
 
 
 def _killed(row: MutantRow, check: Check, evidence: Evidence, named: str) -> MutantRow:
-    found: list[Fault] = [cause.fault for cause in causes.rank(evidence)]
-    return dataclasses.replace(
+    found = dataclasses.replace(
         row,
         killed=True,
         rung=check.rung,
@@ -158,5 +157,5 @@ def _killed(row: MutantRow, check: Check, evidence: Evidence, named: str) -> Mut
         named=named,
         right=named == row.place,
         margin=check.error / check.limit if check.limit else math.inf,
-        rank=found.index(row.fault) + 1 if row.fault in found else None,
     )
+    return found.explained(causes.of_evidence(evidence))

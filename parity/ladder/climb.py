@@ -101,7 +101,7 @@ def climb(
                 "the port gives two answers in train mode, if anything depends on the random"
                 f" numbers drawn at {listed(places)}"
             )
-        elif port.train and _only_training(report):
+        elif _is_for_inference(runs, report):
             ladder.notes.append(
                 "in eval mode all agrees: if the port is for inference alone, say so with"
                 " Port(train=False) or --eval"
@@ -115,6 +115,12 @@ def _drawn(runs: Runs, report: Report) -> list[str]:
     if not runs.port.train or runs.failed or not _only_training(report):
         return []
     return drawn(runs.port64.jaxpr(runs.inputs[True], True))
+
+
+def _is_for_inference(runs: Runs, report: Report) -> bool:
+    """Return whether the port may be one that is never trained: it does not update statistics."""
+    moved = any(c.quantity.kind is Kind.STATISTIC for c in report.failures())
+    return runs.port.train and moved and _only_training(report)
 
 
 def _only_training(report: Report) -> bool:
@@ -166,6 +172,7 @@ class Ladder:
         if runs.assignment.own:
             own = listed(sorted(runs.assignment.own))
             self.notes.append(f"the port's own, not compared: {own}")
+        self.notes += narrow_notes(runs)
         self.layers = Layers(runs, self.notes)
         self.update, self.trajectory = Update(runs, self.notes), Trajectory(runs, self.notes)
         self.rungs: dict[str, Rung] = {
@@ -176,6 +183,24 @@ class Ladder:
             "L4": self.update,
             "L5": self.trajectory,
         }
+
+
+def narrow_notes(runs: Runs) -> list[str]:
+    """Return lines on what computes in a narrower type than float64 inside."""
+    notes = []
+    network = "the network itself"
+    lifted = {"reference": runs.reference64.lifted, "port": runs.port64.narrow("lifted")}
+    for side, layers in lifted.items():
+        if layers:
+            names = listed([name or network for name in layers])
+            notes.append(f"the {side} computes in float32 inside; structure is in float64: {names}")
+    if kept := runs.port64.narrow("kept"):
+        names = listed([f"{name or network} ({what})" for name, what in kept.items()])
+        rule = f"the rule of {runs.precision}"
+        notes.append(f"cannot be computed in float64, so {rule} judges the structure: {names}")
+    if runs.constants:
+        notes.append(f"constants that the reference holds in float32: {listed(runs.constants)}")
+    return notes
 
 
 def _known(levels: Sequence[str], precision: str) -> list[str]:

@@ -70,7 +70,7 @@ class Correspondence:
 
     def held(self, name: str) -> dict[str, np.ndarray]:
         """Return, for a tensor of the port, the reference's -> flat mask of the elements used."""
-        state = self.reference.state() | self.reference.constants()
+        state = self.reference.state() | self.reference.unsaved()
         keys = [key for key in self.keys(name) if key in state]
         part = self.assignment.parts.get(name)
         if part is None or name in self.assignment.map:

@@ -17,6 +17,9 @@ from parity.capture.records import Arrays, is_float
 from parity.ladder.axes import Axes
 from parity.spec import draw
 
+# From the reference's arrays by name to the port's; None: the port's own.
+Converter = Callable[[Arrays], Mapping[str, Any]]
+
 # The port's tensor -> the reference's that it is the whole of, and the axes.
 Whole = dict[str, tuple[str, Axes]]
 
@@ -72,9 +75,7 @@ class Elements:
         return tuple(axes) if np.array_equal(whole, self.index) else None
 
 
-def followed(
-    convert: Callable[[Arrays], Mapping[str, Any]], source: Arrays, made: Arrays
-) -> dict[str, Elements]:
+def followed(convert: Converter, source: Arrays, made: Arrays) -> dict[str, Elements]:
     """Follow every element through a function.
 
     Args:
@@ -118,9 +119,7 @@ def _tags(tagged: Arrays, power: int) -> Arrays:
     return tags
 
 
-def _converted(
-    convert: Callable[[Arrays], Mapping[str, Any]], source: Arrays, made: Arrays
-) -> Arrays:
+def _converted(convert: Converter, source: Arrays, made: Arrays) -> Arrays:
     """Apply the function to other values; return nothing where it does not accept them."""
     try:
         with np.errstate(all="ignore"):
@@ -154,7 +153,7 @@ def _elements(numbers: np.ndarray, tagged: Arrays) -> Elements:
 
 
 def _confirmed(
-    convert: Callable[[Arrays], Mapping[str, Any]],
+    convert: Converter,
     source: Arrays,
     tagged: Arrays,
     made: Arrays,

@@ -1,59 +1,12 @@
-"""Evidence on a fault, which the ladder passes to the diagnosis."""
+"""Evidence on a fault of training, which the checks pass to the diagnosis."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from parity.report.quantity import Quantity
 from parity.report.report import Check
-
-Arrays = Mapping[Quantity, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One layer alone on both sides, with equal inputs, in float64, the port's names and layout.
-
-    Attributes:
-        inputs: The layer's inputs, arrays or plain values.
-        reference: Quantity -> the reference's array: outputs, gradients of inputs and parameters,
-            statistics.
-        port: Quantity -> the port's array; a quantity that it lacks is absent.
-    """
-
-    inputs: tuple[Any, ...]
-    reference: Arrays
-    port: Arrays
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """Both optimizers' steps of one parameter, in float64 and the port's layout.
-
-    Attributes:
-        leaf: The last part of the parameter's name in the port.
-        weight: Its value before.
-        gradients: The gradient of each step; empty where the reference has none.
-        settings: The reference's optimizer at each step: its class, and the settings of the
-            parameter's group.
-        decay: The largest weight decay of any group.
-        reference: The reference's steps.
-        port: The port's steps.
-        without: Both sides' step with a gradient of 0.
-    """
-
-    leaf: str
-    weight: np.ndarray
-    gradients: tuple[np.ndarray, ...]
-    settings: tuple[Mapping[str, Any], ...]
-    decay: float
-    reference: tuple[np.ndarray, ...]
-    port: tuple[np.ndarray, ...]
-    without: tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,28 +71,13 @@ class Evidence:
     """The evidence on a fault.
 
     Attributes:
-        fault: The check to explain, `report.fault()`.
-        failures: Every check that failed, of any layer.
-        kind: The class of the reference's layer, such as `BatchNorm2d`; empty for the whole
-            network.
-        settings: The reference layer's plain attributes, such as `{"eps": 1e-05}`.
-        cases: `train` and `eval` -> the layer alone; empty where it could not be isolated.
-        weights: Tensor of the layer -> (the reference's in the port's layout, the port's).
-        rates: Both sides' learning rates, where these were compared.
-        steps: Steps of the parameter that L4 names.
-        divergence: How the trajectories of L5 diverge.
-        draws: The tensor that L4 names, where its initial values are at fault.
+        fault: The check to explain.
+        divergence: How two trajectories diverge.
+        draws: The tensor whose initial values are at fault.
         devices: Results of a run on several devices.
     """
 
     fault: Check
-    failures: tuple[Check, ...]
-    kind: str
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    cases: Mapping[str, Case] = dataclasses.field(default_factory=dict)
-    weights: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
-    rates: tuple[np.ndarray, np.ndarray] | None = None
-    steps: Steps | None = None
     divergence: Divergence | None = None
     draws: Draws | None = None
     devices: DeviceEvidence | None = None

@@ -21,7 +21,7 @@ class Weights(Rung):
         """Check that every source tensor is used once and every target filled once, bit for bit."""
         runs, assignment = self.runs, self.runs.assignment
         source, target = runs.reference64.state(), runs.port64.state()
-        fixed = runs.reference64.constants()
+        fixed = runs.reference64.unsaved()
         if not source and not target:
             return [_exact(NETWORK, NETWORK, "")]
         taken: dict[str, str] = {}

@@ -60,6 +60,11 @@ class Layers(Rung):
         paired = [c for c in calls if runs.pair(c)]
         return self._judge("L1", [m for call in paired for m in self._layer(call, True, None)])
 
+    def agree(self, oracle: Flat, port: Flat, reference: str) -> bool:
+        """Return whether a layer of the port in float64 gives all of an oracle's numbers."""
+        measured = self._measure(oracle, {PORT64: port}, reference)
+        return all(check.ok for check in self._judge("L1", measured))
+
     def _has_modes(self, call: Call) -> bool:
         pair = self.runs.pair(call)
         if pair is None:
@@ -98,7 +103,18 @@ class Layers(Rung):
             rng = draw.generator(0, f"rounding/{call.layer}")
             fed = tolerances.disturb(fed, tolerances.ROUNDING[runs.precision], rng)
             found[DISTURBED[0]] = runs.alone(disturbed, call, pair, train, fed)
-        return self._measure(oracle, found, call.layer)
+        measured = self._measure(oracle, found, call.layer)
+        if runs.port64.rounded:
+            noise = tolerances.ROUNDING["float32"]
+            noisy = runs.alone(runs.port64, call, pair, train, runs.fed(call, train), noise)
+            measured = [self._with_drift(m, noisy, found[PORT64]) for m in measured]
+        return measured
+
+    def _with_drift(self, m: Measurement, noisy: Flat, plain: Flat) -> Measurement:
+        """Add how far the layer moves where constants known in float32 alone are disturbed."""
+        key = Key(m.layer, m.quantity)
+        drift = difference(noisy.get(key), plain.get(key)).distance
+        return dataclasses.replace(m, drift=drift) if math.isfinite(drift) else m
 
     def _network(self) -> list[Measurement]:
         """The whole network as one layer."""

@@ -14,7 +14,6 @@ from parity.capture.records import NETWORK, Arrays
 from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.torch_training import TorchTraining
 from parity.ladder import tolerances
-from parity.ladder.evidence import Steps
 from parity.ladder.keys import Flat, Key, by_layer, full_name
 from parity.ladder.rung import Rung
 from parity.ladder.runs import DISTURBED, PORT64
@@ -87,35 +86,37 @@ class Update(Rung):
             measured.insert(0, self._rates(*port.schedules))
         return self._judge("L4", measured)
 
-    def steps_of(self, fault: Check) -> Steps:
-        """Return both optimizers' steps of the parameter that a check names."""
-        path = fault.quantity.path
-        name = full_name(fault.layer, path)
-        key = self.runs.tensors.source_of(name)
-        fed = [self.runs.in_port_names(g, None, False) for g in self.fed.gradients]
-        training = TorchTraining(self.runs.reference64, self._optimizers[0], self._schedule())
-        settings = []
-        for _ in fed:
-            settings.append(training.settings(key))
-            training.update({})
-        made = [
-            tuple(
-                side[Key(fault.layer, Quantity(Kind.STEP, path, step=i))]
-                for i in range(1, STEPS + 1)
-            )
-            for side in self.steps
-        ]
-        without = Key(fault.layer, Quantity(Kind.DECAY_STEP, path))
-        return Steps(
-            fault.quantity.leaf,
-            self.weights[name],
-            tuple(g[name] for g in fed if name in g),
-            tuple(settings),
-            training.decay,
-            made[0],
-            made[1],
-            (self.steps[0][without], self.steps[1][without]),
-        )
+    def agrees(self, make: torch_training.MakeOptimizer, schedule: Any = None) -> bool:
+        """Return whether another optimizer of the reference makes the port's steps, in float64.
+
+        Args:
+            make: Returns the optimizer for a module.
+            schedule: The learning-rate schedule; the reference's if not given.
+        """
+        return self._agree(self._made(make, schedule), self.steps[1])
+
+    def gives(self, make: torch_training.MakeOptimizer) -> bool:
+        """Return whether another optimizer makes the reference's steps, in float64."""
+        return self._agree(self._made(make, None), self.steps[0])
+
+    @property
+    def rates_differ(self) -> bool:
+        """Return whether learning rates were compared and are not the same."""
+        if self.rates is None:
+            return False
+        return not np.allclose(self.rates[1], self.rates[0], rtol=STRUCTURE_UPDATE, atol=0)
+
+    def _made(self, make: torch_training.MakeOptimizer, schedule: Any) -> Flat:
+        schedule = self._schedule() if schedule is None else schedule
+
+        def training() -> TorchTraining:
+            return TorchTraining(self.runs.reference64, make, schedule)
+
+        return self._steps(training, self.fed, False)
+
+    def _agree(self, oracle: Flat, steps: Flat) -> bool:
+        measured = [self._step(key, oracle, {PORT64: steps}) for key in oracle]
+        return all(check.ok for check in self._judge("L4", measured))
 
     def _fed(self) -> FedGradients:
         """The gradients of all steps."""
@@ -138,7 +139,7 @@ class Update(Rung):
             fed = fed.disturbed(runs.precision)
 
         def training() -> TorchTraining:
-            return TorchTraining(side, self._optimizers[0], self._schedule(), disturb)
+            return TorchTraining(side, self.optimizers[0], self._schedule(), disturb)
 
         return self._steps(training, fed, False)
 
@@ -146,12 +147,13 @@ class Update(Rung):
         side = self.runs.port64 if run == PORT64 else self.runs.port_working
 
         def training() -> JaxTraining:
-            return JaxTraining(side, self._optimizers[1])
+            return JaxTraining(side, self.optimizers[1])
 
         return self._steps(training, fed, True)
 
     @property
-    def _optimizers(self) -> tuple[Any, Any]:
+    def optimizers(self) -> tuple[Any, Any]:
+        """What makes the reference's optimizer, and the port's."""
         found = self.runs.port.optimizers
         assert found is not None  # the rung would be absent
         return found
@@ -196,7 +198,7 @@ class Update(Rung):
 
     def _rates(self, theirs: Any, ours: Any, count: int) -> Measurement:
         """The learning rate at every step; the largest relative difference counts."""
-        make = self._optimizers[0]
+        make = self.optimizers[0]
         reference = torch_training.rates(self.runs.port.reference, make, theirs, count)
         port = jax_training.rates(ours, count)
         self.rates = reference, port

@@ -10,9 +10,8 @@ import numpy as np
 from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
 from parity.capture.torch_side import TorchSide
-from parity.capture.torch_training import TorchTraining
-from parity.ladder.evidence import Divergence
-from parity.ladder.keys import Flat, Key, by_layer, full_name
+from parity.capture.torch_training import MakeOptimizer, TorchTraining
+from parity.ladder.keys import Flat, Key, by_layer
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
@@ -36,13 +35,12 @@ class Trajectory(Rung):
     Attributes:
         rates: The reference's learning rate at each step that was made, and at the next.
         momentum: The reference's momentum.
-        last: Either side's parameters and statistics before the last step and after it, in the
-            port's names and layout.
+        ported: The port's loss, parameters and statistics after the last step.
     """
 
     rates: list[float]
     momentum: float
-    last: tuple[tuple[Arrays, Arrays], tuple[Arrays, Arrays]]
+    ported: Flat
 
     def absent(self) -> str:
         return self._untrained()
@@ -56,13 +54,10 @@ class Trajectory(Rung):
         )
         self.rates, self.momentum = [reference.rate], reference.momentum
         disturbed, checks = None, []
-        states = self._state(reference), self._state(port)
         for step in range(self.runs.port.steps):
             oracle, ported = self._step(reference, step), self._step(port, step)
-            after = self._state(reference), self._state(port)
-            self.last = (states[0], after[0]), (states[1], after[1])
+            self.ported = ported
             self.rates.append(reference.rate)
-            states = after
             again = self._step(disturbed, step) if disturbed else None
             checks = self._compared(oracle, ported, again)
             if disturbed is None and any(not c.ok for c in checks):
@@ -74,16 +69,14 @@ class Trajectory(Rung):
                 return sorted(checks, key=furthest_first)
         return checks
 
-    def divergence(self, fault: Check) -> Divergence:
-        """Return how the trajectories diverge, for the parameter that a check names."""
-        name = full_name(fault.layer, fault.quantity.path)
-        steps = [
-            after[name] - before[name]
-            if name in before and name in after and name in self.runs.trained
-            else np.zeros(0)
-            for before, after in self.last
-        ]
-        return Divergence(tuple(self.rates), self.momentum, steps[0], steps[1])
+    def agrees(self, make: MakeOptimizer) -> bool:
+        """Return whether the reference, with another optimizer, goes the port's way in float64."""
+        schedules = self.runs.port.schedules
+        training = TorchTraining(self.runs.reference64, make, schedules[0] if schedules else None)
+        found: Flat = {}
+        for step in range(len(self.rates) - 1):
+            found = self._step(training, step)
+        return all(check.ok for check in self._compared(found, self.ported, None))
 
     def _reference(self, side: TorchSide) -> TorchTraining:
         optimizers, schedules = self.runs.port.optimizers, self.runs.port.schedules

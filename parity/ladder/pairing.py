@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 
 import numpy as np
 
@@ -77,6 +77,8 @@ class Aligner:
         port: The port's calls.
         parts: Calls of layers that contain other layers, of the reference and of the port.
         layout: The layout of the reference's arrays, which are already converted to the port's.
+        last: Calls of the reference's layers whose channels are on the last axis, such as those of
+            a linear layer, however many axes there are.
     """
 
     def __init__(
@@ -85,11 +87,13 @@ class Aligner:
         port: Mapping[str, Call],
         parts: tuple[set[str], set[str]],
         layout: Layout,
+        last: Set[str] = frozenset(),
     ) -> None:
         self.reference = reference
         self.port = port
         self.parts = parts
         self.layout = layout
+        self.last = last
         self.pairs: dict[str, Pair] = {}
         self.used: set[str] = set()
 
@@ -104,7 +108,7 @@ class Aligner:
             InputError: A given layer does not exist, or was not called.
         """
         self._given(given or {})
-        self._modules(_layers_by_weights(weights), "weights")
+        self._by_weights(weights)
         for name in self.reference:
             # A name in common may be chance: then the values, or at least the shapes, decide.
             if name in self.port and self._free(name, name) and self._sizes_agree(name, name):
@@ -132,14 +136,48 @@ class Aligner:
                     raise InputError(f"layers: the {side} calls no layer {name!r}")
         self._modules(given, "given")
 
-    def _modules(self, layers: Mapping[str, str], how: str) -> None:
-        """Pair all calls of layers, the first with the first."""
+    def _modules(
+        self,
+        layers: Mapping[str, str],
+        how: str,
+        despite: Callable[[str, str], bool] | None = None,
+    ) -> None:
+        """Pair all calls of layers, the first with the first.
+
+        Args:
+            layers: The port's layer -> the reference's.
+            how: See `Pair`.
+            despite: Whether two calls are paired although their outputs are of unlike sizes; all
+                are if not given.
+        """
         for port, reference in layers.items():
             ours = [n for n, c in self.reference.items() if c.module == reference]
             theirs = [n for n, c in self.port.items() if c.module == port]
             for a, b in zip(ours, theirs, strict=False):
-                if self._free(a, b):
+                if self._free(a, b) and (
+                    despite is None or self._sizes_agree(a, b) or despite(a, b)
+                ):
                     self._pair(a, b, how)
+
+    def _by_weights(self, weights: WeightMap) -> None:
+        """Pair layers that hold the same tensors.
+
+        Where their outputs are of unlike sizes, the port's layer must hold all that the reference's
+        does: a fused projection in a layer of its own is only a part of an attention.
+        """
+        held: dict[str, set[str]] = {}
+        for key, _ in weights.values():
+            parts = key.split(".")[:-1]
+            for i in range(1, len(parts) + 1):
+                held.setdefault(".".join(parts[:i]), set()).add(key)
+        taken: dict[str, set[str]] = {}
+        for name, (key, _) in weights.items():
+            taken.setdefault(name.rpartition(".")[0], set()).add(key)
+
+        def whole(a: str, b: str) -> bool:
+            return held[self.reference[a].module] <= taken[self.port[b].module]
+
+        self._modules(_layers_by_weights(weights), "weights", whole)
 
     def _by_value(self) -> None:
         """Pair equal activations; of several, leaves with leaves, in their order."""
@@ -194,10 +232,26 @@ class Aligner:
     def _pair(self, a: str, b: str, how: str) -> None:
         axes = []
         for x, y in zip(self.reference[a].outputs, self.port[b].outputs, strict=False):
-            order = permutation(x, y)
+            order = permutation(x, y) or self._order_by_shape(a, x, y)
             axes.append(None if order is None or order == tuple(range(x.ndim)) else order)
         self.pairs[a] = Pair(a, b, how, tuple(axes))
         self.used.add(b)
+
+    def _order_by_shape(
+        self, call: str, reference: np.ndarray, port: np.ndarray
+    ) -> tuple[int, ...] | None:
+        """Return the axes where the values differ: the port's layout, or as PyTorch has them.
+
+        Networks such as ConvNeXt and Swin have their channels last inside.
+        """
+        turned = self.layout.get(reference.ndim)
+        if turned is None:
+            return None
+        asis = tuple(range(reference.ndim))
+        back = tuple(int(i) for i in np.argsort(turned))
+        options = (back, asis) if call in self.last else (asis, back)
+        shapes = [tuple(reference.shape[i] for i in axes) for axes in options]
+        return next((o for o, s in zip(options, shapes, strict=True) if s == port.shape), None)
 
 
 def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
@@ -60,6 +61,7 @@ class Rung:
         """Measure runs of the whole network: those quantities that are wanted."""
         differences = self.runs.differences(train)
         oracle = self.runs.flat(train)
+        drift = self.runs.drift(train)
         measured = []
         for key in differences[PORT64]:
             if wanted(key.quantity):
@@ -67,7 +69,8 @@ class Rung:
                 target = oracle.get(key)
                 if target is None and each[PORT64].distance == 0:
                     target = np.zeros(1)  # a gradient the reference lacks, zero in the port
-                measured.append(self._measure_one(key, target, each))
+                m = self._measure_one(key, target, each)
+                measured.append(dataclasses.replace(m, drift=drift.get(key, 0.0)))
         return measured
 
     def _loss_at_fault(self) -> bool:
@@ -114,6 +117,7 @@ class Rung:
             structure=differences.get(PORT64, difference(None, oracle)),
             terms=self._terms(key, reference) if oracle is not None else 0.0,
             shared_group=shared_group,
+            narrow=self.runs.narrow,
         )
         rounded, port = (Run(side, self.runs.precision) for side in Side)
         if port not in differences or oracle is None or oracle.dtype.kind != "f":

@@ -34,9 +34,10 @@ from parity.ladder import tolerances
 from parity.ladder.axes import Axes
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
-from parity.ladder.keys import Flat, Key, against, by_layer
+from parity.ladder.keys import Flat, Key, against, by_layer, key_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
 from parity.ladder.port import NAMES, Port
+from parity.ladder.projection import Projection, projections
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference
 from parity.ladder.weights import assign
@@ -94,19 +95,21 @@ class Runs:
             self.reference64.state(),
             self.port64.state(),
             port.filled,
-            self.reference64.constants(),
+            self.reference64.unsaved(),
         )
         if self.assignment.arrays is not None:
             self.port64.fill(self.assignment.arrays)
             # Constants are judged in the precision in which the port makes them.
             self.port_working.fill(self.assignment.arrays | self.assignment.constants)
         self.tensors = Correspondence(self.assignment, self.reference64)
+        self.projections = self._projections()
         self.inputs = {train: port.arrays(train) for train in self.modes}
         self.strict = port.layers == NAMES
         self.lock = threading.RLock()
         self.oracles: dict[bool, Result] = {}
         self.results: dict[tuple[Run, bool], dict[Key, Difference]] = {}
         self.jobs: dict[tuple[Run, bool], Future[dict[Key, Difference]]] = {}
+        self.drifts: dict[bool, dict[Key, float]] = {}
         self.failed: ForwardError | None = None
         try:
             for train in self.modes:
@@ -132,6 +135,13 @@ class Runs:
                 way = "a mapping is one argument; arguments by name are Port(keywords=...)"
                 error.args = (f"{error} ({way})",)
             raise
+
+    def _projections(self) -> list[Projection]:
+        """Return what is compared along directions, for it cannot be element by element."""
+        made = sorted(self.tensors.opaque & self.port64.parameters())
+        if not made or not callable(self.port.weights):
+            return []
+        return list(projections(self.port.weights, self.reference64.state(), made))
 
     def start(self, modes: Sequence[bool]) -> None:
         """Begin the port's runs in the background, unless they are too large to be held at once."""
@@ -183,6 +193,43 @@ class Runs:
                 self.results[run, train] = job.result() if job else self._compare_run(run, train)
         return {run: self.results[run, train] for run in self.compared}
 
+    @functools.cached_property
+    def narrow(self) -> bool:
+        """Return whether the port computes in a narrower type in float64, too."""
+        return bool(self.port64.narrow("kept"))
+
+    @functools.cached_property
+    def constants(self) -> list[str]:
+        """Return the reference's constants that float32 holds rounded."""
+        weights = set(self.reference64.state())
+        if not callable(self.port.weights):
+            weights -= self.assignment.idle - self.assignment.tied
+        return self.reference64.constants(weights)
+
+    def drift(self, train: bool) -> dict[Key, float]:
+        """Return how far both sides move where constants known in float32 alone are disturbed."""
+        if train not in self.drifts:
+            noise = tolerances.ROUNDING["float32"]
+            found: dict[Key, float] = {}
+            if self.constants:
+                rng = draw.generator(0, "constants")
+                moved = self.reference64.with_noise(self.constants, noise, rng)
+                self._add_drift(found, self.flat(train), self._run(moved, train), train, False)
+            if self.port64.rounded:
+                plain = self._flat(self._run(self.port64, train), train, ported=True)
+                noisy = self._run(self.port64, train, noise=noise)
+                self._add_drift(found, plain, noisy, train, True)
+            self.drifts[train] = found
+        return self.drifts[train]
+
+    def _add_drift(
+        self, found: dict[Key, float], plain: Flat, moved: Result, train: bool, ported: bool
+    ) -> None:
+        for key, array in self._flat(moved, train, ported).items():
+            distance = difference(array, plain.get(key)).distance
+            if np.isfinite(distance):
+                found[key] = found.get(key, 0.0) + distance
+
     def pair(self, call: Call) -> Pair | None:
         """Return the port's call paired with a call of the reference; None if there is none."""
         return self.alignment.pairs.get(call.layer)
@@ -195,7 +242,13 @@ class Runs:
         )
 
     def alone(
-        self, side: TorchSide | JaxSide, call: Call, pair: Pair, train: bool, fed: tuple
+        self,
+        side: TorchSide | JaxSide,
+        call: Call,
+        pair: Pair,
+        train: bool,
+        fed: tuple,
+        noise: float = 0.0,
     ) -> Flat:
         """Run one layer alone on `fed`, arguments and cotangents, and return its results.
 
@@ -212,7 +265,7 @@ class Runs:
                 c if c is None else transposed(c, axes)
                 for c, axes in zip(pull, _axes(pair, len(pull)), strict=True)
             ]
-            result = side.run_layer(theirs, arrays, pull, train)
+            result = side.run_layer(theirs, arrays, pull, train, noise)
         else:
             result = side.run_layer(Call(call.layer, args, kwargs), pull, train)
         outputs: Sequence[np.ndarray] = result.outputs
@@ -317,13 +370,11 @@ class Runs:
             self.whole.refuse_layouts(result, False)
             found = result.calls
         port = {name: found[name] for name in self.port64.traced[False] if name in found}
-        parts = (
-            {n for n, c in reference.items() if self.reference64.has_parts(c.module)},
-            {n for n, c in port.items() if self.port64.has_parts(c.module)},
-        )
+        parts = (containers(reference), containers(port))
+        last = {n for n, c in reference.items() if self.reference64.channels_last(c.module)}
         quiet = set(self.reference64.silenced)
         ours = {n: c for n, c in reference.items() if c.module not in quiet}
-        aligner = Aligner(ours, port, parts, self.port.layout)
+        aligner = Aligner(ours, port, parts, self.port.layout, last)
         given = None if isinstance(self.port.layers, str) else self.port.layers
         return aligner.align(given, without(self.assignment.map, self.assignment.fixed))
 
@@ -360,12 +411,13 @@ class Runs:
         train: bool,
         inputs: tuple | None = None,
         sink: Callable[..., None] | None = None,
+        noise: float = 0.0,
     ) -> Result:
         """Run a whole network; of a large one, activations go to a file or to `sink`."""
         inputs = self.inputs[train] if inputs is None else inputs
-        large: dict[str, Any] = {}
+        large: dict[str, Any] = {"noise": noise} if noise else {}
         if self.large:
-            large = {"sink": sink} if isinstance(side, JaxSide) else {"keep": SpillFile()}
+            large |= {"sink": sink} if isinstance(side, JaxSide) else {"keep": SpillFile()}
             release()
         if not train:
             return side.run(inputs, train, **large)
@@ -410,6 +462,11 @@ class Runs:
         gradients = self.in_port_names(result.parameter_gradients, None, ported)
         gradients = without(gradients, self.tensors.opaque | self._frozen(None))
         flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
+        for tied in self.projections:
+            along = tied.project(result.parameter_gradients, ported)
+            if along is not None:
+                dtype = result.loss.dtype if result.loss is not None else along.dtype
+                flat[key_of(tied.port[0], Quantity(Kind.PARAMETER_GRADIENT))] = along.astype(dtype)
         flat[Key(NETWORK, Quantity(Kind.LOSS))] = np.asarray(result.loss)
         for i, gradient in enumerate(result.input_gradients):
             flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient
@@ -451,6 +508,14 @@ def fit(array: np.ndarray, pair: Pair) -> np.ndarray:
 
 def _axes(pair: Pair, n: int) -> list[tuple[int, ...] | None]:
     return [pair.axes[i] if i < len(pair.axes) else None for i in range(n)]
+
+
+def containers(calls: Mapping[str, Call]) -> set[str]:
+    """Return the calls of layers within which another layer was called."""
+    modules = {c.module for c in calls.values()}
+    outer = {m.rpartition(".")[0] for m in modules}
+    outer |= {".".join(m.split(".")[:i]) for m in modules for i in range(1, m.count(".") + 1)}
+    return {name for name, call in calls.items() if call.module in outer}
 
 
 def _prefix(call: str) -> str:

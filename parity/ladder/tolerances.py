@@ -113,7 +113,10 @@ class Measurement:
             of which they are known: rounding is relative to them, however much they cancel.
         shared_group: Equal for what one and the same arithmetic made, such as one step of the
             optimizer; its noise scale is shared. None where there is no such thing.
-        drift: How far the reference in float64 drifts from itself; allowed for in the structure.
+        drift: How far the reference in float64 drifts from itself, or a side moves where constants
+            that it knows in a narrower type are disturbed; allowed for in the structure.
+        narrow: Whether the port computes in a narrower type in float64, too: then its structure is
+            judged by the limit of the numerics.
     """
 
     layer: str
@@ -130,6 +133,7 @@ class Measurement:
     terms: float = 0.0
     shared_group: Hashable = None
     drift: float = 0.0
+    narrow: bool = False
 
     def with_numerics(
         self, numerics: Difference, reference_distance: float, sensitivity: float
@@ -251,20 +255,24 @@ def judge(
             shared[m.shared_group].append(_relative(m.noise_scale, scale(m)))
     least = {group: _median(scales) for group, scales in shared.items()}
 
+    def numerics_limit(m: Measurement) -> float:
+        peers = groups[m.group] if m.elements < FEW else [m]
+        scales = [_relative(p.noise_scale, scale(p)) for p in peers]
+        scales.append(least.get(m.shared_group, 0.0))
+        return K * max(filter(math.isfinite, scales), default=0.0) + floor(precision)
+
     checks = []
     for m in measurements:
         limit = m.limit + K * _relative(m.drift, scale(m))
+        if m.narrow and m.numerics is not None:
+            limit = max(limit, numerics_limit(m))
         checks.append(_check(rung, "structure", m, m.structure, scale(m), limit))
         if m.numerics is not None:
-            peers = groups[m.group] if m.elements < FEW else [m]
-            scales = [_relative(p.noise_scale, scale(p)) for p in peers]
-            scales.append(least.get(m.shared_group, 0.0))
-            limit = K * max(filter(math.isfinite, scales), default=0.0) + floor(precision)
             numerics = m.numerics
             if not math.isfinite(m.noise_scale):  # against it anything would be near enough
                 note = f"the reference itself is not finite in {precision}"
                 numerics = Difference(math.inf, note=note)
-            checks.append(_check(rung, "numerics", m, numerics, scale(m), limit))
+            checks.append(_check(rung, "numerics", m, numerics, scale(m), numerics_limit(m)))
     return checks
 
 

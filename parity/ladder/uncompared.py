@@ -121,7 +121,12 @@ def _parameters(
     """Yield the port's parameters that were not compared, and unpaired ones of the reference."""
     used: dict[str, np.ndarray] = {}
     trained = runs.reference64.parameters()
+    tied = [p for p in runs.projections if key_of(p.port[0], quantity) in compared]
+    for key in (key for p in tied for key in p.reference):
+        used[key] = np.ones(runs.reference64.state()[key].size, bool)
     for name in sorted(runs.port64.parameters()):
+        if any(name in p.port for p in tied):
+            continue
         entry = key_of(name, quantity)
         if name in runs.assignment.own:
             # A function's constants are among its parameters.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import numpy as np
 from parity.capture.records import Arrays, transposed
 from parity.ladder.axes import Axes, equal_axes, usual_axes
 from parity.ladder.constants import close
-from parity.ladder.elements import Elements, Watched, followed, repeated, whole_tensors
+from parity.ladder.elements import Converter, Elements, Watched, followed, repeated, whole_tensors
 from parity.spec.errors import InputError, listed
 
 # Port's parameter or buffer -> the reference's, and the reference's axes in the port's order.
@@ -27,9 +27,6 @@ GivenMap = Mapping[str, tuple[str, Axes] | None]
 # what the port calls it (None: it has none), and the axes. In a rule without a pattern (None), what
 # follows is a pattern of the port's names: these tensors are the port's own.
 Rules = Sequence[tuple[str | None, str | None, Axes] | tuple[str | None, str | None]]
-
-# From the reference's arrays by name to the port's; None: the port's own.
-Converter = Callable[[Arrays], Mapping[str, Any]]
 
 Weights = GivenMap | Rules | Converter | None
 

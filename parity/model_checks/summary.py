@@ -6,6 +6,7 @@ PyTorch computes shapes on its `meta` device and JAX traces abstractly: any size
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,9 +20,11 @@ from rich.table import Table
 
 import jax_impl.models
 import torch_impl.models
-from parity.capture.jax_models import NnxProgram, Record, abstract, join
-from parity.capture.records import NHWC, count_name, is_array, leaves
+from parity.capture.jax_models import NnxModel, join
+from parity.capture.jax_side import run_network
+from parity.capture.records import NHWC, count_name
 from parity.capture.torch_side import tensors_of
+from parity.capture.traced import Traced
 from parity.spec.models import Config
 from weights_convert import naming
 
@@ -167,24 +170,20 @@ def of_jax(config: Config, size: tuple[int, int]) -> tuple[dict[str, Layer], int
     network = jax_impl.models.NETWORKS[config.family]
     model = nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0)))
     model.eval()
-    graph, trained, *others = nnx.split(model, nnx.Param, ...)
-    record = Record()
-
-    def forward(trained: Any, rest: Any, image: jax.Array) -> Any:
-        outputs, _ = NnxProgram(graph)(trained, rest, (image,), {}, record)
-        record.calls = {k: abstract(call) for k, call in record.calls.items()}
-        return outputs
-
-    jax.eval_shape(forward, trained, others[0], jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
+    program, trained, rest = NnxModel(model).split("", train=False)
+    trees = (trained, rest, (jax.ShapeDtypeStruct((1, *size, 3), jnp.float32),))
+    traced = Traced(program, {}, trees, lift=False)
+    run = functools.partial(run_network, (traced, None, False), None)
+    calls = traced.calls(jax.eval_shape(run, *trees, ())["calls"])
     shapes = {join(path): leaf.shape for path, leaf in nnx.to_flat_state(trained)}
     held = by_layer(shapes)
     modules = {join(path): m for path, m in nnx.iter_modules(model) if path}
     parts = {name.rpartition(".")[0] for name in modules}
     kinds = {name: type(m).__name__ for name, m in modules.items() if name not in parts}
     found = {}
-    for call, (_, _, outputs) in record.calls.items():
-        if kind := kinds.get(call.partition("#")[0]):
-            shape = next(tuple(leaf.shape) for leaf in leaves(outputs) if is_array(leaf))
+    for call, made in calls.items():
+        if kind := kinds.get(made.module):
+            shape = tuple(made.outputs[0].shape)
             found[call] = Layer(call, kind, shape, held.get(call, {}))
     return found | never_called(held, found, kinds), sum(map(math.prod, shapes.values()))
 

@@ -21,6 +21,7 @@ RUNGS = {
 ONNX = "onnx"  # the rung of ONNX files, which only our own networks have
 TITLES = {**RUNGS, ONNX: "ONNX Runtime"}
 
+MOST_CAUSES = 4  # that are printed, where several give the same numbers
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -129,8 +130,9 @@ class Findings:
         checks: In the order of the ladder, and on each rung in the order of the forward pass.
         seconds: Per rung.
         notes: What could not be paired or was switched off, a line each.
-        causes: The likely causes of the first fault, likeliest first.
-        evidence: What they were derived from.
+        causes: The causes of the first fault that are proved: with each, the reference gives the
+            port's numbers. The simplest first.
+        operations: The reference's operations at the first fault, a line each.
         left_out: What was not compared.
         unseen: What the rungs that were chosen cannot see, a line each.
         inference: Whether only eval mode was compared.
@@ -142,7 +144,7 @@ class Findings:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     causes: list[Any] = dataclasses.field(default_factory=list)
-    evidence: Any = None
+    operations: list[str] = dataclasses.field(default_factory=list)
     left_out: list[Omission] = dataclasses.field(default_factory=list)
     unseen: list[str] = dataclasses.field(default_factory=list)
     inference: bool = False
@@ -165,6 +167,23 @@ class Findings:
         """Where to look first: of the lowest rung that failed, the first layer, by structure."""
         failed = self.failures()
         return min(failed, key=lambda c: (c.rung, c.kind != "structure"), default=None)
+
+    def explanation(self) -> list[str]:
+        """What is known of the first fault's cause, a line each; nothing where there is no fault.
+
+        Several causes with which the reference gives the same numbers are all named.
+        """
+        if self.fault() is None:
+            return []
+        if self.causes:
+            first, *others = (str(cause) for cause in self.causes[:MOST_CAUSES])
+            lines = [f"proved: {first}", *(f"or: {other}" for other in others)]
+            more = len(self.causes) - MOST_CAUSES
+            return [*lines, f"or: {more} more that give the same numbers"] if more > 0 else lines
+        if not self.operations:
+            return ["no known cause explains it"]
+        lead = "no known cause explains it; the reference computes here: "
+        return [lead + "; ".join(self.operations)]
 
     def rows(self) -> Iterator[tuple[str, str, int, int, str, str]]:
         """Per rung and kind: compared, failed, the smallest margin, and of what it is."""

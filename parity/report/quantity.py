@@ -57,7 +57,7 @@ GRADIENTS = (Kind.INPUT_GRADIENT, Kind.PARAMETER_GRADIENT)
 OF_PARAMETERS = (Kind.PARAMETER_GRADIENT, Kind.STEP, Kind.DECAY_STEP, Kind.STATE)
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True, order=True, repr=False)
 class Quantity:
     """One compared quantity.
 
@@ -98,6 +98,13 @@ class Quantity:
     def sibling(self, leaf: str) -> Quantity:
         """Return the same quantity of another tensor of the same layer."""
         return dataclasses.replace(self, path=f"{self.path.removesuffix(self.leaf)}{leaf}")
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __contains__(self, words: str) -> bool:
+        """Return whether the sentence holds these words, as if it were the string."""
+        return words in str(self)
 
     def __str__(self) -> str:
         text = self._text()

@@ -78,8 +78,8 @@ class Report(Findings):
         if fault:
             place = escape(fault.where())
             console.print(f"[red]FAILED[/red] look at [bold]{place}[/bold] first ({seconds})")
-            for i, cause in enumerate(self.causes):
-                console.print(f"  likely cause {i + 1}: {cause}", markup=False, soft_wrap=True)
+            for line in self.explanation():
+                console.print(f"  {line}", markup=False, soft_wrap=True)
         elif self.missing():
             console.print(f"[red]FAILED[/red] {self._incomplete()} ({seconds})", soft_wrap=True)
         elif self.ok:
@@ -123,6 +123,8 @@ class Report(Findings):
             "inference": self.inference,
             "fault": fault.where() if fault else None,
             "causes": [str(cause) for cause in self.causes],
+            "proved": bool(self.causes),
+            "operations": self.operations,
             "notes": self.notes,
             "unseen": self.unseen,
             "seconds": self.seconds,
@@ -149,8 +151,8 @@ class Report(Findings):
             detail = f"{fault.sentence()} ({len(failed)} in all)" if fault else "nothing compared"
             if self.missing():
                 detail = f"{detail}; {self._incomplete()}" if fault else self._incomplete()
-            if self.causes:
-                detail += f"; likely {'; or '.join(str(cause) for cause in self.causes)}"
+            for line in self.explanation() if self.causes else ():
+                detail += f"; {line}"
             raise AssertionError(f"{self.name}: {detail}")
 
 

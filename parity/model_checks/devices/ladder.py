@@ -83,6 +83,7 @@ def check(plan: Plan, rungs: Sequence[str] = RUNGS, progress: Progress = lambda 
 def compared(report: Report, plan: Plan, runs: DeviceRuns, progress: Progress) -> None:
     """Compare every job with its prediction."""
     rungs, stage = list(report.seconds), plan.recipe.stages[0]
+    evidence: Evidence | None = None
     one = observed(plan, runs, ONE)
     with one_thread():
         alone = predict(plan, "one", 1)
@@ -102,12 +103,12 @@ def compared(report: Report, plan: Plan, runs: DeviceRuns, progress: Progress) -
                 expected = predictions[job.devices, job.case]
             found = observed(plan, runs, job)
             failed = [c for c in judged(stage, job, found, expected, rungs, report) if not c.ok]
-            if failed and not report.evidence:
+            if failed and evidence is None:
                 fault = min(failed, key=lambda c: c.rung)
                 seen = device_evidence(plan, job, found, expected)
-                report.evidence = Evidence(fault, tuple(failed), "", devices=seen)
-    if report.evidence:
-        report.causes = causes.rank(report.evidence)[:3]
+                evidence = Evidence(fault, devices=seen)
+    if evidence is not None:
+        report.causes = list(causes.of_evidence(evidence))
 
 
 def judged(

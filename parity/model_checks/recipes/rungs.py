@@ -60,7 +60,7 @@ def parts(model: str, recipes: Iterable[Recipe]) -> Iterator[Known]:
     config, stage = small(model)[0], stage_of(model)
     assert stage is not None
     for check, draws in initial.checks(config, stage.initial):
-        yield check, Evidence(check, (check,), "", draws=draws)
+        yield check, Evidence(check, draws=draws)
 
 
 def scaled_down_training(recipe: Recipe, steps: int = STEPS) -> Iterator[Known]:
@@ -71,7 +71,7 @@ def scaled_down_training(recipe: Recipe, steps: int = STEPS) -> Iterator[Known]:
     )
     for check in comparison.checks():
         divergence = None if check.ok else comparison.divergence(check)
-        yield check, Evidence(check, (check,), "", divergence=divergence)
+        yield check, Evidence(check, divergence=divergence)
 
 
 def _add(report: Report, rung: str, found: Iterable[Known]) -> None:
@@ -82,4 +82,4 @@ def _add(report: Report, rung: str, found: Iterable[Known]) -> None:
     fault = report.fault()
     evidence = next((e for check, e in known if check is fault), None)
     if evidence is not None:
-        report.evidence, report.causes = evidence, causes.rank(evidence)[:3]
+        report.causes = list(causes.of_evidence(evidence))

@@ -79,24 +79,64 @@ def summed(a: Arrays) -> Arrays:
     return {"w": a["layer.weight"].T, "b": a["layer.bias"] + a["more"]}
 
 
-class Summed(nn.Module):
-    def __init__(self) -> None:
+def multiplied(a: Arrays) -> Arrays:
+    """One bias is the product of two tensors of the reference's."""
+    return {"w": a["layer.weight"].T, "b": a["layer.bias"] * a["more"]}
+
+
+class Two(nn.Module):
+    """A linear layer whose bias is made of two parameters."""
+
+    def __init__(self, product: bool) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layer = nn.Linear(5, 5)
         self.more = nn.Parameter(torch.randn(5))
+        self.product = product
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.product:
+            return x @ self.layer.weight.T + self.layer.bias * self.more
         return self.layer(x) + self.more
+
+
+def affine(p: dict, x: jax.Array) -> jax.Array:
+    return x @ p["w"] + p["b"]
+
+
+def sum_of_two(function: Any = affine) -> Port:
+    params = {"w": jnp.zeros((5, 5)), "b": jnp.zeros(5)}
+    return port(reference=Two(False), port=function, params=params, weights=summed)
+
+
+def test_a_sum_of_parameters_is_compared_along_directions() -> None:
+    """Catches a right port called incomplete because its weights function adds two tensors."""
+    report = check(sum_of_two(), levels=("L0", "L2", "L3"))
+    report.assert_faithful()
+    assert "gradient of b" in {str(c.quantity) for c in report.checks if c.rung == "L3"}
+
+
+def test_a_wrong_gradient_of_a_sum_is_found() -> None:
+    """Catches a bias that would never train, or too fast, passed because a sum made it."""
+
+    def stopped(p: dict, x: jax.Array) -> jax.Array:
+        return affine(p | {"b": jax.lax.stop_gradient(p["b"])}, x)
+
+    def doubled(p: dict, x: jax.Array) -> jax.Array:
+        return affine(p | {"b": 2 * p["b"] - jax.lax.stop_gradient(p["b"])}, x)
+
+    for function in (stopped, doubled):
+        report = check(sum_of_two(function), levels=("L3",))
+        assert {str(c.quantity) for c in report.failures()} == {"gradient of b"}
 
 
 def incomplete() -> Port:
     """A port of which only one parameter can be compared."""
     return port(
-        reference=Summed(),
-        port=lambda p, x: x @ p["w"] + p["b"],
+        reference=Two(True),
+        port=affine,
         params={"w": jnp.zeros((5, 5)), "b": jnp.zeros(5)},
-        weights=summed,
+        weights=multiplied,
     )
 
 

@@ -1,0 +1,330 @@
+"""Changes of attention: scale, masks, causal offset, shared heads; and of embeddings."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from parity.capture.torch_operations import Invocation, Operation
+from parity.diagnosis.experiments.change import PLAIN, Changes, given, number, one
+
+LOW = (-math.inf, -1e9, -1e10, -1e4, float(torch.finfo(torch.float32).min), -1e30, -1e5, -100.0)
+OFFSETS = (1, 2, -1)
+
+
+def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
+    del among
+    name = operation.name
+    if name == "scaled_dot_product_attention":
+        yield from _fused(operation)
+    elif name in ("masked_fill", "where"):
+        yield from _masked(operation)
+    elif name in ("tril", "triu"):
+        now = int(operation.arguments.get("diagonal", 0))
+        for other in (now - 1, now + 1):
+            text = f"the mask's diagonal {other} instead of {now}"
+            yield given(operation, "causal-offset", text, diagonal=other)
+    elif name in ("repeat_interleave", "repeat", "expand"):
+        yield from _repeated(operation)
+    elif name in ("chunk", "split", "unbind"):
+        yield from _parts(operation)
+    elif name == "embedding":
+        yield from _embedding(operation)
+    elif name == "arange":
+        for offset in OFFSETS:
+            text = f"positions counted from {offset} instead of 0"
+            yield one(operation, "position-offset", text, _plus(offset))
+    elif name == "getitem":
+        yield from _picked(operation)
+
+
+def _plus(offset: int) -> Callable[[Invocation], Any]:
+    return lambda call: call() + offset
+
+
+def attention(
+    call: Invocation,
+    scale: float | None = None,
+    mask: torch.Tensor | None = None,
+    rows: str = "",
+    low: float = -math.inf,
+) -> torch.Tensor:
+    """Attention written out.
+
+    Args:
+        call: The fused function's call.
+        scale: Of the scores; by default that of the call.
+        mask: True where keys count, instead of the call's own; None for that.
+        rows: What rows without any key give: `zero`, or what comes out if empty.
+        low: What masked scores become.
+    """
+    q, k, v = call["query"], call["key"], call["value"]
+    if call.get("enable_gqa"):
+        k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
+    scale = scale_of(call) if scale is None else scale
+    scores = q @ k.mT * scale
+    given_mask = call.get("attn_mask") if mask is None else mask
+    if given_mask is None and call.get("is_causal"):
+        given_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if given_mask is None:
+        return scores.softmax(-1) @ v
+    if given_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~given_mask, low)
+    else:
+        scores = scores + given_mask
+    weights = scores.softmax(-1)
+    if rows == "zero":
+        empty = (scores == -math.inf).all(-1, keepdim=True)
+        weights = weights.masked_fill(empty, 0.0)
+    return weights @ v
+
+
+def scale_of(call: Invocation) -> float:
+    """The factor of the scores."""
+    scale = call.get("scale")
+    return 1 / math.sqrt(call["query"].shape[-1]) if scale is None else float(scale)
+
+
+def _fused(o: Operation) -> Changes:
+    q, k = o.tensor("query"), o.tensor("key")
+    if q is None or k is None:
+        return
+    d, heads, rows, keys = q.shape[-1], q.shape[-3], q.shape[-2], k.shape[-2]
+    now = o.arguments.get("scale")
+    now = 1 / math.sqrt(d) if now is None else float(now)
+    for other, how in (
+        (1.0, "not scaled"),
+        (1 / math.sqrt(d), "scaled by 1 / sqrt(width of a head)"),
+        (1 / d, "scaled by 1 / (width of a head)"),
+        (1 / math.sqrt(d * heads), "scaled by 1 / sqrt(width of all heads)"),
+        (math.sqrt(d), "scaled by sqrt(width of a head)"),
+        (now * now, "scaled twice"),
+        (1 / math.sqrt(heads), "scaled by 1 / sqrt(number of heads)"),
+    ):
+        if abs(other - now) > 1e-12:
+            text = f"scores {how} ({number(other)}) instead of {number(now)}"
+            yield given(o, "attention-scale", text, scale=other)
+    causal, masked = bool(o.arguments.get("is_causal")), o.tensor("attn_mask") is not None
+    if causal or masked:
+        text = "no mask"
+        yield one(o, "attention-mask", text, lambda call: call(attn_mask=None, is_causal=False))
+    if not masked:
+        if not causal:
+            yield given(o, "attention-mask", "a causal mask", is_causal=True)
+        for shift in sorted({-1, 1, keys - rows} - {0}):
+            text = f"a causal mask moved by {shift}"
+            yield one(o, "causal-offset", text, _causal(shift), PLAIN)
+        yield one(o, "causal-offset", "an anticausal mask", _anticausal, PLAIN)
+        if causal:
+            for low in LOW[1:]:
+                text = f"scores of {number(low)} where masked"
+                yield one(o, "mask-value", text, _low(low), PLAIN)
+    else:
+        yield from _given_mask(o)
+    if k.shape[-3] != heads:
+        yield one(o, "gqa-order", "keys and values tiled over heads, not repeated", _tiled)
+    for order in itertools.permutations(("query", "key", "value")):
+        if order != ("query", "key", "value") and q.shape == k.shape:
+            text = f"its {', '.join(order)} in place of query, key, value"
+            yield one(o, "qkv-order", text, _ordered(order), PLAIN)
+
+
+def _ordered(order: tuple[str, ...]) -> Callable[[Invocation], Any]:
+    def replacement(call: Invocation) -> Any:
+        values = {name: call[other] for name, other in zip(QKV, order, strict=True)}
+        return call(**values)
+
+    return replacement
+
+
+QKV = ("query", "key", "value")
+
+
+def _causal(shift: int) -> Callable[[Invocation], torch.Tensor]:
+    def replacement(call: Invocation) -> torch.Tensor:
+        shape = (call["query"].shape[-2], call["key"].shape[-2])
+        return attention(call, mask=torch.ones(shape, dtype=torch.bool).tril(shift))
+
+    return replacement
+
+
+def _anticausal(call: Invocation) -> torch.Tensor:
+    shape = (call["query"].shape[-2], call["key"].shape[-2])
+    return attention(call, mask=torch.ones(shape, dtype=torch.bool).triu())
+
+
+def _low(low: float) -> Callable[[Invocation], torch.Tensor]:
+    return lambda call: attention(call, low=low)
+
+
+def _given_mask(o: Operation) -> Changes:
+    mask = o.tensor("attn_mask")
+    assert mask is not None
+    text = "rows without a key as zeros"
+    yield one(o, "empty-rows", text, lambda call: attention(call, rows="zero"))
+    if mask.dtype == "bool":
+        text = "its mask inverted"
+        yield one(o, "mask-sign", text, lambda call: call(attn_mask=~call["attn_mask"]))
+        text = "its mask's truth values added to the scores"
+        yield one(o, "mask-sign", text, lambda call: call(attn_mask=call["attn_mask"].double()))
+        for low in LOW[1:]:
+            text = f"scores of {number(low)} where masked"
+            yield one(o, "mask-value", text, _low(low))
+    else:
+        text = "its mask subtracted"
+        yield one(o, "mask-sign", text, lambda call: call(attn_mask=-call["attn_mask"]))
+        text = "its mask multiplied, not added"
+        yield one(o, "mask-sign", text, _multiplied, PLAIN)
+        for low in LOW:
+            text = f"a mask of {number(low)} where it is lowest"
+            yield one(o, "mask-value", text, _relowered(low), PLAIN)
+
+
+def _multiplied(call: Invocation) -> torch.Tensor:
+    q, k, v = call["query"], call["key"], call["value"]
+    return (q @ k.mT * scale_of(call) * call["attn_mask"]).softmax(-1) @ v
+
+
+def _relowered(low: float) -> Callable[[Invocation], torch.Tensor]:
+    def replacement(call: Invocation) -> torch.Tensor:
+        mask = call["attn_mask"]
+        return call(attn_mask=torch.where(mask < -50, low, mask))
+
+    return replacement
+
+
+def _tiled(call: Invocation) -> torch.Tensor:
+    q, k, v = (call[name] for name in QKV)
+    times = q.shape[-3] // k.shape[-3]
+    repeats = (*[1] * (k.dim() - 3), times, 1, 1)
+    return call(key=k.repeat(repeats), value=v.repeat(repeats), enable_gqa=False)
+
+
+def _masked(o: Operation) -> Changes:
+    if o.name == "where":
+        yield one(
+            o,
+            "mask-sign",
+            "its condition inverted",
+            lambda call: call(condition=~call["condition"]),
+        )
+        for key in ("input", "other"):
+            value = o.arguments.get(key)
+            if isinstance(value, float) and value < -50:
+                yield from _lower(o, key, value)
+        return
+    yield one(o, "mask-sign", "its mask inverted", lambda call: call(mask=~call["mask"]))
+    value = o.arguments.get("value")
+    if isinstance(value, int | float) and value < -50:
+        yield from _lower(o, "value", float(value))
+
+
+def _lower(o: Operation, key: str, value: float) -> Changes:
+    for low in LOW:
+        if low != value:
+            text = f"{number(low)} where masked instead of {number(value)}"
+            yield given(o, "mask-value", text, **{key: low})
+
+
+def _repeated(o: Operation) -> Changes:
+    """Copies side by side for copies in turn, and the other way."""
+    x, out = o.tensor("input"), o.outputs[0].shape
+    if x is None or len(x.shape) != len(out):
+        return
+    if o.name == "repeat_interleave":
+
+        def tiled(call: Invocation) -> torch.Tensor:
+            x = call["input"]
+            return x.repeat([m // n for m, n in zip(out, x.shape, strict=True)])
+
+        yield one(o, "gqa-order", "copies in turn (tiled), not side by side", tiled)
+    elif o.name == "repeat":
+
+        def interleaved(call: Invocation) -> torch.Tensor:
+            found = call.args[0]
+            for axis, (m, n) in enumerate(zip(out, found.shape, strict=True)):
+                found = found.repeat_interleave(m // n, axis) if m != n else found
+            return found
+
+        yield one(o, "gqa-order", "copies side by side, not in turn (tiled)", interleaved)
+
+
+def _parts(o: Operation) -> Changes:
+    """The parts of a split, in another order."""
+    n = len(o.outputs)
+    if not 2 <= n <= 4 or len({v.shape for v in o.outputs}) > 1:
+        return
+    for order in itertools.permutations(range(n)):
+        if order != tuple(range(n)):
+            text = f"its parts in the order {order}"
+            yield one(o, "qkv-order", text, _reordered(order), PLAIN)
+
+
+def _reordered(order: tuple[int, ...]) -> Callable[[Invocation], Any]:
+    def replacement(call: Invocation) -> Any:
+        parts = tuple(call())
+        return tuple(parts[i] for i in order)
+
+    return replacement
+
+
+def _embedding(o: Operation) -> Changes:
+    if o.arguments.get("padding_idx") is not None:
+        text = "a padding row that is trained"
+        yield given(o, "padding-idx", text, padding_idx=None)
+        yield one(o, "padding-idx", "a padding row that reads as zeros", _zero_row)
+    else:
+        text = "row 0 not trained (padding_idx 0)"
+        yield given(o, "padding-idx", text, PLAIN, padding_idx=0)
+    for offset in OFFSETS:
+        text = f"its indices {'+' if offset > 0 else '-'} {abs(offset)}"
+        yield one(o, "position-offset", text, _index(offset), PLAIN)
+    weight = o.tensor("weight")
+    assert weight is not None
+    root = math.sqrt(weight.shape[-1])
+    text = f"its rows times sqrt(width) ({number(root)})"
+    yield one(o, "embedding-scale", text, lambda call: call() * root)
+
+
+def _zero_row(call: Invocation) -> torch.Tensor:
+    index = call["input"]
+    return call() * (index != call["padding_idx"])[..., None]
+
+
+def _index(offset: int) -> Callable[[Invocation], Any]:
+    def replacement(call: Invocation) -> Any:
+        rows = len(call["weight"])
+        return call(input=(call["input"] + offset).clamp(0, rows - 1))
+
+    return replacement
+
+
+def _picked(o: Operation) -> Changes:
+    """One place of an axis, such as that of a class token: the last for the first."""
+    index = o.arguments.get("index")
+    places = index if isinstance(index, list) else [index]
+    for i, place in enumerate(places):
+        if isinstance(place, int) and not isinstance(place, bool) and place in (0, -1):
+            other = -1 - place
+            text = f"place {other} of axis {i} instead of {place}"
+            yield one(o, "picked-place", text, _elsewhere(i, other), PLAIN)
+    x = o.tensor("input")
+    if places and isinstance(places[-1], int) and x is not None and len(places) < len(x.shape):
+        axis = len(places) - 1
+        text = f"the mean over axis {axis}, not one place of it"
+        if all(isinstance(p, slice) and p == slice(None) for p in places[:-1]):
+            yield one(o, "picked-place", text, lambda call: call.args[0].mean(axis), PLAIN)
+
+
+def _elsewhere(i: int, other: int) -> Callable[[Invocation], Any]:
+    def replacement(call: Invocation) -> Any:
+        tensor, index = call.args
+        places = list(index) if isinstance(index, tuple) else [index]
+        places[i] = other
+        return tensor[tuple(places)]
+
+    return replacement

@@ -1,0 +1,386 @@
+"""Changes of convolutions and linear layers: the kernel's axes, padding, dilation, groups."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from parity.capture.torch_operations import Invocation, Operation
+from parity.diagnosis.catalogue import Fault
+from parity.diagnosis.experiments.change import (
+    COMMON,
+    ODD,
+    PLAIN,
+    Change,
+    Changes,
+    given,
+    linked,
+    one,
+)
+
+Sizes = tuple[int, ...]
+CONV = ("conv1d", "conv2d", "conv3d")
+TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+AXES = "out", "in", "height", "width"
+
+
+def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
+    if operation.name in CONV:
+        yield from _same_padding(operation)
+        yield from _kernels(operation)
+        yield from _paddings(operation)
+        yield from _settings(operation)
+        yield from _strides(operation, among)
+    elif operation.name in TRANSPOSED:
+        yield from _kernels(operation)
+        yield from _output_padding(operation)
+        yield from _settings(operation)
+    elif operation.name == "linear":
+        yield from _kernels(operation)
+    if operation.name in (*CONV, *TRANSPOSED, "linear") and operation.tensor("bias") is not None:
+        yield given(operation, "bias-left-out", "no bias", PLAIN, bias=None)
+    if operation.name == "pad":
+        yield from _pad(operation)
+
+
+def arrangements(shape: Sizes) -> Iterator[tuple[str, str, int, Callable]]:
+    """Other orders of a weight's axes and values: fault, description, order, function.
+
+    Args:
+        shape: The weight's shape, PyTorch's: (out, in, ...), transposed convolutions' (in, out, ..).
+    """
+    n = len(shape)
+    space = tuple(range(2, n))
+    if space and max(shape[2:]) > 1:
+        text = "the kernel flipped" if n > 3 else "the kernel reversed"
+        yield Fault.KERNEL_NOT_FLIPPED, text, COMMON, lambda w: w.flip(space)
+        for axis in space if n > 3 else ():
+            if shape[axis] > 1 and any(shape[a] > 1 for a in space if a != axis):
+                what = f"the kernel flipped in its {AXES[axis] if n == 4 else f'axis {axis}'} alone"
+                yield Fault.KERNEL_NOT_FLIPPED, what, PLAIN, lambda w, a=axis: w.flip((a,))
+    for axes in itertools.permutations(range(n)):
+        if axes != tuple(range(n)) and tuple(shape[a] for a in axes) == shape:
+            simple = COMMON if axes[:2] in ((1, 0), (0, 1)) else PLAIN
+            text = permuted_text(axes)
+            yield Fault.KERNEL_AXES, text, simple, lambda w, a=axes: w.permute(a)
+            if space and max(shape[2:]) > 1:
+                yield (
+                    Fault.KERNEL_AXES,
+                    f"{text}, and flipped",
+                    ODD,
+                    lambda w, a=axes: w.permute(a).flip(space),
+                )
+    last = (*range(2, n), 1, 0)  # the order of Flax and TensorFlow
+    for axes in itertools.permutations(range(n)):
+        if axes == tuple(range(n)):
+            continue
+        text = f"the kernel's values in order of axes {axes}, taken for another order"
+        yield Fault.KERNEL_AXES, text, ODD, lambda w, a=axes: _reread(w, a, last)
+
+
+def _reread(w: torch.Tensor, axes: Sizes, last: Sizes) -> torch.Tensor:
+    """A kernel kept channels last, whose values are taken in another order of its axes."""
+    k = w.permute(last)
+    back = [last.index(i) for i in range(w.dim())]
+    return k.permute(axes).reshape(k.shape).permute(back)
+
+
+def permuted_text(axes: Sizes) -> str:
+    if axes[:2] == (1, 0) and axes[2:] == tuple(range(2, len(axes))):
+        return (
+            "the kernel with its in and out axes swapped"
+            if len(axes) > 2
+            else ("the kernel transposed")
+        )
+    if axes[:2] == (0, 1):
+        return "the kernel with height and width swapped"
+    return f"the kernel with its axes in order {axes}"
+
+
+def _kernels(o: Operation) -> Changes:
+    weight = o.tensor("weight")
+    if weight is None:
+        return
+    for fault, what, order, function in arrangements(weight.shape):
+        yield one(o, fault, what, _weighted(function), order)
+    if len(weight.shape) == 2:
+        yield from _fused(o, weight.shape)
+
+
+def _weighted(function: Callable) -> Callable[[Invocation], Any]:
+    return lambda call: call(weight=function(call["weight"]))
+
+
+def _fused(o: Operation, shape: Sizes) -> Changes:
+    """Orders of q, k and v, or of gate and up, in one fused linear layer."""
+    for count in (2, 3):
+        if shape[0] % count:
+            continue
+        for order in itertools.permutations(range(count)):
+            if order != tuple(range(count)):
+                names = "qkv" if count == 3 else "01"
+                text = f"its outputs in the order {', '.join(names[i] for i in order)}"
+                yield one(o, "qkv-order", text, _parts(order), ODD)
+        size = shape[0] // count
+        for heads in (h for h in range(2, 33) if size % h == 0):
+            for fused in (True, False):
+                how = "for each head" if fused else "by head, not by kind"
+                text = f"its outputs split in {count} {how} ({heads} heads)"
+                yield one(o, "qkv-per-head", text, _by_head(count, heads, fused), ODD)
+
+
+def _rows(call: Invocation, index: torch.Tensor) -> Any:
+    bias = call.get("bias")
+    return call(weight=call["weight"][index], bias=None if bias is None else bias[index])
+
+
+def _parts(order: Sizes) -> Callable[[Invocation], Any]:
+    def replacement(call: Invocation) -> Any:
+        parts = torch.arange(len(call["weight"])).chunk(len(order))
+        return _rows(call, torch.cat([parts[i] for i in order]))
+
+    return replacement
+
+
+def _by_head(count: int, heads: int, fused: bool) -> Callable[[Invocation], Any]:
+    """Rows (kind, head, width) read as (head, kind, width), or the other way."""
+    first = (count, heads) if fused else (heads, count)
+
+    def replacement(call: Invocation) -> Any:
+        rows = torch.arange(len(call["weight"])).reshape(*first, -1)
+        return _rows(call, rows.transpose(0, 1).reshape(-1))
+
+    return replacement
+
+
+def tuple_of(value: Any, n: int) -> Sizes:
+    """A setting in every direction."""
+    return tuple(value) if isinstance(value, tuple | list) else (int(value),) * n
+
+
+def directions(o: Operation) -> tuple[Sizes, Sizes, Sizes, Sizes, Sizes]:
+    """Sizes of the map and of the window, stride, dilation and padding, in every direction."""
+    x, w = o.tensor("input"), o.tensor("weight")
+    assert x is not None
+    size = x.shape[2:] if len(x.shape) > 3 or w is not None else x.shape[1:]
+    n = len(size)
+    window = w.shape[2:] if w is not None else tuple_of(o.arguments["kernel_size"], n)
+    stride = o.arguments.get("stride")
+    stride = window if stride is None or stride == [] else tuple_of(stride, n)
+    dilation = tuple_of(o.arguments.get("dilation", 1), n)
+    padding = o.arguments.get("padding", 0)
+    if isinstance(padding, str):
+        total = [
+            d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, window, strict=True)
+        ]
+        return size, window, stride, dilation, tuple(t // 2 for t in total)
+    return size, window, stride, dilation, tuple_of(padding, n)
+
+
+Ends = tuple[tuple[int, int], ...]
+
+
+def same_ends(size: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> Ends:
+    """TensorFlow's SAME: rows added at either end, in every direction."""
+    found = []
+    for n, k, s, d in zip(size, window, stride, dilation, strict=True):
+        total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+        found.append((total // 2, total - total // 2))
+    return tuple(found)
+
+
+def padded(x: torch.Tensor, ends: Ends, value: float = 0.0, mode: str = "constant") -> torch.Tensor:
+    """A map with so many rows added, or cut off where negative, at either end."""
+    flat = [edge for pair in reversed(ends) for edge in pair]
+    if mode == "constant":
+        return functional.pad(x, flat, value=value)
+    return functional.pad(x, flat, mode=mode)
+
+
+def _with_ends(ends: Ends, mode: str = "constant") -> Callable[[Invocation], Any]:
+    return lambda call: call(input=padded(call["input"], ends, mode=mode), padding=0)
+
+
+def _same_padding(o: Operation) -> Changes:
+    size, window, stride, dilation, padding = directions(o)
+    ends = same_ends(size, window, stride, dilation)
+    if ends != tuple((p, p) for p in padding):
+        yield one(o, Fault.SAME_PADDING, "SAME padding", _with_ends(ends))
+
+
+def other_ends(
+    size: Sizes, window: Sizes, stride: Sizes, dilation: Sizes, padding: Sizes
+) -> Iterator[tuple[str, Ends]]:
+    """Paddings that may be taken for the right one, but for SAME: description, rows added."""
+    known = {same_ends(size, window, stride, dilation), tuple((p, p) for p in padding)}
+    half = tuple((d * (k - 1) // 2,) * 2 for d, k in zip(dilation, window, strict=True))
+    full = tuple((d * (k - 1),) * 2 for d, k in zip(dilation, window, strict=True))
+    causal = tuple((d * (k - 1), 0) for d, k in zip(dilation, window, strict=True))
+    after = tuple((0, d * (k - 1)) for d, k in zip(dilation, window, strict=True))
+    candidates = [
+        ("no padding", tuple((0, 0) for _ in padding)),
+        ("half the kernel as padding", half),
+        ("a padding of 1", tuple((1, 1) for _ in padding)),
+        ("all padding in front", tuple((2 * p, 0) for p in padding)),
+        ("all padding behind", tuple((0, 2 * p) for p in padding)),
+        ("one row less in front", tuple((max(p - 1, 0), p) for p in padding)),
+        ("one row less behind", tuple((p, max(p - 1, 0)) for p in padding)),
+        ("one row more in front", tuple((p + 1, p) for p in padding)),
+        ("one row more behind", tuple((p, p + 1) for p in padding)),
+        ("padding moved by a row", tuple((p - 1, p + 1) for p in padding if p)),
+        ("padding moved back by a row", tuple((p + 1, p - 1) for p in padding if p)),
+        ("causal padding", causal),
+        ("padding behind alone", after),
+        ("full padding", full),
+    ]
+    if len(set(padding)) > 1:
+        swapped = tuple((p, p) for p in reversed(padding))
+        candidates.append(("the padding of height and width swapped", swapped))
+    for text, ends in candidates:
+        if len(ends) == len(padding) and ends not in known:
+            known.add(ends)
+            yield text, ends
+
+
+def _paddings(o: Operation) -> Changes:
+    *rest, padding = directions(o)
+    for text, ends in other_ends(*rest, padding):
+        yield one(o, "padding", text, _with_ends(ends), PLAIN)
+    if any(padding):
+        ends = tuple((p, p) for p in padding)
+        for mode in ("reflect", "replicate", "circular"):
+            yield one(o, "padding-mode", f"`{mode}` padding", _with_ends(ends, mode), PLAIN)
+
+
+def _settings(o: Operation) -> Changes:
+    _, window, stride, dilation, padding = directions(o)
+    weight, groups = o.tensor("weight"), int(o.arguments.get("groups", 1))
+    assert weight is not None
+    if set(dilation) != {1}:
+        text = f"dilation 1 instead of {dilation[0]}"
+        yield given(o, "dilation", text, PLAIN, dilation=1)
+        scaled = tuple(max(p // d, 0) for p, d in zip(padding, dilation, strict=True))
+        yield given(o, "dilation", f"{text}, and its padding", PLAIN, dilation=1, padding=scaled)
+    for d in (2, 3, 4):
+        if set(dilation) != {d} and max(window) > 1 and o.name in CONV:
+            wide = tuple(p * d // e for p, e in zip(padding, dilation, strict=True))
+            text = f"dilation {d} instead of {dilation[0]}"
+            yield given(o, "dilation", text, ODD, dilation=d)
+            yield given(o, "dilation", f"{text}, and its padding", ODD, dilation=d, padding=wide)
+    for s in (1, 2):
+        if set(stride) != {s}:
+            yield given(o, "stride", f"stride {s} instead of {stride[0]}", PLAIN, stride=s)
+    if groups > 1 and o.name in CONV:
+        yield one(o, "group-order", "groups of channels taken in turn", _groups_in_turn, PLAIN)
+
+
+def _groups_in_turn(call: Invocation) -> torch.Tensor:
+    """Channel c belongs to group c mod groups."""
+    x, groups = call["input"], call["groups"]
+    order = torch.arange(x.shape[1]).reshape(-1, groups).T.reshape(-1)
+    return call(input=x[:, order])
+
+
+def _strides(o: Operation, among: Sequence[Operation]) -> Changes:
+    """The stride at the next convolution, or at the one before, instead of this one."""
+    mine = directions(o)[2]
+    convs = [other for other in among if other.name in CONV]
+    at = next((i for i, other in enumerate(convs) if other.index == o.index), None)
+    if at is None or max(mine) == 1:
+        return
+    for other in convs[max(at - 1, 0) : at] + convs[at + 1 : at + 2]:
+        theirs = directions(other)[2]
+        if len(theirs) != len(mine) or max(theirs) > 1:
+            continue
+        yield _exchanged(o, other, mine, theirs)
+
+
+def _exchanged(o: Operation, other: Operation, mine: Sizes, theirs: Sizes) -> Change:
+    text = f"its stride of {mine[0]} at the convolution in {other.module or other.line} instead"
+    return linked(
+        o,
+        "stride-place",
+        text,
+        lambda kept: {
+            o.index: lambda call: call(stride=theirs),
+            other.index: lambda call: call(stride=mine),
+        },
+    )
+
+
+def _output_padding(o: Operation) -> Changes:
+    """Where the rows of a transposed convolution's output padding are, and how many."""
+    x, weight = o.tensor("input"), o.tensor("weight")
+    assert x is not None
+    assert weight is not None
+    n = len(x.shape) - 2
+    extra = tuple_of(o.arguments.get("output_padding", 0), n)
+    padding = tuple_of(o.arguments.get("padding", 0), n)
+    stride, window = tuple_of(o.arguments["stride"], n), weight.shape[2:]
+    if any(extra):
+        ends = tuple((p - e, p) for p, e in zip(padding, extra, strict=True))
+        text = "the output padding before the map"
+        yield one(o, Fault.OUTPUT_PADDING_SIDE, text, _cut(ends))
+        yield given(o, "output-padding", "no output padding", PLAIN, output_padding=0)
+    same = []
+    for k, s in zip(window, stride, strict=True):
+        total = max(k - s, 0)
+        same.append((total // 2, total - total // 2))
+    if tuple(same) != tuple((p, p - e) for p, e in zip(padding, extra, strict=True)):
+        yield one(o, Fault.SAME_PADDING, "SAME padding", _cut(tuple(same)))
+    # Flax's and TensorFlow's SAME cuts the larger half in front.
+    other = tuple((k - 1 - _front(k, s), -1) for k, s in zip(window, stride, strict=True))
+    sizes = [(m - 1) * s + k for m, s, k in zip(x.shape[2:], stride, window, strict=True)]
+    flax = tuple(
+        (front, full - front - m * s)
+        for (front, _), full, m, s in zip(other, sizes, x.shape[2:], stride, strict=True)
+    )
+    if flax not in (tuple(same), tuple((p, p - e) for p, e in zip(padding, extra, strict=True))):
+        yield one(o, Fault.SAME_PADDING, "Flax's SAME padding", _cut(flax), PLAIN)
+    if any(padding):
+        full = tuple((0, 0) for _ in padding)
+        yield one(o, "padding", "nothing cut off (VALID)", _cut(full), PLAIN)
+        for text, shift in (("before", -1), ("behind", 1)):
+            moved = tuple((p + shift, p - e - shift) for p, e in zip(padding, extra, strict=True))
+            yield one(o, Fault.OUTPUT_PADDING_SIDE, f"the map moved a row {text}", _cut(moved), ODD)
+
+
+def _front(k: int, s: int) -> int:
+    """Rows that `lax.conv_transpose` adds in front with SAME."""
+    total = k + s - 2
+    return k - 1 if s > k - 1 else -(-total // 2)
+
+
+def _cut(ends: Ends) -> Callable[[Invocation], torch.Tensor]:
+    """The whole result, with so many rows cut off, or added where negative, at either end."""
+
+    def replacement(call: Invocation) -> torch.Tensor:
+        bias = call.get("bias")
+        y = call(padding=0, output_padding=0, bias=None)
+        y = padded(y, tuple((-a, -b) for a, b in ends))
+        return y if bias is None else y + bias.reshape(-1, *[1] * len(ends))
+
+    return replacement
+
+
+def _pad(o: Operation) -> Changes:
+    pads = list(o.arguments.get("pad", ()))
+    mode = o.arguments.get("mode", "constant")
+    for other in ("constant", "reflect", "replicate", "circular"):
+        if other != mode:
+            yield given(o, "padding-mode", f"`{other}` padding instead of `{mode}`", mode=other)
+    pairs = [pads[i : i + 2] for i in range(0, len(pads), 2)]
+    if any(a != b for a, b in pairs):
+        swapped = [e for a, b in pairs for e in (b, a)]
+        text = "the padding's front and back swapped"
+        yield given(o, Fault.SAME_PADDING, text, pad=swapped)
+        even = [e for a, b in pairs for e in ((a + b) // 2, (a + b) - (a + b) // 2)]
+        if even not in (pads, swapped):
+            yield given(o, Fault.SAME_PADDING, "SAME padding", pad=even)
+    if len(pairs) == 2 and pairs[0] != pairs[1]:
+        text = "the padding of height and width swapped"
+        yield given(o, "padding", text, pad=[*pairs[1], *pairs[0]])

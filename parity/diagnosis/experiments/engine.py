@@ -1,0 +1,148 @@
+"""Trying changes of the reference, one at a time, and keeping those that give the port's numbers."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from parity.capture.records import ForwardError, Layout
+from parity.capture.torch_operations import Operation, Replacements, Tape
+from parity.diagnosis.experiments.change import Change
+from parity.diagnosis.experiments.families import changes_of
+
+EXACT = 1e-10  # the relative difference of two arrays in float64 that are the same
+MOST = 4000  # experiments on one fault, which bounds their time
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """A change with which the reference gives the port's numbers, every one that was compared.
+
+    Attributes:
+        fault: The fault's name: of the catalogue, or another one.
+        what: What is changed.
+        where: The operation, or the layer, that it is about; empty if `what` says it.
+        order: Of several, the simplest is first.
+    """
+
+    fault: str
+    what: str
+    where: str = ""
+    order: int = 0
+
+    def __str__(self) -> str:
+        where = f", in {self.where}" if self.where else ""
+        return f"the port is the reference with {self.what}{where}"
+
+
+Make = Callable[[], Replacements]
+Agrees = Callable[[str, Make], bool]  # of a run's name and what is replaced in it
+
+
+def tried(runs: Mapping[str, Sequence[Operation]], agrees: Agrees) -> list[Proof]:
+    """Try every change of a module's operations, in each of its runs.
+
+    Args:
+        runs: The name of a run, such as `train` and `eval` -> the operations that it made.
+        agrees: Makes a run with some operations replaced; returns whether all of its numbers are
+            the port's.
+
+    Returns:
+        The changes with which all runs give the port's numbers, the simplest first.
+    """
+    found: dict[tuple, dict[str, Change]] = {}
+    for run, operations in runs.items():
+        names = dict(zip([o.index for o in operations], _places(operations), strict=True))
+        for change in changes_of(operations):
+            key = (names[change.at.index], change.fault, change.what)
+            found.setdefault(key, {})[run] = change
+    unchanged: dict[str, bool] = {}
+
+    def same(run: str, change: Change | None) -> bool:
+        if change is not None:
+            return _safely(agrees, run, change.make)
+        if run not in unchanged:
+            unchanged[run] = _safely(agrees, run, dict)
+        return unchanged[run]
+
+    proofs = []
+    for changes in itertools.islice(found.values(), MOST):
+        if all(same(run, changes.get(run)) for run in runs):
+            change = next(iter(changes.values()))
+            where = str(change.at)
+            proofs.append(Proof(change.fault, change.what, where, change.order))
+    return _specific(sorted(proofs, key=lambda proof: proof.order))
+
+
+# Faults in general words: what is left of one that is proved in better ones at the same place.
+GENERAL = ("left-out", "scale", "operation", "padding", "order")
+
+
+def _specific(proofs: list[Proof]) -> list[Proof]:
+    """Leave out what says the same of an operation as another proof, in more general words."""
+    named = {proof.where for proof in proofs if proof.fault not in GENERAL}
+    return [p for p in proofs if p.fault not in GENERAL or p.where not in named]
+
+
+def _places(operations: Sequence[Operation]) -> list[tuple]:
+    """Names of operations that are the same in every run of a module."""
+    seen: collections.Counter = collections.Counter()
+    names = []
+    for operation in operations:
+        name = (operation.name, operation.module, operation.line)
+        names.append((*name, seen[name]))
+        seen[name] += 1
+    return names
+
+
+def _safely(agrees: Agrees, run: str, make: Make) -> bool:
+    """Make a run; one that raises, as changes of shapes may, does not agree."""
+    try:
+        return agrees(run, make)
+    except (ForwardError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError):
+        return False
+
+
+def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout) -> list[Proof]:
+    """Find the changes of the reference with which a span of it gives the port's value.
+
+    Args:
+        tape: The reference's operations that lead to the value.
+        target: The port's arrays in float64: the one value, or several that are all of it.
+        layout: The layout of the reference's arrays, which the tape gives in the port's.
+
+    Returns:
+        The proofs, the simplest first; empty where no change gives the value.
+    """
+    del layout  # the tape knows it: its arrays are already in the port's
+    wanted = [np.asarray(array) for array in target]
+
+    def agrees(run: str, make: Make) -> bool:
+        del run
+        return same_value(tape.replay(make()), wanted[0])
+
+    return tried({"span": tape.operations}, agrees)
+
+
+def same_value(found: np.ndarray, target: np.ndarray) -> bool:
+    """Return whether two arrays are the same up to rounding; where shapes differ, up to axes."""
+    if found.shape == target.shape:
+        return close(found, target)
+    if sorted(found.shape) != sorted(target.shape):
+        return False
+    permuted = (found.transpose(axes) for axes in itertools.permutations(range(found.ndim)))
+    return any(p.shape == target.shape and close(p, target) for p in permuted)
+
+
+def close(found: np.ndarray, target: np.ndarray, limit: float = EXACT) -> bool:
+    """Return whether |found - target| <= limit |target|, both finite and of one shape."""
+    if found.shape != target.shape:
+        return False
+    a, b = np.asarray(found, np.float64), np.asarray(target, np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return False
+    return bool(np.linalg.norm(np.ravel(a - b)) <= limit * np.linalg.norm(np.ravel(b)))

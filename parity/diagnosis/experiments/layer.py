@@ -1,0 +1,123 @@
+"""Experiments on one layer, or one block of layers, that is wrong alone."""
+
+from __future__ import annotations
+
+from parity.capture.records import NETWORK, Call, ForwardError
+from parity.capture.torch_operations import ChangedSide, Operation
+from parity.diagnosis.experiments.engine import Make, Proof, tried
+from parity.ladder.keys import Flat
+from parity.ladder.l1_layers import Layers
+from parity.ladder.pairing import Pair
+from parity.ladder.runs import Runs, UnlikeError
+from parity.ladder.weights import COUNTER
+from parity.report.quantity import Kind
+
+
+class Alone:
+    """A layer of both sides, fed alone as on L1, in train and in eval mode.
+
+    Attributes:
+        operations: `train` and `eval` -> the reference's operations; absent where it did not run.
+    """
+
+    def __init__(self, runs: Runs, layers: Layers, call: Call, pair: Pair) -> None:
+        self.runs, self.layers, self.pair = runs, layers, pair
+        self.calls: dict[str, Call] = {}
+        self.fed: dict[str, tuple] = {}
+        self.port: dict[str, Flat] = {}
+        self.operations: dict[str, tuple[Operation, ...]] = {}
+        for mode, train in (("train", True), ("eval", False)):
+            called = runs.oracle(train).calls.get(call.layer)
+            if called is not None:
+                self._run(mode, called)
+
+    def _run(self, mode: str, call: Call) -> None:
+        runs, train = self.runs, mode == "train"
+        fed = runs.fed(call, train)
+        try:
+            port = runs.alone(runs.port64, call, self.pair, train, fed)
+        except (ForwardError, UnlikeError):
+            fed = (fed[0], None)  # such as another shape, which cannot be pulled back
+            try:
+                port = runs.alone(runs.port64, call, self.pair, train, fed)
+            except (ForwardError, UnlikeError):
+                return
+        side = ChangedSide.of(runs.reference64, record=True)
+        runs.alone(side, call, self.pair, train, fed)
+        self.calls[mode], self.fed[mode], self.port[mode] = call, fed, port
+        self.operations[mode] = side.operations
+
+    def reference(self, mode: str, make: Make = dict) -> Flat:
+        """What the reference's layer gives with some operations replaced."""
+        side = ChangedSide.of(self.runs.reference64, make)
+        return self.runs.alone(side, self.calls[mode], self.pair, mode == "train", self.fed[mode])
+
+    def agrees(self, mode: str, make: Make) -> bool:
+        """Return whether the changed reference gives all of the port's numbers."""
+        if any(c is not None for c in self.fed[mode][1] or ()):
+            # First forward alone, which is all that most experiments need.
+            outputs = self._forward(mode, make)
+            found = {key: self.port[mode][key] for key in outputs if key in self.port[mode]}
+            if not self.layers.agree(outputs, found, self.calls[mode].layer):
+                return False
+        changed = self.reference(mode, make)
+        return self.layers.agree(changed, self.port[mode], self.calls[mode].layer)
+
+    def _forward(self, mode: str, make: Make) -> Flat:
+        side, fed = ChangedSide.of(self.runs.reference64, make), (self.fed[mode][0], None)
+        return self.runs.alone(side, self.calls[mode], self.pair, mode == "train", fed)
+
+    def proofs(self) -> list[Proof]:
+        """The changes of the reference that are proved."""
+        return tried(self.operations, self.agrees)
+
+    def first(self) -> tuple[Operation, ...]:
+        """The operations of the first run: of train mode, where that could be made."""
+        return next(iter(self.operations.values()), ())
+
+    def shown(self) -> tuple[Operation, ...]:
+        """The operations that say what the layer computes."""
+        return tuple(o for o in self.first() if o.outputs and not is_counter(o))
+
+
+def is_counter(operation: Operation) -> bool:
+    """Return whether an operation only counts batches."""
+    value = operation.tensor("input")
+    return value is not None and value.source.endswith(COUNTER)
+
+
+class WholeNetwork:
+    """Both networks whole, as the only layer that there is."""
+
+    def __init__(self, runs: Runs, layers: Layers) -> None:
+        self.runs, self.layers = runs, layers
+        self.port: dict[str, Flat] = {}
+        self.operations: dict[str, tuple[Operation, ...]] = {}
+        for mode, train in (("eval", False), ("train", True)):
+            self.port[mode] = _outer(runs._flat(runs._run(runs.port64, train), train, True))
+            side = ChangedSide.of(runs.reference64, record=True)
+            runs._run(side, train)
+            self.operations[mode] = side.operations
+
+    def agrees(self, mode: str, make: Make) -> bool:
+        """Return whether the changed reference gives all of the port's numbers."""
+        side, train = ChangedSide.of(self.runs.reference64, make), mode == "train"
+        changed = _outer(self.runs._flat(self.runs._run(side, train), train, False))
+        return self.layers.agree(changed, self.port[mode], "")
+
+    def proofs(self) -> list[Proof]:
+        """The changes of the reference that are proved."""
+        return tried(self.operations, self.agrees)
+
+    def shown(self) -> tuple[Operation, ...]:
+        """The operations that say what the network computes."""
+        return tuple(o for o in self.operations["eval"] if o.outputs and not is_counter(o))
+
+
+def _outer(flat: Flat) -> Flat:
+    """A network's own numbers: of its layers, only gradients of parameters and statistics."""
+    return {
+        key: array
+        for key, array in flat.items()
+        if key.layer == NETWORK or key.quantity.kind is not Kind.OUTPUT
+    }
