@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from parity.io import compilation_cache
+from parity.io import compilation_cache, quick_compilation
 from parity.report.quantity import Kind
 from parity.report.report import Check, Omission
 
@@ -146,7 +146,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set up the cache of compiled XLA programs and share cores, before frameworks are imported."""
+    """Set up how XLA compiles and share cores, before frameworks are imported."""
     # By itself pytest-xdist begins with the files of the most tests.
     if getattr(config.option, "loadscopereorder", False):
         config.option.loadscopereorder = False
@@ -154,6 +154,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if workers > 1:  # PyTorch's threads would wait for each other's cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     compilation_cache.keep_compiled(compilation_cache.of_user())
+    quick_compilation.set_for_process(level=1)
 
 
 @pytest.fixture(scope="session")

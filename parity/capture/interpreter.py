@@ -12,7 +12,7 @@ difference is no rounding.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,8 @@ from jax.extend.core import primitives as p
 from parity.capture.marks import BEGIN, mark_p
 from parity.capture.records import is_exact
 from parity.spec import draw
+
+Change = Callable[[JaxprEqn, list[Any]], list[Any]]
 
 # Called once, with their own jaxpr: evaluated in place where something in them is of interest.
 INLINED = {p.jit_p: "jaxpr", p.closed_call_p: "call_jaxpr", p.remat_p: "jaxpr"}
@@ -62,6 +64,7 @@ class Interpreter:
         lift: Whether casts to a narrower type than float64 are left out.
         noise: If given, constants that are known in a narrower type only are multiplied by
             1 + noise * U(-1, 1).
+        changes: Equations, by their `id`, that are to be evaluated by another function.
 
     Attributes:
         seen: The calls of layers, in the order in which they returned.
@@ -71,7 +74,10 @@ class Interpreter:
         rounded: Whether a constant is known in a narrower type only.
     """
 
-    def __init__(self, lift: bool = False, noise: Any = None) -> None:
+    def __init__(
+        self, lift: bool = False, noise: Any = None, changes: Mapping[int, Change] | None = None
+    ) -> None:
+        self.changes = changes or {}
         self.lift = lift
         self.noise = noise
         self.seen: list[Seen] = []
@@ -110,6 +116,8 @@ class Interpreter:
         """Evaluate one equation."""
         if eqn.primitive is mark_p:
             return self._mark(eqn.params, values)
+        if id(eqn) in self.changes:
+            return self.changes[id(eqn)](eqn, [self._up(v) for v in values])
         inner = list(subjaxprs(eqn))
         if not self._concerned(eqn, inner):
             return bind(eqn, values)
@@ -127,9 +135,15 @@ class Interpreter:
 
     def _concerned(self, eqn: JaxprEqn, inner: list[Jaxpr]) -> bool:
         """Return whether an equation is to be looked into, or changed."""
-        if any(has_marks(jaxpr) for jaxpr in inner):
+        if any(has_marks(jaxpr) or self._is_changed(jaxpr) for jaxpr in inner):
             return True
         return self.lift and (any(map(has_narrow, inner)) or narrow_equation(eqn))
+
+    def _is_changed(self, jaxpr: Jaxpr) -> bool:
+        return bool(self.changes) and any(
+            id(eqn) in self.changes or any(map(self._is_changed, subjaxprs(eqn)))
+            for eqn in jaxpr.eqns
+        )
 
     def _mark(self, params: dict[str, Any], values: list[Any]) -> list[Any]:
         if params["place"] == BEGIN:
@@ -217,7 +231,7 @@ class Interpreter:
 
     def _part(self) -> Interpreter:
         """Return an interpreter of a part whose calls are handed over as arrays of their own."""
-        part = Interpreter(self.lift, self.noise)
+        part = Interpreter(self.lift, self.noise, self.changes)
         part.open = [(call, []) for call, _ in self.open]
         return part
 

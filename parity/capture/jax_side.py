@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from parity.capture.interpreter import Interpreter
+from parity.capture.interpreter import Change, Interpreter
 from parity.capture.jax_models import (
     Model,
     Program,
@@ -36,6 +37,7 @@ from parity.capture.records import (
 )
 from parity.capture.signature import CalledProgram, Signature, Static
 from parity.capture.traced import Traced, gathered, signature, traced
+from parity.io import quick_compilation
 
 Sink = Callable[..., None] | None
 NARROWER = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}
@@ -81,7 +83,7 @@ class JaxSide:
                 self.model.widen()
         self.layers = self.model.layers()
         self.traced: dict[bool, dict[str, Call]] = {}
-        self.programs: dict[Hashable, Traced] = {}
+        self.programs: dict[tuple[bool, Hashable], Traced] = {}
         self.latest: dict[bool, Traced] = {}
 
     def narrow(self, what: str) -> dict[str, str]:
@@ -95,6 +97,12 @@ class JaxSide:
         for program in self.latest.values():
             found |= getattr(program, what)
         return found
+
+    def _is_narrow(self, layer: str) -> bool:
+        """Return whether a layer was seen to compute in a narrower type, or was not seen at all."""
+        seen = {**self.narrow("lifted"), **self.narrow("kept")}
+        within = f"{layer}."
+        return not self.latest or any(n == layer or n.startswith(within) for n in seen)
 
     @property
     def rounded(self) -> bool:
@@ -139,7 +147,7 @@ class JaxSide:
         """
         if train not in self.traced:
             with self.precision():
-                trees = self._trees(inputs, train)
+                trees = self.trees(inputs, train)
                 program = self.program(trees, train)
                 static = (program, None, True)
                 found = jax.eval_shape(functools.partial(run_network, static, None), *trees, ())
@@ -161,7 +169,16 @@ class JaxSide:
         self.latest[train] = self.programs[key]
         return self.programs[key]
 
-    def _trees(self, inputs: tuple[Any, ...], train: bool) -> tuple[Any, Any, Any]:
+    def changed(self, changes: Mapping[bool, Mapping[int, Change]]) -> JaxSide:
+        """Return a copy in which equations of the latest programs are changed, by mode."""
+        made = copy.copy(self)
+        made.programs = {
+            key: program.changed(changes.get(bool(key[0]), {}))
+            for key, program in self.programs.items()
+        }
+        return made
+
+    def trees(self, inputs: tuple[Any, ...], train: bool) -> tuple[Any, Any, Any]:
         _, trained, rest = self.model.split("", train)
         return trained, rest, self._arrays(inputs)
 
@@ -191,7 +208,7 @@ class JaxSide:
             ForwardError: The network or the loss raised.
         """
         with self.precision():
-            trees = self._trees(inputs, train)
+            trees = self.trees(inputs, train)
             program = self.program(trees, train)
             run = compiled(run_network, self.optimize)
             arrays = (*trees, self._arrays(targets), self._cast(noise))
@@ -228,14 +245,14 @@ class JaxSide:
                 pull = [None if c is None else self._cast(c) for c in cotangents or ()]
             run = compiled(run_layer)
             values = [self._cast(a) for a in arrays]
-            layer = (hashable(program), self.wide)
+            layer = (hashable(program), self.wide and self._is_narrow(call.module))
             trees = (trained, rest, values, pull, self._cast(noise))
             return to_result(self._guarded(run, layer, static, *trees))
 
     def jaxpr(self, inputs: tuple[Any, ...], train: bool) -> Any:
         """The network's operations, traced and not compiled."""
         with self.precision():
-            return self.program(self._trees(inputs, train), train).closed
+            return self.program(self.trees(inputs, train), train).closed
 
     def split(self) -> tuple[Program, Any, Any]:
         """The network in train mode: its program, what is trained, and the rest."""
@@ -332,10 +349,9 @@ def hashable(program: Program) -> Any:
 def compiled(function: Callable[..., Any], optimize: bool = False) -> Callable[..., Any]:
     """Compile for checking, where compiling takes ten times as long as running.
 
-    Without LLVM's optimisation it takes half the time. XLA's own passes, which decide what is
-    computed and in which order, are those of every program.
+    Without LLVM's optimisation it takes half the time; see also `parity.io.quick_compilation`.
     """
-    options = {} if optimize else {"xla_backend_optimization_level": 0}
+    options = {} if optimize else quick_compilation.options(level=0)
     return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
 
 

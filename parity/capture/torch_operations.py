@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode, resolve_name
 
 import parity
+from parity.capture.fingerprints import fingerprint
 from parity.capture.records import count_name
-from parity.capture.torch_side import TorchSide, laid_out, tensors_of
+from parity.capture.torch_side import TorchSide, laid_out, tensors_of, to_numpy
 
 # The names of what functions written in C take, in order; `inspect` knows those of the others.
 POOL = "input kernel_size stride=None padding=0 "
@@ -187,10 +189,18 @@ class Operations(TorchFunctionMode):
     Args:
         replacements: Index of an operation -> what to call instead.
         record: Whether to record; else operations are only numbered.
+        prints: Whether to keep fingerprints of what each operation is fed and gives.
     """
 
-    def __init__(self, replacements: Replacements | None = None, record: bool = False) -> None:
+    def __init__(
+        self,
+        replacements: Replacements | None = None,
+        record: bool = False,
+        prints: bool = False,
+    ) -> None:
         super().__init__()
+        self.prints: dict[int, list[np.ndarray]] | None = {} if prints else None
+        self.fed_prints: dict[int, list[np.ndarray]] = {}
         self.replacements = replacements or {}
         self.record = record
         self.count = 0
@@ -220,7 +230,10 @@ class Operations(TorchFunctionMode):
             )
         invocation = Invocation(function, args, kwargs)
         described = {name: self._value(a) for name, a in invocation.arguments.items()}
+        fed = prints_of(args, kwargs) if self.prints is not None else []
         outputs = function(*args, **kwargs) if change is None else change(invocation)
+        if self.prints is not None:
+            self.fed_prints[index], self.prints[index] = fed, prints_of(outputs)
         made = []
         for tensor in tensors_of(args[0] if invocation.name == "__setitem__" else outputs):
             value = Value(tuple(tensor.shape), _dtype(tensor), invocation.name, index)
@@ -332,6 +345,7 @@ class Tape:
         train: Train mode, else eval mode.
         place: The value.
         known: Calls of layers whose outputs agree in the port: operations before them are left out.
+        prints: Whether to keep fingerprints of what operations are fed and give.
     """
 
     def __init__(
@@ -341,12 +355,14 @@ class Tape:
         train: bool,
         place: Place,
         known: Sequence[str] = (),
+        prints: bool = False,
     ) -> None:
         self.side, self.inputs, self.train, self.place = side, inputs, train, place
-        mode = Operations(record=True)
+        mode = Operations(record=True, prints=prints)
         self._ends: dict[str, int | None] = {}
         target = self._run(mode, set(known))
         self.every = tuple(mode.found)
+        self.prints, self.fed_prints = mode.prints or {}, mode.fed_prints
         self.operations = self._leading_to(mode.sources.get(id(target)))
         self.value = self._laid_out(target)
 
@@ -440,6 +456,13 @@ class _named_modules:  # noqa: N801 - a context manager
 
         self.handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
         self.handles.append(layer.register_forward_hook(after, with_kwargs=True))
+
+
+def prints_of(*trees: Any) -> list[np.ndarray]:
+    """Return the fingerprints of the floating-point tensors in nests."""
+    return [
+        fingerprint(to_numpy(t)) for t in tensors_of(trees) if t.is_floating_point() and t.numel()
+    ]
 
 
 def short_name(function: Any) -> str:

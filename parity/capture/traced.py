@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.capture.interpreter import Interpreter, sites_of
+from parity.capture.interpreter import Change, Interpreter, sites_of
 from parity.capture.marks import SITES, Marker
 from parity.capture.records import Call, ForwardError, count_name, is_array, leaves, with_arrays
 
@@ -61,6 +61,7 @@ class Traced:
         self.lifted: dict[str, str] = {}
         self.kept: dict[str, str] = {}
         self.rounded = False
+        self.changes: Mapping[int, Change] = {}
 
         def forward(trained: Any, rest: Any, args: Any) -> Any:
             outputs, statistics = program(trained, rest, args, dict(modes), marker)
@@ -88,13 +89,19 @@ class Traced:
         Returns:
             The outputs, the statistics, and the calls that were seen.
         """
-        inter = Interpreter(self.lift, noise)
+        inter = Interpreter(self.lift, noise, self.changes)
         flat = inter.closed(self.closed, jax.tree.leaves((trained, rest, args)))
         self.lifted |= self._by_layer(inter.lifted)
         self.kept |= self._by_layer(inter.kept)
         self.rounded |= inter.rounded
         arrays, statistics = jax.tree.unflatten(self.structure, flat)
         return self.rebuilt(arrays), statistics, inter.seen
+
+    def changed(self, changes: Mapping[int, Change]) -> Traced:
+        """Return the program with some equations, by their `id`, evaluated by other functions."""
+        made = copy.copy(self)
+        made.changes = changes
+        return made
 
     def _by_layer(self, places: Mapping[int | None, str]) -> dict[str, str]:
         return {"" if s is None else SITES[s].layer: what for s, what in places.items()}

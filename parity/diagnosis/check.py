@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from parity.diagnosis import causes
+from parity.diagnosis.partings import parting
 from parity.ladder.climb import Ladder, climb
 from parity.ladder.port import Port
 from parity.report.report import RUNGS, Report
@@ -38,5 +39,7 @@ def check(
 def explain(ladder: Ladder, report: Report) -> None:
     """Put what the experiments on the first fault proved into the report."""
     found = causes.explained(ladder, report)
+    fault = report.fault()
+    report.parting = parting(ladder.runs, fault) if fault is not None else None
     report.causes = list(found.proofs)
     report.operations = found.shown()

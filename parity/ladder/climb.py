@@ -21,12 +21,13 @@ from parity.ladder.l1_layers import Layers
 from parity.ladder.l2_l3_network import Gradients, Whole
 from parity.ladder.l4_update import Update
 from parity.ladder.l5_trajectory import Trajectory
+from parity.ladder.paired import paired
 from parity.ladder.port import Port
 from parity.ladder.rung import Rung
 from parity.ladder.runs import Runs
 from parity.ladder.uncompared import left_out
 from parity.report.quantity import Kind, Mode, Scope
-from parity.report.report import PRECISIONS, RUNGS, Check, Report
+from parity.report.report import PRECISIONS, RUNGS, Check, Omission, Report
 from parity.spec.errors import listed
 
 Progress = Callable[[str], None]
@@ -106,6 +107,8 @@ def climb(
                 "in eval mode all agrees: if the port is for inference alone, say so with"
                 " Port(train=False) or --eval"
             )
+        report.pairs = list(paired(runs))
+        question_pairs(runs, report)
         explain(ladder, report)
     return report
 
@@ -232,6 +235,36 @@ def _with_isolated(checks: list[Check]) -> list[Check]:
         else c
         for c in checks
     ]
+
+
+QUESTIONED = (
+    "it was paired by {how}, which is in question: alone it is right, and so is the network"
+)
+
+
+def question_pairs(runs: Runs, report: Report) -> None:
+    """Take back failures of layers that may be no pair, where all the rest is right.
+
+    A layer that nobody named may be paired with another one that holds equal weights. Where every
+    layer is right alone, and the whole network's outputs, statistics and gradients are, what it is
+    fed inside says that it is no pair, not that the port is wrong.
+    """
+    failed = report.failures()
+    if runs.strict or not failed or not {"L1", "L2", "L3"} <= set(report.seconds):
+        return
+    how = {pair.port: pair.how for pair in runs.alignment.pairs.values()}
+    guessed = {"weights", "value", "order"}
+    if any(
+        c.rung != "L2" or c.quantity.kind is not Kind.OUTPUT or how.get(c.layer) not in guessed
+        for c in failed
+    ):
+        return
+    wrong = {c.layer for c in failed}
+    report.checks = [c for c in report.checks if c.rung != "L2" or c.layer not in wrong]
+    for layer in sorted(wrong):
+        check = next(c for c in failed if c.layer == layer)
+        reason = QUESTIONED.format(how=how[layer])
+        report.left_out.append(Omission("L2", layer, check.reference, check.quantity, reason))
 
 
 def _explained(error: ForwardError, report: Report) -> ForwardError:

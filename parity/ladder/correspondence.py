@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 
@@ -49,8 +50,13 @@ class Correspondence:
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the reference's trained parameters, by its names."""
-        state = self.reference.state()
-        return {name: state[name].shape for name in self.reference.parameters()}
+        return {name: self.state_shapes[name] for name in self.reference.parameters()}
+
+    @functools.cached_property
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of all of the reference's tensors, by its names."""
+        state = self.reference.state() | self.reference.unsaved()
+        return {name: array.shape for name, array in state.items()}
 
     def gathered(self, arrays: Arrays) -> Arrays:
         """Return the reference's arrays, gathered into the port's derived tensors."""
@@ -70,11 +76,11 @@ class Correspondence:
 
     def held(self, name: str) -> dict[str, np.ndarray]:
         """Return, for a tensor of the port, the reference's -> flat mask of the elements used."""
-        state = self.reference.state() | self.reference.unsaved()
-        keys = [key for key in self.keys(name) if key in state]
+        shapes = self.state_shapes
+        keys = [key for key in self.keys(name) if key in shapes]
         part = self.assignment.parts.get(name)
         if part is None or name in self.assignment.map:
-            return {key: np.ones(state[key].size, bool) for key in keys}
-        sizes = [state[key].size for key in keys]
+            return {key: np.ones(math.prod(shapes[key]), bool) for key in keys}
+        sizes = [math.prod(shapes[key]) for key in keys]
         places = np.bincount(part.index.ravel(), minlength=sum(sizes)) > 0
         return dict(zip(keys, np.split(places, np.cumsum(sizes)[:-1]), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -123,7 +124,7 @@ def _parameters(
     trained = runs.reference64.parameters()
     tied = [p for p in runs.projections if key_of(p.port[0], quantity) in compared]
     for key in (key for p in tied for key in p.reference):
-        used[key] = np.ones(runs.reference64.state()[key].size, bool)
+        used[key] = np.ones(math.prod(runs.tensors.state_shapes[key]), bool)
     for name in sorted(runs.port64.parameters()):
         if any(name in p.port for p in tied):
             continue

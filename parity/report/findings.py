@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from parity.report.pairs import Paired
 from parity.report.quantity import Kind, Quantity
 
 RUNGS = {
@@ -120,6 +121,23 @@ class Omission:
         return f"{name}: {self.quantity}: {self.reason}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Parting:
+    """The first operation at which the networks part.
+
+    Attributes:
+        reference: The reference's operation, its arguments and its line.
+        port: The port's on the same values, and its line; empty where none was found.
+    """
+
+    reference: str
+    port: str = ""
+
+    def __str__(self) -> str:
+        port = f"; the port: {self.port}" if self.port else ""
+        return f"they part at the reference's {self.reference}{port}"
+
+
 @dataclasses.dataclass
 class Findings:
     """Everything the ladder compared, and the verdict.
@@ -136,6 +154,8 @@ class Findings:
         left_out: What was not compared.
         unseen: What the rungs that were chosen cannot see, a line each.
         inference: Whether only eval mode was compared.
+        pairs: Which tensors and layers of the port answered which of the reference.
+        parting: The first operation at which the networks part, where one was found.
     """
 
     name: str
@@ -148,6 +168,8 @@ class Findings:
     left_out: list[Omission] = dataclasses.field(default_factory=list)
     unseen: list[str] = dataclasses.field(default_factory=list)
     inference: bool = False
+    pairs: list[Paired] = dataclasses.field(default_factory=list)
+    parting: Parting | None = None
 
     @property
     def ok(self) -> bool:

@@ -17,11 +17,13 @@ from rich.table import Table
 
 from parity.io.files import write_atomically
 from parity.report.console import WIDTH, print_first, standard_output
-from parity.report.findings import ONNX, PRECISIONS, RUNGS, Check, Findings, Omission
+from parity.report.findings import ONNX, PRECISIONS, RUNGS, Check, Findings, Omission, Parting
 from parity.report.page import page
 from parity.report.quantity import Kind
 
-__all__ = ["ONNX", "PRECISIONS", "RUNGS", "Check", "Omission", "Report"]
+RIGHT_ALONE = 1e-9  # the relative difference in float64 of a layer that is right
+
+__all__ = ["ONNX", "PRECISIONS", "RUNGS", "Check", "Omission", "Parting", "Report"]
 
 
 @dataclasses.dataclass
@@ -77,7 +79,11 @@ class Report(Findings):
             console.print(note if len(note) <= 300 else f"{note[:300]} ...", markup=False)
         if fault:
             place = escape(fault.where())
+            if fault.isolated is not None and fault.isolated <= RIGHT_ALONE:
+                place = f"what is fed to {place}"
             console.print(f"[red]FAILED[/red] look at [bold]{place}[/bold] first ({seconds})")
+            if self.parting is not None:
+                console.print(f"  {self.parting}", markup=False, soft_wrap=True)
             for line in self.explanation():
                 console.print(f"  {line}", markup=False, soft_wrap=True)
         elif self.missing():
@@ -125,6 +131,8 @@ class Report(Findings):
             "causes": [str(cause) for cause in self.causes],
             "proved": bool(self.causes),
             "operations": self.operations,
+            "parting": None if self.parting is None else dataclasses.asdict(self.parting),
+            "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "notes": self.notes,
             "unseen": self.unseen,
             "seconds": self.seconds,

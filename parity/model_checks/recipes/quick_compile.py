@@ -1,7 +1,4 @@
-"""Compiling short-lived programs with little of LLVM's optimisation, to save time.
-
-XLA's own passes, which decide what is computed and in which order, are those of every program.
-"""
+"""Compiling short-lived programs fast: see `parity.io.quick_compilation`."""
 
 from __future__ import annotations
 
@@ -9,6 +6,8 @@ import functools
 from typing import Any
 
 import jax
+
+from parity.io import quick_compilation
 
 LEVEL = 1  # at 0 a convolution in float64 takes longer than compiling it for 1
 
@@ -34,6 +33,6 @@ class Quick:
         leaves, tree = jax.tree.flatten(args)
         key = tree, tuple((x.shape, x.dtype) for x in leaves)
         if key not in self.compiled:
-            options = {"xla_backend_optimization_level": LEVEL}
+            options = quick_compilation.options(LEVEL)
             self.compiled[key] = self.function.lower(*args).compile(compiler_options=options)
         return self.compiled[key](*args)

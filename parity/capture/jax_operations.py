@@ -1,0 +1,213 @@
+"""The operations of a JAX port between two calls of its layers, with a fingerprint of each value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import JaxprEqn
+from jax.extend.core import primitives as p
+
+from parity.capture.fingerprints import fingerprint
+from parity.capture.interpreter import INLINED, Interpreter
+from parity.capture.jax_side import JaxSide, compiled
+from parity.capture.marks import BEGIN, SITES, mark_p
+from parity.capture.records import count_name
+from parity.capture.traced import Traced
+
+# Their frames are no user's code.
+PACKAGES = ("/jax/", "/flax/", "/equinox/", "/haiku/", "/parity/capture/")
+# A value of one of these is that of its operand, in another shape or type.
+MOVES = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "reshape",
+    "rev",
+    "squeeze",
+    "stop_gradient",
+    "transpose",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One equation of the port's program, or a function that was called in it.
+
+    Attributes:
+        name: The primitive's name, such as `reduce_window_max`, behind that of the function of
+            JAX's that it stands in, such as `softmax`, if there is one.
+        line: File and line of the user's code; empty where there is none.
+        layer: The innermost layer that runs; empty outside of any.
+        operands: The values that it takes, by their place among all.
+        results: The values that it gives.
+        moves: Whether it gives what it takes in another shape or type.
+    """
+
+    name: str
+    line: str
+    layer: str
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    moves: bool
+
+    def __str__(self) -> str:
+        layer = f" of {self.layer}" if self.layer else ""
+        return f"{self.name}{layer}{f' [{self.line}]' if self.line else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Operations:
+    """The operations of a span, in order, and what identifies their values.
+
+    Attributes:
+        prints: Per value its fingerprint; see `fingerprints.fingerprint`.
+        operations: The operations.
+    """
+
+    prints: list[Any]
+    operations: tuple[Operation, ...]
+
+
+jax.tree_util.register_dataclass(Operations, data_fields=["prints"], meta_fields=["operations"])
+
+
+class Recording(Interpreter):
+    """An interpreter that keeps the operations between two calls of layers.
+
+    Args:
+        lift: See `Interpreter`.
+        first: The call behind which it begins, empty for the beginning; `fed`: with the call.
+        last: The call before which it ends, empty for the end; `fed`: with its end.
+        whole: Whether the span is the first call itself.
+    """
+
+    def __init__(self, lift: bool, first: str, last: str, whole: bool = False) -> None:
+        super().__init__(lift)
+        self.first, self.last, self.whole = first, last, whole
+        self.on = not first
+        self.begun: dict[str, None] = {}
+        self.calls: list[str] = []
+        self.within: list[str] = []
+        self.places: dict[int, int] = {}
+        self.values: list[Any] = []
+        self.found: list[Operation] = []
+
+    def equation(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        """Evaluate one equation, and keep it if it is in the span."""
+        if eqn.primitive is mark_p:
+            return self._at_mark(eqn, values)
+        if eqn.primitive in INLINED:
+            name = eqn.params.get("name", "")
+            self.within.append(name if isinstance(name, str) else "")
+            found = self._inlined(eqn.params[INLINED[eqn.primitive]], values)
+            self.within.pop()
+            return found
+        found = super().equation(eqn, values)
+        if self.on:
+            self._keep(eqn, values, found)
+        return found
+
+    def _at_mark(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        site = SITES[eqn.params["call"]]
+        if eqn.params["place"] == BEGIN:
+            name = count_name(site.layer, self.begun)
+            self.begun[name] = None
+            self.calls.append(name)
+            if name == self.last and not self.whole:
+                self.on = False
+            self.on = self.on or (self.whole and name == self.first)
+        found = super().equation(eqn, values)
+        if eqn.params["place"] != BEGIN:
+            name = self.calls.pop()
+            if name == self.first:
+                self.on = not self.whole
+        return found
+
+    def _keep(self, eqn: JaxprEqn, values: list[Any], found: list[Any]) -> None:
+        name = eqn.primitive.name
+        inner = [*self.within, *_function(eqn)]
+        known = [part for part in inner if part and not part.startswith(("<", "_"))]
+        name = f"{known[-1]} ({name})" if known and eqn.primitive not in OPAQUE else name
+        if known and eqn.primitive in OPAQUE:
+            name = known[-1]
+        self.found.append(
+            Operation(
+                name,
+                line_of(eqn),
+                self.calls[-1] if self.calls else "",
+                tuple(self._place(v) for v in values if _is_number(v)),
+                tuple(self._place(v) for v in found if _is_number(v)),
+                eqn.primitive.name in MOVES,
+            )
+        )
+
+    def _place(self, value: Any) -> int:
+        if id(value) not in self.places:
+            self.places[id(value)] = len(self.values)
+            self.values.append(value)
+        return self.places[id(value)]
+
+
+OPAQUE = {p.custom_jvp_call_p, p.custom_vjp_call_p}
+
+
+def _function(eqn: JaxprEqn) -> list[str]:
+    """Return the name of the function that an equation with a program of its own was made of."""
+    if eqn.primitive not in OPAQUE:
+        return []
+    info = getattr(eqn.params["call_jaxpr"].jaxpr, "debug_info", None)
+    return [str(getattr(info, "func_name", ""))]
+
+
+def _is_number(value: Any) -> bool:
+    return hasattr(value, "dtype") and np.dtype(value.dtype).kind in "biuf"
+
+
+def line_of(eqn: JaxprEqn) -> str:
+    """Return file and line of the innermost frame that is user's code; empty if there is none."""
+    traceback: Any = eqn.source_info.traceback
+    frames: list[Any] = [] if traceback is None else traceback.frames
+    for frame in frames:
+        file = frame.file_name.replace("\\", "/")
+        if not any(part in file for part in PACKAGES) and not file.startswith("<"):
+            return f"{file.rpartition('/')[2]}:{frame.line_num}"
+    return ""
+
+
+def recorded(
+    side: JaxSide, inputs: tuple[Any, ...], train: bool, first: str, last: str, whole: bool = False
+) -> Operations:
+    """Run a port in float64, and return the operations of a span.
+
+    Args:
+        side: The port.
+        inputs: As for `JaxSide.run`.
+        train: Train mode, else eval mode.
+        first: The call of a layer behind which the span begins; empty: at the beginning.
+        last: The call before which it ends; empty: at the end.
+        whole: Whether the span is the call `first` itself.
+
+    Raises:
+        ForwardError: The port raised.
+    """
+    with side.precision():
+        trees = side.trees(inputs, train)
+        program = side.program(trees, train)
+        run: Callable[..., Any] = compiled(_run)
+        return jax.device_get(run((program, first, last, whole), None, *trees))
+
+
+def _run(
+    static: tuple[Traced, str, str, bool], _: None, trained: Any, rest: Any, args: Any
+) -> Operations:
+    program, first, last, whole = static
+    recording = Recording(program.lift, first, last, whole)
+    recording.closed(program.closed, jax.tree.leaves((trained, rest, args)))
+    prints = [fingerprint(value, jnp) for value in recording.values]
+    return Operations(prints, tuple(recording.found))

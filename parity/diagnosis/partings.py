@@ -1,0 +1,102 @@
+"""The first operation at which the two networks part, with its line in both sources.
+
+In float64 two values that are the same are the same numbers, in whatever order and shape. So the
+reference's operations are gone through in order, and the first whose result the port never has,
+although it has what the operation takes, is where they part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from parity.capture import jax_operations
+from parity.capture.fingerprints import same_print
+from parity.capture.records import NETWORK
+from parity.capture.torch_operations import Place, Tape
+from parity.ladder.runs import Runs
+from parity.report.quantity import Kind, Mode
+from parity.report.report import Check, Parting
+
+# They give what they take, in another shape or type; where a value is not theirs, it was before.
+MOVES = {
+    "contiguous",
+    "clone",
+    "expand",
+    "flatten",
+    "permute",
+    "reshape",
+    "to",
+    "transpose",
+    "view",
+}
+
+
+def parting(runs: Runs, fault: Check) -> Parting | None:
+    """Find the first operation at which a port parts from its reference in the forward pass.
+
+    Args:
+        runs: Both sides.
+        fault: The first fault.
+
+    Returns:
+        None where the forward pass is right, or no such operation is found.
+    """
+    if fault.quantity.kind is not Kind.OUTPUT or fault.kind != "structure" or fault.note:
+        return None
+    train = fault.quantity.mode is not Mode.EVAL
+    call = "" if fault.layer == NETWORK else fault.reference
+    if call and call not in runs.oracle(train).calls:
+        return None
+    place = Place(call, False, fault.quantity.index)
+    tape = Tape(runs.reference64, runs.inputs[train], train, place, prints=True)
+    ported = jax_operations.recorded(runs.port64, runs.inputs[train], train, "", "")
+    return _first(tape, ported)
+
+
+class Prints:
+    """Fingerprints of one side's values, by the number of elements."""
+
+    def __init__(self, prints: Sequence[np.ndarray]) -> None:
+        self.by_size: dict[float, list[tuple[int, np.ndarray]]] = {}
+        for i, one in enumerate(prints):
+            self.by_size.setdefault(float(one[0]), []).append((i, one))
+
+    def places(self, wanted: np.ndarray) -> Iterator[int]:
+        """Yield the places of values that are equal to one."""
+        for i, one in self.by_size.get(float(wanted[0]), ()):
+            if same_print(one, wanted):
+                yield i
+
+
+def _first(tape: Tape, ported: jax_operations.Operations) -> Parting | None:
+    theirs = Prints([np.asarray(one) for one in ported.prints])
+    for operation in tape.operations:
+        made = tape.prints.get(operation.index, [])
+        if not made or operation.name in MOVES or _has(theirs, made):
+            continue
+        fed = tape.fed_prints.get(operation.index, [])
+        taken = {place for one in fed for place in theirs.places(one)}
+        return Parting(str(operation), _port(ported, taken, tape))
+    return None
+
+
+def _has(prints: Prints, made: Sequence[np.ndarray]) -> bool:
+    return all(next(prints.places(one), None) is not None for one in made)
+
+
+def _port(ported: jax_operations.Operations, taken: set[int], tape: Tape) -> str:
+    """The port's first operation on these values whose result the reference never has."""
+    known = Prints([one for made in tape.prints.values() for one in made])
+    taken = set(taken)
+    for operation in ported.operations:
+        if not taken & set(operation.operands):
+            continue
+        if operation.moves:
+            taken |= set(operation.results)
+            continue
+        made = [np.asarray(ported.prints[i]) for i in operation.results]
+        if not _has(known, made):
+            return str(operation)
+    return ""
