@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
@@ -178,7 +179,8 @@ def _memory(array: np.ndarray) -> Any:
 def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
     """Find the tensor of the reference that each of the port's equals up to a permutation.
 
-    Where several do, names decide: of the last part, and of layers already found; else the order.
+    Where several do, as fresh norms do, names decide: the whole name, the layer already found, the
+    last part, how many parts are in common; else the order, with numbers in names as numbers.
     What nothing equals is given what fits its name and shape, so that L0 can show both.
     """
     alike: dict[Any, list[str]] = defaultdict(list)
@@ -190,10 +192,10 @@ def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
     layers: dict[str, str] = {}  # of the port -> of the reference
     for exact in (True, False):
         rest = [name for name in target if name not in found]
-        for name in sorted(rest, key=lambda n: len(candidates[n])):
+        for name in sorted(rest, key=lambda n: (len(candidates[n]), _natural(n))):
             keys = candidates[name] if exact else list(source)
             options = [k for k in keys if k not in taken and (exact or _fits(k, name))]
-            options.sort(key=lambda k: (layers.get(_layer(name)) != _layer(k), not _fits(k, name)))
+            options.sort(key=functools.partial(_unlikeness, name, layers.get(_layer(name))))
             for key in options:
                 axes = (
                     equal_axes(source[key], target[name], np.array_equal)
@@ -206,6 +208,23 @@ def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
                     layers.setdefault(_layer(name), _layer(key))
                     break
     return {name: found[name] for name in target if name in found}
+
+
+def _unlikeness(name: str, layer: str | None, key: str) -> tuple:
+    """Return what orders the reference's tensors that a port's may be, the likeliest first.
+
+    Args:
+        name: The port's tensor.
+        layer: The reference's layer of which other tensors were found in the port's, if known.
+        key: The reference's tensor.
+    """
+    common = Counter(_layer(name).split(".")) & Counter(_layer(key).split("."))
+    return key != name, layer != _layer(key), not _fits(key, name), -common.total()
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return what orders names with the numbers in them as numbers."""
+    return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", name)]
 
 
 def _fingerprint(array: np.ndarray) -> Any:

@@ -135,3 +135,38 @@ def test_a_guessed_pair_is_questioned_where_all_the_rest_is_right() -> None:
 
     x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
     check(Port(Two(), Crossed(), inputs=(x,))).assert_faithful()
+
+
+class Norms(nn.Module):
+    """Eleven norms, fresh: every scale is ones, and every bias zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.LayerNorm(4) for _ in range(11))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i, block in enumerate(self.blocks):
+            x = block(x) * (i + 1)
+        return x
+
+
+class PortedNorms(nnx.Module):
+    def __init__(self, name: str) -> None:
+        self.name = name
+        for i in range(11):
+            setattr(self, f"{name}_{i}", nnx.LayerNorm(4, epsilon=1e-5, rngs=nnx.Rngs(0)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(11):
+            x = getattr(self, f"{self.name}_{i}")(x) * (i + 1)
+        return x
+
+
+@pytest.mark.parametrize("name", ["blocks", "stage"])
+def test_equal_tensors_pair_by_name_then_by_order(name: str) -> None:
+    """Catches norms that cross because all hold ones: `x_10` comes after `x_9`, not after `x_1`."""
+    report = check(Port(Norms(), PortedNorms(name), inputs=(3, 4)))
+    report.assert_faithful()
+    assert {(p.reference, p.port) for p in report.pairs if p.kind == "layer"} == {
+        (f"blocks.{i}", f"{name}_{i}") for i in range(11)
+    }
