@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
-from parity.spec.models import CLASSIFIERS, Config, usual_size
+from parity.spec.models import CLASSIFIERS, Config, image_size
 from parity.spec.preprocessing import Preprocessing, published
 from parity.spec.recipes import RECIPES
 from weights_convert import Manifest
@@ -192,7 +192,7 @@ def assume(
         _only_pixels(assumed_pixels) or Assumed(only_pixels(usual), PUBLISHED),
         pixels_said,
     )
-    sizes = assumed_size or Assumed(usual.size or usual_size(config), PUBLISHED)
+    sizes = assumed_size or Assumed(usual.size or image_size(config), PUBLISHED)
     return Assumptions(order, pixels, choose(size, said.size if said else None, sizes, size_said))
 
 

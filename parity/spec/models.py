@@ -189,8 +189,14 @@ def usual_size(config: Config) -> tuple[int, ...]:
     return USUAL_OF.get(config.family, USUAL)[0]
 
 
+def image_size(config: Config) -> tuple[int, int]:
+    """Return the default height and width of a network's images; it must take images."""
+    height, width = usual_size(config)
+    return height, width
+
+
 def usual_batch(config: Config) -> int:
-    """Return the default number of images to time a network with."""
+    """Return the default number of inputs to time a network with."""
     return USUAL_OF.get(config.family, USUAL)[1]
 
 

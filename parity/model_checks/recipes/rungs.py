@@ -40,7 +40,8 @@ def add(report: Report, model: str, levels: Sequence[str], progress: Progress) -
     """
     recipes = of_model(model)
     if not recipes:
-        report.notes.append(f"no recipe trains {model}")
+        said = "L4 and L5 are of AdamW on one batch; initial weights and training were not compared"
+        report.notes.append(f"no recipe trains {model}: {said}")
         return
     if "L4" in levels:
         progress("L4 schedules, losses, initial weights")
