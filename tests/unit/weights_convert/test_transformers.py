@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_there_and_back(case: str, tmp_path: Path) -> None:
     config, own = CASES[case], weights(CASES[case], 0)
     torch.save(torch_impl.state.build(config, own).state_dict(), tmp_path / "a.pth")
     way = ["a.pth", "b.orbax", "c.safetensors", "d.msgpack", "e.npz", "f.pth"]
-    for source, target in zip(way, way[1:], strict=False):
+    for source, target in itertools.pairwise(way):
         convert(tmp_path / source, tmp_path / target)
     found = torch.load(tmp_path / "f.pth", weights_only=True)
     assert list(found) == list(own)
