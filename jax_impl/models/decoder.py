@@ -15,7 +15,7 @@ from jax_impl import layers
 from parity.spec.networks.decoder import DecoderConfig
 
 KeysValues = tuple[jax.Array, jax.Array]  # twice (N, S, kv_width), the keys turned
-Cache = tuple[KeysValues, ...]  # of every layer
+Cache = tuple[KeysValues, ...]  # of every layer; empty before the first token
 
 
 class SelfAttention(nnx.Module):
@@ -29,11 +29,12 @@ class SelfAttention(nnx.Module):
         self.core = layers.Attention(config.heads, config.kv_heads, causal=True, rngs=rngs)
         self.o_proj = layers.Linear(config.query_width, config.width, bias=False, rngs=rngs)
 
-    def __call__(self, x: jax.Array, past: KeysValues) -> tuple[jax.Array, KeysValues]:
-        start = past[0].shape[1]
-        q = self.rotary(self.q_proj(x), start)
-        k = jnp.concatenate((past[0], self.rotary(self.k_proj(x), start)), axis=1)
-        v = jnp.concatenate((past[1], self.v_proj(x)), axis=1)
+    def __call__(self, x: jax.Array, past: KeysValues | None) -> tuple[jax.Array, KeysValues]:
+        start = past[0].shape[1] if past else 0
+        q, k = self.rotary(self.q_proj(x), start), self.rotary(self.k_proj(x), start)
+        v = self.v_proj(x)
+        if past:
+            k, v = jnp.concatenate((past[0], k), axis=1), jnp.concatenate((past[1], v), axis=1)
         return self.o_proj(self.core(q, k, v)), (k, v)
 
 
@@ -59,7 +60,7 @@ class DecoderLayer(nnx.Module):
         self.input_layernorm = layers.RMSNorm(config.width, config.eps, rngs=rngs)
         self.post_attention_layernorm = layers.RMSNorm(config.width, config.eps, rngs=rngs)
 
-    def __call__(self, x: jax.Array, past: KeysValues) -> tuple[jax.Array, KeysValues]:
+    def __call__(self, x: jax.Array, past: KeysValues | None) -> tuple[jax.Array, KeysValues]:
         y, present = self.self_attn(self.input_layernorm(x), past)
         x = x + y
         return x + self.mlp(self.post_attention_layernorm(x)), present
@@ -78,8 +79,8 @@ class Transformer(nnx.Module):
     def __call__(self, ids: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         x = self.embed_tokens(ids)
         made = []
-        for layer, past in zip(self.layers, cache, strict=True):
-            x, present = layer(x, past)
+        for i, layer in enumerate(self.layers):
+            x, present = layer(x, cache[i] if cache else None)
             made.append(present)
         return self.norm(x), tuple(made)
 
@@ -100,8 +101,8 @@ class Decoder(nnx.Module):
 
         Args:
             ids: (N, T) integers, one after the other.
-            cache: Keys and values of the tokens before them: `empty_cache`, or what an earlier call
-                returned. None: there is nothing before, and no cache is returned.
+            cache: Keys and values of the tokens before them, as an earlier call returned them;
+                empty before the first. None: as before the first, and no cache is returned.
 
         Returns:
             The logits; with a cache (logits, the cache with the new tokens).
@@ -110,16 +111,10 @@ class Decoder(nnx.Module):
             ValueError: There is no token.
         """
         self.config.check_input(ids.shape[1])
-        x, made = self.model(ids, self.empty_cache(ids.shape[0]) if cache is None else cache)
+        x, made = self.model(ids, cache or ())
         logits = self.attend(x) if self.config.tied else self.lm_head(x)
         return logits if cache is None else (logits, made)
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Logits by the embedding's weights."""
         return x @ self.model.embed_tokens.embedding[...].T
-
-    def empty_cache(self, batch: int) -> Cache:
-        """Return the cache before the first token, of this many sequences."""
-        dtype = self.model.embed_tokens.embedding[...].dtype
-        nothing = jnp.zeros((batch, 0, self.config.kv_width), dtype)
-        return ((nothing, nothing),) * self.config.depth

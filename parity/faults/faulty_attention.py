@@ -262,11 +262,11 @@ class KeysNotTurned(nnx.Module):
     """Turns queries alone; what the turned keys should be is thrown away."""
 
     def __call__(self: Any, x: jax.Array, past: Any) -> Any:
-        start = past[0].shape[1]
-        q, k = self.rotary(self.q_proj(x), start), self.k_proj(x)
+        start = past[0].shape[1] if past else 0
+        q, k, v = self.rotary(self.q_proj(x), start), self.k_proj(x), self.v_proj(x)
         self.rotary(k, start)
-        k = jnp.concatenate((past[0], k), axis=1)
-        v = jnp.concatenate((past[1], self.v_proj(x)), axis=1)
+        if past:
+            k, v = jnp.concatenate((past[0], k), axis=1), jnp.concatenate((past[1], v), axis=1)
         return self.o_proj(self.core(q, k, v)), (k, v)
 
 
@@ -274,14 +274,14 @@ class ValuesTurned(nnx.Module):
     """Turns values, too."""
 
     def __call__(self: Any, x: jax.Array, past: Any) -> Any:
-        start = past[0].shape[1]
-        q = self.rotary(self.q_proj(x), start)
-        k = jnp.concatenate((past[0], self.rotary(self.k_proj(x), start)), axis=1)
+        start = past[0].shape[1] if past else 0
+        q, k = self.rotary(self.q_proj(x), start), self.rotary(self.k_proj(x), start)
         v = self.v_proj(x)
         angles, (first, second) = self.rotary.angles(start, v), self.rotary.pairs(v)
         cos, sin = jnp.cos(angles), jnp.sin(angles)
         v = self.rotary.joined(first * cos - second * sin, second * cos + first * sin)
-        v = jnp.concatenate((past[1], v), axis=1)
+        if past:
+            k, v = jnp.concatenate((past[0], k), axis=1), jnp.concatenate((past[1], v), axis=1)
         return self.o_proj(self.core(q, k, v)), (k, v)
 
 

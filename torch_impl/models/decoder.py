@@ -14,7 +14,7 @@ from parity.spec.networks.decoder import DecoderConfig
 from torch_impl import layers
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]  # twice (N, S, kv_width), the keys turned
-Cache = tuple[KeysValues, ...]  # of every layer
+Cache = tuple[KeysValues, ...]  # of every layer; empty before the first token
 
 
 class SelfAttention(nn.Module):
@@ -29,11 +29,12 @@ class SelfAttention(nn.Module):
         self.core = layers.Attention(config.heads, config.kv_heads, causal=True)
         self.o_proj = layers.Linear(config.query_width, config.width, bias=False)
 
-    def forward(self, x: torch.Tensor, past: KeysValues) -> tuple[torch.Tensor, KeysValues]:
-        start = past[0].shape[1]
-        q = self.rotary(self.q_proj(x), start)
-        k = torch.cat((past[0], self.rotary(self.k_proj(x), start)), dim=1)
-        v = torch.cat((past[1], self.v_proj(x)), dim=1)
+    def forward(self, x: torch.Tensor, past: KeysValues | None) -> tuple[torch.Tensor, KeysValues]:
+        start = past[0].shape[1] if past else 0
+        q, k = self.rotary(self.q_proj(x), start), self.rotary(self.k_proj(x), start)
+        v = self.v_proj(x)
+        if past:
+            k, v = torch.cat((past[0], k), dim=1), torch.cat((past[1], v), dim=1)
         return self.o_proj(self.core(q, k, v)), (k, v)
 
 
@@ -61,7 +62,7 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = layers.RMSNorm(config.width, config.eps)
         self.post_attention_layernorm = layers.RMSNorm(config.width, config.eps)
 
-    def forward(self, x: torch.Tensor, past: KeysValues) -> tuple[torch.Tensor, KeysValues]:
+    def forward(self, x: torch.Tensor, past: KeysValues | None) -> tuple[torch.Tensor, KeysValues]:
         y, present = self.self_attn(self.input_layernorm(x), past)
         x = x + y
         return x + self.mlp(self.post_attention_layernorm(x)), present
@@ -79,8 +80,8 @@ class Transformer(nn.Module):
     def forward(self, ids: torch.Tensor, cache: Cache) -> tuple[torch.Tensor, Cache]:
         x = self.embed_tokens(ids)
         made = []
-        for layer, past in zip(self.layers, cache, strict=True):
-            x, present = layer(x, past)
+        for i, layer in enumerate(self.layers):
+            x, present = layer(x, cache[i] if cache else None)
             made.append(present)
         return self.norm(x), tuple(made)
 
@@ -102,8 +103,8 @@ class Decoder(nn.Module):
 
         Args:
             ids: (N, T) integers, one after the other.
-            cache: Keys and values of the tokens before them: `empty_cache`, or what an earlier call
-                returned. None: there is nothing before, and no cache is returned.
+            cache: Keys and values of the tokens before them, as an earlier call returned them;
+                empty before the first. None: as before the first, and no cache is returned.
 
         Returns:
             The logits; with a cache (logits, the cache with the new tokens).
@@ -112,15 +113,10 @@ class Decoder(nn.Module):
             ValueError: There is no token.
         """
         self.config.check_input(ids.shape[1])
-        x, made = self.model(ids, self.empty_cache(ids.shape[0]) if cache is None else cache)
+        x, made = self.model(ids, cache or ())
         logits = self.attend(x) if self.config.tied else self.lm_head(x)
         return logits if cache is None else (logits, made)
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
         """Logits by the embedding's weights."""
         return x @ self.model.embed_tokens.weight.T
-
-    def empty_cache(self, batch: int) -> Cache:
-        """Return the cache before the first token, of this many sequences."""
-        nothing = self.model.embed_tokens.weight.new_zeros(batch, 0, self.config.kv_width)
-        return ((nothing, nothing),) * self.config.depth

@@ -54,14 +54,14 @@ def model(request: pytest.FixtureRequest) -> Any:
     if request.param == "torch":
         network = torch_impl.state.build(TINY, arrays, "float64").eval()
         with torch.inference_mode():
-            yield lambda ids, *cache: network(torch.tensor(ids), *cache), network.empty_cache(3)
+            yield lambda ids, *cache: network(torch.tensor(ids), *cache)
     else:
         with jax.enable_x64(True):
             port: Any = jax_impl.state.build(TINY, to_jax(TINY, arrays), "float64")
             port.eval()
             graph, state = nnx.split(port)
             run = jax.jit(lambda *inputs: nnx.merge(graph, state)(*inputs))
-            yield lambda ids, *cache: run(jnp.asarray(ids), *cache), port.empty_cache(3)
+            yield lambda ids, *cache: run(jnp.asarray(ids), *cache)
 
 
 def test_parameters_are_counted() -> None:
@@ -91,20 +91,19 @@ def test_tensors_are_those_of_the_network(config: DecoderConfig) -> None:
 
 def test_cache(model: Any) -> None:
     """Catches tokens that stand at another place, or see others, once there is a cache."""
-    run, cache = model
-    whole = run(IDS)
+    cache: Any = ()
+    whole = model(IDS)
     for begin, end in ((0, 4), (4, 5), (5, 6), (6, 9)):  # a prompt, a token, a token, the rest
-        logits, cache = run(IDS[:, begin:end], cache)
+        logits, cache = model(IDS[:, begin:end], cache)
         np.testing.assert_allclose(logits, whole[:, begin:end], rtol=0, atol=SAME)
     assert [tuple(a.shape) for layer in cache for a in layer] == [(3, 9, TINY.kv_width)] * 4
 
 
 def test_no_token_sees_later_ones(model: Any) -> None:
     """Catches a causal mask that is missing, or shifted in either direction."""
-    run, _ = model
     changed = IDS.copy()
     changed[:, 5] = (IDS[:, 5] + 1) % 11
-    moved = abs(np.asarray(run(changed)) - np.asarray(run(IDS))).max((0, 2))
+    moved = abs(np.asarray(model(changed)) - np.asarray(model(IDS))).max((0, 2))
     assert (moved[:5] == 0).all()
     assert (moved[5:] > 1e-6).all()
 
