@@ -185,7 +185,12 @@ def check_takes_images(config: Config, purpose: str) -> None:
 
 
 def usual_size(config: Config) -> tuple[int, ...]:
-    """Return the default size of a network's inputs; see `Config.check_size`."""
+    """Return the default size of a network's inputs; see `Config.check_size`.
+
+    A ViT has one size only, the one that its position embedding is for.
+    """
+    if config.family == "vit":
+        return config.check_size
     return USUAL_OF.get(config.family, USUAL)[0]
 
 
