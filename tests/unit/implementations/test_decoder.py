@@ -17,6 +17,7 @@ import torch_impl.state
 from parity.spec import draw
 from parity.spec.models import config_of
 from parity.spec.networks.decoder import DecoderConfig
+from parity.spec.recipes import RECIPES
 from parity.spec.tensors import tensors
 from weights_convert import to_jax
 
@@ -137,3 +138,10 @@ def test_no_tokens_are_refused() -> None:
     model = torch_impl.state.build(TINY, draw.weights(TINY, 0))
     with pytest.raises(ValueError, match="0 tokens, but decoder needs 1 or more"):
         model(torch.zeros(1, 0, dtype=torch.long))
+
+
+def test_no_recipe_of_images_trains_it() -> None:
+    """Catches a training on images that fails deep inside."""
+    stage = RECIPES["genet-cifar10"].stages[0]
+    with pytest.raises(ValueError, match="model is decoder, which takes token ids"):
+        dataclasses.replace(stage, model="decoder")
