@@ -68,9 +68,7 @@ class Stage:
         if self.model not in MODELS:
             raise ValueError(f"model is {self.model!r}, expected one of {', '.join(MODELS)}")
         if MODELS[self.model].family in LANGUAGE:
-            raise ValueError(
-                f"model is {self.model}, which takes token ids, expected one of images"
-            )
+            raise ValueError(f"model is {self.model}, which takes token ids, not images")
         if self.initial not in INITIALS:
             raise ValueError(f"initial is {self.initial!r}, expected one of {', '.join(INITIALS)}")
         if self.epochs < 1 or self.batch < 1 or self.first_epoch < 0:
