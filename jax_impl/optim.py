@@ -32,11 +32,14 @@ def build(
     keys = {name: published(name) for name in parameters}
     decays = optimizer.decays(config)
     parts = []
-    if optimizer.weight_decay:  # coupled: before all else
-        mask = {name: decays[key] > 0 for name, key in keys.items()}
-        parts.append(optax.add_decayed_weights(optimizer.weight_decay, mask))
+    mask = {name: decays[key] > 0 for name, key in keys.items()}
+    decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
+    if optimizer.weight_decay and not optimizer.decoupled:  # before all else
+        parts.append(decay)
     if optimizer.kind == "adam":
         parts.append(scale_by_adam(*optimizer.betas))
+        if optimizer.weight_decay and optimizer.decoupled:
+            parts.append(decay)
     elif optimizer.momentum:
         parts.append(optax.trace(optimizer.momentum, optimizer.nesterov))
     factors = {name: optimizer.factor(key) for name, key in keys.items()}

@@ -69,8 +69,13 @@ def name(path: tuple) -> str:
 
 
 def published(parameter: str) -> str:
-    """Return the published key of a parameter, whose layer has the same path."""
+    """Return the published key of a parameter, whose layer has the same path.
+
+    A parameter of no layer has one name on both sides.
+    """
     layer, _, leaf = parameter.rpartition(".")
+    if not layer:
+        return parameter
     return f"{layer}.{'bias' if leaf == 'bias' else 'weight'}"
 
 

@@ -31,7 +31,8 @@ def build(
         )
         group["params"].append((key, parameter))
     if optimizer.kind == "adam":
-        return torch.optim.Adam(groups.values(), betas=optimizer.betas, eps=optimizer.eps)
+        adam = torch.optim.AdamW if optimizer.decoupled else torch.optim.Adam
+        return adam(groups.values(), betas=optimizer.betas, eps=optimizer.eps)
     momentum, nesterov = optimizer.momentum, optimizer.nesterov
     return torch.optim.SGD(groups.values(), momentum=momentum, nesterov=nesterov)
 

@@ -16,7 +16,8 @@ from typing import Generic, TypeVar
 
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
-from parity.spec.models import CLASSIFIERS, Config, usual_size
+from parity.spec.models import CLASSIFIERS, Config, image_size
+from parity.spec.preprocessing import PUBLISHED as PUBLISHED_FAMILIES
 from parity.spec.preprocessing import Preprocessing, published
 from parity.spec.recipes import RECIPES
 from weights_convert import Manifest
@@ -189,11 +190,16 @@ def assume(
     pixels = choose(
         None,
         None if said is None else only_pixels(said),
-        _only_pixels(assumed_pixels) or Assumed(only_pixels(usual), PUBLISHED),
+        _only_pixels(assumed_pixels) or Assumed(only_pixels(usual), origin_of(config)),
         pixels_said,
     )
-    sizes = assumed_size or Assumed(usual.size or usual_size(config), PUBLISHED)
+    sizes = assumed_size or Assumed(usual.size or image_size(config), origin_of(config))
     return Assumptions(order, pixels, choose(size, said.size if said else None, sizes, size_said))
+
+
+def origin_of(config: Config) -> str:
+    """Return where a network's usual preprocessing comes from."""
+    return PUBLISHED if config.family in PUBLISHED_FAMILIES else DEFAULT
 
 
 def label_order(

@@ -363,7 +363,8 @@ def _with_hidden(
     if network == config.family and dialect == "mindspore":
         stage = "-encoder" if getattr(config, "encoder_only", False) else ""
         known = MODELS[f"{network}-mindspore{stage}"]
-    hidden = {name: getattr(known, name) for name in _hidden(config)}
+    guessed = getattr(config, "guessed", ()) if network == config.family else ()
+    hidden = {n: getattr(config if n in guessed else known, n) for n in _hidden(config)}
     assumed = tuple(getattr(config, "assumptions", {})) if network == config.family else ()
     if network == config.family and manifest:
         given = manifest.config if isinstance(manifest.config, dict) else {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from parity.spec.errors import InputError, listed
 from parity.spec.labels import ORDERS
-from parity.spec.models import MODELS
+from parity.spec.models import MODELS, check_takes_images
 from parity.spec.preprocessing import Preprocessing
 from parity.spec.preprocessing import check as check_preprocessing
 from weights_convert import formats, naming
@@ -120,6 +120,7 @@ def convert(
     to = to or _default_dialect(format, checkpoint.dialect)
     _check_variant(checkpoint, to, source)
     if preprocessing is not None:
+        check_takes_images(checkpoint.config, "preprocessing")
         check_preprocessing(preprocessing, checkpoint.config.num_classes, "preprocessing")
     kept = naming.carried(checkpoint.config, checkpoint.arrays, to)
     arrays = cast(kept, dtype, source)

@@ -50,6 +50,7 @@ DIALECTS = {
         "conv": Leaf("weight"),  # (O, I, H, W)
         "conv_transpose": Leaf("weight"),  # (I, O, H, W)
         "linear": Leaf("weight"),  # (O, I)
+        "embedding": Leaf("weight"),  # (tokens, channels)
         "scale": Leaf("weight"),
         "bias": Leaf("bias"),
         "shift": Leaf("bias"),  # the bias of a batch norm
@@ -62,6 +63,7 @@ DIALECTS = {
         "conv": Leaf("kernel", (2, 3, 1, 0)),  # (H, W, I, O)
         "conv_transpose": Leaf("kernel", (2, 3, 1, 0)),  # (H, W, O, I)
         "linear": Leaf("kernel", (1, 0)),  # (I, O)
+        "embedding": Leaf("embedding"),
         "scale": Leaf("scale"),
         "bias": Leaf("bias"),
         "shift": Leaf("bias"),
@@ -82,6 +84,9 @@ DIALECTS = {
         "slope": Leaf("w"),
     },
 }
+
+# Parameters of no layer, which have one name in every scheme; see `parity.spec.tensors.Tensor`.
+BARE = "bare"
 
 COUNTERS = r".*\.num_batches_tracked"
 
@@ -118,6 +123,9 @@ def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
     if dialect == "mindspore" and config.family not in MINDSPORE:
         raise InputError(f"{config.family} has no mindspore names, only {', '.join(MINDSPORE)} do")
     for key, spec in target.items():
+        if spec.kind == BARE:
+            found[key] = (key, Leaf(key.rpartition(".")[2]))
+            continue
         path = key.rpartition(".")[0]
         normal = spec.kind == "bias" and f"{path}.running_mean" in target
         leaf = DIALECTS[dialect].get("shift" if normal else spec.kind)
@@ -260,7 +268,7 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> C
         return config_of(network, {known[k][0]: a.shape for k, a in arrays.items() if k in known})
     shapes = {}
     for name, array in arrays.items():
-        path, _, last = name.rpartition(".")
+        path, dot, last = name.rpartition(".")
         kinds = [kind for kind, leaf in DIALECTS[dialect].items() if leaf.name == last]
         for kind in kinds:
             back = DIALECTS[dialect][kind].inverse()
@@ -269,7 +277,7 @@ def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> C
                 break
         else:
             last = DIALECTS["torch"][kinds[0]].name if kinds else last
-            shapes[f"{path}.{last}"] = array.shape
+            shapes[f"{path}{dot}{last}"] = array.shape
     return config_of(network, shapes)
 
 

@@ -4,12 +4,14 @@ Defaults are PyTorch's, and so are the semantics where Flax differs: running var
 the first of equal maxima wins and takes the gradient, paddings are numbers.
 """
 
-from jax_impl.layers.activation import PReLU, ReLU, Sigmoid
+from jax_impl.layers.activation import GELU, PReLU, ReLU, Sigmoid, SiLU
+from jax_impl.layers.attention import Attention, Rotary
 from jax_impl.layers.container import Identity, ModuleList, Sequential
 from jax_impl.layers.convolution import Conv2d, ConvTranspose2d, ConvTranspose2dSame
 from jax_impl.layers.dropout import Dropout, Dropout2d
+from jax_impl.layers.embedding import Embedding
 from jax_impl.layers.linear import Linear
-from jax_impl.layers.normalization import BatchNorm2d, synchronize
+from jax_impl.layers.normalization import BatchNorm2d, LayerNorm, RMSNorm, synchronize
 from jax_impl.layers.pooling import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -20,7 +22,9 @@ from jax_impl.layers.pooling import (
 from jax_impl.layers.resize import BilinearX2, Nearest, Resize
 
 __all__ = [
+    "GELU",
     "AdaptiveAvgPool2d",
+    "Attention",
     "AvgPool2d",
     "BatchNorm2d",
     "BilinearX2",
@@ -29,7 +33,9 @@ __all__ = [
     "ConvTranspose2dSame",
     "Dropout",
     "Dropout2d",
+    "Embedding",
     "Identity",
+    "LayerNorm",
     "Linear",
     "MaxPool2d",
     "MaxPool2dSame",
@@ -37,9 +43,12 @@ __all__ = [
     "ModuleList",
     "Nearest",
     "PReLU",
+    "RMSNorm",
     "ReLU",
     "Resize",
+    "Rotary",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "synchronize",
 ]

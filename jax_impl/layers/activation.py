@@ -39,3 +39,23 @@ class Sigmoid(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(x)
+
+
+class GELU(nnx.Module):
+    """x times the normal distribution function of x, exactly; not its approximation by a tanh."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        pass
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.gelu(x, approximate=False)
+
+
+class SiLU(nnx.Module):
+    """x / (1 + exp(-x))."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        pass
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.silu(x)

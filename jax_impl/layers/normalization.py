@@ -1,4 +1,4 @@
-"""Batch normalisation with PyTorch's statistics, over the batch of one device or of all devices."""
+"""Norms of a token, and batch normalisation with PyTorch's statistics, over one or all devices."""
 
 from __future__ import annotations
 
@@ -7,9 +7,54 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_impl.ops.normalization import batch_norm, count, normalize
+from jax_impl.ops.precision import wide
 from jax_impl.ops.variables import store
 
 DEVICES = "devices"  # the axis over which a network is mapped
+
+
+class LayerNorm(nnx.Module):
+    """Normalisation over the last axis, by mean and biased variance (Ba et al. 2016).
+
+    It computes in its input's precision, half precision in float32.
+
+    Args:
+        num_features: Channels.
+        eps: Added to the variance.
+        rngs: Not used; every layer takes it.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, rngs: nnx.Rngs) -> None:
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(num_features))
+        self.bias = nnx.Param(jnp.zeros(num_features))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        centred = wide(x) - wide(x).mean(axis=-1, keepdims=True)
+        var = jnp.square(centred).mean(axis=-1, keepdims=True)
+        y = centred / jnp.sqrt(var + self.eps) * wide(self.scale[...]) + wide(self.bias[...])
+        return y.astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Division by the root of the mean square over the last axis (Zhang and Sennrich 2019).
+
+    It computes in its input's precision, half precision in float32.
+
+    Args:
+        num_features: Channels.
+        eps: Added to the mean square.
+        rngs: Not used; every layer takes it.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-6, *, rngs: nnx.Rngs) -> None:
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(num_features))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        mean_square = jnp.square(wide(x)).mean(axis=-1, keepdims=True)
+        y = wide(x) / jnp.sqrt(mean_square + self.eps) * wide(self.scale[...])
+        return y.astype(x.dtype)
 
 
 class BatchNorm2d(nnx.Module):

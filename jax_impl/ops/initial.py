@@ -19,3 +19,8 @@ def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> jax.Array:
     keys = jax.random.split(rngs.params(), -(-size // block))
     flat = [jax.random.uniform(key, (block,), minval=-bound, maxval=bound) for key in keys]
     return jnp.concatenate(flat)[:size].reshape(shape)
+
+
+def normal(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float = 1.0) -> jax.Array:
+    """Draw from a normal distribution around 0."""
+    return deviation * jax.random.normal(rngs.params(), shape)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from parity.spec.errors import InputError, printable
 from parity.spec.labels import ORDERS
-from parity.spec.models import USUAL, USUAL_OF
+from parity.spec.models import LANGUAGE, USUAL, USUAL_OF, Config, check_input, usual_size
 from parity.spec.training.recipe import DATA
 from weights_convert.wrapping import Choice
 
@@ -26,7 +26,7 @@ def _defaults(texts: dict[str, str]) -> str:
 
 
 # What help says of sizes and of numbers of images that are not given.
-SIZES = _defaults({n: f"{h}x{w}" for n, ((h, w), _) in {"": USUAL, **USUAL_OF}.items()})
+SIZES = _defaults({n: "x".join(map(str, size)) for n, (size, _) in {"": USUAL, **USUAL_OF}.items()})
 BATCHES = _defaults({n: str(count) for n, (_, count) in {"": USUAL, **USUAL_OF}.items()})
 
 
@@ -77,6 +77,33 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise InputError(f"size {text!r}, expected HEIGHTxWIDTH such as 512x1024")
     return int(match[1]), int(match[2])
+
+
+def parse_input_size(text: str, config: Config) -> tuple[int, ...]:
+    """Parse the size of a network's inputs: as `parse_size` does, or a number of tokens.
+
+    Raises:
+        InputError: Anything else.
+    """
+    if config.family not in LANGUAGE:
+        return parse_size(text)
+    if not re.fullmatch(r"[1-9]\d{0,4}", text, re.ASCII):
+        raise InputError(f"size {text!r}, expected a number of tokens such as 12")
+    return (int(text),)
+
+
+def size_for(config: Config, text: str | None) -> tuple[int, ...]:
+    """Return the size of a network's inputs that `--size` gives, or the usual one.
+
+    Raises:
+        InputError: It is no size, or one that the network cannot process.
+    """
+    size = usual_size(config) if text is None else parse_input_size(text, config)
+    try:
+        check_input(config, size)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return size
 
 
 def optional_size(text: str | None) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""The catalogue of faults that occur when convolutional networks are ported, and their rungs.
+"""The catalogue of faults that occur when networks are ported, and their rungs.
 
 `parity faults` injects them all.
 """
@@ -68,6 +68,39 @@ class Fault(enum.StrEnum):
     ENCODER_STATISTICS = "encoder-statistics"
     DEVICE_SAMPLES = "device-samples"
     DEVICE_DROPOUT_MASKS = "device-dropout-masks"
+    GELU_TANH = "gelu-tanh"
+    ACTIVATION = "activation"
+    NORM_EPS = "norm-eps"
+    NORM_EPS_PLACE = "norm-eps-place"
+    NORM_KIND = "norm-kind"
+    NORM_UNBIASED = "norm-unbiased"
+    NORM_WEIGHT_OFFSET = "norm-weight-offset"
+    NORM_LEFT_OUT = "norm-left-out"
+    ATTENTION_SCALE = "attention-scale"
+    ATTENTION_SOFTMAX = "attention-softmax"
+    CAUSAL_MASK = "causal-mask"
+    MASK_SIGN = "mask-sign"
+    CACHED_MASK = "cached-mask"
+    HEADS_MERGED = "heads-merged"
+    HEADS_SPLIT = "heads-split"
+    GROUPED_HEADS = "grouped-heads"
+    QKV_ORDER = "qkv-order"
+    QKV_PER_HEAD = "qkv-per-head"
+    ROTARY_PAIRS = "rotary-pairs"
+    ROTARY_BASE = "rotary-base"
+    ROTARY_OFFSET = "rotary-offset"
+    ROTARY_DIRECTION = "rotary-direction"
+    CACHED_POSITIONS = "cached-positions"
+    ROTARY_TARGET = "rotary-target"
+    GATE = "gate"
+    POST_NORM = "post-norm"
+    RESIDUAL = "residual"
+    CLASS_TOKEN_PLACE = "class-token-place"
+    CLASS_TOKEN_POSITION = "class-token-position"
+    PATCH_ORDER = "patch-order"
+    EMBEDDING_SCALE = "embedding-scale"
+    LINEAR_TRANSPOSED = "linear-transposed"
+    TIED_HEAD = "tied-head"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,4 +191,41 @@ CATALOGUE = {
         55, "samples of a batch handed to several devices, or to none", "L3"
     ),
     Fault.DEVICE_DROPOUT_MASKS: Entry(56, "dropout masks that depend on the device", "L3"),
+    Fault.GELU_TANH: Entry(57, "GELU approximated by a tanh where it is exact", "L1"),
+    Fault.ACTIVATION: Entry(58, "SiLU for GELU, or GELU for SiLU", "L1"),
+    Fault.NORM_EPS: Entry(59, "layer norm's or RMS norm's eps 1e-6 against 1e-5", "L1"),
+    Fault.NORM_EPS_PLACE: Entry(60, "eps of a norm outside the root, or left out", "L1"),
+    Fault.NORM_KIND: Entry(61, "layer norm for RMS norm: the mean subtracted, or not", "L1"),
+    Fault.NORM_UNBIASED: Entry(62, "layer norm by the unbiased variance", "L1"),
+    Fault.NORM_WEIGHT_OFFSET: Entry(63, "norm times 1 + weight instead of the weight", "L1"),
+    Fault.NORM_LEFT_OUT: Entry(64, "a norm left out, such as the last", "L1"),
+    Fault.ATTENTION_SCALE: Entry(65, "attention scaled by 1 / d, by the whole width, or not", "L1"),
+    Fault.ATTENTION_SOFTMAX: Entry(66, "attention's softmax over the queries", "L1"),
+    Fault.CAUSAL_MASK: Entry(67, "causal mask missing, or shifted by one", "L1"),
+    Fault.MASK_SIGN: Entry(68, "mask of the wrong sign: what should be seen is hidden", "L1"),
+    Fault.CACHED_MASK: Entry(
+        69, "causal mask counted from the first key, behind a cache too", "L2"
+    ),
+    Fault.HEADS_MERGED: Entry(70, "heads merged without a transpose", "L1"),
+    Fault.HEADS_SPLIT: Entry(71, "channels of heads interleaved", "L1"),
+    Fault.GROUPED_HEADS: Entry(72, "grouped queries: key heads tiled instead of repeated", "L1"),
+    Fault.QKV_ORDER: Entry(73, "order of q, k and v in a fused matrix", "L0"),
+    Fault.QKV_PER_HEAD: Entry(74, "fused matrix read head by head instead of q, k, v", "L1"),
+    Fault.ROTARY_PAIRS: Entry(75, "rotary embedding of neighbours instead of halves", "L1"),
+    Fault.ROTARY_BASE: Entry(76, "rotary embedding's base 1e4 against 5e5", "L1"),
+    Fault.ROTARY_OFFSET: Entry(77, "rotary embedding's places counted from 1", "L1"),
+    Fault.ROTARY_DIRECTION: Entry(78, "rotary embedding turned the other way", "L1"),
+    Fault.CACHED_POSITIONS: Entry(79, "places counted from 0 again behind a cache", "L2"),
+    Fault.ROTARY_TARGET: Entry(80, "rotary embedding of values, or missing for keys", "L1"),
+    Fault.GATE: Entry(81, "SwiGLU's gate and other half swapped, or added", "L1"),
+    Fault.POST_NORM: Entry(82, "norms after the shortcut instead of before the branch", "L1"),
+    Fault.RESIDUAL: Entry(83, "shortcut from another place", "L1"),
+    Fault.CLASS_TOKEN_PLACE: Entry(84, "class token appended instead of prepended", "L1"),
+    Fault.CLASS_TOKEN_POSITION: Entry(85, "position embedding not added to the class token", "L1"),
+    Fault.PATCH_ORDER: Entry(86, "patches numbered column by column", "L1"),
+    Fault.EMBEDDING_SCALE: Entry(87, "embedding multiplied by the root of its width", "L1"),
+    Fault.LINEAR_TRANSPOSED: Entry(
+        88, "square kernel of a fully connected layer not transposed", "L0"
+    ),
+    Fault.TIED_HEAD: Entry(89, "head tied to the embedding where it has its own weights", "L0"),
 }

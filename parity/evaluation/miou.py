@@ -20,7 +20,7 @@ from parity.spec import metrics
 from parity.spec.augmentation import NEAREST, resample
 from parity.spec.errors import InputError
 from parity.spec.labels import outputs
-from parity.spec.models import CLASSIFIERS, MODELS, Config
+from parity.spec.models import CLASSIFIERS, MODELS, Config, check_takes_images
 from parity.spec.preprocessing import Preprocessing
 from weights_convert.assumptions import Assumptions, assume
 from weights_convert.wrapping import ANY, Choice
@@ -284,6 +284,7 @@ def check_arguments(
     """
     if model not in MODELS:
         raise InputError(f"unknown model {model!r}, expected {' or '.join(MODELS)}")
+    check_takes_images(MODELS[model], "parity miou")
     if MODELS[model].family in CLASSIFIERS:
         raise InputError(f"{model} classifies whole images; parity eval measures its accuracy")
     if size is not None:

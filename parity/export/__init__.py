@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from parity.export.build import FRAMEWORKS, network, outputs_of
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
-from parity.spec.models import MODELS, usual_size
+from parity.spec.models import MODELS, check_takes_images, image_size
 from weights_convert.assumptions import DEFAULT, Assumed, Assumptions, assume
 from weights_convert.formats.sidecar import KEY, TOOL
 from weights_convert.wrapping import ANY, Choice
@@ -126,7 +126,7 @@ def assumptions(
         labels=labels,
         size=size,
         assumed_labels=Assumed(None, "not asked for"),
-        assumed_size=Assumed(usual_size(checkpoint.config), DEFAULT),
+        assumed_size=Assumed(image_size(checkpoint.config), DEFAULT),
     )
 
 
@@ -182,6 +182,7 @@ def check_arguments(
         if value not in known:
             expected = ", ".join(k for k in known if k)
             raise InputError(f"{name} {value!r}, expected one of {expected}")
+    check_takes_images(MODELS[model], "parity export")
     if target.suffix != suffix:
         raise InputError(f"{target}: expected the name of a file ending in {suffix}")
     check_writable(target)

@@ -57,13 +57,13 @@ def clean(count: int, model: str | None, progress: Progress = lambda _: None) ->
     found: list[CleanRow] = []
     for name, size, seeds in shares(count, model):
         for seed in seeds:
-            progress(f"{len(found) + 1}/{count}: {name} {size[0]}x{size[1]}")
+            progress(f"{len(found) + 1}/{count}: {name} {size_said(size)}")
             found.append(clean_run(name, size, seed))
         forget()
     return CampaignResult(clean=found)
 
 
-def shares(count: int, model: str | None) -> Iterator[tuple[str, tuple[int, int], range]]:
+def shares(count: int, model: str | None) -> Iterator[tuple[str, tuple[int, ...], range]]:
     """Each network and size of its images, and its share of the seeds 0 to count - 1."""
     names = models() if model is None else [model]
     shapes = [(n, s) for n in names for s in sizes(n)]
@@ -77,15 +77,20 @@ def forget() -> None:
     gc.collect()
 
 
-def clean_run(model: str, size: tuple[int, int], seed: int) -> CleanRow:
+def size_said(size: tuple[int, ...]) -> str:
+    """`24x32` of an image, `12` of a sequence."""
+    return "x".join(map(str, size))
+
+
+def clean_run(model: str, size: tuple[int, ...], seed: int) -> CleanRow:
     """Run one network without a fault on every rung."""
     made = port(model, small(model, least=True)[0], size, seed=seed)
     fault = check(made).fault()
     return CleanRow(model, seed, size, fault.sentence() if fault else "")
 
 
-def sizes(model: str) -> list[tuple[int, int]]:
-    """Return the image sizes for the smallest network: its own, and an odd one if accepted."""
-    config, (height, width) = small(model, least=True)
-    odd = ((height + 1, width + 3), (height + 8, width))
-    return [(height, width), *[size for size in odd if accepts(config, size)][:1]]
+def sizes(model: str) -> list[tuple[int, ...]]:
+    """Return the input sizes for the smallest network: its own, and an odd one if accepted."""
+    config, (first, *rest) = small(model, least=True)
+    odd = ((first + 1, *(side + 3 for side in rest)), (first + 8, *rest))
+    return [(first, *rest), *[size for size in odd if accepts(config, size)][:1]]

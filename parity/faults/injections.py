@@ -205,7 +205,8 @@ def per_channel(layer: Any, fed: Arrays) -> None:
     layer.negative_slope.set_value(np.full(fed[0].shape[-1], slope[0], slope.dtype))
 
 
-CONV, TRANSPOSED = ("Conv2d",), ("ConvTranspose2d",)
+CONV, TRANSPOSED, LINEAR = ("Conv2d",), ("ConvTranspose2d",), ("Linear",)
+PRODUCTS = CONV + TRANSPOSED + LINEAR
 NORM, POOL, DROPOUT = ("BatchNorm2d",), ("MaxPool2d",), ("Dropout", "Dropout2d")
 
 INJECTIONS = (
@@ -385,7 +386,7 @@ INJECTIONS = (
         )
         for block, fault in BLOCKS.items()
     ),
-    Injection(Fault.TF32, "TF32", CONV + TRANSPOSED, substitute(faulty.TF32)),
-    Injection(Fault.X64_OFF, "returns float32", CONV + TRANSPOSED, substitute(faulty.Single)),
-    Injection(Fault.X64_OFF, "float32 within", CONV + TRANSPOSED, substitute(faulty.SingleWithin)),
+    Injection(Fault.TF32, "TF32", PRODUCTS, substitute(faulty.TF32)),
+    Injection(Fault.X64_OFF, "returns float32", PRODUCTS, substitute(faulty.Single)),
+    Injection(Fault.X64_OFF, "float32 within", PRODUCTS, substitute(faulty.SingleWithin)),
 )

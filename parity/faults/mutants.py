@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from parity.capture.jax_models import join
@@ -15,6 +16,7 @@ from parity.faults.blocks import CutShort
 from parity.faults.faulty_layers import AlwaysTrains, make_faulty
 from parity.faults.injections import INJECTIONS, NORM, Injection
 from parity.faults.losses import injected
+from parity.faults.transformers import TRANSFORMERS
 from parity.ladder.port import Port
 from parity.model_checks.small_networks import Subject, subject
 
@@ -64,7 +66,9 @@ def mutants(model: str, least: bool = False, places: int = PLACES) -> list[Mutan
         places: Number of places per way of injecting a fault, spread over the depth.
     """
     found = [
-        m for p in INJECTIONS for m in _of_injection(p, subject(model, p.condition, least), places)
+        m
+        for p in (*INJECTIONS, *TRANSFORMERS)
+        for m in _of_injection(p, subject(model, p.condition, least), places)
     ]
     clean = subject(model, least=least)
     found += [*_of_network(clean), *_of_loss(clean), *_of_training(model)]
@@ -119,6 +123,14 @@ def _of_network(at: Subject) -> Iterator[Mutant]:
         make_faulty(port.port, CutShort)
         return port
 
+    def tied() -> Port:
+        port: Any = copied(at.port)
+        kernel = np.asarray(port.port.model.embed_tokens.embedding[...]).T
+        port.port.lm_head.kernel.set_value(np.ascontiguousarray(kernel))
+        return port
+
+    if hasattr(at.port.port, "lm_head"):
+        yield Mutant(Fault.TIED_HEAD, "the embedding's", at, "lm_head", "layer", tied)
     if any(type(layer).__name__ in NORM for layer in layers(at.port.port).values()):
         yield Mutant(Fault.BATCH_NORM_MODE, "all train in eval mode", at, "", "network", all_train)
     if type(at.port.port).__name__ == "ICNet":

@@ -73,11 +73,11 @@ class CleanRow:
     Attributes:
         model: The network.
         seed: Seed of weights, images, labels and masks.
-        size: Height and width of the images.
+        size: Height and width of the images, or number of tokens.
         alarm: The first check that failed, as a sentence; empty if all is well.
     """
 
     model: str
     seed: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     alarm: str

@@ -15,7 +15,7 @@ import jax_impl.optim
 from jax_impl.state import published
 from parity.diagnosis.catalogue import Fault
 from parity.ladder.port import Port
-from parity.model_checks.recipes.optimizers import rates, scheduled, stage_of, trained
+from parity.model_checks.recipes.optimizers import scheduled, stage_of, trained, training_of
 from parity.model_checks.small_networks import Subject
 from parity.spec.models import Config
 from parity.spec.training.optimizers import Optimizer, idle, parameters
@@ -32,11 +32,9 @@ def injected(at: Subject) -> Iterator[Injected]:
     Args:
         at: The network.
     """
-    stage = stage_of(at.model)
-    if stage is None:
-        return
-    yield from _of(at, stage.optimizer, rates(stage))
-    if stage.optimizer.kind != "sgd":
+    optimizer, rates = training_of(at.model)
+    yield from _of(at, optimizer, rates)
+    if optimizer.kind != "sgd" and stage_of(at.model) is not None:
         yield from _of(at, SGD, RATES, momentum_only=True)
 
 
@@ -73,12 +71,15 @@ def _of(
             faulty(scheduled(at.config, optimizer, rates, inside)),
         )
         yield Fault.ADAM_EPS_HAT, "eps of the other kind", otherwise(eps_hat=not optimizer.eps_hat)
-    yield (
-        Fault.DECOUPLED_DECAY,
-        "decoupled",
-        faulty(scheduled(at.config, optimizer, rates, decoupled)),
-    )
-    other = "all" if optimizer.decay == "not-norms" else "not-norms"
+    if optimizer.decoupled:
+        yield Fault.DECOUPLED_DECAY, "coupled", otherwise(decoupled=False)
+    else:
+        yield (
+            Fault.DECOUPLED_DECAY,
+            "decoupled",
+            faulty(scheduled(at.config, optimizer, rates, decoupled)),
+        )
+    other = "not-norms" if optimizer.decay == "all" else "all"
     yield Fault.DECAY_MASK, f"decay of {other}", otherwise(decay=other)
     if idle(at.config, parameters(at.config)):
         everything = scheduled(at.config, optimizer, rates, spare=False)

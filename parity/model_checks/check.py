@@ -18,7 +18,7 @@ from parity.model_checks.recipes import rungs as recipes
 from parity.report.report import Report
 from parity.spec import draw
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS, Config
+from parity.spec.models import MODELS, Config, check_input, check_takes_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,13 +36,13 @@ class Subject(NamedTuple):
     Attributes:
         config: The network.
         arrays: Published key -> array.
-        size: Height and width of the images, in pixels.
+        size: Height and width of the images, in pixels; or number of tokens.
         manifest: The checkpoint's manifest, if there is one.
     """
 
     config: Config
     arrays: Mapping[str, np.ndarray]
-    size: tuple[int, int]
+    size: tuple[int, ...]
     manifest: Manifest | None
 
 
@@ -51,7 +51,7 @@ def check_model(
     levels: Sequence[str] = LEVELS,
     precision: str = "float32",
     checkpoint: Checkpoint | None = None,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, ...] | None = None,
     batch: int = 2,
     seed: int = 0,
     onnx: Sequence[str | Path] = (),
@@ -60,16 +60,18 @@ def check_model(
     """Run the ladder for one of the project's own networks.
 
     L4 also compares the optimizer and everything else that the network's recipes use; L5 trains a
-    scaled-down version of each recipe on both sides.
+    scaled-down version of each recipe on both sides. For a network that no recipe trains they use
+    AdamW and a few steps on one batch.
 
     Args:
         model: A key of `parity.spec.models.MODELS`.
         levels: Which rungs, of `L0` to `L5`.
         precision: The working precision: `float32`, `bfloat16` or `float16`.
         checkpoint: A checkpoint from `weights_convert.load`; weights are drawn if not given.
-        size: Height and width of the images, in pixels; by default one that exercises every layer.
-        batch: Number of images.
-        seed: Seed of weights, images, labels and dropout masks.
+        size: Height and width of the images, in pixels, or the number of tokens; by default one
+            that exercises every layer.
+        batch: Number of images or sequences.
+        seed: Seed of weights, inputs, labels and dropout masks.
         onnx: ONNX files to compare with the network, too; `EXPORTED` stands for both sides'
             exports.
         progress: Called with the name of a rung when it begins.
@@ -82,13 +84,16 @@ def check_model(
             that cannot be opened.
         ValueError: An unknown rung or precision, or no rung.
     """
+    if onnx and model in MODELS:
+        check_takes_images(MODELS[model], "an ONNX file")
     files = [name for name in onnx if name != EXPORTED]
     for name in files:  # before minutes of work
         open_network(name)
     port, subject = port_of(model, checkpoint, size, batch, seed)
     report = Report(port.name, precision)
-    # L5 of these networks is that of their recipes.
-    if rungs := [level for level in levels if level != "L5"]:
+    recipe = bool(recipes.of_model(model))
+    # L5 of networks with a recipe is that of the recipe.
+    if rungs := [level for level in levels if level != "L5" or not recipe]:
         report = check(port, rungs, precision, progress)
     if {"L4", "L5"} & set(levels):
         recipes.add(report, model, levels, progress)
@@ -96,7 +101,8 @@ def check_model(
         progress("ONNX Runtime")
         with tempfile.TemporaryDirectory() as folder:
             if len(files) < len(onnx):
-                files += third_backend.made(folder, subject.config, subject.arrays, subject.size)
+                height, width = subject.size  # of images, as checked above
+                files += third_backend.made(folder, subject.config, subject.arrays, (height, width))
             third_backend.add(report, files, subject.config, subject.arrays, seed, subject.manifest)
     return report
 
@@ -104,7 +110,7 @@ def check_model(
 def port_of(
     model: str,
     checkpoint: Checkpoint | None = None,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, ...] | None = None,
     batch: int = 2,
     seed: int = 0,
 ) -> tuple[Port, Subject]:
@@ -115,17 +121,16 @@ def port_of(
     """
     check_name(model)
     config = MODELS[model] if checkpoint is None else checkpoint.config
-    size = MODELS[model].check_size if size is None else size
+    size = config.check_size if size is None else size
     if batch < 1:
         raise InputError(f"batch {batch}, expected 1 or more")
     try:
-        MODELS[model].check_input(*size)
+        check_input(config, size)
     except ValueError as error:
         raise InputError(str(error)) from None
     arrays = None if checkpoint is None else checkpoint.arrays
     port = networks.port(model, config, size, batch, seed, arrays)
-    if stage := optimizers.stage_of(model):
-        port = optimizers.trained(port, config, stage.optimizer, optimizers.rates(stage))
+    port = optimizers.trained(port, config, *optimizers.training_of(model))
     arrays = draw.weights(config, seed) if arrays is None else arrays
     return port, Subject(config, arrays, size, checkpoint.manifest if checkpoint else None)
 

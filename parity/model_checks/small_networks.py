@@ -14,17 +14,17 @@ from parity.capture.torch_side import TorchSide
 from parity.ladder.port import Port
 from parity.model_checks.networks import port
 from parity.spec import draw
-from parity.spec.models import MODELS, Config
+from parity.spec.models import LANGUAGE, MODELS, Config, check_input
 from parity.spec.tensors import tensors
 
-Pair = tuple[int, int]
+Size = tuple[int, ...]  # height and width of images, or number of tokens
 
 SEED = 3
 ENET_LEAST = frozenset(("downsample1_0", "regular1_1", "upsample5_0"))
 ENET = ENET_LEAST | {"downsample2_0", "dilated2_2", "asymmetric2_3", "upsample4_0", "regular5_1"}
 
 
-def enet(config: Any, least: bool) -> tuple[Config, Pair]:
+def enet(config: Any, least: bool) -> tuple[Config, Size]:
     """A block of each kind; the map before the second pooling is of an odd size, where allowed."""
     names = ENET_LEAST if least else ENET
     made = dataclasses.replace(config, blocks=tuple(b for b in config.blocks if b.name in names))
@@ -34,7 +34,7 @@ def enet(config: Any, least: bool) -> tuple[Config, Pair]:
     return made, size
 
 
-def erfnet(config: Any, least: bool) -> tuple[Config, Pair]:
+def erfnet(config: Any, least: bool) -> tuple[Config, Size]:
     """A block of each kind at each scale."""
 
     def block(kind: str, i: int, o: int, dilation: int = 1) -> Any:
@@ -49,36 +49,36 @@ def erfnet(config: Any, least: bool) -> tuple[Config, Pair]:
     return dataclasses.replace(config, encoder=encoder, decoder=decoder), size
 
 
-def erfnet_imagenet(config: Any, least: bool) -> tuple[Config, Pair]:
+def erfnet_imagenet(config: Any, least: bool) -> tuple[Config, Size]:
     """Return ERFNet's small encoder as a classifier, at the smallest size of an image."""
     made: Any = erfnet(config, least)[0]
     size = (112, 112) if least else config.check_size
     return dataclasses.replace(made, decoder=()), size
 
 
-def icnet(config: Any, least: bool) -> tuple[Config, Pair]:
+def icnet(config: Any, least: bool) -> tuple[Config, Size]:
     """A bottleneck in each stage, narrow; the pyramid's map, 5x7, divides by none of its bins."""
     del least
     return dataclasses.replace(config, blocks=(1, 1, 1, 1), width=8, classifier=0), (160, 224)
 
 
-def accepts(config: Config, size: Pair) -> bool:
-    """Return whether the network takes images of this size."""
+def accepts(config: Config, size: Size) -> bool:
+    """Return whether the network takes inputs of this size."""
     try:
-        config.check_input(*size)
+        check_input(config, size)
     except ValueError:
         return False
     return True
 
 
-def genet(config: Any, least: bool) -> tuple[Config, Pair]:
+def genet(config: Any, least: bool) -> tuple[Config, Size]:
     """A narrow block in each group."""
     del least
     return dataclasses.replace(config, depth=10, width=1), config.check_size
 
 
 # Family -> its small network, and the size of the images; `least` in every respect if so asked.
-SMALL: dict[str, Callable[[Any, bool], tuple[Config, Pair]]] = {
+SMALL: dict[str, Callable[[Any, bool], tuple[Config, Size]]] = {
     "enet": enet,
     "erfnet": erfnet,
     "erfnet-imagenet": erfnet_imagenet,
@@ -127,7 +127,7 @@ class Subject:
     calls: dict[str, Call]
 
 
-def small(model: str, least: bool = False) -> tuple[Config, Pair]:
+def small(model: str, least: bool = False) -> tuple[Config, Size]:
     """Return a model's small network and its images' size; the whole network if there is none."""
     config = MODELS[model]
     if config.family in SMALL:
@@ -143,9 +143,10 @@ def subject(model: str, condition: str = "", least: bool = False, seed: int = SE
     arrays = weigh(draw.weights(config, seed), config)
     made = port(model, config, size, seed=seed, arrays=arrays)
     images, *rest = made.inputs
-    made = dataclasses.replace(
-        made, inputs=(picture(images), *rest), eval_inputs=(picture(images),)
-    )
+    if config.family not in LANGUAGE:
+        made = dataclasses.replace(
+            made, inputs=(picture(images), *rest), eval_inputs=(picture(images),)
+        )
     run = TorchSide(made.reference, "float64", made.layout).run(made.inputs, train=True)
     return Subject(model, made, config, run.calls)
 

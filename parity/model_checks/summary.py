@@ -25,7 +25,7 @@ from parity.capture.jax_side import run_network
 from parity.capture.records import NHWC, count_name
 from parity.capture.torch_side import tensors_of
 from parity.capture.traced import Traced
-from parity.spec.models import Config
+from parity.spec.models import LANGUAGE, Config, check_input, input_shape
 from weights_convert import naming
 
 Shape = tuple[int, ...]
@@ -79,13 +79,13 @@ class Summary:
 
     Attributes:
         name: The name shown in the title.
-        size: Height and width of the image in pixels.
+        size: Height and width of the image in pixels, or the number of tokens.
         rows: The layers, in the order in which the reference's return; then those never called.
         totals: Number of parameters of the reference and of the port.
     """
 
     name: str
-    size: tuple[int, int]
+    size: tuple[int, ...]
     rows: tuple[LayerRow, ...]
     totals: tuple[int, int]
 
@@ -112,18 +112,18 @@ class Summary:
         }
 
 
-def summary(name: str, config: Config, size: tuple[int, int]) -> Summary:
+def summary(name: str, config: Config, size: tuple[int, ...]) -> Summary:
     """List the layers of both sides of a network, side by side.
 
     Args:
         name: The name shown in the title.
         config: The network's configuration.
-        size: Height and width of the image in pixels.
+        size: Height and width of the image in pixels, or the number of tokens.
 
     Raises:
-        ValueError: The network cannot process images of this size.
+        ValueError: The network cannot process inputs of this size.
     """
-    config.check_input(*size)
+    check_input(config, size)
     ours, total = of_torch(config, size)
     theirs, their_total = of_jax(config, size)
     to_port = partners(config)
@@ -136,11 +136,12 @@ def summary(name: str, config: Config, size: tuple[int, int]) -> Summary:
     return Summary(name, size, tuple(rows), (total, their_total))
 
 
-def of_torch(config: Config, size: tuple[int, int]) -> tuple[dict[str, Layer], int]:
+def of_torch(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], int]:
     """The reference's layers by call, and the number of parameters."""
     with torch.device("meta"):
         model = torch_impl.models.NETWORKS[config.family](config).eval()
-        image = torch.empty(1, 3, *size)
+        language = config.family in LANGUAGE
+        given = torch.zeros(1, *size, dtype=torch.long) if language else torch.empty(1, 3, *size)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     held = by_layer(shapes)
     found: dict[str, Layer] = {}
@@ -160,18 +161,20 @@ def of_torch(config: Config, size: tuple[int, int]) -> tuple[dict[str, Layer], i
                 lambda layer, _, outputs, name=name: keep(name, layer, outputs)
             )
     with torch.no_grad():
-        model(image)
+        model(given)
     found |= never_called(held, found, kinds)
     return found, sum(map(math.prod, shapes.values()))
 
 
-def of_jax(config: Config, size: tuple[int, int]) -> tuple[dict[str, Layer], int]:
+def of_jax(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], int]:
     """The port's layers by call, and the number of parameters."""
     network = jax_impl.models.NETWORKS[config.family]
     model = nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0)))
     model.eval()
     program, trained, rest = NnxModel(model).split("", train=False)
-    trees = (trained, rest, (jax.ShapeDtypeStruct((1, *size, 3), jnp.float32),))
+    dtype = jnp.int32 if config.family in LANGUAGE else jnp.float32
+    given = jax.ShapeDtypeStruct(input_shape(config, 1, size), dtype)
+    trees = (trained, rest, (given,))
     traced = Traced(program, {}, trees, lift=False)
     run = functools.partial(run_network, (traced, None, False), None)
     calls = traced.calls(jax.eval_shape(run, *trees, ())["calls"])
@@ -189,11 +192,11 @@ def of_jax(config: Config, size: tuple[int, int]) -> tuple[dict[str, Layer], int
 
 
 def by_layer(shapes: Mapping[str, Shape]) -> Parameters:
-    """Layer -> tensor -> shape, from dotted names."""
+    """Layer -> tensor -> shape, from dotted names; a parameter of no layer stands for one."""
     held: dict[str, dict[str, Shape]] = defaultdict(dict)
     for name, shape in shapes.items():
         layer, _, tensor = name.rpartition(".")
-        held[layer][tensor] = tuple(shape)
+        held[layer or tensor][tensor] = tuple(shape)
     return dict(held)
 
 
@@ -208,13 +211,15 @@ def never_called(
 def partners(config: Config) -> dict[str, str]:
     """The reference's layer -> the port's, as their weights are converted; others are alike."""
     names = naming.names(config, "jax")
-    return {key.rpartition(".")[0]: name.rpartition(".")[0] for name, (key, _) in names.items()}
+    pairs = ((key.rpartition(".")[0], name.rpartition(".")[0]) for name, (key, _) in names.items())
+    return {key: name for key, name in pairs if key}
 
 
 def table(found: Summary) -> Table:
     """Return a printable table."""
-    height, width = found.size
-    shown = Table(title=f"{found.name}, image {height}x{width}")
+    of = "x".join(map(str, found.size))
+    given = f"image {of}" if len(found.size) > 1 else f"{of} tokens"
+    shown = Table(title=f"{found.name}, {given}")
     for column in ("torch", "jax", "layer"):
         shown.add_column(column, overflow="fold")
     for column in ("output, NHWC", "parameters"):
@@ -235,6 +240,8 @@ def _name(layer: Layer | None) -> str:
 
 
 def _shape(layer: Layer) -> str:
+    if not layer.kind:
+        return "parameter of no layer"
     return "x".join(map(str, layer.shape)) if layer.shape else "never called"
 
 

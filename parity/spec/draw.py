@@ -57,7 +57,7 @@ def _tensor(spec: Tensor, seed: int, key: str) -> np.ndarray:
     rng = generator(seed, f"weights/{key}")
     if spec.kind == "count":
         return rng.integers(1, 1000, spec.shape)
-    if spec.kind in ("bias", "mean"):
+    if spec.kind in ("bias", "mean", "bare"):
         values = rng.normal(0.0, 0.1, spec.shape)
     elif spec.kind in ("scale", "var"):
         values = rng.uniform(0.5, 1.5, spec.shape)
@@ -71,7 +71,7 @@ def _tensor(spec: Tensor, seed: int, key: str) -> np.ndarray:
 
 def dropout_masks(
     config: Config,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     seed: int,
     epoch: int,
     step: int,
@@ -81,7 +81,7 @@ def dropout_masks(
 
     Args:
         config: The network's configuration, with the sites and probabilities of dropout.
-        size: Height and width of the images, in pixels.
+        size: Size of the inputs; see `parity.spec.models.Config.check_size`.
         seed: The run's seed.
         epoch: Counted from 0.
         step: Step of the epoch, counted from 0.

@@ -14,6 +14,7 @@ from parity.spec.tensors import Tensor, tensors
 
 # MindSpore's E-NET leaves these to `nn.Conv2d`, whose default is N(0, 0.01).
 LEFT = re.compile(r"downsample\d_\d\.ext_conv3\.0\.weight|upsample\d_\d\.ext_conv2\.0\.weight")
+DEVIATIONS = {"embedding": 1.0, "bare": 0.02}  # of normal distributions, whatever the rule
 CONSTANT = {"scale": 1.0, "var": 1.0, "mean": 0.0, "slope": 0.25}
 
 
@@ -53,6 +54,8 @@ def _tensor(specs: Mapping[str, Tensor], key: str, rule: str, seed: int) -> np.n
         return np.zeros(spec.shape, np.int64)
     if spec.kind in CONSTANT:
         return np.full(spec.shape, CONSTANT[spec.kind], np.float32)
+    if spec.kind in DEVIATIONS:
+        return rng.normal(0.0, DEVIATIONS[spec.kind], spec.shape).astype(np.float32)
     if spec.kind != "bias":
         return RULES[rule](rng, key, spec).astype(np.float32)
     weight = specs[f"{key.rpartition('.')[0]}.weight"]

@@ -69,13 +69,13 @@ CAMVID_SIZE = (360, 480)
 
 
 def published(config: Config, labels: str | None) -> Preprocessing:
-    """Return the preprocessing of a network's published recipe.
+    """Return the preprocessing of a network's published recipe; `PLAIN` if it has none.
 
     Args:
         config: The network; the number of its outputs determines the data set.
         labels: Which output is void, one of `parity.spec.labels.ORDERS`, if it is known.
     """
-    found = PUBLISHED[config.family]
+    found = PUBLISHED.get(config.family, PLAIN)
     if config.family == "genet" and config.num_classes != len(datasets.CIFAR10):
         return dataclasses.replace(found, classes=None)
     if config.family in CLASSIFIERS:

@@ -23,8 +23,9 @@ class Tensor:
 
     Attributes:
         kind: Its kind, which determines its name and layout in other frameworks: `conv` or
-            `conv_transpose` kernel, `linear` weight, `scale`, `bias`, `mean`, `var` or `count` of a
-            batch norm, `slope` of a PReLU.
+            `conv_transpose` kernel, `linear` weight, `embedding`, `scale`, `bias`, `mean`, `var` or
+            `count` of a norm, `slope` of a PReLU; `bare` for a parameter that belongs to no layer
+            and has one name everywhere, such as a class token.
         shape: PyTorch's shape.
     """
 
@@ -117,10 +118,27 @@ def conv_transpose(
         yield f"{name}.bias", Tensor("bias", (outputs,))
 
 
-def linear(name: str, inputs: int, outputs: int) -> Iterator[Entry]:
+def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterator[Entry]:
     """Yield a fully connected layer's tensors."""
     yield f"{name}.weight", Tensor("linear", (outputs, inputs))
-    yield f"{name}.bias", Tensor("bias", (outputs,))
+    if bias:
+        yield f"{name}.bias", Tensor("bias", (outputs,))
+
+
+def embedding(name: str, tokens: int, channels: int) -> Iterator[Entry]:
+    """Yield an embedding's tensors."""
+    yield f"{name}.weight", Tensor("embedding", (tokens, channels))
+
+
+def layer_norm(name: str, channels: int) -> Iterator[Entry]:
+    """Yield a layer norm's tensors."""
+    yield f"{name}.weight", Tensor("scale", (channels,))
+    yield f"{name}.bias", Tensor("bias", (channels,))
+
+
+def rms_norm(name: str, channels: int) -> Iterator[Entry]:
+    """Yield an RMS norm's tensors."""
+    yield f"{name}.weight", Tensor("scale", (channels,))
 
 
 def batch_norm(name: str, channels: int) -> Iterator[Entry]:

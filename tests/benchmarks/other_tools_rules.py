@@ -22,7 +22,7 @@ from rich.table import Table
 
 from parity.capture.torch_side import TorchSide
 from parity.faults import mutants as catalogue
-from parity.faults.campaign import clean_run, forget, shares
+from parity.faults.campaign import clean_run, forget, shares, size_said
 from parity.faults.mutants import Mutant
 from parity.faults.runner import outputs_of, run
 from parity.io.files import check_writable, write_atomically
@@ -181,7 +181,7 @@ def of_clean(count: int, model: str | None, progress: Callable[[str], None]) -> 
     """So many networks without a fault, as `parity faults --clean` runs them."""
     for name, size, seeds in shares(count, model):
         for seed in seeds:
-            title = f"{name} {size[0]}x{size[1]}, seed {seed}"
+            title = f"{name} {size_said(size)}, seed {seed}"
             progress(title)
             made = port(name, small(name, least=True)[0], size, seed=seed)
             equal = verdicts(port_outputs(made), *reference_outputs(made))

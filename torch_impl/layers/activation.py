@@ -7,3 +7,5 @@ from torch import nn
 PReLU = nn.PReLU
 ReLU = nn.ReLU
 Sigmoid = nn.Sigmoid
+GELU = nn.GELU
+SiLU = nn.SiLU

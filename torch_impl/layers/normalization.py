@@ -1,4 +1,4 @@
-"""Batch normalisation over one process's batch or over all processes' batches."""
+"""Norms of a token, and batch normalisation over one process's batch or over all processes'."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
+
+LayerNorm = nn.LayerNorm
+RMSNorm = nn.RMSNorm
 
 
 class BatchNorm2d(nn.BatchNorm2d):

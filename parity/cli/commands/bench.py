@@ -13,10 +13,10 @@ import argparse
 import json
 import statistics
 
-from parity.cli.arguments import BATCHES, SIZES, parse_devices, parse_size
+from parity.cli.arguments import BATCHES, SIZES, parse_devices, size_for
 from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS, usual_batch, usual_size
+from parity.spec.models import MODELS, check_takes_images, usual_batch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +41,10 @@ def run(args: argparse.Namespace) -> int:
     if args.model not in MODELS:
         raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
     config = MODELS[args.model]
-    size = usual_size(config) if args.size is None else parse_size(args.size)
+    check_takes_images(config, "parity bench")
+    height, width = size_for(config, args.size)
+    size = height, width
     batch = usual_batch(config) if args.batch is None else args.batch
-    try:
-        config.check_input(*size)
-    except ValueError as error:
-        raise InputError(str(error)) from None
     for name, value in (("runs", args.runs), ("threads", threads), ("batch", batch)):
         if value < 1:
             raise InputError(f"{name} {value}, expected 1 or more")

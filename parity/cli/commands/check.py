@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from parity.cli.arguments import add_choice, choice_of, parse_devices, parse_size
+from parity.cli.arguments import add_choice, choice_of, parse_devices, parse_input_size
 from parity.io.files import check_writable
 from parity.ladder.factory import is_factory, make_port
 from parity.report.report import PRECISIONS, RUNGS
@@ -66,9 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the working precision: {', '.join(PRECISIONS)} (default: %(default)s)",
     )
     parser.add_argument(
-        "--size", metavar="HxW", help="of the images (default: one that meets everything quickly)"
+        "--size",
+        metavar="HxW",
+        help="of the images, or the number of tokens (default: one that meets everything quickly)",
     )
-    parser.add_argument("--batch", type=int, help="images (default: 2)")
+    parser.add_argument("--batch", type=int, help="images or sequences (default: 2)")
     parser.add_argument(
         "--devices",
         metavar="LIST",
@@ -119,7 +121,7 @@ def ours(levels: list[str], args: argparse.Namespace) -> Report:
         raise InputError(
             f"model {args.model!r}, expected one of {', '.join(MODELS)}, or FILE.py:FUNCTION"
         )
-    size = None if args.size is None else parse_size(args.size)
+    size = None if args.size is None else parse_input_size(args.size, MODELS[args.model])
     batch = 2 if args.batch is None else args.batch
     checkpoint = loaded(args) if args.weights is not None else None
 

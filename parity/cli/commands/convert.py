@@ -17,9 +17,10 @@ from parity.cli.arguments import add_choice, choice_of, no_folder
 from parity.io.files import read_json
 from parity.spec.errors import listed, printable
 from parity.spec.labels import ORDERS
+from parity.spec.models import LANGUAGE
 from parity.spec.preprocessing import parse
 from weights_convert import Checkpoint, Conversion, convert, notes
-from weights_convert.assumptions import PUBLISHED, SILENT, pixels_said, size_said
+from weights_convert.assumptions import SILENT, origin_of, pixels_said, size_said
 from weights_convert.naming import DIALECTS, FLOATS
 from weights_convert.notes import coverage, named
 
@@ -118,22 +119,27 @@ def summary(source: str, done: Conversion, dtype: str | None = None, given: bool
         f"wrote     {done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes",
         "verified  read back and compared: bitwise equal",
     ]
-    lines.insert(2, f"images    {images_said(done, given)}")
+    after = 2  # the line from which on the others stand
+    if read.network not in LANGUAGE:
+        lines.insert(2, f"images    {images_said(done, given)}")
+        after = 3
     if read.labels not in (None, done.manifest.labels):
-        lines.insert(3, f"labels    {done.manifest.labels}, but its manifest said {read.labels}")
+        lines.insert(
+            after, f"labels    {done.manifest.labels}, but its manifest said {read.labels}"
+        )
     if done.manifest.optimizer:
         said = done.manifest.optimizer
         covered = coverage(read.config, len(said["absent"]))
-        lines.insert(3, f"optimizer {said['kind']}, step {said['step']}, carried{covered}")
+        lines.insert(after, f"optimizer {said['kind']}, step {said['step']}, carried{covered}")
     if dtype:
-        lines.insert(3, f"cast      to {dtype}, rounded to nearest")
+        lines.insert(after, f"cast      to {dtype}, rounded to nearest")
     if read.manifest is None:
         lines.insert(1, "manifest  none: unverified")
-    lines[3:3] = notes.lines(read)
+    lines[after:after] = notes.lines(read)
     if done.lost:
-        lines.insert(3, f"not carried: {len(done.lost)} tensors, {named(done.lost)}")
+        lines.insert(after, f"not carried: {len(done.lost)} tensors, {named(done.lost)}")
     if skipped := notes.unsaid(done.skipped, read):
-        lines.insert(3, f"not carried: {listed(skipped)}")
+        lines.insert(after, f"not carried: {listed(skipped)}")
     return "\n".join(map(printable, lines))
 
 
@@ -147,7 +153,7 @@ def images_said(done: Conversion, given: bool) -> str:
     """Describe the target's preprocessing of images, and where it comes from."""
     images = done.manifest.preprocessing
     size = "any size" if images.size is None else size_said(images.size)
-    whose = f"{PUBLISHED}; {SILENT}"
+    whose = f"{origin_of(done.source.config)}; {SILENT}"
     if given:
         whose = "asked for"
     elif done.source.manifest:

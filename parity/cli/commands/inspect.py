@@ -16,7 +16,7 @@ from parity.export import inspection as networks
 from parity.export import stablehlo
 from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError, listed, printable
-from parity.spec.models import CLASSIFIERS
+from parity.spec.models import CLASSIFIERS, LANGUAGE
 from parity.spec.preprocessing import Preprocessing
 from weights_convert import Manifest
 from weights_convert.formats import sidecar
@@ -114,7 +114,8 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
         lines.append(("optimizer", f"{state.kind}, step {state.step}{covered}"))
     if held and held.manifest:
         lines.append(("manifest", f"verified, of version {held.manifest.tool_version}"))
-        lines += [("images", text) for text in _images(held.manifest.preprocessing)]
+        if held.network not in LANGUAGE:
+            lines += [("images", text) for text in _images(held.manifest.preprocessing)]
     else:
         lines.append(("manifest", "none: unverified"))
     if skipped := unsaid(found.skipped, held):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from parity.cli.arguments import SIZES, parse_size
+from parity.cli.arguments import SIZES, size_for
 from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError
-from parity.spec.models import MODELS, usual_size
+from parity.spec.models import MODELS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model not in MODELS:
         raise InputError(f"model {args.model!r}, expected one of {', '.join(MODELS)}")
     config = MODELS[args.model]
-    size = usual_size(config) if args.size is None else parse_size(args.size)
-    try:
-        config.check_input(*size)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    size = size_for(config, args.size)
     if args.json is not None:
         check_writable(args.json)
 

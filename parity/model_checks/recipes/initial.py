@@ -24,7 +24,7 @@ import torch_impl.state
 from parity.ladder.evidence import Draws
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
-from parity.spec.initial import initial
+from parity.spec.initial import DEVIATIONS, initial
 from parity.spec.models import Config
 from parity.spec.tensors import Tensor, tensors
 from weights_convert import to_jax, to_torch
@@ -80,6 +80,8 @@ def law(specs: Mapping[str, Tensor], key: str, rule: str) -> Law:
     spec = specs[key]
     if spec.kind in CONSTANT:
         return Law("constant", CONSTANT[spec.kind])
+    if spec.kind in DEVIATIONS:
+        return Law("normal", DEVIATIONS[spec.kind])
     weight = specs.get(f"{key.rpartition('.')[0]}.weight", spec)
     if spec.kind == "bias" and (weight.kind == "scale" or rule != "torch"):
         return Law("constant", 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,13 @@ from parity.spec.training.optimizers import Optimizer, idle
 from parity.spec.training.recipe import Stage
 
 STEPS = 10  # of a trajectory: half before the rate falls, half after it
+
+# For networks without a recipe, as Transformers are usually trained: warm-up, then half a cosine.
+ADAMW = Optimizer("adam", lr=1e-3, weight_decay=0.1, decay="matrices", decoupled=True)
+ADAMW_RATES = [
+    ADAMW.lr * (step / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / (STEPS - 2))) / 2)
+    for step in range(1, STEPS + 1)
+]
 
 
 def stage_of(model: str) -> Stage | None:
@@ -47,6 +55,16 @@ def rates(stage: Stage, steps: int = STEPS) -> list[float]:
     fall = next(e for e in range(begin + 1, stage.epochs) if factor(e) < factor(begin))
     epochs = [begin] * (steps // 2) + [fall] * (steps - steps // 2)
     return [stage.optimizer.lr * factor(epoch) for epoch in epochs]
+
+
+def training_of(model: str) -> tuple[Optimizer, list[float]]:
+    """Return the optimizer and the learning rates with which a network is checked.
+
+    Args:
+        model: A key of `MODELS`. If no recipe trains its family: AdamW, whose rate rises and falls.
+    """
+    stage = stage_of(model)
+    return (ADAMW, ADAMW_RATES) if stage is None else (stage.optimizer, rates(stage))
 
 
 def trained(port: Port, config: Config, optimizer: Optimizer, rates: Sequence[float]) -> Port:

@@ -40,7 +40,11 @@ def add(report: Report, model: str, levels: Sequence[str], progress: Progress) -
     """
     recipes = of_model(model)
     if not recipes:
-        report.notes.append(f"no recipe trains {model}")
+        said = "L4 and L5 are of AdamW on one batch; a schedule and a training were not compared"
+        report.notes.append(f"no recipe trains {model}: {said}")
+        if "L4" in levels:
+            progress("L4 initial weights")
+            _add(report, "L4", initial_weights(model, "torch"))
         return
     if "L4" in levels:
         progress("L4 schedules, losses, initial weights")
@@ -57,9 +61,14 @@ def parts(model: str, recipes: Iterable[Recipe]) -> Iterator[Known]:
             yield check, None
     for check in losses.checks():
         yield check, None
-    config, stage = small(model)[0], stage_of(model)
+    stage = stage_of(model)
     assert stage is not None
-    for check, draws in initial.checks(config, stage.initial):
+    yield from initial_weights(model, stage.initial)
+
+
+def initial_weights(model: str, rule: str) -> Iterator[Known]:
+    """L4: what both sides' layers begin with, and what is drawn by a rule for both."""
+    for check, draws in initial.checks(small(model)[0], rule):
         yield check, Evidence(check, draws=draws)
 
 

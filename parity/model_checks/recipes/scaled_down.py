@@ -49,7 +49,10 @@ def scaled_down(
 
 def size_of(model: str) -> Size:
     """Height and width of the images of a model's small network."""
-    return ICNET if MODELS[model].family == "icnet" else small(model, least=True)[1]
+    if MODELS[model].family == "icnet":
+        return ICNET
+    height, width = small(model, least=True)[1]  # recipes are of networks of images
+    return height, width
 
 
 def samples(recipe: Recipe) -> int:

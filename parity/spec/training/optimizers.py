@@ -9,7 +9,8 @@ from parity.spec.models import Config
 from parity.spec.tensors import STATISTICS, tensors
 
 KINDS = ("adam", "sgd")
-DECAYS = ("all", "not-norms")
+DECAYS = ("all", "not-norms", "matrices")
+MATRICES = ("conv", "conv_transpose", "linear", "embedding")  # kinds of tensors
 FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 
 
@@ -34,18 +35,21 @@ class Group:
 class Optimizer:
     """Adam (Kingma and Ba 2015), or SGD with momentum as PyTorch has it.
 
-    Weight decay is coupled: added to the gradient before anything else is done with it.
+    Weight decay is coupled: added to the gradient before anything else is done with it. Or it is
+    decoupled: Adam becomes AdamW (Loshchilov and Hutter 2019).
 
     Attributes:
         kind: One of `KINDS`.
         lr: The base learning rate, which the schedule scales.
-        weight_decay: Factor of the weight that is added to its gradient.
+        weight_decay: Factor of the weight that is added to its gradient, or decoupled to its step.
         decay: The parameters it applies to, one of `DECAYS`: `not-norms` leaves out scale and bias
-            of batch norms.
+            of norms, `matrices` everything but the weights of convolutions, fully connected layers
+            and embeddings.
         betas: Adam's.
         eps: Adam's, added to the root of the corrected second moment.
         eps_hat: Whether it is added to the root of the uncorrected one instead, as MindSpore and
             TensorFlow do (section 2 of the paper, before algorithm 1 is reordered).
+        decoupled: Whether the decay is; Adam's only.
         momentum: SGD's.
         nesterov: SGD's.
         groups: Parameters with another rate; of several that match, the first.
@@ -61,6 +65,7 @@ class Optimizer:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     eps_hat: bool = False
+    decoupled: bool = False
     momentum: float = 0.9
     nesterov: bool = False
     groups: tuple[Group, ...] = ()
@@ -70,6 +75,8 @@ class Optimizer:
             raise ValueError(f"optimizer kind is {self.kind!r}, expected {' or '.join(KINDS)}")
         if self.decay not in DECAYS:
             raise ValueError(f"decay is {self.decay!r}, expected {' or '.join(DECAYS)}")
+        if self.decoupled and self.kind != "adam":
+            raise ValueError(f"decoupled is true of {self.kind}, expected false: it is Adam's only")
         for name in ("lr", "weight_decay", "eps"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
@@ -105,8 +112,11 @@ class Optimizer:
         kinds = tensors(config)
         norms = {k.rpartition(".")[0] for k, spec in kinds.items() if spec.kind == "scale"}
         spared = norms if self.decay == "not-norms" else set()
+        decayed = MATRICES if self.decay == "matrices" else {spec.kind for spec in kinds.values()}
         return {
-            key: 0.0 if key.rpartition(".")[0] in spared else self.weight_decay
+            key: self.weight_decay
+            if kinds[key].kind in decayed and key.rpartition(".")[0] not in spared
+            else 0.0
             for key in parameters(config)
         }
 

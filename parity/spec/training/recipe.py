@@ -6,7 +6,7 @@ import dataclasses
 
 from parity.spec.augmentation import Operation
 from parity.spec.labels import ORDERS
-from parity.spec.models import MODELS, Config
+from parity.spec.models import LANGUAGE, MODELS, Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.parallel import DDP, Distributed, Parallel
@@ -67,6 +67,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise ValueError(f"model is {self.model!r}, expected one of {', '.join(MODELS)}")
+        if MODELS[self.model].family in LANGUAGE:
+            raise ValueError(f"model is {self.model}, which takes token ids, not images")
         if self.initial not in INITIALS:
             raise ValueError(f"initial is {self.initial!r}, expected one of {', '.join(INITIALS)}")
         if self.epochs < 1 or self.batch < 1 or self.first_epoch < 0:

@@ -18,6 +18,7 @@ from parity.faults.injections import INJECTIONS
 from parity.faults.mutants import spread
 from parity.faults.result import CampaignResult
 from parity.faults.rows import CleanRow, MutantRow
+from parity.faults.transformers import TRANSFORMERS
 from parity.ladder.evidence import Case, Evidence
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import RUNGS, Check
@@ -43,15 +44,16 @@ CHECK = Check("L1", "structure", "a.bn", "a.bn", OUTPUT, 0.1, 1e-10)
 def test_catalogue_is_complete() -> None:
     """Catches an entry that is lost, twice there, or without a rung."""
     assert list(CATALOGUE) == list(Fault)
-    assert [entry.number for entry in CATALOGUE.values()] == list(range(1, 57))
-    assert len({e.title for e in CATALOGUE.values()}) == 56
+    assert [entry.number for entry in CATALOGUE.values()] == list(range(1, 90))
+    assert len({e.title for e in CATALOGUE.values()}) == 89
     assert all(entry.rung in (*RUNGS, "L6") for entry in CATALOGUE.values())
 
 
 def test_every_fault_can_be_planted() -> None:
     """Catches an entry that no code plants."""
-    injected = {p.fault for p in INJECTIONS} | {f[0] for f in evaluation.FAULTS}
-    elsewhere = (23, 24, 25, 26, 47, 49, *range(27, 35), 54)  # of losses, a block, updates, stages
+    injected = {p.fault for p in (*INJECTIONS, *TRANSFORMERS)} | {f[0] for f in evaluation.FAULTS}
+    # Of losses and updates, a block, labels, stages, a head.
+    elsewhere = (*range(23, 35), 47, 49, 54, 89)
     injected |= {fault for fault in Fault if CATALOGUE[fault].number in elsewhere}
     injected |= {f[0] for f in staged.INITIAL}
     injected |= {p.fault for p in on_devices.INJECTIONS.values()}

@@ -32,6 +32,15 @@ CASES = {
     "adam, norms spared": ("erfnet", Optimizer("adam", 5e-4, 1e-2, decay="not-norms")),
     "adam, eps_hat": ("enet-mindspore", Optimizer("adam", 5e-4, 1e-4, eps=1e-3, eps_hat=True)),
     "adam, no decay": ("genet", Optimizer("adam", 1e-3, betas=(0.8, 0.99))),
+    "adamw, matrices, groups": (
+        "vit",
+        Optimizer(
+            *("adam", 1e-3, 0.1),
+            decay="matrices",
+            decoupled=True,
+            groups=(Group(("head.",), 10.0),),
+        ),
+    ),
     "sgd, groups": ("icnet", Optimizer("sgd", 0.01, 1e-2, groups=HEAD)),
     "sgd, nesterov": ("genet", Optimizer("sgd", 0.1, 5e-4, nesterov=True)),
     "sgd, no momentum": ("genet", Optimizer("sgd", 0.1, 5e-4, momentum=0.0)),
@@ -158,6 +167,25 @@ def test_what_decays(decay: str) -> None:
     everything = Optimizer("adam", 1.0, 0.5, decay=decay).decays(MODELS["enet"])
     assert slopes
     assert {everything[k] for k in slopes} == {0.5}
+
+
+def test_what_adamw_decays() -> None:
+    """Catches a decay of norms, biases, or a class token, and none of an embedding or a kernel."""
+    made = Optimizer("adam", 1.0, 0.5, decay="matrices", decoupled=True)
+    vit, decoder = made.decays(MODELS["vit"]), made.decays(MODELS["decoder"])
+    decayed = {k for k, d in (vit | decoder).items() if d == 0.5}
+    assert {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"} <= decayed
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= decayed
+    spared = {k for k, d in (vit | decoder).items() if d == 0.0}
+    assert {"cls_token", "pos_embed", "norm.weight", "blocks.0.mlp.fc1.bias"} <= spared
+    assert "model.norm.weight" in spared
+    assert decayed | spared == vit.keys() | decoder.keys()
+
+
+def test_decoupled_decay_is_adams() -> None:
+    """Catches a setting of SGD that would be ignored."""
+    with pytest.raises(ValueError, match="decoupled is true of sgd"):
+        Optimizer("sgd", 0.1, 5e-4, decoupled=True)
 
 
 def library(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int) -> Any:
