@@ -115,7 +115,9 @@ def _of_layer(ladder: Ladder, report: Report, fault: Check) -> Findings:
     alone = Alone(runs, ladder.layers, call, pair)
     if fault.kind == "numerics":
         return Findings(precision.in_working(alone, report), alone.shown())
-    return Findings(alone.proofs() or masks.proofs(alone) or precision.in_float64(alone), alone.shown())
+    return Findings(
+        alone.proofs() or masks.proofs(alone) or precision.in_float64(alone), alone.shown()
+    )
 
 
 def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
@@ -132,7 +134,10 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
         if fault.layer == NETWORK:
             place, target = Place("", False, index), ported.outputs[index]
         elif call is not None and fault.layer in ported.calls:
-            place, target = Place(call.layer, False, index), ported.calls[fault.layer].outputs[index]
+            place, target = (
+                Place(call.layer, False, index),
+                ported.calls[fault.layer].outputs[index],
+            )
         else:
             return Findings()
         tape = Tape(runs.reference64, runs.inputs[train], train, place, known)
@@ -146,4 +151,3 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
 
 def _pairs(runs: Runs) -> list[tuple[str, str]]:
     return [(name, pair.port) for name, pair in runs.alignment.pairs.items()]
-

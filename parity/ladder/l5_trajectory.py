@@ -11,7 +11,7 @@ from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
 from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import MakeOptimizer, TorchTraining
-from parity.ladder.keys import Flat, Key, by_layer, full_name
+from parity.ladder.keys import Flat, Key, by_layer
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference

@@ -51,7 +51,7 @@ def arrangements(shape: Sizes) -> Iterator[tuple[str, str, int, Callable]]:
     """Other orders of a weight's axes and values: fault, description, order, function.
 
     Args:
-        shape: The weight's shape, PyTorch's: (out, in, ...), transposed convolutions' (in, out, ..).
+        shape: PyTorch's shape of it: (out, in, ...), a transposed convolution's (in, out, ...).
     """
     n = len(shape)
     space = tuple(range(2, n))
@@ -91,8 +91,10 @@ def _reread(w: torch.Tensor, axes: Sizes, last: Sizes) -> torch.Tensor:
 
 def permuted_text(axes: Sizes) -> str:
     if axes[:2] == (1, 0) and axes[2:] == tuple(range(2, len(axes))):
-        return "the kernel with its in and out axes swapped" if len(axes) > 2 else (
-            "the kernel transposed"
+        return (
+            "the kernel with its in and out axes swapped"
+            if len(axes) > 2
+            else ("the kernel transposed")
         )
     if axes[:2] == (0, 1):
         return "the kernel with height and width swapped"
@@ -172,7 +174,9 @@ def directions(o: Operation) -> tuple[Sizes, Sizes, Sizes, Sizes, Sizes]:
     dilation = tuple_of(o.arguments.get("dilation", 1), n)
     padding = o.arguments.get("padding", 0)
     if isinstance(padding, str):
-        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, window, strict=True)]
+        total = [
+            d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, window, strict=True)
+        ]
         return size, window, stride, dilation, tuple(t // 2 for t in total)
     return size, window, stride, dilation, tuple_of(padding, n)
 
@@ -208,9 +212,9 @@ def _same_padding(o: Operation) -> Changes:
         yield one(o, Fault.SAME_PADDING, "SAME padding", _with_ends(ends))
 
 
-def other_ends(size: Sizes, window: Sizes, stride: Sizes, dilation: Sizes, padding: Sizes) -> (
-    Iterator[tuple[str, Ends]]
-):
+def other_ends(
+    size: Sizes, window: Sizes, stride: Sizes, dilation: Sizes, padding: Sizes
+) -> Iterator[tuple[str, Ends]]:
     """Paddings that may be taken for the right one, but for SAME: description, rows added."""
     known = {same_ends(size, window, stride, dilation), tuple((p, p) for p in padding)}
     half = tuple((d * (k - 1) // 2,) * 2 for d, k in zip(dilation, window, strict=True))
@@ -243,8 +247,8 @@ def other_ends(size: Sizes, window: Sizes, stride: Sizes, dilation: Sizes, paddi
 
 
 def _paddings(o: Operation) -> Changes:
-    *rest, padding = directions(o)
-    for text, ends in other_ends(*rest, padding):
+    size, window, stride, dilation, padding = directions(o)
+    for text, ends in other_ends(size, window, stride, dilation, padding):
         yield one(o, "padding", text, _with_ends(ends), PLAIN)
     if any(padding):
         ends = tuple((p, p) for p in padding)

@@ -1,4 +1,4 @@
-"""Trying changes of the reference, one at a time, and keeping those that give the port's numbers."""
+"""Trying changes of the reference, one at a time: those that give the port's numbers are proved."""
 
 from __future__ import annotations
 
@@ -69,6 +69,8 @@ def tried(runs: Mapping[str, Sequence[Operation]], agrees: Agrees) -> list[Proof
             unchanged[run] = _safely(agrees, run, dict)
         return unchanged[run]
 
+    if all(same(run, None) for run in runs):
+        return []  # there is nothing to explain
     proofs = []
     for changes in itertools.islice(found.values(), MOST):
         if all(same(run, changes.get(run)) for run in runs):
@@ -112,18 +114,18 @@ def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout) -> list[Proo
 
     Args:
         tape: The reference's operations that lead to the value.
-        target: The port's arrays in float64: the one value, or several that are all of it.
+        target: The port's array of the value, in float64, alone in a list.
         layout: The layout of the reference's arrays, which the tape gives in the port's.
 
     Returns:
         The proofs, the simplest first; empty where no change gives the value.
     """
     del layout  # the tape knows it: its arrays are already in the port's
-    wanted = [np.asarray(array) for array in target]
+    (wanted,) = (np.asarray(array) for array in target)
 
     def agrees(run: str, make: Make) -> bool:
         del run
-        return same_value(tape.replay(make()), wanted[0])
+        return same_value(tape.replay(make()), wanted)
 
     return tried({"span": tape.operations}, agrees)
 

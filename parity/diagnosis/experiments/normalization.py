@@ -9,7 +9,7 @@ import torch
 
 from parity.capture.torch_operations import Invocation, Operation
 from parity.diagnosis.catalogue import Fault
-from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, number, one
+from parity.diagnosis.experiments.change import COMMON, ODD, PLAIN, Changes, given, number, one
 
 NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 EPS = (1e-3, 1e-5, 1e-6, 1e-12, 1e-8, 1e-4, 1e-7, 0.0, 1e-2, 1e-9, 1e-10, 2e-5, 5e-5, 5e-6, 1e-1)
@@ -163,9 +163,7 @@ def _normalized(
     call: Invocation, formula: Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]
 ) -> torch.Tensor:
     x, axes, shape, affine = _parts(call)
-    return _affine(
-        formula(x, axes).reshape(shape), call.get("weight"), call.get("bias"), affine
-    )
+    return _affine(formula(x, axes).reshape(shape), call.get("weight"), call.get("bias"), affine)
 
 
 def unbiased_inner(call: Invocation) -> torch.Tensor:
@@ -222,7 +220,7 @@ def _added_eps(o: Operation) -> Changes:
     for other in EPS:
         if other != eps:
             what = f"eps {number(other)} instead of {number(eps)}"
-            yield given(o, "norm-eps", what, **{name: other})
+            yield given(o, "norm-eps", what, COMMON, **{name: other})
 
 
 def _ddof(o: Operation) -> Changes:

@@ -91,9 +91,12 @@ def _taps(call: Invocation, best: torch.Tensor) -> torch.Tensor:
     s = tuple_of(call["stride"] if call["stride"] not in (None, []) else k, n)
     d = tuple_of(call["dilation"], n)
     # As far as the last window goes, which in ceil mode may be beyond the padding.
-    need = [(m - 1) * t + e * (w - 1) + 1 for m, t, e, w in zip(best.shape[2:], s, d, k, strict=True)]
+    need = [
+        (m - 1) * t + e * (w - 1) + 1 for m, t, e, w in zip(best.shape[2:], s, d, k, strict=True)
+    ]
     ends = tuple(
-        (q, max(m - size - q, 0)) for q, m, size in zip(p, need, call["input"].shape[2:], strict=True)
+        (q, max(m - size - q, 0))
+        for q, m, size in zip(p, need, call["input"].shape[2:], strict=True)
     )
     x = padded(call["input"], ends, -torch.inf)
     rows, columns = best.shape[2:]
@@ -117,9 +120,9 @@ def _shared(last: bool) -> Callable[[Invocation], Any]:
         best = found[0] if isinstance(found, tuple) else found
         taps = _taps(call, best)
         if last:
-            y = functional.max_pool1d(
-                taps.flip(0).flatten(1).T[None], len(taps)
-            ).reshape(best.shape)
+            y = functional.max_pool1d(taps.flip(0).flatten(1).T[None], len(taps)).reshape(
+                best.shape
+            )
         else:
             y = taps.amax(0)  # whose gradient is shared
         return (y, found[1]) if isinstance(found, tuple) else y
@@ -134,14 +137,13 @@ def _indices_nhwc(call: Invocation) -> Any:
 
 
 def _mean_instead(call: Invocation) -> Any:
-    found = functional.avg_pool2d(
+    return functional.avg_pool2d(
         call["input"],
         call["kernel_size"],
         call["stride"],
         call["padding"],
         bool(call["ceil_mode"]),
     )
-    return found
 
 
 def unpooled_nhwc(call: Invocation) -> torch.Tensor:
@@ -174,9 +176,7 @@ def _average(o: Operation) -> Changes:
         for counted in (True, False):
             how = "counted" if counted else "left out"
             yield one(o, fault, f"{text}, {how} in the average", _averages(ends, counted), PLAIN)
-    yield one(
-        o, "pool-sum", "the sum of each window", lambda call: call(divisor_override=1), PLAIN
-    )
+    yield one(o, "pool-sum", "the sum of each window", lambda call: call(divisor_override=1), PLAIN)
     yield one(
         o,
         "pool-kind",
@@ -229,9 +229,7 @@ def _resize(o: Operation) -> Changes:
 
     def to(text: str, fault: str, order: int = 0, **how: Any) -> Any:
         function = functional.interpolate
-        return one(
-            o, fault, text, lambda call: function(call["input"], size=out[2:], **how), order
-        )
+        return one(o, fault, text, lambda call: function(call["input"], size=out[2:], **how), order)
 
     for other in ("bilinear", "bicubic") if len(out) == 4 else ():
         for corner in (False, True):
@@ -244,7 +242,9 @@ def _resize(o: Operation) -> Changes:
                 parts += [f"align_corners={corner}"] * (corner != aligned)
                 parts += ["antialiasing" if smoothed else "no antialiasing"] * (smoothed != anti)
                 how = {"mode": other, "align_corners": corner, "antialias": smoothed}
-                yield to(", ".join(parts), fault, 0 if other == mode else PLAIN, **how)
+                # An enlarged image has nothing to smooth, but bicubic's a is another one.
+                odd = other != mode or (up and smoothed)
+                yield to(", ".join(parts), fault, PLAIN if odd else 0, **how)
     for other in ("nearest", "nearest-exact"):
         if other != mode:
             fault = "resize-mode" if smooth else Fault.NEAREST_UPSAMPLING
@@ -261,9 +261,9 @@ def _resize(o: Operation) -> Changes:
         yield one(o, "half-pixel", text, _asymmetric(out[2:]))
     if mode == "bicubic":
         for a in (-0.5, -0.75):
-            yield one(o, "bicubic-a", f"bicubic with a = {a}", _cubic(out[2:], a, False), PLAIN)
+            yield one(o, "bicubic-a", f"bicubic with a = {a}", _cubic(out[2:], a, False))
             text = f"bicubic with a = {a}, weights at the border normalised"
-            yield one(o, "bicubic-a", text, _cubic(out[2:], a, True), PLAIN)
+            yield one(o, "bicubic-a", text, _cubic(out[2:], a, True))
 
 
 def _rounded(out: tuple[int, ...]) -> Callable[[Invocation], torch.Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from parity.capture.records import is_float
-from parity.capture.torch_operations import Invocation, Operation
+from parity.capture.torch_operations import Invocation, Operation, Replacement
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import one
 from parity.diagnosis.experiments.engine import Make, Proof
@@ -21,7 +21,14 @@ from parity.ladder.weights import SYNONYMS
 from parity.report.quantity import Kind
 from parity.report.report import Report
 
-PRODUCTS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear")
+PRODUCTS: tuple[str, ...] = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "linear",
+)
 PRODUCTS += ("matmul", "bmm", "einsum", "scaled_dot_product_attention", "addmm")
 NARROW: dict[str, type] = {
     "bfloat16": ml_dtypes.bfloat16,
@@ -153,13 +160,15 @@ def _all_products(alone: Alone, rounding: Callable[[Invocation], object]) -> dic
         at = [o.index for o in operations if o.name in PRODUCTS]
         if not at:
             return {}
-        found[mode] = lambda at=at: dict.fromkeys(at, rounding)
+        found[mode] = _everywhere(at, rounding)
     return found
 
 
-def _products(
-    alone: Alone, port: Mapping[str, Flat], limit: Callable[[Key], float]
-) -> list[Proof]:
+def _everywhere(at: list[int], replacement: Replacement) -> Make:
+    return lambda: dict.fromkeys(at, replacement)
+
+
+def _products(alone: Alone, port: Mapping[str, Flat], limit: Callable[[Key], float]) -> list[Proof]:
     """Products whose factors are rounded to fewer bits than they have."""
     plain = {mode: alone.reference(mode) for mode in port}
 

@@ -1,4 +1,4 @@
-"""Experiments on stored weights: in which order of axes or values the port's tensor is the reference's."""
+"""Experiments on stored weights: which order of the reference's values is the port's tensor."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def proofs(name: str, key: str, axes: Axes, source: Arrays, port: np.ndarray) ->
 
     for fault, what, order, array in _arranged(reference, axes):
         add(fault, what, order, array)
-    for fault, what, order, array in _valued(turned, port):
-        add(fault, what, order, array)
+    for fault, what, order, values in _valued(turned, port):
+        add(fault, what, order, values)
     if not found:
         for other, array in source.items():
             if other != key:
@@ -82,7 +82,9 @@ def _new_shape(reference: np.ndarray, given: tuple[int, ...], other: tuple[int, 
     return [reference.shape[a] for a in given] != [reference.shape[a] for a in other]
 
 
-def _rows(reference: np.ndarray, axes: tuple[int, ...]) -> Iterator[tuple[str, str, int, np.ndarray]]:
+def _rows(
+    reference: np.ndarray, axes: tuple[int, ...]
+) -> Iterator[tuple[str, str, int, np.ndarray]]:
     """Outputs of a fused layer in another order: q, k and v, or heads."""
     rows = len(reference)
     for count in (2, 3):
@@ -119,7 +121,12 @@ def _valued(
     for dtype, kind in ROUNDED.items():
         rounded = turned.astype(kind).astype(turned.dtype)
         if not np.array_equal(rounded, turned):
-            yield "weights-rounded", f"values rounded to {dtype}", COMMON, rounded.astype(port.dtype)
+            yield (
+                "weights-rounded",
+                f"values rounded to {dtype}",
+                COMMON,
+                rounded.astype(port.dtype),
+            )
     if turned.size == 1 and port.size > 1:
         text = "one value for each channel instead of one for all"
         yield Fault.PRELU_SLOPE_COUNT, text, COMMON, np.full(port.shape, turned.ravel()[0])
