@@ -141,10 +141,9 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
         else:
             return Findings()
         tape = Tape(runs.reference64, runs.inputs[train], train, place, known)
-        proofs = engine.prove(tape, [target], runs.port.layout)
-        if proofs:
-            return Findings(proofs, tape.operations)
-        return Findings((), tape.operations)
+        # Where the reference does nothing, what comes before is shown.
+        operations = tape.operations or tape.every[-1:]
+        return Findings(engine.prove(tape, [target], runs.port.layout), operations)
     whole = WholeNetwork(runs, ladder.layers)
     return Findings(whole.proofs(), ())
 

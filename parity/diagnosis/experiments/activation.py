@@ -44,6 +44,18 @@ OTHERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "log sigmoid": functional.logsigmoid,
     "squared ReLU": lambda x: functional.relu(x).square(),
 }
+# Operations that an activation may follow where none should, and which.
+FOLLOWED: tuple[str, ...] = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose2d",
+    "linear",
+    "batch_norm",
+    "layer_norm",
+)
+FOLLOWED += ("group_norm", "add", "matmul")
+AFTER = ("ReLU", "the exact GELU", "the tanh GELU", "SiLU", "sigmoid", "tanh")
 # Operations that are one of them -> which.
 NAMES = {
     "gelu": "the exact GELU",
@@ -80,6 +92,13 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _activation(operation)
     elif name in ("softmax", "log_softmax", "softmin"):
         yield from _softmax(operation)
+    elif name in FOLLOWED:
+        for other in AFTER:
+            text = f"{other} after `{name}`"
+            yield one(operation, "activation-added", text, _followed(OTHERS[other]), ODD)
+        text = f"a softmax after `{name}`"
+        yield one(operation, "activation-added", text, lambda call: call().softmax(-1), ODD)
+        yield one(operation, "activation-added", f"{text}'s channels", _over_channels, ODD)
     elif name == "dropout":
         yield from _dropout(operation)
     elif name == "glu":
@@ -113,6 +132,14 @@ def _activation(o: Operation) -> Changes:
             continue
         text = f"{name} instead of {now or o.name}"
         yield one(o, "activation", text, _replaced(function), PLAIN)
+
+
+def _followed(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Invocation], Any]:
+    return lambda call: function(call())
+
+
+def _over_channels(call: Invocation) -> torch.Tensor:
+    return call().softmax(1)
 
 
 def _slope(slope: float) -> Callable[[Invocation], torch.Tensor]:

@@ -155,14 +155,20 @@ def flax_norm(**settings: Any) -> nnx.Module:
     return nnx.BatchNorm(3, rngs=nnx.Rngs(0), use_fast_variance=False, **settings)
 
 
+def other_eps() -> nnx.Module:
+    made = Norm(3, rngs=nnx.Rngs(0))
+    made.epsilon = 1e-3
+    return made
+
+
 def test_batch_norms_are_told_apart_by_all_of_their_numbers() -> None:
     """Catches momentum, eps and the biased variance taken for one another, or half explained."""
     biased = batch_norm(lambda: flax_norm(momentum=0.9, epsilon=1e-5))
     assert [c.fault for c in biased] == [Fault.BIASED_RUNNING_VARIANCE]
     both = batch_norm(lambda: flax_norm(momentum=0.1, epsilon=1e-5))
-    assert [c.what for c in both] == ["biased variance stored, and momentum 0.9"]
+    assert [c.what for c in both] == ["biased variance stored, and momentum 0.9 instead of 0.1"]
     assert not batch_norm(lambda: flax_norm(momentum=0.9, epsilon=1e-3))  # two faults
-    eps = batch_norm(lambda: Norm(3, epsilon=1e-3, rngs=nnx.Rngs(0)))
+    eps = batch_norm(other_eps)
     assert [c.fault for c in eps] == [Fault.BATCH_NORM_EPS]
 
 
@@ -317,7 +323,11 @@ def test_a_product_of_narrow_numbers() -> None:
     """Catches rounded factors that are no known cause, or float32 taken for them."""
     torch.manual_seed(0)
     made = Port(
-        reference=nn.Sequential(nn.Linear(4, 3)), port=Wrapped(), inputs=(5, 4), weights=WRAPPED
+        reference=nn.Sequential(nn.Linear(4, 3)),
+        port=Wrapped(),
+        inputs=(5, 4),
+        weights=WRAPPED,
+        layers={"n": "0"},
     )
     report = check(made, levels=LAYERS)
     assert [c.fault for c in report.causes] == ["bfloat16-inside"], report.explanation()
