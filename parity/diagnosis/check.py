@@ -48,4 +48,6 @@ def explain(ladder: Ladder, report: Report) -> None:
         report.notes.append(f"its cause was not looked for: {type(error).__name__}: {reason}")
         return
     report.causes = list(found.proofs)
+    if untried := getattr(found.proofs, "untried", 0):
+        report.notes.append(f"causes: {untried} changes of the reference were not tried (time)")
     report.operations = found.shown()

@@ -63,7 +63,7 @@ def test_evaluation() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("model", models())
 def test_catalogue(model: str) -> None:
-    """Catches a mutant that survives, in any network, and causes that are not proved, or are others."""
+    """Catches a mutant that survives, in any network, and a cause that is not proved or another."""
     result = campaign.mutants(model, fast=False)
     assert result.ok, result.survivors
     right, layers = result.totals()["first named right, of layers"]

@@ -39,7 +39,7 @@ UNITS = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24}
 FEW_UNITS = 64  # of rounding, that a sum in this precision may be off
 SUM = 2.0**-20  # how exact products are that are summed in float32
 SAME = 1e-6  # of a gradient that cancels, computed twice in float64
-FARTHER = 32  # times farther the reference must be without the change that is proved so
+FARTHER = 16  # times farther the reference must be without the change that is proved so
 
 
 def in_float64(alone: Alone) -> list[Proof]:
