@@ -111,6 +111,10 @@ def rotated_pairs(x: jax.Array) -> jax.Array:
     return x * jnp.cos(angles) + turned * jnp.sin(angles)
 
 
+def normed(x: jax.Array) -> jax.Array:
+    return nnx.LayerNorm(8, epsilon=1e-5, param_dtype=float, rngs=nnx.Rngs(0))(x)
+
+
 def tril(shift: int) -> jax.Array:
     return jnp.tril(jnp.ones((6, 6), bool), shift)
 
@@ -360,11 +364,33 @@ CASES: tuple[tuple[str, Any, Callable, np.ndarray, str, str], ...] = (
         "before the sum",
     ),
     (
+        "GELU written out",
+        lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x.pow(3)))),
+        lambda x: jax.nn.gelu(x, False),
+        ROWS,
+        "activation",
+        "the exact GELU instead of the activation that is written out",
+    ),
+    (
+        "post-norm",
+        lambda x: x + torch.sin(functional.layer_norm(x, (8,))),
+        lambda x: normed(x + jnp.sin(x)),
+        ROWS,
+        "norm-place",
+        "after the sum (post-norm)",
+    ),
+    (
+        "residual from the norm",
+        lambda x: x + torch.sin(functional.layer_norm(x, (8,))),
+        lambda x: normed(x) + jnp.sin(normed(x)),
+        ROWS,
+        "residual",
+        "`layer_norm` in place of the first operand",
+    ),
+    (
         "activation before its norm",
         nn.Sequential(nn.LayerNorm(8), nn.ReLU()),
-        lambda x: nnx.LayerNorm(8, epsilon=1e-5, param_dtype=float, rngs=nnx.Rngs(0))(
-            jax.nn.relu(x)
-        ),
+        lambda x: normed(jax.nn.relu(x)),
         ROWS,
         "order",
         "`relu` before `layer_norm`",
