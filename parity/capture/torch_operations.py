@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,164 +18,17 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
 
 import parity
 from parity.capture.fingerprints import fingerprint
 from parity.capture.records import count_name
+from parity.capture.torch_calls import Invocation, Operation, Value
 from parity.capture.torch_side import TorchSide, laid_out, tensors_of, to_numpy
 
-# The names of what functions written in C take, in order; `inspect` knows those of the others.
-POOL = "input kernel_size stride=None padding=0 "
-SIGNATURES = {
-    "conv1d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
-    "conv2d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
-    "conv3d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
-    "conv_transpose1d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1"
-    " dilation=1",
-    "conv_transpose2d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1"
-    " dilation=1",
-    "conv_transpose3d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1"
-    " dilation=1",
-    "linear": "input weight bias=None",
-    "max_pool1d": POOL + "dilation=1 ceil_mode=False return_indices=False",
-    "max_pool2d": POOL + "dilation=1 ceil_mode=False return_indices=False",
-    "max_pool2d_with_indices": POOL + "dilation=1 ceil_mode=False return_indices=True",
-    "avg_pool1d": POOL + "ceil_mode=False count_include_pad=True",
-    "avg_pool2d": POOL + "ceil_mode=False count_include_pad=True divisor_override=None",
-    "adaptive_avg_pool2d": "input output_size",
-    "adaptive_max_pool2d": "input output_size return_indices=False",
-    "gelu": "input approximate='none'",
-    "scaled_dot_product_attention": "query key value attn_mask=None dropout_p=0.0 is_causal=False"
-    " scale=None enable_gqa=False",
-    "prelu": "input weight",
-    "softmax": "input dim=None dtype=None",
-    "log_softmax": "input dim=None dtype=None",
-    "softplus": "input beta=1 threshold=20",
-    "mean": "input dim=None keepdim=False dtype=None",
-    "sum": "input dim=None keepdim=False dtype=None",
-    "var": "input dim=None unbiased=True keepdim=False",
-    "std": "input dim=None unbiased=True keepdim=False",
-    "flatten": "input start_dim=0 end_dim=-1",
-    "transpose": "input dim0 dim1",
-    "cat": "tensors dim=0",
-    "stack": "tensors dim=0",
-    "chunk": "input chunks dim=0",
-    "split": "input split_size dim=0",
-    "repeat_interleave": "input repeats dim=None",
-    "masked_fill": "input mask value",
-    "where": "condition input other",
-    "tril": "input diagonal=0",
-    "triu": "input diagonal=0",
-    "roll": "input shifts dims=None",
-    "einsum": "equation",
-    "to": "input dtype",
-    "bmm": "input mat2",
-    "addmm": "input mat1 mat2",
-    "pixel_shuffle": "input upscale_factor",
-    **dict.fromkeys(
-        ("add", "sub", "mul", "div", "matmul", "pow", "rsub", "rdiv", "rpow"), "input other"
-    ),
-    "getitem": "input index",
-    "repeat": "input",
-    "expand": "input",
-    "unbind": "input dim=0",
-    "embedding": "input weight padding_idx=None max_norm=None norm_type=2.0"
-    " scale_grad_by_freq=False sparse=False",
-    "view_as_complex": "input",
-    "view_as_real": "input",
-    **dict.fromkeys(("reshape", "view", "permute", "neg", "sqrt", "rsqrt", "exp"), "input"),
-    **dict.fromkeys(("sigmoid", "tanh", "erf", "clone", "contiguous", "square", "float"), "input"),
-    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "minimum", "maximum"), "input other"),
-}
-SAME_NAME = {"truediv": "div", "rtruediv": "rdiv", "radd": "add", "rmul": "mul", "iadd": "add"}
-SAME_NAME |= {"subtract": "sub", "multiply": "mul", "divide": "div", "isub": "sub", "imul": "mul"}
-SAME_NAME |= {"itruediv": "div", "concat": "cat", "hardtanh": "hardtanh"}
+WHOLE = -1  # the index that stands for a whole module in `Replacements`
 # Frames of these are no user's code.
 PACKAGES = tuple(str(Path(file).parent) for file in (torch.__file__, parity.__file__))
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """A tensor that an operation was given, or gave.
-
-    Attributes:
-        shape: Its shape.
-        dtype: Such as `float64`.
-        source: Where it comes from, such as `input 0`, `weight`, or the operation's name.
-        operation: The index of the operation that made it; None where none did.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    source: str
-    operation: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.source} {self.shape}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """One call of a function in a module's forward pass.
-
-    Attributes:
-        index: Its number in the run, from 0.
-        name: Such as `layer_norm`; an operator or a method in place has the function's name.
-        arguments: By name, with defaults; tensors are `Value`s.
-        outputs: The tensors that it gave.
-        module: Dotted name of the innermost module that ran; empty for the outermost.
-        line: File and line of the user's code.
-        given: Names of the arguments that are no defaults.
-    """
-
-    index: int
-    name: str
-    arguments: Mapping[str, Any]
-    outputs: tuple[Value, ...]
-    module: str
-    line: str
-    given: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        shown = [f"{k}={_shown(v)}" for k, v in self.arguments.items() if not _is_default(v)]
-        where = f" [{self.line}]" if self.line else ""
-        module = f" of {self.module}" if self.module else ""
-        return f"{self.name}({', '.join(shown)}){module}{where}"
-
-    def tensor(self, name: str) -> Value | None:
-        """The tensor among its arguments; None where there is none of this name."""
-        value = self.arguments.get(name)
-        return value if isinstance(value, Value) else None
-
-    def values(self) -> list[Value]:
-        """Every tensor among its arguments."""
-        return [leaf for leaf in _flat(self.arguments) if isinstance(leaf, Value)]
-
-
-class Invocation:
-    """A function with its arguments, about to be called."""
-
-    def __init__(self, function: Callable[..., Any], args: tuple, kwargs: Mapping) -> None:
-        self.function = function
-        self.name = short_name(function)
-        self.args, self.kwargs = args, dict(kwargs)
-        self.names, defaults = _parameters(function, self.name, len(args))
-        self.given = dict(zip(self.names, args, strict=False)) | self.kwargs
-        self.arguments = {k: v for k, v in defaults.items() if k not in self.given}
-        self.arguments = self.given | self.arguments
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self.arguments.get(name, default)
-
-    def __call__(self, **changes: Any) -> Any:
-        """Call the function, with some of its arguments changed."""
-        args = [changes.pop(n, a) for n, a in zip(self.names, self.args, strict=False)]
-        kept = {k: changes.pop(k, v) for k, v in self.kwargs.items()}
-        return self.function(*args, **(kept | changes))
 
 
 Replacement = Callable[[Invocation], Any]
@@ -219,6 +71,8 @@ class Operations(TorchFunctionMode):
                 return OPENED[function](*args, **kwargs)
         if getattr(function, "__name__", "") == "__get__":
             return self._property(function, args)
+        if sys._getframe(1).f_code.co_filename.startswith(PACKAGES[1]):
+            return function(*args, **kwargs)  # what our own hooks do
         index = self.count
         self.count += 1
         change = self.replacements.get(index)
@@ -269,7 +123,8 @@ class Operations(TorchFunctionMode):
     def _value(self, leaf: Any) -> Any:
         """An argument with its tensors described."""
         if isinstance(leaf, tuple | list):
-            return [self._value(item) for item in leaf]
+            items = [self._value(item) for item in leaf]
+            return items if isinstance(leaf, list) else tuple(items)
         if isinstance(leaf, slice):
             return slice(*map(self._value, (leaf.start, leaf.stop, leaf.step)))
         if not isinstance(leaf, torch.Tensor):
@@ -307,9 +162,13 @@ class ChangedSide(TorchSide):
         mode = Operations(self.replacements(), self.record)
         if self.record:
             mode.name_tensors(module, (args, kwargs))
+        if WHOLE in mode.replacements:
+            return mode.replacements[WHOLE](Invocation(module, args, kwargs))
         with _named_modules(module, mode, self.record), mode:
             outputs = module(*args, **kwargs)
         self.operations = tuple(mode.found)
+        if self.record and len(mode.found) > 1 and not any(True for _ in module.parameters()):
+            self.operations += _whole(module, mode, args, kwargs, outputs)
         return outputs
 
 
@@ -326,6 +185,18 @@ class Place:
     call: str = ""
     fed: bool = True
     index: int = 0
+
+
+def _whole(
+    module: nn.Module, mode: Operations, args: tuple, kwargs: Any, outputs: Any
+) -> tuple[Operation, ...]:
+    """A module of several operations that maps one tensor to one of its shape, as one operation."""
+    inputs, made = tensors_of((args, kwargs)), tensors_of(outputs)
+    if len(inputs) != 1 or len(args) != 1 or len(made) != 1 or inputs[0].shape != made[0].shape:
+        return ()
+    value = Value(tuple(made[0].shape), _dtype(made[0]), type(module).__name__, WHOLE)
+    given = {"input": mode.sources[id(inputs[0])]}
+    return (Operation(WHOLE, type(module).__name__, given, (value,), "", ""),)
 
 
 class _Reached(Exception):  # noqa: N818 - no error: how a run is ended early
@@ -465,40 +336,6 @@ def prints_of(*trees: Any) -> list[np.ndarray]:
     ]
 
 
-def short_name(function: Any) -> str:
-    """A function's name, the same for an operator, a method, and one that works in place."""
-    name = (resolve_name(function) or getattr(function, "__name__", "?")).rpartition(".")[2]
-    if name == "__setitem__":
-        return name
-    bare = name.strip("_")
-    return SAME_NAME.get(bare, bare)
-
-
-def _parameters(function: Any, name: str, count: int) -> tuple[list[str], dict[str, Any]]:
-    """The names of a function's arguments, at least `count`, and its defaults."""
-    names: list[str] = []
-    defaults: dict[str, Any] = {}
-    if name in SIGNATURES:
-        for word in SIGNATURES[name].split():
-            key, _, value = word.partition("=")
-            names.append(key)
-            if value:
-                defaults[key] = DEFAULTS[value] if value in DEFAULTS else float(value)
-    else:
-        try:
-            found = inspect.signature(function).parameters.values()
-            names = [p.name for p in found if p.kind == p.POSITIONAL_OR_KEYWORD]
-            defaults = {p.name: p.default for p in found if p.default is not p.empty}
-        except (TypeError, ValueError):
-            names = ["input"]
-    names += [f"argument {i}" for i in range(len(names), count)]
-    return names, defaults
-
-
-DEFAULTS: dict[str, Any] = {"None": None, "True": True, "False": False, "'none'": "none"}
-DEFAULTS |= {"0.0": 0.0, "2.0": 2.0, **{str(i): i for i in range(-1, 21)}}
-
-
 def _opened(function: Any) -> Any:
     """A function of PyTorch written in Python, whose own operations are seen."""
     known = {**function.__globals__, "has_torch_function": lambda tensors: False}
@@ -529,26 +366,3 @@ def _line() -> str:
 
 def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _flat(tree: Any) -> Iterator[Any]:
-    """Leaves in the order in which they are given."""
-    if isinstance(tree, Mapping | tuple | list):
-        for item in tree.values() if isinstance(tree, Mapping) else tree:
-            yield from _flat(item)
-    else:
-        yield tree
-
-
-def _is_default(value: Any) -> bool:
-    return value is None or value is False
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Value):
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, tuple | list):
-        return f"({', '.join(map(_shown, value))})"
-    return str(value)

@@ -1,1 +1,1 @@
-"""Finding the likely cause of a failed comparison."""
+"""Proving the cause of a failed comparison."""

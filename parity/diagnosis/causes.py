@@ -28,6 +28,7 @@ from parity.ladder.runs import Runs
 from parity.report.quantity import Kind, Mode
 from parity.report.report import Check, Report
 
+MOST_OPERATIONS = 300  # of a network that is tried whole, where a span of it explains nothing
 MOST_SHOWN = 6  # operations, where no cause is proved
 
 
@@ -143,9 +144,12 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
             return Findings()
         tape = Tape(runs.reference64, runs.inputs[train], train, place, known)
         proofs = engine.prove(tape, [target], runs.port.layout)
-        if proofs:
-            return Findings(proofs, tape.operations)
-        return Findings((), tape.operations)
+        if not proofs and len(tape.every) <= MOST_OPERATIONS:
+            # Such as a norm at another place: then layers do not stand where their partners do.
+            tape_of_all = Tape(runs.reference64, runs.inputs[train], train, Place(fed=False))
+            proofs = engine.prove(tape_of_all, [ported.outputs[0]], runs.port.layout)
+        # Where the reference does nothing, what comes before is shown.
+        return Findings(proofs, tape.operations or tape.every[-1:])
     whole = WholeNetwork(runs, ladder.layers)
     return Findings(whole.proofs(), ())
 

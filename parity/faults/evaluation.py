@@ -297,6 +297,9 @@ def _hypotheses(step: str, stage: Stage) -> Iterator[tuple[Fault, str, np.ndarra
         at = predictions.shape[1:3]
         ids = [_interpolated(label[..., None], at, "nearest")[..., 0] for _, label in stage.scenes]
         yield Fault.NEAREST_LABELS, "nearest labels by rounding down", train_ids(np.stack(ids))
+        ids = [SOUND.label(label, at) for _, label in stage.scenes]
+        clipped = np.minimum(np.stack(ids), VOID).astype(labels.dtype)
+        yield Fault.LABEL_IDS, "ids taken for classes", clipped
     elif step == "confusion":
         batches = in_batches(len(labels))
         for what, chosen in (("dropped", batches[:-1]), ("twice", [*batches, batches[-1]])):

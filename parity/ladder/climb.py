@@ -49,7 +49,7 @@ def climb(
         precision: The working precision: `float32`, `bfloat16` or `float16`.
         progress: Called with the name of a rung when it begins.
         explain: Called with the ladder and its report at the end, while both sides can still be
-            run, to put the likely causes into the report.
+            run, to put the causes that are proved into the report.
 
     Returns:
         Everything that was compared; `report.ok` is the verdict.

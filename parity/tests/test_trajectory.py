@@ -98,7 +98,7 @@ def test_a_stage_that_begins_otherwise_is_named() -> None:
     assert row.killed
     assert row.right, row.named
     assert row.rung == "L5"
-    assert row.rank == 1
+    assert not row.wrong
 
 
 @pytest.mark.parametrize("name", RECIPES)

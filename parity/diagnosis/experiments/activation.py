@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,11 +10,17 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from parity.capture.torch_operations import Invocation, Operation
+from parity.capture.torch_operations import WHOLE, Invocation, Operation
 from parity.diagnosis.catalogue import Fault
-from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, number, one
+from parity.diagnosis.experiments.change import COMMON, ODD, PLAIN, Changes, given, number, one
 
 SLOPES = (0.01, 0.1, 0.2, 0.3, 0.25, 0.05, 0.02)
+
+
+def _leaky(slope: float, x: torch.Tensor) -> torch.Tensor:
+    return functional.leaky_relu(x, slope)
+
+
 OTHERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "the exact GELU": functional.gelu,
     "the tanh GELU": lambda x: functional.gelu(x, approximate="tanh"),
@@ -21,10 +28,7 @@ OTHERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "SiLU": functional.silu,
     "ReLU": functional.relu,
     "ReLU6": functional.relu6,
-    **{
-        f"leaky ReLU of slope {slope}": lambda x, s=slope: functional.leaky_relu(x, s)
-        for slope in SLOPES
-    },
+    **{f"leaky ReLU of slope {s}": functools.partial(_leaky, s) for s in SLOPES},
     "ELU": functional.elu,
     "SELU": functional.selu,
     "CELU": functional.celu,
@@ -40,6 +44,18 @@ OTHERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "log sigmoid": functional.logsigmoid,
     "squared ReLU": lambda x: functional.relu(x).square(),
 }
+# Operations that an activation may follow where none should, and which.
+FOLLOWED: tuple[str, ...] = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose2d",
+    "linear",
+    "batch_norm",
+    "layer_norm",
+)
+FOLLOWED += ("group_norm", "add", "matmul")
+AFTER = ("ReLU", "the exact GELU", "the tanh GELU", "SiLU", "sigmoid", "tanh")
 # Operations that are one of them -> which.
 NAMES = {
     "gelu": "the exact GELU",
@@ -68,10 +84,21 @@ NAMES = {
 def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     del among
     name = operation.name
-    if name in NAMES:
+    if operation.index == WHOLE:
+        for other, function in OTHERS.items():
+            text = f"{other} instead of {name}"
+            yield one(operation, "activation", text, _replaced(function))
+    elif name in NAMES:
         yield from _activation(operation)
     elif name in ("softmax", "log_softmax", "softmin"):
         yield from _softmax(operation)
+    elif name in FOLLOWED:
+        for other in AFTER:
+            text = f"{other} after `{name}`"
+            yield one(operation, "activation-added", text, _followed(OTHERS[other]), ODD)
+        text = f"a softmax after `{name}`"
+        yield one(operation, "activation-added", text, lambda call: call().softmax(-1), ODD)
+        yield one(operation, "activation-added", f"{text}'s channels", _over_channels, ODD)
     elif name == "dropout":
         yield from _dropout(operation)
     elif name == "glu":
@@ -93,7 +120,7 @@ def _activation(o: Operation) -> Changes:
             if other != slope:
                 word = "slope" if o.name == "leaky_relu" else "alpha"
                 text = f"{word} {number(other)} instead of {number(slope)}"
-                yield given(o, "negative-slope", text, **{key: other})
+                yield given(o, "negative-slope", text, COMMON, **{key: other})
     if o.name == "prelu":
         text = "the slope not applied (ReLU)"
         yield one(o, "negative-slope", text, lambda call: functional.relu(call["input"]))
@@ -105,6 +132,14 @@ def _activation(o: Operation) -> Changes:
             continue
         text = f"{name} instead of {now or o.name}"
         yield one(o, "activation", text, _replaced(function), PLAIN)
+
+
+def _followed(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Invocation], Any]:
+    return lambda call: function(call())
+
+
+def _over_channels(call: Invocation) -> torch.Tensor:
+    return call().softmax(1)
 
 
 def _slope(slope: float) -> Callable[[Invocation], torch.Tensor]:

@@ -181,7 +181,7 @@ def _reduced(o: Operation) -> Changes:
 
 def _joined(o: Operation) -> Changes:
     tensors = o.arguments.get("tensors")
-    if not isinstance(tensors, list) or len(tensors) < 2:
+    if not isinstance(tensors, tuple | list) or len(tensors) < 2:
         return
     text = "its parts in the opposite order"
     yield one(o, "parts-order", text, lambda call: call(tensors=list(call["tensors"])[::-1]))

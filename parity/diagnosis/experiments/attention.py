@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from parity.capture.torch_operations import Invocation, Operation
-from parity.diagnosis.experiments.change import PLAIN, Changes, given, number, one
+from parity.diagnosis.catalogue import Fault
+from parity.diagnosis.experiments.change import COMMON, ODD, PLAIN, Changes, given, number, one
 
 LOW = (-math.inf, -1e9, -1e10, -1e4, float(torch.finfo(torch.float32).min), -1e30, -1e5, -100.0)
 OFFSETS = (1, 2, -1)
@@ -52,6 +53,7 @@ def attention(
     mask: torch.Tensor | None = None,
     rows: str = "",
     low: float = -math.inf,
+    axis: int = -1,
 ) -> torch.Tensor:
     """Attention written out.
 
@@ -61,6 +63,7 @@ def attention(
         mask: True where keys count, instead of the call's own; None for that.
         rows: What rows without any key give: `zero`, or what comes out if empty.
         low: What masked scores become.
+        axis: The axis of the softmax.
     """
     q, k, v = call["query"], call["key"], call["value"]
     if call.get("enable_gqa"):
@@ -71,12 +74,12 @@ def attention(
     if given_mask is None and call.get("is_causal"):
         given_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
     if given_mask is None:
-        return scores.softmax(-1) @ v
+        return scores.softmax(axis) @ v
     if given_mask.dtype == torch.bool:
         scores = scores.masked_fill(~given_mask, low)
     else:
         scores = scores + given_mask
-    weights = scores.softmax(-1)
+    weights = scores.softmax(axis)
     if rows == "zero":
         empty = (scores == -math.inf).all(-1, keepdim=True)
         weights = weights.masked_fill(empty, 0.0)
@@ -117,7 +120,11 @@ def _fused(o: Operation) -> Changes:
             yield given(o, "attention-mask", "a causal mask", is_causal=True)
         for shift in sorted({-1, 1, keys - rows} - {0}):
             text = f"a causal mask moved by {shift}"
-            yield one(o, "causal-offset", text, _causal(shift), PLAIN)
+            yield one(o, "causal-offset", text, _causal(shift, -math.inf), PLAIN)
+            if shift < 0:  # rows without a key
+                for low in LOW[1:]:
+                    how = f"{text}, and scores of {number(low)} where masked"
+                    yield one(o, "causal-offset", how, _causal(shift, low), ODD)
         yield one(o, "causal-offset", "an anticausal mask", _anticausal, PLAIN)
         if causal:
             for low in LOW[1:]:
@@ -125,6 +132,8 @@ def _fused(o: Operation) -> Changes:
                 yield one(o, "mask-value", text, _low(low), PLAIN)
     else:
         yield from _given_mask(o)
+    text = "the softmax over queries, not over keys"
+    yield one(o, Fault.SOFTMAX, text, lambda call: attention(call, axis=-2))
     if k.shape[-3] != heads:
         yield one(o, "gqa-order", "keys and values tiled over heads, not repeated", _tiled)
     for order in itertools.permutations(("query", "key", "value")):
@@ -144,10 +153,11 @@ def _ordered(order: tuple[str, ...]) -> Callable[[Invocation], Any]:
 QKV = ("query", "key", "value")
 
 
-def _causal(shift: int) -> Callable[[Invocation], torch.Tensor]:
+def _causal(shift: int, low: float) -> Callable[[Invocation], torch.Tensor]:
     def replacement(call: Invocation) -> torch.Tensor:
         shape = (call["query"].shape[-2], call["key"].shape[-2])
-        return attention(call, mask=torch.ones(shape, dtype=torch.bool).tril(shift))
+        mask = torch.ones(shape, dtype=torch.bool).tril(shift)
+        return attention(call, mask=mask, low=low)
 
     return replacement
 
@@ -227,7 +237,7 @@ def _lower(o: Operation, key: str, value: float) -> Changes:
     for low in LOW:
         if low != value:
             text = f"{number(low)} where masked instead of {number(value)}"
-            yield given(o, "mask-value", text, **{key: low})
+            yield given(o, "mask-value", text, COMMON, **{key: low})
 
 
 def _repeated(o: Operation) -> Changes:
@@ -306,7 +316,7 @@ def _index(offset: int) -> Callable[[Invocation], Any]:
 def _picked(o: Operation) -> Changes:
     """One place of an axis, such as that of a class token: the last for the first."""
     index = o.arguments.get("index")
-    places = index if isinstance(index, list) else [index]
+    places = list(index) if isinstance(index, tuple | list) else [index]
     for i, place in enumerate(places):
         if isinstance(place, int) and not isinstance(place, bool) and place in (0, -1):
             other = -1 - place

@@ -42,7 +42,7 @@ def one(
 
 
 def given(
-    operation: Operation, fault: str, what: str, order: int = COMMON, **arguments: Any
+    operation: Operation, fault: str, what: str, /, order: int = COMMON, **arguments: Any
 ) -> Change:
     """An operation that is given other arguments."""
     return one(operation, fault, what, lambda call: call(**arguments), order)

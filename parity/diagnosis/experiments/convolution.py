@@ -51,7 +51,7 @@ def arrangements(shape: Sizes) -> Iterator[tuple[str, str, int, Callable]]:
     """Other orders of a weight's axes and values: fault, description, order, function.
 
     Args:
-        shape: The weight's shape, PyTorch's: (out, in, ...), transposed convolutions' (in, out, ..).
+        shape: PyTorch's shape of it: (out, in, ...), a transposed convolution's (in, out, ...).
     """
     n = len(shape)
     space = tuple(range(2, n))
@@ -247,8 +247,8 @@ def other_ends(
 
 
 def _paddings(o: Operation) -> Changes:
-    *rest, padding = directions(o)
-    for text, ends in other_ends(*rest, padding):
+    size, window, stride, dilation, padding = directions(o)
+    for text, ends in other_ends(size, window, stride, dilation, padding):
         yield one(o, "padding", text, _with_ends(ends), PLAIN)
     if any(padding):
         ends = tuple((p, p) for p in padding)

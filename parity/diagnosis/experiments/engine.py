@@ -1,10 +1,11 @@
-"""Trying changes of the reference, one at a time, and keeping those that give the port's numbers."""
+"""Trying changes of the reference, one at a time: those that give the port's numbers are proved."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from parity.diagnosis.experiments.change import Change
 from parity.diagnosis.experiments.families import changes_of
 
 EXACT = 1e-10  # the relative difference of two arrays in float64 that are the same
-MOST = 4000  # experiments on one fault, which bounds their time
+PATIENCE = 120.0  # seconds of experiments on one fault, after which the rest is not tried
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,17 @@ Make = Callable[[], Replacements]
 Agrees = Callable[[str, Make], bool]  # of a run's name and what is replaced in it
 
 
-def tried(runs: Mapping[str, Sequence[Operation]], agrees: Agrees) -> list[Proof]:
+class Proofs(list[Proof]):
+    """Proofs, the simplest first.
+
+    Attributes:
+        untried: How many changes were not tried, for lack of time.
+    """
+
+    untried = 0
+
+
+def tried(runs: Mapping[str, Sequence[Operation]], agrees: Agrees) -> Proofs:
     """Try every change of a module's operations, in each of its runs.
 
     Args:
@@ -69,23 +80,35 @@ def tried(runs: Mapping[str, Sequence[Operation]], agrees: Agrees) -> list[Proof
             unchanged[run] = _safely(agrees, run, dict)
         return unchanged[run]
 
-    proofs = []
-    for changes in itertools.islice(found.values(), MOST):
+    if all(same(run, None) for run in runs):
+        return Proofs()  # there is nothing to explain
+    proofs = Proofs()
+    end = time.monotonic() + PATIENCE
+    ordered = sorted(found.values(), key=_order)
+    for i, changes in enumerate(ordered):
+        if time.monotonic() > end:
+            proofs.untried = len(ordered) - i
+            break
         if all(same(run, changes.get(run)) for run in runs):
             change = next(iter(changes.values()))
             where = str(change.at)
             proofs.append(Proof(change.fault, change.what, where, change.order))
-    return _specific(sorted(proofs, key=lambda proof: proof.order))
+    return _specific(proofs)
+
+
+def _order(changes: Mapping[str, Change]) -> int:
+    return next(iter(changes.values())).order
 
 
 # Faults in general words: what is left of one that is proved in better ones at the same place.
 GENERAL = ("left-out", "scale", "operation", "padding", "order")
 
 
-def _specific(proofs: list[Proof]) -> list[Proof]:
+def _specific(proofs: Proofs) -> Proofs:
     """Leave out what says the same of an operation as another proof, in more general words."""
     named = {proof.where for proof in proofs if proof.fault not in GENERAL}
-    return [p for p in proofs if p.fault not in GENERAL or p.where not in named]
+    proofs[:] = [p for p in proofs if p.fault not in GENERAL or p.where not in named]
+    return proofs
 
 
 def _places(operations: Sequence[Operation]) -> list[tuple]:
@@ -107,23 +130,23 @@ def _safely(agrees: Agrees, run: str, make: Make) -> bool:
         return False
 
 
-def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout) -> list[Proof]:
+def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout) -> Proofs:
     """Find the changes of the reference with which a span of it gives the port's value.
 
     Args:
         tape: The reference's operations that lead to the value.
-        target: The port's arrays in float64: the one value, or several that are all of it.
+        target: The port's array of the value, in float64, alone in a list.
         layout: The layout of the reference's arrays, which the tape gives in the port's.
 
     Returns:
         The proofs, the simplest first; empty where no change gives the value.
     """
     del layout  # the tape knows it: its arrays are already in the port's
-    wanted = [np.asarray(array) for array in target]
+    (wanted,) = (np.asarray(array) for array in target)
 
     def agrees(run: str, make: Make) -> bool:
         del run
-        return same_value(tape.replay(make()), wanted[0])
+        return same_value(tape.replay(make()), wanted)
 
     return tried({"span": tape.operations}, agrees)
 

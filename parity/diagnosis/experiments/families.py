@@ -10,6 +10,7 @@ from parity.diagnosis.experiments import (
     activation,
     arithmetic,
     attention,
+    composite,
     convolution,
     dropout,
     losses,
@@ -28,6 +29,7 @@ FAMILIES: tuple[Family, ...] = (
     rotary.changes,
     losses.changes,
     dropout.changes,
+    composite.changes,
     arithmetic.changes,
 )
 TOGETHER = 64  # operations of one name that are changed together, at most

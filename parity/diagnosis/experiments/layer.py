@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from parity.capture.records import NETWORK, Call, ForwardError
 from parity.capture.torch_operations import ChangedSide, Operation
-from parity.diagnosis.experiments.engine import Make, Proof, tried
+from parity.diagnosis.experiments.engine import Make, Proofs, tried
 from parity.ladder.keys import Flat
 from parity.ladder.l1_layers import Layers
 from parity.ladder.pairing import Pair
@@ -67,7 +67,7 @@ class Alone:
         side, fed = ChangedSide.of(self.runs.reference64, make), (self.fed[mode][0], None)
         return self.runs.alone(side, self.calls[mode], self.pair, mode == "train", fed)
 
-    def proofs(self) -> list[Proof]:
+    def proofs(self) -> Proofs:
         """The changes of the reference that are proved."""
         return tried(self.operations, self.agrees)
 
@@ -105,7 +105,7 @@ class WholeNetwork:
         changed = _outer(self.runs._flat(self.runs._run(side, train), train, False))
         return self.layers.agree(changed, self.port[mode], "")
 
-    def proofs(self) -> list[Proof]:
+    def proofs(self) -> Proofs:
         """The changes of the reference that are proved."""
         return tried(self.operations, self.agrees)
 

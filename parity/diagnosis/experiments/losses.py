@@ -110,7 +110,7 @@ def _weights_over_all(call: Invocation) -> Any:
 
 
 def _weights_over_valid(call: Invocation) -> Any:
-    _, counts, each = _labels(call)
+    each = _labels(call)[2]
     assert each is not None
     return each.sum() / (each > 0).sum()
 

@@ -9,10 +9,11 @@ import torch
 
 from parity.capture.torch_operations import Invocation, Operation
 from parity.diagnosis.catalogue import Fault
-from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, number, one
+from parity.diagnosis.experiments.change import COMMON, ODD, PLAIN, Changes, given, number, one
 
 NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 EPS = (1e-3, 1e-5, 1e-6, 1e-12, 1e-8, 1e-4, 1e-7, 0.0, 1e-2, 1e-9, 1e-10, 2e-5, 5e-5, 5e-6, 1e-1)
+MOMENTA = (0.1, 0.01, 0.9, 0.99, 0.001, 0.03, 0.05, 0.0003)
 SMALL = 0.05  # a constant that is added and is not larger is taken for an eps
 
 
@@ -59,14 +60,15 @@ def _batch_norm(o: Operation) -> Changes:
     m = o.arguments.get("momentum")
     training = bool(o.arguments.get("training"))
     if training and m is not None:
-        for other in dict.fromkeys((1 - m, 0.1, 0.01, 0.9, 0.99, 0.001, 0.03, 0.05, 0.0003)):
+        for other in dict.fromkeys((1 - m, *MOMENTA)):
             if abs(other - m) > 1e-9:
                 what = f"momentum {number(round(other, 9))} instead of {number(m)}"
                 yield given(o, Fault.BATCH_NORM_MOMENTUM, what, momentum=other)
+                both = f"biased variance stored, and {what}"
+                replaced = _stored(biased_stored, other)
+                yield one(o, Fault.BIASED_RUNNING_VARIANCE, both, replaced, ODD)
         text = "the batch's biased variance stored in the running statistics"
         yield one(o, Fault.BIASED_RUNNING_VARIANCE, text, _stored(biased_stored))
-        both = f"biased variance stored, and momentum {number(round(1 - m, 9))}"
-        yield one(o, Fault.BIASED_RUNNING_VARIANCE, both, _stored(biased_stored, 1 - m), ODD)
         text = "normalising by the unbiased variance"
         yield one(o, "unbiased-variance", text, _stored(unbiased_used))
         text = "running statistics that are not updated"
@@ -220,7 +222,7 @@ def _added_eps(o: Operation) -> Changes:
     for other in EPS:
         if other != eps:
             what = f"eps {number(other)} instead of {number(eps)}"
-            yield given(o, "norm-eps", what, **{name: other})
+            yield given(o, "norm-eps", what, COMMON, **{name: other})
 
 
 def _ddof(o: Operation) -> Changes:

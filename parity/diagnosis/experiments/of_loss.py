@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from parity.capture.torch_operations import Operation, Operations, Replacements
-from parity.diagnosis.experiments.engine import Make, Proof, tried
+from parity.diagnosis.experiments.engine import Make, Proofs, tried
 from parity.ladder.climb import Ladder
 from parity.ladder.keys import Flat
 from parity.report.quantity import Kind
@@ -47,7 +47,7 @@ def _of_loss(flat: Flat) -> Flat:
     }
 
 
-def explained(ladder: Ladder) -> tuple[list[Proof], Sequence[Operation]]:
+def explained(ladder: Ladder) -> tuple[Proofs, Sequence[Operation]]:
     """The changes of the loss that are proved, and its operations."""
     found = LossOperations(ladder)
     _, operations = found.run({}, record=True)

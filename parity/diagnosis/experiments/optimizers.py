@@ -23,6 +23,7 @@ from parity.report.report import Report
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 SAME = 1e-12  # of two rates
+BETAS = ((0.9, 0.999), (0.9, 0.99), (0.9, 0.95), (0.9, 0.98), (0.5, 0.999))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,10 +215,10 @@ def _of_adam(group: dict[str, Any]) -> Iterator[Hypothesis]:
         if other != eps:
             text = f"eps {number(other)} instead of {number(eps)}"
             yield "adam-eps", text, Rule(new_eps=other), COMMON
-    for other in ((0.9, 0.999), (0.9, 0.99), (0.9, 0.95), (0.9, 0.98), (0.5, 0.999), betas[::-1]):
-        if other != betas:
-            text = f"betas {other} instead of {betas}"
-            yield "adam-betas", text, Rule(betas=(other[0], other[1])), PLAIN
+    for first, second in (*BETAS, betas[::-1]):
+        if (first, second) != betas:
+            text = f"betas {(first, second)} instead of {betas}"
+            yield "adam-betas", text, Rule(betas=(first, second)), PLAIN
     yield "step-number", "steps counted from 0", Rule(offset=-1), COMMON
     yield "step-number", "steps counted from 2", Rule(offset=1), COMMON
     text = "moments that are not corrected for their start"

@@ -137,14 +137,13 @@ def _indices_nhwc(call: Invocation) -> Any:
 
 
 def _mean_instead(call: Invocation) -> Any:
-    found = functional.avg_pool2d(
+    return functional.avg_pool2d(
         call["input"],
         call["kernel_size"],
         call["stride"],
         call["padding"],
         bool(call["ceil_mode"]),
     )
-    return found
 
 
 def unpooled_nhwc(call: Invocation) -> torch.Tensor:
@@ -243,7 +242,9 @@ def _resize(o: Operation) -> Changes:
                 parts += [f"align_corners={corner}"] * (corner != aligned)
                 parts += ["antialiasing" if smoothed else "no antialiasing"] * (smoothed != anti)
                 how = {"mode": other, "align_corners": corner, "antialias": smoothed}
-                yield to(", ".join(parts), fault, 0 if other == mode else PLAIN, **how)
+                # An enlarged image has nothing to smooth, but bicubic's a is another one.
+                odd = other != mode or (up and smoothed)
+                yield to(", ".join(parts), fault, PLAIN if odd else 0, **how)
     for other in ("nearest", "nearest-exact"):
         if other != mode:
             fault = "resize-mode" if smooth else Fault.NEAREST_UPSAMPLING
@@ -260,9 +261,9 @@ def _resize(o: Operation) -> Changes:
         yield one(o, "half-pixel", text, _asymmetric(out[2:]))
     if mode == "bicubic":
         for a in (-0.5, -0.75):
-            yield one(o, "bicubic-a", f"bicubic with a = {a}", _cubic(out[2:], a, False), PLAIN)
+            yield one(o, "bicubic-a", f"bicubic with a = {a}", _cubic(out[2:], a, False))
             text = f"bicubic with a = {a}, weights at the border normalised"
-            yield one(o, "bicubic-a", text, _cubic(out[2:], a, True), PLAIN)
+            yield one(o, "bicubic-a", text, _cubic(out[2:], a, True))
 
 
 def _rounded(out: tuple[int, ...]) -> Callable[[Invocation], torch.Tensor]:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from parity.capture.records import is_float
-from parity.capture.torch_operations import Invocation, Operation
+from parity.capture.torch_operations import Invocation, Operation, Replacement
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import one
-from parity.diagnosis.experiments.engine import Make, Proof
+from parity.diagnosis.experiments.engine import Make, Proof, close
 from parity.diagnosis.experiments.layer import Alone
 from parity.ladder.keys import Flat, Key
 from parity.ladder.tolerances import norm
@@ -21,7 +21,14 @@ from parity.ladder.weights import SYNONYMS
 from parity.report.quantity import Kind
 from parity.report.report import Report
 
-PRODUCTS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear")
+PRODUCTS: tuple[str, ...] = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "linear",
+)
 PRODUCTS += ("matmul", "bmm", "einsum", "scaled_dot_product_attention", "addmm")
 NARROW: dict[str, type] = {
     "bfloat16": ml_dtypes.bfloat16,
@@ -31,7 +38,8 @@ NARROW: dict[str, type] = {
 UNITS = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24}
 FEW_UNITS = 64  # of rounding, that a sum in this precision may be off
 SUM = 2.0**-20  # how exact products are that are summed in float32
-FARTHER = 32  # times farther the reference must be without the change that is proved so
+SAME = 1e-6  # of a gradient that cancels, computed twice in float64
+FARTHER = 16  # times farther the reference must be without the change that is proved so
 
 
 def in_float64(alone: Alone) -> list[Proof]:
@@ -42,11 +50,9 @@ def in_float64(alone: Alone) -> list[Proof]:
 
 def in_working(alone: Alone, report: Report) -> list[Proof]:
     """Find why a layer that is right in float64 is too inexact in the working precision."""
-    limits = {
-        (c.layer, c.quantity): c.limit
-        for c in report.checks
-        if c.rung == "L1" and c.kind == "numerics"
-    }
+    checks = [c for c in report.checks if c.rung == "L1" and c.kind == "numerics"]
+    limits = {Key(c.layer, c.quantity): c.limit for c in checks}
+    passed = frozenset(Key(c.layer, c.quantity) for c in checks if c.ok)
     unit = UNITS[report.precision]
     port = {
         mode: alone.runs.alone(
@@ -58,7 +64,8 @@ def in_working(alone: Alone, report: Report) -> list[Proof]:
     def limit(key: Key) -> float:
         return limits.get(key, unit * FEW_UNITS)
 
-    return _products(alone, port, limit) or list(_cancelled(alone, port["train"], limit, unit))
+    found = _products(alone, port, limit, passed)
+    return found or list(_cancelled(alone, port.get("train"), limit, unit, passed))
 
 
 def _at(alone: Alone, names: tuple[str, ...]) -> str:
@@ -153,17 +160,26 @@ def _all_products(alone: Alone, rounding: Callable[[Invocation], object]) -> dic
         at = [o.index for o in operations if o.name in PRODUCTS]
         if not at:
             return {}
-        found[mode] = lambda at=at: dict.fromkeys(at, rounding)
+        found[mode] = _everywhere(at, rounding)
     return found
 
 
-def _products(alone: Alone, port: Mapping[str, Flat], limit: Callable[[Key], float]) -> list[Proof]:
+def _everywhere(at: list[int], replacement: Replacement) -> Make:
+    return lambda: dict.fromkeys(at, replacement)
+
+
+def _products(
+    alone: Alone,
+    port: Mapping[str, Flat],
+    limit: Callable[[Key], float],
+    passed: frozenset[Key] = frozenset(),
+) -> list[Proof]:
     """Products whose factors are rounded to fewer bits than they have."""
     plain = {mode: alone.reference(mode) for mode in port}
 
     def nearer(mode: str, make: Make) -> bool:
         return all(
-            _nearer(key, port[mode], array, plain[mode][key], limit)
+            _nearer(key, port[mode], array, plain[mode][key], limit, passed)
             for key, array in alone.reference(mode, make).items()
         )
 
@@ -181,15 +197,17 @@ def _nearer(
     changed: np.ndarray,
     plain: np.ndarray,
     limit: Callable[[Key], float],
+    passed: frozenset[Key],
 ) -> bool:
     """Return whether a change leaves no more of a difference than is allowed.
 
+    What it does not change must have passed: the check knows the terms of a sum that cancels.
     A gradient that is rounded once more, after a sum in the working precision, may fall to the
     other side here and there, and a variance is known no better than it was stored: a gradient may
     instead be `FARTHER` times nearer than without the change.
     """
     left = _relative(port.get(key), changed)
-    if left <= limit(key):
+    if left <= limit(key) or (key in passed and close(changed, plain, SAME)):
         return True
     return key.quantity.is_gradient and left <= _relative(port.get(key), plain) / FARTHER
 
@@ -199,6 +217,7 @@ def _cancelled(
     port: Flat | None,
     limit: Callable[[Key], float] | None,
     unit: float = 2.0**-53,
+    passed: frozenset[Key] = frozenset(),
 ) -> Iterator[Proof]:
     """A batch norm whose variance is off by the rounding of E[x^2], and nothing else.
 
@@ -221,7 +240,9 @@ def _cancelled(
         agree = alone.layers.agree(changed, port, alone.calls["train"].layer)
     else:
         plain = alone.reference("train")
-        agree = all(_nearer(key, port, array, plain[key], limit) for key, array in changed.items())
+        agree = all(
+            _nearer(key, port, array, plain[key], limit, passed) for key, array in changed.items()
+        )
     if agree:
         what = "the variance as E[x^2] - E[x]^2: it is off by the rounding of E[x^2]"
         yield Proof(Fault.FAST_VARIANCE, what, str(operation))

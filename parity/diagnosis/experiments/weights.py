@@ -1,4 +1,4 @@
-"""Experiments on stored weights: in which order of axes or values the port's tensor is the reference's."""
+"""Experiments on stored weights: which order of the reference's values is the port's tensor."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def proofs(name: str, key: str, axes: Axes, source: Arrays, port: np.ndarray) ->
 
     for fault, what, order, array in _arranged(reference, axes):
         add(fault, what, order, array)
-    for fault, what, order, array in _valued(turned, port):
-        add(fault, what, order, array)
+    for fault, what, order, values in _valued(turned, port):
+        add(fault, what, order, values)
     if not found:
         for other, array in source.items():
             if other != key:

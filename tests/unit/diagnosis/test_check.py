@@ -1,0 +1,344 @@
+"""What a whole check proves: of layers with all their numbers, spans, losses and optimizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx
+from torch import nn
+
+from parity import Port, check
+from parity.diagnosis.catalogue import Fault
+from parity.report.report import Report
+from tests.resnet import Norm
+
+LAYERS = ("L0", "L1")
+
+
+class ConvNextLayerNorm(nn.LayerNorm):
+    """A layer norm whose name says something else."""
+
+
+class Normed(nnx.Module):
+    def __init__(self, epsilon: float) -> None:
+        self.n = nnx.LayerNorm(8, epsilon=epsilon, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.n(x)
+
+
+def layer_norm(kind: type[nn.Module], epsilon: float, levels: tuple[str, ...] = LAYERS) -> Report:
+    rules = [("0.weight", "n.scale"), ("0.bias", "n.bias")]
+    port = Port(
+        reference=nn.Sequential(kind(8)), port=Normed(epsilon), inputs=(2, 8), weights=rules
+    )
+    return check(port, levels=levels)
+
+
+@pytest.mark.parametrize("kind", [nn.LayerNorm, ConvNextLayerNorm])
+def test_a_norm_is_explained_whatever_its_name(kind: type[nn.Module]) -> None:
+    """Catches a cause derived from a class's name, or a guess printed beside a contradiction."""
+    report = layer_norm(kind, 1e-6, ("L0", "L1", "L2"))
+    assert [cause.fault for cause in report.causes] == ["norm-eps"]
+    assert "eps 1e-06 instead of 1e-05" in report.explanation()[0]
+    text = str(report)
+    assert "proved: the port is the reference with eps 1e-06" in text
+    assert "shortcut" not in text
+    assert "likely" not in text
+
+
+def test_json_and_assertion_say_what_is_proved(tmp_path: Path) -> None:
+    """Catches a proof that only the terminal shows, or a failure without one that claims it."""
+    report = layer_norm(nn.LayerNorm, 1e-3)
+    report.to_json(tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["proved"] is True
+    assert found["causes"][0].startswith("the port is the reference with eps 0.001 instead of")
+    with pytest.raises(AssertionError, match=r"proved: the port is the reference with eps 0\.001"):
+        report.assert_faithful()
+
+
+class Odd(Normed):
+    """Computes what no known change of a layer norm gives."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.n(x) + 0.01 * jnp.sin(x)
+
+
+def test_no_known_cause_shows_the_operations() -> None:
+    """Catches a guess where no experiment succeeds, and silence on what the reference does."""
+    rules = [("0.weight", "n.scale"), ("0.bias", "n.bias")]
+    made = Port(
+        reference=nn.Sequential(nn.LayerNorm(8)), port=Odd(1e-5), inputs=(2, 8), weights=rules
+    )
+    report = check(made, levels=("L0", "L1", "L2"))
+    assert not report.ok
+    assert not report.causes
+    assert report.to_dict()["proved"] is False
+    (line,) = report.explanation()
+    assert line.startswith("no known cause explains it; the reference computes here: layer_norm(")
+    assert "eps=1e-05" in line
+
+
+def test_nothing_is_explained_of_a_right_pair() -> None:
+    """Catches a cause of nothing."""
+    report = layer_norm(nn.LayerNorm, 1e-5, ("L0", "L1", "L2"))
+    assert report.ok
+    assert not report.causes
+    assert not report.explanation()
+
+
+class Pooled(nnx.Module):
+    """A max-pool as a function, padded as SAME."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.c = nnx.Conv(3, 4, (3, 3), padding=1, rngs=rngs)
+        self.g = nnx.Conv(4, 5, (1, 1), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.g(nnx.max_pool(self.c(x), (3, 3), (2, 2), "SAME"))
+
+
+def test_a_function_between_layers_is_explained() -> None:
+    """Catches a span whose operations are not tried, or a layer after it that is blamed."""
+    reference = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(4, 5, 1)
+    )
+    rules = [
+        (r"0\.weight", "c.kernel", (2, 3, 1, 0)),
+        (r"0\.bias", "c.bias"),
+        (r"2\.weight", "g.kernel", (2, 3, 1, 0)),
+        (r"2\.bias", "g.bias"),
+    ]
+    made = Port(reference=reference, port=Pooled(), inputs=(2, 8, 8, 3), weights=rules)
+    report = check(made, levels=("L0", "L1", "L2"))
+    assert report.causes[0].fault == Fault.SAME_PADDING
+    assert "max_pool2d" in report.causes[0].where
+    assert not [c for c in report.causes if "conv2d" in c.where]
+
+
+class BatchNormed(nnx.Module):
+    def __init__(self, make: Callable[[], nnx.Module]) -> None:
+        self.n = make()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.n(x)
+
+
+def batch_norm(make: Callable[[], nnx.Module]) -> list[Any]:
+    rules = [
+        (r"0\.weight", "n.scale"),
+        (r"0\.bias", "n.bias"),
+        (r"0\.running_(mean|var)", r"n.\1"),
+        ("0.num_batches_tracked", None),
+    ]
+    made = Port(
+        reference=nn.Sequential(nn.BatchNorm2d(3)),
+        port=BatchNormed(make),
+        inputs=(2, 4, 5, 3),
+        weights=rules,
+    )
+    return check(made, levels=LAYERS).causes
+
+
+def flax_norm(**settings: Any) -> nnx.Module:
+    return nnx.BatchNorm(3, rngs=nnx.Rngs(0), use_fast_variance=False, **settings)
+
+
+def other_eps() -> nnx.Module:
+    made = Norm(3, rngs=nnx.Rngs(0))
+    made.epsilon = 1e-3
+    return made
+
+
+def test_batch_norms_are_told_apart_by_all_of_their_numbers() -> None:
+    """Catches momentum, eps and the biased variance taken for one another, or half explained."""
+    biased = batch_norm(lambda: flax_norm(momentum=0.9, epsilon=1e-5))
+    assert [c.fault for c in biased] == [Fault.BIASED_RUNNING_VARIANCE]
+    both = batch_norm(lambda: flax_norm(momentum=0.1, epsilon=1e-5))
+    assert [c.what for c in both] == ["biased variance stored, and momentum 0.9 instead of 0.1"]
+    assert not batch_norm(lambda: flax_norm(momentum=0.9, epsilon=1e-3))  # two faults
+    eps = batch_norm(other_eps)
+    assert [c.fault for c in eps] == [Fault.BATCH_NORM_EPS]
+
+
+class Linear(nnx.Module):
+    def __init__(self) -> None:
+        self.l = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.l(x)
+
+
+LINEAR = [(r"0\.weight", "l.kernel", (1, 0)), (r"0\.bias", "l.bias")]
+
+
+def linear(**fields: Any) -> Port:
+    torch.manual_seed(0)
+    return Port(
+        reference=nn.Sequential(nn.Linear(4, 3)),
+        port=Linear(),
+        inputs=(5, 4),
+        weights=LINEAR,
+        steps=6,
+        **fields,
+    )
+
+
+def adam(**settings: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    return lambda module: torch.optim.Adam(module.parameters(), 0.01, **settings)
+
+
+def sgd(**settings: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    return lambda module: torch.optim.SGD(module.parameters(), 0.1, **settings)
+
+
+OPTIMIZERS: tuple[tuple[Any, Any, str, str], ...] = (
+    (
+        adam(eps=1e-3),
+        optax.adam(0.01, eps=0.0, eps_root=1e-3),
+        Fault.ADAM_EPS_INSIDE_ROOT,
+        "eps inside the square root",
+    ),
+    (adam(), optax.adam(0.01, eps=1e-3), "adam-eps", "eps 0.001 instead of 1e-08"),
+    (
+        adam(weight_decay=0.1),
+        optax.adamw(0.01, weight_decay=0.1),
+        Fault.DECOUPLED_DECAY,
+        "decoupled",
+    ),
+    (
+        sgd(momentum=0.9),
+        optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.1)),
+        "momentum-average",
+        "exponential moving average",
+    ),
+    (sgd(momentum=0.9), optax.sgd(0.1, 0.9, nesterov=True), Fault.NESTEROV, "Nesterov"),
+    (
+        sgd(momentum=0.9, weight_decay=0.1),
+        optax.chain(
+            optax.add_decayed_weights(
+                0.1, mask=lambda tree: jax.tree.map(lambda a: a.ndim > 1, tree)
+            ),
+            optax.sgd(0.1, 0.9),
+        ),
+        Fault.DECAY_MASK,
+        "no weight decay of 1 parameters (bias)",
+    ),
+)
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS, ids=[case[3] for case in OPTIMIZERS])
+def test_optimizers(case: tuple) -> None:
+    """Catches an optimizer's fault that is not proved, or another one that is."""
+    theirs, ours, fault, words = case
+    report = check(linear(optimizers=(theirs, ours)), levels=("L4",))
+    assert [c.fault for c in report.causes] == [fault], report.explanation()
+    assert words in report.explanation()[0]
+
+
+def test_a_late_schedule() -> None:
+    """Catches rates that are off by a step unexplained, and other rates explained by that."""
+
+    def factor(step: Any) -> Any:
+        return 0.1 * 0.5**step
+
+    optimizers = (sgd(), optax.sgd(lambda step: factor(jnp.maximum(step - 1, 0))))
+    late = check(
+        linear(
+            optimizers=optimizers,
+            schedules=(factor, lambda step: factor(jnp.maximum(step - 1, 0)), 8),
+        ),
+        levels=("L4",),
+    )
+    assert [c.fault for c in late.causes] == [Fault.SCHEDULE_OFFSET]
+    assert "1 step too late" in late.explanation()[0]
+    other = check(
+        linear(
+            optimizers=(sgd(), optax.sgd(lambda step: factor(step) * (1 + 0.1 * step))),
+            schedules=(factor, lambda step: factor(step) * (1 + 0.1 * step), 8),
+        ),
+        levels=("L4",),
+    )
+    assert not other.ok
+    assert not other.causes
+
+
+def their_loss(outputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(outputs, labels.long(), weights, ignore_index=255)
+
+
+def our_loss(divide: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
+    def loss(outputs: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+        counts = labels != 255
+        at = jnp.where(counts, labels, 0)
+        each = weights[at] * counts
+        nll = -jnp.take_along_axis(jax.nn.log_softmax(outputs), at[:, None], 1)[:, 0]
+        return (each * nll).sum() / divide(each, counts)
+
+    return loss
+
+
+LOSSES: tuple[tuple[Callable, str | None], ...] = (
+    (lambda each, counts: each.sum(), None),
+    (lambda each, counts: counts.sum(), Fault.LOSS_CLASS_WEIGHTS),
+    (lambda each, counts: jnp.asarray(counts.size), Fault.LOSS_MEAN),
+    (lambda each, counts: each.sum() + 0.1, ""),
+)
+
+
+@pytest.mark.parametrize(("divide", "fault"), LOSSES)
+def test_losses(divide: Callable, fault: str | None) -> None:
+    """Catches a loss's denominator that is guessed, and one that no known cause gives."""
+    labels, weights = np.array([0, 2, 255, 1, 1]), np.array([1.0, 2.0, 0.5], np.float32)
+    made = linear(losses=(their_loss, our_loss(divide)), targets=(labels, weights))
+    report = check(made, levels=("L2", "L3"))
+    assert report.ok == (fault is None)
+    assert [c.fault for c in report.causes][:1] == ([fault] if fault else [])
+
+
+class Narrow(nnx.Module):
+    """Rounds the factors of a product to bfloat16."""
+
+    def __init__(self) -> None:
+        self.l = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        k = self.l.kernel[...]
+        y = x.astype(jnp.bfloat16).astype(x.dtype) @ k.astype(jnp.bfloat16).astype(k.dtype)
+        return y + self.l.bias[...]
+
+
+def test_a_product_of_narrow_numbers() -> None:
+    """Catches rounded factors that are no known cause, or float32 taken for them."""
+    torch.manual_seed(0)
+    made = Port(
+        reference=nn.Sequential(nn.Linear(4, 3)),
+        port=Wrapped(),
+        inputs=(5, 4),
+        weights=WRAPPED,
+        layers={"n": "0"},
+    )
+    report = check(made, levels=LAYERS)
+    assert [c.fault for c in report.causes] == ["bfloat16-inside"], report.explanation()
+
+
+class Wrapped(nnx.Module):
+    def __init__(self) -> None:
+        self.n = Narrow()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.n(x)
+
+
+WRAPPED = [(r"0\.weight", "n.l.kernel", (1, 0)), (r"0\.bias", "n.l.bias")]
