@@ -10,8 +10,6 @@ from parity.faults.mutants import Mutant, fast
 from parity.faults.runner import predict, run
 from parity.model_checks.small_networks import models, subject
 
-# Whose causes the suggestions do not know yet; see `test_catalogue`.
-
 
 @pytest.fixture(scope="module")
 def enet() -> list[Mutant]:

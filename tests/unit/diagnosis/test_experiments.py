@@ -98,15 +98,15 @@ def sdpa(**settings: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def rotated(x: torch.Tensor) -> torch.Tensor:
-    angles = torch.outer(torch.arange(6.0), torch.tensor([1.0, 0.1, 0.01, 0.001])).double()
+    angles = torch.outer(torch.arange(6.0), torch.tensor([1.0, 0.1, 0.01, 0.001]))
     table = torch.cat((angles, angles), -1)
     first, second = x.chunk(2, -1)
     return x * table.cos() + torch.cat((-second, first), -1) * table.sin()
 
 
 def rotated_pairs(x: jax.Array) -> jax.Array:
-    angles = jnp.outer(jnp.arange(6.0), jnp.asarray(np.float32([1.0, 0.1, 0.01, 0.001])))
-    angles = jnp.repeat(angles.astype(jnp.float32).astype(float), 2, -1)
+    angles = jnp.outer(jnp.arange(6.0), jnp.asarray([1.0, 0.1, 0.01, 0.001], float))
+    angles = jnp.repeat(angles, 2, -1)
     turned = jnp.stack((-x[..., 1::2], x[..., ::2]), -1).reshape(x.shape)
     return x * jnp.cos(angles) + turned * jnp.sin(angles)
 
