@@ -101,6 +101,7 @@ def ladder(
 def cases(port: Port, levels: Sequence[str]) -> list[tuple[str, str]]:
     """Rung and layer of the reference, in the order of both; last on each rung `REST`."""
     there = [r for r in sorted(levels) if port.optimizers is not None or r not in ("L4", "L5")]
+    there = [r for r in there if port.train or r <= "L2"]
     return [(rung, layer) for rung in there for layer in (*_layers(port, rung), REST)]
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from flax import linen, nnx
 
 from parity.capture.interpreter import is_narrow
+from parity.capture.jax_dropout import draws, is_dropout, silence
 from parity.capture.marks import Marker
-from parity.capture.records import Arrays
+from parity.capture.records import Arrays, unique
 from parity.spec.errors import InputError
 
 NAME = "_parity_name"  # of a layer, kept where a transformation such as `nnx.jit` copies it
@@ -115,11 +116,11 @@ class NnxModel:
         graph, state = nnx.split(module)
         self.module = nnx.merge(graph, state)  # a copy
         for _, layer in nnx.iter_modules(self.module):
-            if isinstance(layer, nnx.Dropout):  # draws its own numbers
-                layer.rate = 0.0
+            silence(layer)
             if isinstance(layer, nnx.Embed) and layer.dtype == layer.param_dtype:
                 layer.dtype = layer.embedding.dtype  # not chosen, but taken from the parameter
-        self.by_name = {join(path): m for path, m in nnx.iter_modules(self.module) if path}
+        layers = [(join(path), m) for path, m in nnx.iter_modules(self.module) if path]
+        self.by_name = unique(layers, "layers")
 
     def widen(self) -> None:
         """Let layers make their own arrays, such as a carry, in float64."""
@@ -175,7 +176,7 @@ class LinenProgram:
         def intercept(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
             if self.wide and is_narrow(getattr(context.module, "param_dtype", None)):
                 object.__setattr__(context.module, "param_dtype", jnp.float64)
-            if isinstance(context.module, linen.Dropout):  # draws its own numbers
+            if is_dropout(context.module):
                 return args[0]
             name = ".".join(context.module.path)
             if context.method_name != "__call__" or not name or marker is None:
@@ -184,7 +185,7 @@ class LinenProgram:
 
         with linen.intercept_methods(intercept):
             outputs, changed = self.module.apply(
-                {"params": trained, **rest}, *args, mutable=list(rest), **kwargs
+                {"params": trained, **rest}, *args, mutable=list(rest), rngs=draws(), **kwargs
             )
         return outputs, dict(changed)
 
@@ -337,9 +338,10 @@ def recording(module: nnx.Module, marker: Marker) -> Iterator[None]:
 def named(tree: Any) -> Arrays:
     """Dotted path -> array."""
     if isinstance(tree, nnx.State):
-        return {join(path): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(tree)}
+        state = nnx.to_flat_state(tree)
+        return unique([(join(path), np.asarray(leaf[...])) for path, leaf in state], "tensors")
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {join(keys(path)): to_numpy(leaf) for path, leaf in flat}
+    return unique([(join(keys(path)), to_numpy(leaf)) for path, leaf in flat], "tensors")
 
 
 def refill(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:

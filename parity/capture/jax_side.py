@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -28,11 +29,13 @@ from parity.capture.records import (
     ForwardError,
     Loss,
     Result,
+    Returned,
     is_array,
     leaves,
     mapped,
     with_arrays,
 )
+from parity.capture.signature import CalledProgram, Signature, Static
 from parity.capture.traced import Traced, gathered, signature, traced
 from parity.io import quick_compilation
 
@@ -50,6 +53,8 @@ class JaxSide:
             `float16`.
         params: The parameters of a function, or the variables of a Linen module.
         modes: Keyword arguments of the network in eval mode and in train mode.
+        signatures: How the network is called in eval mode and in train mode; its inputs are then
+            the arrays alone.
         optimize: Whether whole runs are compiled with all of LLVM's optimisation, which pays where
             running takes longer than compiling.
 
@@ -64,10 +69,13 @@ class JaxSide:
         params: Any = None,
         modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
         optimize: bool = False,
+        signatures: Mapping[bool, Signature] = MappingProxyType({}),
     ) -> None:
         self.dtype = jnp.dtype(dtype)
         self.modes = modes
         self.optimize = optimize
+        self.signatures = signatures
+        self.returned: dict[bool, list[Returned]] = {}
         self.wide = self.dtype == jnp.float64
         with self.precision():
             self.model: Model = wrap(port, params).cast(self._cast)
@@ -154,7 +162,7 @@ class JaxSide:
         """
         key = train, signature(trees)
         if key not in self.programs:
-            network = self.model.split("", train)[0]
+            network = self.network(train)[0]
             self.programs[key] = traced(network, self.modes[train], trees, self.wide)
             self.model.meet(train, self.programs[key].modules())
             self.layers = self.model.layers()
@@ -241,9 +249,27 @@ class JaxSide:
             trees = (trained, rest, values, pull, self._cast(noise))
             return to_result(self._guarded(run, layer, static, *trees))
 
+    def jaxpr(self, inputs: tuple[Any, ...], train: bool) -> Any:
+        """The network's operations, traced and not compiled."""
+        with self.precision():
+            return self.program(self._trees(inputs, train), train).closed
+
     def split(self) -> tuple[Program, Any, Any]:
         """The network in train mode: its program, what is trained, and the rest."""
-        return self.model.split("", True)
+        return self.network(True)
+
+    def network(self, train: bool) -> tuple[Program, Any, Any]:
+        """The network in a mode: its program, what is trained, and the rest."""
+        program, trained, rest = self.model.split("", train)
+        if train not in self.signatures:
+            return program, trained, rest
+        called = CalledProgram(program, self.signatures[train], train, self.returned)
+        return called, trained, rest
+
+    def outputs(self, train: bool) -> list[Returned]:
+        """What the network returned when it was traced; see `CalledProgram.known`."""
+        program = self.network(train)[0]
+        return program.known() if isinstance(program, CalledProgram) else []
 
     def parameters(self) -> set[str]:
         """Return the names of the trained parameters."""
@@ -317,31 +343,6 @@ def hashable(program: Program) -> Any:
     except TypeError:
         return Alone(program)
     return program
-
-
-class Static:
-    """A layer's arguments without their arrays; equal where the rest is."""
-
-    def __init__(self, tree: Any) -> None:
-        self.tree = mapped(tree, lambda leaf: ARRAY if is_array(leaf) else leaf)
-
-    def __hash__(self) -> int:
-        return hash(repr(self.tree))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and repr(self.tree) == repr(other.tree)
-
-
-class Placeholder:
-    """Stands for an array."""
-
-    shape = dtype = None
-
-    def __repr__(self) -> str:
-        return "ARRAY"
-
-
-ARRAY = Placeholder()
 
 
 @functools.cache

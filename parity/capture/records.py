@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,6 +54,30 @@ class Call:
         return [leaf for leaf in leaves((self.args, self.kwargs)) if is_array(leaf)]
 
 
+class Returned(NamedTuple):
+    """Something that a network returned.
+
+    Attributes:
+        name: Its dotted path; see `paths`.
+        kind: Its type's name; empty for an array.
+        place: Of an array: its number among all arrays.
+    """
+
+    name: str
+    kind: str = ""
+    place: int = -1
+
+
+def returned(outputs: Any, is_output: Callable[[Any], bool]) -> list[Returned]:
+    """Everything that a network returned, mappings in the order in which they were made."""
+    arrays = [name for name, value in paths(outputs) if is_output(value)]
+    places = {name: i for i, name in enumerate(arrays)}
+    return [
+        Returned(name, "" if name in places else type(value).__name__, places.get(name, -1))
+        for name, value in paths(outputs, given=True)
+    ]
+
+
 @dataclasses.dataclass
 class Result:
     """The result of one run of a network or of a layer.
@@ -65,6 +89,7 @@ class Result:
         parameter_gradients: Gradients by the framework's own parameter names.
         input_gradients: One per floating-point array among the inputs.
         statistics: Buffers after the run, by the framework's own name.
+        returned: All that the network returned; the reference's only.
     """
 
     outputs: tuple[np.ndarray, ...] = ()
@@ -73,6 +98,7 @@ class Result:
     parameter_gradients: Arrays = dataclasses.field(default_factory=dict)
     input_gradients: tuple[np.ndarray, ...] = ()
     statistics: Arrays = dataclasses.field(default_factory=dict)
+    returned: list[Returned] = dataclasses.field(default_factory=list)
 
 
 class ForwardError(InputError):
@@ -86,6 +112,8 @@ class ForwardError(InputError):
 
     def __init__(self, side: str, layer: str, error: BaseException) -> None:
         text = " ".join(str(error).split())
+        if type(error).__name__ == "UnexpectedTracerError":
+            text = f"it leaks a tracer: an array of one call is used in another. {text}"
         text = text if len(text) <= 300 else f"{text[:300]} ..."
         where = f" in {layer}" if layer else ""
         self.report: Any = None  # what was compared before, where something was
@@ -102,6 +130,20 @@ def count_name(layer: str, seen: Mapping[str, Any]) -> str:
     while f"{layer}#{n}" in seen:
         n += 1
     return f"{layer}#{n}"
+
+
+def unique(named: list[tuple[str, Any]], what: str) -> dict[str, Any]:
+    """Return what has names by its name.
+
+    Raises:
+        InputError: Two have one name, such as `a.b` and `b` in `a`.
+    """
+    found = dict(named)
+    if len(found) < len(named):
+        names = [name for name, _ in named]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise InputError(f"the port has two {what} of the name {twice}, expected one")
+    return found
 
 
 def is_array(value: Any) -> bool:
@@ -133,6 +175,31 @@ def leaves(tree: Any) -> Iterator[Any]:
             yield from leaves(getattr(tree, field.name))
     elif tree is not None:
         yield tree
+
+
+def paths(tree: Any, place: str = "", given: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield every leaf with its dotted path of keys, fields and indices.
+
+    What stands in no nest has the empty path.
+
+    Args:
+        tree: The nest.
+        place: The path of the nest itself.
+        given: Whether mappings are in the order in which they were made, not in that of `leaves`.
+    """
+    inner: Iterable[tuple[Any, Any]]
+    if isinstance(tree, Mapping):
+        inner = ((key, tree[key]) for key in (tree if given else sorted(tree)))
+    elif isinstance(tree, tuple | list):
+        inner = zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True)
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type) and not is_array(tree):
+        inner = ((field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree))
+    else:
+        if tree is not None:
+            yield place, tree
+        return
+    for key, value in inner:
+        yield from paths(value, f"{place}.{key}" if place else str(key), given)
 
 
 def mapped(tree: Any, function: Callable[[Any], Any]) -> Any:

@@ -364,16 +364,22 @@ class Tape:
         self.every = tuple(mode.found)
         self.prints, self.fed_prints = mode.prints or {}, mode.fed_prints
         self.operations = self._leading_to(mode.sources.get(id(target)))
-        self.value = laid_out(target, side.layout)
+        self.value = self._laid_out(target)
 
     def replay(self, replacements: Replacements) -> Any:
         """The value, in the port's layout, where these operations are replaced."""
         found = self._run(Operations(replacements), set())
-        return laid_out(found, self.side.layout)
+        return self._laid_out(found)
+
+    def _laid_out(self, tensor: torch.Tensor) -> Any:
+        given = {} if self.place.call else self.side.output_axes[self.train]
+        if self.place.index in given:
+            return laid_out(tensor, {tensor.ndim: given[self.place.index]})
+        return laid_out(tensor, self.side.layout)
 
     def _run(self, mode: Operations, known: set[str]) -> torch.Tensor:
         module = copy.deepcopy(self.side.module).train(self.train)
-        arguments = self.side.arguments(self.inputs)
+        arguments = self.side.inputs(self.inputs)
         if mode.record:
             mode.name_tensors(module, arguments)
         seen: dict[str, None] = {}
@@ -395,8 +401,9 @@ class Tape:
 
         try:
             named = _named_modules(module, mode, True, fed, gave)
-            with torch.no_grad(), self.side._wide([]), named, mode:
-                outputs = module(*arguments)
+            quiet = self.side.quietly([])
+            with torch.no_grad(), self.side._wide([]), quiet, named, mode:
+                outputs = self.side.whole(module, arguments, self.train)
         except _Reached as reached:
             return reached.tensor
         return tensors_of(outputs)[self.place.index]

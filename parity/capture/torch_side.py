@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity.capture.rates import set_rates
 from parity.capture.records import (
     NHWC,
     Arrays,
@@ -25,13 +27,15 @@ from parity.capture.records import (
     is_exact,
     leaves,
     mapped,
+    returned,
 )
+from parity.capture.signature import Signature
 from parity.capture.spill import Keeper, in_memory
+from parity.capture.torch_draws import Quiet, silence
 from parity.capture.torch_lifting import Lifted
 from parity.spec.errors import InputError
 
-# Layers that draw their own random numbers, which the other side cannot share.
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+Axes = tuple[int, ...] | None  # from the reference's to the port's
 
 
 CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
@@ -41,16 +45,32 @@ class TorchSide:
     """A module in one precision.
 
     Args:
-        module: Copied, then cast. PyTorch's own dropouts are switched off.
+        module: Copied, then cast. Dropouts that are layers, or settings of layers, are switched
+            off.
         dtype: The dtype of its parameters, buffers and inputs: `float64`, `float32`, `bfloat16`,
             `float16`.
         layout: The permutations of axes from PyTorch's layout to the port's.
+        signatures: How the network is called in eval mode and in train mode; its inputs are then
+            the arrays alone.
+
+    Attributes:
+        input_axes: The network's inputs by number, whose permutation is not that of `layout`.
+        output_axes: The same of its outputs, in eval mode and in train mode.
+        silenced: Names of the dropouts.
+        quieted: Layers with a dropout inside that was switched off -> what it was.
+        quiet: Whether functions of dropout that modules call are switched off, too.
 
     Raises:
         InputError: It is not a module, or on another device than the CPU.
     """
 
-    def __init__(self, module: nn.Module, dtype: str, layout: Layout = NHWC) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        dtype: str,
+        layout: Layout = NHWC,
+        signatures: Mapping[bool, Signature] = MappingProxyType({}),
+    ) -> None:
         if not isinstance(module, nn.Module):
             kind = type(module).__name__
             raise InputError(f"the reference is a {kind}, expected a torch.nn.Module")
@@ -61,15 +81,18 @@ class TorchSide:
                 raise InputError(f"the reference's {name} is on {tensor.device}, expected the cpu")
         self.dtype = getattr(torch, dtype)
         self.layout = layout
+        self.signatures = signatures
+        self.input_axes: dict[int, Axes] = {}
+        self.output_axes: dict[bool, dict[int, Axes]] = {False: {}, True: {}}
         self.lifted: dict[str, str] = {}  # layers in which a cast was left out, and what it was
         try:
             self.module = copy.deepcopy(module).to(self.dtype)
         except Exception as error:  # a module's own way of copying
             reason = str(error).partition("\n")[0]
             raise InputError(f"the reference cannot be copied: {reason}") from error
-        self.silenced = [n for n, m in self.module.named_modules() if isinstance(m, DROPOUTS)]
-        for name in self.silenced:
-            setattr(self.module.get_submodule(name), "p", 0.0)  # noqa: B010 - of any class
+        self.silenced, inside = silence(self.module)
+        self.quieted = dict.fromkeys(inside, "dropout")
+        self.quiet = False
 
     def kind(self, layer: str) -> str:
         """The class of a layer."""
@@ -126,6 +149,11 @@ class TorchSide:
     def state(self) -> Arrays:
         return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
 
+    def unsaved(self) -> Arrays:
+        """Return the buffers that no checkpoint holds, by name."""
+        stored = self.module.state_dict().keys()
+        return {k: to_numpy(v) for k, v in self.module.named_buffers() if k not in stored}
+
     def parameters(self) -> set[str]:
         """Return the names of the trained parameters; a tied tensor has several."""
         every = self.module.named_parameters(remove_duplicate=False)
@@ -160,27 +188,43 @@ class TorchSide:
             ForwardError: The network or the loss raised.
         """
         module = copy.deepcopy(self.module).train(train)
-        arguments = self._to_torch(inputs, loss is not None)
+        arguments = self.inputs(inputs, loss is not None)
         recorder = Recorder(module, self.layout, keep)
-        with (
-            torch.set_grad_enabled(loss is not None),
-            recorder,
-            blamed(recorder.running),
-            self._wide(recorder.running),
-        ):
-            outputs = self.called(module, arguments, {})
+        running = recorder.running
+        graded = torch.set_grad_enabled(loss is not None)
+        with graded, recorder, blamed(running), self._wide(running), self.quietly(running):
+            outputs = self.whole(module, arguments, train)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = Result(
-            outputs=self._arrays(outputs),
+            outputs=self._arrays(outputs, self.output_axes[train]),
             calls=recorder.calls,
             statistics=statistics(module),
+            returned=returned(outputs, lambda leaf: isinstance(leaf, torch.Tensor)),
         )
         if value is not None:
             result.loss = to_numpy(value)
             with blamed([]):
                 value.backward()
-            self._gradients(result, module, arguments)
+            self._gradients(result, module, arguments, self.input_axes)
         return result
+
+    def whole(self, module: nn.Module, arguments: Any, train: bool) -> Any:
+        """Call the network, or a copy of it, with what `inputs` gave."""
+        if train in self.signatures:
+            signature = self.signatures[train]
+            return signature.run(
+                lambda *args, **kwargs: self.called(module, args, kwargs), arguments
+            )
+        return self.called(module, arguments, {})
+
+    def inputs(self, inputs: Any, differentiate: bool = False) -> Any:
+        """The network's inputs as tensors of this precision."""
+        if not self.input_axes:
+            return self._to_torch(inputs, differentiate)
+        return tuple(
+            self._tensor(array, differentiate, self.input_axes.get(i, self.layout.get(array.ndim)))
+            for i, array in enumerate(inputs)
+        )
 
     def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> Result:
         """Run one layer alone on a fresh copy of its state, and pull the cotangents back.
@@ -192,7 +236,8 @@ class TorchSide:
         differentiate = any(c is not None for c in cotangents or ())
         args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
         running = [call.layer]
-        with torch.set_grad_enabled(differentiate), blamed(running), self._wide(running):
+        graded = torch.set_grad_enabled(differentiate)
+        with graded, blamed(running), self._wide(running), self.quietly(running):
             outputs = self.called(module, args, kwargs)
         result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
@@ -205,8 +250,28 @@ class TorchSide:
                 return result  # outputs of another shape have no gradient to compare
             with blamed([call.layer]):
                 torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
-            self._gradients(result, module, (args, kwargs))
+            self._gradients(result, module, (args, kwargs), {})
         return result
+
+    def quietly(self, running: list[str]) -> Any:
+        """Context in which functions of dropout do nothing, where that was asked for.
+
+        Args:
+            running: The layers that have begun and not returned, innermost last.
+        """
+        return Quiet(running, self.quieted) if self.quiet else contextlib.nullcontext()
+
+    def silence(self, layer: str) -> bool:
+        """Switch off what all layers of a layer's class draw, by their attributes.
+
+        Returns:
+            Whether it has an attribute that holds a rate.
+        """
+        kind = type(self.module.get_submodule(layer))
+        alike = [n for n, m in self.module.named_modules() if type(m) is kind]
+        rates = {name: set_rates(self.module.get_submodule(name)) for name in alike}
+        self.quieted |= {name: ", ".join(found) for name, found in rates.items() if found}
+        return bool(rates[layer])
 
     @contextlib.contextmanager
     def _wide(self, running: Sequence[str]) -> Iterator[None]:
@@ -226,33 +291,44 @@ class TorchSide:
         """Arrays of the port's layout as tensors of this precision."""
         return self._to_torch(inputs, False)
 
-    def _gradients(self, result: Result, module: nn.Module, arguments: Any) -> None:
+    def _gradients(
+        self, result: Result, module: nn.Module, arguments: Any, given: Mapping[int, Axes]
+    ) -> None:
         result.parameter_gradients = gradients_of(module)
         result.input_gradients = tuple(
-            laid_out(torch.zeros_like(a) if a.grad is None else a.grad, self.layout)
-            for a in tensors_of(arguments)
+            laid_out(
+                torch.zeros_like(a) if a.grad is None else a.grad,
+                {a.ndim: given[i]} if i in given else self.layout,
+            )
+            for i, a in enumerate(tensors_of(arguments))
             if a.is_floating_point()
         )
 
-    def _arrays(self, outputs: Any) -> tuple[np.ndarray, ...]:
-        return tuple(laid_out(t, self.layout).copy() for t in tensors_of(outputs))
+    def _arrays(
+        self, outputs: Any, given: Mapping[int, Axes] = MappingProxyType({})
+    ) -> tuple[np.ndarray, ...]:
+        return tuple(
+            laid_out(t, {t.ndim: given[i]} if i in given else self.layout).copy()
+            for i, t in enumerate(tensors_of(outputs))
+        )
 
     def _to_torch(self, inputs: Any, differentiate: bool) -> Any:
         def convert(value: Any) -> Any:
             if not isinstance(value, np.ndarray):
                 return value
-            tensor = self._from_numpy(value)
-            if tensor.is_floating_point():
-                tensor = tensor.to(self.dtype).requires_grad_(differentiate)
-            return tensor
+            return self._tensor(value, differentiate, self.layout.get(value.ndim))
 
         return mapped(inputs, convert)
 
+    def _tensor(self, array: np.ndarray, differentiate: bool, axes: Axes) -> torch.Tensor:
+        tensor = turned_back(array, axes)
+        if tensor.is_floating_point():
+            tensor = tensor.to(self.dtype).requires_grad_(differentiate)
+        return tensor
+
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Convert from the port's layout; the tensor owns its memory."""
-        axes = self.layout.get(array.ndim)
-        array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
-        return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
+        return turned_back(array, self.layout.get(array.ndim))
 
 
 def _is_short(buffer: torch.Tensor) -> bool:
@@ -366,7 +442,13 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def laid_out(tensor: torch.Tensor, layout: Layout) -> np.ndarray:
+def turned_back(array: np.ndarray, axes: Axes) -> torch.Tensor:
+    """Return an array as a tensor in PyTorch's layout, from which `axes` lead to the port's."""
+    array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+    return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
+
+
+def laid_out(tensor: torch.Tensor, layout: Mapping[int, Axes]) -> np.ndarray:
     """Return the tensor as an array in the port's layout."""
     array = to_numpy(tensor)
     axes = layout.get(array.ndim)

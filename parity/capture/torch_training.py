@@ -66,9 +66,11 @@ class TorchTraining:
             ForwardError: The network or the loss raised.
         """
         self.module.zero_grad(set_to_none=True)
-        arguments = self.side.arguments(inputs)
-        with blamed([]):
-            value = loss(self.module(*arguments), *self.side.arguments(targets))
+        arguments = self.side.inputs(inputs)
+        with blamed([]), self.side.quietly([]):
+            value = loss(
+                self.side.whole(self.module, arguments, True), *self.side.arguments(targets)
+            )
             value.backward()
         return gradients_of(self.module), float(value.detach())
 

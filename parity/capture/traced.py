@@ -161,6 +161,9 @@ def taken_apart(outputs: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             found, inner = taken_apart(fields)
             back = functools.partial(_replaced, value, inner)
+        elif isinstance(value, Mapping):  # of a class that JAX does not know
+            found, inner = taken_apart(dict(value))
+            back = functools.partial(_refilled, value, inner)
         else:
             found, back = [], functools.partial(_constant, value)
         arrays += found
@@ -180,6 +183,13 @@ def _first(arrays: Sequence[Any]) -> Any:
 
 def _constant(value: Any, _: Sequence[Any]) -> Any:
     return value
+
+
+def _refilled(value: Any, inner: Callable[[Sequence[Any]], Any], arrays: Sequence[Any]) -> Any:
+    made = copy.copy(value)
+    for key, item in inner(arrays).items():
+        made[key] = item
+    return made
 
 
 def _replaced(value: Any, inner: Callable[[Sequence[Any]], Any], arrays: Sequence[Any]) -> Any:

@@ -132,7 +132,8 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
         known = [name for name, pair in _pairs(runs) if pair not in failed]
         index = fault.quantity.index
         if fault.layer == NETWORK:
-            place, target = Place("", False, index), ported.outputs[index]
+            mine, other = runs.whole.outputs(train).pairs[index]
+            place, target = Place("", False, mine.place), ported.outputs[other.place]
         elif call is not None and fault.layer in ported.calls:
             place, target = (
                 Place(call.layer, False, index),

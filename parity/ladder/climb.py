@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from parity.capture.jax_draws import drawn
 from parity.capture.records import ForwardError
 from parity.capture.spill import release
 from parity.capture.torch_side import one_thread
+from parity.ladder.drawing import switched_off
 from parity.ladder.l0_weights import Weights
 from parity.ladder.l1_layers import Layers
 from parity.ladder.l2_l3_network import Gradients, Whole
@@ -62,7 +64,13 @@ def climb(
     with ThreadPoolExecutor(2) as pool, one_thread():
         runs = Runs(port, precision, pool)
         ladder = Ladder(runs)
-        report = Report(port.name, precision, notes=ladder.notes, unseen=unseen(levels))
+        report = Report(
+            port.name,
+            precision,
+            notes=ladder.notes,
+            unseen=unseen(levels, port.train),
+            inference=not port.train,
+        )
         if {"L2", "L3"} & set(levels):
             runs.start((True, False) if "L2" in levels else (True,))
         for level in levels:
@@ -87,8 +95,46 @@ def climb(
         report.checks = _with_isolated(report.checks)
         report.pairs = list(paired(runs))
         question_pairs(runs, report)
+        if "L2" in levels:
+            ladder.notes += runs.whole.outputs(port.train).notes()
+        if quiet := switched_off(runs.reference64):
+            ladder.notes.append(f"switched off on both sides: {listed(quiet)}")
+        if places := _drawn(runs, report):
+            ladder.notes.append(
+                "the port gives two answers in train mode, if anything depends on the random"
+                f" numbers drawn at {listed(places)}"
+            )
+        elif _is_for_inference(runs, report):
+            ladder.notes.append(
+                "in eval mode all agrees: if the port is for inference alone, say so with"
+                " Port(train=False) or --eval"
+            )
         explain(ladder, report)
     return report
+
+
+def _drawn(runs: Runs, report: Report) -> list[str]:
+    """Return where the port draws random numbers, where it fails in train mode only."""
+    if not runs.port.train or runs.failed or not _only_training(report):
+        return []
+    return drawn(runs.port64.jaxpr(runs.inputs[True], True))
+
+
+def _is_for_inference(runs: Runs, report: Report) -> bool:
+    """Return whether the port may be one that is never trained: it does not update statistics."""
+    moved = any(c.quantity.kind is Kind.STATISTIC for c in report.failures())
+    return runs.port.train and moved and _only_training(report)
+
+
+def _only_training(report: Report) -> bool:
+    """Return whether all that failed is of train mode, and eval mode was compared."""
+    evaluated = any(c.quantity.mode is Mode.EVAL and c.rung == "L2" for c in report.checks)
+    failed = report.failures()
+    return (
+        evaluated
+        and bool(failed)
+        and all(c.rung != "L0" and c.quantity.mode is not Mode.EVAL for c in failed)
+    )
 
 
 # What no rung but one of these sees.
@@ -99,10 +145,18 @@ SEEN_BY = (
 )
 
 
-def unseen(levels: Sequence[str]) -> list[str]:
-    """Return lines on what the chosen rungs, of the first four, cannot detect."""
+def unseen(levels: Sequence[str], train: bool = True) -> list[str]:
+    """Return lines on what the chosen rungs, of the first four, cannot detect.
+
+    Args:
+        levels: The rungs.
+        train: Whether train mode is compared.
+    """
     chosen = levels[0] + " alone does" if len(levels) == 1 else ", ".join(levels) + " do"
-    found = [f"{chosen} not see {what}" for by, what in SEEN_BY if not set(by) & set(levels)]
+    sights = SEEN_BY if train else SEEN_BY[:-1]
+    found = [f"{chosen} not see {what}" for by, what in sights if not set(by) & set(levels)]
+    if not train:
+        return [*found, "inference check: train mode was not compared"]
     if "L3" in levels and "L2" not in levels:
         found.append(f"{chosen} not see what happens in eval mode: run L2")
     return found
@@ -118,8 +172,9 @@ class Ladder:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self.notes = list(runs.alignment.notes())
-        if runs.reference64.silenced:
-            self.notes.append(f"switched off on both sides: {listed(runs.reference64.silenced)}")
+        if runs.assignment.own:
+            own = listed(sorted(runs.assignment.own))
+            self.notes.append(f"the port's own, not compared: {own}")
         self.notes += narrow_notes(runs)
         self.layers = Layers(runs, self.notes)
         self.update, self.trajectory = Update(runs, self.notes), Trajectory(runs, self.notes)

@@ -55,7 +55,8 @@ class Correspondence:
     @functools.cached_property
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all of the reference's tensors, by its names."""
-        return {name: array.shape for name, array in self.reference.state().items()}
+        state = self.reference.state() | self.reference.unsaved()
+        return {name: array.shape for name, array in state.items()}
 
     def gathered(self, arrays: Arrays) -> Arrays:
         """Return the reference's arrays, gathered into the port's derived tensors."""

@@ -8,12 +8,20 @@ written in several of them, one run of the function for each digit.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from parity.capture.records import Arrays, is_float
+from parity.ladder.axes import Axes
 from parity.spec import draw
+
+# From the reference's arrays by name to the port's; None: the port's own.
+Converter = Callable[[Arrays], Mapping[str, Any]]
+
+# The port's tensor -> the reference's that it is the whole of, and the axes.
+Whole = dict[str, tuple[str, Axes]]
 
 BASE = 255  # digits and one more are whole numbers of up to 255: exact even in bfloat16
 
@@ -67,9 +75,7 @@ class Elements:
         return tuple(axes) if np.array_equal(whole, self.index) else None
 
 
-def followed(
-    convert: Callable[[Arrays], Arrays], source: Arrays, made: Arrays
-) -> dict[str, Elements]:
+def followed(convert: Converter, source: Arrays, made: Arrays) -> dict[str, Elements]:
     """Follow every element through a function.
 
     Args:
@@ -113,7 +119,7 @@ def _tags(tagged: Arrays, power: int) -> Arrays:
     return tags
 
 
-def _converted(convert: Callable[[Arrays], Arrays], source: Arrays, made: Arrays) -> Arrays:
+def _converted(convert: Converter, source: Arrays, made: Arrays) -> Arrays:
     """Apply the function to other values; return nothing where it does not accept them."""
     try:
         with np.errstate(all="ignore"):
@@ -147,7 +153,7 @@ def _elements(numbers: np.ndarray, tagged: Arrays) -> Elements:
 
 
 def _confirmed(
-    convert: Callable[[Arrays], Arrays],
+    convert: Converter,
     source: Arrays,
     tagged: Arrays,
     made: Arrays,
@@ -171,3 +177,59 @@ def _confirmed(
         for name, e in elements.items()
         if name in again and holds(name, drawn, again[name]) and holds(name, source, made[name])
     }
+
+
+def whole_tensors(parts: Mapping[str, Elements], source: Arrays) -> Whole:
+    """Return those derived tensors that are one whole tensor of the reference, transposed."""
+    found: Whole = {}
+    taken: set[str] = set()
+    for name, part in parts.items():
+        key = part.keys[0]
+        axes = part.axes(source[key].shape)
+        if axes is not None and key not in taken:
+            found[name] = (key, None if axes == tuple(range(len(axes))) else axes)
+            taken.add(key)
+    return found
+
+
+def repeated(same: Whole, parts: Mapping[str, Elements], source: Arrays) -> frozenset[str]:
+    """Names of what holds an element that is held elsewhere too."""
+    uses = {key: np.zeros(array.size, np.int64) for key, array in source.items()}
+    for key, _ in same.values():
+        uses[key] += 1
+    for part in parts.values():
+        counts = np.bincount(part.index.ravel(), minlength=sum(uses[k].size for k in part.keys))
+        start = 0
+        for key in part.keys:
+            uses[key] += counts[start : start + uses[key].size]
+            start += uses[key].size
+    held = {name: part.gathered(uses, {}) for name, part in parts.items()}
+    return frozenset(n for n, count in held.items() if count is not None and (count > 1).any())
+
+
+class Watched(dict[str, np.ndarray]):
+    """A dictionary that remembers which keys were read."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        super().__init__(arrays)
+        self.seen: set[str] = set()
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # with its own `__iter__`, `dict` copies through `__getitem__`
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        self.seen.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401 - marks it as read
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self.seen.add(key)
+        return super().pop(key, *default)
+
+    def items(self) -> Any:
+        return [(key, self[key]) for key in self]
+
+    def values(self) -> Any:
+        return [self[key] for key in self]

@@ -41,7 +41,8 @@ def make_port(name: str) -> Port:
         raise InputError(f"{place} has no function {function!r}")
     port = _guarded(name, factory)
     if not isinstance(port, Port):
-        raise InputError(f"{name} returned a {type(port).__name__}, expected a parity.Port")
+        kind = "nothing" if port is None else f"a {type(port).__name__}"
+        raise InputError(f"{name} returned {kind}, expected a parity.Port")
     return port
 
 

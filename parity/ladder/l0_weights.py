@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from parity.capture.records import NETWORK, transposed
+from parity.ladder.constants import CONSTANT, constant_error
 from parity.ladder.rung import Rung
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind, Quantity
@@ -20,16 +21,21 @@ class Weights(Rung):
         """Check that every source tensor is used once and every target filled once, bit for bit."""
         runs, assignment = self.runs, self.runs.assignment
         source, target = runs.reference64.state(), runs.port64.state()
+        fixed = runs.reference64.unsaved()
         if not source and not target:
             return [_exact(NETWORK, NETWORK, "")]
         taken: dict[str, str] = {}
         checks = []
-        for name in sorted(target.keys() | assignment.map.keys()):
+        for name in sorted((target.keys() | assignment.map.keys()) - assignment.own):
             if name in assignment.derived:
                 note = _unlike(target.get(name), (assignment.arrays or {}).get(name))
                 checks.append(_exact(name, "(made by the function)", note))
                 continue
             key, axes = assignment.map.get(name, ("(none)", None))
+            if name in assignment.constants:
+                given = assignment.constants[name]
+                checks.append(_constant(name, key, given, transposed(fixed[key], axes)))
+                continue
             expected = transposed(source[key], axes) if key in source else None
             note = _unlike(target.get(name), expected)
             if key in taken:
@@ -51,6 +57,14 @@ def _unlike(port: np.ndarray | None, reference: np.ndarray | None) -> str:
         return f"dtype {port.dtype}, reference {reference.dtype}"
     same = np.array_equal(port, reference)
     return "" if same else f"{int((port != reference).sum())} of {port.size} values differ"
+
+
+def _constant(name: str, key: str, port: np.ndarray, reference: np.ndarray) -> Check:
+    """Compare a constant that both sides make themselves, perhaps in float32."""
+    quantity = Quantity(Kind.VALUES, detail="constant")
+    note = _unlike(port, reference) if port.shape != reference.shape else ""
+    error = math.inf if note else constant_error(port, reference)
+    return Check("L0", "structure", name, key, quantity, error, CONSTANT, note=note)
 
 
 def _exact(name: str, key: str, note: str) -> Check:

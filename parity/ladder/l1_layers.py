@@ -25,11 +25,12 @@ class Layers(Rung):
     def climb(self) -> list[Check]:
         """Compare each innermost layer alone, fed the reference's input and upstream gradient."""
         runs = self.runs
+        trained = runs.oracle(True).calls  # also finds what the reference draws by itself
         rng = draw.generator(0, "rounding")
         disturbed = runs.reference64.disturbed(tolerances.ROUNDING[runs.precision], rng)
         evaluated = runs.oracle(False).calls
         cases: list[tuple[Call, bool]] = []
-        for call in runs.oracle(True).calls.values():
+        for call in trained.values():
             pair = runs.pair(call)
             if not runs.leaf(call) or not (runs.strict or pair):
                 continue
@@ -37,7 +38,7 @@ class Layers(Rung):
                 self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
                 continue
             cases.append((call, True))
-            if call.layer in evaluated and self._has_modes(call):
+            if runs.port.train and call.layer in evaluated and self._has_modes(call):
                 cases.append((evaluated[call.layer], False))
         found = runs.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
         measured = [m for layer in found for m in layer]
@@ -74,6 +75,7 @@ class Layers(Rung):
     def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:
         """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
         runs, pair = self.runs, self.runs.pair(call)
+        train = runs.mode(train)
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
             return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.ladder.rung import Rung
+from parity.ladder.rung import INFERENCE, Rung
 from parity.report.quantity import Kind
 from parity.report.report import Check
 
@@ -13,12 +13,16 @@ class Whole(Rung):
     def climb(self) -> list[Check]:
         """Compare every layer's output in the whole network, and the statistics after a step."""
         found = self._measure_network(False, lambda quantity: True)
-        found += self._measure_network(True, lambda q: q.kind in (Kind.OUTPUT, Kind.STATISTIC))
+        if self.runs.port.train:
+            found += self._measure_network(True, lambda q: q.kind in (Kind.OUTPUT, Kind.STATISTIC))
         return self._judge("L2", found)
 
 
 class Gradients(Rung):
     """The loss, and its gradient for every parameter and input."""
+
+    def absent(self) -> str:
+        return "" if self.runs.port.train else INFERENCE
 
     def climb(self) -> list[Check]:
         """The loss, and its gradient for every parameter and input."""

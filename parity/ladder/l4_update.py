@@ -67,7 +67,7 @@ class Update(Rung):
     steps: tuple[Flat, Flat]
 
     def absent(self) -> str:
-        return "" if self.runs.port.optimizers else "no optimizers were given"
+        return self._untrained()
 
     def climb(self) -> list[Check]:
         self.fed = fed = self._fed()

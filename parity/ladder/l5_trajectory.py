@@ -43,7 +43,7 @@ class Trajectory(Rung):
     ported: Flat
 
     def absent(self) -> str:
-        return "" if self.runs.port.optimizers else "no optimizers were given"
+        return self._untrained()
 
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers

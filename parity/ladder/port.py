@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.capture.records import NHWC, Layout, Loss, is_array
+from parity.capture.signature import Signature, arrays_in, signature
+from parity.ladder.axes import Axes, refuse_axes
 from parity.ladder.weights import Weights
 from parity.spec import draw
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 
 if TYPE_CHECKING:
     import optax
@@ -32,7 +34,19 @@ class Port:
             changed.
         inputs: Inputs of the forward pass, in the port's layout, one item per argument: an array, a
             shape (drawn from a standard normal distribution by `seed`), or a nest of them. A single
-            array or shape will do. Integers: give an array.
+            array or shape will do. Integers: give an array. `None`, numbers, bools and
+            strings are handed over as they are; at least one argument must hold an array.
+        keywords: Inputs by keyword, the same on both sides.
+        call: How each side is called, where the port's arguments have another order or other names:
+            two functions `call(network, *inputs, **keywords)`, the reference's and the port's, that
+            return what the network returns. `network` is called like the network itself.
+        outputs: The port's output -> the reference's, by the names that they have in a mapping, a
+            dataclass or a named tuple (`hidden.0` in a nest of them; numbers in a tuple); None: it
+            has none. By default outputs of equal names are compared, or those of equal places where
+            there are no names. What only one side returns is listed.
+        input_layouts: The number or keyword of an input -> the permutation from the reference's
+            axes to the port's, or None if both have the same, where `layout` does not hold.
+        output_layouts: The same of outputs, by number or name.
         weights: How the port's tensors come from the reference's: a mapping of the port's name to
             (the reference's name, axes or None); rules, of which the first whose pattern fits the
             reference's whole name counts, (pattern, template or None for nothing, axes); or a
@@ -61,6 +75,9 @@ class Port:
         batches: What a trajectory's steps are trained on, one after the other and over again:
             (inputs, targets) of each. If there is none: `inputs` and `targets` at every step.
         steps: Number of steps of a trajectory.
+        train: Whether the port is to be trained. False asks for an inference check: is it the same
+            function in eval mode? Nothing is run in train mode, and the rungs of gradients and
+            training, L3 to L5, are left out.
 
     PyTorch's and Flax's own dropouts are switched off on both sides, since each draws its own
     numbers; dropout that takes a mask as an input stays on.
@@ -84,6 +101,12 @@ class Port:
     schedules: tuple[Callable[[Any], Any], Callable[[Any], Any], int] | None = None
     batches: Sequence[tuple[Any, tuple[np.ndarray, ...]]] = ()
     steps: int = 10
+    train: bool = True
+    keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    call: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    outputs: Mapping[str, str | None] | None = None
+    input_layouts: Mapping[str | int, Axes] = dataclasses.field(default_factory=dict)
+    output_layouts: Mapping[str | int, Axes] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what is of the wrong sort.
@@ -99,6 +122,16 @@ class Port:
             raise InputError(f"layers are {layers!r}, expected a mapping or {NAMES!r}")
         if not isinstance(self.layout, Mapping):
             raise InputError(f"layout is {self.layout!r}, expected a mapping: dimensions -> axes")
+        if self.call is not None and not (
+            _is_tuple(self.call, 2) and all(map(callable, self.call))
+        ):
+            raise InputError(f"call is {self.call!r}, expected two functions: torch's and jax's")
+        for name in ("keywords", "outputs", "input_layouts", "output_layouts"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) and not (name == "outputs" and value is None):
+                raise InputError(f"{name} is {value!r}, expected a mapping")
+        if not isinstance(self.train, bool):
+            raise InputError(f"train is {self.train!r}, expected True or False")
         self._check_training()
 
     def _check_training(self) -> None:
@@ -128,21 +161,69 @@ class Port:
         """
         return self._arrays(self.inputs if train or self.eval_inputs is None else self.eval_inputs)
 
-    def batch(self, step: int) -> tuple[tuple[Any, ...], tuple[np.ndarray, ...]]:
-        """Inputs and targets of a trajectory's step, counted from 0.
+    def signatures(self, train: bool) -> tuple[Signature, Signature]:
+        """How the reference and the port are called in a mode.
 
         Raises:
-            InputError: The inputs are neither arrays nor shapes.
+            InputError: The inputs are not what they must be, or hold no array.
+        """
+        return self._signatures(self.arguments(train))
+
+    def arrays(self, train: bool) -> tuple[np.ndarray, ...]:
+        """The arrays among the inputs of one mode, in the order of `Signature.names`."""
+        return arrays_in(self.arguments(train), self._keywords())
+
+    def _signatures(self, args: tuple[Any, ...]) -> tuple[Signature, Signature]:
+        keywords = self._keywords()
+        if not arrays_in(args, keywords):
+            raise InputError(f"inputs are {self.inputs!r}, expected an array or a shape among them")
+        ours, theirs = self.call or (None, None)
+        return signature(args, keywords, ours), signature(args, keywords, theirs)
+
+    def _keywords(self) -> dict[str, Any]:
+        return {k: _array(value, self.seed, f"input {k}") for k, value in self.keywords.items()}
+
+    def input_axes(self, train: bool) -> dict[int, Axes]:
+        """The axes of inputs for which `layout` does not hold, by number among the arrays.
+
+        Raises:
+            InputError: There is no such input, or the axes are no permutation of its axes.
+        """
+        names, arrays = self.signatures(train)[0].names(), self.arrays(train)
+        found: dict[int, Axes] = {}
+        for key, axes in self.input_layouts.items():
+            name = str(key)
+            places = [i for i, n in enumerate(names) if n == name or n.startswith(f"{name}.")]
+            if not places:
+                raise InputError(f"input_layouts: there is no input {name}, but {listed(names)}")
+            for place in places:
+                refuse_axes(f"input_layouts: {name}", axes, arrays[place].ndim)
+            found |= dict.fromkeys(places, axes)
+        return found
+
+    def batch(self, step: int) -> tuple[tuple[Any, ...], tuple[np.ndarray, ...]]:
+        """Arrays among the inputs, and targets, of a trajectory's step, counted from 0.
+
+        Raises:
+            InputError: The inputs are neither arrays nor shapes, or called unlike `inputs`.
         """
         if not self.batches:
-            return self.arguments(train=True), self.targets
-        inputs, targets = self.batches[step % len(self.batches)]
-        return self._arrays(inputs), tuple(targets)
+            return self.arrays(train=True), self.targets
+        number = step % len(self.batches)
+        inputs, targets = self.batches[number]
+        args = self._arrays(inputs)
+        if self._signatures(args) != self.signatures(train=True):
+            raise InputError(f"batches: the inputs of batch {number} are not nested as `inputs`")
+        return arrays_in(args, self._keywords()), tuple(targets)
 
     def _arrays(self, inputs: Any) -> tuple[Any, ...]:
         if is_array(inputs) or isinstance(inputs, Mapping) or _is_shape(inputs):
             inputs = (inputs,)
-        if not isinstance(inputs, Sequence) or isinstance(inputs, str) or not inputs:
+        if (
+            not isinstance(inputs, Sequence)
+            or isinstance(inputs, str)
+            or not (inputs or self.keywords)
+        ):
             raise InputError(f"inputs are {inputs!r}, expected an array or a shape per argument")
         return tuple(_array(value, self.seed, f"input {i}") for i, value in enumerate(inputs))
 
@@ -174,6 +255,8 @@ def _array(value: Any, seed: int, name: str) -> Any:
         return tuple(_array(item, seed, f"{name}.{i}") for i, item in enumerate(value))
     if is_array(value):
         return _numbers(value, name)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     raise InputError(f"{name} is {value!r}, expected an array, a shape or a nest of them")
 
 

@@ -9,11 +9,12 @@ product with a random direction, with certainty.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from parity.capture.records import Arrays, is_float
+from parity.ladder.elements import Converter
 from parity.spec import draw
 
 DIRECTIONS = 16  # as many numbers as are enough for a norm of their own; see `tolerances.FEW`
@@ -53,9 +54,7 @@ class Projection:
         )
 
 
-def projections(
-    convert: Callable[[Arrays], Arrays], source: Arrays, made: Sequence[str]
-) -> Iterator[Projection]:
+def projections(convert: Converter, source: Arrays, made: Sequence[str]) -> Iterator[Projection]:
     """Yield what ties tensors together that cannot be compared element by element.
 
     Args:
@@ -96,7 +95,10 @@ def _tied(uses: dict[str, set[str]]) -> Iterator[tuple[tuple[str, ...], tuple[st
 
 
 def _image(
-    convert: Callable[[Arrays], Arrays], source: Arrays, before: Arrays, direction: Arrays
+    convert: Converter,
+    source: Arrays,
+    before: Arrays,
+    direction: Arrays,
 ) -> Arrays | None:
     """Return what the function makes of a direction; None if it is not affine."""
     once, twice = (
@@ -118,7 +120,7 @@ def _drawn(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.standard_normal(array.shape)
 
 
-def _converted(convert: Callable[[Arrays], Arrays], source: Arrays) -> Arrays:
+def _converted(convert: Converter, source: Arrays) -> Arrays:
     """Apply the function; return nothing where it does not accept these values."""
     try:
         return {name: np.asarray(array) for name, array in convert(source).items()}

@@ -23,6 +23,8 @@ from parity.ladder.weights import SYNONYMS
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 
+INFERENCE = "it is an inference check"  # why a rung is absent
+
 
 class Rung:
     """One rung of the ladder.
@@ -43,6 +45,12 @@ class Rung:
     def absent(self) -> str:
         """Return why the port has no such rung; empty if it has."""
         return ""
+
+    def _untrained(self) -> str:
+        """Return why nothing is trained; empty if something is."""
+        if not self.runs.port.train:
+            return INFERENCE
+        return "" if self.runs.port.optimizers else "no optimizers were given"
 
     def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:
         return tolerances.judge(rung, found, self.runs.precision)

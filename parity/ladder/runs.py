@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,14 +31,16 @@ from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
+from parity.ladder.axes import Axes
 from parity.ladder.correspondence import Correspondence
+from parity.ladder.drawing import settled
 from parity.ladder.keys import Flat, Key, against, by_layer, key_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
 from parity.ladder.port import NAMES, Port
-from parity.ladder.probe_loss import probe_losses
 from parity.ladder.projection import Projection, projections
+from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference
-from parity.ladder.weights import Axes, assign
+from parity.ladder.weights import assign
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.spec import draw
 
@@ -46,6 +48,8 @@ DISTURBANCES = 1  # how often a whole network's input is disturbed; the largest 
 # Bytes of one run's activations in float64 above which runs are made one after the other, and the
 # activations wait in a file or are compared as they are made.
 LARGE = 2**29
+
+T = TypeVar("T")
 
 PORT64 = Run(Side.PORT)  # the run that judges structure
 DISTURBED = tuple(Run(Side.REFERENCE, FLOAT64, i) for i in range(DISTURBANCES))
@@ -70,23 +74,36 @@ class Runs:
         # Of this object: a cache of the class would keep every comparison's activations for ever.
         self._tensors_of = functools.cache(self._find_tensors_of)
         self._frozen = functools.cache(self._find_frozen)
-        self._probe = functools.cache(self._make_probe)
-        self.reference64 = TorchSide(port.reference, FLOAT64, port.layout)
-        self.reference_working = TorchSide(port.reference, precision, port.layout)
-        self.port64 = JaxSide(port.port, FLOAT64, port.params, port.modes)
-        self.port_working = JaxSide(port.port, precision, port.params, port.modes)
+        self.whole = Whole(self)
+        ours, theirs = (
+            {train: port.signatures(train)[side] for train in self.modes} for side in (0, 1)
+        )
+        self.reference64, self.reference_working = (
+            TorchSide(port.reference, dtype, port.layout, ours) for dtype in (FLOAT64, precision)
+        )
+        self.port64, self.port_working = (
+            JaxSide(port.port, dtype, port.params, port.modes, signatures=theirs)
+            for dtype in (FLOAT64, precision)
+        )
+        for side in (self.reference64, self.reference_working):
+            side.input_axes = port.input_axes(port.train)
         # The runs of a whole network other than the oracle.
         working = (Run(Side.REFERENCE, precision), Run(Side.PORT, precision))
         self.compared = (PORT64, *working, *DISTURBED)
         self.assignment = assign(
-            port.weights, self.reference64.state(), self.port64.state(), port.filled
+            port.weights,
+            self.reference64.state(),
+            self.port64.state(),
+            port.filled,
+            self.reference64.unsaved(),
         )
         if self.assignment.arrays is not None:
             self.port64.fill(self.assignment.arrays)
-            self.port_working.fill(self.assignment.arrays)
+            # Constants are judged in the precision in which the port makes them.
+            self.port_working.fill(self.assignment.arrays | self.assignment.constants)
         self.tensors = Correspondence(self.assignment, self.reference64)
         self.projections = self._projections()
-        self.inputs = {train: port.arguments(train) for train in (False, True)}
+        self.inputs = {train: port.arrays(train) for train in self.modes}
         self.strict = port.layers == NAMES
         self.lock = threading.RLock()
         self.oracles: dict[bool, Result] = {}
@@ -95,15 +112,29 @@ class Runs:
         self.drifts: dict[bool, dict[Key, float]] = {}
         self.failed: ForwardError | None = None
         try:
-            for train in (False, True):
+            for train in self.modes:
                 self.port64.trace(self.inputs[train], train)
         except ForwardError as error:
             self.failed = error
         self.large = not self.failed and self._bytes() > LARGE
         self.port64.optimize = self.port_working.optimize = self.large
-        self.oracle(False)  # raises what the reference refuses
+        self._try_reference()
         self.alignment = self._align()
         self.by_port = self.alignment.of_port()
+
+    def _try_reference(self) -> None:
+        """Run the reference, and explain what it refuses.
+
+        Raises:
+            InputError: It raised.
+        """
+        try:
+            self.oracle(False)
+        except ForwardError as error:
+            if isinstance(self.port.inputs, Mapping):
+                way = "a mapping is one argument; arguments by name are Port(keywords=...)"
+                error.args = (f"{error} ({way})",)
+            raise
 
     def _projections(self) -> list[Projection]:
         """Return what is compared along directions, for it cannot be element by element."""
@@ -116,20 +147,35 @@ class Runs:
         """Begin the port's runs in the background, unless they are too large to be held at once."""
         if self.failed or self.large:
             return
-        for train in modes:
+        for train in set(map(self.mode, modes)):
             for run in filter(lambda run: run.ported, self.compared):
                 self.jobs[run, train] = self.pool.submit(self._compare_run, run, train)
 
+    @property
+    def modes(self) -> tuple[bool, ...]:
+        """Return the modes that are run, train mode as True."""
+        return (False, True) if self.port.train else (False,)
+
+    def mode(self, train: bool) -> bool:
+        """Return the mode that is run in the place of this one: an inference check never trains."""
+        return train and self.port.train
+
     def oracle(self, train: bool) -> Result:
         """The reference in float64."""
+        train = self.mode(train)
         with self.lock:
+            if self.port.output_layouts:
+                self.whole.outputs(train)
             if train not in self.oracles:
-                self.oracles[train] = self._run(self.reference64, train)
+                sides = (self.reference64, self.reference_working)
+                self.oracles[train] = settled(
+                    sides, train, lambda: self._run(self.reference64, train)
+                )
             return self.oracles[train]
 
     def flat(self, train: bool) -> Flat:
         """Everything the oracle gave, in the port's names and layout."""
-        return self._flat(self.oracle(train), train, ported=False)
+        return self._flat(self.oracle(train), self.mode(train), ported=False)
 
     def side(self, run: Run) -> TorchSide | JaxSide:
         """The network that runs, undisturbed."""
@@ -140,6 +186,7 @@ class Runs:
 
     def differences(self, train: bool) -> dict[Run, dict[Key, Difference]]:
         """Return how far every other run is from the oracle."""
+        train = self.mode(train)
         for run in self.compared:
             if (run, train) not in self.results:
                 job = self.jobs.pop((run, train), None)
@@ -210,6 +257,7 @@ class Runs:
             UnlikeError: The port's layer takes different arrays from the reference's.
         """
         (args, kwargs), pull = fed
+        train = self.mode(train)
         ported = isinstance(side, JaxSide)
         if isinstance(side, JaxSide):
             theirs, arrays = self._fitted(call, pair, train, (args, kwargs))
@@ -249,13 +297,16 @@ class Runs:
         arguments = mapped(
             (call.args, call.kwargs), lambda v: tolerances.round_to(v, self.precision)
         )
-        pull = [tolerances.round_to(c, self.precision) for c in call.cotangents] if train else None
+        pull = None
+        if self.mode(train):
+            pull = [tolerances.round_to(c, self.precision) for c in call.cotangents]
         return arguments, pull
 
     def in_port_names(self, arrays: Arrays, pair: Pair | None, ported: bool) -> Arrays:
         """Tensors under the port's names and in its layout; of a layer, those below it."""
         if ported:
-            return arrays
+            prefix = "" if pair is None else _prefix(pair.port)
+            return {name: a for name, a in arrays.items() if f"{prefix}{name}" in self.kept}
         found = {
             name: transposed(arrays[key], axes)
             for name, key, axes in self._tensors_of(pair)
@@ -269,7 +320,9 @@ class Runs:
         return [
             (name.removeprefix(mine), key.removeprefix(other), axes)
             for name, (key, axes) in self.assignment.map.items()
-            if name.startswith(mine) and key.startswith(other)
+            if name.startswith(mine)
+            and key.startswith(other)
+            and name not in self.assignment.constants
         ]
 
     def _find_frozen(self, pair: Pair | None) -> frozenset[str]:
@@ -311,7 +364,11 @@ class Runs:
         if self.strict or self.failed:
             seen = [n for n, c in reference.items() if self.port64.has(c.module)]
             return by_names(reference, seen)
-        found = self._run(self.port64, False).calls if self.port64.layers else {}
+        found: dict[str, Call] = {}
+        if self.port64.layers:
+            result = self._run(self.port64, False)
+            self.whole.refuse_layouts(result, False)
+            found = result.calls
         port = {name: found[name] for name in self.port64.traced[False] if name in found}
         parts = (containers(reference), containers(port))
         last = {n for n, c in reference.items() if self.reference64.channels_last(c.module)}
@@ -319,7 +376,7 @@ class Runs:
         ours = {n: c for n, c in reference.items() if c.module not in quiet}
         aligner = Aligner(ours, port, parts, self.port.layout, last)
         given = None if isinstance(self.port.layers, str) else self.port.layers
-        return aligner.align(given, self.assignment.map)
+        return aligner.align(given, without(self.assignment.map, self.assignment.fixed))
 
     def _compare_run(self, run: Run, train: bool) -> dict[Key, Difference]:
         """Make one run of the whole network and compare it with the oracle."""
@@ -371,21 +428,22 @@ class Runs:
         self, targets: tuple[np.ndarray, ...]
     ) -> tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]:
         """Return both sides' losses and targets: these, if the port has its own losses."""
-        return (self.port.losses, targets) if self.port.losses is not None else self._probe()
+        return (self.port.losses, targets) if self.port.losses is not None else self.whole.probe()
 
     @functools.cached_property
     def trained(self) -> set[str]:
         """Return the port's names of trained parameters and of tensors made from them."""
         return self.port64.parameters() & self.tensors.compared
 
+    @functools.cached_property
+    def kept(self) -> frozenset[str]:
+        """Return the port's tensors but for its constants, and for what it stores as it runs."""
+        return frozenset(self.port64.state()) - self.assignment.fixed
+
     @property
     def stateless(self) -> bool:
         """Return whether the port is a function, which keeps no statistics."""
         return isinstance(self.port64.model, Function)
-
-    def _make_probe(self) -> Any:
-        """A loss of whatever the reference gives in train mode."""
-        return probe_losses(self.reference64.run(self.inputs[True], True).outputs, self.port)
 
     def _flat(self, result: Result, train: bool, ported: bool) -> Flat:
         mode = Mode.of(train)
@@ -393,7 +451,7 @@ class Runs:
         for name, outputs in self._outputs(result, ported):
             for i, output in enumerate(outputs):
                 flat[Key(name, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
-        for i, output in enumerate(result.outputs):
+        for i, output in enumerate(self.whole.arrays(result, train, ported)):
             flat[Key(NETWORK, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
         if not train:
             return flat
@@ -429,12 +487,12 @@ class Runs:
 
     def _bytes(self) -> int:
         """Return the size in bytes of one run's activations in float64."""
-        calls = self.port64.traced[True].values()
+        calls = self.port64.traced[self.port.train].values()
         return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
 
 
-def without(arrays: Arrays, names: frozenset[str]) -> Arrays:
-    """Return the arrays except those with these names."""
+def without(arrays: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
+    """Return the arrays, or what belongs to them, except those with these names."""
     return {name: array for name, array in arrays.items() if name not in names}
 
 

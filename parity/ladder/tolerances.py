@@ -318,7 +318,10 @@ def disturb(value: Any, scale: float, rng: np.random.Generator) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(disturb(v, scale, rng) for v in value)
     if isinstance(value, np.ndarray) and is_float(value.dtype):
-        return value.astype(np.float64) * (1 + scale * rng.uniform(-1, 1, value.shape))
+        noise = scale * rng.uniform(-1, 1, value.shape)
+        return np.asarray(
+            value.astype(np.float64) * (1 + noise)
+        )  # without axes the product is a scalar
     return value
 
 

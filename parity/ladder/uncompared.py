@@ -19,6 +19,8 @@ MADE = "the weights function makes it of several, or changes it on the way"
 REPEATED = "the weights function uses elements of it more than once"
 UNTRAINED = "the reference does not train it"
 UNUSED = "nothing of the port answers it"
+OWN = "it is the port's own"
+TRAINED = "it is the port's own, yet the port would train it"
 OUTPUT = Quantity(Kind.OUTPUT)  # all of a layer's
 FUNCTION = "the port is a function, which gives no statistics back"
 
@@ -41,6 +43,8 @@ def left_out(runs: Runs, rung: str, checks: Iterable[Check]) -> list[Omission]:
 
 def _values(runs: Runs, rung: str, _: set[Key]) -> Iterator[Omission]:
     """Yield tensors of the reference that the port does not use, because the rules say so."""
+    for name in sorted(runs.assignment.own):
+        yield Omission(rung, name, "(none)", Quantity(Kind.VALUES), OWN)
     held = {key for key, _ in runs.assignment.map.values()} | runs.assignment.tied
     held |= {key for part in runs.assignment.parts.values() for key in part.keys}
     if runs.tensors.opaque or runs.strict:
@@ -72,7 +76,24 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
 def _whole(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
     """Yield unpaired layers, and statistics that were not compared."""
     yield from _layers(runs, rung, compared)
+    yield from _outputs(runs, rung)
     yield from _statistics(runs, rung, compared, Quantity(Kind.STATISTIC, mode=Mode.TRAIN))
+
+
+def _outputs(runs: Runs, rung: str) -> Iterator[Omission]:
+    """Yield outputs of the whole network that only one side returns."""
+    seen = set()
+    for train in runs.modes:
+        found = runs.whole.outputs(train)
+        sides = (
+            *((name, "(none)", name, "the port") for name in found.reference),
+            *((name, name, "(none)", "the reference") for name in found.port),
+        )
+        for name, port, reference, lacking in sides:
+            if (name, lacking) not in seen:
+                seen.add((name, lacking))
+                quantity = Quantity(Kind.OUTPUT, path=name)
+                yield Omission(rung, port, reference, quantity, f"{lacking} does not return it")
 
 
 def _statistics(
@@ -108,6 +129,11 @@ def _parameters(
         if any(name in p.port for p in tied):
             continue
         entry = key_of(name, quantity)
+        if name in runs.assignment.own:
+            # A function's constants are among its parameters.
+            reason = OWN if runs.stateless else TRAINED
+            yield Omission(rung, *_place(entry, "(none)"), reason, not runs.stateless)
+            continue
         keys = runs.tensors.held(name)
         if entry in compared:
             for key, places in keys.items():

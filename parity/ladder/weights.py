@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
 
-from parity.capture.records import Arrays, is_float, transposed
-from parity.ladder.elements import Elements, followed
+from parity.capture.records import Arrays, transposed
+from parity.ladder.axes import Axes, equal_axes, usual_axes
+from parity.ladder.constants import close
+from parity.ladder.elements import Converter, Elements, Watched, followed, repeated, whole_tensors
 from parity.spec.errors import InputError, listed
-
-Axes = tuple[int, ...] | None
 
 # Port's parameter or buffer -> the reference's, and the reference's axes in the port's order.
 WeightMap = Mapping[str, tuple[str, Axes]]
 
+# The same as an author gives it; None: the port's own.
+GivenMap = Mapping[str, tuple[str, Axes] | None]
+
 # Rules, of which the first that fits the whole of the reference's name is taken: a pattern of `re`,
-# what the port calls it (None: it has none), and the axes.
-Rules = Sequence[tuple[str, str | None, Axes] | tuple[str, str | None]]
+# what the port calls it (None: it has none), and the axes. In a rule without a pattern (None), what
+# follows is a pattern of the port's names: these tensors are the port's own.
+Rules = Sequence[tuple[str | None, str | None, Axes] | tuple[str | None, str | None]]
 
-# From the reference's arrays by name to the port's.
-Converter = Callable[[Arrays], Arrays]
-
-Weights = WeightMap | Rules | Converter | None
+Weights = GivenMap | Rules | Converter | None
 
 # Counters decide nothing where the momentum is fixed; a port may do without.
 COUNTER = "num_batches_tracked"
@@ -55,6 +56,9 @@ class Assignment:
             does.
         repeated: Names of tensors with an element that occurs more than once: its gradient is only
             part of the reference's.
+        own: Names of the port's tensors that are its own, as its author says.
+        constants: Names of those in `map` whose counterpart is no weight, but a non-persistent
+            buffer -> the port's own values.
     """
 
     map: dict[str, tuple[str, Axes]]
@@ -64,9 +68,22 @@ class Assignment:
     tied: frozenset[str] = frozenset()
     parts: Mapping[str, Elements] = dataclasses.field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
+    constants: Arrays = dataclasses.field(default_factory=dict)
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """Names of the port's tensors that no weight of the reference's goes into."""
+        return self.own | frozenset(self.constants)
 
 
-def assign(weights: Weights, source: Arrays, target: Arrays, filled: bool) -> Assignment:
+def assign(
+    weights: Weights,
+    source: Arrays,
+    target: Arrays,
+    filled: bool,
+    constants: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Assignment:
     """Decide where each tensor of the port comes from.
 
     Args:
@@ -76,29 +93,69 @@ def assign(weights: Weights, source: Arrays, target: Arrays, filled: bool) -> As
         target: The port's tensors by name.
         filled: Whether the port holds its weights already; then nothing is refused here, and L0
             says what is wrong.
+        constants: The reference's non-persistent buffers by name. They need no counterpart; what
+            nothing else fills is compared with the one that it equals up to float32's rounding.
 
     Raises:
         InputError: A tensor is left over on either side, named twice, unknown or of another shape.
     """
     if weights is None:
-        return Assignment(by_value(source, target))
+        return _with_constants(Assignment(by_value(source, target)), target, constants)
     if callable(weights):
-        return _converted(weights, source, target)
+        return _converted(weights, source, target, constants)
     idle: set[str] = set()
     if isinstance(weights, Mapping):
-        found = {name: _entry(name, entry) for name, entry in weights.items()}
+        own = {name for name, entry in weights.items() if entry is None}
+        found = {n: _entry(n, entry) for n, entry in weights.items() if entry is not None}
     elif isinstance(weights, Sequence) and not isinstance(weights, str):
         found, idle = _by_rules(weights, source)
+        named = _by_rules(weights, dict(constants), strict=False)[0]
+        found |= {n: k for n, k in named.items() if n in target and n not in found}
+        own = _own_by_rules(weights, target)
     else:
         raise InputError(f"weights are {weights!r}, expected a mapping, rules or a function")
     tied = _tied(source, {key for key, _ in found.values()})
     idle |= tied
+    made = Assignment(found, idle=frozenset(idle), tied=frozenset(tied), own=frozenset(own))
     if filled:
-        return Assignment(found, idle=frozenset(idle), tied=frozenset(tied))
-    _refuse(found, source, target, idle)
-    arrays = {name: transposed(source[key], axes) for name, (key, axes) in found.items()}
+        return made
+    made = _with_constants(made, target, constants)
+    every = source | dict(constants)
+    _refuse(made, source, target, every)
+    arrays = {name: transposed(every[key], axes) for name, (key, axes) in made.map.items()}
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
-    return Assignment(found, arrays, idle=frozenset(idle), tied=frozenset(tied))
+    return dataclasses.replace(made, arrays={n: target[n] for n in own} | arrays)
+
+
+def _with_constants(
+    made: Assignment, target: Arrays, constants: Mapping[str, np.ndarray]
+) -> Assignment:
+    """Pair what nothing fills with the non-persistent buffers of the reference that it equals."""
+    found = {n: target[n] for n, (key, _) in made.map.items() if key in constants and n in target}
+    pairs: dict[str, tuple[str, Axes]] = {}
+    for name, array in target.items():
+        if name in made.map or name in made.own or name in (made.arrays or {}):
+            continue
+        keys = sorted(constants, key=lambda k: not _same_leaf(k, name))
+        for key in keys:
+            axes = equal_axes(constants[key], array, close)
+            # A table of zeros equals any other; only its name tells that it is the same.
+            if axes is not False and (_same_leaf(key, name) or np.unique(array).size > 1):
+                pairs[name] = (key, cast(Axes, axes))
+                found[name] = array
+                break
+    if not found:
+        return made
+    arrays = made.arrays
+    if arrays is None and pairs:  # the port holds its weights
+        arrays = dict(target)
+    if arrays is not None:
+        arrays |= {name: transposed(constants[key], axes) for name, (key, axes) in pairs.items()}
+    return dataclasses.replace(made, map=made.map | pairs, arrays=arrays, constants=found)
+
+
+def _same_leaf(key: str, name: str) -> bool:
+    return key.rpartition(".")[2] == name.rpartition(".")[2]
 
 
 def _entry(name: str, entry: Any) -> tuple[str, Axes]:
@@ -138,7 +195,11 @@ def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
             options = [k for k in keys if k not in taken and (exact or _fits(k, name))]
             options.sort(key=lambda k: (layers.get(_layer(name)) != _layer(k), not _fits(k, name)))
             for key in options:
-                axes = _axes(source[key], target[name], exact)
+                axes = (
+                    equal_axes(source[key], target[name], np.array_equal)
+                    if exact
+                    else usual_axes(source[key], target[name])
+                )
                 if axes is not False:
                     found[name] = (key, cast(Axes, axes))
                     taken.add(key)
@@ -152,25 +213,6 @@ def _fingerprint(array: np.ndarray) -> Any:
     return tuple(sorted(array.shape)), values.tobytes()
 
 
-def _axes(source: np.ndarray, target: np.ndarray, exact: bool) -> Axes | bool:
-    """The permutation that makes `target` of `source`, False if there is none."""
-    identity = tuple(range(source.ndim))
-    if source.ndim != target.ndim:
-        return False
-    if not exact:
-        usual = {4: (2, 3, 1, 0), 2: (1, 0)}.get(source.ndim, identity)
-        for axes in (usual, identity):
-            if source.transpose(axes).shape == target.shape:
-                return None if axes == identity else axes
-        return False
-    for axes in itertools.permutations(identity):
-        if source.transpose(axes).shape == target.shape and np.array_equal(
-            source.transpose(axes), target
-        ):
-            return None if axes == identity else axes
-    return False
-
-
 def _fits(key: str, name: str) -> bool:
     last = key.rpartition(".")[2]
     return name.rpartition(".")[2] in SYNONYMS.get(last, {last})
@@ -180,7 +222,13 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _by_rules(rules: Rules, source: Arrays) -> tuple[dict[str, tuple[str, Axes]], set[str]]:
+def _by_rules(
+    rules: Rules, source: Arrays, strict: bool = True
+) -> tuple[dict[str, tuple[str, Axes]], set[str]]:
+    """Return what the rules make of each tensor, and those that they give to nothing.
+
+    If not `strict`, a tensor that no rule fits is left alone.
+    """
     found: dict[str, tuple[str, Axes]] = {}
     idle: set[str] = set()
     unused = []
@@ -189,6 +237,8 @@ def _by_rules(rules: Rules, source: Arrays) -> tuple[dict[str, tuple[str, Axes]]
             raise InputError(f"weights: {rule!r} is no rule: (pattern, name in the port, axes)")
     for key in source:
         for pattern, template, *axes in rules:
+            if pattern is None:
+                continue
             if match := _matched(pattern, key):
                 if template is None:
                     idle.add(key)
@@ -199,11 +249,23 @@ def _by_rules(rules: Rules, source: Arrays) -> tuple[dict[str, tuple[str, Axes]]
                 found[name] = (key, axes[0] if axes else None)
                 break
         else:
-            if key.rpartition(".")[2] != COUNTER:
+            if strict and key.rpartition(".")[2] != COUNTER:
                 unused.append(key)
     if unused:
         raise InputError(f"weights: no rule for {listed(unused)} of the reference")
     return found, idle
+
+
+def _own_by_rules(rules: Rules, target: Arrays) -> set[str]:
+    """Names of the port's tensors that rules without a pattern call its own."""
+    own: set[str] = set()
+    for pattern, name, *_ in rules:
+        if pattern is None:
+            found = {n for n in target if isinstance(name, str) and _matched(name, n)}
+            if not found:
+                raise InputError(f"weights: {(None, name)!r}: the port has no {name}")
+            own |= found
+    return own
 
 
 def _matched(pattern: str, key: str) -> re.Match[str] | None:
@@ -220,7 +282,12 @@ def _expanded(match: re.Match[str], template: str) -> str:
         raise InputError(f"weights: {template!r} is no template: {error}") from error
 
 
-def _converted(convert: Converter, source: Arrays, target: Arrays) -> Assignment:
+def _converted(
+    convert: Converter,
+    source: Arrays,
+    target: Arrays,
+    constants: Mapping[str, np.ndarray],
+) -> Assignment:
     """Let a function make the port's tensors, and watch which of the reference's it reads."""
     read = Watched(source)
     try:
@@ -230,18 +297,22 @@ def _converted(convert: Converter, source: Arrays, target: Arrays) -> Assignment
         raise InputError(f"weights: the function raised {reason}") from error
     if not isinstance(arrays, Mapping):
         raise InputError(f"weights: the function gave a {type(arrays).__name__}, expected a dict")
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    own = frozenset(name for name, array in arrays.items() if array is None)
+    arrays = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
     spare = _tied(source, read.seen)
     unread = [k for k in source if k not in read.seen | spare and k.rpartition(".")[2] != COUNTER]
     if unread:
         raise InputError(f"weights: the function does not read {listed(unread)} of the reference")
-    if missing := [name for name in target if name not in arrays]:
-        raise InputError(f"weights: the function gives no {listed(missing)} of the port")
-    if extra := [name for name in arrays if name not in target]:
+    made = _with_constants(Assignment({}, dict(arrays), own=own), target, constants)
+    if missing := [n for n in target if n not in own and n not in (made.arrays or {})]:
+        raise InputError(
+            f"weights: the function gives no {listed(missing)} of the port; {_way(missing[0])}"
+        )
+    if extra := [name for name in (*arrays, *own) if name not in target]:
         raise InputError(f"weights: the port has no {listed(extra)}")
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
     parts = followed(convert, source, arrays)
-    same = _whole(parts, source)
+    same = whole_tensors(parts, source)
     parts = {name: part for name, part in parts.items() if name not in same}
     rest = {n: a for n, a in arrays.items() if n not in same and n not in parts}
     free = {k: a for k, a in source.items() if k not in {key for key, _ in same.values()}}
@@ -251,88 +322,49 @@ def _converted(convert: Converter, source: Arrays, target: Arrays) -> Assignment
         if np.array_equal(transposed(source[key], axes), arrays[name])
     }
     return Assignment(
-        same,
-        arrays,
+        same | made.map,
+        {name: target[name] for name in own} | (made.arrays or {}),
         frozenset(arrays) - frozenset(same),
         frozenset(source) - {key for key, _ in same.values()},
         frozenset(spare),
         parts,
-        _repeated(same, parts, source),
+        repeated(same, parts, source),
+        own,
+        made.constants,
     )
 
 
-def _whole(parts: Mapping[str, Elements], source: Arrays) -> dict[str, tuple[str, Axes]]:
-    """Return those derived tensors that are one whole tensor of the reference, transposed."""
-    found: dict[str, tuple[str, Axes]] = {}
-    taken: set[str] = set()
-    for name, part in parts.items():
-        key = part.keys[0]
-        axes = part.axes(source[key].shape)
-        if axes is not None and key not in taken:
-            found[name] = (key, None if axes == tuple(range(len(axes))) else axes)
-            taken.add(key)
-    return found
+def _refuse(made: Assignment, source: Arrays, target: Arrays, every: Arrays) -> None:
+    """Refuse what is unknown or left over.
 
-
-def _repeated(same: WeightMap, parts: Mapping[str, Elements], source: Arrays) -> frozenset[str]:
-    """Names of what holds an element that is held elsewhere too."""
-    uses = {key: np.zeros(array.size, np.int64) for key, array in source.items()}
-    for key, _ in same.values():
-        uses[key] += 1
-    for part in parts.values():
-        counts = np.bincount(part.index.ravel(), minlength=sum(uses[k].size for k in part.keys))
-        start = 0
-        for key in part.keys:
-            uses[key] += counts[start : start + uses[key].size]
-            start += uses[key].size
-    held = {name: part.gathered(uses, {}) for name, part in parts.items()}
-    return frozenset(n for n, count in held.items() if count is not None and (count > 1).any())
-
-
-class Watched(dict[str, np.ndarray]):
-    """A dictionary that remembers which keys were read."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        super().__init__(arrays)
-        self.seen: set[str] = set()
-
-    def __iter__(self) -> Iterator[str]:
-        return super().__iter__()  # with its own `__iter__`, `dict` copies through `__getitem__`
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        self.seen.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default  # noqa: SIM401 - marks it as read
-
-    def pop(self, key: str, *default: Any) -> Any:
-        self.seen.add(key)
-        return super().pop(key, *default)
-
-    def items(self) -> Any:
-        return [(key, self[key]) for key in self]
-
-    def values(self) -> Any:
-        return [self[key] for key in self]
-
-
-def _refuse(found: WeightMap, source: Arrays, target: Arrays, idle: set[str]) -> None:
-    if unknown := [name for name in found if name not in target]:
+    Args:
+        made: The assignment.
+        source: The reference's tensors, each of which must be used.
+        target: The port's.
+        every: The reference's tensors and its constants.
+    """
+    found, idle = made.map, made.idle
+    if unknown := [name for name in (*found, *sorted(made.own)) if name not in target]:
         raise InputError(f"weights: the port has no {listed(unknown)}")
-    if unknown := [key for key, _ in found.values() if key not in source]:
+    if unknown := [key for key, _ in found.values() if key not in every]:
         raise InputError(f"weights: the reference has no {listed(unknown)}")
-    if empty := [name for name in target if name not in found]:
-        raise InputError(f"weights: nothing fills {listed(empty)} of the port")
+    if empty := [name for name in target if name not in found and name not in made.own]:
+        raise InputError(f"weights: nothing fills {listed(empty)} of the port; {_way(empty[0])}")
     used = {key for key, _ in found.values()} | idle
     unused = [k for k in source if k not in used and k.rpartition(".")[2] != COUNTER]
     if unused:
         raise InputError(f"weights: nothing uses {listed(unused)} of the reference")
     for key, axes in found.values():
-        if axes is not None and sorted(axes) != list(range(source[key].ndim)):
-            raise InputError(
-                f"weights: {axes} is no permutation of {key}'s {source[key].ndim} axes"
-            )
+        if axes is not None and sorted(axes) != list(range(every[key].ndim)):
+            raise InputError(f"weights: {axes} is no permutation of {key}'s {every[key].ndim} axes")
+
+
+def _way(name: str) -> str:
+    """How to say that a tensor has no counterpart."""
+    return (
+        f"if it is a constant of the port's own, say so: (None, {re.escape(name)!r}) in rules,"
+        f" {name!r}: None in a mapping or in what a function gives"
+    )
 
 
 def _refuse_shapes(shapes: Mapping[str, tuple[int, ...]], target: Arrays) -> None:
@@ -341,8 +373,3 @@ def _refuse_shapes(shapes: Mapping[str, tuple[int, ...]], target: Arrays) -> Non
             raise InputError(
                 f"weights: {name} would be {shape}, but the port's is {target[name].shape}"
             )
-
-
-def floating(arrays: Arrays) -> Iterator[str]:
-    """Names of the floating-point ones."""
-    return (name for name, array in arrays.items() if is_float(array.dtype))

@@ -155,6 +155,7 @@ class Findings:
         unseen: What the rungs that were chosen cannot see, a line each.
         pairs: Which tensors and layers of the port answered which of the reference.
         parting: The first operation at which the networks part, where one was found.
+        inference: Whether only eval mode was compared.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Findings:
     unseen: list[str] = dataclasses.field(default_factory=list)
     pairs: list[Paired] = dataclasses.field(default_factory=list)
     parting: Parting | None = None
+    inference: bool = False
 
     @property
     def ok(self) -> bool:

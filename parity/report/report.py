@@ -33,7 +33,8 @@ class Report(Findings):
     def table(self) -> Table:
         """A row per rung and kind, with the worst check of each; `rich` prints it."""
         table = Table(
-            title=f"{self.name}: port against reference, {self.precision}",
+            title=f"{self.name}: port against reference, {self.precision}"
+            + ", inference only" * self.inference,
             box=SIMPLE_HEAD,
             pad_edge=False,
         )
@@ -125,6 +126,7 @@ class Report(Findings):
             "name": self.name,
             "precision": self.precision,
             "ok": self.ok,
+            "inference": self.inference,
             "fault": fault.where() if fault else None,
             "causes": [str(cause) for cause in self.causes],
             "proved": bool(self.causes),

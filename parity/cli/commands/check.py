@@ -10,6 +10,7 @@ PACKAGE.MODULE:FUNCTION; the function takes no arguments and returns a parity.Po
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING
 
 from parity.cli.arguments import add_choice, choice_of, parse_devices, parse_size
@@ -74,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead: DDP, pmap and shard_map on so many virtual devices each (such as 1,2,4,8)"
         " against one device, and against what is predicted where they differ; L3 to L5",
     )
+    parser.add_argument(
+        "--eval",
+        action="store_true",
+        help="an inference check of your own pair: is it the same function in eval mode? Nothing"
+        " is run in train mode",
+    )
     parser.add_argument("--seed", type=int, help="of weights, images, labels, masks (default: 0)")
     parser.add_argument("--json", metavar="FILE", help="write every comparison to this file")
     parser.add_argument("--html", metavar="FILE", help="write a page with error against depth")
@@ -94,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.json, args.html):
         if path is not None:
             check_writable(path)
+    if args.eval and not is_factory(args.model):
+        raise InputError(f"--eval is for a pair of your own; {args.model} is trained")
     if args.devices is not None:
         return shown(several(args), args)
     try:
@@ -146,12 +155,17 @@ def theirs(levels: list[str], args: argparse.Namespace) -> Report:
     if given := [name for name in OURS if getattr(args, name) is not None]:
         raise InputError(f"--{given[0]} is for our own networks; {args.model} makes its own")
     port = make_port(args.model)
+    if args.eval:
+        port = dataclasses.replace(port, train=False)
 
     from parity.diagnosis.check import check
     from parity.report.console import working
 
-    with working() as progress:
-        return check(port, levels, args.precision, progress)
+    try:
+        with working() as progress:
+            return check(port, levels, args.precision, progress)
+    except SystemExit as error:  # of a network
+        raise InputError(f"{args.model}: a network ended the program") from error
 
 
 def several(args: argparse.Namespace) -> Report:

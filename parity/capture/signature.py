@@ -1,0 +1,133 @@
+"""How a network is called: with which arrays, plain values and names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from parity.capture.records import Returned, is_array, leaves, mapped, paths, returned, with_arrays
+
+Call = Callable[..., Any]
+
+
+class Static:
+    """A layer's arguments without their arrays; equal where the rest is."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = mapped(tree, lambda leaf: ARRAY if is_array(leaf) else leaf)
+
+    def __hash__(self) -> int:
+        return hash(repr(self.tree))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and repr(self.tree) == repr(other.tree)
+
+
+class Placeholder:
+    """Stands for an array."""
+
+    shape = dtype = None
+
+    def __repr__(self) -> str:
+        return "ARRAY"
+
+
+ARRAY = Placeholder()
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a network is called with, but for the values of arrays.
+
+    Attributes:
+        arguments: Positional and keyword arguments.
+        call: Calls the network: `call(network, *args, **kwargs)`; None: it is called with them.
+    """
+
+    arguments: Static
+    call: Call | None = None
+
+    def run(self, network: Callable[..., Any], arrays: Sequence[Any]) -> Any:
+        """Call a network with these arrays, in the order of `leaves`."""
+        args, kwargs = with_arrays(self.arguments.tree, arrays)
+        if self.call is None:
+            return network(*args, **kwargs)
+        return self.call(network, *args, **kwargs)
+
+    def names(self) -> list[str]:
+        """The arrays' names: the number of a positional argument or a keyword, and what follows."""
+        args, kwargs = self.arguments.tree
+        return [name for tree in (args, kwargs) for name, leaf in paths(tree) if is_array(leaf)]
+
+
+def signature(args: Sequence[Any], kwargs: dict[str, Any], call: Call | None) -> Signature:
+    """The signature of a network that takes these arguments."""
+    return Signature(Static((tuple(args), dict(kwargs))), call)
+
+
+def arrays_in(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Every array among the arguments, in the order of `leaves`."""
+    return tuple(leaf for leaf in leaves((tuple(args), dict(kwargs))) if is_array(leaf))
+
+
+@dataclasses.dataclass(frozen=True)
+class CalledProgram:
+    """A program that takes a list of arrays, whatever its network is called with.
+
+    Attributes:
+        program: The network's; see `jax_models.Program`.
+        signature: How the network is called.
+        returned: Takes, under `train`, everything that the network returned.
+        train: The mode.
+    """
+
+    program: Any
+    signature: Signature
+    train: bool
+    returned: dict[bool, list[Returned]] = dataclasses.field(compare=False)
+
+    def __call__(
+        self, trained: Any, rest: Any, args: Any, kwargs: Any, marker: Any
+    ) -> tuple[Any, Any]:
+        statistics: Any = {}
+
+        def network(*given: Any, **named: Any) -> Any:
+            nonlocal rest, statistics
+            outputs, statistics = self.program(trained, rest, given, {**kwargs, **named}, marker)
+            rest = self.program.moved(rest, statistics)
+            return outputs
+
+        outputs = self.signature.run(network, args)
+        self._remember(outputs)
+        return outputs, statistics
+
+    def moved(self, rest: Any, statistics: Any) -> Any:
+        return self.program.moved(rest, statistics)
+
+    def _remember(self, outputs: Any) -> None:
+        """Keep the outputs' names; a program that is traced only once may be another object."""
+        found = returned(outputs, is_array)
+        self.returned[self.train] = found
+        if (key := self._key()) is not None:
+            while len(RETURNED) >= MOST:
+                RETURNED.pop(next(iter(RETURNED)))
+            RETURNED[key] = found
+
+    def _key(self) -> CalledProgram | None:
+        try:
+            hash(self)
+        except TypeError:
+            return None
+        return dataclasses.replace(self, returned={})
+
+    def known(self) -> list[Returned]:
+        """What the network returned when it was traced: everything, by name."""
+        key = self._key()
+        if self.train in self.returned or key is None:
+            return self.returned[self.train]
+        return RETURNED[key]
+
+
+RETURNED: dict[CalledProgram, list[Returned]] = {}
+MOST = 128  # programs that are remembered
