@@ -1,4 +1,4 @@
-"""The operations of a JAX port between two calls of its layers, with a fingerprint of each value."""
+"""The operations of a JAX port between two calls of layers, with a fingerprint of each value."""
 
 from __future__ import annotations
 
@@ -166,7 +166,10 @@ def _function(eqn: JaxprEqn) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return hasattr(value, "dtype") and np.dtype(value.dtype).kind in "biuf"
+    """Return whether it is an array of numbers; a key of random numbers is none."""
+    if not hasattr(value, "dtype") or jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        return False
+    return np.dtype(value.dtype).kind in "biuf"
 
 
 def line_of(eqn: JaxprEqn) -> str:

@@ -252,7 +252,7 @@ class JaxSide:
     def jaxpr(self, inputs: tuple[Any, ...], train: bool) -> Any:
         """The network's operations, traced and not compiled."""
         with self.precision():
-            return self.program(self._trees(inputs, train), train).closed
+            return self.program(self.trees(inputs, train), train).closed
 
     def split(self) -> tuple[Program, Any, Any]:
         """The network in train mode: its program, what is trained, and the rest."""

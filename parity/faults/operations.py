@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jax.extend.core import primitives as p
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from parity.capture.interpreter import Change, bind, subjaxprs
 from parity.capture.jax_operations import MOVES, line_of
@@ -25,6 +31,7 @@ from parity.capture.jax_side import JaxSide
 from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import Result
 from parity.capture.torch_side import one_thread
+from parity.io.files import write_atomically
 from parity.ladder.l2_l3_network import Gradients, Whole
 from parity.ladder.port import Port
 from parity.ladder.runs import PORT64, Runs
@@ -183,7 +190,7 @@ def campaign(
     most: int = 60,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
-) -> list[Outcome]:
+) -> Power:
     """Plant faults in a port's operations, one at a time, and compare.
 
     Args:
@@ -202,13 +209,14 @@ def campaign(
         if failed := [c for c in _compared(runs, runs.port64) if not c.ok]:
             raise InputError(f"the port is not right as it is: {failed[0].sentence()}")
         program = runs.port64.latest[True]
-        chosen = sample(mutants(program.closed.jaxpr), most, seed)
+        every = mutants(program.closed.jaxpr)
+        chosen = sample(every, most, seed)
         right = _results(runs, runs.port64)
         outcomes = []
         for i, mutant in enumerate(chosen):
             progress(f"{i + 1} of {len(chosen)}: {mutant}")
             outcomes.append(_outcome(runs, mutant, right))
-        return outcomes
+        return Power(port.name, outcomes, len(every))
 
 
 def _outcome(runs: Runs, mutant: Mutant, right: list[np.ndarray]) -> Outcome:
@@ -266,11 +274,70 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.linalg.norm(np.ravel(a - b)) <= SAME * scale)
 
 
-def table_of(outcomes: Sequence[Outcome]) -> dict[str, tuple[int, int, int, int]]:
-    """Per kind of fault: planted, killed, equivalent, and first layer named right."""
-    rows: dict[str, tuple[int, int, int, int]] = {}
-    for o in outcomes:
-        row = rows.get(o.mutant.kind, (0, 0, 0, 0))
-        add = (1, o.outcome == "killed", o.outcome == "equivalent", o.placed)
-        rows[o.mutant.kind] = tuple(map(sum, zip(row, add, strict=True)))  # type: ignore[assignment]
-    return rows
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """How many planted faults a check of one port finds.
+
+    Attributes:
+        name: The port's name.
+        outcomes: What became of each mutant.
+        possible: How many mutants there are to choose from.
+    """
+
+    name: str
+    outcomes: Sequence[Outcome]
+    possible: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether every mutant was killed that changes what the port computes."""
+        return all(o.outcome != "survived" for o in self.outcomes)
+
+    def count(self, outcome: str) -> int:
+        return sum(o.outcome == outcome for o in self.outcomes)
+
+    def table(self) -> Table:
+        """A row per kind of fault; `rich` prints it."""
+        table = Table(title=f"{self.name}: planted faults", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("fault")
+        for column in ("planted", "found", "no effect", "layer right"):
+            table.add_column(column, justify="right")
+        for kind in dict.fromkeys(o.mutant.kind for o in self.outcomes):
+            here = [o for o in self.outcomes if o.mutant.kind == kind]
+            killed = [o for o in here if o.outcome == "killed"]
+            idle = sum(o.outcome == "equivalent" for o in here)
+            placed = f"{sum(o.placed for o in killed)} of {len(killed)}"
+            table.add_row(kind, f"{len(here)}", f"{len(killed)}", f"{idle}", placed)
+        return table
+
+    def print(self, console: Console) -> None:
+        """Print the table, every mutant that survived, and the score."""
+        console.print(self.table())
+        for o in self.outcomes:
+            if o.outcome == "survived":
+                console.print(f"[red]NOT FOUND[/red] {escape(str(o.mutant))}", soft_wrap=True)
+        real = len(self.outcomes) - self.count("equivalent")
+        verdict = "[green]PASSED[/green]" if self.ok else "[red]FAILED[/red]"
+        console.print(
+            f"{verdict} {self.count('killed')} of {real} faults found"
+            f" ({len(self.outcomes)} planted of {self.possible} possible,"
+            f" {self.count('equivalent')} change nothing)",
+            soft_wrap=True,
+        )
+
+    def to_json(self, path: str | Path) -> None:
+        """Write every mutant and what became of it."""
+        rows = [
+            {
+                "kind": o.mutant.kind,
+                "operation": o.mutant.operation,
+                "layer": o.mutant.layer,
+                "line": o.mutant.line,
+                "outcome": o.outcome,
+                "named": o.named,
+                "placed": o.placed,
+            }
+            for o in self.outcomes
+        ]
+        found = {"name": self.name, "ok": self.ok, "possible": self.possible, "mutants": rows}
+        write_atomically(path, json.dumps(found, indent=1).encode())

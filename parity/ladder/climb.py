@@ -93,8 +93,6 @@ def climb(
             progress("L1 blocks")
             report.checks += ladder.layers.blocks(report)
         report.checks = _with_isolated(report.checks)
-        report.pairs = list(paired(runs))
-        question_pairs(runs, report)
         if "L2" in levels:
             ladder.notes += runs.whole.outputs(port.train).notes()
         if quiet := switched_off(runs.reference64):
@@ -109,6 +107,8 @@ def climb(
                 "in eval mode all agrees: if the port is for inference alone, say so with"
                 " Port(train=False) or --eval"
             )
+        report.pairs = list(paired(runs))
+        question_pairs(runs, report)
         explain(ladder, report)
     return report
 

@@ -153,9 +153,9 @@ class Findings:
         operations: The reference's operations at the first fault, a line each.
         left_out: What was not compared.
         unseen: What the rungs that were chosen cannot see, a line each.
+        inference: Whether only eval mode was compared.
         pairs: Which tensors and layers of the port answered which of the reference.
         parting: The first operation at which the networks part, where one was found.
-        inference: Whether only eval mode was compared.
     """
 
     name: str
@@ -167,9 +167,9 @@ class Findings:
     operations: list[str] = dataclasses.field(default_factory=list)
     left_out: list[Omission] = dataclasses.field(default_factory=list)
     unseen: list[str] = dataclasses.field(default_factory=list)
+    inference: bool = False
     pairs: list[Paired] = dataclasses.field(default_factory=list)
     parting: Parting | None = None
-    inference: bool = False
 
     @property
     def ok(self) -> bool:
