@@ -6,7 +6,6 @@ import importlib
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 from parity.io import compilation_cache

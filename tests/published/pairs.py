@@ -37,7 +37,9 @@ def bert() -> Port:
 
 def gpt2() -> Port:
     """GPT-2, which wants to be told the positions."""
-    config = LIBRARY.GPT2Config(vocab_size=VOCABULARY, n_positions=16, n_embd=16, n_layer=2, n_head=4)
+    config = LIBRARY.GPT2Config(
+        vocab_size=VOCABULARY, n_positions=16, n_embd=16, n_layer=2, n_head=4
+    )
     return _port("GPT2", config, keywords=_sentences() | _positions())
 
 
