@@ -23,6 +23,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core import primitives as p
 
 from parity.capture.marks import BEGIN, mark_p
+from parity.capture.meant import meant
 from parity.capture.records import is_exact
 from parity.spec import draw
 
@@ -63,7 +64,7 @@ class Interpreter:
     Args:
         lift: Whether casts to a narrower type than float64 are left out.
         noise: If given, constants that are known in a narrower type only are multiplied by
-            1 + noise * U(-1, 1).
+            1 + noise * U(-1, 1), scalars by 1 + noise.
         changes: Equations, by their `id`, that are to be evaluated by another function.
 
     Attributes:
@@ -165,7 +166,7 @@ class Interpreter:
         return value.astype(jnp.float64) if self.lift and is_narrow(value.dtype) else value
 
     def _constant(self, value: Any) -> Any:
-        """Return a constant in float64; a short decimal number as it was written."""
+        """Return a constant in float64; a scalar as it was meant."""
         if not self.lift or isinstance(value, jax.core.Tracer):
             return value
         if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -178,8 +179,9 @@ class Interpreter:
         self._note(self.lifted, "constants")
         self.rounded = True
         wide = array.astype(np.float64)
-        if array.ndim == 0:
-            wide = np.array(float(str(array[()])))
+        if array.ndim == 0:  # one draw might be 0: it moves by all that it may
+            wide = np.array(meant(array))
+            return jnp.asarray(wide) if self.noise is None else wide * (1 + self.noise)
         if self.noise is None:
             return jnp.asarray(wide)
         rng = draw.generator(0, "constants", array.size)

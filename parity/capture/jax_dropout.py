@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import types
 from typing import Any
 
 import jax
@@ -22,11 +25,33 @@ def silence(layer: Any) -> None:
         set_rates(layer)
 
 
-def is_dropout(layer: linen.Module) -> bool:
-    """Return whether a Linen layer does nothing but drop; attention's own dropout is set to 0."""
-    if isinstance(layer, linen.MultiHeadDotProductAttention):
-        object.__setattr__(layer, "dropout_rate", 0.0)  # of the copy that is being called
-    return isinstance(layer, linen.Dropout) or drops_paths(layer)
+def silence_linen(layer: linen.Module) -> bool:
+    """Switch off what a Linen layer drops inside; return whether it does nothing but drop.
+
+    Args:
+        layer: The copy that is being called. If its code asks for a random key, the rates that it
+            or its settings hold become 0.
+    """
+    if isinstance(layer, linen.Dropout) or drops_paths(layer):
+        return True
+    if isinstance(layer, linen.MultiHeadDotProductAttention) or asks_for_keys(type(layer)):
+        set_rates(layer, object.__setattr__)
+    return False
+
+
+@functools.cache
+def asks_for_keys(kind: type) -> bool:
+    """Return whether a Linen class's own code calls `make_rng`."""
+    own = (cls for cls in kind.__mro__ if not cls.__module__.startswith("flax."))
+    return any(_names(inspect.unwrap(v), "make_rng") for cls in own for v in vars(cls).values())
+
+
+def _names(value: Any, name: str) -> bool:
+    """Return whether a function, or one inside it, calls something of that name."""
+    code = value if isinstance(value, types.CodeType) else getattr(value, "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return False
+    return name in code.co_names or any(_names(c, name) for c in code.co_consts)
 
 
 def draws() -> dict[str, jax.Array]:

@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen, nnx
 
 from parity.capture.interpreter import is_narrow
-from parity.capture.jax_dropout import draws, is_dropout, silence
+from parity.capture.jax_dropout import draws, silence, silence_linen
 from parity.capture.marks import Marker
 from parity.capture.records import Arrays, unique
 from parity.spec.errors import InputError
@@ -176,7 +176,7 @@ class LinenProgram:
         def intercept(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
             if self.wide and is_narrow(getattr(context.module, "param_dtype", None)):
                 object.__setattr__(context.module, "param_dtype", jnp.float64)
-            if is_dropout(context.module):
+            if silence_linen(context.module):
                 return args[0]
             name = ".".join(context.module.path)
             if context.method_name != "__call__" or not name or marker is None:

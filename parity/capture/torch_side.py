@@ -30,6 +30,7 @@ from parity.capture.records import (
     returned,
 )
 from parity.capture.signature import Signature
+from parity.capture.snapshots import Snapshot, snapshot
 from parity.capture.spill import Keeper, in_memory
 from parity.capture.torch_draws import Quiet, silence
 from parity.capture.torch_lifting import Lifted
@@ -314,6 +315,8 @@ class TorchSide:
 
     def _to_torch(self, inputs: Any, differentiate: bool) -> Any:
         def convert(value: Any) -> Any:
+            if isinstance(value, Snapshot):
+                return value.object(lambda a: self._tensor(a, False, self.layout.get(a.ndim)))
             if not isinstance(value, np.ndarray):
                 return value
             return self._tensor(value, differentiate, self.layout.get(value.ndim))
@@ -410,7 +413,7 @@ class Recorder:
     def _keep(self, value: Any) -> Any:
         """Return a copy; an array passed from one layer to the next is stored once."""
         if not isinstance(value, torch.Tensor):
-            return value
+            return snapshot(value, self._keep)
         version, array = getattr(value, "_parity_kept", (None, None))
         if version != value._version:
             array = self.keep(laid_out(value, self.layout))

@@ -39,7 +39,7 @@ from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
 from parity.ladder.returned import Whole
-from parity.ladder.tolerances import Difference, difference
+from parity.ladder.tolerances import Difference, difference, spread_difference
 from parity.ladder.weights import assign
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.spec import draw
@@ -389,7 +389,7 @@ class Runs:
                 return
             for i, output in enumerate(outputs):
                 key = Key(name, Quantity(Kind.OUTPUT, index=i, mode=Mode.of(train)))
-                found[key] = difference(np.asarray(output), oracle.get(key), run.precision)
+                found[key] = spread_difference(np.asarray(output), oracle.get(key), run.precision)
 
         if run.disturbance is not None:
             rng = draw.generator(0, "stir", run.disturbance)  # the name is part of the seed
@@ -401,8 +401,12 @@ class Runs:
         flat = self._flat(result, train, run.ported)
         for key in dict.fromkeys([*oracle, *flat]):
             if key not in found:
-                reference = against(key, oracle, flat)
-                found[key] = difference(flat.get(key), reference, run.precision)
+                reference, array = against(key, oracle, flat), flat.get(key)
+                inner = key.layer != NETWORK and key.quantity.kind is Kind.OUTPUT
+                if inner and array is not None:
+                    found[key] = spread_difference(array, reference, run.precision)
+                else:
+                    found[key] = difference(array, reference, run.precision)
         return {key: found[key] for key in dict.fromkeys([*oracle, *found])}
 
     def _run(

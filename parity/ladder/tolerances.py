@@ -190,6 +190,26 @@ def difference(
     return _located(norm(diff), diff, port, reference)
 
 
+def spread_difference(
+    port: np.ndarray, reference: np.ndarray | None, dtype: str = "float64"
+) -> Difference:
+    """Compare arrays between layers, one of which may still be repeated along an axis later.
+
+    A table of positions has one row for the whole batch on one side, and one for each of its
+    samples on the other: they are one answer where all rows are equal. Arguments as in
+    `difference`.
+    """
+    if reference is None or port.shape == reference.shape or port.ndim != reference.ndim:
+        return difference(port, reference, dtype)
+    try:
+        both = np.broadcast_arrays(port, reference)
+    except ValueError:
+        return difference(port, reference, dtype)
+    found = difference(*both, dtype)
+    times = both[0].size / reference.size  # as many terms more than the reference's norm has
+    return dataclasses.replace(found, distance=found.distance / math.sqrt(times))
+
+
 def measured(
     layer: str,
     named: str,

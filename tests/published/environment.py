@@ -1,0 +1,44 @@
+"""transformers, of a version whose requirements do not fit ours, in a folder of its own."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from types import ModuleType
+
+from parity.io import compilation_cache
+from tests.torchvision_import import torchvision
+
+VERSION = "4.55.4"  # the last release with Flax classes
+
+# What transformers needs to be imported, but for what the suite has anyway.
+PACKAGES = (
+    f"transformers=={VERSION}",
+    "huggingface_hub>=0.34,<1",
+    "tokenizers>=0.21,<0.22",
+    "regex",
+    "requests",
+    "tqdm",
+    "pyyaml",
+    "filelock",
+    "charset_normalizer",
+    "idna",
+    "urllib3",
+    "certifi",
+)
+
+
+def transformers() -> ModuleType:
+    """Import transformers; it is installed if it is not there, 60 MB, once."""
+    torchvision()  # which transformers imports by itself
+    place = compilation_cache.of_user().with_name(f"transformers-{VERSION}")
+    if not (place / "whole").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--target", place, *PACKAGES], check=True)
+        (place / "whole").touch()
+    if str(place) not in sys.path:
+        sys.path.append(str(place))  # last: what is installed here stays what is used
+    return importlib.import_module("transformers")
