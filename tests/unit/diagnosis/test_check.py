@@ -342,3 +342,25 @@ class Wrapped(nnx.Module):
 
 
 WRAPPED = [(r"0\.weight", "n.l.kernel", (1, 0)), (r"0\.bias", "n.l.bias")]
+
+
+class Embedded(nnx.Module):
+    def __init__(self) -> None:
+        self.e = nnx.Embed(7, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.e(x)
+
+
+def test_a_gradient_alone_is_explained() -> None:
+    """Catches experiments that look at outputs alone, where only a gradient differs."""
+    torch.manual_seed(0)
+    made = Port(
+        reference=nn.Sequential(nn.Embedding(7, 4, padding_idx=0)),
+        port=Embedded(),
+        inputs=(np.array([[0, 1, 2], [3, 0, 5]]),),
+        weights=[(r"0\.weight", "e.embedding")],
+    )
+    report = check(made, levels=LAYERS)
+    assert [c.fault for c in report.causes] == ["padding-idx"], report.explanation()
+    assert "a padding row that is trained" in report.explanation()[0]
