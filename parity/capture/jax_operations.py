@@ -17,10 +17,9 @@ from parity.capture.interpreter import INLINED, Interpreter
 from parity.capture.jax_side import JaxSide, compiled
 from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import count_name
+from parity.capture.source_lines import line_of
 from parity.capture.traced import Traced
 
-# Their frames are no user's code.
-PACKAGES = ("/jax/", "/flax/", "/equinox/", "/haiku/", "/parity/capture/")
 # A value of one of these is that of its operand, in another shape or type.
 MOVES = {
     "broadcast_in_dim",
@@ -170,17 +169,6 @@ def _is_number(value: Any) -> bool:
     if not hasattr(value, "dtype") or jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return False
     return np.dtype(value.dtype).kind in "biuf"
-
-
-def line_of(eqn: JaxprEqn) -> str:
-    """Return file and line of the innermost frame that is user's code; empty if there is none."""
-    traceback: Any = eqn.source_info.traceback
-    frames: list[Any] = [] if traceback is None else traceback.frames
-    for frame in frames:
-        file = frame.file_name.replace("\\", "/")
-        if not any(part in file for part in PACKAGES) and not file.startswith("<"):
-            return f"{file.rpartition('/')[2]}:{frame.line_num}"
-    return ""
 
 
 def recorded(

@@ -26,10 +26,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from parity.capture.interpreter import Change, bind, subjaxprs
-from parity.capture.jax_operations import MOVES, line_of
+from parity.capture.jax_operations import MOVES
 from parity.capture.jax_side import JaxSide
 from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import Result
+from parity.capture.source_lines import line_of
 from parity.capture.torch_side import one_thread
 from parity.io.files import write_atomically
 from parity.ladder.l2_l3_network import Gradients, Whole
