@@ -248,8 +248,16 @@ class ComputedTable(nnx.Module):
         return self.a(x) * jnp.asarray(TABLE + self.shift, x.dtype)
 
 
-def test_a_table_that_one_side_holds_and_the_other_computes() -> None:
+def converted(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    carried = dict(arrays)
+    del carried["table"]  # read, and not taken
+    return {"a.kernel": carried["a.weight"].T, "a.bias": carried["a.bias"]}
+
+
+@pytest.mark.parametrize(
+    "rules", [[("table", None), *LINEAR], converted], ids=["rules", "function"]
+)
+def test_a_table_that_one_side_holds_and_the_other_computes(rules: Any) -> None:
     """Catches a table in float32 judged as if it were in float64, and one that is another."""
-    rules = [("table", None), *LINEAR]
     check(Port(FrozenTable(), ComputedTable(), (3, 4), weights=rules)).assert_faithful()
     assert not check(Port(FrozenTable(), ComputedTable(1e-4), (3, 4), weights=rules)).ok
