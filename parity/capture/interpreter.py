@@ -171,7 +171,8 @@ class Interpreter:
             return value
         if not jnp.issubdtype(value.dtype, jnp.floating):
             return value
-        array = np.asarray(value).astype(np.float32)
+        with np.errstate(over="ignore"):  # the least number of float64, of a mask, stays what it is
+            array = np.asarray(value).astype(np.float32)
         if not is_narrow(value.dtype) and not np.array_equal(array, value, equal_nan=True):
             return value
         if is_exact(array):

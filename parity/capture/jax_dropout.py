@@ -34,13 +34,14 @@ def silence_linen(layer: linen.Module) -> bool:
     """
     if isinstance(layer, linen.Dropout) or drops_paths(layer):
         return True
-    if isinstance(layer, linen.MultiHeadDotProductAttention) or asks_for_keys(type(layer)):
+    kind: Any = type(layer)
+    if isinstance(layer, linen.MultiHeadDotProductAttention) or asks_for_keys(kind):
         set_rates(layer, object.__setattr__)
     return False
 
 
 @functools.cache
-def asks_for_keys(kind: type) -> bool:
+def asks_for_keys(kind: Any) -> bool:
     """Return whether a Linen class's own code calls `make_rng`."""
     own = (cls for cls in kind.__mro__ if not cls.__module__.startswith("flax."))
     return any(_names(inspect.unwrap(v), "make_rng") for cls in own for v in vars(cls).values())

@@ -57,8 +57,13 @@ class Lifted(TorchFunctionMode):
         named = {k: torch.float64 if _is_narrow(v) else v for k, v in named.items()}
         if any(map(_is_narrow, args)) or named != dict(kwargs or {}):
             self._note(func)
-        found = func(*wide, **named)
-        if func in FACTORIES and "dtype" not in named and _is_narrow(getattr(found, "dtype", None)):
+        if func not in FACTORIES or "dtype" in named:
+            return func(*wide, **named)
+        try:
+            found = func(*wide, **named)
+        except RuntimeError:  # a number that only float64 holds, such as its least one in a mask
+            return func(*wide, **named, dtype=torch.float64)
+        if _is_narrow(getattr(found, "dtype", None)):
             return func(*wide, **named, dtype=torch.float64)
         return found
 

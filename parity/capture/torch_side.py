@@ -130,21 +130,24 @@ class TorchSide:
         return side
 
     def constants(self, assigned: Set[str]) -> list[str]:
-        """Return float buffers that are nobody's weights and that float32 holds rounded."""
+        """Return float tensors that nobody trains or takes, and that float32 holds rounded."""
+        frozen = ((n, p) for n, p in self.module.named_parameters() if not p.requires_grad)
         return [
             name
-            for name, buffer in self.module.named_buffers()
-            if name not in assigned and buffer.is_floating_point() and not _is_short(buffer)
+            for name, tensor in (*self.module.named_buffers(), *frozen)
+            if name not in assigned and tensor.is_floating_point() and not _is_short(tensor)
         ]
 
     def with_noise(self, names: Sequence[str], scale: float, rng: np.random.Generator) -> TorchSide:
-        """Return a copy with these buffers times 1 + scale * U(-1, 1)."""
+        """Return a copy with these tensors times 1 + scale * U(-1, 1)."""
         side = copy.copy(self)
         side.module = copy.deepcopy(self.module)
-        for name in names:
-            buffer = side.module.get_buffer(name)
-            noise = torch.tensor(rng.uniform(-scale, scale, tuple(buffer.shape)))
-            buffer.mul_(1 + noise.to(buffer.dtype))
+        tensors = dict(side.module.named_parameters()) | dict(side.module.named_buffers())
+        with torch.no_grad():
+            for name in names:
+                tensor = tensors[name]
+                noise = torch.tensor(rng.uniform(-scale, scale, tuple(tensor.shape)))
+                tensor.mul_(1 + noise.to(tensor.dtype))
         return side
 
     def state(self) -> Arrays:

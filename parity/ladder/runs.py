@@ -204,6 +204,11 @@ class Runs:
         weights = set(self.reference64.state())
         if not callable(self.port.weights):
             weights -= self.assignment.idle - self.assignment.tied
+        else:
+            names = self.port64.state().keys() - self.assignment.fixed
+            sources = {name: self.tensors.keys(name) for name in names}
+            if all(sources.values()):  # where each number comes from is known
+                weights = {key for keys in sources.values() for key in keys}
         return self.reference64.constants(weights)
 
     def drift(self, train: bool) -> dict[Key, float]:

@@ -202,11 +202,11 @@ def spread_difference(
     if reference is None or port.shape == reference.shape or port.ndim != reference.ndim:
         return difference(port, reference, dtype)
     try:
-        both = np.broadcast_arrays(port, reference)
+        left, right = np.broadcast_arrays(port, reference)
     except ValueError:
         return difference(port, reference, dtype)
-    found = difference(*both, dtype)
-    times = both[0].size / reference.size  # as many terms more than the reference's norm has
+    found = difference(left, right, dtype)
+    times = left.size / reference.size  # as many terms more than the reference's norm has
     return dataclasses.replace(found, distance=found.distance / math.sqrt(times))
 
 

@@ -31,7 +31,7 @@ PACKAGES = (
 
 
 def transformers() -> ModuleType:
-    """Import transformers; it is installed if it is not there, 60 MB, once."""
+    """Import transformers; it is installed if it is not there, 140 MB, once."""
     torchvision()  # which transformers imports by itself
     place = compilation_cache.of_user().with_name(f"transformers-{VERSION}")
     if not (place / "whole").exists():

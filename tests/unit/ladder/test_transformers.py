@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from flax import linen, nnx
@@ -191,3 +192,72 @@ def test_rows_that_one_side_repeats_earlier(step: int) -> None:
     assert "places" in {c.layer for c in report.checks if c.rung == "L2"}, "not compared"
     if step:
         assert {c.layer for c in report.failures() if c.rung == "L2"} == {"places", "(network)"}
+
+
+class Masked(nn.Module):
+    """Adds the least number that there is where it must not look, as causal masks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        mask = torch.full((4, 4), torch.finfo(x.dtype).min).triu(1).to(x.dtype)
+        return (x[:, None] + mask).softmax(-1)
+
+
+class MaskedPort(nnx.Module):
+    def __init__(self, offset: int = 0) -> None:
+        self.a = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.offset = offset
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        seen = jnp.tril(jnp.ones((4, 4), bool), self.offset)
+        x = self.a(x)[:, None]
+        return jax.nn.softmax(jnp.where(seen, x, jnp.finfo(x.dtype).min), -1)
+
+
+def test_the_least_number_of_float64_in_a_mask() -> None:
+    """Catches a reference that raises in float64 alone: PyTorch's default type cannot hold it."""
+    check(Port(Masked(), MaskedPort(), (3, 4), weights=LINEAR), levels=LEVELS).assert_faithful()
+    assert not check(Port(Masked(), MaskedPort(1), (3, 4), weights=LINEAR), levels=LEVELS).ok
+
+
+TABLE = np.sin(np.arange(12.0)).reshape(3, 4)
+
+
+class FrozenTable(nn.Module):
+    """Holds a table of positions as a parameter that is not trained, rounded to float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.table = nn.Parameter(torch.tensor(TABLE, dtype=torch.float32), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x) * self.table
+
+
+class ComputedTable(nnx.Module):
+    def __init__(self, shift: float = 0.0) -> None:
+        self.a = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.shift = shift
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.a(x) * jnp.asarray(TABLE + self.shift, x.dtype)
+
+
+def converted(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    carried = dict(arrays)
+    del carried["table"]  # read, and not taken
+    return {"a.kernel": carried["a.weight"].T, "a.bias": carried["a.bias"]}
+
+
+@pytest.mark.parametrize(
+    "rules", [[("table", None), *LINEAR], converted], ids=["rules", "function"]
+)
+def test_a_table_that_one_side_holds_and_the_other_computes(rules: Any) -> None:
+    """Catches a table in float32 judged as if it were in float64, and one that is another."""
+    check(Port(FrozenTable(), ComputedTable(), (3, 4), weights=rules)).assert_faithful()
+    assert not check(Port(FrozenTable(), ComputedTable(1e-4), (3, 4), weights=rules)).ok
