@@ -273,7 +273,7 @@ class Tape:
         try:
             named = _named_modules(module, mode, True, fed, gave)
             quiet = self.side.quietly([])
-            with torch.no_grad(), self.side._wide([]), quiet, named, mode:
+            with torch.no_grad(), self.side.wide([]), quiet, named, mode:
                 outputs = self.side.whole(module, arguments, self.train)
         except _Reached as reached:
             return reached.tensor

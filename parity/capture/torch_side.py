@@ -196,7 +196,7 @@ class TorchSide:
         recorder = Recorder(module, self.layout, keep)
         running = recorder.running
         graded = torch.set_grad_enabled(loss is not None)
-        with graded, recorder, blamed(running), self._wide(running), self.quietly(running):
+        with graded, recorder, blamed(running), self.wide(running), self.quietly(running):
             outputs = self.whole(module, arguments, train)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = Result(
@@ -241,7 +241,7 @@ class TorchSide:
         args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
         running = [call.layer]
         graded = torch.set_grad_enabled(differentiate)
-        with graded, blamed(running), self._wide(running), self.quietly(running):
+        with graded, blamed(running), self.wide(running), self.quietly(running):
             outputs = self.called(module, args, kwargs)
         result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
@@ -278,7 +278,7 @@ class TorchSide:
         return bool(rates[layer])
 
     @contextlib.contextmanager
-    def _wide(self, running: Sequence[str]) -> Iterator[None]:
+    def wide(self, running: Sequence[str]) -> Iterator[None]:
         """Context that leaves casts to a narrower type out, if this side is in float64."""
         if self.dtype != torch.float64:
             yield

@@ -67,7 +67,7 @@ class TorchTraining:
         """
         self.module.zero_grad(set_to_none=True)
         arguments = self.side.inputs(inputs)
-        with blamed([]), self.side.quietly([]):
+        with blamed([]), self.side.wide([]), self.side.quietly([]):
             value = loss(
                 self.side.whole(self.module, arguments, True), *self.side.arguments(targets)
             )

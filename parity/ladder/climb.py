@@ -237,34 +237,39 @@ def _with_isolated(checks: list[Check]) -> list[Check]:
     ]
 
 
-QUESTIONED = (
-    "it was paired by {how}, which is in question: alone it is right, and so is the network"
-)
+QUESTIONED = "it was paired by {how}, which is in question: {why}, and the network is right"
+ALONE, INSIDE = "alone it is right", "it is fed other arrays than the reference's"
 
 
 def question_pairs(runs: Runs, report: Report) -> None:
     """Take back failures of layers that may be no pair, where all the rest is right.
 
-    A layer that nobody named may be paired with another one that holds equal weights. Where every
-    layer is right alone, and the whole network's outputs, statistics and gradients are, what it is
-    fed inside says that it is no pair, not that the port is wrong.
+    A layer that nobody named may be paired with another one that holds equal weights. Where the
+    whole network's outputs, statistics and gradients are right, and a layer is right alone, or is
+    fed other arrays than the reference's, it is no pair, and the port is not wrong.
     """
     failed = report.failures()
     if runs.strict or not failed or not {"L1", "L2", "L3"} <= set(report.seconds):
         return
     how = {pair.port: pair.how for pair in runs.alignment.pairs.values()}
-    guessed = {"weights", "value", "order"}
-    if any(
-        c.rung != "L2" or c.quantity.kind is not Kind.OUTPUT or how.get(c.layer) not in guessed
-        for c in failed
-    ):
+    wrong: dict[str, set[str]] = {}
+    for check in failed:
+        output = check.rung == "L2" and check.quantity.kind is Kind.OUTPUT
+        if not (output or check.rung == "L1") or how.get(check.layer) not in GUESSED:
+            return
+        wrong.setdefault(check.layer, set()).add(check.rung)
+    inside = {layer for layer, rungs in wrong.items() if "L1" in rungs}
+    if inside and not inside <= runs.fed_otherwise():
         return
-    wrong = {c.layer for c in failed}
-    report.checks = [c for c in report.checks if c.rung != "L2" or c.layer not in wrong]
-    for layer in sorted(wrong):
-        check = next(c for c in failed if c.layer == layer)
-        reason = QUESTIONED.format(how=how[layer])
-        report.left_out.append(Omission("L2", layer, check.reference, check.quantity, reason))
+    report.checks = [c for c in report.checks if c.rung not in wrong.get(c.layer, ())]
+    for layer, rungs in sorted(wrong.items()):
+        reason = QUESTIONED.format(how=how[layer], why=INSIDE if layer in inside else ALONE)
+        for rung in sorted(rungs):
+            check = next(c for c in failed if (c.layer, c.rung) == (layer, rung))
+            report.left_out.append(Omission(rung, layer, check.reference, check.quantity, reason))
+
+
+GUESSED = ("weights", "value", "order")  # how pairs are made that nobody named
 
 
 def _explained(error: ForwardError, report: Report) -> ForwardError:

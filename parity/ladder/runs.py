@@ -35,7 +35,7 @@ from parity.ladder.axes import Axes
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
 from parity.ladder.keys import Flat, Key, against, by_layer, key_of
-from parity.ladder.pairing import Aligner, Alignment, Pair, by_names
+from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
 from parity.ladder.returned import Whole
@@ -432,6 +432,21 @@ class Runs:
             return side.run(inputs, train, **large)
         losses, targets = self.loss(self.port.targets)
         return side.run(inputs, train, losses[isinstance(side, JaxSide)], targets, **large)
+
+    def fed_otherwise(self) -> set[str]:
+        """Return the port's layers that are fed other arrays than the reference's, in eval mode."""
+        ported = self.port64.run(self.inputs[False], False, fed=True).calls
+        found = set()
+        for name, pair in self.alignment.pairs.items():
+            mine, theirs = self.oracle(False).calls.get(name), ported.get(pair.port)
+            if mine is None or theirs is None:
+                continue
+            arrays = [[np.asarray(a) for a in call.arrays()] for call in (mine, theirs)]
+            if len(arrays[0]) != len(arrays[1]) or any(
+                permutation(a, b) is None for a, b in zip(*arrays, strict=True)
+            ):
+                found.add(pair.port)
+        return found
 
     def loss(
         self, targets: tuple[np.ndarray, ...]

@@ -170,3 +170,44 @@ def test_equal_tensors_pair_by_name_then_by_order(name: str) -> None:
     assert {(p.reference, p.port) for p in report.pairs if p.kind == "layer"} == {
         (f"blocks.{i}", f"{name}_{i}") for i in range(11)
     }
+
+
+class Counted(nn.Embedding):
+    """Is fed the sequence, and counts the places itself, as Bart's does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.arange(x.shape[1]))
+
+
+class Places(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.places = Counted(5, 4)
+        self.out = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x + self.places(x[..., 0]))
+
+
+class PortedPlaces(nnx.Module):
+    def __init__(self, first: int = 0) -> None:
+        self.places = nnx.Embed(5, 4, rngs=nnx.Rngs(0))
+        self.out = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.first = first
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        at = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+        return self.out(x + self.places((at + self.first) % 5))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_layer_that_is_fed_other_arrays(first: int) -> None:
+    """Catches a right layer failed for what it is fed alone, or a wrong one passed for it."""
+    rules = [
+        ("places.weight", "places.embedding"),
+        ("out.weight", "out.kernel", (1, 0)),
+        ("out.bias", "out.bias"),
+    ]
+    report = check(Port(Places(), PortedPlaces(first), inputs=(2, 5, 4), weights=rules))
+    assert report.ok == (first == 0)
