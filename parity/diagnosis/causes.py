@@ -7,6 +7,7 @@ were compared. Where no experiment succeeds, the reference's operations around a
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from parity.capture.records import NETWORK, Call
@@ -62,7 +63,7 @@ def explained(ladder: Ladder, report: Report) -> Findings:
         report: What was compared.
     """
     fault = report.fault()
-    if fault is None:
+    if fault is None or not _is_finite(fault):
         return Findings()
     if fault.rung == "L0":
         return Findings(_of_weights(ladder.runs, report))
@@ -75,6 +76,12 @@ def explained(ladder: Ladder, report: Report) -> Findings:
     if fault.rung == "L4":
         return Findings(optimizers.of_update(ladder.update, report))
     return Findings(optimizers.of_trajectory(ladder.trajectory))
+
+
+def _is_finite(fault: Check) -> bool:
+    """Return whether both values are numbers; no change of the reference is shown to give others."""
+    values = (fault.reference_value, fault.port_value)
+    return all(v is None or math.isfinite(v) for v in values)
 
 
 def of_evidence(evidence: Evidence) -> list[Proof]:

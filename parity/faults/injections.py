@@ -103,6 +103,11 @@ def no_remainder(layer: Any, fed: Arrays) -> str:
     return "windows divide the size, so rounding up and down agree"
 
 
+def lifted(layer: Any, fed: Arrays) -> str:
+    del layer, fed
+    return "runs in float64 leave casts to float32 out, and a note names the layer"
+
+
 def no_ties(layer: Any, fed: Arrays) -> str:
     x, k, s, p = fed[0], layer.kernel_size, layer.stride, layer.padding
     x = np.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), constant_values=-np.inf)
@@ -387,6 +392,18 @@ INJECTIONS = (
         for block, fault in BLOCKS.items()
     ),
     Injection(Fault.TF32, "TF32", PRODUCTS, substitute(faulty.TF32)),
-    Injection(Fault.X64_OFF, "returns float32", PRODUCTS, substitute(faulty.Single)),
-    Injection(Fault.X64_OFF, "float32 within", PRODUCTS, substitute(faulty.SingleWithin)),
+    Injection(
+        Fault.X64_OFF,
+        "returns float32",
+        PRODUCTS,
+        substitute(faulty.Single),
+        equivalent=lifted,
+    ),
+    Injection(
+        Fault.X64_OFF,
+        "float32 within",
+        PRODUCTS,
+        substitute(faulty.SingleWithin),
+        equivalent=lifted,
+    ),
 )
