@@ -79,7 +79,7 @@ def explained(ladder: Ladder, report: Report) -> Findings:
 
 
 def _is_finite(fault: Check) -> bool:
-    """Return whether both values are numbers; no change of the reference is shown to give others."""
+    """Return whether both values are numbers: of others no change of the reference is tried."""
     values = (fault.reference_value, fault.port_value)
     return all(v is None or math.isfinite(v) for v in values)
 
