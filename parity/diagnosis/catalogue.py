@@ -229,3 +229,29 @@ CATALOGUE = {
     ),
     Fault.TIED_HEAD: Entry(89, "head tied to the embedding where it has its own weights", "L0"),
 }
+
+# Changes of `parity.diagnosis.experiments` that say what a fault of another name is.
+PROVED_AS: dict[Fault, frozenset[str]] = {
+    Fault.GELU_TANH: frozenset({"gelu-approximation"}),
+    Fault.NORM_EPS_PLACE: frozenset({"eps-inside-root", "eps-outside-root"}),
+    Fault.NORM_KIND: frozenset({"mean-subtracted", "mean-not-subtracted"}),
+    Fault.NORM_UNBIASED: frozenset({"unbiased-variance"}),
+    Fault.NORM_WEIGHT_OFFSET: frozenset({"norm-scale"}),
+    Fault.NORM_LEFT_OUT: frozenset({"left-out"}),
+    Fault.ATTENTION_SCALE: frozenset({"scale"}),
+    Fault.ATTENTION_SOFTMAX: frozenset({Fault.SOFTMAX}),
+    Fault.CAUSAL_MASK: frozenset({"attention-mask", "causal-offset"}),
+    Fault.HEADS_MERGED: frozenset({"flatten-order", "heads-order"}),
+    Fault.HEADS_SPLIT: frozenset({"heads-order"}),
+    Fault.GROUPED_HEADS: frozenset({"gqa-order"}),
+    Fault.ROTARY_PAIRS: frozenset({"rope-pairs"}),
+    Fault.ROTARY_BASE: frozenset({"rope-base"}),
+    Fault.ROTARY_OFFSET: frozenset({"position-offset"}),
+    Fault.ROTARY_DIRECTION: frozenset({"rope-pairs"}),
+    Fault.ROTARY_TARGET: frozenset({"rope-pairs"}),
+    Fault.GATE: frozenset({"gate-order"}),
+    Fault.POST_NORM: frozenset({"norm-place"}),
+    Fault.CLASS_TOKEN_PLACE: frozenset({"parts-order"}),
+    Fault.PATCH_ORDER: frozenset({"flatten-order"}),
+    Fault.LINEAR_TRANSPOSED: frozenset({Fault.KERNEL_AXES}),
+}

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from parity.diagnosis.catalogue import CATALOGUE, Fault
+from parity.diagnosis.catalogue import CATALOGUE, PROVED_AS, Fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,8 @@ class MutantRow:
 
     def explained(self, proofs: Sequence[Any]) -> MutantRow:
         """Return the row with what was proved: causes with a `fault`."""
-        right = any(proof.fault == self.fault for proof in proofs)
+        names = {self.fault, *PROVED_AS.get(self.fault, ())}
+        right = any(proof.fault in names for proof in proofs)
         causes = tuple(map(str, proofs))
         return dataclasses.replace(
             self, proved=right, wrong=bool(proofs) and not right, causes=causes
