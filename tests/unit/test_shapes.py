@@ -65,9 +65,15 @@ CASES = {
     "Nearest": Case(lambda m, k: m.Nearest(**k), "n 3 h w", "n 3 12 20", ((12, 20),)),
     "BilinearX2": Case(lambda m, k: m.BilinearX2(**k), "n 3 h w", "n 3 2*h 2*w"),
     "Linear": Case(lambda m, k: m.Linear(3, 5, **k), "n 3", "n 5"),
+    "GELU": Case(lambda m, k: m.GELU(**k), "n 3", "n 3"),
+    "SiLU": Case(lambda m, k: m.SiLU(**k), "n 3", "n 3"),
+    "LayerNorm": Case(lambda m, k: m.LayerNorm(3, **k), "n 3", "n 3"),
+    "RMSNorm": Case(lambda m, k: m.RMSNorm(3, **k), "n 3", "n 3"),
 }
-# Layers that have no shapes of their own, or are called with more than an array: test_layers.py.
+# Layers that have no shapes of their own, or are called with more than one array of numbers:
+# test_layers.py, test_attention.py, test_decoder.py.
 ELSEWHERE = {"Dropout", "Dropout2d", "Identity", "ModuleList", "Sequential", "MaxUnpool2d"}
+ELSEWHERE |= {"Attention", "Embedding", "Rotary"}
 SIZES = {"n": 2, "3": 3, "h": 7, "w": 10}
 
 
