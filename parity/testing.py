@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,6 +144,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first."""
     place = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+# Bytes that a test process may hold before compiled programs are dropped, between two files.
+MOST_HELD = 3 * 2**30
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Drop compiled programs between two files where they have come to fill the memory."""
+    if nextitem is None or nextitem.path == item.path or "jax" not in sys.modules:
+        return
+    statm = Path("/proc/self/statm")
+    if (
+        not statm.exists()
+        or int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") < MOST_HELD
+    ):
+        return
+    import jax
+
+    from parity.capture import traced
+    from parity.capture.spill import release
+
+    jax.clear_caches()
+    traced.TRACED.clear()
+    release()
 
 
 def pytest_configure(config: pytest.Config) -> None:
