@@ -1,4 +1,4 @@
-"""The operations of a JAX port between two calls of layers, with a fingerprint of each value."""
+"""The operations of a JAX port, with a fingerprint of each value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parity.capture.interpreter import INLINED, Interpreter
 from parity.capture.jax_side import JaxSide, compiled
 from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import count_name
-from parity.capture.source_lines import line_of
+from parity.capture.source_lines import line_of, place_of
 from parity.capture.traced import Traced
 
 # A value of one of these is that of its operand, in another shape or type.
@@ -56,13 +56,12 @@ class Operation:
     moves: bool
 
     def __str__(self) -> str:
-        layer = f" of {self.layer}" if self.layer else ""
-        return f"{self.name}{layer}{f' [{self.line}]' if self.line else ''}"
+        return place_of(self.name, self.layer, self.line)
 
 
 @dataclasses.dataclass(frozen=True)
 class Operations:
-    """The operations of a span, in order, and what identifies their values.
+    """The operations, in order, and what identifies their values.
 
     Attributes:
         prints: Per value its fingerprint; see `fingerprints.fingerprint`.
@@ -77,19 +76,14 @@ jax.tree_util.register_dataclass(Operations, data_fields=["prints"], meta_fields
 
 
 class Recording(Interpreter):
-    """An interpreter that keeps the operations between two calls of layers.
+    """An interpreter that keeps the operations.
 
     Args:
         lift: See `Interpreter`.
-        first: The call behind which it begins, empty for the beginning; `fed`: with the call.
-        last: The call before which it ends, empty for the end; `fed`: with its end.
-        whole: Whether the span is the first call itself.
     """
 
-    def __init__(self, lift: bool, first: str, last: str, whole: bool = False) -> None:
+    def __init__(self, lift: bool) -> None:
         super().__init__(lift)
-        self.first, self.last, self.whole = first, last, whole
-        self.on = not first
         self.begun: dict[str, None] = {}
         self.calls: list[str] = []
         self.within: list[str] = []
@@ -98,7 +92,7 @@ class Recording(Interpreter):
         self.found: list[Operation] = []
 
     def equation(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
-        """Evaluate one equation, and keep it if it is in the span."""
+        """Evaluate one equation, and keep it."""
         if eqn.primitive is mark_p:
             return self._at_mark(eqn, values)
         if eqn.primitive in INLINED:
@@ -108,8 +102,7 @@ class Recording(Interpreter):
             self.within.pop()
             return found
         found = super().equation(eqn, values)
-        if self.on:
-            self._keep(eqn, values, found)
+        self._keep(eqn, values, found)
         return found
 
     def _at_mark(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
@@ -118,15 +111,9 @@ class Recording(Interpreter):
             name = count_name(site.layer, self.begun)
             self.begun[name] = None
             self.calls.append(name)
-            if name == self.last and not self.whole:
-                self.on = False
-            self.on = self.on or (self.whole and name == self.first)
-        found = super().equation(eqn, values)
-        if eqn.params["place"] != BEGIN:
-            name = self.calls.pop()
-            if name == self.first:
-                self.on = not self.whole
-        return found
+        else:
+            self.calls.pop()
+        return super().equation(eqn, values)
 
     def _keep(self, eqn: JaxprEqn, values: list[Any], found: list[Any]) -> None:
         name = eqn.primitive.name
@@ -171,34 +158,25 @@ def _is_number(value: Any) -> bool:
     return np.dtype(value.dtype).kind in "biuf"
 
 
-def recorded(
-    side: JaxSide, inputs: tuple[Any, ...], train: bool, first: str, last: str, whole: bool = False
-) -> Operations:
-    """Run a port in float64, and return the operations of a span.
+def recorded(side: JaxSide, inputs: tuple[Any, ...], train: bool) -> Operations:
+    """Run a port, and return its operations.
 
     Args:
-        side: The port.
+        side: The port, in float64.
         inputs: As for `JaxSide.run`.
         train: Train mode, else eval mode.
-        first: The call of a layer behind which the span begins; empty: at the beginning.
-        last: The call before which it ends; empty: at the end.
-        whole: Whether the span is the call `first` itself.
 
     Raises:
         ForwardError: The port raised.
     """
     with side.precision():
         trees = side.trees(inputs, train)
-        program = side.program(trees, train)
         run: Callable[..., Any] = compiled(_run)
-        return jax.device_get(run((program, first, last, whole), None, *trees))
+        return jax.device_get(run(side.program(trees, train), None, *trees))
 
 
-def _run(
-    static: tuple[Traced, str, str, bool], _: None, trained: Any, rest: Any, args: Any
-) -> Operations:
-    program, first, last, whole = static
-    recording = Recording(program.lift, first, last, whole)
+def _run(program: Traced, _: None, trained: Any, rest: Any, args: Any) -> Operations:
+    recording = Recording(program.lift)
     recording.closed(program.closed, jax.tree.leaves((trained, rest, args)))
     prints = [fingerprint(value, jnp) for value in recording.values]
     return Operations(prints, tuple(recording.found))

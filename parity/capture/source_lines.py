@@ -19,3 +19,8 @@ def line_of(eqn: JaxprEqn) -> str:
         if not any(part in file for part in PACKAGES) and not file.startswith("<"):
             return f"{file.rpartition('/')[2]}:{frame.line_num}"
     return ""
+
+
+def place_of(operation: str, layer: str, line: str) -> str:
+    """Return an operation with its layer and line, as far as they are known."""
+    return f"{operation}{layer and f' of {layer}'}{line and f' [{line}]'}"

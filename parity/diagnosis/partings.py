@@ -51,7 +51,7 @@ def parting(runs: Runs, fault: Check) -> Parting | None:
         return None
     place = Place(call, False, fault.quantity.index)
     tape = Tape(runs.reference64, runs.inputs[train], train, place, prints=True)
-    ported = jax_operations.recorded(runs.port64, runs.inputs[train], train, "", "")
+    ported = jax_operations.recorded(runs.port64, runs.inputs[train], train)
     return _first(tape, ported)
 
 

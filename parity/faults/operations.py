@@ -30,7 +30,7 @@ from parity.capture.jax_operations import MOVES
 from parity.capture.jax_side import JaxSide
 from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import Result
-from parity.capture.source_lines import line_of
+from parity.capture.source_lines import line_of, place_of
 from parity.capture.torch_side import one_thread
 from parity.io.files import write_atomically
 from parity.ladder.l2_l3_network import Gradients, Whole
@@ -81,8 +81,7 @@ class Mutant:
     change: Change
 
     def __str__(self) -> str:
-        layer = f" of {self.layer}" if self.layer else ""
-        return f"{self.kind}: {self.operation}{layer}{f' [{self.line}]' if self.line else ''}"
+        return f"{self.kind}: {place_of(self.operation, self.layer, self.line)}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -258,6 +258,9 @@ def question_pairs(runs: Runs, report: Report) -> None:
         if not (output or check.rung == "L1") or how.get(check.layer) not in GUESSED:
             return
         wrong.setdefault(check.layer, set()).add(check.rung)
+    # Arithmetic that is less exact says nothing of the pair.
+    if not set(wrong) <= {c.layer for c in failed if c.kind == "structure"}:
+        return
     inside = {layer for layer, rungs in wrong.items() if "L1" in rungs}
     if inside and not inside <= runs.fed_otherwise():
         return

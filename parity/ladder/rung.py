@@ -117,7 +117,7 @@ class Rung:
             structure=differences.get(PORT64, difference(None, oracle)),
             terms=self._terms(key, reference) if oracle is not None else 0.0,
             shared_group=shared_group,
-            narrow=self.runs.narrow,
+            narrow=self.runs.is_narrow(key),
         )
         rounded, port = (Run(side, self.runs.precision) for side in Side)
         if port not in differences or oracle is None or oracle.dtype.kind != "f":

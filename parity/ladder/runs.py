@@ -193,10 +193,16 @@ class Runs:
                 self.results[run, train] = job.result() if job else self._compare_run(run, train)
         return {run: self.results[run, train] for run in self.compared}
 
-    @functools.cached_property
-    def narrow(self) -> bool:
-        """Return whether the port computes in a narrower type in float64, too."""
-        return bool(self.port64.narrow("kept"))
+    def is_narrow(self, key: Key) -> bool:
+        """Return whether a quantity is computed in a narrower type in float64, too.
+
+        In the whole network anything may depend on such a layer; alone, each is judged by its own.
+        """
+        kept = self.port64.narrow("kept")
+        if key.quantity.scope is not Scope.LAYER:
+            return bool(kept)
+        layer = key.layer.partition("#")[0]
+        return any(name == layer or name.startswith(f"{layer}.") for name in kept)
 
     @functools.cached_property
     def constants(self) -> list[str]:

@@ -78,7 +78,7 @@ def altered(
         stepper = Stepper(optimizer, rule, names, clipping)
         # Bound to it, as a scheduler expects.
         step: Any = types.MethodType(lambda self, closure=None: stepper(), optimizer)
-        optimizer.step = step  # type: ignore[method-assign]
+        optimizer.step = step  # type: ignore[method-assign] # the changed rule instead of its own
         return optimizer
 
     return built

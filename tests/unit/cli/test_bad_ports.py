@@ -109,7 +109,7 @@ def nothing() -> None:
 
 
 def imports_nothing() -> Port:
-    return Prt(nn.Linear(4, 4), Linear(), (2, 4))  # type: ignore[name-defined] # noqa: F821
+    return Prt(nn.Linear(4, 4), Linear(), (2, 4))  # type: ignore[name-defined] # noqa: F821 - a misspelt name
 
 
 class Same(linen.Module):

@@ -197,7 +197,7 @@ def test_the_state_of_the_generators_is_left_alone() -> None:
     torch.manual_seed(5)
     assert torch_next == torch.rand(1).item()
     with Watch() as watch, seeded(3):
-        torch.rand(1), random.random(), np.random.rand()  # noqa: NPY002
+        torch.rand(1), random.random(), np.random.rand()  # noqa: NPY002 - a network may use it
     assert not watch.drawn
     with Watch() as watch:
         random.random()

@@ -116,12 +116,12 @@ def test_nothing_runs_in_train_mode() -> None:
 
 def test_rungs_of_training_are_no_part_of_it() -> None:
     """Catches tests of gradients that can only fail, and a rung that passes without comparing."""
-    (mark,) = ladder(inference).pytestmark  # type: ignore[attr-defined]
+    (mark,) = ladder(inference).pytestmark  # type: ignore[attr-defined] # pytest's own
     names = {case.id for case in mark.args[1]}
     assert {name[:2] for name in names} == {"L0", "L1", "L2"}
     assert not check(inference(), levels=("L3",)).ok
     with pytest.raises(InputError, match="train is 1, expected True or False"):
-        inference().__class__(nn.Identity(), lambda p, x: x, (1,), params={}, train=1)  # type: ignore[arg-type]
+        inference().__class__(nn.Identity(), lambda p, x: x, (1,), params={}, train=1)  # type: ignore[arg-type] # what is refused
 
 
 def test_command_line(tmp_path: Path, capsys: Capture) -> None:
