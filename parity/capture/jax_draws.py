@@ -20,7 +20,7 @@ def drawn(jaxpr: Any) -> list[str]:
 def _places(jaxpr: Any, around: str = "") -> Iterator[str]:
     for equation in jaxpr.eqns:
         # What a library has compiled was traced once, for whoever called it first.
-        line = line_of(equation) or around
+        line = str(line_of(equation)) or around
         if equation.primitive.name in DRAWING:
             yield line or str(equation.primitive.name)
         for inner in subjaxprs(equation):

@@ -19,6 +19,7 @@ from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import count_name
 from parity.capture.source_lines import line_of, place_of
 from parity.capture.traced import Traced
+from parity.report.source import SourceLine
 
 # A value of one of these is that of its operand, in another shape or type.
 MOVES = {
@@ -41,7 +42,7 @@ class Operation:
     Attributes:
         name: The primitive's name, such as `reduce_window_max`, behind that of the function of
             JAX's that it stands in, such as `softmax`, if there is one.
-        line: File and line of the user's code; empty where there is none.
+        line: The line of the user's code; false where there is none.
         layer: The innermost layer that runs; empty outside of any.
         operands: The values that it takes, by their place among all.
         results: The values that it gives.
@@ -49,7 +50,7 @@ class Operation:
     """
 
     name: str
-    line: str
+    line: SourceLine
     layer: str
     operands: tuple[int, ...]
     results: tuple[int, ...]

@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 from torch.overrides import resolve_name
 
+from parity.report.source import SourceLine
+
 # The names of what functions written in C take, in order; `inspect` knows those of the others.
 POOL = "input kernel_size stride=None padding=0 "
 SIGNATURES = {
@@ -109,7 +111,7 @@ class Operation:
         arguments: By name, with defaults; tensors are `Value`s.
         outputs: The tensors that it gave.
         module: Dotted name of the innermost module that ran; empty for the outermost.
-        line: File and line of the user's code.
+        line: The line of the user's code; false where there is none.
         given: Names of the arguments that are no defaults.
     """
 
@@ -118,7 +120,7 @@ class Operation:
     arguments: Mapping[str, Any]
     outputs: tuple[Value, ...]
     module: str
-    line: str
+    line: SourceLine
     given: tuple[str, ...] = ()
 
     def __str__(self) -> str:

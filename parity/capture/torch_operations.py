@@ -25,6 +25,7 @@ from parity.capture.fingerprints import fingerprint
 from parity.capture.records import count_name
 from parity.capture.torch_calls import Invocation, Operation, Value
 from parity.capture.torch_side import TorchSide, laid_out, tensors_of, to_numpy
+from parity.report.source import NO_LINE, SourceLine
 
 WHOLE = -1  # the index that stands for a whole module in `Replacements`
 # Frames of these are no user's code.
@@ -196,7 +197,7 @@ def _whole(
         return ()
     value = Value(tuple(made[0].shape), _dtype(made[0]), type(module).__name__, WHOLE)
     given = {"input": mode.sources[id(inputs[0])]}
-    return (Operation(WHOLE, type(module).__name__, given, (value,), "", ""),)
+    return (Operation(WHOLE, type(module).__name__, given, (value,), "", NO_LINE),)
 
 
 class _Reached(Exception):  # noqa: N818 - no error: how a run is ended early
@@ -349,19 +350,19 @@ def _opened(function: Any) -> Any:
 OPENED = {functional.multi_head_attention_forward: _opened(functional.multi_head_attention_forward)}
 
 
-def _line() -> str:
-    """File and line of the innermost frame outside PyTorch; empty where there is no user's."""
+def _line() -> SourceLine:
+    """The line of the innermost frame outside PyTorch; a false one where there is no user's."""
     frame: Any = sys._getframe(2)  # past this function and the mode's
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith(PACKAGES[1]):
-            return ""
+            return NO_LINE
         if not file.startswith((PACKAGES[0], "<")):
             break
         frame = frame.f_back
     if frame is None:
-        return ""
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        return NO_LINE
+    return SourceLine(frame.f_code.co_filename, frame.f_lineno)
 
 
 def _dtype(tensor: torch.Tensor) -> str:

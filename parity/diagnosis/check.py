@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from parity.diagnosis import causes
-from parity.diagnosis.partings import parting
+from parity.diagnosis.partings import parting, port_line
 from parity.ladder.climb import Ladder, climb
 from parity.ladder.port import Port
 from parity.report.report import RUNGS, Report
+from parity.report.source import NO_LINE
 
 
 def check(
@@ -44,8 +45,10 @@ def explain(ladder: Ladder, report: Report) -> None:
     """
     try:
         found = causes.explained(ladder, report)
-        fault = report.fault()
-        report.parting = parting(ladder.runs, fault) if fault is not None else None
+        if (fault := report.fault()) is not None:
+            report.parting = parting(ladder.runs, fault)
+            known = report.parting.port_line if report.parting is not None else NO_LINE
+            report.port_line = known or port_line(ladder.runs, fault)
     except Exception as error:  # of any network
         reason = " ".join(str(error).split())[:200]
         report.notes.append(f"its cause was not looked for: {type(error).__name__}: {reason}")

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from parity.capture import jax_operations
+from parity.capture.equations import equations
 from parity.capture.fingerprints import same_print
 from parity.capture.records import NETWORK
+from parity.capture.source_lines import line_of
 from parity.capture.torch_operations import Place, Tape
 from parity.ladder.runs import Runs
 from parity.report.quantity import Kind, Mode
 from parity.report.report import Check, Parting
+from parity.report.source import NO_LINE, SourceLine
 
 # They give what they take, in another shape or type; where a value is not theirs, it was before.
 MOVES = {
@@ -55,6 +58,30 @@ def parting(runs: Runs, fault: Check) -> Parting | None:
     return _first(tape, ported)
 
 
+def port_line(runs: Runs, fault: Check) -> SourceLine:
+    """Find the line of the port's source at which the layer at fault begins.
+
+    Args:
+        runs: Both sides.
+        fault: The first fault.
+
+    Returns:
+        The line of the layer's first operation; of a layer of Flax that is where it is called. Of
+        a tensor, that of the layer which holds it. A false one if that never runs, or no line is
+        known.
+    """
+    train = runs.mode(True)
+    program = runs.port64.jaxpr(runs.inputs[train], train)
+    lines: dict[str, SourceLine] = {}
+    for eqn, layer in equations(program.jaxpr, opaque=False):
+        if layer not in lines and (line := line_of(eqn)):
+            lines[layer] = line
+    inside = [layer for layer in lines if f"{layer}.".startswith(f"{fault.layer}.")]
+    around = [layer for layer in lines if layer and fault.layer.startswith(f"{layer}.")]
+    found = next(iter(inside), None) or max(around, key=len, default="")
+    return lines[found] if found else NO_LINE
+
+
 class Prints:
     """Fingerprints of one side's values, by the number of elements."""
 
@@ -78,7 +105,10 @@ def _first(tape: Tape, ported: jax_operations.Operations) -> Parting | None:
             continue
         fed = tape.fed_prints.get(operation.index, [])
         taken = {place for one in fed for place in theirs.places(one)}
-        return Parting(str(operation), _port(ported, taken, tape))
+        theirs_first = _port(ported, taken, tape)
+        if theirs_first is None:
+            return Parting(str(operation), reference_line=operation.line)
+        return Parting(str(operation), str(theirs_first), operation.line, theirs_first.line)
     return None
 
 
@@ -86,7 +116,9 @@ def _has(prints: Prints, made: Sequence[np.ndarray]) -> bool:
     return all(next(prints.places(one), None) is not None for one in made)
 
 
-def _port(ported: jax_operations.Operations, taken: set[int], tape: Tape) -> str:
+def _port(
+    ported: jax_operations.Operations, taken: set[int], tape: Tape
+) -> jax_operations.Operation | None:
     """The port's first operation on these values whose result the reference never has."""
     known = Prints([one for made in tape.prints.values() for one in made])
     taken = set(taken)
@@ -98,5 +130,5 @@ def _port(ported: jax_operations.Operations, taken: set[int], tape: Tape) -> str
             continue
         made = [np.asarray(ported.prints[i]) for i in operation.results]
         if not _has(known, made):
-            return str(operation)
-    return ""
+            return operation
+    return None

@@ -19,16 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
-from jax.extend.core import primitives as p
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parity.capture.interpreter import Change, bind, subjaxprs
+from parity.capture.equations import equations
+from parity.capture.interpreter import Change, bind
 from parity.capture.jax_operations import MOVES
 from parity.capture.jax_side import JaxSide
-from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import Result
 from parity.capture.source_lines import line_of, place_of
 from parity.capture.torch_side import one_thread
@@ -37,6 +36,7 @@ from parity.ladder.l2_l3_network import Gradients, Whole
 from parity.ladder.port import Port
 from parity.ladder.runs import PORT64, Runs
 from parity.report.report import Check
+from parity.report.source import SourceLine
 from parity.spec import draw
 from parity.spec.errors import InputError
 
@@ -57,7 +57,6 @@ OTHERS: dict[str, Callable[..., Any]] = {
     "sub": jnp.add,
     "tanh": lambda x: x / (1 + abs(x)),
 }
-OPAQUE = {p.custom_jvp_call_p, p.custom_vjp_call_p, p.while_p}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Mutant:
         kind: What is done to it.
         operation: Its name.
         layer: The innermost layer that it is in, empty outside of any.
-        line: File and line of the user's code.
+        line: The line of the user's code; false where there is none.
         at: Its number in the program, in order.
         change: What is evaluated instead.
     """
@@ -76,7 +75,7 @@ class Mutant:
     kind: str
     operation: str
     layer: str
-    line: str
+    line: SourceLine
     at: int
     change: Change
 
@@ -106,24 +105,9 @@ def mutants(jaxpr: Jaxpr) -> list[Mutant]:
     """Return every mutant of a program, in order."""
     return [
         Mutant(kind, eqn.primitive.name, layer, line_of(eqn), at, change)
-        for at, (eqn, layer) in enumerate(_equations(jaxpr, []))
+        for at, (eqn, layer) in enumerate(equations(jaxpr))
         for kind, change in _kinds(eqn)
     ]
-
-
-def _equations(jaxpr: Jaxpr, open_: list[str]) -> Iterator[tuple[JaxprEqn, str]]:
-    for eqn in jaxpr.eqns:
-        if eqn.primitive is mark_p:
-            if eqn.params["place"] == BEGIN:
-                open_.append(SITES[eqn.params["call"]].layer)
-            else:
-                open_.pop()
-            continue
-        inner = [] if eqn.primitive in OPAQUE else list(subjaxprs(eqn))
-        for part in inner:
-            yield from _equations(part, open_)
-        if not inner:
-            yield eqn, open_[-1] if open_ else ""
 
 
 def _kinds(eqn: JaxprEqn) -> Iterator[tuple[str, Change]]:
@@ -238,7 +222,7 @@ def _outcome(runs: Runs, mutant: Mutant, right: list[np.ndarray]) -> Outcome:
 
 def _at(jaxpr: Jaxpr, mutant: Mutant) -> Iterator[JaxprEqn]:
     """The equation of a program of the same network that a mutant is about, in either mode."""
-    for at, (eqn, layer) in enumerate(_equations(jaxpr, [])):
+    for at, (eqn, layer) in enumerate(equations(jaxpr)):
         same = (eqn.primitive.name, layer, line_of(eqn)) == (
             mutant.operation,
             mutant.layer,
@@ -332,7 +316,7 @@ class Power:
                 "kind": o.mutant.kind,
                 "operation": o.mutant.operation,
                 "layer": o.mutant.layer,
-                "line": o.mutant.line,
+                "line": str(o.mutant.line),
                 "outcome": o.outcome,
                 "named": o.named,
                 "placed": o.placed,

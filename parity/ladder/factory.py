@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from parity.report.source import NO_LINE, SourceLine
 from parity.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +46,22 @@ def make_port(name: str) -> Port:
         kind = "nothing" if port is None else f"a {type(port).__name__}"
         raise InputError(f"{name} returned {kind}, expected a parity.Port")
     return port
+
+
+def line_of_factory(name: str) -> SourceLine:
+    """Return the line at which a factory is defined; a false one if that is not in its file.
+
+    Args:
+        name: As for `make_port`, which has loaded it.
+    """
+    place, _, function = name.rpartition(":")
+    path = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
+    if path is None:
+        return NO_LINE
+    for node in ast.parse(Path(path).read_bytes()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return SourceLine(path, node.lineno)
+    return NO_LINE
 
 
 def _from_file(path: Path) -> ModuleType:

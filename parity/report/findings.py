@@ -9,6 +9,7 @@ from typing import Any
 
 from parity.report.pairs import Paired
 from parity.report.quantity import Kind, Quantity
+from parity.report.source import NO_LINE, SourceLine
 
 RUNGS = {
     "L0": "weights",
@@ -22,6 +23,7 @@ RUNGS = {
 ONNX = "onnx"  # the rung of ONNX files, which only our own networks have
 TITLES = {**RUNGS, ONNX: "ONNX Runtime"}
 
+RIGHT_ALONE = 1e-9  # the relative difference in float64 of a layer that is right
 MOST_CAUSES = 4  # that are printed, where several give the same numbers
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -128,10 +130,14 @@ class Parting:
     Attributes:
         reference: The reference's operation, its arguments and its line.
         port: The port's on the same values, and its line; empty where none was found.
+        reference_line: The line of the reference's operation.
+        port_line: The line of the port's operation.
     """
 
     reference: str
     port: str = ""
+    reference_line: SourceLine = NO_LINE
+    port_line: SourceLine = NO_LINE
 
     def __str__(self) -> str:
         port = f"; the port: {self.port}" if self.port else ""
@@ -156,6 +162,8 @@ class Findings:
         inference: Whether only eval mode was compared.
         pairs: Which tensors and layers of the port answered which of the reference.
         parting: The first operation at which the networks part, where one was found.
+        port_line: The port's line at the first fault: of that operation, or else the first line
+            of the layer at fault that runs; false where it is not known.
     """
 
     name: str
@@ -170,6 +178,7 @@ class Findings:
     inference: bool = False
     pairs: list[Paired] = dataclasses.field(default_factory=list)
     parting: Parting | None = None
+    port_line: SourceLine = NO_LINE
 
     @property
     def ok(self) -> bool:
@@ -189,6 +198,29 @@ class Findings:
         """Where to look first: of the lowest rung that failed, the first layer, by structure."""
         failed = self.failures()
         return min(failed, key=lambda c: (c.rung, c.kind != "structure"), default=None)
+
+    def look_at(self, fault: Check) -> str:
+        """What to look at first: the layer of a fault, or what is fed to it."""
+        right_alone = fault.isolated is not None and fault.isolated <= RIGHT_ALONE
+        return f"what is fed to {fault.where()}" if right_alone else fault.where()
+
+    def reason(self) -> str:
+        """Why the check failed, in one line; empty where it passed."""
+        if self.ok:
+            return ""
+        if fault := self.fault():
+            return f"look at {self.look_at(fault)} first"
+        return self.incomplete() or "a rung compared nothing"
+
+    def incomplete(self) -> str:
+        """Of what is missing: how much on which rungs, and the first; empty where nothing is."""
+        if not (missing := self.missing()):
+            return ""
+        rungs = ", ".join(sorted({omission.rung for omission in missing}))
+        return (
+            f"not all parameters were compared: {len(missing)} left out on {rungs}, first"
+            f" {missing[0].layer}: {missing[0].quantity}: {missing[0].reason}"
+        )
 
     def explanation(self) -> list[str]:
         """What is known of the first fault's cause, a line each; nothing where there is no fault.

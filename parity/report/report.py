@@ -20,8 +20,9 @@ from parity.report.console import WIDTH, print_first, standard_output
 from parity.report.findings import ONNX, PRECISIONS, RUNGS, Check, Findings, Omission, Parting
 from parity.report.page import page
 from parity.report.quantity import Kind
+from parity.report.source import SourceLine
 
-RIGHT_ALONE = 1e-9  # the relative difference in float64 of a layer that is right
+SCHEMA = "parity-report-1"  # of the JSON that `to_dict` returns; see report.schema.json
 
 __all__ = ["ONNX", "PRECISIONS", "RUNGS", "Check", "Omission", "Parting", "Report"]
 
@@ -73,25 +74,19 @@ class Report(Findings):
         failed = self.failures()
         print_first(console, [check.sentence() for check in failed], most)
         print_first(console, self._omitted(), most)
-        fault = self.fault()
         seconds = f"{sum(self.seconds.values()):.0f} s"
         for note in self.notes:
             console.print(note if len(note) <= 300 else f"{note[:300]} ...", markup=False)
-        if fault:
-            place = escape(fault.where())
-            if fault.isolated is not None and fault.isolated <= RIGHT_ALONE:
-                place = f"what is fed to {place}"
-            console.print(f"[red]FAILED[/red] look at [bold]{place}[/bold] first ({seconds})")
+        if self.ok:
+            console.print(f"[green]PASSED[/green] {len(self.checks)} comparisons ({seconds})")
+        else:
+            reason = escape(self.reason())
+            console.print(f"[red]FAILED[/red] {reason} ({seconds})", soft_wrap=True)
+        if self.fault():
             if self.parting is not None:
                 console.print(f"  {self.parting}", markup=False, soft_wrap=True)
             for line in self.explanation():
                 console.print(f"  {line}", markup=False, soft_wrap=True)
-        elif self.missing():
-            console.print(f"[red]FAILED[/red] {self._incomplete()} ({seconds})", soft_wrap=True)
-        elif self.ok:
-            console.print(f"[green]PASSED[/green] {len(self.checks)} comparisons ({seconds})")
-        else:
-            console.print(f"[red]FAILED[/red] a rung compared nothing ({seconds})")
         for line in self.unseen:
             console.print(f"[yellow]NOT SEEN[/yellow] {escape(line)}", soft_wrap=True)
 
@@ -106,38 +101,44 @@ class Report(Findings):
             or omission.layer not in named
         ]
 
-    def _incomplete(self) -> str:
-        """Of what is missing: how much on which rungs, and the first."""
-        missing = self.missing()
-        rungs = ", ".join(sorted({omission.rung for omission in missing}))
-        return (
-            f"not all parameters were compared: {len(missing)} left out on {rungs}, first"
-            f" {missing[0].layer}: {missing[0].quantity}: {missing[0].reason}"
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """The whole report as JSON values; infinities are strings."""
-        checks = [_fields(c) | {"ok": c.ok, "margin": _number(c.margin)} for c in self.checks]
-        for check in checks:
-            for key in ("error", "limit", "reference_value", "port_value", "isolated"):
-                check[key] = _number(check[key])
         fault = self.fault()
+        parting = self.parting
         return {
+            "schema": SCHEMA,
             "name": self.name,
             "precision": self.precision,
             "ok": self.ok,
+            "reason": self.reason(),
+            "first_failure": self.first_failure(),
             "inference": self.inference,
             "fault": fault.where() if fault else None,
             "causes": [str(cause) for cause in self.causes],
             "proved": bool(self.causes),
             "operations": self.operations,
-            "parting": None if self.parting is None else dataclasses.asdict(self.parting),
+            "parting": None if parting is None else _parting(parting),
             "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "notes": self.notes,
             "unseen": self.unseen,
             "seconds": self.seconds,
             "left_out": [_fields(omission) for omission in self.left_out],
-            "checks": checks,
+            "checks": [_check(c) for c in self.checks],
+        }
+
+    def first_failure(self) -> dict[str, Any] | None:
+        """The failure to look at first as JSON values, with all that is known of it."""
+        if (fault := self.fault()) is None:
+            return None
+        parting = self.parting
+        return _check(fault) | {
+            "look_at": self.look_at(fault),
+            "message": fault.sentence(),
+            "port_line": _line(self.port_line),
+            "reference_line": None if parting is None else _line(parting.reference_line),
+            "parting": None if parting is None else str(parting),
+            "proved": [str(cause) for cause in self.causes],
+            "operations": self.operations,
         }
 
     def to_json(self, path: str | Path) -> None:
@@ -156,9 +157,9 @@ class Report(Findings):
         """
         if not self.ok:
             failed, fault = self.failures(), self.fault()
-            detail = f"{fault.sentence()} ({len(failed)} in all)" if fault else "nothing compared"
-            if self.missing():
-                detail = f"{detail}; {self._incomplete()}" if fault else self._incomplete()
+            detail = f"{fault.sentence()} ({len(failed)} in all)" if fault else self.reason()
+            if fault and (incomplete := self.incomplete()):
+                detail += f"; {incomplete}"
             for line in self.explanation() if self.causes else ():
                 detail += f"; {line}"
             raise AssertionError(f"{self.name}: {detail}")
@@ -168,6 +169,25 @@ def _fields(entry: Check | Omission) -> dict[str, Any]:
     """The fields of a check or an omission; its quantity as the sentence that is shown."""
     found = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
     return found | {"quantity": str(entry.quantity)}
+
+
+def _check(check: Check) -> dict[str, Any]:
+    found = _fields(check) | {"index": list(check.index), "ok": check.ok, "margin": check.margin}
+    numbers = ("error", "limit", "margin", "reference_value", "port_value", "isolated")
+    return found | {key: _number(found[key]) for key in numbers}
+
+
+def _parting(parting: Parting) -> dict[str, Any]:
+    return {
+        "reference": parting.reference,
+        "port": parting.port,
+        "reference_line": _line(parting.reference_line),
+        "port_line": _line(parting.port_line),
+    }
+
+
+def _line(line: SourceLine) -> dict[str, Any] | None:
+    return {"path": line.path, "line": line.number} if line else None
 
 
 def _number(value: float | None) -> float | str | None:

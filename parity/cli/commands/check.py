@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import sys
 from typing import TYPE_CHECKING
 
 from parity.cli.arguments import add_choice, choice_of, parse_devices, parse_input_size
 from parity.io.files import check_writable
-from parity.ladder.factory import is_factory, make_port
+from parity.ladder.factory import is_factory, line_of_factory, make_port
+from parity.report import formats
+from parity.report.formats import FORMATS
 from parity.report.report import PRECISIONS, RUNGS
+from parity.report.source import NO_LINE
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from parity.report.report import Report
     from weights_convert import Checkpoint
 
+MACHINES = ("json", "junit")  # formats beside which nothing else is printed
 MADE = ""  # of --onnx: no file is given
 DEFAULT = ("L0", "L1", "L2", "L3", "L4")  # of our own networks
 OURS = (
@@ -84,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " is run in train mode",
     )
     parser.add_argument("--seed", type=int, help="of weights, images, labels, masks (default: 0)")
+    parser.add_argument(
+        "--format",
+        default=FORMATS[0],
+        choices=FORMATS,
+        help="what is printed: text, the report as JSON or as JUnit's XML, or text and an"
+        " annotation of GitHub Actions (default: %(default)s)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write every comparison to this file")
     parser.add_argument("--html", metavar="FILE", help="write a page with error against depth")
     parser.add_argument(
@@ -148,7 +161,8 @@ def loaded(args: argparse.Namespace) -> Checkpoint:
     from weights_convert import notes
 
     checkpoint = weights_convert.load(args.weights, args.model, choice=choice_of(args))
-    print("\n".join(notes.lines(checkpoint)), end="\n" if checkpoint.notes else "")
+    to = sys.stderr if args.format in MACHINES else sys.stdout
+    print("\n".join(notes.lines(checkpoint)), end="\n" if checkpoint.notes else "", file=to)
     return checkpoint
 
 
@@ -189,8 +203,20 @@ def several(args: argparse.Namespace) -> Report:
 
 
 def shown(report: Report, args: argparse.Namespace) -> int:
-    """Print and write."""
-    report.print()
+    """Print and write.
+
+    Returns:
+        The exit status: 0 if the port is faithful, else 1.
+    """
+    if args.format == "json":
+        print(json.dumps(report.to_dict(), indent=1))
+    elif args.format == "junit":
+        print(formats.junit(report))
+    else:
+        report.print()
+    if args.format == "github":
+        line = line_of_factory(args.model) if is_factory(args.model) else NO_LINE
+        print(formats.github(report, line))
     if args.json is not None:
         report.to_json(args.json)
     if args.html is not None:

@@ -116,8 +116,9 @@ def judged() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(report.to_dict()))
     named = report.fault()
     found["fault kind"] = named and named.quantity.kind
-    for entry in (*found["checks"], *found["left_out"]):
+    for entry in (*found["checks"], *found["left_out"], found["first_failure"]):
         del entry["quantity"]
+    del found["first_failure"]["message"]
     del found["seconds"]
     return found
 

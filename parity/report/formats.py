@@ -1,0 +1,98 @@
+"""A report in the formats of other programs: JUnit's XML, and annotations of GitHub Actions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from parity.report.findings import TITLES, Check, Findings, Omission
+from parity.report.source import SourceLine
+
+FORMATS = ("text", "json", "junit", "github")
+
+# What a property or a message of GitHub's workflow commands may not hold as it is; see
+# https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
+IN_MESSAGES = {"%": "%25", "\r": "%0D", "\n": "%0A"}
+IN_PROPERTIES = IN_MESSAGES | {":": "%3A", ",": "%2C"}
+
+
+def junit(report: Findings) -> str:
+    """Return JUnit's XML: a test case per rung and layer, as `parity.testing.ladder` has them.
+
+    A test case fails with the sentences of its failures; it is skipped where nothing of it was
+    compared, and fails where something was left out that must be compared.
+    """
+    cases: dict[tuple[str, str], list[Check | Omission]] = {}
+    every: list[Check | Omission] = [*report.checks, *report.left_out]
+    for entry in every:
+        cases.setdefault((entry.rung, entry.layer), []).append(entry)
+    suite = ElementTree.Element("testsuite", name=report.name, tests=str(len(cases)), errors="0")
+    failed = skipped = 0
+    for (rung, layer), entries in cases.items():
+        name = f"{rung} {TITLES[rung]}"
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=f"{report.name}.{name}", name=layer
+        )
+        wrong, left = _wrong(entries), [e for e in entries if isinstance(e, Omission)]
+        if wrong:
+            failed += 1
+            lines = "\n".join(entry.sentence() for entry in wrong)
+            ElementTree.SubElement(case, "failure", message=wrong[0].sentence()).text = lines
+        elif len(left) == len(entries):
+            skipped += 1
+            ElementTree.SubElement(case, "skipped", message=left[0].sentence())
+    if not report.ok and not failed:  # a rung that compared nothing has no case
+        case = ElementTree.SubElement(suite, "testcase", classname=report.name, name="ladder")
+        ElementTree.SubElement(case, "failure", message=report.reason())
+        suite.set("tests", str(len(cases) + 1))
+        failed = 1
+    suite.set("failures", str(failed))
+    suite.set("skipped", str(skipped))
+    suite.set("time", f"{sum(report.seconds.values()):.1f}")
+    if not report.ok:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(_told(report))
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
+
+
+def github(report: Findings, factory: SourceLine) -> str:
+    """Return one workflow command of GitHub Actions: an error at the port's line, or a notice.
+
+    Args:
+        report: What was compared.
+        factory: Where the error is shown if the port's line is not known.
+    """
+    if report.ok:
+        told = f"{len(report.checks)} comparisons passed"
+        return f"::notice title={_escaped(report.name, IN_PROPERTIES)}::{told}"
+    line = report.port_line or factory
+    properties = {"title": f"{report.name}: not faithful"}
+    if line:
+        properties = {"file": _relative(line.path), "line": str(line.number)} | properties
+    listed = ",".join(f"{key}={_escaped(text, IN_PROPERTIES)}" for key, text in properties.items())
+    return f"::error {listed}::{_escaped(chr(10).join(_told(report)), IN_MESSAGES)}"
+
+
+def _wrong(entries: Sequence[Check | Omission]) -> list[Check | Omission]:
+    return [e for e in entries if (e.counts if isinstance(e, Omission) else not e.ok)]
+
+
+def _told(report: Findings) -> list[str]:
+    """What is known of a failed report, a line each."""
+    fault = report.fault()
+    lines = [report.reason(), fault.sentence() if fault else ""]
+    parting = "" if report.parting is None else str(report.parting)
+    return [line for line in (*lines, parting, *report.explanation()) if line]
+
+
+def _escaped(text: str, codes: Mapping[str, str]) -> str:
+    return text.translate({ord(one): code for one, code in codes.items()})
+
+
+def _relative(path: str) -> str:
+    """A path as GitHub shows it: relative to the repository, if the file is in it."""
+    root = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
+    found = Path(path).resolve()
+    return found.relative_to(root).as_posix() if found.is_relative_to(root) else path
