@@ -26,12 +26,19 @@ def standard_output() -> Console:
     return found if found.is_terminal else Output(width=WIDTH)
 
 
-def print_first(console: Console, lines: Sequence[str], most: int) -> None:
-    """Print the first of some lines, as they are, and how many more there are."""
+def print_first(console: Console, lines: Sequence[str], most: int, hint: str = "") -> None:
+    """Print the first of some lines, as they are, and how many more there are.
+
+    Args:
+        console: Where to.
+        lines: All of them.
+        most: How many are printed.
+        hint: Printed behind the number of the others.
+    """
     for line in lines[:most]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if len(lines) > most:
-        console.print(f"... and {len(lines) - most} more")
+        console.print(f"... and {len(lines) - most} more{hint}", highlight=False)
 
 
 class Lines:

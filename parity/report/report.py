@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from parity.report.findings import ONNX, PRECISIONS, RUNGS, Check, Findings, Omi
 from parity.report.page import page
 from parity.report.quantity import Kind
 from parity.report.source import SourceLine
+from parity.spec.errors import listed
 
+SHOWN = 5  # lines of failures, and of what was not compared, that are printed at first
 SCHEMA = "parity-report-1"  # of the JSON that `to_dict` returns; see report.schema.json
 
 __all__ = ["ONNX", "PRECISIONS", "RUNGS", "Check", "Omission", "Parting", "Report"]
@@ -62,17 +65,21 @@ class Report(Findings):
         self.print(Console(file=text, width=WIDTH))
         return text.getvalue()
 
-    def print(self, to: Console | None = None, most: int = 20) -> None:
+    def print(self, to: Console | None = None, most: int = SHOWN, verbose: bool = False) -> None:
         """Print the table, the failures and the verdict.
 
         Args:
             to: Where to; standard output if not given.
-            most: How many failures to print.
+            most: How many lines of failures, and of what was not compared, to print; the failures
+                of a rung and layer are one line.
+            verbose: Print all, each failure on its own line.
         """
         console = to or standard_output()
         console.print(self.table())
         failed = self.failures()
-        print_first(console, [check.sentence() for check in failed], most)
+        most = max(len(failed), len(self.left_out)) if verbose else most
+        lines = [check.sentence() for check in failed] if verbose else self._grouped(failed)
+        print_first(console, lines, most, f" (--verbose prints all {len(failed)} failures)")
         print_first(console, self._omitted(), most)
         seconds = f"{sum(self.seconds.values()):.0f} s"
         for note in self.notes:
@@ -89,6 +96,20 @@ class Report(Findings):
                 console.print(f"  {line}", markup=False, soft_wrap=True)
         for line in self.unseen:
             console.print(f"[yellow]NOT SEEN[/yellow] {escape(line)}", soft_wrap=True)
+
+    def _grouped(self, failed: Sequence[Check]) -> list[str]:
+        """The failures, a line for each rung and layer: the first, and what else of it failed."""
+        groups: dict[tuple[str, str], list[Check]] = {}
+        for check in sorted(failed, key=lambda c: c.rung):
+            groups.setdefault((check.rung, check.layer), []).append(check)
+        lines = []
+        for checks in groups.values():
+            first = min(checks, key=lambda c: c.kind != "structure")
+            others = dict.fromkeys(str(c.quantity) for c in checks)
+            del others[str(first.quantity)]
+            also = f"; also {listed(others)}" if others else ""
+            lines.append(first.sentence() + also)
+        return lines
 
     def _omitted(self) -> list[str]:
         """What was not compared, a line each, but for layers that a note names already."""

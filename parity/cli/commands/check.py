@@ -100,6 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write every comparison to this file")
     parser.add_argument("--html", metavar="FILE", help="write a page with error against depth")
     parser.add_argument(
+        "--verbose", action="store_true", help="print every failure, not the first of each layer"
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show the traceback of what a network raised"
     )
 
@@ -213,7 +216,7 @@ def shown(report: Report, args: argparse.Namespace) -> int:
     elif args.format == "junit":
         print(formats.junit(report))
     else:
-        report.print()
+        report.print(verbose=args.verbose)
     if args.format == "github":
         line = line_of_factory(args.model) if is_factory(args.model) else NO_LINE
         print(formats.github(report, line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import jax
@@ -9,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from parity import Port, check
-from parity.report.quantity import Kind
-from parity.report.report import Report
+from parity.report.quantity import Kind, Quantity, Scope
+from parity.report.report import Check, Report
 
 
 def port(slip: float = 1.0, loss: float = 1.0) -> Port:
@@ -85,3 +87,28 @@ def test_what_was_not_seen_is_on_the_page(tmp_path: Any) -> None:
     path = tmp_path / "report.html"
     check(port(), ("L1",)).to_html(path)
     assert "not seen: L1 alone does not see what happens between layers" in path.read_text()
+
+
+def failing(layers: int) -> Report:
+    """A report in which two quantities of each layer failed in both precisions."""
+    report = Report("net", "float32", seconds={"L1": 1.0})
+    for layer in range(layers):
+        for kind in ("numerics", "structure"):
+            for index in (0, 1):
+                quantity = Quantity(Kind.OUTPUT, index=index, scope=Scope.LAYER)
+                name = f"layer{layer}"
+                report.checks.append(Check("L1", kind, name, name, quantity, 1.0, 1e-10))
+    return report
+
+
+def test_a_layer_fails_in_one_line() -> None:
+    """Catches a screen full of one layer's failures, and failures that are not counted."""
+    lines = [line for line in str(failing(7)).splitlines() if "differs" in line]
+    assert lines == [
+        f"L1 structure: layer{i}: output 0: differs by 1, limit 1e-10; also output 1"
+        for i in range(5)
+    ]
+    assert "... and 2 more (--verbose prints all 28 failures)" in str(failing(7))
+    text = io.StringIO()
+    failing(7).print(Console(file=text, width=80), verbose=True)
+    assert sum("differs by 1" in line for line in text.getvalue().splitlines()) == 28
