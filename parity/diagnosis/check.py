@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from parity.diagnosis import causes
 from parity.diagnosis.partings import parting, port_line
+from parity.diagnosis.remedies import remedy
 from parity.ladder.climb import Ladder, climb
 from parity.ladder.port import Port
 from parity.report.report import RUNGS, Report
@@ -47,13 +48,15 @@ def explain(ladder: Ladder, report: Report) -> None:
         found = causes.explained(ladder, report)
         if (fault := report.fault()) is not None:
             report.parting = parting(ladder.runs, fault)
-            known = report.parting.port_line if report.parting is not None else NO_LINE
-            report.port_line = known or port_line(ladder.runs, fault)
+            line = report.parting.port_line if report.parting is not None else NO_LINE
+            report.port_line = line or port_line(ladder.runs, fault)
     except Exception as error:  # of any network
         reason = " ".join(str(error).split())[:200]
         report.notes.append(f"its cause was not looked for: {type(error).__name__}: {reason}")
         return
     report.causes = list(found.proofs)
+    if found.proofs and (known := remedy(found.proofs[0].fault)) is not None:
+        report.fix = known.fix
     if untried := getattr(found.proofs, "untried", 0):
         report.notes.append(f"causes: {untried} changes of the reference were not tried (time)")
     report.operations = found.shown()

@@ -164,6 +164,7 @@ class Findings:
         parting: The first operation at which the networks part, where one was found.
         port_line: The port's line at the first fault: of that operation, or else the first line
             of the layer at fault that runs; false where it is not known.
+        fix: How to mend the simplest proved cause, where it is a fault of the catalogue.
     """
 
     name: str
@@ -179,6 +180,7 @@ class Findings:
     pairs: list[Paired] = dataclasses.field(default_factory=list)
     parting: Parting | None = None
     port_line: SourceLine = NO_LINE
+    fix: str = ""
 
     @property
     def ok(self) -> bool:
@@ -233,7 +235,9 @@ class Findings:
             first, *others = (str(cause) for cause in self.causes[:MOST_CAUSES])
             lines = [f"proved: {first}", *(f"or: {other}" for other in others)]
             more = len(self.causes) - MOST_CAUSES
-            return [*lines, f"or: {more} more that give the same numbers"] if more > 0 else lines
+            if more > 0:
+                lines.append(f"or: {more} more that give the same numbers")
+            return [*lines, f"fix: {self.fix}"] if self.fix else lines
         if not self.operations:
             return ["no known cause explains it"]
         lead = "no known cause explains it; the reference computes here: "

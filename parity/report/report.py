@@ -159,6 +159,7 @@ class Report(Findings):
             "reference_line": None if parting is None else _line(parting.reference_line),
             "parting": None if parting is None else str(parting),
             "proved": [str(cause) for cause in self.causes],
+            "fix": self.fix or None,
             "operations": self.operations,
         }
 

@@ -1,0 +1,49 @@
+"""What each fault of the catalogue looks like, why it happens, and how to mend it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.resources
+import tomllib
+from collections.abc import Mapping
+
+from parity.diagnosis.catalogue import PROVED_AS, Fault
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedy:
+    """Texts about one fault, in full sentences; `size` is a phrase.
+
+    Attributes:
+        symptom: What a check shows.
+        why: How the mistake comes about.
+        fix: What to change in the port.
+        size: The relative L2 change of what the fault touches.
+    """
+
+    symptom: str
+    why: str
+    fix: str
+    size: str
+
+
+@functools.cache
+def remedies() -> Mapping[Fault, Remedy]:
+    """Return the remedy of every fault, from `remedies.toml`."""
+    file = importlib.resources.files("parity.diagnosis") / "remedies.toml"
+    found = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {fault: Remedy(**found[fault]) for fault in Fault}
+
+
+def remedy(name: str) -> Remedy | None:
+    """Return the remedy of a proved cause.
+
+    Args:
+        name: The name of a fault, or that of a change of the reference; see `Proof.fault`.
+
+    Returns:
+        None where the change is none of the catalogue's faults, or may be several of them.
+    """
+    faults = [fault for fault in Fault if name == fault or name in PROVED_AS.get(fault, ())]
+    return remedies()[faults[0]] if len(faults) == 1 else None
