@@ -1,4 +1,4 @@
-"""Pages of the site that are made of other files: one per fault, and those at the repository's top."""
+"""Pages of the site that are made of other files: one per fault, and those at the top."""
 
 from __future__ import annotations
 
@@ -53,16 +53,19 @@ How a cause is proved: [experiments on the reference](../causes.md).
 """
         yield f"failures/{fault}.md", page
     table = "\n".join(rows)
-    yield "failures/index.md", f"""# What a failure means
+    yield (
+        "failures/index.md",
+        f"""# What a failure means
 
-Mistakes that are made when networks are carried from one framework to another. `parity faults` plants
-each of them, and counts how many the checks find. If `parity check` says `proved:`, its page here says
-why the mistake happens and what to change.
+Mistakes that are made when networks are carried from one framework to another. `parity faults`
+plants each of them, and counts how many the checks find. If `parity check` says `proved:`, its page
+here says why the mistake happens and what to change.
 
 | | fault | lowest rung that finds it | size, as a relative L2 change |
 |---|---|---|---|
 {table}
-"""
+""",
+    )
 
 
 def names(fault: Fault) -> str:

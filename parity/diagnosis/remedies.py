@@ -29,11 +29,11 @@ class Remedy:
 
 
 @functools.cache
-def remedies() -> Mapping[Fault, Remedy]:
-    """Return the remedy of every fault, from `remedies.toml`."""
+def remedies() -> Mapping[str, Remedy]:
+    """Return the remedies of `remedies.toml`: of every fault, and of other changes, by name."""
     file = importlib.resources.files("parity.diagnosis") / "remedies.toml"
     found = tomllib.loads(file.read_text(encoding="utf-8"))
-    return {fault: Remedy(**found[fault]) for fault in Fault}
+    return {name: Remedy(**texts) for name, texts in found.items()}
 
 
 def remedy(name: str) -> Remedy | None:
@@ -45,5 +45,7 @@ def remedy(name: str) -> Remedy | None:
     Returns:
         None where the change is none of the catalogue's faults, or may be several of them.
     """
-    faults = [fault for fault in Fault if name == fault or name in PROVED_AS.get(fault, ())]
+    if name in remedies():
+        return remedies()[name]
+    faults = [fault for fault in Fault if name in PROVED_AS.get(fault, ())]
     return remedies()[faults[0]] if len(faults) == 1 else None

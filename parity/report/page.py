@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,7 @@ from markupsafe import Markup
 from parity.report import html
 from parity.report.plot import Line, legend, plot
 from parity.report.quantity import Kind, Mode
+from parity.report.source import SourceLine
 
 if TYPE_CHECKING:
     from parity.report.findings import Check, Findings
@@ -39,6 +41,9 @@ def page(report: Findings) -> str:
         legend=Markup(legend(lines)),
         failures=report.failures(),
         rungs=list(_rungs(report)),
+        sources=list(_sources(report)),
+        layers=list(_layers(report)),
+        failed_rungs=sorted({c.rung for c in report.failures()}),
         left_out=sorted(report.left_out, key=lambda o: (not o.counts, o.rung)),
         notes=[f"not seen: {line}" for line in report.unseen] + report.notes,
         closest=_closest(report),
@@ -99,6 +104,51 @@ def _rungs(report: Findings) -> Iterator[RungRow]:
         here = [o for o in report.left_out if o.rung == name[:2] and kind == "structure"]
         missing = any(o.counts for o in here)
         yield RungRow(name, kind, compared, failed, margin, worst, len(here), missing)
+
+
+class Excerpt(NamedTuple):
+    """Lines of a source file around the one to look at.
+
+    Attributes:
+        side: `reference` or `port`.
+        line: The line to look at.
+        lines: Numbers and texts.
+    """
+
+    side: str
+    line: SourceLine
+    lines: list[tuple[int, str]]
+
+
+def _sources(report: Findings) -> Iterator[Excerpt]:
+    """Both sides' sources at the first failure, as far as they can be read."""
+    parting = report.parting
+    places = [("reference", parting.reference_line)] if parting is not None else []
+    for side, line in (*places, ("port", report.port_line)):
+        if lines := line.excerpt():
+            yield Excerpt(side, line, lines)
+
+
+class LayerMark(NamedTuple):
+    """A layer of the network, in the order of the forward pass.
+
+    Attributes:
+        name: The port's name.
+        failed: Number of its comparisons that failed, in the whole network or alone.
+        first: Whether it is the one to look at first.
+    """
+
+    name: str
+    failed: int
+    first: bool
+
+
+def _layers(report: Findings) -> Iterator[LayerMark]:
+    failed = collections.Counter(c.layer for c in report.failures())
+    fault = report.fault()
+    ran = (c.layer for c in report.checks if c.quantity.kind is Kind.OUTPUT)
+    for layer in dict.fromkeys(ran):
+        yield LayerMark(layer, failed[layer], fault is not None and fault.layer == layer)
 
 
 def _closest(report: Findings) -> dict[str, list[Check]]:

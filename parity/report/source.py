@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -24,6 +24,15 @@ class SourceLine:
 
     def __bool__(self) -> bool:
         return bool(self.path)
+
+    def excerpt(self, around: int = 4) -> list[tuple[int, str]]:
+        """Return the lines around it with their numbers; nothing where the file cannot be read."""
+        try:
+            lines = Path(self.path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return []
+        first, last = max(self.number - around, 1), min(self.number + around, len(lines))
+        return [(number, lines[number - 1]) for number in range(first, last + 1)]
 
 
 NO_LINE = SourceLine()  # not known

@@ -129,15 +129,16 @@ def _flattened(o: Operation) -> Changes:
         text = "flattened with height and width swapped"
         yield one(o, "flatten-order", text, _permuted((0, 1, 3, 2), out), PLAIN)
         if out != (x.shape[0], x.shape[1], x.shape[2] * x.shape[3]):
-            text = "flattened in the order (N, W, H, C)"
-            yield one(o, "flatten-order", text, _permuted((0, 3, 2, 1), out), ODD)
+            for names, axes in (("N, W, H, C", (0, 3, 2, 1)), ("N, W, C, H", (0, 3, 1, 2))):
+                text = f"flattened in the order ({names})"
+                yield one(o, "flatten-order", text, _permuted(axes, out), ODD)
     if n >= 3:
         for a in range(1, n - 1):
-            axes = list(range(n))
-            axes[a], axes[a + 1] = axes[a + 1], axes[a]
-            if tuple(axes) not in ((0, 2, 3, 1), (0, 1, 3, 2)) or n != 4:
-                text = f"reshaped with its axes in order {tuple(axes)}"
-                yield one(o, "flatten-order", text, _permuted(tuple(axes), out), ODD)
+            swapped = list(range(n))
+            swapped[a], swapped[a + 1] = swapped[a + 1], swapped[a]
+            if tuple(swapped) not in ((0, 2, 3, 1), (0, 1, 3, 2)) or n != 4:
+                text = f"reshaped with its axes in order {tuple(swapped)}"
+                yield one(o, "flatten-order", text, _permuted(tuple(swapped), out), ODD)
     if len(out) >= 4 and o.name in ("reshape", "view"):
         # Heads and their width, the other way round.
         for a in range(1, len(out) - 1):
