@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import io
 import json
 import math
@@ -170,6 +171,13 @@ class Report(Findings):
     def to_html(self, path: str | Path) -> None:
         """Write a page: verdict, error against depth in both precisions, failures and causes."""
         write_atomically(path, page(self).encode())
+
+    def _repr_html_(self) -> str:
+        """The page, in a frame: what a notebook shows of a report."""
+        return (
+            f'<iframe srcdoc="{html.escape(page(self))}" title="{html.escape(self.name)}"'
+            ' style="width: 100%; height: 700px; border: 0"></iframe>'
+        )
 
     def assert_faithful(self) -> None:
         """Raise unless everything agreed.

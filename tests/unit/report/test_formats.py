@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import importlib.resources
 import json
 import re
@@ -17,6 +18,7 @@ from parity import check
 from parity.cli import main
 from parity.ladder.factory import line_of_factory, make_port
 from parity.report import formats
+from parity.report.page import page as formatted
 from parity.report.report import Report
 from parity.report.source import NO_LINE, SourceLine
 
@@ -168,3 +170,25 @@ def test_files_outside_of_the_repository_keep_their_path(tmp_path: Path) -> None
     """Catches `../` in an annotation, which GitHub cannot show."""
     line = formats.github(Report("net", "float32"), SourceLine(str(tmp_path / "x.py"), 1))
     assert f"file={tmp_path}/x.py" in line
+
+
+def test_the_page_shows_both_sources_and_every_failing_layer(made: Made) -> None:
+    """Catches a link to a layer that is not on the page, and a first failure without its source."""
+    page = formatted(made.wrong)
+    assert page.count('class="line here"') == 2
+    assert "the line at fault" in page
+    assert "fix: " in page
+    links = re.findall(r'href="#(layer-[^"]+)"', page)
+    assert "layer-norm" in links
+    for link in links:
+        assert f'id="{link}"' in page
+    assert 'class="bad first" href="#layer-norm"' in page
+    assert "here" not in re.findall(r'class="line ?(\w*)"', formatted(made.right))
+
+
+def test_a_notebook_shows_the_page(made: Made) -> None:
+    """Catches a report that a notebook shows as text, or whose page ends its frame early."""
+    shown = made.wrong._repr_html_()
+    assert shown.startswith("<iframe srcdoc=")
+    assert shown.count('"') == 6  # of three attributes: those of the page are escaped
+    assert html.unescape(shown.split('"')[1]) == formatted(made.wrong)
