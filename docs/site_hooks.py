@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from mkdocs.structure.files import File, Files
 from parity.diagnosis.catalogue import CATALOGUE, PROVED_AS, Fault
 from parity.diagnosis.remedies import remedies
 from parity.report.findings import RUNGS
+from parity.spec.models import LANGUAGE, MODELS, Config
+from parity.spec.preprocessing import PLAIN, published
+from parity.spec.recipes import RECIPES
+from parity.spec.tensors import STATISTICS
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = {"CONTRIBUTING.md": "contributing.md", "ARCHITECTURE.md": "architecture.md"}
@@ -22,7 +27,7 @@ LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that no file of `docs/` holds; MkDocs calls this."""
-    for name, text in (*faults(), *from_top()):
+    for name, text in (*faults(), *from_top(), ("networks.md", networks())):
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -66,6 +71,64 @@ here says why the mistake happens and what to change.
 {table}
 """,
     )
+
+
+SIZES = {
+    "enet": "7x7 and larger",
+    "enet-mindspore": "multiples of 8",
+    "erfnet": "multiples of 8",
+    "erfnet-imagenet": "224x224 to 239x239",
+    "icnet": "4x4 and larger",
+    "genet": "29x29 to 60x60",
+    "genet-theta": "32x32 to 60x60",
+    "vit": "32x32",
+    "decoder": "1 token and more",
+}
+
+
+def networks() -> str:
+    """Return the page with the table of all networks."""
+    scores: dict[str, list[str]] = {}
+    for recipe in RECIPES.values():
+        if recipe.published is not None:
+            text = f"{recipe.published:.2f} ({recipe.name})"
+            scores.setdefault(recipe.stages[-1].model, []).append(text)
+    rows = []
+    for name, config in MODELS.items():
+        count = sum(
+            math.prod(tensor.shape)
+            for _, tensor in config.tensors()
+            if tensor.kind not in STATISTICS
+        )
+        of_prefix = [text for prefix, text in SIZES.items() if name.startswith(prefix)]
+        size = SIZES.get(name) or of_prefix[-1]
+        rows.append(
+            f"| `{name}` | {config.num_classes} | {count:,} | {size} | {images(config)} |"
+            f" {'; '.join(scores.get(name, ['']))} |"
+        )
+    table = "\n".join(rows)
+    return f"""# Networks
+
+Published accuracies are mean IoU on the validation images, or top-1 accuracy on the test images, in
+percent, beside the recipe that `parity train` repeats. Where published weights come from, and their
+class orders: [references](references.md). Accuracies that this project measured:
+[CamVid](results/camvid.md). Questions about them: [questions](questions.md).
+
+| name | outputs | parameters | image sizes | what the weights expect of an image | published |
+|---|---|---|---|---|---|
+{table}
+"""
+
+
+def images(config: Config) -> str:
+    """Return in words what a network's published weights expect of an image."""
+    if config.family in LANGUAGE:
+        return "token ids"
+    expected = published(config, None)
+    if (expected.mean, expected.std) == (PLAIN.mean, PLAIN.std):
+        return f"{expected.channels} in [0, 1]"
+    mean, std = (", ".join(f"{x:g}" for x in xs) for xs in (expected.mean, expected.std))
+    return f"{expected.channels} in [0, 1], minus {mean}, over {std}"
 
 
 def names(fault: Fault) -> str:
