@@ -6,18 +6,60 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 WIDTH = 140  # used where the output has no width, such as a file
 QUIET = 30  # seconds after which a file, too, gets a line on what is being done
 
 
 class Output(Console):
-    """Leaves a reader that has enough, such as `head`, to the command line."""
+    """Standard output.
+
+    A table that is too wide for the terminal is printed row by row, a line for each cell, so that
+    no name or number is broken. A reader that has enough, such as `head`, is left to the command
+    line.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `rich` does, but for wide tables."""
+        if len(objects) == 1 and isinstance(objects[0], Table) and not _fits(objects[0], self):
+            for line in _records(objects[0]):
+                super().print(line, soft_wrap=True)
+            return
+        super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+def _plain(cell: RenderableType) -> Text:
+    return Text.from_markup(cell) if isinstance(cell, str) else Text(str(cell))
+
+
+def _fits(table: Table, console: Console) -> bool:
+    """Return whether each word of a table is whole where the table is as wide as the terminal."""
+    with console.capture() as capture:
+        Console.print(console, table)
+    shown = set(Text.from_ansi(capture.get()).plain.split())
+    columns = ((column.header, *column.cells) for column in table.columns)
+    return all(set(_plain(cell).plain.split()) <= shown for cells in columns for cell in cells)
+
+
+def _records(table: Table) -> Iterator[Text]:
+    """Yield the rows of a table: the first cell that is not empty, then a line for each other."""
+    if table.title:
+        yield Text.assemble(_plain(table.title), style="italic")
+    headers = [_plain(column.header).plain for column in table.columns]
+    width = max(map(len, headers), default=0)
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        filled = [(h, _plain(cell)) for h, cell in zip(headers, cells, strict=True) if cell]
+        for number, (header, cell) in enumerate(filled):
+            lead = f"  {header:{width}}  " if number else ""
+            yield Text.assemble(lead, cell, style="" if number else "bold")
 
 
 def standard_output() -> Console:
