@@ -35,7 +35,7 @@ def test_no_name_is_broken(width: int) -> None:
 
 
 def test_a_table_that_fits_stays_one() -> None:
-    """Catches wide terminals that are given a list, and narrow ones whose cells lack their names."""
+    """Catches wide terminals that are given a list, and narrow ones whose cells lack names."""
     assert "┃" in printed(140)
     *_, last = printed(60).splitlines()
     assert last.split() == ["rows", "2"]  # the empty cell is left out
