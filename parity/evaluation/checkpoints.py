@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.data.sources import classes_of
+from parity.data.sources import for_data
 from parity.io.files import write_atomically
 from parity.spec.errors import InputError, listed
 from parity.spec.labels import outputs
-from parity.spec.preprocessing import published
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.written import recipe_of
 from parity.training.data_loader import DataLoader
@@ -88,7 +87,7 @@ class Held:
             return dataclasses.replace(
                 self, recipe=dataclasses.replace(recipe, size=assumed.size.value)
             )
-        count = len(classes_of(recipe.data))
+        count = len(recipe.dataset.classes)
         weights = self.weights
         if weights is not None:  # they are in the order of the outputs
             moved = np.empty_like(weights)
@@ -144,6 +143,7 @@ def evaluate(
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
     if framework is None and place.parts > 1:
         raise InputError("--devices needs --framework, which starts them")
+    recipe = None if recipe is None else for_data(recipe, data)
     paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, DataLoader]()
     sides = {name: Side(name, place) for name in FRAMEWORKS}
     group = sides[framework].meet() if framework else SingleProcess()
@@ -151,6 +151,7 @@ def evaluate(
         if progress:
             progress(i, len(paths), path.name)
         held = read(path, recipe, framework, choice)
+        for_data(held.recipe, data)  # refuses other classes than it was trained on
         assumed = assumptions(path, held, labels, size)
         if say and place.leads:
             say(path, assumed)
@@ -265,11 +266,11 @@ def assumptions(
         config,
         held.checkpoint.manifest,
         path,
-        classes_of(recipe.data),
+        recipe.dataset.classes,
         labels=labels,
         size=size,
         assumed_labels=Assumed(recipe.labels or "void-last", whose, firm=True),
-        assumed_pixels=Assumed(published(config, recipe.labels), whose, firm=True),
+        assumed_pixels=Assumed(recipe.preprocessing(config), whose, firm=True),
         assumed_size=Assumed(recipe.size, whose, firm=True),
     )
 

@@ -14,7 +14,7 @@ from parity.data import pipeline, statistics
 from parity.data.sources import Source
 from parity.io import compilation_cache
 from parity.spec.errors import InputError
-from parity.spec.preprocessing import Preprocessing, published
+from parity.spec.preprocessing import Preprocessing
 from parity.spec.training.recipe import Recipe, Stage
 from parity.training.dist_env import ALONE, DistEnv
 from parity.training.parts import Batches, Progress
@@ -137,7 +137,7 @@ class DataLoader:
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
         """Return the preprocessing of the stage's network, with the recipe's size."""
-        found = published(stage.config, self.recipe.labels)
+        found = self.recipe.preprocessing(stage.config)
         return dataclasses.replace(found, size=self.recipe.size)
 
     def name(self, sample: int) -> str:

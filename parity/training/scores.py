@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from parity.data import DATASETS
-from parity.data.cifar10 import CLASSES
 from parity.data.makers import nearest
 from parity.spec import metrics
 from parity.spec.labels import outputs
@@ -33,9 +31,9 @@ class Task:
     @classmethod
     def of(cls, recipe: Recipe) -> Task:
         """Create the task of a recipe."""
-        if recipe.data not in DATASETS:
-            return cls(CLASSES)
-        classes = DATASETS[recipe.data].classes
+        classes = recipe.dataset.classes
+        if not recipe.dataset.pixels:
+            return cls(classes)
         return cls(classes, int(outputs(recipe.labels or "void-last", len(classes))[-1]))
 
     @property

@@ -194,17 +194,22 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     A resumed run has its own recipe: changes made when it began need not be repeated. Repeated ones
     must not contradict it; the code that reads the checkpoint checks that.
     """
+    from parity.data.sources import for_data
     from parity.training import overrides
 
     own = of_run(args) if args.resume else None
     named = args.recipe is not None and not args.recipe.endswith(overrides.SUFFIX)
+
+    def ours(recipe: Recipe) -> Recipe:
+        return changed(for_data(recipe, args.data), args)
+
     if own and args.recipe_file is None and (args.recipe is None or named):
         if named:  # for an unknown name the usual error is raised
             overrides.find(args.recipe)
         if named and args.recipe != own.name:
             raise InputError(f"the run is of recipe {own.name}, not of {args.recipe}")
-        return changed(own, args)
-    return changed(overrides.find(args.recipe, args.recipe_file), args)
+        return ours(own)
+    return ours(overrides.find(args.recipe, args.recipe_file))
 
 
 def of_run(args: argparse.Namespace) -> Recipe | None:

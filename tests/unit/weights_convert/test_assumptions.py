@@ -13,7 +13,6 @@ import pytest
 import weights_convert
 from parity import cli
 from parity.data.cityscapes import CITYSCAPES
-from parity.data.sources import classes_of
 from parity.evaluation import checkpoints as evaluation
 from parity.evaluation.miou import Result, miou
 from parity.spec import draw
@@ -297,7 +296,7 @@ def test_one_way_to_decide(name: str, tmp_path: Path) -> None:
             sidecar.beside(path).unlink()
         by_recipe = evaluation.assumptions(path, evaluation.read(path, recipe, None)).labels
         loaded = weights_convert.load(path, stage.model)
-        ours = assume(loaded.config, loaded.manifest, path, classes_of(recipe.data))
+        ours = assume(loaded.config, loaded.manifest, path, recipe.dataset.classes)
         if by_recipe.value == "void-last":
             assert ours.labels.value == "void-last"
         else:
