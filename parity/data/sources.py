@@ -225,8 +225,9 @@ def described(root: str | Path) -> tuple[DataSet, tuple[str, ...]] | None:
     root = Path(root)
     if (found := description.find(root)) is not None:
         return found.data, tuple(found.splits)
-    single = root.is_file() and root.suffix == SUFFIX
-    packed = sorted((root.parent if single else root).glob(f"*{SUFFIX}"))
+    single = root.suffix == SUFFIX and os.path.isfile(root)
+    folder = root.parent if single else root
+    packed = sorted(folder.glob(f"*{SUFFIX}")) if os.path.isdir(folder) else []
     contents = Records(root if single else packed[0]).contents if packed else None
     if contents is None or contents.own is None:
         return None

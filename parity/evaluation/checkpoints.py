@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from parity.spec.errors import InputError, listed
 from parity.spec.labels import outputs
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.written import recipe_of
-from parity.training.data_loader import DataLoader
+from parity.training.data_loader import DataLoader, NotCountedError
 from parity.training.dist_env import ALONE, DistEnv
 from parity.training.folder import SUFFIX
 from parity.training.parts import ProcessGroup, SingleProcess
@@ -158,8 +159,9 @@ def evaluate(
         held = held.taken(assumed)
         same = (held.checkpoint.sha256, assumed)
         known = [m for m in done if (m.sha256, m.assumed) == same]
+        said = notes.lines(held.checkpoint)
         if known:
-            score = known[0].score
+            score, said = known[0].score, list(known[0].notes)
         else:
             images = assumed.pixels.value
             key = repr((dataclasses.replace(held.recipe, stages=(held.stage,)), images))
@@ -169,11 +171,11 @@ def evaluate(
                 feeds[key] = DataLoader(
                     held.recipe, data, workers, split, place, images, count_size
                 )
-            score = _score(held, feeds[key], sides[held.framework], group)
+            score, note = _score(held, feeds[key], sides[held.framework], group)
+            said += [note] if note else []
         name, sha256 = held.stage.name, held.checkpoint.sha256
-        said = tuple(notes.lines(held.checkpoint))
         facts = (path, sha256, held.framework, name, held.epoch, score, assumed, count_size)
-        done.append(Measured(*facts, notes=said))
+        done.append(Measured(*facts, notes=tuple(said)))
         if place.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
     if place.leads and paths != [Path(folder)]:
@@ -283,14 +285,29 @@ def metrics_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + METRICS)
 
 
-def _score(held: Held, loader: DataLoader, side: Side, group: ProcessGroup) -> Score:
-    weights = held.weights
+def _score(
+    held: Held, loader: DataLoader, side: Side, group: ProcessGroup
+) -> tuple[Score, str | None]:
+    """Return the score, and why it has no loss, if so."""
+    weights, note = held.weights, None
     if held.epoch is None:
-        weights = group.broadcast(loader.class_weights(held.stage) if side.place.leads else None)
+        weights, note = group.broadcast(_weights(held, loader) if side.place.leads else None)
     trainer = side.trainer(held.recipe, held.stage, held.checkpoint.arrays, weights)
     own, count = Count(Task.of(held.recipe)), Count(Task.of(held.recipe))
     for _ in measure(trainer, loader.validation(held.stage), own):
         pass
     for part in group.all_gather(own):
         count.join(part)
-    return count.score()
+    score = count.score()
+    return dataclasses.replace(score, mean_loss=math.nan) if note else score, note
+
+
+def _weights(held: Held, loader: DataLoader) -> tuple[np.ndarray | None, str | None]:
+    """Return the loss's class weights, or None and why they are unknown.
+
+    The scores of predictions do not depend on them.
+    """
+    try:
+        return loader.class_weights(held.stage), None
+    except NotCountedError as error:
+        return None, f"mean loss: not computed: {error}"

@@ -22,6 +22,10 @@ from parity.training.parts import Batches, Progress
 MOST_WORKERS = 4  # by default; one for each core that is left
 
 
+class NotCountedError(InputError):
+    """Class weights cannot be counted: there is no training split."""
+
+
 class DataLoader:
     """The training and validation data of a run.
 
@@ -121,7 +125,7 @@ class DataLoader:
         Pixels are counted in the training split, which is opened only for rules that count.
 
         Raises:
-            InputError: It cannot be opened; the message says what it is needed for.
+            NotCountedError: It cannot be opened; the message says what it is needed for.
         """
         split, rule = self.recipe.train_split, stage.loss.class_weights.rule
         if rule not in statistics.COUNTED:
@@ -129,10 +133,9 @@ class DataLoader:
         try:
             return pipeline.open_source(self.recipe, self.root, split)
         except InputError as error:
-            raise InputError(
+            raise NotCountedError(
                 f"{error}; the loss of recipe {self.recipe.name} weighs classes by rule"
-                f" {rule!r}, which counts the pixels of split {split!r}; parity miou evaluates"
-                " without a loss"
+                f" {rule!r}, which counts the pixels of split {split!r}"
             ) from error
 
     def preprocessing(self, stage: Stage) -> Preprocessing:

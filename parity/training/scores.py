@@ -49,7 +49,7 @@ class Score:
     Attributes:
         task: What was predicted.
         matrix: (outputs, outputs) int64: pixels, or images, by true class and predicted class.
-        mean_loss: Mean over images of their batches' loss.
+        mean_loss: Mean over images of their batches' loss; NaN where it was not computed.
         images: Number of images.
     """
 
@@ -90,7 +90,7 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; null for NaN."""
-        made: dict[str, Any] = {"score": _number(self.value), "mean_loss": self.mean_loss}
+        made: dict[str, Any] = {"score": _number(self.value), "mean_loss": _number(self.mean_loss)}
         made |= {"images": self.images, "accuracy": _number(self.accuracy)}
         if self.task.void is not None:
             made["mean_iou"] = _number(self.mean_iou)

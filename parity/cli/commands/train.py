@@ -10,7 +10,6 @@ be left out. Exit status 1: a loss or gradient was not finite, 130: interrupted.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import os
 import sys
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", nargs="?", metavar="RECIPE", help="its name, or a TOML file")
     add("--framework", choices=FRAMEWORKS, required=True, help="which side trains")
-    add("--data", required=True, metavar="DIR", help="the data set's folder")
+    add("--data", required=True, metavar="DIR", help="the data set's folder, or its TOML file")
     add("--out", required=True, metavar="DIR", help="the folder to write")
     add(
         "--resume",
@@ -244,8 +243,6 @@ def changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
                 f"--loss-scale {scale!r}, expected a number, dynamic or none"
             ) from None
     recipe = overrides.with_settings(recipe, args.settings)
-    if args.labels is not None:
-        recipe = dataclasses.replace(recipe, labels=args.labels)
     return overrides.with_options(
         recipe,
         batch=args.batch_size,
@@ -253,4 +250,5 @@ def changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
         precision=args.precision,
         loss_scale=scale,
         seed=args.seed,
+        labels=args.labels,
     )

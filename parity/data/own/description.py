@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable
@@ -71,7 +72,8 @@ def read(path: Path) -> Description:
 
 def is_described(root: Path) -> bool:
     """Return whether this is the file of a data set, or a folder that holds one."""
-    return root.suffix == SUFFIX if not root.is_dir() else (root / FILE).is_file()
+    # os.path's are false, unlike Path's, for names too long to exist.
+    return root.suffix == SUFFIX if not os.path.isdir(root) else os.path.isfile(root / FILE)
 
 
 def find(root: Path) -> Description | None:
@@ -84,8 +86,8 @@ def find(root: Path) -> Description | None:
         InputError: As for `read`.
     """
     if is_described(root):
-        return read(root / FILE if root.is_dir() else root)
-    return of_folders(root) if root.is_dir() else None
+        return read(root / FILE if os.path.isdir(root) else root)
+    return of_folders(root) if os.path.isdir(root) else None
 
 
 def of_folders(root: Path) -> Description | None:
