@@ -21,6 +21,7 @@ TASKS = ("segmentation", "classification")
 KEYS = ("name", "task", "images", "masks", "classes", "ignored", "splits", "mean", "std")
 CLASS_KEYS = ("name", "id", "color", "folder")
 SPLIT = "{split}"
+UNKNOWN = "unknown"  # the name of a data set of which only the classes' names are known
 USUAL_SPLITS = ("train", "val", "test")
 
 Splits = dict[str, float] | dict[str, str]
@@ -352,6 +353,21 @@ def drawn(count: int) -> list[Colour]:
                 colour[channel] |= (number >> (3 * bit + channel) & 1) << (7 - bit)
         made.append((colour[0], colour[1], colour[2]))
     return made
+
+
+def named(classes: tuple[str, ...], pixels: bool) -> DataSet | None:
+    """Return a data set of which only the names are known; its colours are drawn.
+
+    Args:
+        classes: The names, without void.
+        pixels: Whether each pixel has a class, not the image.
+
+    Returns:
+        None if there are too few or too many names.
+    """
+    if not LEAST <= len(classes) <= MOST:
+        return None
+    return DataSet(UNKNOWN, classes, (*drawn(len(classes)), BLACK) if pixels else (), pixels=pixels)
 
 
 def hexadecimal(colour: Iterable[int]) -> str:
