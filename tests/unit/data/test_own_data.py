@@ -371,5 +371,5 @@ def test_a_recipe_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="background, round, square, but shapes has background, o"):
         for_data(recipe, root)
     (root / "dataset.toml").unlink()
-    with pytest.raises(InputError, match="trained on data set shapes, expected a dataset.toml"):
+    with pytest.raises(InputError, match="data set shapes, expected a dataset"):
         for_data(recipe, root)
