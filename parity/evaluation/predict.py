@@ -26,7 +26,7 @@ from weights_convert.wrapping import ANY, Choice
 Pair = tuple[int, int]
 Progress = Callable[[int, int, str], None]
 FITS = ("resize", "pad")
-MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)  # of the sides of a padded image, the first that fits
+SIDE = 8  # of which a padded image's sides are multiples; all networks of pixels shrink by it
 TABLE = "classes.csv"
 
 
@@ -84,8 +84,8 @@ def predict(
             published.
         fit: What is done with an image of another size. `resize`: it is resized to `size`, and the
             prediction back, to the nearest pixel. `pad`: it keeps its size; at the right and below
-            its last pixels are repeated up to the next size that the network takes, and what is
-            predicted there is cut off.
+            its last pixels are repeated up to the next multiples of 8, and what is predicted there
+            is cut off.
         ids: Also write label maps as the data set's own are.
         choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
         progress: Called with (images done, images, what happens next).
@@ -220,17 +220,13 @@ class Painter:
         return resample(found, taken.shape[:2], NEAREST)[:height, :width]
 
     def padded_size(self, size: Pair, path: Path) -> Pair:
-        """Return the next height and width that the network takes: multiples of a power of two."""
-        fault = ""
-        for multiple in MULTIPLES:
-            height, width = (-(-side // multiple) * multiple for side in size)
-            try:
-                self.network.check_size(height, width)
-            except ValueError as error:
-                fault = str(error)
-            else:
-                return height, width
-        raise InputError(f"{path}: {fault}; fit resize takes it")
+        """Return the height and width that an image is padded to."""
+        height, width = (-(-side // SIDE) * SIDE for side in size)
+        try:
+            self.network.check_size(height, width)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; fit resize takes it") from error
+        return height, width
 
     def finish(self, folder: Path) -> None:
         """Write the table of whole images."""

@@ -7,7 +7,7 @@ such as Cityscapes' test server takes). For networks that classify whole images 
 
 An image of another size than the network's is resized to it, and its prediction back, to the
 nearest pixel; with --fit pad it keeps its size, and is padded at the right and below to the next
-size that the network takes.
+multiples of 8.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def test_bad_input(
         ([str(text), *base[1:]], "text.png: not an image"),
         ([*base, "--framework", "onnx"], "framework onnx needs an ONNX file"),
         ([*base, "--model", "unet"], "unknown model 'unet'"),
-        ([*base, "--size", "41x72"], "size: "),
+        ([*base, "--size", "5x72"], "size: input is 5x72, but enet needs at least 7x7"),
         ([*base, "--dataset", str(own)], "the network has 20 outputs for pixels, but data set"),
         ([*base, "--dataset", "camvid"], "20 outputs for pixels, but data set camvid has 11"),
         ([*base, "--dataset", "ade"], "--dataset ade: expected cityscapes or camvid or cifar10"),

@@ -140,7 +140,7 @@ def test_folders_of_classes(framework: str, tmp_path: Path) -> None:
     images = str(tmp_path / "data" / "val")
     command = ["predict", images, "--weights", str(weights), "--framework", framework]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
-    rows = list(csv.reader((tmp_path / "out" / "classes.csv").open()))
+    rows = list(csv.reader((tmp_path / "out" / "classes.csv").read_text().splitlines()))
     assert rows[0] == ["image", "class"]
     right = sum(Path(path).parent.name == kind for path, kind in rows[1:])
     text = weights.with_name("last.metrics.txt").read_text()
