@@ -233,21 +233,30 @@ BAD_IDS = [
 
 
 @pytest.mark.parametrize(("break_it", "message"), BAD_IDS)
-def test_refused_in_one_line(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    break_it: Callable[[Path], None],
-    message: str,
-) -> None:
+def test_refused(tmp_path: Path, break_it: Callable[[Path], None], message: str) -> None:
     """Catches a class that is read as another, and an image that is left out silently."""
     root = written(tmp_path / "data", BY_ID)
     break_it(root)
-    target = tmp_path / "val.array_record"
-    assert cli.main(["pack", str(root), str(target), "--split", "val"]) == 2
-    with pytest.raises(InputError, match=message):
-        pack(root, target, None, "val")
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
+    with pytest.raises(InputError, match=message) as caught:
+        pack(root, tmp_path / "val.array_record", None, "val")
+    assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+
+
+def test_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a traceback, or a file or folder that is written before the data set is read."""
+    root = written(tmp_path / "data", BY_ID)
+    change('"#000000"', '"#ff0000"')(root)
+    common = ["--data", str(root), "--out", str(tmp_path / "out")]
+    for command in (
+        ["train", "enet-camvid", "--framework", "torch", *common],
+        ["statistics", str(root)],
+        ["pack", str(root), str(tmp_path / "val.array_record")],
+    ):
+        assert cli.main(command) == 2
+        said = capsys.readouterr().err
+        assert f"{root / 'dataset.toml'}: background and square have the same color" in said
+        assert said.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
 
 

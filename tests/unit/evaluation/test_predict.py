@@ -66,6 +66,15 @@ def test_label_ids_are_those_of_the_data_set(drawn: Path) -> None:
         np.testing.assert_array_equal(np.array(CITYSCAPES.train_ids)[found], classes[name])
 
 
+def test_void_first(drawn: Path, streets: Path, tmp_path: Path) -> None:
+    """Catches an output drawn as the class of its position where void comes first."""
+    image = sorted((streets / "leftImg8bit").rglob("*.png"))[0]
+    predict(DEMO, image, tmp_path / "out", labels="void-first", size=SIZE)
+    ((name, found),) = pixels(tmp_path / "out", "color").items()
+    before = pixels(drawn, "color")[name].astype(int)
+    np.testing.assert_array_equal(found, (before - 1) % 20)
+
+
 @pytest.mark.parametrize("kind", ["jax", "onnx"])
 def test_all_frameworks_predict_the_same(
     kind: str, drawn: Path, streets: Path, tmp_path: Path
