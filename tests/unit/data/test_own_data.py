@@ -258,6 +258,10 @@ def test_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert f"{root / 'dataset.toml'}: background and square have the same color" in said
         assert said.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+    change('"#ff0000"', '"#000000"')(root)
+    assert cli.main(["train", "enet-camvid", "--framework", "torch", *common, "--labels",
+                     "void-first"]) == 2  # fmt: skip
+    assert "a network of shapes has no output for void" in capsys.readouterr().err
 
 
 def test_an_unlisted_colour_is_named(tmp_path: Path) -> None:

@@ -92,6 +92,20 @@ def test_all_frameworks_predict_the_same(
         assert sum(int((one[name] != other[name]).sum()) for name in one) <= 8  # near ties
 
 
+def test_a_published_checkpoint(shared: Path, tmp_path: Path) -> None:
+    """Catches label maps that are not those of Cityscapes, which all else here could agree on."""
+    root = shared / "data" / "cityscapes_mini"
+    sample = CITYSCAPES.samples(root, "val")[0]
+    weights = tmp_path / "enet.pth"
+    shutil.copy(shared / "checkpoints" / "enet_cityscapes_20c.pth", weights)
+    predict(weights, sample.image, tmp_path / "out", ids=True)
+    (path,) = (tmp_path / "out" / "ids").iterdir()
+    found, truth = np.asarray(Image.open(path)), np.asarray(Image.open(sample.label))
+    assert found.shape == truth.shape == (1024, 2048)
+    counted = np.array(CITYSCAPES.train_ids)[truth] < CITYSCAPES.void
+    assert (found == truth)[counted].mean() > 0.9
+
+
 def test_padded(tmp_path: Path) -> None:
     """Catches an image that is resized, or a prediction that is cut at the other end."""
     rng = np.random.default_rng(0)
