@@ -34,6 +34,7 @@ COMMANDS = {
     "summary": "print the layers of both sides: shapes, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",
     "infer": "predict a folder of images with an ONNX file",
+    "predict": "predict images with a checkpoint, in either framework, or with an ONNX file",
     "pack": "write a split of a data set into one file that is read faster",
     "statistics": "count the classes of a data set, and weigh them by each rule",
     "bench": "time a forward pass or a step of training on both sides",

@@ -13,7 +13,7 @@ from parity.spec import draw, icnet_labels
 from parity.spec.augmentation import NEAREST, Crop, Example, Resize, augment, resample, resized
 from parity.spec.errors import InputError
 from parity.spec.models import Config
-from parity.spec.preprocessing import Preprocessing, published
+from parity.spec.preprocessing import Preprocessing
 from parity.spec.training.parallel import fitted
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Batch
@@ -150,7 +150,7 @@ class Maker:
 
     @functools.cached_property
     def preprocessing(self) -> Preprocessing:
-        return self.images or published(self.stage.config, self.recipe.labels)
+        return self.images or self.recipe.preprocessing(self.stage.config)
 
     def own(self, batch: Batch) -> Batch:
         """Copy a batch out of shared memory, with its masks in the network's order."""

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.data import DATASETS, cifar10, dataset
+from parity.data import cifar10, dataset
 from parity.data.records import OPTIONS, Contents, Records, sample_bytes
-from parity.data.sources import classes_of, open_folder
+from parity.data.sources import described, open_folder
 from parity.io.files import check_writable
 from parity.io.replacing import replacing
 from parity.spec.augmentation import Example, resized
+from parity.spec.datasets import BUILT_IN, DataSet
 from parity.spec.errors import InputError
-from parity.spec.training.recipe import DATA
 
 
 def pack(
@@ -42,14 +42,13 @@ def pack(
         InputError: The data cannot be read, or the file cannot be written.
     """
     root, target = Path(root), Path(target)
-    data = data or recognised(root)
-    if data not in DATA:
-        raise InputError(f"unknown data set {data!r}, expected one of {', '.join(DATA)}")
-    if size is not None and data not in DATASETS:
-        raise InputError(f"{data} is not resized, expected no size")
-    reader = open_folder(data, root, split)
+    of = recognised(root, data)
+    if size is not None and of.name == cifar10.NAME:
+        raise InputError(f"{of.name} is not resized, expected no size")
+    reader = open_folder(of, root, split)
     check_writable(target)
-    contents = Contents(data, split, classes_of(data), size, len(reader), "")
+    own = None if of.name in BUILT_IN else of
+    contents = Contents(of.name, split, of.classes, size, len(reader), "", own)
     with replacing(target) as made:
         writer, digest = _Writer(made), hashlib.sha256()
         for i in range(len(reader)):
@@ -58,8 +57,9 @@ def pack(
                 progress(i, len(reader), name)
             image, label = reader[i]
             if size is not None:
-                done = resized(Example(image, np.asarray(label)), size)
-                image, label = done.image, np.asarray(done.label)
+                pixels = label if isinstance(label, np.ndarray) else None
+                done = resized(Example(image, pixels), size)
+                image, label = done.image, label if done.label is None else done.label
             record = sample_bytes(name, image, label)
             digest.update(record)
             writer.write(record)
@@ -70,13 +70,23 @@ def pack(
     return contents
 
 
-def recognised(root: Path) -> str:
-    """The data set whose layout a folder has.
+def recognised(root: Path, name: str | None = None) -> DataSet:
+    """The data set of a name, or the one that a folder holds.
+
+    Args:
+        root: The folder; or the TOML file of a data set of the user's.
+        name: Of a data set that is not the user's; told by the folder if not given.
 
     Raises:
         InputError: It is of none.
     """
-    return cifar10.NAME if cifar10.folder(root) is not None else dataset(root).name
+    if name is not None:
+        if name not in BUILT_IN:
+            raise InputError(f"unknown data set {name!r}, expected one of {', '.join(BUILT_IN)}")
+        return BUILT_IN[name]
+    if (found := described(root)) is not None:
+        return found[0]
+    return BUILT_IN[cifar10.NAME if cifar10.folder(root) is not None else dataset(root).name]
 
 
 class _Writer:

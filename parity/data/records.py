@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.data import DATASETS
+from parity.spec.datasets import BUILT_IN, DataSet
 from parity.spec.errors import InputError
+from parity.spec.training.written import KeyPath, dataset_of, plain
 
 SUFFIX = ".array_record"
 FORMAT, VERSION = "parity-records", 1
@@ -37,6 +38,7 @@ class Contents:
         size: Height and width that all were resized to; None where each keeps its own.
         count: Number of samples.
         sha256: Hash of all samples' records, one after the other.
+        own: The data set, where it is the user's.
     """
 
     data: str
@@ -45,11 +47,12 @@ class Contents:
     size: tuple[int, int] | None
     count: int
     sha256: str
+    own: DataSet | None = None
 
     @property
     def pixels(self) -> bool:
         """Return whether each pixel has a class, not the image."""
-        return self.data in DATASETS
+        return (self.own or BUILT_IN[self.data]).pixels
 
     @property
     def size_said(self) -> str:
@@ -57,7 +60,9 @@ class Contents:
         return f"{self.size[0]}x{self.size[1]}" if self.size else "as they are"
 
     def to_bytes(self) -> bytes:
-        entries = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+        entries = {"format": FORMAT, "version": VERSION, **plain(self)}
+        if self.own is None:
+            del entries["own"]
         return json.dumps(entries).encode()
 
 
@@ -173,7 +178,7 @@ def parse(record: bytes, count: int, path: Path) -> Contents:
     if (version := entries.pop("version", None)) != VERSION:
         raise InputError(f"{path}: version {version!r:.20} of its format, expected {VERSION}")
     kinds = {"data": str, "split": str, "classes": list, "count": int, "sha256": str}
-    size = entries.get("size")
+    size, own = entries.get("size"), entries.pop("own", None)
     right = set(entries) == {*kinds, "size"} and all(
         type(entries[name]) is kind for name, kind in kinds.items()
     )
@@ -182,6 +187,12 @@ def parse(record: bytes, count: int, path: Path) -> Contents:
     if not right or entries["count"] != count or not 0 < len(entries["classes"]) < 256:
         raise InputError(f"{path}: its last record does not speak of its {count} samples")
     entries["classes"] = tuple(entries["classes"])
+    if own is not None:
+        entries["own"] = dataset_of(own, KeyPath(str(path), "own"))
+        if (entries["own"].name, entries["own"].classes) != (entries["data"], entries["classes"]):
+            raise InputError(f"{path}: its last record describes two data sets")
+    elif entries["data"] not in BUILT_IN:
+        raise InputError(f"{path} is of data set {entries['data']!r}, which it does not describe")
     return Contents(**{**entries, "size": None if size is None else (size[0], size[1])})
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 
 from parity.spec.errors import InputError, listed
 
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # suffixes of images in any folder
+
 # What Pillow's decoders raise on files that are not, or not quite, what they seem.
 UNREADABLE = (
     OSError,
@@ -78,6 +80,11 @@ class Segmentation:
     def void(self) -> int:
         """Return the trainId of ignored pixels."""
         return len(self.classes)
+
+    @property
+    def identity(self) -> str:
+        """Return a string that differs where label files are read otherwise; empty if fixed."""
+        return ""
 
     @property
     def outputs(self) -> int:
@@ -159,12 +166,7 @@ class Segmentation:
         label = read(path)
         if label.mode not in ("L", "P"):
             raise InputError(f"{path}: mode {label.mode}, expected one channel of 8 bits")
-        expected = expected or size_of(image)
-        if label.size != expected:
-            theirs = "x".join(map(str, expected[::-1]))
-            raise InputError(
-                f"{path}: {label.height}x{label.width}, but its image {image} is {theirs}"
-            )
+        check_size(label, path, image, expected)
         ids = np.flatnonzero(label.histogram())
         known = [i for i, train_id in enumerate(self.train_ids) if train_id >= 0]
         if (unknown := np.setdiff1d(ids, known)).size:
@@ -174,6 +176,26 @@ class Segmentation:
         if size is not None:
             label = label.resize((size[1], size[0]), Image.Resampling.NEAREST)
         return np.take(np.array(self.train_ids).astype(np.uint8), np.asarray(label))
+
+
+def check_size(
+    label: Image.Image, path: Path, image: Path, expected: tuple[int, int] | None
+) -> None:
+    """Refuse a label map of another size than its image.
+
+    Args:
+        label: The label map.
+        path: Its file.
+        image: The file of its image.
+        expected: Width and height of the image; read from its file if not given.
+
+    Raises:
+        InputError: It has another size.
+    """
+    expected = expected or size_of(image)
+    if label.size != expected:
+        theirs = "x".join(map(str, expected[::-1]))
+        raise InputError(f"{path}: {label.height}x{label.width}, but its image {image} is {theirs}")
 
 
 def picture_of(path: Path) -> Image.Image:

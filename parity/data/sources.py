@@ -12,10 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from parity.data import DATASETS, Segmentation, cifar10, segmentation
+from parity.data.own import description, files, masks
+from parity.data.own.description import SUFFIX as TOML
 from parity.data.records import SUFFIX, Records
 from parity.spec.augmentation import Resize
+from parity.spec.datasets import BUILT_IN, DataSet
 from parity.spec.errors import InputError, listed
 from parity.spec.labels import outputs
+from parity.spec.training import own_data
 from parity.spec.training.recipe import Recipe
 
 Label = np.ndarray | int
@@ -59,7 +63,33 @@ class Pairs:
         return str(self.samples[i].image)
 
     def identity(self) -> str:
-        return _of_files(path for s in self.samples for path in (s.image, s.label))
+        found = _of_files(path for s in self.samples for path in (s.image, s.label))
+        return f"{found} {self.data.identity}".strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Folders:
+    """Images of any size, each with one class, in a folder for each class."""
+
+    samples: tuple[tuple[Path, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, Label]:
+        path, label = self.samples[i]
+        return np.asarray(segmentation.picture_of(path)), label
+
+    def label(self, i: int) -> Label:
+        return self.samples[i][1]
+
+    def name(self, i: int) -> str:
+        return str(self.samples[i][0])
+
+    def identity(self) -> str:
+        labels = bytes(label for _, label in self.samples)
+        files = _of_files(path for path, _ in self.samples)
+        return f"{files} {hashlib.sha256(labels).hexdigest()}"
 
 
 class Batches:
@@ -157,17 +187,58 @@ def open_source(recipe: Recipe, root: str | Path, split: str) -> Source:
     Raises:
         InputError: There is none, its layout is another, or it was packed for another recipe.
     """
-    source = open_data(recipe.data, root, split, recipe.labels)
+    source = open_data(recipe.dataset, root, split, recipe.labels)
     if isinstance(source.reader, Records):
         check_size(source.reader, recipe, split)
     return source
 
 
-def open_data(data: str, root: str | Path, split: str, labels: str | None) -> Source:
+def for_data(recipe: Recipe, root: str | Path) -> Recipe:
+    """Return a recipe for the data set of a folder: itself, unless that is the user's own.
+
+    Args:
+        recipe: The recipe; not modified.
+        root: As for `open_source`.
+
+    Raises:
+        InputError: The data set's file cannot be used, or the data set does not fit the recipe.
+    """
+    if (found := described(root)) is None:
+        if recipe.own is not None:
+            raise InputError(
+                f"{root}: the network is trained on data set {recipe.own.name}, expected a"
+                f" {description.FILE} that describes it"
+            )
+        return recipe
+    return own_data.applied(recipe, *found)
+
+
+def described(root: str | Path) -> tuple[DataSet, tuple[str, ...]] | None:
+    """Return the user's data set in a folder, and its splits; None if there is none.
+
+    Args:
+        root: As for `open_source`.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    root = Path(root)
+    if (found := description.find(root)) is not None:
+        return found.data, tuple(found.splits)
+    single = root.suffix == SUFFIX and os.path.isfile(root)
+    folder = root.parent if single else root
+    packed = sorted(folder.glob(f"*{SUFFIX}")) if os.path.isdir(folder) else []
+    contents = Records(root if single else packed[0]).contents if packed else None
+    if contents is None or contents.own is None:
+        return None
+    return contents.own, (contents.split, *(path.stem for path in packed))
+
+
+def open_data(data: str | DataSet, root: str | Path, split: str, labels: str | None) -> Source:
     """Open the samples of one split of a data set.
 
     Args:
-        data: One of `parity.spec.training.recipe.DATA`.
+        data: One of `parity.spec.training.recipe.DATA`, or the user's data set.
         root: The folder or packed file; see `open_source`.
         split: Such as `train`.
         labels: Which output is void, one of `parity.spec.labels.ORDERS`; last if not given.
@@ -175,9 +246,9 @@ def open_data(data: str, root: str | Path, split: str, labels: str | None) -> So
     Raises:
         InputError: There is no such data set, or it has another layout.
     """
-    root, classes = Path(root), classes_of(data)
+    root, data = Path(root), BUILT_IN[data] if isinstance(data, str) else data
     beside = root.with_name(f"{split}{SUFFIX}") if root.is_file() else root / f"{split}{SUFFIX}"
-    packed = next((p for p in (root, beside) if p.is_file()), None)
+    packed = next((p for p in (root, beside) if p.is_file() and p.suffix != TOML), None)
     if packed == root and beside.is_file() and Records(root).contents.split != split:
         packed = beside
     reader: Reader
@@ -192,18 +263,17 @@ def open_data(data: str, root: str | Path, split: str, labels: str | None) -> So
                 raise
             found = f"{root} holds {listed(others)}, expected {beside.name}, too"
             raise InputError(f"{found}: {_missing(beside, split)}") from error
-    pixels = data in DATASETS
-    by_train_id = np.arange(len(classes), dtype=np.uint8)
-    if pixels:
-        by_train_id = outputs(labels or "void-last", len(classes))
-    return Source(packed or root, split, reader, classes, by_train_id, pixels)
+    by_train_id = np.arange(len(data.classes), dtype=np.uint8)
+    if data.pixels:
+        by_train_id = outputs(labels or "void-last", len(data.classes))
+    return Source(packed or root, split, reader, data.classes, by_train_id, data.pixels)
 
 
 def _missing(path: Path, split: str) -> str:
     return f"{path} is missing, parity pack --split {split} writes it"
 
 
-def open_packed(data: str, path: Path, split: str) -> Records:
+def open_packed(data: DataSet, path: Path, split: str) -> Records:
     """The samples of a file that `parity pack` wrote.
 
     Raises:
@@ -211,32 +281,41 @@ def open_packed(data: str, path: Path, split: str) -> Records:
     """
     records = Records(path)
     found = records.contents
-    for what, has, wanted in (("data set", found.data, data), ("split", found.split, split)):
+    for what, has, wanted in (("data set", found.data, data.name), ("split", found.split, split)):
         if has != wanted:
             beside, also = path.with_name(f"{split}{SUFFIX}"), ""
             if what == "split" and not beside.exists():
                 also = f", or {beside.name} beside it: {_missing(beside, split)}"
             raise InputError(f"{path} holds {what} {has!r}, expected {wanted!r}{also}")
-    if found.classes != classes_of(data):
-        raise InputError(f"{path} holds other classes than {data} has")
+    if found.classes != data.classes:
+        raise InputError(f"{path} holds other classes than {data.name} has")
     return records
 
 
-def open_folder(data: str, root: Path, split: str) -> Reader:
-    """The samples of a folder in a data set's official layout.
+def open_folder(data: DataSet, root: Path, split: str) -> Reader:
+    """The samples of a folder in a data set's layout.
 
     Raises:
         InputError: It is no such folder, or has no such split.
     """
+    if data.name not in BUILT_IN:
+        return _open_own(data, root, split)
     segmentation.require_folder(root)
-    if data not in DATASETS:
+    if data.name not in DATASETS:
         return Batches(root, split)
-    return Pairs(DATASETS[data], tuple(DATASETS[data].samples(root, split)))
+    return Pairs(DATASETS[data.name], tuple(DATASETS[data.name].samples(root, split)))
 
 
-def classes_of(data: str) -> tuple[str, ...]:
-    """Names of a data set's classes, without void, in the order of their trainIds."""
-    return DATASETS[data].classes if data in DATASETS else cifar10.CLASSES
+def _open_own(data: DataSet, root: Path, split: str) -> Reader:
+    found = description.find(root)
+    if found is None:
+        segmentation.require_folder(root)
+        raise InputError(f"{root}: not {data.name}, expected a {description.FILE}")
+    if not data.same(found.data):
+        raise InputError(f"{found.file} has other classes than {data.name} has")
+    if not found.data.pixels:
+        return Folders(tuple(files.classified(found, split)))
+    return Pairs(masks.segmentation(found), tuple(files.samples(found, split)))
 
 
 def check_size(records: Records, recipe: Recipe, split: str) -> None:

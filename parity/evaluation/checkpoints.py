@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from parity.data.sources import classes_of
+from parity.data.sources import for_data
 from parity.io.files import write_atomically
 from parity.spec.errors import InputError, listed
 from parity.spec.labels import outputs
-from parity.spec.preprocessing import published
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.written import recipe_of
-from parity.training.data_loader import DataLoader
+from parity.training.data_loader import DataLoader, NotCountedError
 from parity.training.dist_env import ALONE, DistEnv
 from parity.training.folder import SUFFIX
 from parity.training.parts import ProcessGroup, SingleProcess
@@ -88,7 +88,7 @@ class Held:
             return dataclasses.replace(
                 self, recipe=dataclasses.replace(recipe, size=assumed.size.value)
             )
-        count = len(classes_of(recipe.data))
+        count = len(recipe.dataset.classes)
         weights = self.weights
         if weights is not None:  # they are in the order of the outputs
             moved = np.empty_like(weights)
@@ -144,6 +144,7 @@ def evaluate(
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
     if framework is None and place.parts > 1:
         raise InputError("--devices needs --framework, which starts them")
+    recipe = None if recipe is None else for_data(recipe, data)
     paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, DataLoader]()
     sides = {name: Side(name, place) for name in FRAMEWORKS}
     group = sides[framework].meet() if framework else SingleProcess()
@@ -151,14 +152,16 @@ def evaluate(
         if progress:
             progress(i, len(paths), path.name)
         held = read(path, recipe, framework, choice)
+        for_data(held.recipe, data)  # refuses other classes than it was trained on
         assumed = assumptions(path, held, labels, size)
         if say and place.leads:
             say(path, assumed)
         held = held.taken(assumed)
         same = (held.checkpoint.sha256, assumed)
         known = [m for m in done if (m.sha256, m.assumed) == same]
+        said = notes.lines(held.checkpoint)
         if known:
-            score = known[0].score
+            score, said = known[0].score, list(known[0].notes)
         else:
             images = assumed.pixels.value
             key = repr((dataclasses.replace(held.recipe, stages=(held.stage,)), images))
@@ -168,11 +171,11 @@ def evaluate(
                 feeds[key] = DataLoader(
                     held.recipe, data, workers, split, place, images, count_size
                 )
-            score = _score(held, feeds[key], sides[held.framework], group)
+            score, note = _score(held, feeds[key], sides[held.framework], group)
+            said += [note] if note else []
         name, sha256 = held.stage.name, held.checkpoint.sha256
-        said = tuple(notes.lines(held.checkpoint))
         facts = (path, sha256, held.framework, name, held.epoch, score, assumed, count_size)
-        done.append(Measured(*facts, notes=said))
+        done.append(Measured(*facts, notes=tuple(said)))
         if place.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
     if place.leads and paths != [Path(folder)]:
@@ -265,11 +268,11 @@ def assumptions(
         config,
         held.checkpoint.manifest,
         path,
-        classes_of(recipe.data),
+        recipe.dataset.classes,
         labels=labels,
         size=size,
         assumed_labels=Assumed(recipe.labels or "void-last", whose, firm=True),
-        assumed_pixels=Assumed(published(config, recipe.labels), whose, firm=True),
+        assumed_pixels=Assumed(recipe.preprocessing(config), whose, firm=True),
         assumed_size=Assumed(recipe.size, whose, firm=True),
     )
 
@@ -282,14 +285,29 @@ def metrics_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + METRICS)
 
 
-def _score(held: Held, loader: DataLoader, side: Side, group: ProcessGroup) -> Score:
-    weights = held.weights
+def _score(
+    held: Held, loader: DataLoader, side: Side, group: ProcessGroup
+) -> tuple[Score, str | None]:
+    """Return the score, and why it has no loss, if so."""
+    weights, note = held.weights, None
     if held.epoch is None:
-        weights = group.broadcast(loader.class_weights(held.stage) if side.place.leads else None)
+        weights, note = group.broadcast(_weights(held, loader) if side.place.leads else None)
     trainer = side.trainer(held.recipe, held.stage, held.checkpoint.arrays, weights)
     own, count = Count(Task.of(held.recipe)), Count(Task.of(held.recipe))
     for _ in measure(trainer, loader.validation(held.stage), own):
         pass
     for part in group.all_gather(own):
         count.join(part)
-    return count.score()
+    score = count.score()
+    return dataclasses.replace(score, mean_loss=math.nan) if note else score, note
+
+
+def _weights(held: Held, loader: DataLoader) -> tuple[np.ndarray | None, str | None]:
+    """Return the loss's class weights, or None and why they are unknown.
+
+    The scores of predictions do not depend on them.
+    """
+    try:
+        return loader.class_weights(held.stage), None
+    except NotCountedError as error:
+        return None, f"mean loss: not computed: {error}"

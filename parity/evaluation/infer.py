@@ -8,34 +8,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from parity.data import DATASETS, Segmentation
 from parity.data.cityscapes import BESIDE, IMAGE, LABEL
 from parity.data.segmentation import (
+    PICTURES,
     picture_of,
     require_folder,
     resized,
     visible,
 )
+from parity.evaluation import onnx_predictor
+from parity.evaluation.drawing import coloured, save
+from parity.evaluation.onnx_predictor import OnnxClasses
 from parity.export.reading import Network, open_network
 from parity.io.replacing import replacing
 from parity.spec import metrics
+from parity.spec.augmentation import NEAREST, resample
 from parity.spec.errors import InputError, listed
 from parity.spec.labels import outputs
-from parity.spec.preprocessing import PLAIN
-from weights_convert.assumptions import (
-    Assumed,
-    Assumptions,
-    Used,
-    choose,
-    label_order,
-    only_pixels,
-    pixels_said,
-    size_said,
-)
+from weights_convert.assumptions import Assumptions
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TRAIN_LABEL = "_gtFine_labelTrainIds.png"
 READS = ("enet", "erfnet", "icnet")  # families that give a class for each pixel
 
@@ -117,7 +110,8 @@ def infer(
     check_target(target)
     network = open_network(file)
     data = classes_of(network, dataset)
-    assumed = assumptions(network, data, order)
+    number = len(data.classes) + has_void(network, data)
+    assumed = onnx_predictor.assumptions(network, number, data.classes, order)
     items = find(Path(images), None if truth is None else Path(truth))
     run = InferenceRun(network, data, assumed)
     with replacing(target) as folder:
@@ -150,8 +144,8 @@ class InferenceRun:
         self.network = network
         self.data = data
         self.outputs = outputs(assumed.labels.value, len(data.classes))
-        self.has_void = has_void(network, data)
-        self.preprocessing = assumed.pixels.value
+        number = len(data.classes) + has_void(network, data)
+        self.predict = OnnxClasses(network, assumed.pixels.value, number)
         self.by_output = np.argsort(self.outputs).astype(np.uint8)
         self.confusion = np.zeros((data.outputs, data.outputs), np.int64)
 
@@ -162,26 +156,20 @@ class InferenceRun:
             InputError: The image or its label map cannot be used, or a logit is not finite.
         """
         picture, (height, width) = picture_of(item.image), self.network.size
-        pixels = self.preprocessing(resized(picture, height, width)[None], "float32")
-        logits = self.network(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))[0][0]
-        if not np.isfinite(logits).all():
-            raise InputError(f"{item.image}: {self.network.path} gives logits that are not finite")
-        expected = (self.data.outputs - (not self.has_void), height, width)
-        if logits.shape != expected:
+        try:
+            classes = self.predict(resized(picture, height, width)[None])[0]
+        except FloatingPointError as error:
+            raise InputError(f"{item.image}: {error}") from error
+        if classes.shape != (height, width):
             raise InputError(
-                f"{self.network.path}: logits of shape {logits.shape}, expected {expected}"
+                f"{self.network.path}: predictions of {classes.shape}, expected {height, width}"
             )
-        classes = logits.argmax(axis=0)
         if item.label is not None:
             data = by_train_id(self.data) if item.label.name.endswith(TRAIN_LABEL) else self.data
             ids = data.label(item.label, (height, width), item.image, picture.size)
             self.confusion += metrics.confusion(self.outputs[ids], classes, self.data.outputs)
-        drawn = Image.fromarray(self.by_output[classes])
-        drawn = drawn.resize(picture.size, Image.Resampling.NEAREST)
-        drawn.putpalette([part for colour in self.data.palette for part in colour])
-        path = folder / f"{item.name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(path)
+        found = resample(self.by_output[classes], picture.size[::-1], NEAREST)
+        save(coloured(found, self.data.palette), folder / f"{item.name}.png")
 
 
 def classes_of(network: Network, dataset: str | None) -> Segmentation:
@@ -213,28 +201,6 @@ def classes_of(network: Network, dataset: str | None) -> Segmentation:
     )
 
 
-def assumptions(network: Network, data: Segmentation, order: str | None) -> Assumptions:
-    """Return the assumptions on an ONNX file's inputs and outputs.
-
-    Args:
-        network: The file, open.
-        data: The data set whose classes it predicts.
-        order: Which output is void, if the user specifies it.
-
-    Raises:
-        InputError: As for `weights_convert.assumptions.label_order`.
-    """
-    said = network.manifest
-    number = len(data.classes) + has_void(network, data)
-    labels = label_order(number, said, network.path, data.classes, order)
-    images = None if said is None else only_pixels(said.preprocessing)
-    pixels = choose(None, images, Assumed(PLAIN, "the default"), pixels_said)
-    # The file itself shows its size; there is nothing to choose.
-    size = None if said is None else said.preprocessing.size
-    clash = None if size in (None, network.size) else f"its manifest says {size_said(size)}"
-    return Assumptions(labels, pixels, Used(network.size, "the file's input", clash))
-
-
 def has_void(network: Network, data: Segmentation) -> bool:
     """Return whether one of a file's outputs is void; True without a manifest."""
     said = network.manifest
@@ -260,7 +226,7 @@ def find(images: Path, truth: Path | None) -> list[Item]:
             raise InputError(f"{path} and {found[name].name}: two images of one name")
         found[name] = path
     if not found:
-        raise InputError(f"{images} holds no image ({', '.join(IMAGES)})")
+        raise InputError(f"{images} holds no image ({', '.join(PICTURES)})")
     if truth is None:
         return [Item(name, path, None) for name, path in sorted(found.items())]
     labels: dict[str, Path] = {}
@@ -281,7 +247,7 @@ def pictures(folder: Path) -> list[Path]:
         InputError: There is no such folder.
     """
     require_folder(folder)
-    return [p for p in visible(folder.rglob("*")) if p.suffix.lower() in IMAGES]
+    return [p for p in visible(folder.rglob("*")) if p.suffix.lower() in PICTURES]
 
 
 def stem(path: Path, suffixes: tuple[str, ...]) -> str:

@@ -89,6 +89,21 @@ def published(config: Config, labels: str | None) -> Preprocessing:
     return dataclasses.replace(found, size=None)
 
 
+def of_data(config: Config, labels: str | None, own: datasets.DataSet | None) -> Preprocessing:
+    """Return the preprocessing of a network that is trained on a data set.
+
+    Args:
+        config: The network.
+        labels: As for `published`.
+        own: The user's data set; None for those of the published recipes.
+    """
+    found = published(config, labels)
+    if own is None:
+        return found
+    mean, std = own.mean or found.mean, own.std or found.std
+    return Preprocessing(None, mean, std, found.channels, own.classes)
+
+
 def parse(entries: Any, where: str) -> Preprocessing:
     """Parse the result of `Preprocessing.to_dict`; absent fields have their defaults.
 

@@ -14,12 +14,16 @@ from parity.data import pipeline, statistics
 from parity.data.sources import Source
 from parity.io import compilation_cache
 from parity.spec.errors import InputError
-from parity.spec.preprocessing import Preprocessing, published
+from parity.spec.preprocessing import Preprocessing
 from parity.spec.training.recipe import Recipe, Stage
 from parity.training.dist_env import ALONE, DistEnv
 from parity.training.parts import Batches, Progress
 
 MOST_WORKERS = 4  # by default; one for each core that is left
+
+
+class NotCountedError(InputError):
+    """Class weights cannot be counted: there is no training split."""
 
 
 class DataLoader:
@@ -121,7 +125,7 @@ class DataLoader:
         Pixels are counted in the training split, which is opened only for rules that count.
 
         Raises:
-            InputError: It cannot be opened; the message says what it is needed for.
+            NotCountedError: It cannot be opened; the message says what it is needed for.
         """
         split, rule = self.recipe.train_split, stage.loss.class_weights.rule
         if rule not in statistics.COUNTED:
@@ -129,15 +133,14 @@ class DataLoader:
         try:
             return pipeline.open_source(self.recipe, self.root, split)
         except InputError as error:
-            raise InputError(
+            raise NotCountedError(
                 f"{error}; the loss of recipe {self.recipe.name} weighs classes by rule"
-                f" {rule!r}, which counts the pixels of split {split!r}; parity miou evaluates"
-                " without a loss"
+                f" {rule!r}, which counts the pixels of split {split!r}"
             ) from error
 
     def preprocessing(self, stage: Stage) -> Preprocessing:
         """Return the preprocessing of the stage's network, with the recipe's size."""
-        found = published(stage.config, self.recipe.labels)
+        found = self.recipe.preprocessing(stage.config)
         return dataclasses.replace(found, size=self.recipe.size)
 
     def name(self, sample: int) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from parity.data import DATASETS
 from parity.io.files import make_folder, write_atomically
 from parity.spec.labels import outputs
 from parity.spec.preprocessing import Preprocessing
@@ -42,8 +41,8 @@ class ImageGrid:
         self.pages: dict[int, np.ndarray] = {}  # of a sample
         self.tiles: dict[int, np.ndarray] = {}
         self.palette = None
-        if recipe.data in DATASETS:
-            data = DATASETS[recipe.data]
+        data = recipe.dataset
+        if data.pixels:
             order = outputs(recipe.labels or "void-last", len(data.classes))
             self.palette = np.asarray(data.palette, np.uint8)[np.argsort(order)]
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from parity.data import DATASETS
-from parity.data.cifar10 import CLASSES
 from parity.data.makers import nearest
 from parity.spec import metrics
 from parity.spec.labels import outputs
@@ -33,9 +31,9 @@ class Task:
     @classmethod
     def of(cls, recipe: Recipe) -> Task:
         """Create the task of a recipe."""
-        if recipe.data not in DATASETS:
-            return cls(CLASSES)
-        classes = DATASETS[recipe.data].classes
+        classes = recipe.dataset.classes
+        if not recipe.dataset.pixels:
+            return cls(classes)
         return cls(classes, int(outputs(recipe.labels or "void-last", len(classes))[-1]))
 
     @property
@@ -51,7 +49,7 @@ class Score:
     Attributes:
         task: What was predicted.
         matrix: (outputs, outputs) int64: pixels, or images, by true class and predicted class.
-        mean_loss: Mean over images of their batches' loss.
+        mean_loss: Mean over images of their batches' loss; NaN where it was not computed.
         images: Number of images.
     """
 
@@ -92,7 +90,7 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; null for NaN."""
-        made: dict[str, Any] = {"score": _number(self.value), "mean_loss": self.mean_loss}
+        made: dict[str, Any] = {"score": _number(self.value), "mean_loss": _number(self.mean_loss)}
         made |= {"images": self.images, "accuracy": _number(self.accuracy)}
         if self.task.void is not None:
             made["mean_iou"] = _number(self.mean_iou)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.data.sources import classes_of
 from parity.spec.errors import InputError
 from parity.spec.initial import initial
 from parity.spec.models import MODELS, Config
-from parity.spec.preprocessing import published
 from parity.spec.tensors import tensors
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.stages import carried
@@ -122,7 +120,7 @@ class StageStart:
         assert self.start
         found, taken = self._read(), self._given(stage)
         recipe, whose = self.recipe, f"recipe {self.recipe.name}"
-        lines, classes = [], classes_of(recipe.data)
+        lines, classes = [], recipe.dataset.classes
         layer = output_layer(stage.config)
         # A new output layer knows no order yet.
         if any(np.array_equal(taken[k], found.arrays[k]) for k in layer if k in found.arrays):
@@ -143,7 +141,7 @@ class StageStart:
                 )
             lines.append(f"labels: {order.value} ({order.reason})")
         if said := found.manifest:
-            images, here = only_pixels(said.preprocessing), published(stage.config, recipe.labels)
+            images, here = only_pixels(said.preprocessing), recipe.preprocessing(stage.config)
             if images != only_pixels(here):
                 lines.append(
                     f"warning: {self.start} was trained on {pixels_said(images)}, {whose} trains on"

@@ -8,6 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from parity.data.sources import for_data
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import digest
@@ -64,7 +65,8 @@ def train(
     """Train a network by a recipe, or resume a run.
 
     Args:
-        recipe: The recipe, which determines everything that is computed.
+        recipe: The recipe, which determines everything that is computed; with a data set of the
+            user's, as `parity.spec.training.own_data` applies it.
         framework: `torch` or `jax`.
         data: The data set's folder, or its file from `parity pack`.
         out: The folder to write; see `parity.training.folder`.
@@ -87,6 +89,7 @@ def train(
     """
     if framework not in FRAMEWORKS:
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+    recipe = for_data(recipe, data)
     if options.epochs is not None and not 1 <= options.epochs <= recipe.epochs:
         name = recipe.stages[-1].name
         raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="PATH", help="a checkpoint, or a folder of them")
-    parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="the data set's folder, or its TOML file"
+    )
     parser.add_argument(
         "--framework",
         choices=FRAMEWORKS,
@@ -166,6 +169,8 @@ def table(found: list[Measured]) -> Table:
         shares = (one.score.value, one.score.accuracy)[: len(scores)]
         numbers = [f"{100 * share:.2f}" for share in shares]
         epoch = "-" if one.epoch is None else str(one.epoch)
-        loss, images = f"{one.score.mean_loss:.4f}", f"{one.score.images:,}"
+        mean_loss = one.score.mean_loss
+        loss = "-" if math.isnan(mean_loss) else f"{mean_loss:.4f}"
+        images = f"{one.score.images:,}"
         made.add_row(one.path.name, one.framework, one.stage, epoch, *numbers, loss, images)
     return made

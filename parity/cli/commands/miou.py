@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="enet", help="the network (default: %(default)s)")
     parser.add_argument("--weights", required=True, metavar="FILE", help="the checkpoint")
     add_choice(parser)
-    parser.add_argument("--data", required=True, metavar="DIR", help="the data set's folder")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="the data set's folder, or its TOML file"
+    )
     parser.add_argument(
         "--size",
         metavar="HxW",

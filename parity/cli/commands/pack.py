@@ -16,7 +16,7 @@ from parity.spec.training.recipe import DATA
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", metavar="DATA", help="the data set's folder, in its own layout")
+    parser.add_argument("root", metavar="DATA", help="the data set's folder, or its TOML file")
     parser.add_argument("target", metavar=f"OUT{SUFFIX}", help="the file; replaced if it is there")
     add_dataset(parser, DATA)
     parser.add_argument("--split", default="train", help="which part (default: %(default)s)")

@@ -10,8 +10,10 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from parity.cli.arguments import add_dataset, dataset_of, no_folder, parse_size
+from parity.data.own.description import FILE
 from parity.io.files import check_writable, write_atomically
 from parity.report.console import counting
+from parity.spec.datasets import BUILT_IN
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
 from parity.spec.training.recipe import DATA
@@ -26,7 +28,9 @@ CONSTANTS = (1.02, 1.1, 1.2)  # c of ENet, and of ERFNet's decoder and encoder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "root", metavar="DATA", help="the data set's folder, or a file of `parity pack`"
+        "root",
+        metavar="DATA",
+        help="the data set's folder, its TOML file, or a file of `parity pack`",
     )
     add_dataset(parser, DATA, required=True)
     parser.add_argument("--split", default="train", help="which part (default: %(default)s)")
@@ -44,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from parity.data.sources import open_data
+    from parity.data.sources import described, open_data
     from parity.data.statistics import count, moments
     from parity.report.console import standard_output
 
@@ -52,9 +56,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
     name = dataset_of(args, DATA)
-    if name is None:
-        raise InputError(f"--dataset NAME is missing, expected {' or '.join(DATA)}")
-    source = open_data(name, args.root, args.split, args.labels)
+    data = described(args.root) if name is None else (BUILT_IN[name], ())
+    if data is None:
+        raise InputError(
+            f"--dataset NAME is missing, expected {' or '.join(DATA)}; or a data set with its own"
+            f" {FILE}"
+        )
+    name = data[0].name
+    source = open_data(data[0], args.root, args.split, args.labels)
     with counting("opening the data set") as progress:
         counts = count(source, size, progress=progress)
         mean, deviation = moments(source, size, progress)

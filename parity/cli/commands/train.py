@@ -10,7 +10,6 @@ be left out. Exit status 1: a loss or gradient was not finite, 130: interrupted.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import os
 import sys
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", nargs="?", metavar="RECIPE", help="its name, or a TOML file")
     add("--framework", choices=FRAMEWORKS, required=True, help="which side trains")
-    add("--data", required=True, metavar="DIR", help="the data set's folder")
+    add("--data", required=True, metavar="DIR", help="the data set's folder, or its TOML file")
     add("--out", required=True, metavar="DIR", help="the folder to write")
     add(
         "--resume",
@@ -194,17 +193,22 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     A resumed run has its own recipe: changes made when it began need not be repeated. Repeated ones
     must not contradict it; the code that reads the checkpoint checks that.
     """
+    from parity.data.sources import for_data
     from parity.training import overrides
 
     own = of_run(args) if args.resume else None
     named = args.recipe is not None and not args.recipe.endswith(overrides.SUFFIX)
+
+    def ours(recipe: Recipe) -> Recipe:
+        return changed(for_data(recipe, args.data), args)
+
     if own and args.recipe_file is None and (args.recipe is None or named):
         if named:  # for an unknown name the usual error is raised
             overrides.find(args.recipe)
         if named and args.recipe != own.name:
             raise InputError(f"the run is of recipe {own.name}, not of {args.recipe}")
-        return changed(own, args)
-    return changed(overrides.find(args.recipe, args.recipe_file), args)
+        return ours(own)
+    return ours(overrides.find(args.recipe, args.recipe_file))
 
 
 def of_run(args: argparse.Namespace) -> Recipe | None:
@@ -239,8 +243,6 @@ def changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
                 f"--loss-scale {scale!r}, expected a number, dynamic or none"
             ) from None
     recipe = overrides.with_settings(recipe, args.settings)
-    if args.labels is not None:
-        recipe = dataclasses.replace(recipe, labels=args.labels)
     return overrides.with_options(
         recipe,
         batch=args.batch_size,
@@ -248,4 +250,5 @@ def changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
         precision=args.precision,
         loss_scale=scale,
         seed=args.seed,
+        labels=args.labels,
     )

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.data import DATASETS
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.scenes import scene
-from parity.data.sources import Source, classes_of
+from parity.data.sources import Source
 from parity.spec import draw
 from parity.spec.labels import outputs
 from parity.spec.training.recipe import Recipe
@@ -88,7 +87,7 @@ def source(recipe: Recipe, count: int, kind: type[Scenes] = Scenes) -> Source:
         count: Scenes.
         kind: Or blocks.
     """
-    classes, pixels = classes_of(recipe.data), recipe.data in DATASETS
+    classes, pixels = recipe.dataset.classes, recipe.dataset.pixels
     # CIFAR's images are padded, the others have something cut off.
     height, width = (n * LARGER if pixels else n for n in recipe.size)
     reader = kind((height, width), count, len(classes), whole=not pixels)

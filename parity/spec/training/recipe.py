@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from parity.spec.augmentation import Operation
+from parity.spec.datasets import BUILT_IN, DataSet
 from parity.spec.labels import ORDERS
 from parity.spec.models import LANGUAGE, MODELS, Config
+from parity.spec.preprocessing import Preprocessing, of_data
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.parallel import DDP, Distributed, Parallel
@@ -16,7 +18,7 @@ PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 LEVELS = ("O1", "O2")
 INITIALS = ("torch", "xavier", "he-fan-out")
 CONSTANT, CROSS_ENTROPY, SAME = Schedule(), Loss(), Distributed()
-DATA = ("cityscapes", "camvid", "cifar10")
+DATA = tuple(BUILT_IN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Stage:
         drop_last: Whether a batch that is not full is left out; else it is used as it is.
         repeat: How often an epoch goes through the data set, in a new order each time.
         distributed: Settings that change on several devices; see `on`.
+        outputs: Number of the network's outputs, where the data set is the user's; that of the
+            model if None.
 
     Raises:
         ValueError: A field is none of these.
@@ -63,6 +67,7 @@ class Stage:
     drop_last: bool = False
     repeat: int = 1
     distributed: Distributed = SAME
+    outputs: int | None = None
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -75,16 +80,17 @@ class Stage:
             raise ValueError("epochs and batch are expected to be 1 or more, first_epoch 0 or more")
         if self.repeat < 1:
             raise ValueError(f"repeat is {self.repeat}, expected 1 or more")
+        if self.outputs is not None and self.outputs < 1:
+            raise ValueError(f"outputs is {self.outputs}, expected 1 or more")
         if (self.loss.kind == "icnet") != hasattr(MODELS[self.model], "output_sizes"):
             raise ValueError(f"loss kind {self.loss.kind} is not for {self.model}")
 
     @property
     def config(self) -> Config:
-        """Return the network's configuration, with the stage's dropout."""
-        config = MODELS[self.model]
-        if self.dropout is None:
-            return config
-        return dataclasses.replace(config, dropout=self.dropout)  # type: ignore[type-var]  # a Config is a frozen dataclass
+        """Return the network's configuration, with the stage's dropout and number of outputs."""
+        given = {"dropout": self.dropout, "num_classes": self.outputs}
+        given = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(MODELS[self.model], **given) if given else MODELS[self.model]  # type: ignore[type-var]  # a Config is a frozen dataclass
 
     def steps(self, samples: int) -> int:
         """Return the number of steps of an epoch.
@@ -115,7 +121,7 @@ class Recipe:
     Attributes:
         name: Its name on the command line.
         about: The source of its numbers, and which are unknown; one line or a few.
-        data: The data set, one of `DATA`.
+        data: The data set, one of `DATA`, or the name of `own`.
         stages: The stages, in order.
         labels: Which output is void, one of `parity.spec.labels.ORDERS`; none without void.
         size: Height and width, in pixels, that validation images are resized to.
@@ -134,6 +140,8 @@ class Recipe:
         validate_every: Epochs between validations.
         keep: Which parameters are reported: `best` by validation, or `last`.
         published: The published run's result in percent, or None.
+        own: The user's data set; None where it is one of `DATA`. See
+            `parity.spec.training.own_data`.
 
     Raises:
         ValueError: A field is none of these.
@@ -157,9 +165,16 @@ class Recipe:
     validate_every: int = 1
     keep: str = "best"
     published: float | None = None
+    own: DataSet | None = None
 
     def __post_init__(self) -> None:
-        choices = {"data": DATA, "precision": PRECISIONS, "level": LEVELS, "keep": ("best", "last")}
+        known = DATA if self.own is None else (self.own.name,)
+        choices = {
+            "data": known,
+            "precision": PRECISIONS,
+            "level": LEVELS,
+            "keep": ("best", "last"),
+        }
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise ValueError(
@@ -169,6 +184,10 @@ class Recipe:
             raise ValueError("stages: expected one or more")
         if self.labels not in (None, *ORDERS):
             raise ValueError(f"labels are {self.labels!r}, expected one of {', '.join(ORDERS)}")
+        if self.own is not None and self.labels is not None:
+            raise ValueError(
+                f"labels are {self.labels}, but a network of {self.own.name} has no output for void"
+            )
         if self.validate_every < 1 or self.devices < 1:
             raise ValueError("validate_every and devices are expected to be 1 or more")
         scale = self.loss_scale
@@ -180,6 +199,15 @@ class Recipe:
     def on(self, devices: int) -> Recipe:
         """Return the recipe for this many devices; see `Stage.on`."""
         return dataclasses.replace(self, stages=tuple(s.on(devices) for s in self.stages))
+
+    @property
+    def dataset(self) -> DataSet:
+        """Return the classes of the data set."""
+        return BUILT_IN[self.data] if self.own is None else self.own
+
+    def preprocessing(self, config: Config) -> Preprocessing:
+        """Return the preprocessing of one of the recipe's networks."""
+        return of_data(config, self.labels, self.own)
 
     @property
     def epochs(self) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.spec.augmentation import Operation
+from parity.spec.datasets import DataSet
 from parity.spec.errors import InputError
 from parity.spec.training.optimizers import parameters
 from parity.spec.training.recipe import Recipe, Stage
@@ -94,6 +95,15 @@ def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None
                 raise InputError(f"{at.inner('dropout')} {error}") from error
         _check_groups(stage, inner.inner("optimizer.groups"))
     return made
+
+
+def dataset_of(entries: Any, where: KeyPath) -> DataSet:
+    """Build a data set from plain values.
+
+    Raises:
+        InputError: As for `recipe_of`.
+    """
+    return _record(DataSet, entries, None, where)
 
 
 def _check_groups(stage: Stage, where: KeyPath) -> None:

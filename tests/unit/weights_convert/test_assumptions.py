@@ -13,7 +13,6 @@ import pytest
 import weights_convert
 from parity import cli
 from parity.data.cityscapes import CITYSCAPES
-from parity.data.sources import classes_of
 from parity.evaluation import checkpoints as evaluation
 from parity.evaluation.miou import Result, miou
 from parity.spec import draw
@@ -261,17 +260,24 @@ def test_an_encoder(data: Path, tmp_path: Path) -> None:
 def test_eval_without_a_training_split(
     arrays: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Catches a training split asked for that no loss needs, or not said what it is needed for."""
+    """Catches a training split asked for that no score needs, and a loss with other weights."""
     root = cityscapes(tmp_path / "data", 2 * SIZE[0], 2 * SIZE[1])  # val alone
     path = save(tmp_path / "files" / "a.safetensors", arrays, "void-first")
     command = ["eval", str(path), "--data", str(root), "--workers", "0", "--recipe"]
-    assert cli.main([*command, "enet-cityscapes"]) == 2
-    said = capsys.readouterr().err
+    assert cli.main([*command, "enet-cityscapes", "--json", str(tmp_path / "weighed.json")]) == 0
+    said = capsys.readouterr().out
+    assert "mean loss: not computed: " in said
     assert "no split 'train', found val; the loss of recipe enet-cityscapes weighs classes" in said
     assert "rule 'log', which counts the pixels of split 'train'" in said
     file = tmp_path / "unweighted.toml"
     file.write_text('base = "enet-cityscapes"\n[stages.whole.loss.class_weights]\nrule = "none"\n')
-    assert cli.main([*command, str(file)]) == 0
+    assert cli.main([*command, str(file), "--json", str(tmp_path / "unweighted.json")]) == 0
+    weighed, plain = (
+        json.loads((tmp_path / f"{name}.json").read_text())[0] for name in ("weighed", "unweighted")
+    )
+    assert weighed.pop("mean_loss") is None
+    assert plain.pop("mean_loss") > 0
+    assert weighed == plain
 
 
 @pytest.mark.parametrize("model", ["genet", "genet-theta", "erfnet-imagenet"])
@@ -297,7 +303,7 @@ def test_one_way_to_decide(name: str, tmp_path: Path) -> None:
             sidecar.beside(path).unlink()
         by_recipe = evaluation.assumptions(path, evaluation.read(path, recipe, None)).labels
         loaded = weights_convert.load(path, stage.model)
-        ours = assume(loaded.config, loaded.manifest, path, classes_of(recipe.data))
+        ours = assume(loaded.config, loaded.manifest, path, recipe.dataset.classes)
         if by_recipe.value == "void-last":
             assert ours.labels.value == "void-last"
         else:
