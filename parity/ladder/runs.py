@@ -47,7 +47,7 @@ from parity.spec import draw
 DISTURBANCES = 1  # how often a whole network's input is disturbed; the largest effect counts
 # Bytes of one run's activations in float64 above which runs are made one after the other, and the
 # activations wait in a file or are compared as they are made.
-LARGE = 2**29
+LARGE = 2**28
 
 T = TypeVar("T")
 
@@ -485,10 +485,7 @@ class Runs:
             flat[Key(NETWORK, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
         if not train:
             return flat
-        if not self.stateless:
-            statistics = self.in_port_names(result.statistics, None, ported)
-            statistics = without(statistics, self.tensors.opaque)
-            flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), statistics)
+        flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), self._statistics(result, ported))
         gradients = self.in_port_names(result.parameter_gradients, None, ported)
         gradients = without(gradients, self.tensors.opaque | self._frozen(None))
         flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
@@ -501,6 +498,17 @@ class Runs:
         for i, gradient in enumerate(result.input_gradients):
             flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient
         return flat
+
+    def _statistics(self, result: Result, ported: bool) -> Arrays:
+        """A network's statistics after a run in train mode; of a function, those it returned."""
+        held = result.statistics
+        if self.stateless:
+            places = self.whole.statistics(True)
+            if ported:
+                return {name: result.outputs[place] for name, place in places.items()}
+            found = self.in_port_names(held, None, False)
+            return {name: found[name] for name in places if name in found}
+        return without(self.in_port_names(held, None, ported), self.tensors.opaque)
 
     def _outputs(self, result: Result, ported: bool) -> Iterator[tuple[str, Sequence[np.ndarray]]]:
         """Yield, for every compared layer, the port's name and its outputs."""
