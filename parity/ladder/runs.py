@@ -31,7 +31,7 @@ from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
-from parity.ladder.axes import Axes
+from parity.ladder.axes import Axes, rearranged
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
 from parity.ladder.keys import Flat, Key, against, by_layer, key_of
@@ -273,7 +273,7 @@ class Runs:
         if isinstance(side, JaxSide):
             theirs, arrays = self._fitted(call, pair, train, (args, kwargs))
             pull = pull and [
-                c if c is None else transposed(c, axes)
+                c if c is None else rearranged(c, axes)
                 for c, axes in zip(pull, _axes(pair, len(pull)), strict=True)
             ]
             result = side.run_layer(theirs, arrays, pull, train, noise)
@@ -283,7 +283,7 @@ class Runs:
         gradients = result.input_gradients
         if not ported:
             outputs = [
-                transposed(o, a) for o, a in zip(outputs, _axes(pair, len(outputs)), strict=True)
+                rearranged(o, a) for o, a in zip(outputs, _axes(pair, len(outputs)), strict=True)
             ]
             gradients = tuple(fit(g, pair) for g in gradients)
         mode = Mode.of(train)
@@ -521,7 +521,7 @@ class Runs:
                 yield pair.port, call.outputs
             else:
                 axes = _axes(pair, len(call.outputs))
-                yield pair.port, [transposed(o, a) for o, a in zip(call.outputs, axes, strict=True)]
+                yield pair.port, [rearranged(o, a) for o, a in zip(call.outputs, axes, strict=True)]
 
     def _bytes(self) -> int:
         """Return the size in bytes of one run's activations in float64."""
@@ -541,7 +541,8 @@ class UnlikeError(Exception):
 def fit(array: np.ndarray, pair: Pair) -> np.ndarray:
     """Turn an array of the reference's as the outputs of this layer are turned."""
     axes = next((a for a in pair.axes if a is not None), None)
-    return transposed(array, axes if axes is not None and len(axes) == array.ndim else None)
+    fits = axes is not None and sorted(axes) == list(range(array.ndim))
+    return transposed(array, axes if fits else None)
 
 
 def _axes(pair: Pair, n: int) -> list[tuple[int, ...] | None]:
