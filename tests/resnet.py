@@ -1,8 +1,8 @@
-"""A ResNet-18 in Flax NNX whose names and nesting owe nothing to torchvision's."""
+"""ResNets in Flax NNX whose names and nesting owe nothing to torchvision's."""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,27 @@ class Unit(nnx.Module):
         return jax.nn.relu(y + (x if self.skip is None else self.skip(x)))
 
 
+class Bottleneck(nnx.Module):
+    """Three convolutions, of a quarter of the channels, and a way past them."""
+
+    def __init__(self, i: int, o: int, stride: int, *, rngs: nnx.Rngs) -> None:
+        self.reduce = conv(i, o // 4, 1, 1, rngs)
+        self.reduce_norm = Norm(o // 4, rngs=rngs)
+        self.spatial = conv(o // 4, o // 4, 3, stride, rngs)
+        self.spatial_norm = Norm(o // 4, rngs=rngs)
+        self.expand = conv(o // 4, o, 1, 1, rngs)
+        self.expand_norm = Norm(o, rngs=rngs)
+        self.skip = nnx.data(None)
+        if i != o:
+            self.skip = nnx.Sequential(conv(i, o, 1, stride, rngs), Norm(o, rngs=rngs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jax.nn.relu(self.reduce_norm(self.reduce(x)))
+        y = jax.nn.relu(self.spatial_norm(self.spatial(y)))
+        y = self.expand_norm(self.expand(y))
+        return jax.nn.relu(y + (x if self.skip is None else self.skip(x)))
+
+
 class Stem(nnx.Module):
     """A quarter of the height and width."""
 
@@ -61,19 +82,38 @@ class Stem(nnx.Module):
         return nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
 
-class ResNet(nnx.Module):
-    """Images (N, H, W, 3) to 1000 logits; all units in one flat list."""
+# Depth -> the unit, the channels of the first stage, the units of each stage.
+KINDS: dict[int, tuple[type[Unit | Bottleneck], int, tuple[int, ...]]] = {
+    18: (Unit, 64, (2, 2, 2, 2)),
+    50: (Bottleneck, 256, (3, 4, 6, 3)),
+}
 
-    def __init__(self, *, rngs: nnx.Rngs) -> None:
+
+class ResNet(nnx.Module):
+    """Images (N, H, W, 3) to 1000 logits; all units in one flat list.
+
+    Args:
+        depth: 18 or 50.
+        rngs: Draws the weights.
+    """
+
+    def __init__(self, depth: int = 18, *, rngs: nnx.Rngs) -> None:
+        unit, width, counts = KINDS[depth]
         self.stem = Stem(rngs=rngs)
-        widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
-        self.units = nnx.List(
-            Unit(i, o, 1 if i == o else 2, rngs=rngs) for i, o in itertools.pairwise(widths)
-        )
-        self.classify = nnx.Linear(512, 1000, rngs=rngs)
+        self.units = nnx.List(unit(*each, rngs=rngs) for each in sizes(width, counts))
+        self.classify = nnx.Linear(8 * width, 1000, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.stem(x)
         for unit in self.units:
             x = unit(x)
         return self.classify(jnp.mean(x, axis=(1, 2)))
+
+
+def sizes(width: int, counts: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """Input channels, output channels and stride of each unit."""
+    before = 64
+    for stage, count in enumerate(counts):
+        for i in range(count):
+            yield before, width << stage, 2 if stage and not i else 1
+            before = width << stage

@@ -48,6 +48,7 @@ SIGNATURES = {
     "cat": "tensors dim=0",
     "stack": "tensors dim=0",
     "chunk": "input chunks dim=0",
+    "unflatten": "input dim sizes",
     "split": "input split_size dim=0",
     "repeat_interleave": "input repeats dim=None",
     "masked_fill": "input mask value",

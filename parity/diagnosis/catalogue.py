@@ -252,6 +252,7 @@ PROVED_AS: dict[Fault, frozenset[str]] = {
     Fault.GATE: frozenset({"gate-order"}),
     Fault.POST_NORM: frozenset({"norm-place"}),
     Fault.CLASS_TOKEN_PLACE: frozenset({"parts-order"}),
+    Fault.CLASS_TOKEN_POSITION: frozenset({"part-not-added"}),
     Fault.PATCH_ORDER: frozenset({"flatten-order"}),
     Fault.LINEAR_TRANSPOSED: frozenset({Fault.KERNEL_AXES}),
 }

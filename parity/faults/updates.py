@@ -112,7 +112,9 @@ def inside(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> E
         return jax.tree.map(lambda m, v: core(m, v, now), m, v), (m, v)
 
     adam = optax.GradientTransformationExtraArgs(init, update)
-    return optax.chain(_decay(config, optimizer, parameters), adam, jax_impl.optim.scale_by_rate())
+    decay = _decay(config, optimizer, parameters)
+    parts = (adam, decay) if optimizer.decoupled else (decay, adam)
+    return optax.chain(*parts, jax_impl.optim.scale_by_rate())
 
 
 def decoupled(config: Config, optimizer: Optimizer, parameters: Iterable[str]) -> ExtraArgs:

@@ -7,9 +7,26 @@ from collections.abc import Callable
 
 import numpy as np
 
+from parity.capture.records import transposed
 from parity.spec.errors import InputError
 
 Axes = tuple[int, ...] | None  # None: as they are
+
+
+def rearranged(array: np.ndarray, axes: Axes) -> np.ndarray:
+    """Permute an array's axes, and leave out or add axes of length 1.
+
+    Args:
+        array: The array.
+        axes: The axes of the result: the array's, of which those of length 1 may be left out, and
+            -1 for a new one of length 1.
+    """
+    if axes is None or sorted(axes) == list(range(array.ndim)):
+        return transposed(array, axes)
+    kept = [axis for axis in axes if axis >= 0]
+    order = kept + [axis for axis in range(array.ndim) if axis not in kept]
+    shape = [array.shape[axis] if axis >= 0 else 1 for axis in axes]
+    return np.asarray(array).transpose(order).reshape(shape)
 
 
 def equal_axes(

@@ -38,12 +38,14 @@ class Draws:
         shape: PyTorch's shape of the weight of its layer.
         values: Its values.
         law: The distribution it should be drawn from.
+        samples: Shape and values of every tensor that should be drawn from it.
     """
 
     kind: str
     shape: tuple[int, ...]
     values: np.ndarray
     law: str
+    samples: tuple[tuple[tuple[int, ...], np.ndarray], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

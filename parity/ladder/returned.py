@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.capture.records import Result
+from parity.capture.records import Result, Returned
 from parity.ladder.outputs import Outputs, output_axes, pair_outputs
 from parity.ladder.probe_loss import probe_losses
 from parity.report.quantity import Mode
@@ -46,6 +46,35 @@ class Whole:
             self.refuse_layouts(result, train)
         for mine, other in pairs:
             yield result.outputs[other.place if ported else mine.place]
+
+    def statistics(self, train: bool) -> dict[str, int]:
+        """The statistics that a function returns beside its outputs.
+
+        Returns:
+            The port's name of a parameter that is a buffer of the reference -> the place of the
+            array of that name, wherever it is returned, such as `1.norm.mean` for `norm.mean`.
+        """
+        runs = self.runs
+        if not runs.stateless or runs.failed:
+            return {}
+        trained = runs.reference64.parameters()
+        found = {}
+        for returned in runs.port64.outputs(train):
+            name = returned.name.partition(".")[2]
+            keys = runs.tensors.keys(name)
+            if name and keys and not returned.kind and not trained & set(keys):
+                found[name] = returned.place
+        return found
+
+    def _without_statistics(self, returned: Sequence[Returned], train: bool) -> list[Returned]:
+        """What the port returns but for its statistics; those that `outputs` names are kept."""
+        given = self.runs.port.outputs or {}
+        places = set(self.statistics(train).values())
+        return [
+            r
+            for r in returned
+            if r.place not in places or any(f"{r.name}.".startswith(f"{n}.") for n in given)
+        ]
 
     def refuse_layouts(self, result: Result, train: bool) -> None:
         """Refuse outputs of the port that are laid out otherwise, or in one mode only.
@@ -91,6 +120,7 @@ class Whole:
         alone = laid_out or (train and runs.port.losses is None)  # the oracle waits for this
         result = runs.reference64.run(inputs, train) if alone else runs.oracle(train)
         theirs = result.returned if runs.failed else runs.port64.outputs(train)
+        theirs = self._without_statistics(theirs, train)
         found = pair_outputs(result.returned, theirs, runs.port.outputs)
         dims = {mine.place: result.outputs[mine.place].ndim for mine, _ in found.pairs}
         if axes := output_axes(found, laid_out, dims):

@@ -31,7 +31,7 @@ from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
-from parity.ladder.axes import Axes
+from parity.ladder.axes import Axes, rearranged
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
 from parity.ladder.keys import Flat, Key, against, by_layer, key_of
@@ -47,7 +47,7 @@ from parity.spec import draw
 DISTURBANCES = 1  # how often a whole network's input is disturbed; the largest effect counts
 # Bytes of one run's activations in float64 above which runs are made one after the other, and the
 # activations wait in a file or are compared as they are made.
-LARGE = 2**29
+LARGE = 2**28
 
 T = TypeVar("T")
 
@@ -273,7 +273,7 @@ class Runs:
         if isinstance(side, JaxSide):
             theirs, arrays = self._fitted(call, pair, train, (args, kwargs))
             pull = pull and [
-                c if c is None else transposed(c, axes)
+                c if c is None else rearranged(c, axes)
                 for c, axes in zip(pull, _axes(pair, len(pull)), strict=True)
             ]
             result = side.run_layer(theirs, arrays, pull, train, noise)
@@ -283,7 +283,7 @@ class Runs:
         gradients = result.input_gradients
         if not ported:
             outputs = [
-                transposed(o, a) for o, a in zip(outputs, _axes(pair, len(outputs)), strict=True)
+                rearranged(o, a) for o, a in zip(outputs, _axes(pair, len(outputs)), strict=True)
             ]
             gradients = tuple(fit(g, pair) for g in gradients)
         mode = Mode.of(train)
@@ -485,10 +485,7 @@ class Runs:
             flat[Key(NETWORK, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
         if not train:
             return flat
-        if not self.stateless:
-            statistics = self.in_port_names(result.statistics, None, ported)
-            statistics = without(statistics, self.tensors.opaque)
-            flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), statistics)
+        flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), self._statistics(result, ported))
         gradients = self.in_port_names(result.parameter_gradients, None, ported)
         gradients = without(gradients, self.tensors.opaque | self._frozen(None))
         flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
@@ -502,6 +499,17 @@ class Runs:
             flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient
         return flat
 
+    def _statistics(self, result: Result, ported: bool) -> Arrays:
+        """A network's statistics after a run in train mode; of a function, those it returned."""
+        held = result.statistics
+        if self.stateless:
+            places = self.whole.statistics(True)
+            if ported:
+                return {name: result.outputs[place] for name, place in places.items()}
+            found = self.in_port_names(held, None, False)
+            return {name: found[name] for name in places if name in found}
+        return without(self.in_port_names(held, None, ported), self.tensors.opaque)
+
     def _outputs(self, result: Result, ported: bool) -> Iterator[tuple[str, Sequence[np.ndarray]]]:
         """Yield, for every compared layer, the port's name and its outputs."""
         for call in result.calls.values():
@@ -513,7 +521,7 @@ class Runs:
                 yield pair.port, call.outputs
             else:
                 axes = _axes(pair, len(call.outputs))
-                yield pair.port, [transposed(o, a) for o, a in zip(call.outputs, axes, strict=True)]
+                yield pair.port, [rearranged(o, a) for o, a in zip(call.outputs, axes, strict=True)]
 
     def _bytes(self) -> int:
         """Return the size in bytes of one run's activations in float64."""
@@ -533,7 +541,8 @@ class UnlikeError(Exception):
 def fit(array: np.ndarray, pair: Pair) -> np.ndarray:
     """Turn an array of the reference's as the outputs of this layer are turned."""
     axes = next((a for a in pair.axes if a is not None), None)
-    return transposed(array, axes if axes is not None and len(axes) == array.ndim else None)
+    fits = axes is not None and sorted(axes) == list(range(array.ndim))
+    return transposed(array, axes if fits else None)
 
 
 def _axes(pair: Pair, n: int) -> list[tuple[int, ...] | None]:

@@ -44,9 +44,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.capture.records import is_array, is_float
+from parity.capture.records import NETWORK, is_array, is_float
 from parity.ladder.weights import SYNONYMS
-from parity.report.quantity import Quantity
+from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 
 STRUCTURE_FORWARD = 1e-10
@@ -162,7 +162,8 @@ def difference(
         dtype: The dtype of the port's floating-point arrays.
 
     What cannot be compared is infinitely far apart: an array that one side lacks, other shapes
-    (nothing is broadcast), other dtypes, no element at all, a NaN or an infinity on either side.
+    (nothing is broadcast), other dtypes, a NaN or an infinity on either side. Two arrays of one
+    shape without elements are equal; `judge` sees to it that something else was compared.
     """
     if port is None or reference is None:
         return Difference(
@@ -176,7 +177,7 @@ def difference(
         return Difference(math.inf, note=f"dtype {port.dtype}, reference {reference.dtype}")
     port, reference = np.asarray(port), np.asarray(reference)
     if port.size == 0:
-        return Difference(math.inf, note="nothing to compare: no elements")
+        return Difference(0.0)
     if not is_float(reference.dtype):
         wrong = port != reference
         return _located(float(wrong.mean()), wrong, port, reference)
@@ -200,6 +201,8 @@ def spread_difference(
     `difference`.
     """
     if reference is None or port.shape == reference.shape or port.ndim != reference.ndim:
+        return difference(port, reference, dtype)
+    if not port.size or not reference.size:  # any row could be repeated no times
         return difference(port, reference, dtype)
     try:
         left, right = np.broadcast_arrays(port, reference)
@@ -253,7 +256,12 @@ def furthest(port: np.ndarray, reference: np.ndarray) -> Difference:
 def judge(
     rung: str, measurements: Sequence[Measurement], precision: str = "float32"
 ) -> list[Check]:
-    """Turn measurements into verdicts, structure and numerics in the working precision."""
+    """Turn measurements into verdicts, structure and numerics in the working precision.
+
+    Empty arrays are equal, but do not stand for a rung or for what a network returns: where nothing
+    else is there, they fail.
+    """
+    measurements = _without_vacuous(measurements)
     groups: dict[Hashable, list[Measurement]] = defaultdict(list)
     for m in measurements:
         if m.elements < FEW:
@@ -294,6 +302,20 @@ def judge(
                 numerics = Difference(math.inf, note=note)
             checks.append(_check(rung, "numerics", m, numerics, scale(m), numerics_limit(m)))
     return checks
+
+
+def _without_vacuous(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Fail empty arrays where no element was compared: in the rung, or in the network's outputs."""
+    returned = [m for m in measurements if m.layer == NETWORK and m.quantity.kind is Kind.OUTPUT]
+    vacuous: set[int] = set()
+    for group in (measurements, returned):
+        if not any(m.elements for m in group):
+            vacuous |= {id(m) for m in group if m.structure.distance == 0}
+    nothing = Difference(math.inf, note="nothing to compare: no elements")
+    return [
+        dataclasses.replace(m, structure=nothing, numerics=None) if id(m) in vacuous else m
+        for m in measurements
+    ]
 
 
 def per_tap(norm: float, elements: int, biases: int) -> float:

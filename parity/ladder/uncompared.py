@@ -23,6 +23,7 @@ OWN = "it is the port's own"
 TRAINED = "it is the port's own, yet the port would train it"
 OUTPUT = Quantity(Kind.OUTPUT)  # all of a layer's
 FUNCTION = "the port is a function, which gives no statistics back"
+FORGETS = "the port is a function, which keeps no statistics from step to step"
 
 
 def left_out(runs: Runs, rung: str, checks: Iterable[Check]) -> list[Omission]:
@@ -103,11 +104,15 @@ def _statistics(
     parameters = runs.port64.parameters()
     if runs.stateless:
         before = runs.reference64.state()
+        given = runs.whole.statistics(True)
+        answered = {
+            k for n in given if key_of(n, quantity) in compared for k in runs.tensors.keys(n)
+        }
         for key, after in runs.oracle(True).statistics.items():
             moved = key in before and not np.array_equal(before[key], after)
-            if moved and key.rpartition(".")[2] != COUNTER:
+            if moved and key.rpartition(".")[2] != COUNTER and key not in answered:
                 layer, what = key_of(key, quantity)
-                yield Omission(rung, layer, key, what, FUNCTION)
+                yield Omission(rung, layer, key, what, FORGETS if given else FUNCTION)
         return
     for name in sorted(runs.tensors.opaque - parameters):
         entry = key_of(name, quantity)

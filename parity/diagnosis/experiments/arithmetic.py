@@ -31,7 +31,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     if o.name in BINARY:
         yield from _operands(o)
         yield from _constants(o)
-    if o.name in ("flatten", "reshape", "view"):
+    if o.name in ("flatten", "reshape", "view", "unflatten"):
         yield from _flattened(o)
     if o.name in ("mean", "sum"):
         yield from _reduced(o)
@@ -139,12 +139,13 @@ def _flattened(o: Operation) -> Changes:
             if tuple(swapped) not in ((0, 2, 3, 1), (0, 1, 3, 2)) or n != 4:
                 text = f"reshaped with its axes in order {tuple(swapped)}"
                 yield one(o, "flatten-order", text, _permuted(tuple(swapped), out), ODD)
-    if len(out) >= 4 and o.name in ("reshape", "view"):
-        # Heads and their width, the other way round.
+    if len(out) >= 4 and o.name in ("reshape", "view", "unflatten"):
+        # Heads and their width, the other way round. No sizes in the text: queries and keys, that
+        # are changed together, may have other numbers of heads.
         for a in range(1, len(out) - 1):
             turned = list(out)
             turned[a], turned[a + 1] = turned[a + 1], turned[a]
-            text = f"reshaped to {tuple(turned)} and transposed, not to {tuple(out)}"
+            text = f"axes {a} and {a + 1} of its result split in the opposite order (interleaved)"
             yield one(o, "heads-order", text, _split_otherwise(tuple(turned), a), ODD)
 
 

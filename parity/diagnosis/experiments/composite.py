@@ -9,7 +9,15 @@ import torch
 
 from parity.capture.torch_operations import Invocation, Operation, Replacement, Value
 from parity.diagnosis.experiments.activation import OTHERS
-from parity.diagnosis.experiments.change import ODD, PLAIN, Change, Changes, linked, maker
+from parity.diagnosis.experiments.change import (
+    ODD,
+    PLAIN,
+    Change,
+    Changes,
+    linked,
+    maker,
+    one,
+)
 from parity.diagnosis.experiments.normalization import NORMS
 
 ELEMENTWISE = ("mul", "add", "sub", "rsub", "div", "pow", "neg", "exp", "clamp", "square")
@@ -22,8 +30,11 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _activation(operation, among)
     if operation.name == "add":
         yield from _residual(operation, among)
+        yield from _from_behind_norm(operation, among)
+        yield from _joined_part(operation, among)
     elif operation.name in NORMS:
         yield from _norm_after(operation, among)
+        yield from _in_parallel(operation, among)
 
 
 def _activation(o: Operation, among: Sequence[Operation]) -> Changes:
@@ -117,6 +128,69 @@ def _other_operand(o: Operation, other: Operation, side: str, text: str) -> Chan
         return {other.index: keep, o.index: lambda call: call(**{side: made[-1]})}
 
     return linked(o, "residual", text, make, ODD)
+
+
+def _from_behind_norm(o: Operation, among: Sequence[Operation]) -> Changes:
+    """Change x + f(norm(x)) to norm(x) + f(norm(x)); the same words for every sum of a block."""
+    for side in ("input", "other"):
+        mine = o.tensor(side)
+        for norm in among if mine is not None else ():
+            if norm.name in NORMS and norm.index < o.index and norm.tensor("input") == mine:
+                text = "a shortcut from behind its norm, not from before it"
+                yield _other_operand(o, norm, side, text)
+
+
+def _in_parallel(o: Operation, among: Sequence[Operation]) -> Changes:
+    """Change norm(a + b) to norm(a): a branch that is fed what the branch before it is fed."""
+    total = maker(o, "input", among)
+    if total is None or total.name != "add":
+        return
+    for side, word in (("input", "first"), ("other", "second")):
+        if total.tensor(side) is not None:
+            text = f"`{o.name}` of the sum's {word} operand, not of the sum (branches in parallel)"
+            yield _of_operand(o, total, side, text)
+
+
+def _of_operand(o: Operation, total: Operation, side: str, text: str) -> Change:
+    def make(kept: dict[int, Invocation]) -> Mapping[int, Replacement]:
+        def keep(call: Invocation) -> Any:
+            kept[total.index] = call
+            return call()
+
+        return {total.index: keep, o.index: lambda call: call(input=kept[total.index][side])}
+
+    return linked(o, "residual", text, make, ODD)
+
+
+def _joined_part(o: Operation, among: Sequence[Operation]) -> Changes:
+    """A sum whose other operand is not added to one of the parts that were joined before it."""
+    for side, other, word in (("input", "other", "second"), ("other", "input", "first")):
+        joined = maker(o, side, among)
+        added = o.tensor(other)
+        if joined is None or joined.name != "cat" or added is None or not joined.outputs:
+            continue
+        parts = joined.arguments.get("tensors")
+        n = len(joined.outputs[0].shape)
+        axis = int(joined.arguments.get("dim", 0)) % n
+        back = axis - n  # counted from the last axis: the other operand may have fewer
+        if not isinstance(parts, tuple | list) or len(added.shape) < -back:
+            continue
+        sizes = [part.shape[axis] for part in parts if isinstance(part, Value)]
+        if len(sizes) != len(parts) or sum(sizes) != added.shape[back]:
+            continue
+        for i in range(len(sizes)):
+            where = (sum(sizes[:i]), sizes[i])
+            text = f"the {word} operand not added to part {i + 1} of the {len(sizes)} joined"
+            yield one(o, "part-not-added", text, _not_added(side, other, back, where), PLAIN)
+
+
+def _not_added(side: str, other: str, axis: int, where: tuple[int, int]) -> Replacement:
+    def replacement(call: Invocation) -> Any:
+        mask = torch.ones_like(call[other])
+        mask.narrow(axis, *where).zero_()
+        return call(**{side: call[side], other: call[other] * mask})
+
+    return replacement
 
 
 def _norm_after(o: Operation, among: Sequence[Operation]) -> Changes:

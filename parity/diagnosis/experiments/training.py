@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.diagnosis.catalogue import Fault
+from parity.diagnosis.experiments import initial_weights
 from parity.diagnosis.experiments.engine import Proof, close
 from parity.ladder.evidence import DeviceEvidence, Divergence, Draws, Evidence
 
@@ -27,10 +28,11 @@ def proofs(evidence: Evidence) -> list[Proof]:
 
 
 def _draws(d: Draws) -> Iterator[Proof]:
-    """Constant initial values, that should be another constant."""
+    """Constant initial values that should be another constant; weights by another initialiser."""
     if d.kind == "slope" and d.values.size and np.ptp(d.values) == 0:
         what = f"slopes that are {np.ravel(d.values)[0]:g} at first instead of {d.law}"
         yield Proof(Fault.PRELU_INITIAL_SLOPE, what)
+    yield from initial_weights.proofs(d)
 
 
 def _devices(d: DeviceEvidence) -> Iterator[Proof]:

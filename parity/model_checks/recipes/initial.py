@@ -8,10 +8,9 @@ distribution: that is the limit. Tensors that are drawn alike are one sample.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ import jax_impl.state
 import torch_impl.models
 import torch_impl.state
 from parity.ladder.evidence import Draws
+from parity.ladder.laws import Law
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec.initial import DEVIATIONS, initial
@@ -31,42 +31,9 @@ from weights_convert import to_jax, to_torch
 
 Arrays = Mapping[str, np.ndarray]
 
-ALPHA = 1e-9  # how often a sound sample may be called unsound
 CONSTANT = {"scale": 1.0, "var": 1.0, "mean": 0.0, "slope": 0.25, "count": 0.0}
 # What MindSpore's E-NET leaves to `nn.Conv2d`: the last 1x1 of a block that changes the size.
 NORMAL = re.compile(r"(down|up)sample\d_\d\.ext_conv[23]\.0\.weight")
-
-
-@dataclasses.dataclass(frozen=True)
-class Law:
-    """The distribution a tensor is drawn from.
-
-    Attributes:
-        kind: `constant`, `uniform` or `normal`.
-        number: The constant, the bound on either side, or the standard deviation.
-    """
-
-    kind: str
-    number: float
-
-    def distance(self, sample: np.ndarray) -> float:
-        """Return the Kolmogorov distance; for a constant, the share of other numbers."""
-        if self.kind == "constant":
-            return float((sample != np.float32(self.number)).mean())
-        x = np.sort(np.ravel(sample)).astype(np.float64) / self.number
-        below = np.clip((x + 1) / 2, 0, 1) if self.kind == "uniform" else _normal(x)
-        n = len(x)
-        above = np.arange(1, n + 1) / n - below
-        return float(max(above.max(), (below - np.arange(n) / n).max()))
-
-    def limit(self, count: int) -> float:
-        """Return the limit of the Kolmogorov distance for this many numbers."""
-        return 0.0 if self.kind == "constant" else math.sqrt(math.log(2 / ALPHA) / (2 * count))
-
-    def __str__(self) -> str:
-        return {"constant": "{:g}", "uniform": "U(-{0:.4g}, {0:.4g})", "normal": "N(0, {:.4g})"}[
-            self.kind
-        ].format(self.number)
 
 
 def law(specs: Mapping[str, Tensor], key: str, rule: str) -> Law:
@@ -128,18 +95,34 @@ def judged(config: Config, arrays: Arrays, rule: str, origin: str) -> Iterator[t
     groups: dict[tuple[str, Law], list[str]] = {}
     for key, spec in specs.items():
         groups.setdefault((spec.kind, law(specs, key, rule)), []).append(key)
-    for (kind, expected), keys in groups.items():
-        sample = np.concatenate([np.ravel(arrays[key]) for key in keys])
-        worst = max(keys, key=lambda key: _excess(expected, arrays[key]))
-        layer, _, leaf = worst.rpartition(".")
-        error, limit = expected.distance(sample), expected.limit(sample.size)
-        alone = expected.distance(arrays[worst]), expected.limit(arrays[worst].size)
-        if alone[0] - alone[1] > error - limit:  # one among many that are sound
-            error, limit = alone
-        quantity = Quantity(Kind.INITIAL, leaf, detail=f"{origin}, of {expected}")
-        check = Check("L4", "structure", layer, layer, quantity, error, limit)
-        weight = specs.get(f"{layer}.weight", specs[worst])
-        yield check, Draws(kind, weight.shape, np.asarray(arrays[worst]), str(expected))
+    found = [_judged(expected, keys, arrays, origin) for (_, expected), keys in groups.items()]
+    for (kind, expected), (check, unsound) in zip(groups, found, strict=True):
+        weight = specs.get(f"{check.layer}.weight", specs[unsound[0]])
+        # What else of its kind is unsound, too, may tell how all of it was drawn.
+        others = [
+            keys for (k, _), (c, keys) in zip(groups, found, strict=True) if k == kind and not c.ok
+        ]
+        every = dict.fromkeys([*unsound, *(key for keys in others for key in keys)])
+        samples = tuple((specs[key].shape, np.asarray(arrays[key])) for key in every)
+        values = np.asarray(arrays[unsound[0]])
+        yield check, Draws(kind, weight.shape, values, str(expected), samples)
+
+
+def _judged(
+    expected: Law, keys: Sequence[str], arrays: Arrays, origin: str
+) -> tuple[Check, list[str]]:
+    """Check the tensors of one distribution; return those that it is about, furthest off first."""
+    sample = np.concatenate([np.ravel(arrays[key]) for key in keys])
+    worst = max(keys, key=lambda key: _excess(expected, arrays[key]))
+    layer, _, leaf = worst.rpartition(".")
+    unsound = [worst, *(key for key in keys if key != worst)]
+    error, limit = expected.distance(sample), expected.limit(sample.size)
+    alone = expected.distance(arrays[worst]), expected.limit(arrays[worst].size)
+    if alone[0] - alone[1] > error - limit:  # one among many that are sound
+        error, limit = alone
+        unsound = [worst]
+    quantity = Quantity(Kind.INITIAL, leaf, detail=f"{origin}, of {expected}")
+    return Check("L4", "structure", layer, layer, quantity, error, limit), unsound
 
 
 def same_bits(config: Config, drawn: Arrays) -> Iterator[Check]:
@@ -169,7 +152,3 @@ def _excess(expected: Law, array: np.ndarray) -> float:
 
 def _same(found: np.ndarray | None, drawn: np.ndarray) -> bool:
     return found is not None and found.dtype == drawn.dtype and np.array_equal(found, drawn)
-
-
-def _normal(x: np.ndarray) -> np.ndarray:
-    return torch.special.ndtr(torch.tensor(x)).numpy()

@@ -115,6 +115,33 @@ def normed(x: jax.Array) -> jax.Array:
     return nnx.LayerNorm(8, epsilon=1e-5, param_dtype=float, rngs=nnx.Rngs(0))(x)
 
 
+def shortcut(x: torch.Tensor) -> torch.Tensor:
+    return x + torch.sin(functional.layer_norm(x, (8,)))
+
+
+class Shortcut(nn.Module):
+    """A branch with a norm of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.sin(self.norm(x))
+
+
+def normed_shortcut(x: jax.Array) -> jax.Array:
+    return normed(x) + jnp.sin(normed(x))
+
+
+def split_heads(x: torch.Tensor, heads: int = 2) -> torch.Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def interleaved(x: jax.Array, heads: int = 2) -> jax.Array:
+    return x.reshape(2, 6, -1, heads).transpose(0, 3, 1, 2)
+
+
 def tril(shift: int) -> jax.Array:
     return jnp.tril(jnp.ones((6, 6), bool), shift)
 
@@ -386,6 +413,38 @@ CASES: tuple[tuple[str, Any, Callable, np.ndarray, str, str], ...] = (
         ROWS,
         "residual",
         "`layer_norm` in place of the first operand",
+    ),
+    (
+        "shortcuts from behind the norms",
+        nn.Sequential(Shortcut(), Shortcut()),
+        lambda x: normed_shortcut(normed_shortcut(x)),
+        ROWS,
+        "residual",
+        "from behind its norm, not from before it, at each of 2 places",
+    ),
+    (
+        "branches in parallel",
+        lambda x: shortcut(shortcut(x)),
+        lambda x: x + 2 * jnp.sin(normed(x)),
+        ROWS,
+        "residual",
+        "(branches in parallel)",
+    ),
+    (
+        "interleaved heads",
+        lambda x: split_heads(x) * split_heads(x[..., 4:], 1),
+        lambda x: interleaved(x) * interleaved(x[..., 4:], 1),
+        ROWS,
+        "heads-order",
+        "split in the opposite order (interleaved)",
+    ),
+    (
+        "class token without its position",
+        lambda x: torch.cat((x[:, :1] * 2, x), 1) + torch.arange(1, 8)[:, None],
+        lambda x: jnp.concatenate((x[:, :1] * 2, x + jnp.arange(2, 8)[:, None]), 1),
+        ROWS,
+        "part-not-added",
+        "not added to part 1 of the 2 joined",
     ),
     (
         "activation before its norm",

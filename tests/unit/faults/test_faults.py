@@ -6,18 +6,22 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import jax_impl.optim
 from parity import cli
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.diagnosis.experiments.engine import Proof
-from parity.faults import evaluation, on_devices, staged
+from parity.faults import evaluation, on_devices, staged, updates
 from parity.faults.injections import INJECTIONS
 from parity.faults.mutants import spread
 from parity.faults.result import CampaignResult
 from parity.faults.rows import CleanRow, MutantRow
 from parity.faults.transformers import TRANSFORMERS
+from parity.model_checks.small_networks import small
 from parity.report.report import RUNGS
+from parity.spec.training.optimizers import Optimizer
 
 
 def test_catalogue_is_complete() -> None:
@@ -78,6 +82,21 @@ def test_a_cause_counts_as_proved_only_if_it_is_the_planted_one() -> None:
     assert not row.explained([other, right]).wrong
     assert row.explained([other]).wrong
     assert not row.explained([other]).proved
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_eps_inside_the_root_is_a_single_fault(separate: bool) -> None:
+    """Catches a mutant that puts the weights' decay elsewhere, too: a second fault."""
+    config = small("vit", least=True)[0]
+    optimizer = Optimizer("adam", lr=0.1, eps=0.0, weight_decay=0.1, decoupled=separate)
+    weights = {"head.kernel": np.linspace(1, 2, 6).reshape(2, 3).astype(np.float32)}
+    gradients = {"head.kernel": np.full((2, 3), 0.5, np.float32)}
+    now = jax_impl.optim.hyperparameters(optimizer, "float32", 0.1, 1)
+    steps = []
+    for build in (jax_impl.optim.build, updates.inside):
+        made = build(config, optimizer, list(weights))
+        steps.append(made.update(gradients, made.init(weights), weights, **now)[0])
+    np.testing.assert_allclose(steps[1]["head.kernel"], steps[0]["head.kernel"], rtol=1e-6)
 
 
 def test_places_are_spread() -> None:

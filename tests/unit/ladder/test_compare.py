@@ -8,7 +8,16 @@ import math
 import numpy as np
 import pytest
 
-from parity.ladder.tolerances import Difference, K, Measurement, difference, floor, judge
+from parity.capture.records import NETWORK
+from parity.ladder.tolerances import (
+    Difference,
+    K,
+    Measurement,
+    difference,
+    floor,
+    judge,
+    spread_difference,
+)
 from parity.report.quantity import Kind, Quantity
 from parity.spec import draw
 from parity.spec.models import MODELS
@@ -24,7 +33,7 @@ ONES = np.ones((2, 3))
         (ONES[:1], ONES, "shape"),  # would broadcast
         (ONES.astype(np.float32), ONES, "dtype"),  # float64 that fell back
         (ONES.astype(int), ONES, "dtype"),
-        (np.ones((0, 3)), np.ones((0, 3)), "no elements"),
+        (np.ones((0, 3)), np.ones((0, 4)), "shape"),
         (np.full((2, 3), np.nan), np.full((2, 3), np.nan), "not finite"),
         (ONES, np.full((2, 3), np.inf), "reference are not finite"),
         (np.full((2, 3), np.inf), np.full((2, 3), np.inf), "not finite"),
@@ -35,6 +44,28 @@ def test_incomparable(port: np.ndarray, reference: np.ndarray, note: str) -> Non
     found = difference(port, reference)
     assert math.isinf(found.distance)
     assert note in found.note
+
+
+def test_empty_arrays_are_equal_where_something_else_is_compared() -> None:
+    """Catches a cache without tokens that fails a port, and a rung that compared no element."""
+    empty = difference(np.ones((0, 3)), np.ones((0, 3)))
+    assert empty == Difference(0.0)
+    nothing = measured(elements=0, norm=0.0, structure=empty)
+    assert all(c.ok for c in judge("L1", [measured(), nothing]))
+    (alone,) = judge("L1", [nothing])
+    assert not alone.ok
+    assert "no elements" in alone.note
+    # Statistics do not stand for a network that returned nothing.
+    returned = dataclasses.replace(nothing, layer=NETWORK)
+    assert [c.ok for c in judge("L2", [measured(), returned])] == [True, False]
+    both = [returned, dataclasses.replace(measured(), layer=NETWORK)]
+    assert all(c.ok for c in judge("L2", both))
+
+
+def test_an_empty_array_is_no_repeated_row() -> None:
+    """Catches an array without rows that is taken for one whose rows are all equal."""
+    assert "shape" in spread_difference(np.ones((1, 3)), np.ones((0, 3))).note
+    assert "shape" in spread_difference(np.ones((0, 3)), np.ones((1, 3))).note
 
 
 def test_difference_is_located() -> None:

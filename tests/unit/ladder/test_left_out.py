@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,29 +227,57 @@ def test_part_of_a_tensor_left_out() -> None:
     ]
 
 
-def test_statistics_that_a_function_does_not_give_are_named() -> None:
-    """Catches statistics that are left out without a word; no function can give them back."""
+NAMES = {"weight": "w", "bias": "b", "running_mean": "norm.mean", "running_var": "norm.var"}
 
-    def run(p: dict, x: jax.Array, train: bool) -> jax.Array:
-        mean, var = (x.mean(0), x.var(0)) if train else (p["mean"], p["var"])
-        return (x - mean) / jnp.sqrt(var + 1e-5) * p["w"] + p["b"]
 
-    names = (("weight", "w"), ("bias", "b"), ("running_mean", "mean"), ("running_var", "var"))
-    report = check(
-        Port(
-            nn.BatchNorm1d(5),
-            run,
-            params={ours: jnp.ones(5) for _, ours in names},
-            inputs=(4, 5),
-            weights=list(names),
-            modes=({"train": False}, {"train": True}),
-        )
+def normalised(p: dict, x: jax.Array, train: bool) -> jax.Array:
+    mean, var = (x.mean(0), x.var(0)) if train else (p["norm"]["mean"], p["norm"]["var"])
+    return (x - mean) / jnp.sqrt(var + 1e-5) * p["w"] + p["b"]
+
+
+def returning(ddof: int, p: dict, x: jax.Array, train: bool) -> tuple:
+    """The outputs, and the statistics by the names that they have among the parameters."""
+    now = {"mean": x.mean(0), "var": x.var(0, ddof=ddof)}
+    moved = {name: 0.9 * p["norm"][name] + 0.1 * a for name, a in now.items()}
+    return normalised(p, x, train), {"norm": moved if train else p["norm"]}
+
+
+def functional(function: Callable) -> Port:
+    params = {"w": jnp.ones(5), "b": jnp.ones(5)}
+    params |= {"norm": {"mean": jnp.ones(5), "var": jnp.ones(5)}}
+    return Port(
+        nn.BatchNorm1d(5),
+        function,
+        params=params,
+        inputs=(4, 5),
+        weights=list(NAMES.items()),
+        modes=({"train": False}, {"train": True}),
     )
+
+
+def test_statistics_that_a_function_does_not_give_are_named() -> None:
+    """Catches statistics that are left out without a word."""
+    report = check(functional(normalised))
     report.assert_faithful()
     left = {(o.rung, o.reference): o.reason for o in report.left_out}
     assert "a function, which gives no statistics back" in left["L2", "running_mean"]
     assert left["L3", "running_var"] == "the reference does not train it"
     assert "L2 not compared: (network) (reference: running_mean): running_mean" in str(report)
+
+
+def test_statistics_that_a_function_returns_are_compared() -> None:
+    """Catches statistics beside the outputs that are no outputs, and are not looked at."""
+    report = check(functional(partial(returning, 1)))
+    report.assert_faithful()
+    seen = {(c.rung, c.layer, c.quantity.path) for c in report.checks}
+    assert {("L2", "norm", "mean"), ("L2", "norm", "var")} <= seen
+    assert not [o for o in report.left_out if o.rung == "L2"]
+    biased = check(functional(partial(returning, 0)))
+    assert {(c.rung, c.layer, c.quantity.path) for c in biased.failures()} == {
+        ("L2", "norm", "var")
+    }
+    asked = dataclasses.replace(functional(partial(returning, 1)), outputs={"0": "", "1": None})
+    check(asked, levels=("L2",)).assert_faithful()
 
 
 SOURCE = {

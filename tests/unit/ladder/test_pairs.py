@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from flax import nnx
 from torch import nn
 
 from parity import Port, check, cli
+from parity.ladder.axes import rearranged
+from parity.ladder.pairing import permutation
 
 FACTORY = """
 from tests.unit.capture.test_transformations import transformed
@@ -211,3 +214,88 @@ def test_a_layer_that_is_fed_other_arrays(first: int) -> None:
     ]
     report = check(Port(Places(), PortedPlaces(first), inputs=(2, 5, 4), weights=rules))
     assert report.ok == (first == 0)
+
+
+class Bias(nn.Module):
+    """A table of positions for each head, (1, heads, T, T), as BEiT's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.arange(12.0).reshape(6, 2).sin())
+
+    def forward(self) -> torch.Tensor:
+        index = (torch.arange(4)[:, None] + torch.arange(4) * 2) % 6
+        return self.table[index].permute(2, 0, 1).unsqueeze(0)
+
+
+class Biased(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = Bias()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + self.bias()).softmax(-1)
+
+
+class PortBias(nnx.Module):
+    """The same table without the batch's axis, (heads, T, T)."""
+
+    def __init__(self) -> None:
+        self.table = nnx.Param(jnp.zeros((6, 2)))
+
+    def __call__(self) -> jax.Array:
+        index = (jnp.arange(4)[:, None] + jnp.arange(4) * 2) % 6
+        return self.table[...][index].transpose(2, 0, 1)
+
+
+class PortBiased(nnx.Module):
+    def __init__(self, factor: float) -> None:
+        self.bias = PortBias()
+        self.factor = factor
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.softmax(x + self.factor * self.bias(), axis=-1)
+
+
+def biased(factor: float) -> Port:
+    weights = [(r"bias\.table", "bias.table")]
+    return Port(Biased(), PortBiased(factor), (3, 2, 4, 4), weights=weights, layout={})
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_axis_of_length_one_that_one_side_lacks(turned: bool) -> None:
+    """Catches a layer inside the network that is right up to a unit axis, and fails for it."""
+    port = biased(1.0)
+    if turned:  # the layout has channels last, but not here
+        asis = {0: None}
+        port = dataclasses.replace(
+            port, layout={4: (0, 2, 3, 1)}, input_layouts=asis, output_layouts=asis
+        )
+    report = check(port)
+    report.assert_faithful()
+    rungs = {c.rung for c in report.checks if c.layer == "bias"}
+    assert {"L1", "L2", "L3"} <= rungs
+    assert check(biased(1.5), levels=("L1", "L2")).failures()
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "expected"),
+    [
+        ((1, 5, 5, 4), (3, 1, 2), (4, 5, 5)),
+        ((4, 5), (1, -1, 0), (5, 1, 4)),
+        ((1, 1), (), ()),
+        ((2, 3), (1, 0), (3, 2)),
+    ],
+)
+def test_axes_of_length_one_are_left_out_or_added(
+    shape: tuple, axes: tuple, expected: tuple
+) -> None:
+    """Catches elements that move to another place."""
+    array = np.random.default_rng(0).normal(size=shape)
+    found = rearranged(array, axes)
+    assert found.shape == expected
+    assert permutation(array, found) is not None
+    assert permutation(array, found + 1e-6) is None
+    kept = [axis for axis in axes if axis >= 0]
+    left = [axis for axis in range(array.ndim) if axis not in kept]
+    np.testing.assert_array_equal(np.ravel(found), np.ravel(array.transpose(left + kept)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +17,10 @@ from flax import linen, nnx
 from torch import nn
 
 from parity import Port, check
-from tests.pair import MAP, SIZE, STATISTICS, plain, port
+from tests.pair import MAP, SIZE, plain, port
 from tests.resnet import ResNet
-from tests.torchvision_import import torchvision
+from tests.torchvision_resnets import port as resnet
+from tests.torchvision_resnets import reference, rules
 
 
 class LinenPort(linen.Module):
@@ -78,42 +82,13 @@ def test_function(slip: float) -> None:
 @pytest.fixture(scope="module")
 def resnets() -> Callable[[], Port]:
     """Torchvision's ResNet-18 beside one of unrelated names and nesting."""
-    torch.manual_seed(0)
-    module = torchvision().models.resnet18()
-    with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                for tensor in (layer.weight, layer.running_var):
-                    tensor.uniform_(0.5, 1.5)
-                for tensor in (layer.bias, layer.running_mean):
-                    tensor.normal_(0, 0.1)
+    module = reference(18)
 
     def make() -> Port:
-        return Port(module, ResNet(rngs=nnx.Rngs(0)), inputs=(2, 40, 48, 3), weights=resnet_rules())
+        network = ResNet(rngs=nnx.Rngs(0))
+        return Port(module, network, inputs=(2, 40, 48, 3), weights=rules(18))
 
     return make
-
-
-def resnet_rules() -> list:
-    found: list = [
-        (r"conv1\.weight", "stem.project.kernel", (2, 3, 1, 0)),
-        (r"fc\.weight", "classify.kernel", (1, 0)),
-        (r"fc\.bias", "classify.bias"),
-    ]
-    norms = {r"bn1\.": "stem.normalise"}
-    for i in range(8):
-        block, unit = rf"layer{i // 2 + 1}\.{i % 2}\.", f"units.{i}"
-        for theirs, ours in (("conv1", "first"), ("conv2", "second")):
-            found.append((rf"{block}{theirs}\.weight", f"{unit}.{ours}.kernel", (2, 3, 1, 0)))
-        skip = f"{unit}.skip.layers"
-        found.append((rf"{block}downsample\.0\.weight", f"{skip}.0.kernel", (2, 3, 1, 0)))
-        norms |= {rf"{block}bn1\.": f"{unit}.first_norm", rf"{block}bn2\.": f"{unit}.second_norm"}
-        norms[rf"{block}downsample\.1\."] = f"{skip}.1"
-    return found + [
-        (prefix + theirs, f"{layer}.{ours}")
-        for prefix, layer in norms.items()
-        for theirs, ours in STATISTICS.items()
-    ]
 
 
 def test_resnet18(resnets: Callable[[], Port], tmp_path: Path) -> None:
@@ -128,6 +103,28 @@ def test_resnet18(resnets: Callable[[], Port], tmp_path: Path) -> None:
     page = (tmp_path / "r.html").read_text()
     assert "units.4.skip.layers.0" in page
     assert page.count("<polyline") == 4  # either precision in either mode
+
+
+def test_resnet50_is_paired_layer_by_layer() -> None:
+    """Catches bottlenecks of unrelated names that are not paired, at a size that is quick."""
+    report = check(resnet(50, (2, 40, 48, 3)), levels=("L0", "L1"))
+    report.assert_faithful()
+    pairs = {c.layer: c.reference for c in report.checks if c.rung == "L1"}
+    assert pairs["units.7.spatial"] == "layer3.0.conv2"
+    assert len(pairs) == 107  # all with weights
+
+
+@pytest.mark.long
+def test_resnet50_at_full_size(tmp_path: Path) -> None:
+    """Catches a check that is wrong, or outgrows 4 GiB, where a network has its usual size."""
+    cold = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "parity", "check", "tests.torchvision_resnets:resnet50"]
+    with subprocess.Popen(command, env=cold) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    print(f"{usage.ru_utime + usage.ru_stime:.0f} s of CPU time, {usage.ru_maxrss / 2**20:.2f} GiB")
+    assert process.returncode == 0
+    assert usage.ru_maxrss <= 4 * 2**20
 
 
 def epsilon(network: nnx.Module) -> None:
