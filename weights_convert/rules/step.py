@@ -107,6 +107,12 @@ class Step:
                     )
         return blocks
 
+    @property
+    def merges(self) -> bool:
+        """Return whether arrays must be equal, for they become one."""
+        keys = axes.keys(self.rule.formula.left)
+        return len(set(keys)) < len(keys)
+
     def permutation(self) -> tuple[int, ...] | None:
         """Return the permutation of axes that it is, of one array to one; None if it is none."""
         plain = len(self.sources) == len(self.targets) == 1 and not self.rule.orders
