@@ -191,7 +191,7 @@ def parse(given: Any, number: int, common: Mapping[str, Any]) -> Rule:
         raise InputError(f"{text} is no rule: it names nothing")
     if not any(names):
         raise InputError(f"{text} is no rule: the port has no {targets}")
-    if not all(isinstance(n, str) for n in names[0]):
+    if not all(isinstance(n, str) for n in (*names[0], *filter(None, names[1]))):
         raise InputError(f"{text} is no rule: (pattern, name in the port, axes)")
     if not names[0]:
         if len(names[1]) != 1:

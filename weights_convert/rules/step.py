@@ -166,13 +166,13 @@ def make_step(
                 dtypes = f"{source[name].dtype}, {first} of {source[first].dtype}"
                 raise MisfitError(f"{name} is of {dtypes}")
         axes.solve(inner, sizes)
-        known = _known(rule, right, values, sizes, target or {})
-        axes.solve(known, sizes)
-        axes.solve(inner, sizes)
+        everything = [n for v in (*left, *right) for n in (*v.outer, *v.inner.names())]
+        if any(name not in sizes for name in everything):
+            axes.solve(_known(rule, right, values, sizes, target or {}), sizes)
+            axes.solve(inner, sizes)
     except MisfitError as error:
         shape = tuple(source[first].shape)
         raise InputError(f"{rule}: {first} {shape} does not fit: {error}") from error
-    everything = [n for v in (*left, *right) for n in (*v.outer, *v.inner.names())]
     if lost := [name for name in everything if name not in sizes]:
         raise InputError(f"{rule}: the size of {lost[0]} does not follow from {first}: give it")
     targets = _targets(rule, right, values, sizes)
