@@ -1,4 +1,4 @@
-"""How tensors depend on each other in a forward pass: which is used first, and what flows into what.
+"""How layers depend on each other in a forward pass: which is used first, what flows into what.
 
 Both sides are followed alike. A value is known by the tensors that it is made of without any input
 of the network (a transposed kernel), and by the layers that it last went through.
@@ -48,7 +48,7 @@ class Flow:
         layers: Tensor -> its layer.
 
     Attributes:
-        order: Layers in the order of their first use.
+        used: Layers in the order of their first use.
         before: Layer -> the layers whose results it is fed.
     """
 
@@ -56,7 +56,7 @@ class Flow:
         self.names = list(dict.fromkeys(layers.values()))
         self.bits = {name: 1 << i for i, name in enumerate(self.names)}
         self.layers = layers
-        self.order: list[str] = []
+        self.used: dict[str, None] = {}
         self.before: dict[str, set[str]] = {name: set() for name in self.names}
 
     def tensor(self, name: str) -> Value:
@@ -75,8 +75,7 @@ class Flow:
         if not (data and weights):
             return Value(weights, through, data)
         for name in self._of(weights):
-            if name not in self.order:
-                self.order.append(name)
+            self.used.setdefault(name)
             self.before[name].update(n for n in self._of(through) if n != name)
         return Value(0, weights, True)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Hashable, Mapping
 
+from parity.ladder.ruled import is_counter
 from parity.ladder.weights import SYNONYMS
 from parity.suggest.flow import Flow
 
@@ -51,7 +53,7 @@ def layer_names(names: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, st
     for name in names:
         path, _, leaf = name.rpartition(".")
         head, _, tail = leaf.rpartition("_")
-        if leaf.lower() in ROLES:
+        if leaf.lower() in ROLES or is_counter(name):
             found[name] = path, role_of(leaf)
         elif head and tail in ("weight", "bias", "kernel"):
             found[name] = f"{path}.{head}" if path else head, role_of(tail)
@@ -81,7 +83,7 @@ class Graph:
 
     def __init__(self, layers: Mapping[str, Layer], flow: Flow) -> None:
         self.layers = layers
-        self.order = {name: i for i, name in enumerate(flow.order) if name in layers}
+        self.order = {name: i for i, name in enumerate(flow.used) if name in layers}
         self.before = {n: {b for b in flow.before[n] if b in layers} for n in layers}
         self.after: dict[str, set[str]] = {n: set() for n in layers}
         for name, others in self.before.items():
@@ -124,7 +126,7 @@ class Graph:
     def in_a_row(self, names: list[str]) -> list[str] | None:
         """Return layers in the order in which one follows the other; None if they are parallel."""
         ordered = sorted(names, key=lambda n: self.order.get(n, -1))
-        pairs = zip(ordered, ordered[1:], strict=False)
+        pairs = itertools.pairwise(ordered)
         return ordered if all(a in self.ancestors[b] for a, b in pairs) else None
 
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Hashable, Sequence
 
 from parity.suggest.layers import Graph, parts_of
 
+PARTS = "which part is which"
+SIDE_BY_SIDE = "layers of equal shapes, side by side"
+
 MARGIN = 0.1  # by how much a name must be more alike than any other to decide
 # Words that layers are called by, and what they mean.
 MEANINGS = {
@@ -153,8 +156,8 @@ class Matcher:
             free.sort(key=lambda n: (-likeness(n, name), self.graphs[0].order.get(n, 0)))
             same = names.get(name)
             chosen = same if same in free else self._next(free)
-            rivals = tuple(n for n in free if n != chosen)
-            doubt = "" if chosen == same else "layers of equal shapes, side by side"
+            rivals = tuple(n for n in ours[layer.sizes] if n != chosen)
+            doubt = "" if chosen == same else SIDE_BY_SIDE
             self._add(str(chosen), name, "name" if chosen == same else "order", doubt, rivals)
 
     def _next(self, free: list[str]) -> str:
@@ -189,7 +192,7 @@ def joined(reference: Graph, port: Graph, taken: set[str], matched: set[str]) ->
                 free = [n for n in free if n not in parts]
                 sides = (name,), tuple(parts)
                 ours, theirs = sides[::-1] if swapped else sides
-                found.append(Match(ours, theirs, "sizes", "which part is which"))
+                found.append(Match(ours, theirs, "sizes", PARTS))
     return found
 
 

@@ -101,7 +101,8 @@ def suggest(port: Port, progress: Callable[[str], None] = lambda _: None) -> Sug
 def suggest_pair(pair: Pair, progress: Callable[[str], None] = lambda _: None) -> Suggestion:
     """Suggest a table for both sides of a pair; see `suggest`."""
     reference, port = pair.sides
-    arrays = {n: a for n, a in reference.state().items() if not is_counter(n)}
+    counted = any(map(is_counter, port.state()))
+    arrays = {n: a for n, a in reference.state().items() if counted or not is_counter(n)}
     counters = len(arrays) < len(reference.state())
     shapes = {n: tuple(a.shape) for n, a in arrays.items()}
     targets = {n: tuple(a.shape) for n, a in port.state().items()}

@@ -39,13 +39,13 @@ def table(
     for given in candidates.values():
         if (covered := _covered(given, answers, shapes)) is not None:
             covers.append((given, covered))
-    found, left = [], list(dict.fromkeys(rows))
-    places = {row: i for i, row in enumerate(left)}
-    missing = set(left)
+    found = []
+    places = {row: i for i, row in enumerate(dict.fromkeys(rows))}
+    missing = set(places)
     covers.sort(key=lambda c: (-len(c[1]), len(repr(c[0]))))
     while missing:
-        given, covered = max(covers, key=lambda c: len(missing & set(c[1])))
-        new = missing & set(covered)
+        given, covered = max(covers, key=lambda c: len(missing.intersection(c[1])))
+        new = missing.intersection(covered)
         assert new  # the rule of a row alone covers it
         found.append((given, sorted(new, key=lambda r: places[r])))
         missing -= new
