@@ -89,6 +89,7 @@ class Matcher:
         for ours, theirs in self._classes(self._key(0)):
             self._class(ours, theirs, "shape", names)
         self._rest(names)
+        self._partly()
         return list(dict.fromkeys(self.matches.values()))
 
     def _key(self, round_: int) -> Callable[[int, str], Hashable]:
@@ -159,6 +160,19 @@ class Matcher:
             rivals = tuple(n for n in ours[layer.sizes] if n != chosen)
             doubt = "" if chosen == same else SIDE_BY_SIDE
             self._add(str(chosen), name, "name" if chosen == same else "order", doubt, rivals)
+
+    def _partly(self) -> None:
+        """Match layers whose weights alone are of equal size, as where one side has no bias."""
+        for name, layer in self._in_order(1):
+            weight = dict(layer.sizes).get("weight")
+            free = [
+                n
+                for n, la in self.graphs[0].layers.items()
+                if n not in self.taken and weight and dict(la.sizes).get("weight") == weight
+            ]
+            if free and len(layer.sizes) * len(self.graphs[0].layers[free[0]].sizes) > 1:
+                free.sort(key=lambda n: (-likeness(n, name), self.graphs[0].order.get(n, 0)))
+                self._add(free[0], name, "weight", "only one side has all of these tensors")
 
     def _next(self, free: list[str]) -> str:
         return min(free, key=lambda n: self.graphs[0].order.get(n, len(self.graphs[0].order)))

@@ -21,6 +21,7 @@ from flax import nnx
 
 import jax_impl.state
 from parity import Port
+from parity.ladder.ruled import is_counter
 from parity.model_checks.networks import port as pair_of
 from parity.spec import draw
 from parity.spec.errors import InputError
@@ -99,7 +100,7 @@ def resnet() -> tuple[Port, dict[str, np.ndarray], dict[str, np.ndarray]]:
             if tensor.is_floating_point():
                 tensor.copy_(torch.tensor(rng.uniform(0.5, 1, tuple(tensor.shape))))
     arrays = {k: v.numpy() for k, v in module.state_dict().items()}
-    made = Rules.of(resnet_rules()).plan(arrays, None, lambda n: "num_batches" in n)
+    made = Rules.of(resnet_rules()).plan(arrays, None, is_counter, strict=False)
     expected = {n: a for step in made.steps for n, a in step.apply(arrays).items()}
     port = Port(module, ResNet(rngs=nnx.Rngs(0)), inputs=(1, 40, 48, 3))
     return port, arrays, expected
