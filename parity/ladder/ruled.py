@@ -84,7 +84,8 @@ def apply_table(
         InputError: A tensor has no rule, or one does not fit; see `Rules.plan`.
     """
     plan = table.plan(source, target, is_counter, strict)
-    found, parts = {}, {}
+    found: dict[str, tuple[str, Axes]] = {}
+    parts: dict[str, Elements] = {}
     for step in plan.steps:
         axes = step.permutation()
         if axes is not None:

@@ -47,8 +47,9 @@ def fits(formula: str, source: Sequence[int], target: Sequence[int]) -> bool:
     pairs = [(made.left[0], source), (made.right[0], target)]
     if any(len(e.items) != len(shape) for e, shape in pairs):
         return False
+    sizes: dict[str, int] = {}
     try:
-        solve(pairs, sizes := {})
+        solve(pairs, sizes)
     except MisfitError:
         return False
     return set(sizes) == made.names()

@@ -124,7 +124,8 @@ class Matcher:
         rows = [g.in_a_row(n) for g, n in zip(self.graphs, (ours, theirs), strict=True)]
         if len(ours) == 1 or (rows[0] and rows[1]):
             for a, b in zip(rows[0] or ours, rows[1] or theirs, strict=True):
-                doubt, rivals = "", ()
+                doubt = ""
+                rivals: tuple[str, ...] = ()
                 if b in names and names[b] != a:
                     doubt, rivals = "the name says otherwise", (names[b],)
                 elif how == "shape" and a != b and likeness(a, b) < MARGIN and len(ours) == 1:

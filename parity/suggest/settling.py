@@ -148,9 +148,9 @@ def _with_order(family: str, order: Sequence[int]) -> Change:
     def change(row: Row) -> Row:
         if PARTS not in row.doubts or _family(row) != family:
             return row
-        many = "port" if len(row.port) > 1 else "reference"
-        names = tuple(getattr(row, many)[i] for i in order)
-        return dataclasses.replace(row, **{many: names})
+        if len(row.port) > 1:
+            return dataclasses.replace(row, port=tuple(row.port[i] for i in order))
+        return dataclasses.replace(row, reference=tuple(row.reference[i] for i in order))
 
     return change
 

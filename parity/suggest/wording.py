@@ -14,11 +14,14 @@ from weights_convert.rules.rule import Rule, parse
 Given = tuple  # a rule as it is written
 LAYER = r"(?P<layer>\d+)"
 LONGEST = 3  # runs of parts that become groups
+AXES = "abcdef"
 
 
-def literal(row: Row, named: bool = False) -> Given:
+def literal(row: Row) -> Given:
     """Return the rule of one row alone."""
-    return _rule(row, (), ())
+    given = _rule(row, (), row.formula)
+    assert given is not None  # there is no run that could be out of order
+    return given
 
 
 def table(
@@ -68,34 +71,32 @@ def _candidates(row: Row, ndim: int) -> Iterator[Given]:
     """Yield rules that make a row, and perhaps others."""
     formulas = [row.formula]
     if not row.formula and len(row.reference) == len(row.port) == 1:
-        formulas.append(" ".join(f"{a} " for a in "abcdef"[:ndim]).split() and _same(ndim))
+        formulas += [_same(ndim)] if 0 < ndim <= len(AXES) else []
     parts = [name.split(".") for name in (*row.reference, *row.port)]
     for runs in _runs(parts):
         for formula in formulas:
-            given = _rule(row, runs, parts, formula)
+            given = _rule(row, runs, formula)
             if given is not None:
                 yield given
 
 
 def _same(ndim: int) -> str:
-    axes = " ".join("abcdef"[:ndim])
+    axes = " ".join(AXES[:ndim])
     return f"{axes} -> {axes}"
 
 
 def _runs(parts: list[list[str]]) -> Iterator[tuple[tuple[str, ...], ...]]:
     """Yield choices of runs of parts that all names share, in order."""
-    count = len(parts)
     matcher = difflib.SequenceMatcher(None, parts[0], parts[-1], autojunk=False)
     shared = []
     for block in matcher.get_matching_blocks():
         run = parts[0][block.a : block.a + block.size]
         if run and STAR not in run and all(_find(p, run) is not None for p in parts):
             shared.append(tuple(run))
-    shared = shared[:LONGEST] if count else []
     ways = []
-    for run in shared:
+    for run in shared[:LONGEST]:
         numbers = tuple((part,) for part in run if part.isdigit())
-        each = [(), (run,), numbers]
+        each: list[tuple[tuple[str, ...], ...]] = [(), (run,), numbers]
         each += [(run[:-1],)] if len(run) > 1 else []
         each += [(run[:-2],)] if len(run) > 2 else []
         ways.append(list(dict.fromkeys(each)))
@@ -109,19 +110,18 @@ def _find(parts: Sequence[str], run: Sequence[str]) -> int | None:
     return next(places, None)
 
 
-def _rule(
-    row: Row, runs: Sequence[Sequence[str]], parts: Sequence, formula: str | None = None
-) -> Given:
+def _rule(row: Row, runs: Sequence[Sequence[str]], formula: str) -> Given | None:
     """Return a rule in which runs of parts are groups; None where they are not in order."""
-    parts = parts or [name.split(".") for name in (*row.reference, *row.port)]
+    parts = [name.split(".") for name in (*row.reference, *row.port)]
     count = len(row.reference)
     texts = []
     for i, name in enumerate(parts):
-        at, text = 0, []
+        at = 0
+        text: list[str] = []
         for number, run in enumerate(runs, 1):
             place = _find(name[at:], run)
             if place is None:
-                return None  # type: ignore[return-value]
+                return None
             text += [_text(part, i < count) for part in name[at : at + place]]
             group = r"(\d+)" if len(run) == 1 and run[0].isdigit() else "(.*)"
             text.append(group if i < count else rf"\{number}")
@@ -129,9 +129,8 @@ def _rule(
         text += [_text(part, i < count) for part in name[at:]]
         texts.append((r"\." if i < count else ".").join(text))
     sides = [texts[:count], texts[count:]]
-    left, right = (side[0] if len(side) == 1 else side for side in sides)
-    axes = row.formula if formula is None else formula
-    return (left, right, axes) if axes else (left, right)
+    left, right = (tuple(side) if len(side) > 1 else side[0] for side in sides)
+    return (left, right, formula) if formula else (left, right)
 
 
 def _text(part: str, pattern: bool) -> str:
@@ -163,7 +162,8 @@ def _covered(
 def _makes(rule: Rule, given: Given, row: Row, values: Mapping[str, str]) -> bool:
     names = tuple(each.expand(values) if each else "" for each in rule.templates)
     axes = given[2] if len(given) > 2 else ""
-    same = axes == row.formula or (not row.formula and axes == _same(len(axes) // 4 + 1))
+    left, _, right = axes.partition(" -> ")
+    same = axes == row.formula or (not row.formula and left == right)
     return names == row.port and len(rule.patterns) == len(row.reference) and same
 
 
@@ -192,8 +192,8 @@ def text_of(
         lines.append(f"  {_toml(given)},")
     lines += [f"  {_toml(given)}," for given in left_out]
     lines.append("]")
-    for side, names in zip(("reference", "port"), alone, strict=True):
-        lines += [f"# NOT FOUND, of the {side}: {name}" for name in names]
+    for side, lonely in zip(("reference", "port"), alone, strict=True):
+        lines += [f"# NOT FOUND, of the {side}: {name}" for name in lonely]
     return "\n".join(lines) + "\n"
 
 

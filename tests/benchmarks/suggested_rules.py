@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,6 @@ from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.suggest.suggestion import Suggestion, suggest
-from tests.resnet import ResNet
 from tests.torchvision_import import torchvision
 from weights_convert import to_jax
 from weights_convert.rules import Rules
@@ -90,8 +90,8 @@ def case(model: str) -> tuple[Port, dict[str, np.ndarray], dict[str, np.ndarray]
 
 def resnet() -> tuple[Port, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Torchvision's ResNet-18, and one whose names and nesting owe nothing to it."""
-    from tests.unit.ladder.test_port_kinds import resnet_rules
-
+    rules = importlib.import_module("tests.unit.ladder.test_port_kinds").resnet_rules()
+    network = importlib.import_module("tests.resnet").ResNet
     torch.manual_seed(0)
     module = torchvision().models.resnet18()
     rng = np.random.default_rng(0)
@@ -100,9 +100,9 @@ def resnet() -> tuple[Port, dict[str, np.ndarray], dict[str, np.ndarray]]:
             if tensor.is_floating_point():
                 tensor.copy_(torch.tensor(rng.uniform(0.5, 1, tuple(tensor.shape))))
     arrays = {k: v.numpy() for k, v in module.state_dict().items()}
-    made = Rules.of(resnet_rules()).plan(arrays, None, is_counter, strict=False)
+    made = Rules.of(rules).plan(arrays, None, is_counter, strict=False)
     expected = {n: a for step in made.steps for n, a in step.apply(arrays).items()}
-    port = Port(module, ResNet(rngs=nnx.Rngs(0)), inputs=(1, 40, 48, 3))
+    port = Port(module, network(rngs=nnx.Rngs(0)), inputs=(1, 40, 48, 3))
     return port, arrays, expected
 
 
