@@ -90,9 +90,9 @@ def _runs(parts: list[list[str]]) -> Iterator[tuple[tuple[str, ...], ...]]:
     matcher = difflib.SequenceMatcher(None, parts[0], parts[-1], autojunk=False)
     shared = []
     for block in matcher.get_matching_blocks():
-        run = parts[0][block.a : block.a + block.size]
-        if run and STAR not in run and all(_find(p, run) is not None for p in parts):
-            shared.append(tuple(run))
+        common = tuple(parts[0][block.a : block.a + block.size])
+        if common and STAR not in common and all(_find(p, common) is not None for p in parts):
+            shared.append(common)
     ways = []
     for run in shared[:LONGEST]:
         numbers = tuple((part,) for part in run if part.isdigit())

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from parity.spec.errors import InputError
 
 NUMBER = r"\d+"  # what an axis that runs over tensors has in their names
+WHOLE = "0"  # the whole name, as if it were a group
 OPEN = set(".*+?[]|{}^$")  # outside of groups these stand for many texts, so nothing can be derived
 
 
@@ -111,7 +112,7 @@ def template(text: str, groups: Mapping[int, str]) -> Template:
     ):
         found = number or name
         if found:
-            key = groups.get(int(found)) if found.isdigit() else found
+            key = (dict(groups) | {0: WHOLE}).get(int(found)) if found.isdigit() else found
             if key is None:
                 raise InputError(f"{text!r} is no template: invalid group reference {found}")
             parts.append(Group(key))

@@ -10,7 +10,7 @@ from typing import Any
 from parity.spec.errors import InputError
 from weights_convert.rules import axes as axes_
 from weights_convert.rules.axes import Expression, Formula, MisfitError, Sizes
-from weights_convert.rules.names import Pattern, Template, invert, pattern, template
+from weights_convert.rules.names import WHOLE, Pattern, Template, invert, pattern, template
 
 Order = tuple[int, ...]
 KINDS = "(pattern, name, axes)"
@@ -62,6 +62,11 @@ class Rule:
         """Return how the tensors of the right side are arranged."""
         return views(self.formula.right, len(self.templates), self.scanned[1])
 
+    @functools.cached_property
+    def quotes(self) -> bool:
+        """Return whether a name on the right repeats the whole name on the left."""
+        return any(WHOLE in each.groups() for each in filter(None, self.templates))
+
     def fits(self, place: int, ndim: int) -> bool:
         """Return whether an array with so many axes fits the expression of a pattern."""
         if not self.templates:
@@ -80,6 +85,8 @@ class Rule:
         """Return which pattern fits a name, and its groups' texts."""
         for place, each in enumerate(self.patterns):
             found = each.match(name)
+            if found is not None and self.quotes:
+                found[WHOLE] = name
             if found is not None and (ndim is None or self.fits(place, ndim)):
                 return place, found
         return None
@@ -106,6 +113,8 @@ class Rule:
         )
 
     def _inverted_names(self) -> tuple[tuple[Pattern, ...], tuple[Template, ...]]:
+        if self.quotes:
+            raise InputError(f"{self} has no way back: it repeats a whole name")
         told = {key for t in self.templates if t for key in t.groups()} | set(self.scanned[0])
         for each in self.patterns:
             if each.parts is None:
@@ -282,7 +291,7 @@ def _refuse(rule: Rule) -> None:
     groups = set(rule.patterns[0].groups.values())
     for each in filter(None, rule.templates):
         for key in each.groups():
-            if key not in groups and key not in rule.scanned[1]:
+            if key not in (*groups, WHOLE) and key not in rule.scanned[1]:
                 raise MisfitError(f"{each.text!r} refers to {key}, neither a group nor an axis")
     if len({v.inner.open for v in (*left, *right)}) > 1:
         raise MisfitError("'...' is on one side only")

@@ -210,12 +210,15 @@ def test_parts() -> None:
 
 
 FACTORY = f"""
-import sys
+import dataclasses, sys
 sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 from tests.unit.suggest.test_suggest import beside, pair
 
 def make_port():
     return pair()
+
+def tabled():
+    return dataclasses.replace(pair(), weights="rules.toml")
 
 def wrong():
     return pair(lambda params, x: beside(params, x) * 1.001)
@@ -232,6 +235,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "outputs agree with 1 of 2 candidates" in said
     arrays = {k: v.numpy() for k, v in pair().reference.state_dict().items()}
     assert len(load(out).plan(arrays).made) == 8
+    # The table lies beside the file that makes the port, not in the working directory.
+    assert main(["check", f"{place}:tabled", "--levels", "L0,L2"]) == 0
+    assert "PASSED" in capsys.readouterr().out
     assert main(["suggest", f"{place}:wrong", "--check"]) == 1
     assert "# IN DOUBT: layers of equal shapes, side by side" in capsys.readouterr().out
     assert main(["suggest", "mine"]) == 2

@@ -128,6 +128,13 @@ def test_what_is_made() -> None:
     assert made["c"][:, 0].tolist() == [1, 1, 0]
 
 
+def test_the_whole_name() -> None:
+    """Catches a name that repeats all of the other one, as `re` allows, and is refused."""
+    assert set(applied_exactly(Rules.of([(r"\w+", r"net.\g<0>")]), {"ab": np.ones(1)})) == {
+        "net.ab"
+    }
+
+
 def applied_exactly(table: Rules, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {n: a for step in table.plan(arrays).steps for n, a in step.apply(arrays).items()}
 
@@ -220,6 +227,7 @@ def test_a_gap_among_stacked_layers() -> None:
         ((r"a.b", "c"), r"a dot is written \\\."),
         ((r"(a|b)\d", r"\1"), "only groups may stand for many texts"),
         ((r"(a|b)\.(c)", r"\1"), "group 2 is in no name"),
+        ((r"(\w)", r"net.\g<0>"), "it repeats a whole name"),
     ],
 )
 def test_no_way_back(rule: tuple, message: str) -> None:
