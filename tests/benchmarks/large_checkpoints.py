@@ -49,7 +49,7 @@ rules = [
   ['model\.(layers\.\d+)\.(input|post_attention)_layernorm\.weight', '\1.\2_norm.scale'],
   ['model\.(layers\.\d+)\.(self_attn|mlp)\.(\w+)_proj\.weight', '\1.\2.\3.kernel', 'o i -> i o'],
 ]
-"""  # noqa: E501 - a line of TOML for each rule
+"""
 
 Progress = Callable[[str], None]
 
