@@ -142,12 +142,15 @@ def _write(work: Work, target: Path, format: str, shard_size: int | None) -> Rul
         _check_room(work.plan.nbytes, folder)
         hashing = pool.submit(_source_sha256, work.source)
         new = folder / target.name
-        if format == "safetensors":
-            manifest = _safetensors(work, new, hashing)
-        elif format == "shards":
-            manifest = _shards(work, new, shard_size or 0, hashing)
-        else:
-            manifest = _orbax(work, folder, new, hashing)
+        try:
+            if format == "safetensors":
+                manifest = _safetensors(work, new, hashing)
+            elif format == "shards":
+                manifest = _shards(work, new, shard_size or 0, hashing)
+            else:
+                manifest = _orbax(work, folder, new, hashing)
+        except InputError as error:  # names the place where it is made
+            raise InputError(str(error).replace(str(new), str(target))) from error
         if os.path.lexists(target):
             raise InputError(f"{target} exists by now: not replaced")
         os.rename(new, target)
@@ -200,7 +203,7 @@ def _safetensors(work: Work, path: Path, hashing: Future[str]) -> RulesManifest:
         file.flush()
         os.fsync(file.fileno())
     if Shard(path).metadata[KEY] != manifest.to_json():
-        raise InputError(f"cannot write {path.name}: read back, its manifest differs")
+        raise InputError(f"cannot write {path}: read back, its manifest differs")
     return manifest
 
 
@@ -209,7 +212,7 @@ def _shards(work: Work, folder: Path, size: int, hashing: Future[str]) -> RulesM
     hashes, files = write_shards(work, folder, size)
     opened = open_source(folder / SAFETENSORS)
     if opened.tensors != work.plan.made:
-        raise InputError(f"cannot write {folder.name}: read back, its index differs")
+        raise InputError(f"cannot write {folder}: read back, its index differs")
     manifest = _manifest(work, hashes, hashing.result())
     work.progress("hashing it")
     sidecar.write(folder, {KEY: manifest.to_json()}, shards_sha256(files))
