@@ -33,6 +33,7 @@ LIMITS = {"cache_pool": {"total_bytes_limit": 1 << 26}, "file_io_concurrency": {
 ARRAYS = ("np.ndarray", "jax.Array", "scalar")  # types of entries that are arrays on the disk
 PART, WHOLE = "parts", "parts.partial_save"  # the name to save under, and the one Orbax gives it
 STATE = "state"  # what Orbax calls the one tree in each part
+UNJOINED = "ocdbt.process_0"  # the folder with the arrays of a part
 COMMITTED = "commit_success.txt"
 
 
@@ -109,10 +110,15 @@ def _entries(entries: Mapping[str, Any], path: Path) -> dict[str, tuple[str, str
 
 def _spec(path: Path, stored: str, entries: Mapping[str, Any]) -> dict[str, Any]:
     """Return TensorStore's description of an array."""
-    base = f"file://{path.absolute()}/"
-    kvstore: Any = f"{base}{stored}/"
-    if (path / "manifest.ocdbt").exists():
-        kvstore = {"driver": "ocdbt", "base": base, "path": f"{stored}/"}
+    kvstore: Any = f"file://{path.absolute()}/{stored}/"
+    for base in (path, path / UNJOINED):
+        if (base / "manifest.ocdbt").is_file():
+            kvstore = {
+                "driver": "ocdbt",
+                "base": f"file://{base.absolute()}/",
+                "path": f"{stored}/",
+            }
+            break
     return {"driver": "zarr3" if entries.get("use_zarr3") else "zarr", "kvstore": kvstore}
 
 
