@@ -12,6 +12,9 @@ from parity.ladder.rung import Rung
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
+from parity.spec.errors import listed
+
+MADE = "(made by the function)"
 
 
 class Weights(Rung):
@@ -28,8 +31,11 @@ class Weights(Rung):
         checks = []
         for name in sorted((target.keys() | assignment.map.keys()) - assignment.own):
             if name in assignment.derived:
-                note = _unlike(target.get(name), (assignment.arrays or {}).get(name))
-                checks.append(_exact(name, "(made by the function)", note))
+                part = assignment.parts.get(name)
+                given = (assignment.arrays or {}).get(name)
+                expected = part.gathered(source, {}) if part is not None else given
+                made_of = listed(part.keys, " + ") if part is not None else MADE
+                checks.append(_exact(name, made_of, _unlike(target.get(name), expected)))
                 continue
             key, axes = assignment.map.get(name, ("(none)", None))
             if name in assignment.constants:
@@ -43,6 +49,7 @@ class Weights(Rung):
             taken[key] = name
             checks.append(_exact(name, key, note))
         spare = () if runs.strict else {k for k in source if k.rpartition(".")[2] == COUNTER}
+        taken |= {key: name for name, part in assignment.parts.items() for key in part.keys}
         unused = sorted(source.keys() - taken.keys() - assignment.idle - set(spare))
         return checks + [_exact(key, key, "no tensor of the port uses it") for key in unused]
 

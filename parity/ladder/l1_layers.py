@@ -34,7 +34,7 @@ class Layers(Rung):
             pair = runs.pair(call)
             if not runs.leaf(call) or not (runs.strict or pair):
                 continue
-            if pair and (made := runs.derived(pair.port.partition("#")[0])):
+            if pair and (made := runs.mixed(pair)):
                 self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
                 continue
             cases.append((call, True))

@@ -56,7 +56,7 @@ def _tensors(runs: Runs) -> Iterator[Paired]:
         yield Paired("tensor", " + ".join(keys) or NONE, name, shapes, _shape(array), made)
     used = {key for name in target for key in runs.tensors.keys(name)}
     for key, array in source.items():
-        if key not in used and not runs.assignment.derived:
+        if key not in used and not runs.tensors.opaque:
             yield Paired("tensor", key, NONE, _shape(array), "", "not used")
 
 

@@ -323,7 +323,17 @@ class Runs:
             for name, key, axes in self._tensors_of(pair)
             if key in arrays
         }
-        return found if pair is not None else found | self.tensors.gathered(arrays)
+        if pair is None:
+            return found | self.tensors.gathered(arrays)
+        return found | self._gathered_of(pair, arrays)
+
+    def _gathered_of(self, pair: Pair, arrays: Arrays) -> Arrays:
+        """The reference's arrays of one layer, gathered into the port's rearranged tensors."""
+        mine, other = _prefix(pair.port), _prefix(pair.reference)
+        full = {f"{other}{key}": array for key, array in arrays.items()}
+        parts = {n: self.assignment.parts[n] for n in self.tensors.parts if n.startswith(mine)}
+        found = {n.removeprefix(mine): part.gathered(full, {}) for n, part in parts.items()}
+        return {name: array for name, array in found.items() if array is not None}
 
     def _find_tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
         """Return a layer's tensors: the port's and the reference's local names, and the axes."""
@@ -351,10 +361,19 @@ class Runs:
             and not all(key.startswith(other) and key in trained for key in each)
         )
 
-    def derived(self, layer: str) -> list[str]:
-        """Return the names of a port layer's derived tensors."""
-        prefix = _prefix(layer)
-        return sorted(name for name in self.assignment.derived if name.startswith(prefix))
+    def mixed(self, pair: Pair) -> list[str]:
+        """Return a port layer's tensors that are not made of its own reference's elements alone.
+
+        Such a layer cannot be run alone: what a scan runs holds the tensors of all its steps.
+        """
+        mine, other = _prefix(pair.port), _prefix(pair.reference)
+        names = sorted(name for name in self.assignment.derived if name.startswith(mine))
+        return [
+            name
+            for name in names
+            if name in self.tensors.opaque
+            or not all(key.startswith(other) for key in self.tensors.keys(name))
+        ]
 
     def _fitted(
         self, call: Call, pair: Pair, train: bool, arguments: tuple

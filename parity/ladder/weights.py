@@ -7,6 +7,7 @@ import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -16,7 +17,9 @@ from parity.capture.records import Arrays, transposed
 from parity.ladder.axes import Axes, equal_axes, usual_axes
 from parity.ladder.constants import close
 from parity.ladder.elements import Converter, Elements, Watched, followed, repeated, whole_tensors
+from parity.ladder.ruled import COUNTER, Ruled, apply_table, table_of
 from parity.spec.errors import InputError, listed
+from weights_convert.rules import Rules
 
 # Port's parameter or buffer -> the reference's, and the reference's axes in the port's order.
 WeightMap = Mapping[str, tuple[str, Axes]]
@@ -24,15 +27,10 @@ WeightMap = Mapping[str, tuple[str, Axes]]
 # The same as an author gives it; None: the port's own.
 GivenMap = Mapping[str, tuple[str, Axes] | None]
 
-# Rules, of which the first that fits the whole of the reference's name is taken: a pattern of `re`,
-# what the port calls it (None: it has none), and the axes. In a rule without a pattern (None), what
-# follows is a pattern of the port's names: these tensors are the port's own.
-Rules = Sequence[tuple[str | None, str | None, Axes] | tuple[str | None, str | None]]
+# A table of rules (see `weights_convert.rules`), the same as a list, or the name of its file.
+Table = Rules | Sequence[Sequence[Any]] | str | Path
 
-Weights = GivenMap | Rules | Converter | None
-
-# Counters decide nothing where the momentum is fixed; a port may do without.
-COUNTER = "num_batches_tracked"
+Weights = GivenMap | Table | Converter | None
 
 # Last parts of names that mean the same in the reference and in a port.
 SYNONYMS = {
@@ -104,20 +102,31 @@ def assign(
         return _with_constants(Assignment(by_value(source, target)), target, constants)
     if callable(weights):
         return _converted(weights, source, target, constants)
-    idle: set[str] = set()
     if isinstance(weights, Mapping):
-        own = {name for name, entry in weights.items() if entry is None}
+        own = frozenset(name for name, entry in weights.items() if entry is None)
         found = {n: _entry(n, entry) for n, entry in weights.items() if entry is not None}
-    elif isinstance(weights, Sequence) and not isinstance(weights, str):
-        found, idle = _by_rules(weights, source)
-        named = _by_rules(weights, dict(constants), strict=False)[0]
-        found |= {n: k for n, k in named.items() if n in target and n not in found}
-        own = _own_by_rules(weights, target)
+        made = Ruled(found, {}, frozenset(), own)
+    elif (table := table_of(weights)) is not None:
+        made = apply_table(*table, source, target, constants)
     else:
         raise InputError(f"weights are {weights!r}, expected a mapping, rules or a function")
-    tied = _tied(source, {key for key, _ in found.values()})
-    idle |= tied
-    made = Assignment(found, idle=frozenset(idle), tied=frozenset(tied), own=frozenset(own))
+    return _ruled(made, source, target, filled, constants)
+
+
+def _ruled(
+    by: Ruled, source: Arrays, target: Arrays, filled: bool, constants: Mapping[str, np.ndarray]
+) -> Assignment:
+    """Make the port's tensors as a mapping or rules say."""
+    tied = _tied(source, by.used())
+    made = Assignment(
+        by.map,
+        derived=frozenset(by.parts),
+        idle=by.idle | tied,
+        tied=frozenset(tied),
+        parts=by.parts,
+        repeated=repeated(by.map, by.parts, source) if by.parts else frozenset(),
+        own=by.own,
+    )
     if filled:
         return made
     made = _with_constants(made, target, constants)
@@ -125,7 +134,11 @@ def assign(
     _refuse(made, source, target, every)
     arrays = {name: transposed(every[key], axes) for name, (key, axes) in made.map.items()}
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
-    return dataclasses.replace(made, arrays={n: target[n] for n in own} | arrays)
+    for name, part in made.parts.items():
+        array = part.gathered(source, {})
+        assert array is not None  # all of it is in the source
+        arrays[name] = array
+    return dataclasses.replace(made, arrays={n: target[n] for n in made.own} | arrays)
 
 
 def _with_constants(
@@ -135,7 +148,8 @@ def _with_constants(
     found = {n: target[n] for n, (key, _) in made.map.items() if key in constants and n in target}
     pairs: dict[str, tuple[str, Axes]] = {}
     for name, array in target.items():
-        if name in made.map or name in made.own or name in (made.arrays or {}):
+        known = name in made.map or name in made.own or name in made.derived
+        if known or name in (made.arrays or {}):
             continue
         keys = sorted(constants, key=lambda k: not _same_leaf(k, name))
         for key in keys:
@@ -241,66 +255,6 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _by_rules(
-    rules: Rules, source: Arrays, strict: bool = True
-) -> tuple[dict[str, tuple[str, Axes]], set[str]]:
-    """Return what the rules make of each tensor, and those that they give to nothing.
-
-    If not `strict`, a tensor that no rule fits is left alone.
-    """
-    found: dict[str, tuple[str, Axes]] = {}
-    idle: set[str] = set()
-    unused = []
-    for rule in rules:
-        if isinstance(rule, str) or not isinstance(rule, Sequence) or len(rule) not in (2, 3):
-            raise InputError(f"weights: {rule!r} is no rule: (pattern, name in the port, axes)")
-    for key in source:
-        for pattern, template, *axes in rules:
-            if pattern is None:
-                continue
-            if match := _matched(pattern, key):
-                if template is None:
-                    idle.add(key)
-                    break
-                name = _expanded(match, template)
-                if name in found:
-                    raise InputError(f"weights: {key} and {found[name][0]} both become {name}")
-                found[name] = (key, axes[0] if axes else None)
-                break
-        else:
-            if strict and key.rpartition(".")[2] != COUNTER:
-                unused.append(key)
-    if unused:
-        raise InputError(f"weights: no rule for {listed(unused)} of the reference")
-    return found, idle
-
-
-def _own_by_rules(rules: Rules, target: Arrays) -> set[str]:
-    """Names of the port's tensors that rules without a pattern call its own."""
-    own: set[str] = set()
-    for pattern, name, *_ in rules:
-        if pattern is None:
-            found = {n for n in target if isinstance(name, str) and _matched(name, n)}
-            if not found:
-                raise InputError(f"weights: {(None, name)!r}: the port has no {name}")
-            own |= found
-    return own
-
-
-def _matched(pattern: str, key: str) -> re.Match[str] | None:
-    try:
-        return re.fullmatch(pattern, key)
-    except re.error as error:
-        raise InputError(f"weights: {pattern!r} is no pattern: {error}") from error
-
-
-def _expanded(match: re.Match[str], template: str) -> str:
-    try:
-        return match.expand(template)
-    except (re.error, IndexError) as error:
-        raise InputError(f"weights: {template!r} is no template: {error}") from error
-
-
 def _converted(
     convert: Converter,
     source: Arrays,
@@ -367,9 +321,11 @@ def _refuse(made: Assignment, source: Arrays, target: Arrays, every: Arrays) -> 
         raise InputError(f"weights: the port has no {listed(unknown)}")
     if unknown := [key for key, _ in found.values() if key not in every]:
         raise InputError(f"weights: the reference has no {listed(unknown)}")
-    if empty := [name for name in target if name not in found and name not in made.own]:
+    filled = {*found, *made.parts, *made.own}
+    if empty := [name for name in target if name not in filled]:
         raise InputError(f"weights: nothing fills {listed(empty)} of the port; {_way(empty[0])}")
     used = {key for key, _ in found.values()} | idle
+    used |= {key for part in made.parts.values() for key in part.keys}
     unused = [k for k in source if k not in used and k.rpartition(".")[2] != COUNTER]
     if unused:
         raise InputError(f"weights: nothing uses {listed(unused)} of the reference")

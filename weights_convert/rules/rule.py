@@ -189,7 +189,9 @@ def parse(given: Any, number: int, common: Mapping[str, Any]) -> Rule:
     names = [_names(sources), _names(targets)]
     if None in (each for side in names if len(side) == 1 for each in side):
         raise InputError(f"{text} is no rule: it names nothing")
-    if not any(names) or not all(isinstance(n, str) for n in names[0]):
+    if not any(names):
+        raise InputError(f"{text} is no rule: the port has no {targets}")
+    if not all(isinstance(n, str) for n in (*names[0], *filter(None, names[1]))):
         raise InputError(f"{text} is no rule: (pattern, name in the port, axes)")
     if not names[0]:
         if len(names[1]) != 1:

@@ -107,6 +107,12 @@ class Step:
                     )
         return blocks
 
+    @property
+    def merges(self) -> bool:
+        """Return whether arrays must be equal, for they become one."""
+        keys = axes.keys(self.rule.formula.left)
+        return len(set(keys)) < len(keys)
+
     def permutation(self) -> tuple[int, ...] | None:
         """Return the permutation of axes that it is, of one array to one; None if it is none."""
         plain = len(self.sources) == len(self.targets) == 1 and not self.rule.orders
@@ -160,13 +166,13 @@ def make_step(
                 dtypes = f"{source[name].dtype}, {first} of {source[first].dtype}"
                 raise MisfitError(f"{name} is of {dtypes}")
         axes.solve(inner, sizes)
-        known = _known(rule, right, values, sizes, target or {})
-        axes.solve(known, sizes)
-        axes.solve(inner, sizes)
+        everything = [n for v in (*left, *right) for n in (*v.outer, *v.inner.names())]
+        if any(name not in sizes for name in everything):
+            axes.solve(_known(rule, right, values, sizes, target or {}), sizes)
+            axes.solve(inner, sizes)
     except MisfitError as error:
         shape = tuple(source[first].shape)
         raise InputError(f"{rule}: {first} {shape} does not fit: {error}") from error
-    everything = [n for v in (*left, *right) for n in (*v.outer, *v.inner.names())]
     if lost := [name for name in everything if name not in sizes]:
         raise InputError(f"{rule}: the size of {lost[0]} does not follow from {first}: give it")
     targets = _targets(rule, right, values, sizes)

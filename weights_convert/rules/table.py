@@ -173,7 +173,9 @@ class Rules:
             key = rule.number, tuple(sorted(values.items()))
             _, _, names = groups.setdefault(key, (rule, values, {}))
             if (place, numbers) in names:
-                raise InputError(f"{rule}: {names[place, numbers]} and {name} take the same place")
+                texts = [each.text for each in rule.templates if each]
+                both = f"{names[place, numbers]} and {name} both become {listed(texts)}"
+                raise InputError(f"{rule}: {both}")
             names[place, numbers] = name
         if unused:
             raise InputError(self._no_rule(unused, source))
