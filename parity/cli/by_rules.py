@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from parity.spec.errors import InputError, listed, printable
@@ -104,13 +105,20 @@ def planner_of(args: argparse.Namespace) -> Planner:
 
     from parity.capture.jax_models import wrap
     from parity.ladder.factory import make_port
+    from parity.ladder.ruled import table_of
 
     port = make_port(args.rules)
-    if port.weights is None or callable(port.weights):
+    weights = port.weights
+    found = (rules.Rules.of(weights), True) if isinstance(weights, Mapping) else table_of(weights)
+    if found is None:
         raise InputError(f"{args.rules}: its weights are no rules, so they cannot be applied")
-    table = rules.Rules.of(port.weights, f"weights of {args.rules}")
     reference = port.reference.state_dict()
-    return planner(table, reverse, reference, wrap(port.port, port.params).state())
+    memory = defaultdict(set)
+    for name, tensor in reference.items():
+        memory[tensor.data_ptr(), tensor.shape, tensor.stride()].add(name)
+    tied = [frozenset(names) for names in memory.values()]
+    state = wrap(port.port, port.params).state()
+    return planner(found[0], reverse, reference, state, tied, found[1])
 
 
 def parse_bytes(text: str) -> int:

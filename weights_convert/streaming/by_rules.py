@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 
 from parity.spec.errors import InputError, listed
 from weights_convert.rules import Described, Rules
@@ -18,6 +19,8 @@ def planner(
     reverse: bool | None = None,
     reference: Tensors | None = None,
     port: Tensors | None = None,
+    tied: Collection[frozenset[str]] = (),
+    strict: bool = True,
 ) -> Planner:
     """Return what plans the conversion of a source by a table of rules.
 
@@ -26,26 +29,41 @@ def planner(
         reverse: Whether the source has the port's names; None: told by which side's names it has.
         reference: The reference's tensors, if they are known: then all of them are to be filled.
         port: The same of the port's.
+        tied: Names of the reference's tensors that are one: to fill one of them is enough.
+        strict: Whether each rule must fit a tensor.
     """
 
     def planned(source: Mapping[str, Tensor]) -> Plan:
         back = _is_reverse(rules, source, reference, port) if reverse is None else reverse
         table = rules.inverted() if back else rules
         target = reference if back else port
-        made = table.plan(source, target, spare=_is_counter)
+        made = table.plan(source, target, _spare(table, source), strict)
         if target is not None:
             filled = made.made.keys() | made.own
+            filled |= {n for group in tied if group & filled for n in group} if back else set()
             lacking = [n for n in target if n not in filled and not _is_counter(n)]
             if lacking:
                 side = "reference" if back else "port"
-                raise InputError(
-                    f"{rules.name}: the rules fill nothing of the {side}'s {listed(lacking)}"
-                )
+                raise InputError(f"{rules.name}: nothing fills {listed(lacking)} of the {side}")
         steps = tuple(map(_step, made.steps))
         unused = tuple(name for name in source if name in made.idle)
         return Plan(steps, unused, text(rules), back)
 
     return planned
+
+
+def _spare(table: Rules, source: Mapping[str, Tensor]) -> Callable[[str], bool]:
+    """Return what says of a tensor whether it needs no rule: counters, and tied to one that has."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, tensor in source.items():
+        names[id(tensor)].append(name)
+
+    def spare(name: str) -> bool:
+        others = (other for other in names[id(source[name])] if other != name)
+        ndim = len(source[name].shape)
+        return _is_counter(name) or any(table.find(other, ndim) for other in others)
+
+    return spare
 
 
 def text(rules: Rules) -> str:

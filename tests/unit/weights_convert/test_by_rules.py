@@ -110,6 +110,18 @@ def test_torch_shards(shards: Path, tmp_path: Path) -> None:
     assert bits(tmp_path / "a.safetensors") == bits(tmp_path / "b.safetensors")
 
 
+def test_tied_tensors(tmp_path: Path) -> None:
+    """Catches tensors that share memory taken for one too many, or other ones let go with them."""
+    table = torch.arange(6.0).reshape(2, 3)
+    rules = "rules = [['a', 'b']]"
+    torch.save({"a": table, "head": table}, tmp_path / "in.pth")
+    done = carry(tmp_path / "in.pth", tmp_path / "out.safetensors", rules)
+    assert done.plan.unused == ("head",)
+    torch.save({"a": table, "head": table.clone()}, tmp_path / "in.pth")
+    with pytest.raises(InputError, match="no rule for head"):
+        carry(tmp_path / "in.pth", tmp_path / "other.safetensors", rules)
+
+
 def test_torch_shards_are_mapped_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a large torch file that stays in memory, or reads otherwise once it was let go."""
     monkeypatch.setattr(torch_shards, "MAPPED", 100)
