@@ -57,8 +57,3 @@ def resuming(target: Path, identity: str) -> Iterator[Path]:
     finally:
         os.close(handle)
 
-
-def left_behind(target: Path) -> Path | None:
-    """Return the folder that holds unfinished work on a target, if there is one."""
-    place = target.with_name(PREFIX + target.name)
-    return place if place.is_dir() else None

@@ -61,23 +61,24 @@ class Measured:
     Attributes:
         what: What it did.
         seconds: From its start to its end.
+        computing: Seconds of processors, which other work on the machine does not lengthen.
         memory: Its largest resident set in bytes, with the parts of files that it mapped.
     """
 
     what: str
     seconds: float
+    computing: float
     memory: int
 
 
-def tensors(size: int, vocabulary: int = VOCABULARY, scale: int = 1) -> dict[str, Tensor]:
+def tensors(size: int, vocabulary: int) -> dict[str, Tensor]:
     """Return names and shapes of a Llama-like network of about so many bytes in bfloat16.
 
     Args:
         size: Bytes.
         vocabulary: Number of tokens.
-        scale: What the other dimensions are divided by.
     """
-    width, hidden = CHANNELS // scale, HIDDEN // scale
+    width, hidden = CHANNELS, HIDDEN
     table = Tensor((vocabulary, width), "bfloat16")
     norm = Tensor((width,), "bfloat16")
     shapes = {f"self_attn.{n}_proj": (width, width) for n in "qkvo"}
@@ -132,8 +133,8 @@ def measure(
     rules = folder / "rules.toml"
     rules.write_text(RULES)
     there, back, copy = folder / "there.orbax", folder / "back", folder / "copy"
-    convert = (sys.executable, "-m", "parity", "convert", "--rules", str(rules))
-    convert += ("--workers", str(workers))
+    own = (sys.executable, "-m", "parity", "convert")
+    convert = (*own, "--rules", str(rules), "--workers", str(workers))
     found = []
     progress("copying")
     found.append(timed("cp, sync, sha256sum", ("sh", "-ec", COPY, "sh", str(source), str(copy))))
@@ -170,14 +171,16 @@ def timed(what: str, command: Sequence[str]) -> Measured:
         InputError: It fails.
     """
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    nowhere, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, stdout=nowhere, stderr=pipe) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise InputError(f"{what} failed: {said.decode(errors='replace').strip()[-300:]}")
-    return Measured(what, time.perf_counter() - start, usage.ru_maxrss << 10)
+    computing = usage.ru_utime + usage.ru_stime
+    return Measured(what, time.perf_counter() - start, computing, usage.ru_maxrss << 10)
 
 
 def tables(size: int, largest: int, found: list[Measured]) -> Iterator[Table]:
@@ -185,11 +188,12 @@ def tables(size: int, largest: int, found: list[Measured]) -> Iterator[Table]:
     table = Table(
         title=f"{size / 1e9:.2f} GB, largest tensor {largest / 1e6:.0f} MB, bitwise equal"
     )
-    for column in ("", "seconds", "x copied", "most memory, MiB"):
+    for column in ("", "seconds", "x copied", "of processors", "most memory, MiB"):
         table.add_column(column, justify="right" if column else "left")
     for each in found:
         ratio = f"{each.seconds / found[0].seconds:.2f}"
-        table.add_row(each.what, f"{each.seconds:.1f}", ratio, f"{each.memory >> 20:,}")
+        seconds = f"{each.seconds:.1f}", ratio, f"{each.computing:.1f}"
+        table.add_row(each.what, *seconds, f"{each.memory >> 20:,}")
     yield table
 
 

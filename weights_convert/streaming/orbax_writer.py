@@ -51,8 +51,13 @@ def write_orbax(work: Work, folder: Path, target: Path) -> dict[str, str]:
 
 def _arrays(work: Work, unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Make the arrays of a part, and their hashes."""
-    arrays = {name: np.array(a, order="C", copy=None) for name, a in work.made(unit)}
+    arrays = {name: _laid_out(array) for name, array in work.made(unit)}
     return arrays, {name: sha256(array) for name, array in arrays.items()}
+
+
+def _laid_out(array: np.ndarray) -> np.ndarray:
+    """Return an array in C order, while an earlier part is written; a large view stays one."""
+    return array if array.nbytes > PART else np.array(array, order="C", copy=None)
 
 
 def _kept(work: Work, folder: Path, parts: list[Unit]) -> dict[str, str]:

@@ -230,6 +230,9 @@ def make_port():
 def lacking():
     return pair.port(weights=RULES[1:])
 
+def unfilled():
+    return pair.port(weights=[(r"stem\\.weight", None), *RULES[1:]])
+
 def by_function():
     return pair.port(weights=lambda arrays: arrays)
 """
@@ -262,6 +265,7 @@ def test_rules_of_a_port(port_file: Path, tmp_path: Path, capsys: Capture) -> No
     ("name", "said"),
     [
         ("lacking", "no rule for stem.weight"),
+        ("unfilled", "nothing fills first.kernel of the port"),
         ("by_function", "its weights are no rules"),
         ("other", "has no function 'other'"),
     ],
