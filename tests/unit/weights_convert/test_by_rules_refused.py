@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from parity.cli import main
-from tests.by_rules import RULES, drawn, rules_file, write_shards
+from parity.spec.errors import InputError
+from tests.by_rules import RULES, carry, drawn, rules_file, write_shards
 
 INDEX = "model.safetensors.index.json"
 Capture = pytest.CaptureFixture[str]
@@ -112,13 +113,15 @@ BAD_SHARDS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_SHARDS)
-def test_bad_shards(case: str, shards: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_bad_shards(case: str, shards: Path, tmp_path: Path) -> None:
     """Catches shards read that are not what their index says, or lie elsewhere."""
     folder, (spoil, said) = tmp_path / "in", BAD_SHARDS[case]
     shutil.copytree(shards, folder)
     spoil(folder)
     before = sorted(tmp_path.rglob("*"))
-    assert said in refused(tmp_path, folder, tmp_path / "out.safetensors", capsys)
+    with pytest.raises(InputError) as caught:
+        carry(folder, tmp_path / "out.safetensors")
+    assert said in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "rules.toml"])
 
 
@@ -151,10 +154,12 @@ BAD_RULES = {
 
 
 @pytest.mark.parametrize("case", BAD_RULES)
-def test_bad_rules(case: str, shards: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_bad_rules(case: str, shards: Path, tmp_path: Path) -> None:
     """Catches rules that leave something over, fill something twice, or are none."""
     text, said = BAD_RULES[case]
-    assert said in refused(tmp_path, shards, tmp_path / "out.safetensors", capsys, text)
+    with pytest.raises(InputError) as caught:
+        carry(shards, tmp_path / "out.safetensors", text)
+    assert said in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["rules.toml"]
 
 
@@ -176,6 +181,9 @@ def test_bad_targets_and_options(shards: Path, tmp_path: Path, capsys: Capture) 
     assert "exists: not replaced" in refused(tmp_path, shards, there, capsys)
     assert there.read_text() == "old"
     out = tmp_path / "out.safetensors"
+    first(shutil.copytree(shards, tmp_path / "in")).unlink()
+    assert "which is missing" in refused(tmp_path, tmp_path / "in", out, capsys)
+    shutil.rmtree(tmp_path / "in")
     assert "is not a folder" in refused(tmp_path, shards, tmp_path / "no" / "a.orbax", capsys)
     assert "by rules are written" in refused(tmp_path, shards, tmp_path / "a.pth", capsys)
     assert "lies in" in refused(tmp_path, shards, shards / "a.safetensors", capsys)

@@ -214,7 +214,7 @@ def test_memory_is_that_of_a_few_tensors(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a conversion that holds more tensors the larger the checkpoint is."""
-    count, size = 60, 80_000
+    count, size = 24, 80_000
     watched = Watched(count, size)
     file = tmp_path / "source"
     file.write_bytes(b"\x81")
