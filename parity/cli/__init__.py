@@ -25,6 +25,7 @@ UNREAD = 141  # exit status if the reader of the output has gone: 128 + SIGPIPE
 # it imports no framework before `run`.
 COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
+    "suggest": "suggest the rules by which a port's weights come from its reference's",
     "pairs": "show which tensors and layers of a port answer which of the reference",
     "convert": "carry a checkpoint to another format or framework",
     "export": "write a network as an ONNX file, from either side",

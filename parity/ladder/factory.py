@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -43,7 +44,15 @@ def make_port(name: str) -> Port:
     if not isinstance(port, Port):
         kind = "nothing" if port is None else f"a {type(port).__name__}"
         raise InputError(f"{name} returned {kind}, expected a parity.Port")
-    return port
+    return _with_rules_beside(port, Path(module.__file__ or "").parent)
+
+
+def _with_rules_beside(port: Port, folder: Path) -> Port:
+    """Find a table of rules that is kept beside the module that makes the port."""
+    weights = port.weights
+    if not isinstance(weights, str | Path) or not (folder / weights).is_file():
+        return port
+    return dataclasses.replace(port, weights=folder / weights)
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -47,6 +47,7 @@ ROOMS = (
     "weights_convert",
     "parity.capture",
     "parity.ladder",
+    "parity.suggest",
     "parity.diagnosis",
     "parity.export",
     "parity.training",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class Rule:
     orders: Mapping[str, Order] = dataclasses.field(default_factory=dict)
     own: Pattern | None = None
 
-    @property
+    @functools.cached_property
     def scanned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the axes that run over tensors by a group of their name, on either side."""
         if not self.patterns or not self.templates:
@@ -51,12 +52,12 @@ class Rule:
         right = {n for e in self.formula.right for n in e.names()} & named
         return tuple(sorted(left)), tuple(sorted(right))
 
-    @property
+    @functools.cached_property
     def left(self) -> list[View]:
         """Return how the tensors of the left side are arranged."""
         return views(self.formula.left, len(self.patterns), self.scanned[0])
 
-    @property
+    @functools.cached_property
     def right(self) -> list[View]:
         """Return how the tensors of the right side are arranged."""
         return views(self.formula.right, len(self.templates), self.scanned[1])
@@ -78,9 +79,8 @@ class Rule:
     def match(self, name: str, ndim: int | None = None) -> tuple[int, dict[str, str]] | None:
         """Return which pattern fits a name, and its groups' texts."""
         for place, each in enumerate(self.patterns):
-            if ndim is not None and not self.fits(place, ndim):
-                continue
-            if (found := each.match(name)) is not None:
+            found = each.match(name)
+            if found is not None and (ndim is None or self.fits(place, ndim)):
                 return place, found
         return None
 

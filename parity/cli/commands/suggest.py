@@ -1,0 +1,62 @@
+"""Suggest the rules by which a port's weights come from its reference's.
+
+The pair's own weights are not looked at, so that a new pair needs none. Tensors are matched by
+their names, shapes and values, and by the order in which both sides use them. What these do not
+decide is marked as in doubt in the table; --check runs both sides with each candidate, in float64,
+and settles it where the outputs agree. Exit status 1 if with --check no candidate's outputs agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from parity.io.files import check_writable, write_atomically
+from parity.ladder.factory import is_factory, make_port
+from parity.spec.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("port", help="FILE.py:FUNCTION, a function that makes a parity.Port")
+    parser.add_argument(
+        "--out", metavar="FILE", help="write the table, TOML, to this file instead of printing it"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="run both sides to settle what is in doubt"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if not is_factory(args.port):
+        raise InputError(f"{args.port!r}, expected FILE.py:FUNCTION")
+    if args.out is not None:
+        check_writable(args.out)
+
+    from parity.capture.torch_side import one_thread
+    from parity.report.console import working
+    from parity.suggest.settling import settle
+    from parity.suggest.suggestion import Pair, suggest_pair
+
+    with working() as progress, one_thread():
+        pair = Pair.of(make_port(args.port))
+        made = suggest_pair(pair, progress)
+        settled = None
+        if args.check:
+            progress("running the candidates")
+            settled = settle(pair, made)
+            made = settled.suggestion
+    text = made.text(f"Rules for {args.port}, suggested by `parity suggest`")
+    if args.out is not None:
+        write_atomically(args.out, text.encode())
+    else:
+        print(text, end="")
+    doubted = sum(len(row.port) for row in made.rows if row.doubts)
+    alone = sum(map(len, made.alone()))
+    print(
+        f"# {len(made.rules())} rules for {len(made.port)} tensors of the port:"
+        f" {doubted} in doubt, {alone} tensors not found"
+    )
+    if settled is None:
+        return 0
+    verdict = settled.reason or f"outputs agree with {settled.agreed} of {settled.tried}"
+    print(f"# checked: {verdict}" + ("" if settled.reason else " candidates, in float64"))
+    return 0 if settled.agreed else 1
