@@ -51,7 +51,7 @@ def write_orbax(work: Work, folder: Path, target: Path) -> dict[str, str]:
 
 def _arrays(work: Work, unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Make the arrays of a part, and their hashes."""
-    arrays = {name: _laid_out(array) for name, array in work.made(unit)}
+    arrays = work.each(unit, lambda name, array: _laid_out(array))
     return arrays, {name: sha256(array) for name, array in arrays.items()}
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from parity.io.replacing import flush
 from parity.spec.errors import InputError, listed
 from weights_convert.hashes import begun
@@ -100,17 +102,19 @@ def write_file(work: Work, path: Path, unit: Unit, metadata: Mapping[str, str]) 
     for name in order:
         offsets[name] = end
         end += tensors[name].nbytes
-    hashes = {}
     with path.open("wb") as file:
         file.write(head)
         file.truncate(end)
-        for name, array in work.made(unit):
+
+        def write(name: str, array: np.ndarray) -> str:
             digest = begun(array.dtype.name, array.shape)
             file.seek(offsets[name])
             for block in blocks(array):
                 digest.update(block)
                 file.write(block)
-            hashes[name] = digest.hexdigest()
+            return digest.hexdigest()
+
+        hashes = work.each(unit, write)
         file.flush()
         os.fsync(file.fileno())
     return hashes

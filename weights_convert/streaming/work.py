@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from weights_convert.hashes import begun
 from weights_convert.streaming.plan import Plan, Step, Tensor, Unit
 from weights_convert.streaming.safetensors_shards import blocks
 from weights_convert.streaming.source import Source
+
+Used = TypeVar("Used")
 
 MEMORY = 3 << 28  # bytes of tensors that are being converted at a time, unless one takes more
 
@@ -57,18 +60,23 @@ class Work:
     budget: Budget
     progress: Callable[[str], None]
 
-    def made(self, unit: Unit) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield each tensor of a unit by name; it is valid until the next is asked for."""
+    def each(self, unit: Unit, use: Callable[[str, np.ndarray], Used]) -> dict[str, Used]:
+        """Make each tensor of a unit, and return by its name what a function says of it.
+
+        No tensor outlives its call, unless the function keeps it.
+        """
+        found = {}
         for step, names in unit:
             with self.budget.taken(self._cost(step)):
                 arrays = self._apply(step)
                 for name in names:
-                    yield name, arrays[name]
+                    found[name] = use(name, arrays.pop(name))
                 del arrays
+        return found
 
     def sha256s(self, unit: Unit) -> dict[str, str]:
         """Make each tensor of a unit, and return its hash."""
-        return {name: sha256(array) for name, array in self.made(unit)}
+        return self.each(unit, lambda name, array: sha256(array))
 
     def _cost(self, step: Step) -> int:
         read = sum(self.source.tensors[name].nbytes for name in step.sources)

@@ -235,6 +235,18 @@ def only_written(work: Work, folder: Path, size: int, hashing: object) -> None:
     shard_writer.write_shards(work, folder, size)
 
 
+def test_a_tensor_is_let_go_before_the_next_is_read(tmp_path: Path) -> None:
+    """Catches two of the largest tensors in memory where one is enough."""
+    watched = Watched(5, 80_000)
+    source = Source(tmp_path, "watched", watched.tensors, watched.load, ())
+    steps = tuple(Step((n,), {n: t}, lambda a: {**a}) for n, t in watched.tensors.items())
+    work = Work(source, Plan(steps), 1, Budget(1), print)
+    (unit,) = units(work.plan, 10**6)
+    shard_writer.write_file(work, tmp_path / "x", unit, {})
+    work.sha256s(unit)
+    assert watched.most == 80_000
+
+
 def test_budget_is_kept() -> None:
     """Catches threads that together take more memory than they may, and one that waits forever."""
     budget, used, most = Budget(10), [0], [0]
