@@ -56,4 +56,3 @@ def resuming(target: Path, identity: str) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
     finally:
         os.close(handle)
-
