@@ -54,7 +54,12 @@ def whole_sha256(tensors: Mapping[str, str]) -> str:
     return text_sha256("".join(f"{name} {digest}\n" for name, digest in tensors.items()))
 
 
+def begun(dtype: str, shape: tuple[int, ...]) -> hashlib._Hash:
+    """Return the hash of a tensor before its values, to be updated with them in C order."""
+    return hashlib.sha256(f"{dtype} {shape}\n".encode())
+
+
 def _tensor_sha256(array: np.ndarray) -> str:
-    digest = hashlib.sha256(f"{array.dtype.name} {array.shape}\n".encode())
+    digest = begun(array.dtype.name, array.shape)
     digest.update(as_bytes(array).data)  # NumPy cannot lend out a bfloat16
     return digest.hexdigest()

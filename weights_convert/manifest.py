@@ -20,6 +20,9 @@ from weights_convert.hashes import tensor_sha256s, whole_sha256
 from weights_convert.optimizer import is_description
 
 VERSION = 2  # of the manifest's form
+# Of a manifest that says by which rules a checkpoint was made, not of which network it is; see
+# `weights_convert.streaming.manifest`.
+KIND, RULES = "kind", "rules"
 OPTIONAL = ("layout", "assumed")  # written only where there is something to say
 TEXTS = ("network", "dialect", "source_sha256", "tensors_sha256", "tool_version")
 
@@ -89,6 +92,8 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
             " checkpoint again, with this version, from what it was made of"
         )
     fields = [field.name for field in dataclasses.fields(Manifest)]
+    if entries.get(KIND) == RULES:
+        return None
     if set(entries) | set(OPTIONAL) != set(fields):
         needed = ", ".join(name for name in fields if name not in OPTIONAL)
         raise InputError(f"the manifest of {where}: expected exactly {needed}")

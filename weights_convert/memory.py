@@ -26,13 +26,15 @@ def each(function: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
         return list(pool.map(function, items))
 
 
-def ahead(function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """Yield a function's results in order, computed while earlier ones are used."""
-    with ThreadPoolExecutor(AHEAD) as pool:
+def ahead(
+    function: Callable[[Item], Made], items: Iterable[Item], count: int = AHEAD
+) -> Iterator[Made]:
+    """Yield a function's results in order, `count` of them computed while earlier ones are used."""
+    with ThreadPoolExecutor(count) as pool:
         waiting: deque[Future[Made]] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > AHEAD:
+            if len(waiting) > count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

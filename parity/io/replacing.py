@@ -103,7 +103,7 @@ def _held(folder: Path) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(handle)
+        lock(handle)
         yield
     finally:
         os.close(handle)
@@ -119,14 +119,19 @@ def sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                if _lock(handle, wait=False):
+                if lock(handle, wait=False):
                     shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(handle)
 
 
-def _lock(handle: int, wait: bool = True) -> bool:
-    """Take a folder for this process alone, until it ends or closes it; whether it is taken."""
+def lock(handle: int, wait: bool = True) -> bool:
+    """Take a folder for this process alone, until it ends or closes it; whether it is taken.
+
+    Where the system has no locks it never is.
+    """
+    if not fcntl:
+        return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # taken, or a file system without locks

@@ -54,18 +54,29 @@ def flatten(
         InputError: It holds no array, two of one name, or no such key.
     """
     node, beside = (tree, []) if key is None else at(tree, key, path)
-    leaves = [(parts, _counter(parts, leaf)) for parts, leaf in _leaves(node, ())]
-    if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
-        leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
-    named = [(".".join(parts), leaf) for parts, leaf in leaves]
-    if twice := [f"{k} occurs {n} times" for k, n in Counter(k for k, _ in named).items() if n > 1]:
-        raise InputError(f"{path} holds {listed(twice, '; ')}; expected named arrays")
+    named = [(name, _counter(parts, leaf)) for name, parts, leaf in names_of(node, path)]
     arrays = {name: np.array(leaf) for name, leaf in named if isinstance(leaf, np.ndarray)}
     others = [(name, type(leaf).__name__) for name, leaf in named if name not in arrays]
     if not arrays:
         told = listed((f"{name} is a {kind}" for name, kind in others), "; ")
         raise InputError(f"{path} holds {told or 'nothing'}; expected named arrays")
     return arrays, (*beside, *(f"{name} ({kind})" for name, kind in others))
+
+
+def names_of(tree: Any, path: Path) -> list[tuple[str, tuple[str, ...], Any]]:
+    """Return each leaf of a tree, with its dotted name and the path that this stands for.
+
+    Raises:
+        InputError: Two have one name.
+    """
+    leaves = list(_leaves(tree, ()))
+    if leaves and all(parts[-1:] == ("value",) for parts, _ in leaves):
+        leaves = [(parts[:-1], leaf) for parts, leaf in leaves]
+    named = [(".".join(parts), parts, leaf) for parts, leaf in leaves]
+    counts = Counter(name for name, *_ in named)
+    if twice := [f"{k} occurs {n} times" for k, n in counts.items() if n > 1]:
+        raise InputError(f"{path} holds {listed(twice, '; ')}; expected named arrays")
+    return named
 
 
 def with_dots(contents: Contents, path: Path) -> Contents:

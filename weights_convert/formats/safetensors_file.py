@@ -50,12 +50,9 @@ def read(path: Path, mapped: bool = False) -> Contents:
         OSError: The file system refuses.
     """
     data = np.memmap(path, np.uint8, "r") if mapped else np.fromfile(path, np.uint8)
-    length = int.from_bytes(data[:8].tobytes(), "little")
     try:
-        if length > LONGEST:
-            raise LimitError(f"a header of {length:,} bytes, expected at most {LONGEST:,}")
-        with safe_open(path, "numpy"):  # looks at every offset; `deserialize` copies every tensor
-            header = json.loads(data[8 : 8 + length].tobytes().decode(), object_pairs_hook=once)
+        length = _checked_length(data[:8].tobytes())
+        header = _header(path, data[8 : 8 + length].tobytes())
         metadata = header.pop("__metadata__", None) or {}
         check_count(len(header))
         body = data[8 + length :]
@@ -66,12 +63,52 @@ def read(path: Path, mapped: bool = False) -> Contents:
             for name, entry in header.items()
             if not known[name]
         }
-        tied = _tied(arrays, foreign, metadata)
-        check_growth(sum(array.nbytes for array in (arrays | tied).values()), path)
+        tied = tied_names(arrays.keys(), foreign.keys(), metadata)
+        arrays |= {name: arrays[kept] for name, kept in tied.items()}
+        check_growth(sum(array.nbytes for array in arrays.values()), path)
     except (SafetensorError, RecursionError, ValueError) as error:
         raise unreadable(path, "is not a whole safetensors file", error) from error
     said = {k: text for k, text in metadata.items() if k not in tied}
-    return Contents("safetensors", arrays | tied, said, foreign=foreign)
+    return Contents("safetensors", arrays, said, foreign=foreign)
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
+    """Read a file's header alone.
+
+    Returns:
+        Name -> `dtype`, `shape` and `data_offsets` as the file says them; the metadata; and the
+        byte of the file that offsets are counted from.
+
+    Raises:
+        InputError: It is damaged, or too large.
+        OSError: The file system refuses.
+    """
+    try:
+        with path.open("rb") as file:
+            length = _checked_length(file.read(8))
+            entries = _header(path, file.read(length))
+        metadata = entries.pop("__metadata__", None) or {}
+        check_count(len(entries))
+    except (SafetensorError, RecursionError, ValueError) as error:
+        raise unreadable(path, "is not a whole safetensors file", error) from error
+    return entries, metadata, 8 + length
+
+
+def _checked_length(head: bytes) -> int:
+    """Return the length of a header from the bytes before it.
+
+    Raises:
+        LimitError: It is too long.
+    """
+    length = int.from_bytes(head, "little")
+    if length > LONGEST:
+        raise LimitError(f"a header of {length:,} bytes, expected at most {LONGEST:,}")
+    return length
+
+
+def _header(path: Path, text: bytes) -> dict[str, Any]:
+    with safe_open(path, "numpy"):  # looks at every offset; `deserialize` copies every tensor
+        return json.loads(text.decode(), object_pairs_hook=once)
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -87,14 +124,23 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tied(
-    arrays: Mapping[str, np.ndarray], foreign: Container[str], metadata: Mapping[str, str]
-) -> dict[str, np.ndarray]:
-    """Return the tensors that `save_model` left out since they share memory, by the metadata."""
+def tied_names(
+    names: Container[str], others: Container[str], metadata: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the tensors that `save_model` left out since they share memory, by the metadata.
+
+    Args:
+        names: The tensors that are read.
+        others: Those that are not.
+        metadata: The file's.
+
+    Returns:
+        Name -> the tensor that it shares memory with.
+    """
     return {
-        name: arrays[kept]
+        name: kept
         for name, kept in metadata.items()
-        if kept in arrays and name not in arrays and name not in foreign
+        if kept in names and name not in names and name not in others
     }
 
 

@@ -95,15 +95,21 @@ def unseal(text: str, where: str, remedy: str = "remove it") -> dict[str, Any]:
     return whole
 
 
-def write(path: Path, metadata: Mapping[str, str]) -> str:
+def write(path: Path, metadata: Mapping[str, str], sha256: str | None = None) -> str:
     """Write the manifest of a checkpoint that is there, if it has one.
+
+    Args:
+        path: The checkpoint.
+        metadata: Its texts, the manifest among them.
+        sha256: Its hash, if it is known.
 
     Returns:
         The checkpoint's hash, if it has a manifest; else nothing.
     """
     if KEY not in metadata:
         return ""
-    sha256, manifest = _hash(path), json.loads(metadata[KEY])
+    manifest = json.loads(metadata[KEY])
+    sha256 = _hash(path) if sha256 is None else sha256
     entries = {"tool": TOOL, "file_sha256": sha256, "manifest": manifest}
     place(path).write_text(seal(entries) + "\n", encoding="utf-8")
     return sha256

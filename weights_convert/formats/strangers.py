@@ -104,5 +104,5 @@ def _join(shards: list[str]) -> str:
     named = f" ({listed(shards)})" if shards else ""
     return (
         f"load the shards{named}, and save their tensors as one file (save_file of safetensors,"
-        " torch.save)"
+        " torch.save); `parity convert --rules` reads shards"
     )

@@ -93,7 +93,8 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
         InputError: The file is damaged, or holds no names with tensors.
         OSError: The file system refuses.
     """
-    data = _load(path, mapped)
+    check_bytes(path)
+    data = load(path, mapped)
     state = find(data, path, key)
     optimizer, skipped = _optimizer(data), state.beside
     if optimizer is not None:
@@ -119,7 +120,7 @@ def _parted(
     tensors: Mapping[str, torch.Tensor], path: Path
 ) -> tuple[dict[str, np.ndarray], dict[str, Foreign]]:
     """Split tensors into arrays of `DTYPES` and descriptions of the others."""
-    dtypes = {k: _dtype(v) for k, v in tensors.items()}
+    dtypes = {k: dtype_of(v) for k, v in tensors.items()}
     strided = {k: v.detach() for k, v in tensors.items() if dtypes[k] in DTYPES}
     foreign = {k: Foreign(d, _shape(tensors[k])) for k, d in dtypes.items() if k not in strided}
     check_growth(sum(v.numel() * v.element_size() for v in strided.values()), path)
@@ -145,8 +146,23 @@ def write(
             raise target.error or error from None
 
 
-def _load(path: Path, mapped: bool) -> object:
-    _check_bytes(path)
+def is_legacy(path: Path) -> bool:
+    """Return whether a file is of before PyTorch 1.6, which cannot be memory-mapped."""
+    with path.open("rb") as file:
+        return LEGACY_TORCH in file.read(64)
+
+
+def load(path: Path, mapped: bool) -> object:
+    """Return what a file holds; run `check_bytes` first.
+
+    Args:
+        path: The file.
+        mapped: As for `read`.
+
+    Raises:
+        InputError: PyTorch refuses it.
+        OSError: The file system refuses.
+    """
     try:
         with (
             path.open("rb") as file,  # given a path, PyTorch goes by its suffix
@@ -162,7 +178,7 @@ def _load(path: Path, mapped: bool) -> object:
         raise InputError(f"{path} is not a readable torch file: {reason(error)}") from error
 
 
-def _check_bytes(path: Path) -> None:
+def check_bytes(path: Path) -> None:
     """Look at what `torch.load` does not: checksums, and how much there will be.
 
     Raises:
@@ -252,8 +268,8 @@ def _values(value: object) -> object:
 def _value(value: object) -> object:
     if not isinstance(value, torch.Tensor):
         return value
-    if _dtype(value) not in DTYPES:
-        raise TypeError(f"{_dtype(value)} is no dtype of ours")
+    if dtype_of(value) not in DTYPES:
+        raise TypeError(f"{dtype_of(value)} is no dtype of ours")
     return _array(value.detach())
 
 
@@ -265,7 +281,8 @@ def _with_tensors(nested: Mapping[str, Any]) -> dict[str, Any]:
     return {"state": state, "param_groups": nested["param_groups"]}
 
 
-def _dtype(tensor: torch.Tensor) -> str:
+def dtype_of(tensor: torch.Tensor) -> str:
+    """Return the name of a tensor's dtype, or what else makes it one that is not read."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_nested or tensor.layout is not torch.strided:
         layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")

@@ -4,6 +4,11 @@ IN may be a torch file, safetensors, Flax's msgpack, NumPy's .npz, a MindSpore .
 directory, with any names; the format and names are detected from the content. The suffix of OUT
 chooses the format: .pth, .pt, .tar a torch file, .safetensors safetensors, .msgpack Flax's msgpack,
 .npz NumPy's, .ckpt a MindSpore file, .orbax or none an Orbax directory.
+
+With --rules, IN is a checkpoint of any network, and may be shards: their index or its folder. It
+is read, converted and written one tensor at a time, in either direction. OUT is a .safetensors
+file, an Orbax directory or, with --shard-size, a folder of shards, and must not exist. The same
+command goes on where a killed one stopped.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from parity.cli import by_rules
 from parity.cli.arguments import add_choice, choice_of, no_folder
 from parity.io.files import read_json
 from parity.spec.errors import listed, printable
@@ -62,11 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON to be kept in the manifest: size, mean, std, channels, classes, void (default:"
         " the source's, else the published recipe's)",
     )
+    by_rules.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from parity.report.console import working
 
+    if args.rules is not None:
+        return by_rules.run(args)
+    by_rules.refuse(args)
     given = None
     if args.preprocessing is not None:
         given = parse(read_json(args.preprocessing), args.preprocessing)

@@ -1,0 +1,1 @@
+"""Converting checkpoints of any network and any size by rules, a tensor at a time."""
