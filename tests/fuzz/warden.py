@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,8 @@ from typing import Any, Self
 from tests.fuzz.bait import Bait
 from tests.fuzz.watch import ROOT
 
-SECONDS = 10.0  # for one file
+SECONDS = 10.0  # for one file, less what the child waits for a core: the machine may be busy
+LONGEST = 12  # times that much may pass on the clock, whatever it waits for
 START = 120.0  # for the child's imports, on a busy machine
 BESIDE = 256 * 2**20  # bytes of memory, beside twice the file
 FRESH = 2000  # files, after which the child is replaced: libraries leak a little
@@ -51,6 +53,33 @@ class Verdict:
         return self.outcome == "refused" and not self.faults
 
 
+class Clock:
+    """Measures time from now on, with and without what a process waits for a core.
+
+    Linux counts that time (`/proc/PID/schedstat`, the second number, in nanoseconds); where it does
+    not, all time counts.
+    """
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+        self.start = time.monotonic()
+        self.before = self._waited()
+
+    def passed(self) -> float:
+        """Return the seconds since the start."""
+        return time.monotonic() - self.start
+
+    def spent(self) -> float:
+        """Return the seconds since the start in which the process worked, or waited by itself."""
+        return self.passed() - (self._waited() - self.before)
+
+    def _waited(self) -> float:
+        try:
+            return int(Path(f"/proc/{self.process}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
+
+
 class Warden:
     """A child process that reads files.
 
@@ -58,7 +87,7 @@ class Warden:
         bait: Where files lie that nothing may open; none are watched if not given.
         warm: Files that are read first, so that everything is imported.
         module: What the child runs.
-        seconds: How long it may take for one file.
+        seconds: How long it may take for one file; see `SECONDS`.
         tasks: What is done with the files that are read first, keys of `watch.TASKS`.
     """
 
@@ -153,9 +182,12 @@ class Warden:
         except OSError:
             return None
         text = b""
+        clock = Clock(self.child.pid)
         while not text.endswith(b"\n"):
-            if not select.select([self.answers], [], [], seconds)[0]:
-                return None
+            if not select.select([self.answers], [], [], 0.2)[0]:
+                if clock.spent() > seconds or clock.passed() > LONGEST * seconds:
+                    return None
+                continue
             more = os.read(self.answers, 1 << 16)
             if not more:
                 self.child.wait()
