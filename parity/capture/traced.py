@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.capture.interpreter import Change, Interpreter, sites_of
+from parity.capture.interpreter import Change, Interpreter
+from parity.capture.jaxprs import sites_of
 from parity.capture.marks import SITES, Marker
 from parity.capture.records import Call, ForwardError, count_name, is_array, leaves, with_arrays
 

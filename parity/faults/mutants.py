@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from parity.capture.jax_models import join
+from parity.capture.jax_recording import join
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.faults import updates
 from parity.faults.blocks import CutShort

@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parity.capture.interpreter import Change, bind, subjaxprs
+from parity.capture.interpreter import Change
 from parity.capture.jax_operations import MOVES
 from parity.capture.jax_side import JaxSide
+from parity.capture.jaxprs import bind, subjaxprs
 from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import Result
 from parity.capture.source_lines import line_of, place_of

@@ -20,7 +20,8 @@ from rich.table import Table
 
 import jax_impl.models
 import torch_impl.models
-from parity.capture.jax_models import NnxModel, join
+from parity.capture.jax_models import NnxModel
+from parity.capture.jax_recording import join
 from parity.capture.jax_side import run_network
 from parity.capture.records import NHWC, count_name
 from parity.capture.torch_side import tensors_of

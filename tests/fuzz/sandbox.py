@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.fuzz.bait import Bait
+from tests.fuzz.canaries import Canaries
 from tests.fuzz.watch import ROOT
 
 SECONDS = 10.0  # for one file, less what the child waits for a core: the machine may be busy
@@ -80,11 +80,11 @@ class Clock:
             return 0.0
 
 
-class Warden:
+class Sandbox:
     """A child process that reads files.
 
     Args:
-        bait: Where files lie that nothing may open; none are watched if not given.
+        canaries: Where files lie that nothing may open; none are watched if not given.
         warm: Files that are read first, so that everything is imported.
         module: What the child runs.
         seconds: How long it may take for one file; see `SECONDS`.
@@ -93,15 +93,15 @@ class Warden:
 
     def __init__(
         self,
-        bait: Bait | None = None,
+        canaries: Canaries | None = None,
         warm: list[Path] | None = None,
         module: str = "tests.fuzz.watch",
         seconds: float = SECONDS,
         tasks: tuple[str, ...] = ("load", "inspect"),
     ) -> None:
-        self.bait, self.module, self.seconds, self.tasks = bait, module, seconds, tasks
+        self.canaries, self.module, self.seconds, self.tasks = canaries, module, seconds, tasks
         self.warm = warm or []
-        self.folder = tempfile.mkdtemp(prefix="parity-warden-")
+        self.folder = tempfile.mkdtemp(prefix="parity-sandbox-")
         self.child: subprocess.Popen[str] | None = None
         self.answers = -1
         self.served = 0
@@ -129,8 +129,8 @@ class Warden:
             self.start()
         self.served += 1
         size = size_of(path)
-        if self.bait:
-            self.bait.touched()  # whatever came before
+        if self.canaries:
+            self.canaries.touched()  # whatever came before
         found = self._ask(path, task, size, self.seconds)
         if found is None:
             late = self.child is not None and self.child.poll() is None
@@ -157,8 +157,8 @@ class Warden:
 
     def _faults(self, found: dict[str, Any], size: int) -> list[str]:
         faults = [f"did: {event}" for event in found["events"]]
-        if self.bait:
-            faults += [f"outside: {name}" for name in self.bait.touched()]
+        if self.canaries:
+            faults += [f"outside: {name}" for name in self.canaries.touched()]
         if found["memory"] > 2 * size + BESIDE:
             faults.append(f"memory: {found['memory']:,} bytes for a file of {size:,}")
         if found["starved"]:
