@@ -8,7 +8,7 @@ import numpy as np
 
 from parity.diagnosis.catalogue import Fault
 from parity.faults import faulty_attention as faulty
-from parity.faults.injections import Arrays, Injection, assign, reweigh, substitute
+from parity.faults.injection import Arrays, Injection, assign, reweigh, substitute
 
 NORMS, ATTENTION, ROTARY = ("LayerNorm", "RMSNorm"), ("Attention",), ("Rotary",)
 
