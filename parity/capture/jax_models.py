@@ -52,13 +52,13 @@ class Model(Protocol):
         """Dotted name -> layer. Linen's are known once the network has been traced."""
 
     def cast(self, cast: Cast) -> Model:
-        """A copy whose arrays went through `cast`."""
+        """Return a copy whose arrays went through `cast`."""
 
     def state(self) -> Arrays:
         """Return every parameter and buffer by dotted name."""
 
     def filled(self, arrays: Mapping[str, np.ndarray]) -> Model:
-        """A copy that holds these arrays."""
+        """Return a copy that holds these arrays."""
 
     def widen(self) -> None:
         """Let layers make their own arrays, such as a recurrent layer's carry, in float64."""
@@ -322,7 +322,7 @@ def refill(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def like_named(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """A tree of the same nesting that holds these arrays; the inverse of `named`."""
+    """Return a tree of the same nesting that holds these arrays; the inverse of `named`."""
     if isinstance(tree, nnx.State):
         flat = nnx.to_flat_state(tree)
         return nnx.from_flat_state(

@@ -112,7 +112,7 @@ class Traced:
         return {SITES[n].layer: SITES[n].module for n in sites_of(self.closed.jaxpr)}
 
     def calls(self, seen: Calls) -> dict[str, Call]:
-        """The calls by name, in the order in which they returned."""
+        """Return the calls by name, in the order in which they returned."""
         calls: dict[str, Call] = {}
         for site, fed, outputs, taken in seen.index:
             if taken is not None and not_taken(seen.arrays[taken]):

@@ -95,12 +95,12 @@ def climb(port: Port, levels: Sequence[str], explained: bool = True) -> Report:
 
 
 def predict(port: Port, images: np.ndarray) -> np.ndarray:
-    """The first of the port's outputs in float32, in eval mode, of these images."""
+    """Return the first of the port's outputs in float32, in eval mode, of these images."""
     return outputs_of(port, images)[0]
 
 
 def outputs_of(port: Port, *inputs: Any) -> list[np.ndarray]:
-    """The port's outputs in float32, in eval mode.
+    """Return the port's outputs in float32, in eval mode.
 
     It is not compiled as a whole: that would take longer than it saves.
     """

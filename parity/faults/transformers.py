@@ -47,7 +47,7 @@ def square(layer: Any, fed: Arrays) -> bool:
 
 
 def permuted(kernel: np.ndarray) -> np.ndarray:
-    """The last two thirds of a fused matrix's outputs exchanged."""
+    """Return a fused matrix whose keys and values are exchanged."""
     q, k, v = np.split(kernel, 3, axis=1)
     return np.concatenate((q, v, k), axis=1)
 

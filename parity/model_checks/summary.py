@@ -138,7 +138,7 @@ def summary(name: str, config: Config, size: tuple[int, ...]) -> Summary:
 
 
 def of_torch(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], int]:
-    """The reference's layers by call, and the number of parameters."""
+    """Return the reference's layers by call, and the number of parameters."""
     with torch.device("meta"):
         model = torch_impl.models.NETWORKS[config.family](config).eval()
         language = config.family in LANGUAGE
@@ -168,7 +168,7 @@ def of_torch(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], i
 
 
 def of_jax(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], int]:
-    """The port's layers by call, and the number of parameters."""
+    """Return the port's layers by call, and the number of parameters."""
     network = jax_impl.models.NETWORKS[config.family]
     model = nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0)))
     model.eval()
