@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from parity.io import compilation_cache, quick_compilation
+from parity.io import compilation_cache, garbage, quick_compilation
 from parity.report.quantity import Kind
 from parity.report.report import Check, Omission
 
@@ -124,19 +124,32 @@ def layer_of(check: Check | Omission) -> str:
     return check.reference.partition("#")[0]
 
 
-# Files of the project's that take longest, of two workers a minute and more each: they begin first,
-# so that no worker is left alone with one at the end.
+# Files of the project's that take longest, of two workers a minute and more each, the longest
+# first: so no worker is left alone with one at the end.
 LONGEST = (
+    "test_trainer",
     "test_golden",
-    "test_hostile",
+    "test_pairs",
     "test_onnx",
+    "test_mixed",
+    "test_hostile",
+    "test_interrupts",
+    "test_faults",
     "test_ladder",
+    "test_devices",
+    "test_numbering",
+    "test_training",
+    "test_optimizer_refused",
     "test_mindspore_training",
     "test_fuzz",
-    "test_training",
-    "test_convert",
-    "test_devices",
+    "test_assumptions",
+    "test_demo",
+    "test_contract_faults",
+    "test_training_loop",
     "test_miou",
+    "test_mindspore_adam",
+    "test_optim",
+    "test_port_kinds",
 )
 
 
@@ -180,6 +193,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     compilation_cache.keep_compiled(compilation_cache.of_user())
     quick_compilation.set_for_process(level=1)
+    garbage.collect_rarely()
 
 
 @pytest.fixture(scope="session")

@@ -388,7 +388,7 @@ def _check_stage(config: Config, network: str, dialect: str, path: Path) -> None
 
 
 def family_of(network: str) -> str:
-    """The family of a named variant.
+    """Return the family of a named variant.
 
     Raises:
         InputError: The name is unknown; lists the known ones.

@@ -119,6 +119,12 @@ def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
     Raises:
         InputError: The network has no such names.
     """
+    return dict(_names(config, dialect))  # type: ignore[arg-type]  # a Config is a frozen dataclass
+
+
+@functools.lru_cache(maxsize=64)
+def _names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
+    """Compute `names`, which reading one file asks for a dozen times."""
     target, found = tensors(config), {}
     if dialect == "mindspore" and config.family not in MINDSPORE:
         raise InputError(f"{config.family} has no mindspore names, only {', '.join(MINDSPORE)} do")

@@ -59,7 +59,7 @@ LAST = re.compile(r"encoder\.initial_block\.batch_norm|.+\.bottleneck\d+\.bn[12]
 
 
 def rules_of(config: Config) -> Rules:
-    """The rules for one variant of a family in `MINDSPORE`."""
+    """Return the rules for one variant of a family in `MINDSPORE`."""
     stage = config.family == "erfnet" and getattr(config, "encoder_only", False)
     return ERFNET_STAGE if stage else MINDSPORE[config.family]
 

@@ -70,7 +70,7 @@ class Unwrapped:
     averaged: tuple[str, ...] = ()
 
     def said(self) -> str:
-        """The prefix for a message, after the file's path."""
+        """Return the prefix for a message, after the file's path."""
         return f", after {self.prefix!r}," if self.prefix else ""
 
 

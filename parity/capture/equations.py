@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from jax.extend.core import Jaxpr, JaxprEqn
 from jax.extend.core import primitives as p
 
-from parity.capture.interpreter import subjaxprs
+from parity.capture.jaxprs import subjaxprs
 from parity.capture.marks import BEGIN, SITES, mark_p
 
 OPAQUE = {p.custom_jvp_call_p, p.custom_vjp_call_p, p.while_p}  # yielded whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from parity.capture.interpreter import subjaxprs
+from parity.capture.jaxprs import subjaxprs
 from parity.capture.source_lines import line_of
 
 # The operations that make random bits; those on keys alone draw nothing.

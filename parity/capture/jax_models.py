@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -18,16 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-from parity.capture.interpreter import is_narrow
 from parity.capture.jax_dropout import draws, silence, silence_linen
+from parity.capture.jax_recording import NAME, join, recording
+from parity.capture.jaxprs import is_narrow
 from parity.capture.marks import Marker
 from parity.capture.records import Arrays, unique
 from parity.spec.errors import InputError
-
-NAME = "_parity_name"  # of a layer, kept where a transformation such as `nnx.jit` copies it
-
-# Layers are recorded by their class, so one network at a time; compiling is not part of it.
-PATCHING = threading.RLock()
 
 Cast = Callable[[Any], Any]
 
@@ -58,13 +52,13 @@ class Model(Protocol):
         """Dotted name -> layer. Linen's are known once the network has been traced."""
 
     def cast(self, cast: Cast) -> Model:
-        """A copy whose arrays went through `cast`."""
+        """Return a copy whose arrays went through `cast`."""
 
     def state(self) -> Arrays:
         """Return every parameter and buffer by dotted name."""
 
     def filled(self, arrays: Mapping[str, np.ndarray]) -> Model:
-        """A copy that holds these arrays."""
+        """Return a copy that holds these arrays."""
 
     def widen(self) -> None:
         """Let layers make their own arrays, such as a recurrent layer's carry, in float64."""
@@ -100,7 +94,7 @@ class NnxProgram:
     def __call__(
         self, trained: Any, rest: Any, args: Any, kwargs: Any, marker: Marker | None
     ) -> tuple[Any, Any]:
-        module = nnx.merge(self.graph, trained, jax.tree.map(lambda x: x, rest))
+        module = nnx.merge(self.graph, trained, jax.tree.map(_same, rest))
         with recording(module, marker) if marker else contextlib.nullcontext():
             outputs = module(*args, **kwargs)
         return outputs, nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
@@ -115,15 +109,17 @@ class NnxModel:
     def __init__(self, module: nnx.Module) -> None:
         graph, state = nnx.split(module)
         self.module = nnx.merge(graph, state)  # a copy
-        for _, layer in nnx.iter_modules(self.module):
+        layers = list(nnx.iter_modules(self.module))
+        for _, layer in layers:
             silence(layer)
             if isinstance(layer, nnx.Embed) and layer.dtype == layer.param_dtype:
                 layer.dtype = layer.embedding.dtype  # not chosen, but taken from the parameter
-        layers = [(join(path), m) for path, m in nnx.iter_modules(self.module) if path]
-        self.by_name = unique(layers, "layers")
+        self.by_name = unique([(join(path), m) for path, m in layers if path], "layers")
+        self.parts: dict[tuple[str, bool], tuple[Program, Any, Any]] = {}
 
     def widen(self) -> None:
         """Let layers make their own arrays, such as a carry, in float64."""
+        self.parts.clear()
         for layer in (self.module, *self.by_name.values()):
             if is_narrow(getattr(layer, "param_dtype", None)):
                 setattr(layer, "param_dtype", jnp.float64)  # noqa: B010 - of any class
@@ -146,6 +142,13 @@ class NnxModel:
         return NnxModel(nnx.merge(graph, like_named(state, arrays), random))
 
     def split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
+        """Split it once for each mode: that takes as long as tracing a small network."""
+        if (layer, train) not in self.parts:
+            self.parts[layer, train] = self._split(layer, train)
+        program, trained, rest = self.parts[layer, train]
+        return program, jax.tree.map(_same, trained), jax.tree.map(_same, rest)
+
+    def _split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
         module = self.layers()[layer] if layer else self.module
         module = nnx.merge(*nnx.split(module))  # a copy: the mode is set on it
         if not layer:
@@ -298,41 +301,9 @@ class Function:
         return FunctionProgram(self.function), chosen(True), chosen(False)
 
 
-@contextlib.contextmanager
-def recording(module: nnx.Module, marker: Marker) -> Iterator[None]:
-    """Context that records every call of a layer of `module`."""
-    names = {id(m): join(path) for path, m in nnx.iter_modules(module) if path}
-    originals: dict[Any, Any] = {
-        type(m): type(m).__call__ for _, m in nnx.iter_modules(module) if callable(m)
-    }
-    own = {cls for cls in originals if "__call__" in vars(cls)}
-    running: set[int] = set()
-
-    def wrapped(original: Any) -> Any:
-        @functools.wraps(original)
-        def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            name = names.get(id(self)) or vars(self).get(NAME)
-            if not name or id(self) in running:  # the latter: a call of the parent class's
-                return original(self, *args, **kwargs)
-            running.add(id(self))
-            try:
-                return marker.around(name, functools.partial(original, self), args, kwargs)
-            finally:
-                running.discard(id(self))
-
-        return call
-
-    with PATCHING:
-        try:
-            for cls, original in originals.items():
-                cls.__call__ = wrapped(original)
-            yield
-        finally:
-            for cls, original in originals.items():
-                if cls in own:
-                    cls.__call__ = original
-                else:
-                    del cls.__call__
+def _same(leaf: Any) -> Any:
+    """For `jax.tree.map`, which copies what holds the leaves."""
+    return leaf
 
 
 def named(tree: Any) -> Arrays:
@@ -351,7 +322,7 @@ def refill(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def like_named(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """A tree of the same nesting that holds these arrays; the inverse of `named`."""
+    """Return a tree of the same nesting that holds these arrays; the inverse of `named`."""
     if isinstance(tree, nnx.State):
         flat = nnx.to_flat_state(tree)
         return nnx.from_flat_state(
@@ -392,10 +363,6 @@ def like(array: np.ndarray, leaf: Any) -> Any:
 def keys(path: tuple) -> tuple:
     """Return the dictionary keys, attribute names and indices of a tree path."""
     return tuple(next(getattr(k, a) for a in ("key", "name", "idx") if hasattr(k, a)) for k in path)
-
-
-def join(path: tuple) -> str:
-    return ".".join(str(part) for part in path)
 
 
 def floats_of(tree: Any) -> list[jax.Array]:

@@ -92,7 +92,7 @@ def run_update(optimizer: Any, _: None, gradients: Any, kept: Any, trained: Any)
 
 
 def rates(schedule: Callable[[Any], Any], count: int) -> np.ndarray:
-    """The rate at each of the first steps, in float64.
+    """Return the rate at each of the first steps, in float64.
 
     Raises:
         InputError: The schedule raised, or gives no number.

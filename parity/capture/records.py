@@ -123,7 +123,7 @@ class ForwardError(InputError):
 
 
 def count_name(layer: str, seen: Mapping[str, Any]) -> str:
-    """The name of a layer's next call."""
+    """Return the name of a layer's next call."""
     if layer not in seen:
         return layer
     n = 2

@@ -62,12 +62,12 @@ class Signature:
 
 
 def signature(args: Sequence[Any], kwargs: dict[str, Any], call: Call | None) -> Signature:
-    """The signature of a network that takes these arguments."""
+    """Return the signature of a network that takes these arguments."""
     return Signature(Static((tuple(args), dict(kwargs))), call)
 
 
 def arrays_in(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Every array among the arguments, in the order of `leaves`."""
+    """Return every array among the arguments, in the order of `leaves`."""
     return tuple(leaf for leaf in leaves((tuple(args), dict(kwargs))) if is_array(leaf))
 
 
@@ -122,7 +122,7 @@ class CalledProgram:
         return dataclasses.replace(self, returned={})
 
     def known(self) -> list[Returned]:
-        """What the network returned when it was traced: everything, by name."""
+        """Return what the network returned when it was traced: everything, by name."""
         key = self._key()
         if self.train in self.returned or key is None:
             return self.returned[self.train]

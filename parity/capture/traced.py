@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.capture.interpreter import Change, Interpreter, sites_of
+from parity.capture.interpreter import Change, Interpreter
+from parity.capture.jaxprs import sites_of
 from parity.capture.marks import SITES, Marker
 from parity.capture.records import Call, ForwardError, count_name, is_array, leaves, with_arrays
 
@@ -111,7 +112,7 @@ class Traced:
         return {SITES[n].layer: SITES[n].module for n in sites_of(self.closed.jaxpr)}
 
     def calls(self, seen: Calls) -> dict[str, Call]:
-        """The calls by name, in the order in which they returned."""
+        """Return the calls by name, in the order in which they returned."""
         calls: dict[str, Call] = {}
         for site, fed, outputs, taken in seen.index:
             if taken is not None and not_taken(seen.arrays[taken]):

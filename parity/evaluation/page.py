@@ -63,7 +63,7 @@ def picture(
 
 
 def page(result: Result) -> str:
-    """The whole page."""
+    """Return the whole page."""
     compared = result.disagreeing_pixels is not None
     height, width = result.sizes.predicted
     classes, *sections = result.rows()

@@ -226,7 +226,7 @@ class Result:
         return None
 
     def rows(self) -> list[list[tuple[str, ...]]]:
-        """The table's sections: classes, means, the rest; cells as text, IoU in percent."""
+        """Return the table's sections: classes, means, the rest; cells as text, IoU in percent."""
         scores = list(self.frameworks.values())
         ious = np.stack([s.iou for s in scores])
         count, present = len(self.data.classes), int((~np.isnan(ious)).any(axis=0).sum())
@@ -257,7 +257,7 @@ class Result:
         return [classes, means, rest]
 
     def table(self) -> Table:
-        """The table for a terminal."""
+        """Return the table for a terminal."""
         from rich.table import Table
 
         table = Table(title=self.title)

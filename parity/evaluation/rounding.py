@@ -139,5 +139,5 @@ class Oracle:
 
 
 def rms(array: np.ndarray) -> float:
-    """The root mean square."""
+    """Return the root mean square."""
     return tolerances.norm(array) / max(array.size, 1) ** 0.5

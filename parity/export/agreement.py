@@ -32,7 +32,7 @@ _known: dict[str, bool] = {}
 
 
 def called(eqn: Any) -> Any | None:
-    """The jaxpr that an equation runs, closed; none if it is no call."""
+    """Return the jaxpr that an equation runs, closed; none if it is no call."""
     if eqn.primitive.name not in CALLS:
         return None
     found = next((eqn.params[key] for key in HELD if key in eqn.params), None)

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def fold(eqn: Any, inputs: list[Any]) -> list[Any]:
-    """The outputs of an equation of constants."""
+    """Return the outputs of an equation of constants."""
     rule = TABLE.get(eqn.primitive.name)
     if rule is not None:
         return [rule(eqn, *inputs)]

@@ -112,7 +112,7 @@ class Lowering:
         return [read(v) for v in jaxpr.outvars]
 
     def equation(self, eqn: Any, inputs: list[Value]) -> list[Value]:
-        """The outputs of one equation."""
+        """Return the outputs of one equation."""
         called = agreement.called(eqn)
         if called is not None:
             given = functions.lowered(self, called, inputs)
@@ -128,7 +128,7 @@ class Lowering:
         return [primitives.TABLE[name](self, eqn, inputs)]
 
     def stored(self, value: Value, axes: Axes) -> str:
-        """The name of a tensor that holds a value with its axes in this order."""
+        """Return the name of a tensor that holds a value with its axes in this order."""
         if isinstance(value, np.ndarray):
             return self.graph.constant(folding.narrowed(value).transpose(axes))
         if value.axes == axes:

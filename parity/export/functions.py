@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def lowered(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
-    """The outputs of a jaxpr by the first rule that fits; None if none does."""
+    """Return the outputs of a jaxpr by the first rule that fits; None if none does."""
     if all(isinstance(v, np.ndarray) for v in inputs):
         return None
     wanted = [(known(v.aval.shape), v.aval.dtype) for v in closed.jaxpr.outvars]
@@ -146,7 +146,7 @@ def max_unpool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | Non
 
 
 def conv_by_taps(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
-    """A convolution of stride 1: its taps' shifts are the paddings of the products."""
+    """Translate a convolution of stride 1: its taps' shifts are the paddings of the products."""
     x, kernel = inputs
     shifts = [
         tuple(int(side[0]) for side in eqn.params["padding_config"][1:3])
@@ -203,7 +203,7 @@ def interpolate(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | No
 
 
 def conv_transpose(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
-    """A transposed convolution, written as the phases of its output."""
+    """Return a transposed convolution, written as the phases of its output."""
     x, kernel = inputs
     aval, constants = closed.jaxpr.outvars[0].aval, known_values(closed, inputs)
     shapes = [eqn.outvars[0].aval.shape for eqn in every(closed.jaxpr)]
@@ -300,7 +300,7 @@ def pooling(settings: tuple[int, int, int], outputs: int) -> Callable[..., Any]:
 
 
 def convolved(**settings: Any) -> Callable[..., Any]:
-    """A convolution of (N, H, W, in) with a kernel (kh, kw, in, out)."""
+    """Return a convolution of (N, H, W, in) with a kernel (kh, kw, in, out)."""
     given = {"window_strides": (1, 1), "dimension_numbers": ("NHWC", "HWIO", "NHWC")} | settings
     return lambda x, kernel: lax.conv_general_dilated(x, kernel, **given)
 
@@ -337,7 +337,7 @@ def known_values(closed: Any, inputs: list[Any]) -> dict[Any, np.ndarray]:
 
 
 def every(jaxpr: Any) -> Any:
-    """The equations of a jaxpr and of those it calls, in order."""
+    """Return the equations of a jaxpr and of those it calls, in order."""
     for eqn in jaxpr.eqns:
         yield eqn
         if (inner := called(eqn)) is not None:

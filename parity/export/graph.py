@@ -27,7 +27,7 @@ class Graph:
         self._count = 0
 
     def constant(self, array: np.ndarray) -> str:
-        """The name of an initializer with these values."""
+        """Return the name of an initializer with these values."""
         array = np.ascontiguousarray(array).reshape(array.shape)  # which makes of a scalar a row
         key = ("constant", array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self._known:
@@ -37,7 +37,7 @@ class Graph:
         return self._known[key]
 
     def integers(self, *values: int) -> str:
-        """The name of an int64 initializer of one axis."""
+        """Return the name of an int64 initializer of one axis."""
         return self.constant(np.array(values, np.int64))
 
     def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
@@ -67,7 +67,7 @@ class Graph:
     def model(
         self, inputs: Mapping[str, Dims], outputs: Mapping[str, tuple[str, Dims]]
     ) -> onnx.ModelProto:
-        """The whole model.
+        """Return the whole model.
 
         Args:
             inputs: Name -> shape, float32.
@@ -87,5 +87,5 @@ class Graph:
 
 
 def tensor_info(name: str, shape: Dims) -> onnx.ValueInfoProto:
-    """A float32 tensor of this shape."""
+    """Return a float32 tensor of this shape."""
     return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))

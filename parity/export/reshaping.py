@@ -26,7 +26,7 @@ def squeeze(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 
 def without(low: Lowering, x: Tensor, dropped: Sequence[int]) -> Tensor:
-    """A value without axes of one element."""
+    """Return a value without axes of one element."""
     if not dropped:
         return x
     at = low.graph.integers(*sorted(x.axes.index(i) for i in dropped))
@@ -55,7 +55,7 @@ def reshape(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 
 def reshaped(low: Lowering, name: str, shape: Sequence[int | None]) -> str:
-    """A Reshape; the batch is what is left."""
+    """Return a Reshape; the batch is what is left."""
     return low.graph.one("Reshape", name, low.graph.integers(*(n or -1 for n in shape)))
 
 
@@ -100,7 +100,7 @@ def broadcast(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 
 def stack(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
-    """The new axis is stored after the one it follows."""
+    """Translate a stack; the new axis is stored after the one it follows."""
     axis, aval = eqn.params["axis"], eqn.outvars[0].aval
     first = next(v for v in inputs if not isinstance(v, np.ndarray))
     axes = [i + (i >= axis) for i in first.axes]
@@ -112,7 +112,7 @@ def stack(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 
 def known(shape: Sequence[Any]) -> Shape:
-    """A shape of JAX's, the batch as None."""
+    """Return a shape of JAX's, the batch as None."""
     return tuple(n if isinstance(n, int) else int(n) if _fixed(n) else None for n in shape)
 
 

@@ -209,7 +209,7 @@ def answers(
 def reference(
     config: Config, arrays: Arrays, dtype: str, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The outputs of the PyTorch network by name, (N, classes, H', W') or (N, classes)."""
+    """Return the outputs of the PyTorch network by name, (N, classes, H', W') or (N, classes)."""
     import torch
 
     import torch_impl.state

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 
 def tuned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, changed in place."""
+    """Return the model, changed in place."""
     numbers = itertools.count()
     for rule in RULES:
         view = View(model.graph, numbers)
@@ -59,13 +59,13 @@ class View:
         self.initializers = {i.name: i for i in graph.initializer}
 
     def maker(self, name: str, op: str) -> onnx.NodeProto | None:
-        """The node that makes a value for one taker alone, if it is of this operator."""
+        """Return the node that makes a value for one taker alone, if it is of this operator."""
         node = self.makers.get(name)
         alone = self.uses[name] == 1
         return node if node is not None and node.op_type == op and alone else None
 
     def constant(self, name: str) -> np.ndarray | None:
-        """An initializer's values."""
+        """Return an initializer's values."""
         found = self.initializers.get(name)
         return None if found is None else numpy_helper.to_array(found)
 
@@ -77,7 +77,7 @@ class View:
         return None
 
     def new(self, array: np.ndarray) -> str:
-        """The name of a new initializer."""
+        """Return the name of a new initializer."""
         name = f"tuned_{next(self.numbers)}"
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         self.graph.initializer.append(self.initializers[name])
@@ -126,7 +126,7 @@ def norm(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
 
 
 def stride(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-    """A 1x1 convolution of every s-th pixel is one of stride s."""
+    """Turn a 1x1 convolution of every s-th pixel into one of stride s."""
     if node.op_type != "Conv" or attribute(node, "kernel_shape") != [1, 1]:
         return None
     steps, name = {2: 1, 3: 1}, node.input[0]

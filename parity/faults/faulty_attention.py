@@ -46,7 +46,7 @@ class LeftOut(nnx.Module):
 
 
 def spread(x: jax.Array, centred: bool, unbiased: bool = False) -> tuple[jax.Array, jax.Array]:
-    """What a norm divides, and the mean square of it."""
+    """Return what a norm divides, and the mean square of it."""
     x = x - x.mean(axis=-1, keepdims=True) if centred else x
     count = x.shape[-1] - unbiased
     return x, jnp.square(x).sum(axis=-1, keepdims=True) / count

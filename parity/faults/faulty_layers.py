@@ -148,7 +148,7 @@ class UnpoolNHWC(nnx.Module):
 
 
 def reads_kernel(change: Callable[[jax.Array], jax.Array], name: str) -> type:
-    """A fault that computes with a changed kernel; the stored one is sound."""
+    """Return a fault that computes with a changed kernel; the stored one is sound."""
 
     class ReadsKernel(nnx.Module):
         """Computes with a changed kernel."""

@@ -103,7 +103,7 @@ class Plain:
 
 @functools.cache
 def ignoring(loss: Loss) -> Loss:
-    """A cross-entropy whose label 255 does not count."""
+    """Return a cross-entropy whose label 255 does not count."""
     return lambda outputs, labels, weights: loss(outputs, labels, weights, VOID)
 
 

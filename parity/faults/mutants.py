@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from parity.capture.jax_models import join
+from parity.capture.jax_recording import join
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.faults import updates
 from parity.faults.blocks import CutShort
 from parity.faults.faulty_layers import AlwaysTrains, make_faulty
-from parity.faults.injections import INJECTIONS, NORM, Injection
+from parity.faults.injection import Injection
+from parity.faults.injections import INJECTIONS, NORM
 from parity.faults.losses import injected
 from parity.faults.transformers import TRANSFORMERS
 from parity.ladder.port import Port

@@ -281,5 +281,5 @@ INJECTOR = f"{__name__}:inject"
 
 
 def inject(name: str) -> contextlib.AbstractContextManager[None]:
-    """The context in which a fault is there; a worker finds this function by `INJECTOR`."""
+    """Return the context in which a fault is there; a worker finds this function by `INJECTOR`."""
     return INJECTIONS[name].inject()

@@ -25,9 +25,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from parity.capture.equations import equations
-from parity.capture.interpreter import Change, bind
+from parity.capture.interpreter import Change
 from parity.capture.jax_operations import MOVES
 from parity.capture.jax_side import JaxSide
+from parity.capture.jaxprs import bind
 from parity.capture.records import Result
 from parity.capture.source_lines import line_of, place_of
 from parity.capture.torch_side import one_thread

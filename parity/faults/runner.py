@@ -15,6 +15,7 @@ from parity.diagnosis.catalogue import CATALOGUE
 from parity.diagnosis.check import check
 from parity.faults.mutants import Mutant, copied
 from parity.faults.rows import MutantRow
+from parity.ladder import climb as ladder
 from parity.ladder.port import Port
 from parity.report.report import Report
 
@@ -23,8 +24,16 @@ ALL = ("L0", "L1", "L2", "L3")
 TRAINING = ("L4", "L5")  # of mutants whose networks are sound
 
 
-def run(mutant: Mutant) -> MutantRow:
-    """Climb the ladder with one mutant: the layers alone first, the rest if they are all right."""
+def run(mutant: Mutant, explained: bool = True) -> MutantRow:
+    """Climb the ladder with one mutant: the layers alone first, the rest if they are all right.
+
+    Args:
+        mutant: The mutant to detect.
+        explained: Whether its cause is looked for, too, which takes most of the time.
+
+    Returns:
+        What was found, and what is proved.
+    """
     start, port = time.perf_counter(), mutant.make()
     row = MutantRow(
         mutant.fault,
@@ -36,7 +45,7 @@ def run(mutant: Mutant) -> MutantRow:
         mutant.equivalent,
     )
     try:
-        report = _climb(mutant, port)
+        report = _climb(mutant, port, explained)
     except ForwardError as error:  # loud, but neither found nor named: it counts as a survivor
         return dataclasses.replace(row, named=str(error), seconds=time.perf_counter() - start)
     fault, row = report.fault(), dataclasses.replace(row, seconds=time.perf_counter() - start)
@@ -57,23 +66,28 @@ def run(mutant: Mutant) -> MutantRow:
     return found.explained(report.causes)
 
 
-def _climb(mutant: Mutant, port: Port) -> Report:
+def _climb(mutant: Mutant, port: Port, explained: bool) -> Report:
     """Run the rungs on which a mutant can be detected, until one detects it."""
     if mutant.level == "loss":
-        return climb(port, ALL)
+        return climb(port, ALL, explained)
     first, rest = ((TRAINING[0],), TRAINING[1:]) if mutant.level == "training" else (FIRST, ALL)
-    report = climb(port, first)
-    return climb(port, rest) if report.ok else report
+    report = climb(port, first, explained)
+    return climb(port, rest, explained) if report.ok else report
 
 
-def climb(port: Port, levels: Sequence[str]) -> Report:
-    """Run `check`; if the port raises, return the report made until then.
+def climb(port: Port, levels: Sequence[str], explained: bool = True) -> Report:
+    """Compare the port; if it raises, return the report made until then.
+
+    Args:
+        port: The port to compare with its reference.
+        levels: Which rungs; see `check`.
+        explained: Whether the cause of the first fault is looked for, too.
 
     Raises:
         ForwardError: The port raises, and no layer run alone explains why.
     """
     try:
-        return check(port, levels)
+        return check(port, levels) if explained else ladder.climb(port, levels)
     except ForwardError as error:
         if error.report is None or error.report.ok:
             raise
@@ -81,12 +95,12 @@ def climb(port: Port, levels: Sequence[str]) -> Report:
 
 
 def predict(port: Port, images: np.ndarray) -> np.ndarray:
-    """The first of the port's outputs in float32, in eval mode, of these images."""
+    """Return the first of the port's outputs in float32, in eval mode, of these images."""
     return outputs_of(port, images)[0]
 
 
 def outputs_of(port: Port, *inputs: Any) -> list[np.ndarray]:
-    """The port's outputs in float32, in eval mode.
+    """Return the port's outputs in float32, in eval mode.
 
     It is not compiled as a whole: that would take longer than it saves.
     """

@@ -8,7 +8,7 @@ import numpy as np
 
 from parity.diagnosis.catalogue import Fault
 from parity.faults import faulty_attention as faulty
-from parity.faults.injections import Arrays, Injection, assign, reweigh, substitute
+from parity.faults.injection import Arrays, Injection, assign, reweigh, substitute
 
 NORMS, ATTENTION, ROTARY = ("LayerNorm", "RMSNorm"), ("Attention",), ("Rotary",)
 
@@ -47,7 +47,7 @@ def square(layer: Any, fed: Arrays) -> bool:
 
 
 def permuted(kernel: np.ndarray) -> np.ndarray:
-    """The last two thirds of a fused matrix's outputs exchanged."""
+    """Return a fused matrix whose keys and values are exchanged."""
     q, k, v = np.split(kernel, 3, axis=1)
     return np.concatenate((q, v, k), axis=1)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 LARGEST = 2**30  # bytes
+INTERVAL = (
+    3600.0  # seconds in which the directory's size is looked at once: it has 10,000s of files
+)
 
 
 def keep_compiled(directory: Path) -> None:
@@ -18,7 +22,23 @@ def keep_compiled(directory: Path) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    drop_oldest(directory, LARGEST)
+    if _is_due(directory.with_name(f"{directory.name}.checked")):
+        drop_oldest(directory, LARGEST)
+
+
+def _is_due(stamp: Path) -> bool:
+    """Return whether a file was not touched for `INTERVAL`, and touch it."""
+    try:
+        if 0 <= time.time() - stamp.stat().st_mtime < INTERVAL:
+            return False
+    except OSError:  # it is not there
+        pass
+    try:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.touch()
+    except OSError:  # a home that cannot be written has no cache to keep small
+        return False
+    return True
 
 
 def of_user() -> Path:

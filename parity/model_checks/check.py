@@ -114,7 +114,7 @@ def port_of(
     batch: int = 2,
     seed: int = 0,
 ) -> tuple[Port, Subject]:
-    """A network as a port, with the optimizer of its recipe; arguments as of `check_model`.
+    """Return a network as a port, with the optimizer of its recipe; arguments as of `check_model`.
 
     Raises:
         InputError: An unknown network, a size that it cannot process, or no image.

@@ -112,19 +112,19 @@ def at_output(
 
 
 def at_three_sizes(config: ICNetConfig, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
-    """A class for every pixel, or none, at the sizes of the last three outputs."""
+    """Draw a class for every pixel, or none, at the sizes of the last three outputs."""
     labels = rng.integers(-1, config.num_classes, shape)
     _, *sizes = config.output_sizes(*shape[1:])
     return ICNET_LOSS, tuple(icnet_labels.published(labels, size) for size in sizes)
 
 
 def classification(config: Config, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
-    """A class for every image."""
+    """Draw a class for every image."""
     return CROSS_ENTROPY, (rng.integers(0, config.num_classes, shape[0]),)
 
 
 def next_tokens(config: DecoderConfig, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
-    """A token for every place."""
+    """Draw a token for every place."""
     return TOKEN_CROSS_ENTROPY, (rng.integers(0, config.num_classes, shape),)
 
 

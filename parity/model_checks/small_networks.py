@@ -35,7 +35,7 @@ def enet(config: Any, least: bool) -> tuple[Config, Size]:
 
 
 def erfnet(config: Any, least: bool) -> tuple[Config, Size]:
-    """A block of each kind at each scale."""
+    """Return a block of each kind at each scale."""
 
     def block(kind: str, i: int, o: int, dilation: int = 1) -> Any:
         return type(config.encoder[0])(kind, i, o, dilation)
@@ -72,7 +72,7 @@ def accepts(config: Config, size: Size) -> bool:
 
 
 def genet(config: Any, least: bool) -> tuple[Config, Size]:
-    """A narrow block in each group."""
+    """Return a narrow block in each group."""
     del least
     return dataclasses.replace(config, depth=10, width=1), config.check_size
 
@@ -137,7 +137,7 @@ def small(model: str, least: bool = False) -> tuple[Config, Size]:
 
 @functools.lru_cache(maxsize=16)
 def subject(model: str, condition: str = "", least: bool = False, seed: int = SEED) -> Subject:
-    """A clean small network under a condition."""
+    """Return a clean small network under a condition."""
     config, size = small(model, least)
     weigh, picture = CONDITIONS[condition]
     arrays = weigh(draw.weights(config, seed), config)

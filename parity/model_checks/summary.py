@@ -20,7 +20,8 @@ from rich.table import Table
 
 import jax_impl.models
 import torch_impl.models
-from parity.capture.jax_models import NnxModel, join
+from parity.capture.jax_models import NnxModel
+from parity.capture.jax_recording import join
 from parity.capture.jax_side import run_network
 from parity.capture.records import NHWC, count_name
 from parity.capture.torch_side import tensors_of
@@ -137,7 +138,7 @@ def summary(name: str, config: Config, size: tuple[int, ...]) -> Summary:
 
 
 def of_torch(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], int]:
-    """The reference's layers by call, and the number of parameters."""
+    """Return the reference's layers by call, and the number of parameters."""
     with torch.device("meta"):
         model = torch_impl.models.NETWORKS[config.family](config).eval()
         language = config.family in LANGUAGE
@@ -167,7 +168,7 @@ def of_torch(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], i
 
 
 def of_jax(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], int]:
-    """The port's layers by call, and the number of parameters."""
+    """Return the port's layers by call, and the number of parameters."""
     network = jax_impl.models.NETWORKS[config.family]
     model = nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0)))
     model.eval()

@@ -32,5 +32,5 @@ def render(template: str, **context: Any) -> str:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """A picture's bytes as a link; `kind` such as `image/png`."""
+    """Return a picture's bytes as a link; `kind` such as `image/png`."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

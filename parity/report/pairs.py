@@ -33,7 +33,7 @@ class Paired:
 
 
 def table(pairs: Sequence[Paired]) -> Table:
-    """A row per pair; `rich` prints it."""
+    """Return a row per pair; `rich` prints it."""
     found = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("", "reference", "shape", "port", "shape", "paired by"):
         found.add_column(column, overflow="fold")

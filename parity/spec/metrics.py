@@ -57,11 +57,11 @@ def iou(matrix: np.ndarray, void: int) -> np.ndarray:
 
 
 def mean_iou_present(share: np.ndarray) -> float:
-    """The mean over classes whose union holds a pixel; NaN where none does."""
+    """Return the mean over classes whose union holds a pixel; NaN where none does."""
     present = share[~np.isnan(share)]
     return float(present.mean()) if present.size else float("nan")
 
 
 def mean_iou_absent_as_zero(share: np.ndarray) -> float:
-    """The mean over all classes, those absent counted as 0 (`iouEval` prints this one)."""
+    """Return the mean over all classes, those absent counted as 0 (`iouEval` prints this one)."""
     return float(np.nan_to_num(share, nan=0.0).mean())

@@ -39,7 +39,7 @@ class Config(Protocol):
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Config:
-        """The variant whose checkpoint has these keys: published key -> PyTorch shape.
+        """Return the variant whose checkpoint has these keys: published key -> PyTorch shape.
 
         A best guess where they contradict each other: compare with `tensors()` of the result.
         """

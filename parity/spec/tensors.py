@@ -7,6 +7,7 @@ PyTorch's (OIHW). Nothing here needs a framework, so a file can be checked witho
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,13 @@ def tensors(config: Config) -> dict[str, Tensor]:
     Returns:
         Published key -> kind and shape, in the published order.
     """
-    return dict(config.tensors())
+    return dict(_tensors(config))  # type: ignore[arg-type]  # a Config is a frozen dataclass
+
+
+@functools.lru_cache(maxsize=64)
+def _tensors(config: Config) -> tuple[Entry, ...]:
+    """Compute `tensors`, which reading one file asks for dozens of times."""
+    return tuple(config.tensors())
 
 
 def layouts(config: Config) -> dict[str, tuple[str, ...]]:

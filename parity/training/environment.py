@@ -91,7 +91,7 @@ def commit() -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine."""
+    """Return the system, host, processor, cores and memory of this machine."""
     model = platform.processor() or platform.machine()
     cpus, memory = Path("/proc/cpuinfo"), Path("/proc/meminfo")
     if cpus.exists():

@@ -21,7 +21,7 @@ SUFFIX = ".toml"
 
 
 def find(name: str | None, file: str | Path | None = None) -> Recipe:
-    """The recipe of a name, of a file, or of a name with what a file changes in it.
+    """Return the recipe of a name, of a file, or of a name with what a file changes in it.
 
     Args:
         name: A key of `parity.spec.recipes.RECIPES`, or the path of a file.

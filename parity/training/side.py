@@ -80,7 +80,7 @@ class Side:
         )
 
     def published(self, stage: Stage, snapshot: Snapshot) -> Snapshot:
-        """The framework's snapshot with published names and shapes."""
+        """Return the framework's snapshot with published names and shapes."""
         config = stage.config
         names = naming.names(config, self.framework)
         return dataclasses.replace(

@@ -57,7 +57,7 @@ def curves(folders: Sequence[str | Path]) -> list[Curve]:
 
 
 def table(found: Sequence[Curve]) -> Table:
-    """A row for every validation, a column for every run; of two, their difference."""
+    """Return a row for every validation, a column for every run; of two, their difference."""
     made = Table(title="validation: mean IoU (of images: accuracy) in percent, and mean loss")
     made.add_column("batches", justify="right")
     for curve in found:
@@ -83,7 +83,7 @@ def table(found: Sequence[Curve]) -> Table:
 
 
 def picture(found: Sequence[Curve]) -> str:
-    """The curves as an SVG file.
+    """Return the curves as an SVG file.
 
     Raises:
         InputError: There is none yet.

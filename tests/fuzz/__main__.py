@@ -1,4 +1,4 @@
-"""Put checkpoints through ordeals, and print what became of them.
+"""Damage, kill and refuse checkpoints in every way, and print what became of them.
 
 flips, truncations, appended: checkpoints with a manifest, changed; none may be accepted. hostile,
 mutants: files made to do harm, read in a watched child process; each must be refused in one line
@@ -23,7 +23,7 @@ from tests.fuzz import campaign
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ordeal", metavar="NAME,...", help="only these of the above (default: all)"
+        *("--suite", "--ordeal"), metavar="NAME,...", help="only these of the above (default: all)"
     )
     parser.add_argument(
         "--rounds",
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    names = list(campaign.ORDEALS) if args.ordeal is None else args.ordeal.split(",")
-    if unknown := [name for name in names if name not in campaign.ORDEALS]:
-        known = ", ".join(campaign.ORDEALS)
-        raise InputError(f"ordeal {unknown[0]!r}, expected one of {known}")
+    names = list(campaign.SUITES) if args.suite is None else args.suite.split(",")
+    if unknown := [name for name in names if name not in campaign.SUITES]:
+        known = ", ".join(campaign.SUITES)
+        raise InputError(f"suite {unknown[0]!r}, expected one of {known}")
     out = standard_output()
     with working() as progress:
         result = campaign.run(names, args.rounds, args.seed, args.whole, progress)

@@ -1,4 +1,4 @@
-"""Which ordeals there are, and what of them goes into the table."""
+"""Which suites there are, and what of them goes into the table."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from parity.spec.models import MODELS
-from tests.fuzz import damage, kills, mutants, ordeal, pairs, refusals
+from tests.fuzz import cases, damage, kills, mutants, pairs, refusals
 from tests.fuzz.hostile import Kind, all_kinds
 from tests.fuzz.result import Result, Row, places
 from weights_convert import formats
 
 Progress = Callable[[str], None]
 
-# Ordeal -> how many rounds it has, if nobody says otherwise; none where the number is fixed.
-ORDEALS: dict[str, int | None] = {
+# Suite -> how many rounds it has, if nobody says otherwise; none where the number is fixed.
+SUITES: dict[str, int | None] = {
     "flips": 1000,
     "truncations": 1000,
     "appended": 1000,
@@ -39,22 +39,22 @@ def run(
     whole: bool = False,
     progress: Progress = lambda _: None,
 ) -> Result:
-    """Run ordeals.
+    """Run suites.
 
     Args:
-        names: Keys of `ORDEALS`.
+        names: Keys of `SUITES`.
         rounds: How many of each, instead of its own number.
         seed: Of everything random.
         whole: For `pairs`: the networks as they are, instead of narrow ones.
         progress: Called with what is done next.
     """
-    result = Result({"ordeals": list(names), "rounds": rounds, "seed": seed, "whole": whole})
-    ordeals = result.settings["ordeals"]
-    for i, name in enumerate(ordeals, 1):
-        count = rounds or ORDEALS[name] or 0
+    result = Result({"suites": list(names), "rounds": rounds, "seed": seed, "whole": whole})
+    suites = result.settings["suites"]
+    for i, name in enumerate(suites, 1):
+        count = rounds or SUITES[name] or 0
         start = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="parity-fuzz-") as folder:
-            told = functools.partial(_of_several, progress, f"ordeal {i} of {len(ordeals)}")
+            told = functools.partial(_of_several, progress, f"suite {i} of {len(suites)}")
             rows = _rows(name, Path(folder), count, seed, whole, told)
             result.rows += rows
         result.seconds[name] = time.perf_counter() - start
@@ -91,24 +91,24 @@ def _rows(
             yield paired(pairs.endure(folder, case, config, progress))
 
 
-def hostile(progress: Progress) -> Iterator[ordeal.Read]:
+def hostile(progress: Progress) -> Iterator[cases.Read]:
     """Every kind once."""
-    with ordeal.arena() as (warden, folder):
+    with cases.arena() as (sandbox, folder):
         for i, kind in enumerate(all_kinds()):
             progress(f"hostile: {i}/{len(all_kinds())} {kind.group}: {kind.name}")
-            yield ordeal.read(kind, warden, folder)
+            yield cases.read(kind, sandbox, folder)
 
 
-def mutated(count: int, seed: int, progress: Progress) -> Iterator[ordeal.Read]:
+def mutated(count: int, seed: int, progress: Progress) -> Iterator[cases.Read]:
     """So many mutants."""
     stock: tuple[Kind, ...] = tuple(k for k in all_kinds() if not any(b in k.name for b in BOMBS))
-    with ordeal.arena() as (warden, folder):
-        assert warden.bait is not None
-        breeder = mutants.Breeder(stock, folder, warden.bait)
+    with cases.arena() as (sandbox, folder):
+        assert sandbox.canaries is not None
+        breeder = mutants.Breeder(stock, folder, sandbox.canaries)
         for number in range(count):
             if number % 50 == 0:
                 progress(f"mutants: {number}/{count}")
-            yield mutants.read(breeder, warden, seed, number)
+            yield mutants.read(breeder, sandbox, seed, number)
 
 
 def damaged(found: damage.Damage) -> Row:
@@ -125,9 +125,9 @@ def damaged(found: damage.Damage) -> Row:
     return Row(found.kind, found.format, *numbers, tuple(faults), what, found.accepted)
 
 
-def by_group(name: str, reads: Iterable[ordeal.Read]) -> Iterator[Row]:
+def by_group(name: str, reads: Iterable[cases.Read]) -> Iterator[Row]:
     """One row per sort of file."""
-    groups: dict[str, list[ordeal.Read]] = {}
+    groups: dict[str, list[cases.Read]] = {}
     for read in reads:
         groups.setdefault(read.kind.group, []).append(read)
     for group, found in groups.items():

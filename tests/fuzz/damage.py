@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.fuzz.samples import files_of, sample
-from tests.fuzz.warden import Verdict, Warden
+from tests.fuzz.sandbox import Sandbox, Verdict
 from weights_convert.formats import sidecar
 
 EDGE = 4096  # bytes at the start and at the end of a file, where its structure is
@@ -141,7 +141,7 @@ def endure(
     count: int,
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
-    warden: Warden | None = None,
+    sandbox: Sandbox | None = None,
 ) -> Damage:
     """Change a checkpoint so many times, and count what becomes of it.
 
@@ -152,18 +152,18 @@ def endure(
         count: How many changes.
         seed: Of the changes.
         progress: Called with what is done next.
-        warden: Who reads; one of its own, which has read the checkpoint before, if not given.
+        sandbox: Who reads; one of its own, which has read the checkpoint before, if not given.
     """
     path = sample(folder, format, seed)
     damage = Damage(kind, format)
-    with contextlib.nullcontext(warden) if warden else Warden(warm=[path]) as warden:
-        whole = warden.read(path)
+    with contextlib.nullcontext(sandbox) if sandbox else Sandbox(warm=[path]) as sandbox:
+        whole = sandbox.read(path)
         if whole.outcome != "loaded" or not whole.answer["manifest"]:
             raise RuntimeError(f"{path} cannot be read before it is changed: {whole.line}")
         for i, change in enumerate(changed(path, kind, count, seed)):
             if i % 50 == 0:
                 progress(f"{kind}, {format}: {i}/{count}")
-            _count(damage, path, change, whole, warden.read(path))
+            _count(damage, path, change, whole, sandbox.read(path))
     shutil.rmtree(path.parent)
     return damage
 

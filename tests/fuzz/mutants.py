@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.fuzz.bait import Bait
+from tests.fuzz.canaries import Canaries
+from tests.fuzz.cases import Read, place
 from tests.fuzz.hostile import Kind
-from tests.fuzz.ordeal import Read, place
-from tests.fuzz.warden import Warden
+from tests.fuzz.sandbox import Sandbox
 
 LARGEST = 2**18  # bytes of a file that is mutated: in a larger one, hardly any byte matters
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFE, ord("{"), ord("("), ord("["), ord("."), ord("/"))
@@ -100,20 +100,20 @@ class Breeder:
     Args:
         kinds: Of what; those that are too large are left out.
         folder: Where files are made.
-        bait: What lies outside.
+        canaries: What lies outside.
     """
 
-    def __init__(self, kinds: tuple[Kind, ...], folder: Path, bait: Bait) -> None:
-        self.folder, self.bait = folder, bait
+    def __init__(self, kinds: tuple[Kind, ...], folder: Path, canaries: Canaries) -> None:
+        self.folder, self.canaries = folder, canaries
         self.stock: dict[Kind, dict[str, bytes]] = {}
         for kind in kinds:
-            where = place(folder, bait)
+            where = place(folder, canaries)
             kind.make(where)
             files = self._files(where.file)
             if files and max(map(len, files.values())) <= LARGEST:
                 self.stock[kind] = files
         self.kinds = list(self.stock)
-        bait.touched()
+        canaries.touched()
 
     def _files(self, file: Path) -> dict[str, bytes]:
         """What lies there, by its path; links and pipes are left out."""
@@ -143,10 +143,10 @@ class Breeder:
         return kind, self.folder / "file"
 
 
-def read(breeder: Breeder, warden: Warden, seed: int, number: int) -> Read:
+def read(breeder: Breeder, sandbox: Sandbox, seed: int, number: int) -> Read:
     """Make a mutant and have it read; it may be read as plain arrays."""
     kind, path = breeder.make(seed, number)
     kind = Kind(
         kind.group, f"mutant {number} of {kind.name}", kind.make, "arrays, and nothing else"
     )
-    return Read(kind, warden.read(path, kind.task))
+    return Read(kind, sandbox.read(path, kind.task))

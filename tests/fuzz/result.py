@@ -1,4 +1,4 @@
-"""What the ordeals found: a table, the failures, and JSON."""
+"""What the suites found: a table, the failures, and JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row:
     """One line of the table.
 
     Attributes:
-        ordeal: A key of `campaign.ORDEALS`.
+        suite: A key of `campaign.SUITES`.
         what: Of what: a format, a sort of file, a network.
         tried: How many.
         refused: How many were refused in one line; of kills: how many left the old one.
@@ -32,7 +32,7 @@ class Row:
         accepted: How many were read that must not be, where `faults` only sums them up.
     """
 
-    ordeal: str
+    suite: str
     what: str
     tried: int
     refused: int
@@ -53,7 +53,7 @@ class Result:
 
     Attributes:
         rows: In the order in which they were made.
-        seconds: Per ordeal.
+        seconds: Per suite.
         settings: What was asked for.
     """
 
@@ -68,8 +68,8 @@ class Result:
 
     def table(self) -> Table:
         """A row each; `rich` prints it."""
-        table = Table(title="Ordeals of checkpoints", box=SIMPLE_HEAD, pad_edge=False)
-        for column in ("ordeal", "of"):
+        table = Table(title="Fuzzing checkpoints", box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("suite", "of"):
             table.add_column(column, no_wrap=True)
         for column in ("tried", "refused / old", "read / new", "faults"):
             table.add_column(column, justify="right", no_wrap=True)
@@ -77,7 +77,7 @@ class Result:
         for row in self.rows:
             mark = f"[red]{row.failed:,}[/red]" if row.failed else "[green]0[/green]"
             numbers = (f"{row.tried:,}", f"{row.refused:,}", f"{row.loaded:,}", mark)
-            table.add_row(row.ordeal, row.what, *numbers, escape(row.note))
+            table.add_row(row.suite, row.what, *numbers, escape(row.note))
         return table
 
     def print(self, to: Console | None = None, most: int = 40) -> None:
@@ -89,13 +89,13 @@ class Result:
         """
         console = to or standard_output()
         console.print(self.table())
-        faults = [f"{r.ordeal}, {r.what}: {fault}" for r in self.rows for fault in r.faults]
+        faults = [f"{r.suite}, {r.what}: {fault}" for r in self.rows for fault in r.faults]
         print_first(console, faults, most)
         seconds = f"{sum(self.seconds.values()):.0f} s"
         tried = sum(row.tried for row in self.rows)
         failed = sum(row.failed for row in self.rows)
         if self.ok:
-            console.print(f"[green]PASSED[/green] {tried:,} ordeals ({seconds})")
+            console.print(f"[green]PASSED[/green] {tried:,} cases ({seconds})")
         else:
             console.print(f"[red]FAILED[/red] {failed:,} faults in {tried:,} ({seconds})")
 

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: ordeals of few rounds, and faults that they must find."""
+"""`python -m tests.fuzz`: suites of few rounds, and faults that they must find."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from parity.io.replacing import PREFIX, replacing
 from tests.fuzz import campaign, damage, kills, pairs, refusals, samples
 from tests.fuzz.__main__ import main
 from tests.fuzz.result import Result, Row
-from tests.fuzz.warden import Warden
+from tests.fuzz.sandbox import Sandbox
 from weights_convert import formats
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
 
 
 @pytest.fixture(scope="module")
-def warden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warden]:
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """One child for all: it takes seconds to start."""
     folder = tmp_path_factory.mktemp("warm")
     warm = [samples.sample(folder, format, 0) for format in ("safetensors", "npz")]
-    with Warden(warm=warm) as found:
+    with Sandbox(warm=warm) as found:
         yield found
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)
-def test_damage_is_refused(tmp_path: Path, kind: str, warden: Warden) -> None:
+def test_damage_is_refused(tmp_path: Path, kind: str, sandbox: Sandbox) -> None:
     """Catches a changed safetensors file that is read; every format and 1,000 times: `long`."""
-    found = damage.endure(tmp_path, kind, "safetensors", 30, 0, warden=warden)
+    found = damage.endure(tmp_path, kind, "safetensors", 30, 0, sandbox=sandbox)
     assert found.ok, found
 
 
@@ -53,9 +53,9 @@ def test_changes_are_made_and_taken_back(tmp_path: Path, format: str) -> None:
 
 
 def test_damage_that_is_accepted_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warden: Warden
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
 ) -> None:
-    """Catches an ordeal that cannot fail: here only the date in a zip archive is changed."""
+    """Catches a suite that cannot fail: here only the date in a zip archive is changed."""
 
     def date(files: list[Path], rng: np.random.Generator) -> damage.Change:
         del rng
@@ -67,10 +67,10 @@ def test_damage_that_is_accepted_is_counted(
         return damage.Change(files[1], 0, b"{}")
 
     monkeypatch.setitem(damage.KINDS, "flips", nothing)
-    found = damage.endure(tmp_path, "flips", "npz", 2, 0, warden=warden)
+    found = damage.endure(tmp_path, "flips", "npz", 2, 0, sandbox=sandbox)
     if found.refused:  # a manifest of nobody's is refused
         monkeypatch.setitem(damage.KINDS, "flips", date)
-        assert damage.endure(tmp_path, "flips", "npz", 2, 0, warden=warden).tried == 2
+        assert damage.endure(tmp_path, "flips", "npz", 2, 0, sandbox=sandbox).tried == 2
     else:
         assert (found.unverified, found.ok) == (2, False)
         assert "2 loaded without its manifest" in campaign.damaged(found).faults
@@ -144,7 +144,7 @@ def test_every_network_has_its_pairs() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["kills", "refusals", "pairs"])
-def test_whole_ordeals(name: str) -> None:
+def test_whole_suites(name: str) -> None:
     """Catches what few rounds do not."""
     result = campaign.run([name])
     assert result.ok, [row for row in result.rows if row.faults]
@@ -153,7 +153,7 @@ def test_whole_ordeals(name: str) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a table or JSON that does not say what happened."""
     file = tmp_path / "x.json"
-    argv = ["--ordeal", "appended,kills", "--rounds", "2", "--json", str(file)]
+    argv = ["--suite", "appended,kills", "--rounds", "2", "--json", str(file)]
     monkey = pytest.MonkeyPatch()
     monkey.setattr(formats, "FORMATS", {"safetensors": "safetensors_file"})
     try:
@@ -161,18 +161,18 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     finally:
         monkey.undo()
     rows = json.loads(file.read_text())["rows"]
-    assert [(row["ordeal"], row["what"], row["tried"]) for row in rows] == [
+    assert [(row["suite"], row["what"], row["tried"]) for row in rows] == [
         ("appended", "safetensors", 2),
         ("kills", "safetensors", 2),
     ]
     out = capsys.readouterr().out
-    assert "PASSED 4 ordeals" in out
+    assert "PASSED 4 cases" in out
 
 
 @pytest.mark.parametrize(
     ("argv", "what"),
     [
-        (["--ordeal", "flips,prayers"], "ordeal 'prayers', expected one of flips, truncations"),
+        (["--suite", "flips,prayers"], "suite 'prayers', expected one of flips, truncations"),
         (["--rounds", "0"], "rounds 0, expected 1 or more"),
         (["--seed", "-1"], "seed -1, expected 0 or more"),
         (["--json", "/nowhere/x.json"], "no folder /nowhere"),

@@ -10,26 +10,26 @@ import pytest
 
 from parity.cli import main
 from parity.spec.errors import InputError
-from tests.fuzz import campaign, mutants, ordeal
+from tests.fuzz import campaign, cases, mutants
 from tests.fuzz.hostile import Kind, Place, all_kinds
 from tests.fuzz.hostile.opcodes import Call, Global, pickled
-from tests.fuzz.warden import Warden
+from tests.fuzz.sandbox import Sandbox
 
-Arena = tuple[Warden, Path]
+Arena = tuple[Sandbox, Path]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
 
 
 @pytest.fixture(scope="module")
 def arena() -> Iterator[Arena]:
-    with ordeal.arena() as found:
+    with cases.arena() as found:
         yield found
 
 
 @pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: f"{kind.group}: {kind.name}")
 def test_hostile(arena: Arena, kind: Kind) -> None:
     """Catches a file that runs code, leaves its folder, takes memory or time, or is believed."""
-    found = ordeal.read(kind, *arena)
+    found = cases.read(kind, *arena)
     assert not found.faults
     assert found.verdict.outcome == ("loaded" if kind.harmless else "refused")
 
@@ -44,13 +44,13 @@ def test_there_are_many() -> None:
 
 def test_mutants(arena: Arena) -> None:
     """Catches a change to a hostile file that makes it work; a thousand times as many: `long`."""
-    warden, folder = arena
-    assert warden.bait is not None
+    sandbox, folder = arena
+    assert sandbox.canaries is not None
     stock = tuple(k for k in all_kinds()[::9] if not any(b in k.name for b in campaign.BOMBS))
-    breeder = mutants.Breeder(stock, folder, warden.bait)
+    breeder = mutants.Breeder(stock, folder, sandbox.canaries)
     assert len(breeder.kinds) > 40
     for number in range(100):
-        found = mutants.read(breeder, warden, 1, number)
+        found = mutants.read(breeder, sandbox, 1, number)
         assert not found.faults, found.kind.name
 
 
@@ -73,15 +73,15 @@ def _makes(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("act", "verb"), [(_reads, "opened"), (_makes, "made")])
-def test_the_bait_is_watched(arena: Arena, act: Callable[[Place], None], verb: str) -> None:
-    """Catches bait that can be taken unseen."""
-    warden, folder = arena
-    assert warden.bait is not None
-    place = ordeal.place(folder, warden.bait)
-    warden.bait.touched()
+def test_the_canaries_are_watched(arena: Arena, act: Callable[[Place], None], verb: str) -> None:
+    """Catches canaries that can be touched unseen."""
+    sandbox, folder = arena
+    assert sandbox.canaries is not None
+    place = cases.place(folder, sandbox.canaries)
+    sandbox.canaries.touched()
     act(place)
-    assert any(line.startswith(verb) for line in warden.bait.touched())
-    assert warden.bait.touched() == []
+    assert any(line.startswith(verb) for line in sandbox.canaries.touched())
+    assert sandbox.canaries.touched() == []
     assert not place.canary.exists()
 
 
@@ -105,14 +105,14 @@ DEEDS = {
 
 
 @pytest.fixture(scope="module")
-def naive() -> Iterator[Warden]:
+def naive() -> Iterator[Sandbox]:
     """A child that does what files say."""
-    with Warden(module="tests.naive_reader", seconds=3.0) as warden:
-        yield warden
+    with Sandbox(module="tests.naive_reader", seconds=3.0) as sandbox:
+        yield sandbox
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_the_child_is_watched(naive: Warden, tmp_path: Path, deed: str) -> None:
+def test_the_child_is_watched(naive: Sandbox, tmp_path: Path, deed: str) -> None:
     """Catches a child that does something of which nothing is heard."""
     (tmp_path / "file").write_text(deed)
     found = naive.read(tmp_path / "file", "naive")

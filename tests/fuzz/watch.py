@@ -1,4 +1,4 @@
-"""The child process of `warden.Warden`: reads files and reports everything they did to it.
+"""The child process of `sandbox.Sandbox`: reads files and reports everything they did to it.
 
     python -m tests.fuzz.watch FD FOLDER
 
@@ -6,7 +6,7 @@ Reads requests from standard input, one JSON object a line, and answers on the f
 Whatever the libraries print goes to `said` in FOLDER, where it is counted as part of the answer.
 
 An audit hook sees what Python does on a file's behalf; threads of C++ it does not see: for their
-sake `bait` lies around.
+sake `canaries` lie around.
 """
 
 from __future__ import annotations

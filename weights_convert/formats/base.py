@@ -131,7 +131,7 @@ def check_count(count: int) -> None:
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """The NumPy dtype of one of `DTYPES`; bfloat16 is that of `ml_dtypes`."""
+    """Return the NumPy dtype of one of `DTYPES`; bfloat16 is that of `ml_dtypes`."""
     if name == "bfloat16":
         import ml_dtypes
 

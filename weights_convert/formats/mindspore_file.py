@@ -121,7 +121,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A base-128 number of at most 64 bits, and where what follows it starts.
+    """Read a base-128 number of at most 64 bits, and where what follows it starts.
 
     Raises:
         DamagedError: It does not end.

@@ -19,7 +19,7 @@ SAFETENSORS_HEADER = 100_000_000
 
 
 def sniff(path: Path) -> str:
-    """The format of an existing file or directory, by its content.
+    """Return the format of an existing file or directory, by its content.
 
     Returns:
         A key of `FORMATS`. A damaged file of a format still counts as one.

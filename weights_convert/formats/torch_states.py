@@ -48,7 +48,7 @@ class Found:
 
 
 def find(data: object, path: Path, key: str | None) -> Found:
-    """The network's tensors in what a file holds.
+    """Return the network's tensors in what a file holds.
 
     Without a key: those under the one of `NESTS`; else those that lie open; else the only ones that
     are no averaged weights; else all, with the paths to them before their names.

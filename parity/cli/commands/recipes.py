@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(recipes: dict[str, Recipe]) -> Table:
-    """A line for each."""
+    """Return a table with a line for each recipe."""
     from rich import box
     from rich.table import Table
 
@@ -88,7 +88,7 @@ def facts(recipe: Recipe) -> list[str]:
 
 
 def dropout(stage: Stage) -> str:
-    """The probabilities of a stage that leaves them to its network, each once."""
+    """Return the probabilities of a stage that leaves them to its network, each once."""
     config = stage.config
     found = [p for p, _ in config.dropout_sites(*config.check_size).values()]
     return f"{_each(f'{p:g}' for p in found)} (the network's)" if found else "none"

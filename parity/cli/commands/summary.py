@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def verdict(ok: bool, rows: int, parameters: int) -> str:
-    """The last line."""
+    """Return the last line."""
     if ok:
         return f"PASSED: {rows} layers and {parameters:,} parameters alike on both sides"
     return "FAILED: the two sides differ; see the layers in red, or where they show two values"

@@ -78,7 +78,7 @@ def write(
 
 
 def daylight(rng: np.random.Generator) -> Light:
-    """A clear or a grey day, or an evening."""
+    """Draw the light of a clear or a grey day, or of an evening."""
     zenith, horizon, tint, contrast = (
         ((84, 136, 204), (206, 222, 236), (1.04, 1.02, 0.98), 0.24),
         ((150, 160, 172), (206, 210, 214), (0.95, 0.97, 1.0), 0.06),

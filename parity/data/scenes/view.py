@@ -166,7 +166,7 @@ class View:
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """A colour between two: `a` at share 0, `b` at 1."""
+    """Return a colour between two: `a` at share 0, `b` at 1."""
     return clip(*(p + share * (q - p) for p, q in zip(a, b, strict=True)))
 
 

@@ -106,7 +106,7 @@ def flat(handed: list[np.ndarray]) -> np.ndarray:
 
 
 def trainer_of(plan: Plan, job: Job, group: Any) -> Trainer:
-    """The real trainer of a side."""
+    """Return the real trainer of a side."""
     side = Side(job.side)
     if job.side == "torch":
         from torch_impl.train import Trainer as Torch

@@ -89,7 +89,7 @@ def of_torch(
     targets: tuple[np.ndarray, ...],
     weights: np.ndarray | None,
 ) -> list[np.ndarray]:
-    """The loss, and its gradient for each of the logits, NHWC."""
+    """Return the loss, and its gradient for each of the logits, NHWC."""
     logits = [torch.tensor(o.transpose(0, 3, 1, 2).copy(), requires_grad=True) for o in outputs]
     given: Any = logits if loss.kind == "icnet" else logits[0]
     labels = [torch.tensor(target) for target in targets]

@@ -65,7 +65,7 @@ def library_rates(stage: Stage, steps: int) -> dict[str, np.ndarray]:
 
 
 def of_torch(stage: Stage, width: int, count: int) -> list[float]:
-    """The rate at each of so many times, by stepping a scheduler."""
+    """Return the rate at each of so many times, by stepping a scheduler."""
     weight = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=stage.optimizer.lr)
     scheduler = _scheduler(optimizer, stage.schedule, width)

@@ -130,7 +130,7 @@ class ENetConfig:
         return channels if self.channel_slopes else 1
 
     def rate(self, block: Block) -> float:
-        """The block's dropout probability."""
+        """Return the block's dropout probability."""
         return self.dropout[0] if self._stage(block) == 1 else self.dropout[1]
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:

@@ -108,7 +108,7 @@ class ERFNetConfig:
         return ("decoder.",) if self.encoder_only else ("encoder.output_conv.",)
 
     def rate(self, block: Block) -> float:
-        """The dropout probability of one of the encoder's blocks."""
+        """Return the dropout probability of one of the encoder's blocks."""
         return self.dropout[0] if block.out_channels <= 64 else self.dropout[1]
 
     def dropout_sites(self, height: int, width: int) -> dict[str, tuple[float, tuple[int, ...]]]:

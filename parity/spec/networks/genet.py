@@ -80,7 +80,7 @@ class GENetConfig:
             raise ValueError(f"extent is {self.extent}, expected one of {EXTENTS}")
 
     def groups(self) -> tuple[tuple[Block, ...], ...]:
-        """The table: three groups of blocks, at 1, 1/2 and 1/4 of the image's side."""
+        """Return the table: three groups of blocks, at 1, 1/2 and 1/4 of the image's side."""
         inputs, found = STEM, []
         for g in range(3):
             channels, side = 16 * 2**g * self.width, SIDE // 2**g

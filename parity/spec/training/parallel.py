@@ -60,7 +60,7 @@ class Parallel:
                 )
 
     def scaled(self, rate: float, batch: int, published: int) -> float:
-        """The base rate for a batch of another size than the recipe's."""
+        """Return the base rate for a batch of another size than the recipe's."""
         power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.rate]
         return rate * (batch / published) ** power
 

@@ -20,7 +20,7 @@ def carried(
     config: Config,
     drawn: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """The tensors that a stage begins with.
+    """Return the tensors that a stage begins with.
 
     Weights and statistics of every layer that both networks have come along, and those of a layer
     that the one before held and did not use do not: ERFNet's decoder begins anew after its encoder

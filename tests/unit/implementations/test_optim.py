@@ -124,10 +124,10 @@ def apart(one: Arrays, other: Arrays) -> float:
 @case
 def test_both_sides_take_the_same_steps(name: str) -> None:
     """Catches faults 27 to 32 and 34: eps, decay, momentum; decay shows in steps, not weights."""
-    weights = setting(name)[2]
-    for a, b in zip(steps(weights, in_jax(name)), steps(weights, in_torch(name)), strict=True):
+    weights, ours, theirs = setting(name)[2], in_jax(name), in_torch(name)
+    for a, b in zip(steps(weights, ours), steps(weights, theirs), strict=True):
         assert apart(a, b) <= 1e-10  # of a step, which is some 1e-3 of its weight
-    assert apart(in_jax(name)[-1], in_torch(name)[-1]) <= 1e-12
+    assert apart(ours[-1], theirs[-1]) <= 1e-12
 
 
 def test_float32_steps_are_as_exact_as_pytorchs() -> None:

@@ -17,6 +17,7 @@ from flax import linen, nnx
 from torch import nn
 
 from parity import Port, check
+from parity.ladder.climb import climb
 from tests.pair import MAP, SIZE, plain, port
 from tests.resnet import ResNet
 from tests.torchvision_resnets import port as resnet
@@ -144,6 +145,6 @@ def test_resnet18_with_a_fault(resnets: Callable[[], Port], plant: Callable, nam
     """Catches a fault in a network of other names that is not found where it is."""
     p = resnets()
     plant(p.port)
-    report = check(p, levels=("L1",))
+    report = climb(p, levels=("L1",))
     assert report.fault().layer == named
     assert {c.layer for c in report.failures()} == {named}

@@ -13,7 +13,7 @@ HEADER = struct.Struct("iIII")
 NONBLOCK = os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Bait:
+class Canaries:
     """A folder whose files nothing may open, make or remove (Linux: inotify).
 
     Attributes:

@@ -10,14 +10,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.fuzz.bait import Bait
+from tests.fuzz.canaries import Canaries
 from tests.fuzz.watch import ROOT
 
-SECONDS = 10.0  # for one file
+SECONDS = 10.0  # for one file, less what the child waits for a core: the machine may be busy
+LONGEST = 12  # times that much may pass on the clock, whatever it waits for
 START = 120.0  # for the child's imports, on a busy machine
 BESIDE = 256 * 2**20  # bytes of memory, beside twice the file
 FRESH = 2000  # files, after which the child is replaced: libraries leak a little
@@ -51,28 +53,55 @@ class Verdict:
         return self.outcome == "refused" and not self.faults
 
 
-class Warden:
+class Clock:
+    """Measures time from now on, with and without what a process waits for a core.
+
+    Linux counts that time (`/proc/PID/schedstat`, the second number, in nanoseconds); where it does
+    not, all time counts.
+    """
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+        self.start = time.monotonic()
+        self.before = self._waited()
+
+    def passed(self) -> float:
+        """Return the seconds since the start."""
+        return time.monotonic() - self.start
+
+    def spent(self) -> float:
+        """Return the seconds since the start in which the process worked, or waited by itself."""
+        return self.passed() - (self._waited() - self.before)
+
+    def _waited(self) -> float:
+        try:
+            return int(Path(f"/proc/{self.process}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
+
+
+class Sandbox:
     """A child process that reads files.
 
     Args:
-        bait: Where files lie that nothing may open; none are watched if not given.
+        canaries: Where files lie that nothing may open; none are watched if not given.
         warm: Files that are read first, so that everything is imported.
         module: What the child runs.
-        seconds: How long it may take for one file.
+        seconds: How long it may take for one file; see `SECONDS`.
         tasks: What is done with the files that are read first, keys of `watch.TASKS`.
     """
 
     def __init__(
         self,
-        bait: Bait | None = None,
+        canaries: Canaries | None = None,
         warm: list[Path] | None = None,
         module: str = "tests.fuzz.watch",
         seconds: float = SECONDS,
         tasks: tuple[str, ...] = ("load", "inspect"),
     ) -> None:
-        self.bait, self.module, self.seconds, self.tasks = bait, module, seconds, tasks
+        self.canaries, self.module, self.seconds, self.tasks = canaries, module, seconds, tasks
         self.warm = warm or []
-        self.folder = tempfile.mkdtemp(prefix="parity-warden-")
+        self.folder = tempfile.mkdtemp(prefix="parity-sandbox-")
         self.child: subprocess.Popen[str] | None = None
         self.answers = -1
         self.served = 0
@@ -100,8 +129,8 @@ class Warden:
             self.start()
         self.served += 1
         size = size_of(path)
-        if self.bait:
-            self.bait.touched()  # whatever came before
+        if self.canaries:
+            self.canaries.touched()  # whatever came before
         found = self._ask(path, task, size, self.seconds)
         if found is None:
             late = self.child is not None and self.child.poll() is None
@@ -128,8 +157,8 @@ class Warden:
 
     def _faults(self, found: dict[str, Any], size: int) -> list[str]:
         faults = [f"did: {event}" for event in found["events"]]
-        if self.bait:
-            faults += [f"outside: {name}" for name in self.bait.touched()]
+        if self.canaries:
+            faults += [f"outside: {name}" for name in self.canaries.touched()]
         if found["memory"] > 2 * size + BESIDE:
             faults.append(f"memory: {found['memory']:,} bytes for a file of {size:,}")
         if found["starved"]:
@@ -153,9 +182,12 @@ class Warden:
         except OSError:
             return None
         text = b""
+        clock = Clock(self.child.pid)
         while not text.endswith(b"\n"):
-            if not select.select([self.answers], [], [], seconds)[0]:
-                return None
+            if not select.select([self.answers], [], [], 0.2)[0]:
+                if clock.spent() > seconds or clock.passed() > LONGEST * seconds:
+                    return None
+                continue
             more = os.read(self.answers, 1 << 16)
             if not more:
                 self.child.wait()

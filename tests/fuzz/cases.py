@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.fuzz.bait import Bait
+from tests.fuzz.canaries import Canaries
 from tests.fuzz.hostile import Kind, Place
 from tests.fuzz.samples import network, sample
-from tests.fuzz.warden import Verdict, Warden
+from tests.fuzz.sandbox import Sandbox, Verdict
 from weights_convert import formats
 
 
@@ -37,7 +37,7 @@ class Read:
 
 
 @contextmanager
-def arena() -> Iterator[tuple[Warden, Path]]:
+def arena() -> Iterator[tuple[Sandbox, Path]]:
     """A child that has read everything once, and a folder in which hostile files are made.
 
     Beside that folder lies one called `outside`, with a secret in it, which is watched.
@@ -45,26 +45,26 @@ def arena() -> Iterator[tuple[Warden, Path]]:
     with tempfile.TemporaryDirectory(prefix="parity-arena-") as name:
         folder = Path(name)
         warm = [sample(folder, format) for format in formats.FORMATS] + [network(folder)]
-        bait = Bait(folder / "outside")
-        (bait.folder / "secret").write_bytes(b"kept\n" * 100)
-        bait.watch()
+        canaries = Canaries(folder / "outside")
+        (canaries.folder / "secret").write_bytes(b"kept\n" * 100)
+        canaries.watch()
         try:
-            with Warden(bait, warm, tasks=("load", "inspect", "onnx")) as warden:
-                yield warden, folder / "inside"
+            with Sandbox(canaries, warm, tasks=("load", "inspect", "onnx")) as sandbox:
+                yield sandbox, folder / "inside"
         finally:
-            bait.close()
+            canaries.close()
 
 
-def place(folder: Path, bait: Bait) -> Place:
+def place(folder: Path, canaries: Canaries) -> Place:
     """An empty folder for one file."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    return Place(folder / "file", bait.folder, bait.canary)
+    return Place(folder / "file", canaries.folder, canaries.canary)
 
 
-def read(kind: Kind, warden: Warden, folder: Path) -> Read:
+def read(kind: Kind, sandbox: Sandbox, folder: Path) -> Read:
     """Make a hostile file and have it read."""
-    assert warden.bait is not None
-    where = place(folder, warden.bait)
+    assert sandbox.canaries is not None
+    where = place(folder, sandbox.canaries)
     kind.make(where)
-    return Read(kind, warden.read(where.file, kind.task))
+    return Read(kind, sandbox.read(where.file, kind.task))

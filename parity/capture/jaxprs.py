@@ -1,0 +1,60 @@
+"""Equations of jaxprs: binding one on other values, and looking into what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from parity.capture.marks import BEGIN, mark_p
+
+
+def bind(eqn: JaxprEqn, values: Sequence[Any], params: dict[str, Any] | None = None) -> list[Any]:
+    """Bind an equation on other values."""
+    params = eqn.primitive.get_bind_params(eqn.params if params is None else params)
+    found = eqn.primitive.bind(*values, **params)
+    return list(found) if eqn.primitive.multiple_results else [found]
+
+
+def subjaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The programs that an equation holds."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item
+
+
+def has_marks(jaxpr: Jaxpr) -> bool:
+    """Return whether a layer is called in a program."""
+    return any(eqn.primitive is mark_p or any(map(has_marks, subjaxprs(eqn))) for eqn in jaxpr.eqns)
+
+
+def sites_of(jaxpr: Jaxpr) -> Iterator[int]:
+    """The numbers of the calls that are marked in a program."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is mark_p and eqn.params["place"] == BEGIN:
+            yield eqn.params["call"]
+        for inner in subjaxprs(eqn):
+            yield from sites_of(inner)
+
+
+def has_narrow(jaxpr: Jaxpr) -> bool:
+    """Return whether a program computes in a narrower type than float64 anywhere."""
+    return any(narrow_equation(eqn) or any(map(has_narrow, subjaxprs(eqn))) for eqn in jaxpr.eqns)
+
+
+def narrow_equation(eqn: JaxprEqn) -> bool:
+    """Return whether an equation takes or gives a number narrower than float64."""
+    return any(is_narrow(getattr(v.aval, "dtype", None)) for v in (*eqn.invars, *eqn.outvars))
+
+
+def is_narrow(dtype: Any) -> bool:
+    """Return whether it is a floating-point type narrower than float64."""
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return False
+    return np.dtype(dtype).itemsize < 8
