@@ -41,14 +41,6 @@ DECAY = 1e-4
 LARGEST = 0.05
 TIMES = 2.0  # how much farther from float64 MindSpore may be than a float32 run of ours
 
-# Case -> recipe and stage.
-CASES = {
-    "enet_mindspore_steps_c20": ("enet-mindspore", "whole"),
-    "enet_mindspore_encoder_c20": ("enet-mindspore", "encoder-1"),
-    "erfnet_mindspore_c20": ("erfnet-mindspore", "whole-1"),
-    "erfnet_mindspore_encoder_c20": ("erfnet-mindspore", "encoder-1"),
-}
-
 # Case -> what -> medians of how far norms and products of a float32 run of ours are from a float64
 # one's: PyTorch 2.13 on x86-64, weights rounded in three ways. `biases` are the first step's norms
 # of the biases that a batch norm cancels: nothing but their decay moves them.
@@ -84,70 +76,6 @@ LATER = {
     "erfnet_mindspore_c20": (1.3e-3, 7.6e-4, 3.9e-3, 4.1e-3),
     "erfnet_mindspore_encoder_c20": (1.5e-3, 3.4e-2, 2.8e-2, 0.19),
 }
-
-
-def stage_of(case: str) -> Stage:
-    name, stage = CASES[case]
-    return next(s for s in recipe(name).stages if s.name == stage)
-
-
-class Case:
-    """A golden case, and what our recipe says of its training.
-
-    Attributes:
-        name: A key of `CASES`.
-        golden: MindSpore's numbers.
-        stage: The stage of our recipe.
-        config: Its network, without dropout.
-        arrays: The weights, by published key.
-        names: MindSpore's name -> published key, of what is trained.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        self.golden = Golden(folder / f"{name}.npz")
-        self.stage = stage_of(name)
-        self.config: Config = self.stage.config.without_dropout()
-        named = {k: a.astype(np.float32) for k, a in self.golden.weights().items()}
-        self.arrays = naming.to_canonical(self.config, named, "mindspore")
-        keys = naming.names(self.config, "mindspore")
-        self.names = {name: keys[name][0] for name in self.golden.names("grad_names")}
-        self.statistics = {name: keys[name][0] for name in self.golden.names("stat_names")}
-
-    @property
-    def batch(self) -> Batch:
-        images = self.golden.images().astype(np.float32)
-        return Batch(images, (self.golden.labels().astype(np.int32),), {}, np.arange(len(images)))
-
-    @property
-    def class_weights(self) -> np.ndarray:
-        return weights(self.stage.loss.class_weights, None, 19, 19, True)
-
-    def moved(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """MindSpore's name -> how far a parameter went, of published key -> where it is."""
-        wide = np.float64
-        return {n: arrays[k].astype(wide) - self.arrays[k] for n, k in self.names.items()}
-
-    def apart(
-        self, what: str, found: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """How far norms and products are from MindSpore's, relative to the norm, by its name.
-
-        Gradients of cancelled biases, which are 0, are left out.
-        """
-        norms, products = {}, {}
-        theirs = zip(self.names, self.golden[f"{what}_l2"], self.golden[f"{what}_dot"], strict=True)
-        for name, norm, product in theirs:
-            if what == "grad" and name in self.cancelled():
-                continue
-            own = float(np.linalg.norm(found[name]))
-            norms[name] = abs(norm - own) / own
-            products[name] = abs(product - probe(found[name])) / own
-        return norms, products
-
-    def cancelled(self) -> list[str]:
-        """Names of the biases of convolutions that a batch norm follows: all but the last one's."""
-        return [name for name in self.names if name.endswith(".bias") and "pred." not in name]
 
 
 class Answer:
