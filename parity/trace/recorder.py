@@ -32,6 +32,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -909,6 +910,459 @@ class Hooks:
             kept._stored = self.recorder._store(kept)
             value._recorded = (value._version, kept)
         return kept
+
+
+# MindSpore. Its convolutions and norms compute in float32 and narrower types alone, so nothing is
+# recorded in float64, and every disturbed run is made in float32 too: each number is moved to one of
+# its neighbours, or not at all.
+
+NEIGHBOUR = 2.0 * ROUNDING["float32"]
+
+
+def record_mindspore(path, cell, inputs, **options):
+    """Record a cell of MindSpore; see `MindSporeRecorder` for the options, and `PARTS`."""
+    import mindspore
+
+    mode = mindspore.get_context("mode")
+    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)  # a compiled graph calls no hooks
+    try:
+        with Trace(path, f"mindspore {mindspore.__version__}") as trace:
+            MindSporeRecorder(trace, cell, inputs, **options).record()
+    finally:
+        mindspore.set_context(mode=mode)
+
+
+class MindSporeRecorder:
+    """Runs a cell as the checks need it, and records every run.
+
+    Args:
+        trace: The trace to write.
+        cell: The cell, with parameters in float32; afterwards they have the same values again.
+        inputs: Its arguments: tensors, arrays, plain values.
+        eval_inputs: Those in eval mode, where they are others.
+        loss: A function of what the cell returns and of `targets`. If not given: the sum of all
+            outputs, each element times a number drawn by `seed`.
+        targets: The loss's other arguments.
+        optimizer: Makes an optimizer of a cell; without it no steps are recorded.
+        rates: At how many steps the rate is recorded.
+        batches: (inputs, targets) of the trajectory's steps, in turn; if none: always the same.
+        steps: Number of steps of the trajectory.
+        parts: As of `TorchRecorder`.
+        train: Whether train mode is recorded.
+        seed: Of the loss's numbers.
+        layout: Number of axes -> the order of axes in which random numbers are drawn.
+    """
+
+    def __init__(
+        self,
+        trace,
+        cell,
+        inputs,
+        eval_inputs=None,
+        loss=None,
+        targets=(),
+        optimizer=None,
+        rates=0,
+        batches=(),
+        steps=10,
+        parts=PARTS,
+        train=True,
+        seed=0,
+        layout=None,
+    ):
+        import mindspore
+
+        self.mindspore = mindspore
+        unknown = sorted(set(parts) - set(PARTS))
+        if unknown:
+            raise TraceError(f"parts: {unknown[0]!r}, expected some of {', '.join(PARTS)}")
+        self.trace, self.cell, self.parts = trace, cell, parts
+        self.inputs = {True: inputs, False: inputs if eval_inputs is None else eval_inputs}
+        self.loss, self.targets, self.seed = loss, targets, seed
+        self.optimizer, self.rates = optimizer, rates
+        self.batches, self.steps, self.train = list(batches), steps, train
+        self.layout = layout or {}
+        self.cells = dict(cell.cells_and_names())
+        self.dropouts = [n for n, c in self.cells.items() if "Dropout" in type(c).__name__]
+        self.state = {p.name: p.asnumpy().copy() for p in cell.get_parameters()}
+        self.trained = [p.name for p in cell.trainable_params()]
+        wide = [n for n, a in self.state.items() if a.dtype.kind == "f" and a.dtype != np.float32]
+        if wide:
+            raise TraceError(f"{wide[0]} is of {self.state[wide[0]].dtype}, expected float32")
+
+    def record(self):
+        """Record everything that was asked for."""
+        training = self.cell.training
+        try:
+            self._record()
+        finally:
+            self._load(self.state)
+            self.cell.set_train(training)
+
+    def _record(self):
+        self._describe()
+        for train in (False, True) if self.train else (False,):
+            self._refuse_draws(train)
+            if train and self.loss is None:
+                self._make_loss()
+            calls = self._whole(train)
+            if "numerics" in self.parts:
+                self._whole(train, 0)
+            if "alone" in self.parts:
+                self._alone(calls, train)
+        if self.train and self.optimizer is not None:
+            self._steps_of_training()
+        self.trace.index["notes"].update(switched_off=self.dropouts, seed=self.seed)
+
+    def _describe(self):
+        """Record the layers and the state."""
+        last = tuple(getattr(self.mindspore.nn, n) for n in ("Dense", "Embedding", "LayerNorm"))
+        common = set(vars(self.mindspore.nn.Cell()))
+        for name, cell in self.cells.items():
+            kept = {k: v for k, v in vars(cell).items() if k[0] != "_" and k not in common}
+            kept = {k: v for k, v in kept.items() if is_plain(v)}
+            kind = type(cell).__name__
+            modes = hasattr(cell, "moving_mean") or "Dropout" in kind
+            facts = {"parts": bool(list(cell.cells())), "modes": modes}
+            self.trace.layer(name, kind, kept, channels_last=isinstance(cell, last), **facts)
+        for name, array in self.state.items():
+            self.trace.state(name, array, name in self.trained)
+
+    def _load(self, state):
+        for parameter in self.cell.get_parameters():
+            parameter.set_data(self.mindspore.Tensor(state[parameter.name]))
+
+    def _values(self, names=None):
+        """Return the state as it is now, by name."""
+        found = {p.name: p for p in self.cell.get_parameters()}
+        return {n: found[n].asnumpy().copy() for n in (found if names is None else names)}
+
+    def _set_train(self, train):
+        self.cell.set_train(train)
+        for name in self.dropouts:
+            self.cells[name].set_train(False)
+
+    def _tensors(self, tree):
+        """Return a nest with arrays as tensors, floating-point ones of float32."""
+
+        def convert(value):
+            if isinstance(value, self.mindspore.Tensor):
+                value = value.asnumpy()
+            if not isinstance(value, (np.ndarray, np.generic)):
+                return value
+            value = np.ascontiguousarray(value)
+            return self.mindspore.Tensor(value.astype("f4") if value.dtype.kind == "f" else value)
+
+        return mapped(tuple(tree), convert)
+
+    def tensors_of(self, tree):
+        return [leaf for leaf in leaves(tree) if isinstance(leaf, self.mindspore.Tensor)]
+
+    def is_float(self, value):
+        return isinstance(value, self.mindspore.Tensor) and "Float" in str(value.dtype)
+
+    def _store(self, value):
+        if "BFloat16" in str(value.dtype):
+            return self.trace.array(value.astype(self.mindspore.float32).asnumpy(), "bfloat16")
+        return self.trace.array(value.asnumpy())
+
+    def _refuse_draws(self, train):
+        """Refuse a network that gives two answers to one input; note what a run changes."""
+        answers = []
+        for _ in range(2):
+            self._load(self.state)
+            self._set_train(train)
+            outputs = self.tensors_of(self.cell(*self._tensors(self.inputs[train])))
+            answers.append([o.asnumpy() for o in outputs])
+        if not all(np.allclose(a, b, 1e-3, 1e-5, equal_nan=True) for a, b in zip(*answers)):
+            mode = "train" if train else "eval"
+            raise TraceError(f"the network draws random numbers in {mode} mode: switch that off")
+        after, known = self._values(), ("moving_mean", "moving_variance")
+        self.statistics = [
+            name
+            for name, array in self.state.items()
+            if name not in self.trained
+            and (name.endswith(known) or not np.array_equal(array, after[name]))
+        ]
+
+    def _make_loss(self):
+        """Take as the loss the sum of all floating outputs, each element times a drawn number."""
+        self._load(self.state)
+        found = self.tensors_of(self.cell(*self._tensors(self.inputs[True])))
+        places = [i for i, o in enumerate(found) if self.is_float(o)]
+        if not places:
+            raise TraceError("no output is floating-point, nothing can be differentiated")
+        self.targets = []
+        for i, place in enumerate(places):
+            rng = generator(self.seed, "probe", i)
+            drawn = drawn_as(self.layout, tuple(found[place].shape), rng.standard_normal)
+            self.targets.append((drawn / np.sqrt(drawn.size)).astype("f4"))
+        self.loss = Probe(self, places)
+        self.trace.index["notes"]["probe"] = places
+
+    def _gradients(self, function, arguments, weights):
+        """Return a function's value, and its gradients for its floating arguments and weights."""
+        floats = tuple(i for i, a in enumerate(arguments) if self.is_float(a))
+        if not floats and not weights:
+            return function(*arguments), (), ()
+        chosen = self.mindspore.ParameterTuple(weights) if weights else None
+        made = self.mindspore.value_and_grad(function, floats or None, chosen)
+        value, found = made(*arguments)
+        if floats and weights:
+            return value, *found
+        return (value, found, ()) if floats else (value, (), found)
+
+    def _whole(self, train, disturbance=None):
+        """Run and record the whole network; return (name, arguments, cotangents) of each call."""
+        self._load(self.state)
+        self._set_train(train)
+        arguments = self._tensors(self.inputs[train])
+        if disturbance is not None:
+            scale = DISTURBANCE * ROUNDING["float32"]
+            arguments = self._noisy(arguments, scale, generator(0, "stir", disturbance))
+        run = self.trace.run("train" if train else "eval", "float32", disturbance)
+        run["args"] = self.trace.tree(arguments, self._store)
+        hooks = CellHooks(self, run["calls"], train, disturbance is None)
+        targets, seen = self._tensors(self.targets), []
+
+        def forward(*given):
+            seen.append(self.cell(*given))
+            return self.loss(seen[-1], *targets)
+
+        with hooks:
+            if train:
+                weights = self.cell.trainable_params()
+                value, of_inputs, of_weights = self._gradients(forward, arguments, weights)
+            else:
+                seen.append(self.cell(*arguments))
+        hooks.finish()
+        for name, item in paths(seen[-1]):
+            tensor = isinstance(item, self.mindspore.Tensor)
+            kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
+            run["outputs"].append({"name": name, "kind": kind, "array": array})
+        run["statistics"] = {k: self.trace.array(v) for k, v in self._values(self.statistics).items()}
+        if train:
+            run["targets"] = [self._store(t) for t in targets]
+            run["loss"] = self._store(value)
+            run["input_gradients"] = [self._store(g) for g in of_inputs]
+            found = {n: g.asnumpy() for n, g in zip(self.trained, of_weights)}
+            run["parameter_gradients"] = {n: self.trace.array(g) for n, g in found.items()}
+            if disturbance is None:
+                self.first = found
+        return hooks.calls
+
+    def _noisy(self, tree, scale, rng):
+        """Return a nest whose float tensors are multiplied by 1 + scale * U(-1, 1)."""
+
+        def disturb(value):
+            if not self.is_float(value):
+                return value
+            draw = lambda shape: rng.uniform(-scale, scale, shape)  # noqa: E731
+            return self._moved(value.asnumpy(), drawn_as(self.layout, tuple(value.shape), draw))
+
+        return self._tensors(mapped(tree, disturb))
+
+    def _moved(self, array, share):
+        return (array.astype(np.float64) * (1 + share)).astype(array.dtype)
+
+    def _noisy_arrays(self, arrays, rng):
+        """Return arrays by name, each of whose float numbers is moved to a neighbour or not."""
+        return {
+            n: self._moved(a, rng.uniform(-NEIGHBOUR, NEIGHBOUR, a.shape)) if a.dtype.kind == "f" else a
+            for n, a in arrays.items()
+        }
+
+    # Layers alone.
+
+    def _alone(self, calls, train):
+        """Run every innermost layer alone, on what it was fed."""
+        runs = [(None, self.state)]
+        if "numerics" in self.parts:
+            runs.append((0, self._noisy_arrays(self.state, generator(0, "rounding"))))
+        for disturbance, state in runs:
+            mode = "train" if train else "eval"
+            found = {"mode": mode, "precision": "float32", "disturbance": disturbance, "layers": {}}
+            self.trace.index["alone"].append(found)
+            for name, arguments, cotangents in calls:
+                layer = name.partition("#")[0]
+                if list(self.cells[layer].cells()) or layer in self.dropouts:
+                    continue
+                fed = (arguments, tuple(cotangents))
+                if disturbance is not None:
+                    fed = self._noisy(fed, NEIGHBOUR, generator(0, f"rounding/{name}"))
+                self._load(state)
+                self._set_train(train)
+                found["layers"][name] = self._layer(layer, *fed)
+
+    def _layer(self, name, arguments, pull):
+        cell, seen = self.cells[name], []
+        prefix, own = f"{name}.", {p.name: p for p in cell.get_parameters()}
+        weights = [p for p in cell.trainable_params()] if any(c is not None for c in pull) else []
+
+        def forward(*given):
+            seen[:] = self.tensors_of(cell(*given))
+            return sum((o * c).sum() for o, c in zip(seen, pull) if c is not None)
+
+        def local(names):
+            return {n: n[len(prefix) :] if n.startswith(prefix) else n for n in names}
+
+        graded = any(c is not None for c in pull)
+        of_inputs, of_weights = (), ()
+        if graded:
+            _, of_inputs, of_weights = self._gradients(forward, arguments, weights)
+        else:
+            seen[:] = self.tensors_of(cell(*arguments))
+        kept = local(n for n in own if n in self.statistics)
+        after = self._values(kept)
+        named = local(p.name for p in weights)
+        return {
+            "outputs": [self._store(o) for o in seen],
+            "statistics": {short: self.trace.array(after[n]) for n, short in kept.items()},
+            "input_gradients": [self._store(g) for g in of_inputs],
+            "parameter_gradients": {
+                short: self._store(g) for short, g in zip(named.values(), of_weights)
+            },
+        }
+
+    # Training.
+
+    def _steps_of_training(self):
+        if "update" in self.parts:
+            self._updates()
+        if self.rates:
+            self._load(self.state)
+            optimizer = self.optimizer(self.cell)
+            zeros = {n: np.zeros_like(self.state[n]) for n in self.trained}
+            for _ in range(self.rates):
+                self.trace.index["rates"].append(self._rate(optimizer))
+                self._update(optimizer, zeros)
+        if "trajectory" in self.parts:
+            for inputs, targets in self.batches:
+                given = {"args": self.trace.tree(self._tensors(inputs), self._store)}
+                given["targets"] = [self._store(t) for t in self._tensors(targets)]
+                self.trace.index["batches"].append(dict(given, kwargs={"dict": {}}))
+            self._trajectory(self.state)
+            if "numerics" in self.parts:
+                self._trajectory(self._noisy_arrays(self.state, generator(0, "ulp")), 0)
+
+    def _updates(self):
+        """Record steps on gradients that are given: the first, and the same times drawn numbers."""
+        fed = []
+        for step in range(UPDATES):
+            rng = generator(0, "update", step)
+            drawn = {n: rng.standard_normal(g.shape) if step else 1.0 for n, g in self.first.items()}
+            fed.append({n: (g * drawn[n]).astype(g.dtype) for n, g in self.first.items()})
+        runs = [(self.state, None, fed)]
+        if "numerics" in self.parts:
+            rng = generator(0, "rounding/gradients")
+            noisy = self._noisy_arrays(self.state, generator(0, "rounding/update"))
+            runs.append((noisy, 0, [self._noisy_arrays(f, rng) for f in fed]))
+        for state, disturbance, each in runs:
+            zeros = [{n: np.zeros_like(g) for n, g in each[0].items()}]
+            for kind, gradients in (("update", each), ("decay", zeros)):
+                optimizer = self._begin(kind, state, disturbance)
+                for step in gradients:
+                    rate = self._rate(optimizer)
+                    self._update(optimizer, step)
+                    self.trace.step(self._values(), step, None, rate)
+
+    def _begin(self, kind, state, disturbance):
+        self._load(state)
+        self._set_train(True)
+        self.trace.training(kind, "float32", disturbance, state)
+        return self.optimizer(self.cell)
+
+    def _rate(self, optimizer):
+        rate = optimizer.get_lr()
+        return float((rate[0] if isinstance(rate, (tuple, list)) else rate).asnumpy())
+
+    def _update(self, optimizer, gradients):
+        Tensor = self.mindspore.Tensor  # noqa: N806
+        optimizer(tuple(Tensor(gradients[p.name]) for p in optimizer.parameters))
+
+    def _trajectory(self, state, disturbance=None):
+        optimizer = self._begin("trajectory", state, disturbance)
+        for step in range(self.steps):
+            batch = (self.inputs[True], self.targets)
+            if self.batches:
+                batch = self.batches[step % len(self.batches)]
+            arguments, targets = map(self._tensors, batch)
+
+            def forward(*given, targets=targets):
+                return self.loss(self.cell(*given), *targets)
+
+            weights = self.cell.trainable_params()
+            value, _, found = self._gradients(forward, arguments, weights)
+            rate = self._rate(optimizer)
+            self._update(optimizer, {n: g.asnumpy() for n, g in zip(self.trained, found)})
+            self.trace.step(self._values(), None, value.asnumpy(), rate)
+
+
+class CellHooks:
+    """Context that records every call of every cell.
+
+    Args:
+        recorder: Whose network it is.
+        entries: The index's calls, to which they are added.
+        train: Whether there is a backward pass.
+        whole: Whether arguments and the outputs' gradients are recorded too, and kept.
+
+    Attributes:
+        calls: (name, arguments, the outputs' gradients) of each call, as tensors.
+    """
+
+    def __init__(self, recorder, entries, train, whole):
+        self.recorder, self.entries, self.train, self.whole = recorder, entries, train, whole
+        self.calls, self.handles, self.seen = [], [], set()
+
+    def __enter__(self):
+        for name, cell in self.recorder.cells.items():
+            if name:
+                hook = functools.partial(self._returned, name)
+                self.handles.append(cell.register_forward_hook(hook))
+        return self
+
+    def __exit__(self, *_):
+        for handle in self.handles:
+            handle.remove()
+
+    def _returned(self, name, _, arguments, outputs):
+        recorder = self.recorder
+        called = counted(name, self.seen)
+        self.seen.add(called)
+        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+        found = recorder.tensors_of(outputs)
+        entry = {"layer": called, "outputs": [recorder._store(o) for o in found]}
+        self.entries.append(entry)
+        if not self.whole:
+            return None
+        entry["args"] = recorder.trace.tree(arguments, recorder._store)
+        cotangents = [None] * len(found)
+        self.calls.append((called, recorder._tensors(arguments), cotangents))
+        if not self.train:
+            return None
+        places = iter(range(len(found)))
+
+        def watched(value):
+            if not isinstance(value, recorder.mindspore.Tensor):
+                return value
+            place = next(places)
+            if not recorder.is_float(value):
+                return value
+
+            def keep(gradient):
+                gradient = gradient[0] if isinstance(gradient, tuple) else gradient
+                cotangents[place] = recorder.mindspore.Tensor(gradient.asnumpy())
+
+            return recorder.mindspore.ops.HookBackward(keep)(value)
+
+        return mapped(outputs, watched)
+
+    def finish(self):
+        """Record the outputs' gradients, which are there after the backward pass."""
+        store = self.recorder._store
+        for entry, (_, _, cotangents) in zip(self.entries, self.calls):
+            entry["cotangents"] = [None if c is None else store(c) for c in cotangents]
 
 
 @contextlib.contextmanager
