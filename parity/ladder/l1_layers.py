@@ -8,15 +8,16 @@ from collections.abc import Mapping
 
 from parity.capture.records import Call, ForwardError
 from parity.capture.run import Run, Side
-from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, against
+from parity.ladder.recorded import ReferenceSide
 from parity.ladder.rung import Rung
 from parity.ladder.runs import DISTURBED, PORT64, UnlikeError
 from parity.ladder.tolerances import Difference, Measurement, difference
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
 from parity.spec import draw
+from parity.trace.side import RecordedSide
 
 
 class Layers(Rung):
@@ -72,13 +73,21 @@ class Layers(Rung):
         port = self.runs.port64.has_modes(pair.port.partition("#")[0])
         return port or self.runs.reference64.has_modes(call.module)
 
-    def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:
+    def _layer(self, call: Call, train: bool, disturbed: ReferenceSide | None) -> list[Measurement]:
         """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
         runs, pair = self.runs, self.runs.pair(call)
         train = runs.mode(train)
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
             return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]
+        if isinstance(runs.reference64, RecordedSide):
+            if not runs.reference64.has_layer(call.layer, train):
+                return []
+            twins = (runs.reference_working, disturbed)
+            if not all(
+                isinstance(s, RecordedSide) and s.has_layer(call.layer, train) for s in twins
+            ):
+                disturbed = None
         fed = runs.fed(call, train)
         oracle = runs.alone(runs.reference64, call, pair, train, fed)
         found: dict[Run, Flat] = {}

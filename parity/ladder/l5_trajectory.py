@@ -9,17 +9,20 @@ import numpy as np
 
 from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
-from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import MakeOptimizer, TorchTraining
 from parity.ladder.keys import Flat, Key, by_layer
+from parity.ladder.recorded import ReferenceSide, absent, has_steps, training_of
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec import draw
+from parity.trace.side import RecordedSide, RecordedTraining
 
 ULP = 2.0**-52  # of 1, in float64
+
+Steps = TorchTraining | RecordedTraining | JaxTraining
 
 
 class Trajectory(Rung):
@@ -43,7 +46,7 @@ class Trajectory(Rung):
     ported: Flat
 
     def absent(self) -> str:
-        return self._untrained()
+        return self._untrained() or absent(self.runs, "trajectory")
 
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers
@@ -62,6 +65,8 @@ class Trajectory(Rung):
             checks = self._compared(oracle, ported, again)
             if disturbed is None and any(not c.ok for c in checks):
                 disturbed = self._disturbed()
+                if disturbed is None:
+                    return sorted(checks, key=furthest_first)
                 for before in range(step + 1):
                     again = self._step(disturbed, before)
                 checks = self._compared(oracle, ported, again)
@@ -78,24 +83,28 @@ class Trajectory(Rung):
             found = self._step(training, step)
         return all(check.ok for check in self._compared(found, self.ported, None))
 
-    def _reference(self, side: TorchSide) -> TorchTraining:
+    def _reference(self, side: ReferenceSide) -> TorchTraining | RecordedTraining:
         optimizers, schedules = self.runs.port.optimizers, self.runs.port.schedules
         assert optimizers is not None
-        return TorchTraining(side, optimizers[0], schedules[0] if schedules else None)
+        schedule = schedules[0] if schedules else None
+        return training_of(side, "trajectory", optimizers[0], schedule)
 
-    def _disturbed(self) -> TorchTraining:
+    def _disturbed(self) -> TorchTraining | RecordedTraining | None:
         """The reference from weights changed by an ulp.
 
         Not from other inputs: flat areas would not be flat any more, whose maxima are a tie.
         """
-        return self._reference(self.runs.reference64.disturbed(ULP, draw.generator(0, "ulp")))
+        side = self.runs.reference64.disturbed(ULP, draw.generator(0, "ulp"))
+        if isinstance(side, RecordedSide) and not has_steps(side, "trajectory"):
+            return None
+        return self._reference(side)
 
-    def _state(self, training: TorchTraining | JaxTraining) -> Arrays:
+    def _state(self, training: Steps) -> Arrays:
         """Parameters and statistics in the port's names and layout."""
         ported = isinstance(training, JaxTraining)
         return self.runs.in_port_names(training.state(), None, ported)
 
-    def _step(self, training: TorchTraining | JaxTraining, step: int) -> Flat:
+    def _step(self, training: Steps, step: int) -> Flat:
         """Make one training step, and return the state after it."""
         inputs, targets = self.runs.port.batch(step)
         losses, targets = self.runs.loss(targets)

@@ -38,11 +38,13 @@ from parity.ladder.keys import Flat, Key, against, by_layer, key_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
+from parity.ladder.recorded import ReferenceSide, filled, numerics_of, sides
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference, spread_difference
 from parity.ladder.weights import assign
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.spec import draw
+from parity.trace.side import RecordedSide
 
 DISTURBANCES = 1  # how often a whole network's input is disturbed; the largest effect counts
 # Bytes of one run's activations in float64 above which runs are made one after the other, and the
@@ -68,7 +70,7 @@ class Runs:
     """
 
     def __init__(self, port: Port, precision: str, pool: ThreadPoolExecutor) -> None:
-        self.port = port
+        self.port = port = filled(port)
         self.precision = precision
         self.pool = pool
         # Of this object: a cache of the class would keep every comparison's activations for ever.
@@ -78,9 +80,7 @@ class Runs:
         ours, theirs = (
             {train: port.signatures(train)[side] for train in self.modes} for side in (0, 1)
         )
-        self.reference64, self.reference_working = (
-            TorchSide(port.reference, dtype, port.layout, ours) for dtype in (FLOAT64, precision)
-        )
+        self.reference64, self.reference_working = sides(port, precision, ours)
         self.port64, self.port_working = (
             JaxSide(port.port, dtype, port.params, port.modes, signatures=theirs)
             for dtype in (FLOAT64, precision)
@@ -177,21 +177,25 @@ class Runs:
         """Everything the oracle gave, in the port's names and layout."""
         return self._flat(self.oracle(train), self.mode(train), ported=False)
 
-    def side(self, run: Run) -> TorchSide | JaxSide:
-        """The network that runs, undisturbed."""
+    def side(self, run: Run) -> ReferenceSide | JaxSide:
+        """The network that runs, undisturbed; of a recording, what was disturbed."""
         exact = run.precision == FLOAT64
         if run.ported:
             return self.port64 if exact else self.port_working
-        return self.reference64 if exact else self.reference_working
+        side = self.reference64 if exact else self.reference_working
+        if isinstance(side, RecordedSide) and run.disturbance is not None:
+            return side.disturbed()
+        return side
 
     def differences(self, train: bool) -> dict[Run, dict[Key, Difference]]:
         """Return how far every other run is from the oracle."""
         train = self.mode(train)
-        for run in self.compared:
+        compared = self.compared if numerics_of(self, train) else (PORT64,)
+        for run in compared:
             if (run, train) not in self.results:
                 job = self.jobs.pop((run, train), None)
                 self.results[run, train] = job.result() if job else self._compare_run(run, train)
-        return {run: self.results[run, train] for run in self.compared}
+        return {run: self.results[run, train] for run in compared}
 
     def is_narrow(self, key: Key) -> bool:
         """Return whether a quantity is computed in a narrower type in float64, too.
@@ -222,7 +226,7 @@ class Runs:
         if train not in self.drifts:
             noise = tolerances.ROUNDING["float32"]
             found: dict[Key, float] = {}
-            if self.constants:
+            if self.constants and isinstance(self.reference64, TorchSide):
                 rng = draw.generator(0, "constants")
                 moved = self.reference64.with_noise(self.constants, noise, rng)
                 self._add_drift(found, self.flat(train), self._run(moved, train), train, False)
@@ -254,7 +258,7 @@ class Runs:
 
     def alone(
         self,
-        side: TorchSide | JaxSide,
+        side: ReferenceSide | JaxSide,
         call: Call,
         pair: Pair,
         train: bool,
@@ -422,7 +426,7 @@ class Runs:
 
     def _run(
         self,
-        side: TorchSide | JaxSide,
+        side: ReferenceSide | JaxSide,
         train: bool,
         inputs: tuple | None = None,
         sink: Callable[..., None] | None = None,
