@@ -14,7 +14,14 @@ from parity.capture.records import NETWORK, Arrays
 from parity.capture.run import FLOAT64, Run, Side
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer, full_name
-from parity.ladder.recorded import absent, fed_gradients, has_numerics, rates_of, training_of
+from parity.ladder.recorded import (
+    absent,
+    fed_gradients,
+    has_numerics,
+    is_narrow,
+    rates_of,
+    training_of,
+)
 from parity.ladder.rung import Rung
 from parity.ladder.runs import DISTURBED, PORT64
 from parity.ladder.tolerances import STRUCTURE_UPDATE, Measurement, difference
@@ -192,9 +199,16 @@ class Update(Rung):
         }
         shared_group = (key.quantity.kind, key.quantity.step)
         limit = STRUCTURE_UPDATE + self._rounding(key, tolerances.norm(oracle[key]))
-        return self._measure_one(
+        measured = self._measure_one(
             key, oracle[key], differences, limit=limit, shared_group=shared_group
         )
+        if is_narrow(self.runs.port):  # then how far the reference's own rounding goes is not seen
+            weight = self.weights[full_name(key.layer, key.quantity.path)]
+            rounded = tolerances.ROUNDING[self.runs.precision] / 2 * tolerances.norm(weight)
+            measured = dataclasses.replace(
+                measured, reference_distance=max(measured.reference_distance, rounded)
+            )
+        return measured
 
     def _rounding(self, key: Key, norm: float) -> float:
         """Return the relative rounding error of a float64 step, a difference of two weights."""
@@ -214,5 +228,8 @@ class Update(Rung):
         if np.isfinite(found.distance):
             found = tolerances.furthest(port, reference)
         key = Key(NETWORK, Quantity(Kind.LEARNING_RATE))
-        measured = self._measure_one(key, reference, {PORT64: found}, limit=STRUCTURE_UPDATE)
+        limit = STRUCTURE_UPDATE
+        if is_narrow(self.runs.port):  # such rates are computed in the working precision, too
+            limit = tolerances.floor(self.runs.precision)
+        measured = self._measure_one(key, reference, {PORT64: found}, limit=limit)
         return dataclasses.replace(measured, norm=1.0, elements=count + tolerances.FEW)

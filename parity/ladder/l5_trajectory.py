@@ -10,8 +10,9 @@ import numpy as np
 from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
 from parity.capture.torch_training import MakeOptimizer, TorchTraining
+from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
-from parity.ladder.recorded import ReferenceSide, absent, has_steps, training_of
+from parity.ladder.recorded import ReferenceSide, absent, has_steps, is_narrow, training_of
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
@@ -121,8 +122,11 @@ class Trajectory(Rung):
     def _quantity(
         self, key: Key, oracle: np.ndarray, port: np.ndarray | None, again: Flat | None
     ) -> Measurement:
-        differences = {PORT64: difference(port, oracle)}
-        measured = self._measure_one(key, oracle, differences, limit=STRUCTURE_TRAJECTORY)
+        differences, limit = {PORT64: difference(port, oracle)}, STRUCTURE_TRAJECTORY
+        if is_narrow(self.runs.port):  # and each step rounded what it stored once more
+            precision, steps = self.runs.precision, key.quantity.step or 1
+            limit = tolerances.floor(precision) + steps * tolerances.ROUNDING[precision]
+        measured = self._measure_one(key, oracle, differences, limit=limit)
         drift = difference(again[key], oracle).distance if again is not None else 0.0
         return dataclasses.replace(measured, drift=drift if math.isfinite(drift) else 0.0)
 

@@ -36,6 +36,11 @@ def is_recorded(port: Port) -> bool:
     return isinstance(port.reference, str | Path | TraceFile)
 
 
+def is_narrow(port: Port) -> bool:
+    """Return whether a port's reference is a trace of runs in the working precision alone."""
+    return isinstance(port.reference, TraceFile) and port.reference.narrow
+
+
 def filled(port: Port) -> Port:
     """Return a port with what it is run on, as its trace says; another port as it is.
 
@@ -48,7 +53,8 @@ def filled(port: Port) -> Port:
     if given := [name for name in GIVEN if _is_given(getattr(port, name))]:
         raise InputError(f"{given[0]} is given, expected it left out: {trace.path} holds it")
     if ("eval", FLOAT64, None) not in trace.runs:
-        raise InputError(f"{trace.path} holds no run in {FLOAT64} in eval mode")
+        instead = f", and not one in {trace.precision} beside a disturbed one" * trace.narrow
+        raise InputError(f"{trace.path} holds no run in {FLOAT64} in eval mode{instead}")
     train = port.train and ("train", FLOAT64, None) in trace.runs
     bare = dataclasses.replace(port, reference=trace, train=train, **_inputs(trace, train))
     turned = _in_port_layout(bare)
@@ -174,6 +180,9 @@ def recorded_notes(runs: Runs) -> list[str]:
     trace = side.trace
     by = f" by {trace.index['framework']}" if trace.index["framework"] else ""
     notes = [f"the reference is {trace.path}, recorded{by}, {trace.sha256[:16]}"]
+    if trace.narrow:
+        rule = f"the limit of {runs.precision}'s numerics judges the structure"
+        notes.append(f"the reference was not recorded in {FLOAT64}, so {rule}")
     if runs.constants:
         notes.append("how far its constants' rounding moves the reference was not recorded")
     return notes

@@ -38,7 +38,7 @@ from parity.ladder.keys import Flat, Key, against, by_layer, key_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
-from parity.ladder.recorded import ReferenceSide, filled, numerics_of, sides
+from parity.ladder.recorded import ReferenceSide, filled, is_narrow, numerics_of, sides
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference, spread_difference
 from parity.ladder.weights import assign
@@ -201,7 +201,10 @@ class Runs:
         """Return whether a quantity is computed in a narrower type in float64, too.
 
         In the whole network anything may depend on such a layer; alone, each is judged by its own.
+        Everything is, where the reference was recorded in the working precision alone.
         """
+        if is_narrow(self.port):
+            return True
         kept = self.port64.narrow("kept")
         if key.quantity.scope is not Scope.LAYER:
             return bool(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from parity.capture.run import FLOAT64
 from parity.capture.spill import SpilledArray
 from parity.spec.errors import InputError
 from parity.trace.recorder import INDEX
@@ -38,6 +40,8 @@ class TraceFile:
         runs: Runs of the whole network by mode, precision and disturbance.
         alone: Runs of layers alone, by the same.
         training: Steps, by kind, precision and disturbance.
+        narrow: Whether nothing was recorded in float64. Then what was recorded in the working
+            precision, and disturbed, is listed as float64, too.
 
     Raises:
         InputError: It is no trace, or was cut off or altered.
@@ -64,6 +68,19 @@ class TraceFile:
         self.runs = self._keyed("runs", "mode")
         self.alone = self._keyed("alone", "mode")
         self.training = self._keyed("training", "kind")
+        each = (self.runs, self.alone, self.training)
+        self.narrow = FLOAT64 not in {key[1] for found in each for key in found}
+        self._wide = False
+        for found in each if self.narrow else ():
+            for (first, precision, disturbance), run in list(found.items()):
+                if (first, precision, 0) in found:  # else nothing says how exact it is
+                    found[first, FLOAT64, disturbance] = run
+
+    def widened(self) -> TraceFile:
+        """Return the same file, whose floating-point arrays are given as float64."""
+        made = copy.copy(self)
+        made._wide = True
+        return made
 
     def _index(self) -> Any:
         """Return the index; the zip file's own checksum has been compared."""
@@ -129,7 +146,7 @@ class TraceFile:
     def lazy(self, name: str) -> Any:
         """Return an array that is read, and verified, when NumPy computes with it."""
         offset, dtype, shape = self._place(name)
-        if self.index["arrays"][name]["dtype"] == "bfloat16":
+        if self.index["arrays"][name]["dtype"] == "bfloat16" or self._wide:
             return self.array(name)
         return StoredArray(Verified(self, name), offset, shape, dtype)
 
@@ -141,6 +158,8 @@ class TraceFile:
         """
         offset, dtype, shape = self._place(name)
         array = np.asarray(StoredArray(Verified(self, name), offset, shape, dtype))
+        if self._wide and array.dtype.kind == "f":
+            return array.astype(FLOAT64)
         if self.index["arrays"][name]["dtype"] == "bfloat16":
             return array.astype(ml_dtypes.bfloat16)
         return array

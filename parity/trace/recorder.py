@@ -913,10 +913,8 @@ class Hooks:
 
 
 # MindSpore. Its convolutions and norms compute in float32 and narrower types alone, so nothing is
-# recorded in float64, and every disturbed run is made in float32 too: each number is moved to one of
-# its neighbours, or not at all.
-
-NEIGHBOUR = 2.0 * ROUNDING["float32"]
+# recorded in float64, and every disturbed run is made in float32 too: what is to be disturbed by its
+# rounding is moved to a neighbouring number, since less would be rounded away.
 
 
 def record_mindspore(path, cell, inputs, **options):
@@ -1108,9 +1106,10 @@ class MindSporeRecorder:
         chosen = self.mindspore.ParameterTuple(weights) if weights else None
         made = self.mindspore.value_and_grad(function, floats or None, chosen)
         value, found = made(*arguments)
-        if floats and weights:
-            return value, *found
-        return (value, found, ()) if floats else (value, (), found)
+        of_inputs, of_weights = found if floats and weights else (found, found)
+        if isinstance(of_inputs, self.mindspore.Tensor):  # it is not in a tuple if there is one
+            of_inputs = (of_inputs,)
+        return value, of_inputs if floats else (), of_weights if weights else ()
 
     def _whole(self, train, disturbance=None):
         """Run and record the whole network; return (name, arguments, cotangents) of each call."""
@@ -1118,8 +1117,7 @@ class MindSporeRecorder:
         self._set_train(train)
         arguments = self._tensors(self.inputs[train])
         if disturbance is not None:
-            scale = DISTURBANCE * ROUNDING["float32"]
-            arguments = self._noisy(arguments, scale, generator(0, "stir", disturbance))
+            arguments = self._noisy(arguments, generator(0, "stir", disturbance))
         run = self.trace.run("train" if train else "eval", "float32", disturbance)
         run["args"] = self.trace.tree(arguments, self._store)
         hooks = CellHooks(self, run["calls"], train, disturbance is None)
@@ -1151,26 +1149,25 @@ class MindSporeRecorder:
                 self.first = found
         return hooks.calls
 
-    def _noisy(self, tree, scale, rng):
-        """Return a nest whose float tensors are multiplied by 1 + scale * U(-1, 1)."""
+    def _noisy(self, tree, rng):
+        """Return a nest whose float tensors are disturbed as the inputs of a whole network are."""
+        scale = DISTURBANCE * ROUNDING["float32"]
 
         def disturb(value):
             if not self.is_float(value):
                 return value
-            draw = lambda shape: rng.uniform(-scale, scale, shape)  # noqa: E731
-            return self._moved(value.asnumpy(), drawn_as(self.layout, tuple(value.shape), draw))
+            noise = drawn_as(self.layout, tuple(value.shape), lambda s: rng.uniform(-1, 1, s))
+            return (value.asnumpy() * (1 + scale * noise)).astype("f4")
 
         return self._tensors(mapped(tree, disturb))
 
-    def _moved(self, array, share):
-        return (array.astype(np.float64) * (1 + share)).astype(array.dtype)
+    def _rounded(self, tree, rng):
+        """Return a nest whose float tensors are moved as rounding would."""
 
-    def _noisy_arrays(self, arrays, rng):
-        """Return arrays by name, each of whose float numbers is moved to a neighbour or not."""
-        return {
-            n: self._moved(a, rng.uniform(-NEIGHBOUR, NEIGHBOUR, a.shape)) if a.dtype.kind == "f" else a
-            for n, a in arrays.items()
-        }
+        def move(value):
+            return neighbours(value.asnumpy(), rng) if self.is_float(value) else value
+
+        return self._tensors(mapped(tree, move))
 
     # Layers alone.
 
@@ -1178,7 +1175,7 @@ class MindSporeRecorder:
         """Run every innermost layer alone, on what it was fed."""
         runs = [(None, self.state)]
         if "numerics" in self.parts:
-            runs.append((0, self._noisy_arrays(self.state, generator(0, "rounding"))))
+            runs.append((0, mapped(self.state, rounding(generator(0, "rounding")))))
         for disturbance, state in runs:
             mode = "train" if train else "eval"
             found = {"mode": mode, "precision": "float32", "disturbance": disturbance, "layers": {}}
@@ -1189,7 +1186,7 @@ class MindSporeRecorder:
                     continue
                 fed = (arguments, tuple(cotangents))
                 if disturbance is not None:
-                    fed = self._noisy(fed, NEIGHBOUR, generator(0, f"rounding/{name}"))
+                    fed = self._rounded(fed, generator(0, f"rounding/{name}"))
                 self._load(state)
                 self._set_train(train)
                 found["layers"][name] = self._layer(layer, *fed)
@@ -1243,7 +1240,7 @@ class MindSporeRecorder:
                 self.trace.index["batches"].append(dict(given, kwargs={"dict": {}}))
             self._trajectory(self.state)
             if "numerics" in self.parts:
-                self._trajectory(self._noisy_arrays(self.state, generator(0, "ulp")), 0)
+                self._trajectory(mapped(self.state, rounding(generator(0, "ulp"))), 0)
 
     def _updates(self):
         """Record steps on gradients that are given: the first, and the same times drawn numbers."""
@@ -1254,9 +1251,9 @@ class MindSporeRecorder:
             fed.append({n: (g * drawn[n]).astype(g.dtype) for n, g in self.first.items()})
         runs = [(self.state, None, fed)]
         if "numerics" in self.parts:
-            rng = generator(0, "rounding/gradients")
-            noisy = self._noisy_arrays(self.state, generator(0, "rounding/update"))
-            runs.append((noisy, 0, [self._noisy_arrays(f, rng) for f in fed]))
+            noisy = mapped(self.state, rounding(generator(0, "rounding/update")))
+            move = rounding(generator(0, "rounding/gradients"))
+            runs.append((noisy, 0, [mapped(f, move) for f in fed]))
         for state, disturbance, each in runs:
             zeros = [{n: np.zeros_like(g) for n, g in each[0].items()}]
             for kind, gradients in (("update", each), ("decay", zeros)):
@@ -1296,6 +1293,17 @@ class MindSporeRecorder:
             rate = self._rate(optimizer)
             self._update(optimizer, {n: g.asnumpy() for n, g in zip(self.trained, found)})
             self.trace.step(self._values(), None, value.asnumpy(), rate)
+
+
+def neighbours(array, rng):
+    """Return an array of which every number but 0 is moved to one of its neighbours."""
+    ways = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf)
+    return np.where(array == 0, array, np.nextafter(array, ways.astype(array.dtype)))
+
+
+def rounding(rng):
+    """Return a function that disturbs an array of floats by rounding, and no other."""
+    return lambda array: neighbours(array, rng) if array.dtype.kind == "f" else array
 
 
 class CellHooks:

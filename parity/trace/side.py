@@ -50,7 +50,8 @@ class RecordedSide:
     """
 
     def __init__(self, trace: TraceFile, dtype: str, layout: Layout) -> None:
-        self.trace, self.dtype, self.layout = trace, dtype, layout
+        self.trace = trace.widened() if trace.narrow and dtype == FLOAT64 else trace
+        self.dtype, self.layout = dtype, layout
         self.disturbance: int | None = None
         self.input_axes: dict[int, Axes] = {}
         self.output_axes: dict[bool, dict[int, Axes]] = {False: {}, True: {}}
