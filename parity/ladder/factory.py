@@ -34,16 +34,28 @@ def make_port(name: str) -> Port:
     """
     from parity.ladder.port import Port
 
+    port = made(name)
+    if not isinstance(port, Port):
+        kind = "nothing" if port is None else f"a {type(port).__name__}"
+        raise InputError(f"{name} returned {kind}, expected a parity.Port")
+    return port
+
+
+def made(name: str) -> Any:
+    """Call a factory, and return whatever it makes.
+
+    Args:
+        name: As for `make_port`.
+
+    Raises:
+        InputError: The file, module or function is not there, or it raised.
+    """
     place, _, function = name.rpartition(":")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
     factory: Callable[[], Any] | None = getattr(module, function, None)
     if not callable(factory):
         raise InputError(f"{place} has no function {function!r}")
-    port = _guarded(name, factory)
-    if not isinstance(port, Port):
-        kind = "nothing" if port is None else f"a {type(port).__name__}"
-        raise InputError(f"{name} returned {kind}, expected a parity.Port")
-    return port
+    return _guarded(name, factory)
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -465,7 +465,7 @@ class TorchRecorder:
         self.layout, self.disturbed = layout or {}, disturbed or {}
         self.around = around or (lambda running, dtype: nothing())
         module = copy.deepcopy(module)
-        self.quiet = [*quiet, *silenced(torch, module)]
+        self.quiet = list(dict.fromkeys([*quiet, *silenced(torch, module)]))
         self.modules = {
             dtype: copy.deepcopy(module).to(dtype) for dtype in (self.wide, self.narrow)
         }
@@ -731,7 +731,7 @@ class TorchRecorder:
             module = self._noisy_module(unit, generator(0, "rounding/update"))
             rng, layout = generator(0, "rounding/gradients"), self.layout
             self.layout = {}  # parameters have the same axes everywhere
-            noisy = [self._noisy(f, unit, rng) for f in fed]
+            noisy = [{n: self._noisy(g, unit, rng) for n, g in f.items()} for f in fed]
             self.layout = layout
             runs.append((self.modules[self.narrow], self.narrow, None, fed))
             runs.append((module, self.wide, 0, noisy))
