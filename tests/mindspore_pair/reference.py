@@ -39,7 +39,7 @@ class Net(nn.Cell):
         self.drop = nn.Dropout(p=0.3)
         self.up = nn.Conv2dTranspose(4, 5, 3, stride=2, pad_mode="same", has_bias=True)
         self.up_bn = nn.BatchNorm2d(5, momentum=0.8, eps=1e-3)
-        self.relu = nn.ReLU()
+        self.relu = ops.ReLU()
         self.resize = Resize()
         self.head = nn.Conv2d(5, 3, 1, has_bias=True)
 
@@ -62,8 +62,8 @@ def make_reference():
         else:
             drawn *= 0.1
         parameter.set_data(mindspore.Tensor(drawn.astype(np.float32)))
-    x = rng.standard_normal((2, 3, 6, 8)).astype(np.float32)
-    labels = rng.integers(0, 3, (2, 12, 16)).astype(np.int32)
+    x = rng.standard_normal((2, 3, 4, 6)).astype(np.float32)
+    labels = rng.integers(0, 3, (2, 8, 12)).astype(np.int32)
     weights = np.array([0.0, 1.0, 1.5], np.float32)
     return net, x, labels, weights
 

@@ -50,14 +50,13 @@ class JaxNet(nnx.Module):
         self.dilated = jax_impl.layers.Conv2d(4, 4, 3, padding=2, dilation=2, rngs=rngs)
         self.up = jax_impl.layers.ConvTranspose2dSame(4, 5, 3, 2, rngs=rngs)
         self.up_bn = jax_impl.layers.BatchNorm2d(5, eps=1e-3, momentum=0.2, rngs=rngs)
-        self.relu = jax_impl.layers.ReLU(rngs=rngs)
         self.resize = jax_impl.layers.BilinearX2(rngs=rngs)
         self.head = jax_impl.layers.Conv2d(5, 3, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.act(self.bn(self.conv(x)))
         x = x + self.dilated(x)
-        x = self.relu(self.up_bn(self.up(x)))
+        x = jax.nn.relu(self.up_bn(self.up(x)))
         return self.head(self.resize(x))
 
 
@@ -72,14 +71,13 @@ class TorchNet(nn.Module):
         self.dilated = nn.Conv2d(4, 4, 3, padding=2, dilation=2)
         self.up = torch_impl.layers.ConvTranspose2dSame(4, 5, 3, 2)
         self.up_bn = nn.BatchNorm2d(5, eps=1e-3, momentum=0.2)
-        self.relu = nn.ReLU()
         self.resize = torch_impl.layers.BilinearX2()
         self.head = nn.Conv2d(5, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.act(self.bn(self.conv(x)))
         x = x + self.dilated(x)
-        x = self.relu(self.up_bn(self.up(x)))
+        x = functional.relu(self.up_bn(self.up(x)))
         return self.head(self.resize(x))
 
 
