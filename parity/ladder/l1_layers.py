@@ -17,7 +17,6 @@ from parity.ladder.tolerances import Difference, Measurement, difference
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
 from parity.spec import draw
-from parity.trace.side import RecordedSide
 
 
 class Layers(Rung):
@@ -80,14 +79,10 @@ class Layers(Rung):
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
             return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]
-        if isinstance(runs.reference64, RecordedSide):
-            if not runs.reference64.has_layer(call.layer, train):
-                return []
-            twins = (runs.reference_working, disturbed)
-            if not all(
-                isinstance(s, RecordedSide) and s.has_layer(call.layer, train) for s in twins
-            ):
-                disturbed = None
+        alone = runs.is_alone(call, train)
+        if not alone and not call.arrays():
+            return []
+        disturbed = disturbed if alone and runs.is_alone(call, train, disturbed) else None
         fed = runs.fed(call, train)
         oracle = runs.alone(runs.reference64, call, pair, train, fed)
         found: dict[Run, Flat] = {}
@@ -107,6 +102,8 @@ class Layers(Rung):
                 ]
             self.notes.append(f"not fed alone: {pair.port} {reason}")
             return []
+        if not alone:  # inputs' gradients, and what several calls share, are not known
+            found = {run: {k: flat[k] for k in flat if k in oracle} for run, flat in found.items()}
         if disturbed:
             found[reference] = runs.alone(runs.reference_working, call, pair, train, fed)
             rng = draw.generator(0, f"rounding/{call.layer}")

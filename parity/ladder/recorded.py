@@ -211,7 +211,10 @@ def lacking(runs: Runs, rung: str) -> Iterator[Omission]:
         if rung in ("L2", "L3") and not numerics_of(runs, train):
             reason = f"the trace holds no runs in {runs.precision} and disturbed: {NO_NUMERICS}"
             yield omission(Kind.OUTPUT, reason, mode=mode)
-        if rung == "L1" and not _alone_numerics(side, narrow, train):
+        if rung == "L1" and side.key(train) not in side.trace.alone:
+            quantity = Kind.INPUT_GRADIENT if train else Kind.OUTPUT
+            yield omission(quantity, f"the trace holds no layers alone: {WITHIN}", mode=mode)
+        elif rung == "L1" and not _alone_numerics(side, narrow, train):
             reason = f"the trace holds no layers alone in {runs.precision}: {NO_NUMERICS}"
             yield omission(Kind.OUTPUT, reason, mode=mode)
     if rung == "L3" and runs.port.train:
@@ -225,6 +228,7 @@ def lacking(runs: Runs, rung: str) -> Iterator[Omission]:
 
 
 NO_NUMERICS = "structure alone is compared"
+WITHIN = "what they gave in the whole network is compared, in float64"
 
 
 def _gradients(side: RecordedSide, omission: Any) -> Iterator[Omission]:

@@ -29,7 +29,7 @@ from parity.ladder.tolerances import (
 from parity.ladder.weights import SYNONYMS
 from parity.report.quantity import Kind, Quantity
 from parity.spec.errors import InputError, listed
-from parity.trace.reading import TraceFile
+from parity.trace.reading import Stored, TraceFile
 
 Rename = tuple[re.Pattern[str], str]
 SINGLE_VALUES = 64.0  # roundings by which equal values of two frameworks may differ
@@ -406,10 +406,3 @@ class Found:
     what: str
     one: str
     other: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """Stands for an array, by its name."""
-
-    name: str

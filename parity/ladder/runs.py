@@ -311,14 +311,30 @@ class Runs:
         return flat
 
     def fed(self, call: Call, train: bool) -> tuple:
-        """Return a layer's inputs and upstream gradient in the reference, rounded."""
-        arguments = mapped(
-            (call.args, call.kwargs), lambda v: tolerances.round_to(v, self.precision)
-        )
+        """Return a layer's inputs and upstream gradient in the reference, rounded.
+
+        They are not rounded where a trace holds the layer in the whole network only.
+        """
+        precision = self.precision if self.is_alone(call, self.mode(train)) else FLOAT64
+        arguments = mapped((call.args, call.kwargs), lambda v: tolerances.round_to(v, precision))
         pull = None
         if self.mode(train):
-            pull = [tolerances.round_to(c, self.precision) for c in call.cotangents]
+            pull = [tolerances.round_to(c, precision) for c in call.cotangents]
         return arguments, pull
+
+    def is_alone(self, call: Call, train: bool, disturbed: Any = None) -> bool:
+        """Return whether a layer can be run alone, or was recorded so.
+
+        Args:
+            call: The layer's call.
+            train: The mode.
+            disturbed: The disturbed reference; if given, that and the working precision count.
+        """
+        sides = (self.reference64,) if disturbed is None else (self.reference_working, disturbed)
+        return all(
+            not isinstance(side, RecordedSide) or side.has_layer(call.layer, train)
+            for side in sides
+        )
 
     def in_port_names(self, arrays: Arrays, pair: Pair | None, ported: bool) -> Arrays:
         """Tensors under the port's names and in its layout; of a layer, those below it."""

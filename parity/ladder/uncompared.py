@@ -78,7 +78,7 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
 def _not_alone(runs: Runs, name: str) -> str:
     side = runs.reference64
     if isinstance(side, RecordedSide) and not side.has_layer(name, runs.port.train):
-        return "the trace holds no run of it alone"
+        return "the trace holds neither a run of it alone nor what it was fed"
     return "it cannot be fed alone"
 
 

@@ -82,6 +82,11 @@ class TraceFile:
         made._wide = True
         return made
 
+    def __del__(self) -> None:
+        """Close the file; arrays that are still wanted hold this object."""
+        if hasattr(self, "file"):
+            self.file.close()
+
     def _index(self) -> Any:
         """Return the index; the zip file's own checksum has been compared."""
         if INDEX not in self.members:
@@ -223,6 +228,13 @@ class StoredArray(SpilledArray):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read it."""
         return super().__array__(dtype, copy).copy()
+
+
+class Stored:
+    """Stands for an array, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 class Unrecorded:

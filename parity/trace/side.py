@@ -21,9 +21,8 @@ from parity.capture.records import (
     leaves,
     transposed,
 )
-from parity.capture.run import FLOAT64
 from parity.spec.errors import InputError
-from parity.trace.reading import TraceFile
+from parity.trace.reading import Stored, TraceFile
 
 Axes = tuple[int, ...] | None  # from the reference's to the port's
 
@@ -124,11 +123,11 @@ class RecordedSide:
 
     def has_run(self, train: bool) -> bool:
         """Return whether the whole network's run in a mode is there."""
-        return self._key(train) in self.trace.runs
+        return self.key(train) in self.trace.runs
 
     def has_layer(self, call: str, train: bool) -> bool:
         """Return whether a call of a layer was recorded alone."""
-        return call in self.trace.alone.get(self._key(train), {"layers": ()})["layers"]
+        return call in self.trace.alone.get(self.key(train), {"layers": ()})["layers"]
 
     def disturbed(self, scale: float = 0.0, rng: Any = None) -> RecordedSide:
         """Return the side that gives back disturbed runs, however they were disturbed.
@@ -142,11 +141,12 @@ class RecordedSide:
         side.disturbance = 0
         return side
 
-    def _key(self, train: bool) -> tuple[str, str, int | None]:
+    def key(self, train: bool) -> tuple[str, str, int | None]:
+        """Return the mode, precision and disturbance of the runs that are given back."""
         return "train" if train else "eval", self.dtype, self.disturbance
 
     def _name(self, train: bool) -> str:
-        mode, precision, disturbance = self._key(train)
+        mode, precision, disturbance = self.key(train)
         return f"{precision} in {mode} mode" + ", disturbed" * (disturbance is not None)
 
     # Runs.
@@ -162,7 +162,7 @@ class RecordedSide:
             NotRecordedError: It was not recorded.
         """
         del inputs
-        found = self.trace.runs.get(self._key(train))
+        found = self.trace.runs.get(self.key(train))
         if found is None:
             raise NotRecordedError(f"{self.trace.path} holds no run in {self._name(train)}")
         outputs = [o for o in found["outputs"] if o["array"] is not None]
@@ -204,10 +204,8 @@ class RecordedSide:
         return {j: self.input_axes[i] for j, i in enumerate(floats) if i in self.input_axes}
 
     def _names(self, tree: Any) -> list[str]:
-        found: list[str] = []
-        nest = self.trace.tree(tree, _Name)
-        found += [leaf.name for leaf in leaves(nest) if isinstance(leaf, _Name)]
-        return found
+        nest = self.trace.tree(tree, Stored)
+        return [leaf.name for leaf in leaves(nest) if isinstance(leaf, Stored)]
 
     def _turned(
         self, names: Sequence[str], given: Mapping[int, Axes] = MappingProxyType({})
@@ -226,13 +224,17 @@ class RecordedSide:
     def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> Result:
         """Return the recorded run of one layer alone; see `TorchSide.run_layer`.
 
+        Where there is none, what the layer gave in the whole network, if it is undisturbed.
+
         Raises:
             NotRecordedError: It was not recorded.
         """
+        if not self.has_layer(call.layer, train) and self.disturbance is None:
+            return self._within(call, train)
         if not self.has_layer(call.layer, train):
             where = f"{call.layer} alone, {self._name(train)}"
             raise NotRecordedError(f"{self.trace.path} holds no run of {where}")
-        found = self.trace.alone[self._key(train)]["layers"][call.layer]
+        found = self.trace.alone[self.key(train)]["layers"][call.layer]
         result = Result(
             outputs=self._copied(found["outputs"]),
             statistics=self.trace.arrays(found["statistics"]),
@@ -242,12 +244,22 @@ class RecordedSide:
             result.parameter_gradients = self.trace.arrays(found["parameter_gradients"])
         return result
 
+    def _within(self, call: Call, train: bool) -> Result:
+        """Return what a layer gave in the whole network, but for its inputs' gradients."""
+        run = self.trace.runs[self.key(train)]
+        calls = [c for c in run["calls"] if c["layer"].partition("#")[0] == call.module]
+        (mine,) = (c for c in calls if c["layer"] == call.layer)
+        result, prefix = Result(outputs=self._copied(mine["outputs"])), f"{call.module}."
 
-class _Name:
-    """Stands for an array, by its name."""
+        def inside(names: Mapping[str, str]) -> Arrays:
+            """Return the layer's own tensors; of several calls, only the sum would be known."""
+            found = {n: a for n, a in names.items() if n.startswith(prefix) and len(calls) == 1}
+            return {n.removeprefix(prefix): self.trace.array(a) for n, a in found.items()}
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+        result.statistics = inside(run["statistics"])
+        if any(c is not None for c in mine["cotangents"]):
+            result.parameter_gradients = inside(run["parameter_gradients"])
+        return result
 
 
 class RecordedTraining:
@@ -306,6 +318,3 @@ class RecordedTraining:
 def has_steps(side: RecordedSide, kind: str) -> bool:
     """Return whether steps of a kind were recorded."""
     return (kind, side.dtype, side.disturbance) in side.trace.training
-
-
-__all__ = ["FLOAT64", "NotRecordedError", "RecordedSide", "RecordedTraining", "has_steps"]
