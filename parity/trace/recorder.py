@@ -1172,7 +1172,7 @@ class MindSporeRecorder:
     # Layers alone.
 
     def _alone(self, calls, train):
-        """Run every innermost layer alone, on what it was fed."""
+        """Run every innermost layer alone, on what it was fed; in eval mode those with modes."""
         runs = [(None, self.state)]
         if "numerics" in self.parts:
             runs.append((0, mapped(self.state, rounding(generator(0, "rounding")))))
@@ -1182,7 +1182,10 @@ class MindSporeRecorder:
             self.trace.index["alone"].append(found)
             for name, arguments, cotangents in calls:
                 layer = name.partition("#")[0]
-                if list(self.cells[layer].cells()) or layer in self.dropouts:
+                facts = self.trace.index["layers"][layer]
+                if facts["parts"] or layer in self.dropouts:
+                    continue
+                if self.train and not train and not facts["modes"]:
                     continue
                 fed = (arguments, tuple(cotangents))
                 if disturbance is not None:

@@ -30,18 +30,18 @@ class Net(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, stride=2, pad_mode="same")
-        self.bn = nn.BatchNorm2d(4)
-        self.act = nn.PReLU(4)
+        self.conv = nn.Conv2d(3, 3, 3, stride=2, pad_mode="same")
+        self.bn = nn.BatchNorm2d(3)
+        self.act = nn.PReLU(3)
         self.dilated = nn.Conv2d(
-            4, 4, 3, pad_mode="pad", padding=2, dilation=2, has_bias=True
+            3, 3, 3, pad_mode="pad", padding=2, dilation=2, has_bias=True
         )
         self.drop = nn.Dropout(p=0.3)
-        self.up = nn.Conv2dTranspose(4, 5, 3, stride=2, pad_mode="same", has_bias=True)
-        self.up_bn = nn.BatchNorm2d(5, momentum=0.8, eps=1e-3)
+        self.up = nn.Conv2dTranspose(3, 4, 3, stride=2, pad_mode="same", has_bias=True)
+        self.up_bn = nn.BatchNorm2d(4, momentum=0.8, eps=1e-3)
         self.relu = ops.ReLU()
         self.resize = Resize()
-        self.head = nn.Conv2d(5, 3, 1, has_bias=True)
+        self.head = nn.Conv2d(4, 3, 1, has_bias=True)
 
     def construct(self, x):
         x = self.act(self.bn(self.conv(x)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import torch
 from flax import nnx
@@ -15,9 +17,11 @@ from torch.nn import functional
 import jax_impl.layers
 import torch_impl.layers
 from parity import Port
+from parity.trace.reading import TraceFile
+from parity.trace.recorder import record_torch
 
 TRACE = Path(__file__).parents[1] / "golden" / "mindspore_small.trace"
-DECAY = 1e-2
+DECAY, EPS = 1e-2, 1e-8
 SPARED = ("bn", "up_bn")  # MindSpore's Adam does not decay gamma and beta
 
 # MindSpore's name -> the port's, and the axes: kernels are OIHW there, a transposed one's IOHW.
@@ -44,14 +48,14 @@ class JaxNet(nnx.Module):
 
     def __init__(self) -> None:
         rngs = nnx.Rngs(0)
-        self.conv = nnx.Conv(3, 4, (3, 3), strides=2, padding="SAME", use_bias=False, rngs=rngs)
-        self.bn = jax_impl.layers.BatchNorm2d(4, rngs=rngs)
-        self.act = jax_impl.layers.PReLU(4, rngs=rngs)
-        self.dilated = jax_impl.layers.Conv2d(4, 4, 3, padding=2, dilation=2, rngs=rngs)
-        self.up = jax_impl.layers.ConvTranspose2dSame(4, 5, 3, 2, rngs=rngs)
-        self.up_bn = jax_impl.layers.BatchNorm2d(5, eps=1e-3, momentum=0.2, rngs=rngs)
+        self.conv = nnx.Conv(3, 3, (3, 3), strides=2, padding="SAME", use_bias=False, rngs=rngs)
+        self.bn = jax_impl.layers.BatchNorm2d(3, rngs=rngs)
+        self.act = jax_impl.layers.PReLU(3, rngs=rngs)
+        self.dilated = jax_impl.layers.Conv2d(3, 3, 3, padding=2, dilation=2, rngs=rngs)
+        self.up = jax_impl.layers.ConvTranspose2dSame(3, 4, 3, 2, rngs=rngs)
+        self.up_bn = jax_impl.layers.BatchNorm2d(4, eps=1e-3, momentum=0.2, rngs=rngs)
         self.resize = jax_impl.layers.BilinearX2(rngs=rngs)
-        self.head = jax_impl.layers.Conv2d(5, 3, 1, rngs=rngs)
+        self.head = jax_impl.layers.Conv2d(4, 3, 1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.act(self.bn(self.conv(x)))
@@ -65,14 +69,14 @@ class TorchNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = Conv2dSame(3, 4, 3, 2, bias=False)
-        self.bn = nn.BatchNorm2d(4)
-        self.act = nn.PReLU(4)
-        self.dilated = nn.Conv2d(4, 4, 3, padding=2, dilation=2)
-        self.up = torch_impl.layers.ConvTranspose2dSame(4, 5, 3, 2)
-        self.up_bn = nn.BatchNorm2d(5, eps=1e-3, momentum=0.2)
+        self.conv = Conv2dSame(3, 3, 3, 2, bias=False)
+        self.bn = nn.BatchNorm2d(3)
+        self.act = nn.PReLU(3)
+        self.dilated = nn.Conv2d(3, 3, 3, padding=2, dilation=2)
+        self.up = torch_impl.layers.ConvTranspose2dSame(3, 4, 3, 2)
+        self.up_bn = nn.BatchNorm2d(4, eps=1e-3, momentum=0.2)
         self.resize = torch_impl.layers.BilinearX2()
-        self.head = nn.Conv2d(5, 3, 1)
+        self.head = nn.Conv2d(4, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.act(self.bn(self.conv(x)))
@@ -108,7 +112,7 @@ def adam() -> optax.GradientTransformation:
     )
 
 
-def eps_hat_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8):
+def eps_hat_adam(b1: float = 0.9, b2: float = 0.999, eps: float = EPS):
     """Adam whose epsilon is added to the root of the moment before that is corrected."""
 
     def update(gradients, state, _=None):
@@ -131,4 +135,59 @@ def make_port(trace: str | Path = TRACE) -> Port:
         losses=(None, jax_loss),
         optimizers=(None, adam()),
         schedules=(None, rate, 19),
+    )
+
+
+def torch_state(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """The state of `TorchNet`, from MindSpore's."""
+    names = {"gamma": "weight", "beta": "bias", "w": "weight"}
+    names |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+    found = {}
+    for name, array in arrays.items():
+        layer, _, leaf = name.rpartition(".")
+        found[f"{layer}.{names.get(leaf, leaf)}"] = torch.tensor(array)
+    return found
+
+
+def torch_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy, weighted by class."""
+    return functional.cross_entropy(logits, labels.long(), weights)
+
+
+def torch_adam(network: nn.Module) -> torch.optim.Adam:
+    """Adam as MindSpore's, but for its eps, which `schedule` sets at each step."""
+    groups: dict[bool, list] = {True: [], False: []}
+    for name, parameter in network.named_parameters():
+        groups[name.partition(".")[0] not in SPARED].append(parameter)
+    decays = [{"params": p, "weight_decay": DECAY * d} for d, p in groups.items()]
+    return torch.optim.Adam(decays, rate(0), eps=EPS / (1 - 0.999) ** 0.5)
+
+
+class Schedule:
+    """The rates; and eps, which MindSpore adds to the root of the uncorrected moment."""
+
+    def __init__(self, optimizer: torch.optim.Adam) -> None:
+        self.optimizer, self.count = optimizer, 0
+
+    def step(self) -> None:
+        """Set rate and eps of the next step."""
+        self.count += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.count)
+            group["eps"] = EPS / (1 - 0.999 ** (self.count + 1)) ** 0.5
+
+
+def record_torch_twin(trace: TraceFile, path: Path) -> None:
+    """Record the PyTorch side on what MindSpore's was recorded on."""
+    network = TorchNet()
+    missing, unknown = network.load_state_dict(torch_state(trace.arrays(trace.index["state"])), False)
+    assert not unknown, unknown
+    assert all(name.endswith("num_batches_tracked") for name in missing), missing
+    run = next(run for run in trace.index["runs"] if run["mode"] == "train")
+    (x,) = trace.tree(run["args"], trace.array)
+    options = {"loss": torch_loss, "targets": [trace.array(name) for name in run["targets"]]}
+    record_torch(
+        path, network, [x], optimizer=torch_adam, schedule=Schedule, rates=19, steps=3, **options
     )
