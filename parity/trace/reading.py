@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import hashlib
-import io
 import json
 import math
 import os
@@ -23,7 +23,10 @@ from parity.trace.recorder import INDEX
 from parity.trace.schema import checked
 
 LOCAL = 30  # bytes of a member's header in a zip file, before its name and what follows that
-HEADER = 65_536  # bytes that the header of a .npy file has at most
+HEADER = 65_546  # bytes that the header of a .npy file has at most
+# Types of a .npy file: little-endian, or of one byte.
+DESCRIPTIONS = {"|b1", "|i1", "|u1", "<f2", "<f4", "<f8"}
+DESCRIPTIONS |= {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)}
 
 Key = tuple[str, str, int | None]  # mode or kind, precision, disturbance
 
@@ -94,17 +97,14 @@ class TraceFile:
         try:
             with self.zip.open(INDEX) as member:
                 data = member.read()
-            header = io.BytesIO(data)
-            shape, _, dtype = _read_header(header)
-            if len(shape) != 1 or dtype != np.uint8:
-                raise InputError(f"{self.path}: {INDEX} is {dtype} {shape}, expected bytes")
-            text = data[header.tell() :]
-            self.sha256 = hashlib.sha256(text).hexdigest()
-            return json.loads(text)
-        except InputError:
-            raise
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
             raise InputError(f"{self.path}: {INDEX} was altered: {error}") from error
+        try:
+            size, shape, dtype = read_header(data)
+            if len(shape) != 1 or dtype != np.uint8:
+                raise ValueError(f"{dtype} {shape}, expected bytes")
+            self.sha256 = hashlib.sha256(data[size:]).hexdigest()
+            return json.loads(data[size:])
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self.path}: {INDEX} is not JSON: {error}") from error
 
@@ -179,24 +179,22 @@ class TraceFile:
             info, entry = self.members[f"{name}.npy"], self.index["arrays"][name]
             local = self.read(info.header_offset, LOCAL)
             begin = info.header_offset + LOCAL + sum(np.frombuffer(local[26:30], "<u2").tolist())
-            header = io.BytesIO(self.read(begin, min(info.file_size, HEADER)))
             try:
-                shape, fortran, dtype = _read_header(header)
-            except (ValueError, EOFError, SyntaxError, TypeError, RecursionError) as error:
+                size, shape, dtype = read_header(self.read(begin, min(info.file_size, HEADER)))
+            except ValueError as error:
                 raise InputError(f"{self.path}: {name}.npy was altered: {error}") from error
             wanted = "float32" if entry["dtype"] == "bfloat16" else entry["dtype"]
-            there = (dtype.name, tuple(shape))
-            if there != (wanted, self.shape(name)) or fortran or dtype.byteorder == ">":
-                expected = f"{wanted} {self.shape(name)}"
+            if (dtype.name, shape) != (wanted, self.shape(name)):
                 raise InputError(
-                    f"{self.path}: {name}.npy is {there[0]} {there[1]}, the index says {expected}"
+                    f"{self.path}: {name}.npy is {dtype.name} {shape}, the index says {wanted}"
+                    f" {self.shape(name)}"
                 )
-            if header.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
+            if size + math.prod(shape) * dtype.itemsize != info.file_size:
                 raise InputError(
-                    f"{self.path}: {name}.npy has {info.file_size:,} bytes, too few"
-                    f" or too many for its shape {tuple(shape)}"
+                    f"{self.path}: {name}.npy has {info.file_size:,} bytes, too few or too many"
+                    f" for its shape {shape}"
                 )
-            self.places[name] = (begin + header.tell(), dtype, tuple(shape))
+            self.places[name] = (begin + size, dtype, shape)
         return self.places[name]
 
     def arrays(self, names: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -279,15 +277,26 @@ class Verified:
         return data
 
 
-def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return shape, Fortran order and type from the head of a .npy file of version 1.0.
+def read_header(data: bytes) -> tuple[int, tuple[int, ...], np.dtype]:
+    """Return the size of the head of a .npy file of version 1.0, the array's shape, and its type.
+
+    NumPy's own reader warns of some heads, and raises anything of others.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is none, or of an array that is not little-endian numbers in C order.
     """
-    if np.lib.format.read_magic(file) != (1, 0):
+    if data[:8] != b"\x93NUMPY\x01\x00":
         raise ValueError("not version 1.0 of .npy")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.hasobject or dtype.kind not in "biuf":
-        raise ValueError(f"{dtype}, expected numbers")
-    return shape, fortran, dtype
+    size = 10 + int.from_bytes(data[8:10], "little")
+    try:
+        head = ast.literal_eval(data[10:size].decode("ascii").strip())
+        descr, shape, fortran = head["descr"], head["shape"], head["fortran_order"]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        raise ValueError("its head cannot be read") from error
+    if descr not in DESCRIPTIONS or not isinstance(shape, tuple):
+        raise ValueError(f"an array of {descr!r} {shape!r}, expected little-endian numbers")
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"shape {shape!r}, expected whole numbers from 0")
+    if fortran and len(shape) > 1:
+        raise ValueError("in Fortran order, expected C order")
+    return size, shape, np.dtype(descr)

@@ -32,7 +32,32 @@ def checked(index: Any, path: str) -> dict[str, Any]:
         raise InputError(f"{path}: {error}") from None
     except RecursionError:
         raise InputError(f"{path}: its index is nested too deeply") from None
-    return _filled(index)
+    found = _filled(index)
+    try:
+        _refuse_contradictions(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return found
+
+
+def _refuse_contradictions(index: dict[str, Any]) -> None:
+    """Refuse calls of one name, gradients of outputs that are not there, and unknown parameters."""
+    for run in index["runs"]:
+        names = set()
+        for call in run["calls"]:
+            name, counts = call["layer"], [len(call[k]) for k in ("outputs", "cotangents")]
+            if name in names:
+                raise InputError(f"two calls are {name!r} in one run, expected NAME#2 for one")
+            names.add(name)
+            if counts[1] and counts[0] != counts[1]:
+                raise InputError(f"{name!r} has {counts[0]} outputs and {counts[1]} cotangents")
+    for name in index["trained"]:
+        if name not in index["state"] and name not in _tied(index):
+            raise InputError(f"{name!r} is trained, and not in state")
+
+
+def _tied(index: dict[str, Any]) -> set[str]:
+    return {name for names in index["aliases"].values() for name in names}
 
 
 def _filled(index: dict[str, Any]) -> dict[str, Any]:
@@ -145,8 +170,13 @@ def _rule_of(spec: Any) -> Rule:
     return fields
 
 
+def _count(value: Any, place: str, _: Mapping[str, Any]) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        _refuse(value, place, "a whole number from 0")
+
+
 TEXT, FLAG = _is(str, "text"), _is(bool, "true or false")
-NUMBER, COUNT = _is((int, float), "a number"), _is(int, "a whole number")
+NUMBER, COUNT = _is((int, float), "a number"), _count
 ARRAYS = _values(_name)
 PLACE = {
     "mode*": _one_of("eval", "train"),
