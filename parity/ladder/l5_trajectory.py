@@ -12,7 +12,14 @@ from parity.capture.records import NETWORK, Arrays
 from parity.capture.torch_training import MakeOptimizer, TorchTraining
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
-from parity.ladder.recorded import ReferenceSide, absent, has_steps, is_narrow, training_of
+from parity.ladder.recorded import (
+    ReferenceSide,
+    absent,
+    has_steps,
+    is_narrow,
+    loss_response,
+    training_of,
+)
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
@@ -128,6 +135,8 @@ class Trajectory(Rung):
             limit = tolerances.floor(precision) + steps * tolerances.ROUNDING[precision]
         measured = self._measure_one(key, oracle, differences, limit=limit)
         drift = difference(again[key], oracle).distance if again is not None else 0.0
+        if again is not None and key.quantity.kind is Kind.LOSS and is_narrow(self.runs.port):
+            drift = max(drift, loss_response(self.runs.port.reference))
         return dataclasses.replace(measured, drift=drift if math.isfinite(drift) else 0.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from parity.capture.run import FLOAT64
 from parity.capture.signature import Signature, arrays_in
 from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import TorchTraining
+from parity.ladder import tolerances
 from parity.ladder.axes import Axes
 from parity.report.quantity import Kind, Mode, Quantity
 from parity.report.report import Omission
 from parity.spec.errors import InputError
 from parity.trace.reading import TraceFile
-from parity.trace.side import RecordedSide, RecordedTraining, has_steps
+from parity.trace.side import RecordedSide, RecordedTraining, array_names, has_steps
 
 if TYPE_CHECKING:
     from parity.ladder.port import Port
@@ -186,6 +188,20 @@ def recorded_notes(runs: Runs) -> list[str]:
     if runs.constants:
         notes.append("how far its constants' rounding moves the reference was not recorded")
     return notes
+
+
+def loss_response(trace: TraceFile) -> float:
+    """Return how far a loss moves where the inputs are disturbed, in the root of the mean square.
+
+    One disturbance may leave a single number as it is by chance; its gradient says what many do.
+    """
+    run = trace.runs["train", FLOAT64, None]
+    names = [name for key in ("args", "kwargs") for name in array_names(trace, run[key])]
+    floats = [n for n in names if "float" in trace.index["arrays"][n]["dtype"]]
+    pairs = [(x, g) for x, g in zip(floats, run["input_gradients"], strict=False) if g is not None]
+    wide = [[trace.array(name).astype(np.float64) for name in pair] for pair in pairs]
+    scale = tolerances.input_disturbance(trace.precision) / math.sqrt(3)  # of U(-1, 1)
+    return scale * math.sqrt(sum(tolerances.norm(x * g) ** 2 for x, g in wide))
 
 
 def absent_rung(runs: Runs, rung: str, reason: str) -> list[Omission]:

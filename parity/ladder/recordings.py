@@ -14,6 +14,7 @@ import numpy as np
 from parity.capture.fingerprints import SAME, fingerprint, same_print
 from parity.capture.records import NETWORK, is_float, leaves
 from parity.capture.run import FLOAT64
+from parity.ladder.recorded import loss_response
 from parity.ladder.tolerances import (
     DISTURBANCE,
     ROUNDING,
@@ -149,7 +150,10 @@ class RunPair:
 
     Attributes:
         left_out: Lines on what has no counterpart.
+        number: Of a step of training, from 1.
     """
+
+    number = 0
 
     def __init__(
         self,
@@ -187,6 +191,9 @@ class RunPair:
                 if a is not None and b is not None:
                     what = Quantity(Kind.INPUT_GRADIENT, index=i)
                     self._measure(what, NETWORK, NETWORK, a, b)
+        return self._judged()
+
+    def _judged(self) -> list[Compared]:
         checks = judge("compare", [found.measured for found in self.found], self.precision)
         return [
             Compared(
@@ -241,7 +248,7 @@ class RunPair:
         for name, array in mine.items():
             layer, _, leaf = name.rpartition(".")
             if name in pairs:
-                quantity, other = Quantity(what, path=leaf), self.runs[1][kind][pairs[name]]
+                quantity, other = Quantity(what, path=leaf, step=self.number), self.runs[1][kind][pairs[name]]
                 self._measure(quantity, layer or NETWORK, pairs[name], array, other, one=name)
             else:
                 self.left_out.append(f"{self.name}, {name}, {what}: only the first has it")
@@ -328,18 +335,24 @@ class RunPair:
         one: str = "",
     ) -> None:
         found, scale, size = self._distance(a, b)
-        limit = STRUCTURE_GRADIENT if quantity.is_gradient else STRUCTURE_FORWARD
-        noise = 0.0
-        if self.precision != FLOAT64:
-            noise, limit = self._noise(quantity, one or layer, what, a), floor(self.precision)
-            if not self.exact:
-                limit += K * DISTURBANCE * ROUNDING[self.precision]
+        limit, noise = self._limit(quantity, one or layer, what, a)
         kind = self.one.index["layers"].get(layer.partition("#")[0], {}).get("kind", "")
         group = (kind, quantity, what)
         measured = Measurement(
             layer, other, quantity, group, limit, size, scale, found, drift=noise
         )
         self.found.append(Found(measured, what or str(quantity), one or layer, other))
+
+    def _limit(self, quantity: Quantity, name: str, what: str, array: str) -> tuple[float, float]:
+        """Return a quantity's own limit, and how far rounding moves it."""
+        if self.precision == FLOAT64:
+            return (STRUCTURE_GRADIENT if quantity.is_gradient else STRUCTURE_FORWARD), 0.0
+        limit, noise = floor(self.precision), self._noise(quantity, name, what, array)
+        if not self.exact:
+            limit += K * DISTURBANCE * ROUNDING[self.precision]
+        if quantity.kind is Kind.LOSS and self.one.narrow and self.exact:
+            noise = max(noise, loss_response(self.one))
+        return limit, noise
 
     def _noise(self, quantity: Quantity, name: str, what: str, array: str) -> float:
         """Return how far rounding moves the first's quantity, from its runs in float64."""
@@ -380,13 +393,20 @@ class RunPair:
         return Difference(best, note=note), scale, a.size
 
 
+# Where a run or a step holds tensors by name.
+PARTS = {
+    Kind.STATISTIC: "statistics",
+    Kind.PARAMETER_GRADIENT: "parameter_gradients",
+    Kind.STATE: "state",
+}
+
+
 def _lookup(run: Mapping[str, Any], quantity: Quantity, name: str, what: str) -> str | None:
     """Return the array of a quantity in another run of the same trace."""
     if quantity.kind is Kind.LOSS:
         return run["loss"]
-    if quantity.kind in (Kind.STATISTIC, Kind.PARAMETER_GRADIENT):
-        part = "statistics" if quantity.kind is Kind.STATISTIC else "parameter_gradients"
-        return run[part].get(name)
+    if quantity.kind in PARTS:
+        return run[PARTS[quantity.kind]].get(name)
     if quantity.kind is Kind.BATCH or what:
         return None
     if name != NETWORK:

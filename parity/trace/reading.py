@@ -50,6 +50,8 @@ class TraceFile:
         InputError: It is no trace, or was cut off or altered.
     """
 
+    _wide_of: TraceFile | None = None
+
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         try:
@@ -73,7 +75,6 @@ class TraceFile:
         self.training = self._keyed("training", "kind")
         each = (self.runs, self.alone, self.training)
         self.narrow = FLOAT64 not in {key[1] for found in each for key in found}
-        self._wide = False
         for found in each if self.narrow else ():
             for (first, precision, disturbance), run in list(found.items()):
                 if (first, precision, 0) in found:  # else nothing says how exact it is
@@ -82,12 +83,12 @@ class TraceFile:
     def widened(self) -> TraceFile:
         """Return the same file, whose floating-point arrays are given as float64."""
         made = copy.copy(self)
-        made._wide = True
+        made._wide_of = self  # which closes the file
         return made
 
     def __del__(self) -> None:
         """Close the file; arrays that are still wanted hold this object."""
-        if hasattr(self, "file"):
+        if hasattr(self, "file") and self._wide_of is None:
             self.file.close()
 
     def _index(self) -> Any:
@@ -151,7 +152,7 @@ class TraceFile:
     def lazy(self, name: str) -> Any:
         """Return an array that is read, and verified, when NumPy computes with it."""
         offset, dtype, shape = self._place(name)
-        if self.index["arrays"][name]["dtype"] == "bfloat16" or self._wide:
+        if self.index["arrays"][name]["dtype"] == "bfloat16" or self._wide_of:
             return self.array(name)
         return StoredArray(Verified(self, name), offset, shape, dtype)
 
@@ -163,7 +164,7 @@ class TraceFile:
         """
         offset, dtype, shape = self._place(name)
         array = np.asarray(StoredArray(Verified(self, name), offset, shape, dtype))
-        if self._wide and array.dtype.kind == "f":
+        if self._wide_of and array.dtype.kind == "f":
             return array.astype(FLOAT64)
         if self.index["arrays"][name]["dtype"] == "bfloat16":
             return array.astype(ml_dtypes.bfloat16)

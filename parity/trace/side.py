@@ -198,14 +198,11 @@ class RecordedSide:
 
     def _float_axes(self, run: Mapping[str, Any]) -> dict[int, Axes]:
         """Return `input_axes` by the inputs' numbers among those that are floating-point."""
-        names = [n for tree in (run["args"], run["kwargs"]) for n in self._names(tree)]
+        trees = (run["args"], run["kwargs"])
+        names = [n for tree in trees for n in array_names(self.trace, tree)]
         dtypes = self.trace.index["arrays"]
         floats = [i for i, n in enumerate(names) if "float" in dtypes[n]["dtype"]]
         return {j: self.input_axes[i] for j, i in enumerate(floats) if i in self.input_axes}
-
-    def _names(self, tree: Any) -> list[str]:
-        nest = self.trace.tree(tree, Stored)
-        return [leaf.name for leaf in leaves(nest) if isinstance(leaf, Stored)]
 
     def _turned(
         self, names: Sequence[str], given: Mapping[int, Axes] = MappingProxyType({})
@@ -260,6 +257,12 @@ class RecordedSide:
         if any(c is not None for c in mine["cotangents"]):
             result.parameter_gradients = inside(run["parameter_gradients"])
         return result
+
+
+def array_names(trace: TraceFile, tree: Any) -> list[str]:
+    """Return the names of the arrays in a tree, mappings by sorted key."""
+    nest = trace.tree(tree, Stored)
+    return [leaf.name for leaf in leaves(nest) if isinstance(leaf, Stored)]
 
 
 class RecordedTraining:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -179,13 +179,24 @@ class Schedule:
             group["eps"] = EPS / (1 - 0.999 ** (self.count + 1)) ** 0.5
 
 
-def record_torch_twin(trace: TraceFile, path: Path) -> None:
-    """Record the PyTorch side on what MindSpore's was recorded on."""
+def record_torch_twin(
+    trace: TraceFile, path: Path, change: Callable[[TorchNet], None] | None = None
+) -> None:
+    """Record the PyTorch side on what MindSpore's was recorded on.
+
+    Args:
+        trace: MindSpore's.
+        path: The trace to write.
+        change: Changes the network before it is recorded.
+    """
     network = TorchNet()
-    missing, unknown = network.load_state_dict(torch_state(trace.arrays(trace.index["state"])), False)
+    if change is not None:
+        change(network)
+    state = torch_state(trace.arrays(trace.index["state"]))
+    missing, unknown = network.load_state_dict(state, strict=False)
     assert not unknown, unknown
     assert all(name.endswith("num_batches_tracked") for name in missing), missing
-    run = next(run for run in trace.index["runs"] if run["mode"] == "train")
+    run = trace.runs["train", "float32", None]
     (x,) = trace.tree(run["args"], trace.array)
     options = {"loss": torch_loss, "targets": [trace.array(name) for name in run["targets"]]}
     record_torch(

@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
-    from parity.ladder.recordings import compare, renames
+    from parity.ladder.recorded_steps import compare
+    from parity.ladder.recordings import renames
     from parity.trace.reading import TraceFile
 
     rename = renames(args.rename)
