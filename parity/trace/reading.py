@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from parity.capture.run import FLOAT64
 from parity.capture.spill import SpilledArray
 from parity.spec.errors import InputError
 from parity.trace.recorder import INDEX
@@ -116,6 +117,15 @@ class TraceFile:
     def precision(self) -> str:
         """The working precision."""
         return str(self.index["precision"])
+
+    @property
+    def base(self) -> str:
+        """The precision of the most exact runs: float64, or the working one if there are none."""
+        return (
+            FLOAT64
+            if any(run["precision"] == FLOAT64 for run in self.index["runs"])
+            else (self.precision)
+        )
 
     def read(self, offset: int, size: int) -> bytes:
         """Return so many bytes from a place in the file.
