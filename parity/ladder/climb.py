@@ -112,7 +112,7 @@ def climb(
         report.pairs = list(paired(runs))
         question_pairs(runs, report)
         if is_recorded(port):
-            report.notes.append(UNSOUGHT)
+            report.unsought = UNSOUGHT
         else:
             explain(ladder, report)
     return report

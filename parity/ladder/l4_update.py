@@ -14,6 +14,7 @@ from parity.capture.records import NETWORK, Arrays
 from parity.capture.run import FLOAT64, Run, Side
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer, full_name
+from parity.ladder.port_rounding import Differences, compared
 from parity.ladder.recorded import (
     absent,
     fed_gradients,
@@ -24,7 +25,7 @@ from parity.ladder.recorded import (
 )
 from parity.ladder.rung import Rung
 from parity.ladder.runs import DISTURBED, PORT64
-from parity.ladder.tolerances import STRUCTURE_UPDATE, Measurement, difference
+from parity.ladder.tolerances import STRUCTURE_UPDATE, Difference, Measurement, difference
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec import draw
@@ -79,18 +80,29 @@ class Update(Rung):
 
     def climb(self) -> list[Check]:
         self.fed = fed = self._fed()
-        port, pool = self.runs.port, self.runs.pool
+        pool = self.runs.pool
         state = self.runs.in_port_names(self.runs.reference64.state(), None, False)
         self.weights = {name: a for name, a in state.items() if name in self.runs.trained}
         working = self.runs.precision
         jobs = {run: pool.submit(self._port, run, fed) for run in (PORT64, Run(Side.PORT, working))}
         oracle = self._reference(Run(Side.REFERENCE), fed)
+        if self.runs.coarse:
+            moved = self._port(PORT64, fed.disturbed(working))
+            flats = (jobs[run].result() for run in jobs)
+            return self._judged(oracle, compared(working, oracle, *flats, moved))
         others = [Run(Side.REFERENCE, working), DISTURBED[0]]
         if not has_numerics(self.runs, "update"):
             others, jobs = [], {run: job for run, job in jobs.items() if run == PORT64}
         found = {run: self._reference(run, fed) for run in others}
         found |= {run: job.result() for run, job in jobs.items()}
         self.steps = oracle, found[PORT64]
+        return self._judged(
+            oracle, {run: _differences(run, flat, oracle) for run, flat in found.items()}
+        )
+
+    def _judged(self, oracle: Flat, found: Differences) -> list[Check]:
+        """Judge the steps, and the rates."""
+        port = self.runs.port
         measured = [self._step(key, oracle, found) for key in oracle]
         if port.schedules is not None and rates_of(self.runs.reference64, 1).size:
             measured.insert(0, self._rates(*port.schedules))
@@ -125,7 +137,8 @@ class Update(Rung):
         return self._steps(training, self.fed, False)
 
     def _agree(self, oracle: Flat, steps: Flat) -> bool:
-        measured = [self._step(key, oracle, {PORT64: steps}) for key in oracle]
+        found = {PORT64: _differences(PORT64, steps, oracle)}
+        measured = [self._step(key, oracle, found) for key in oracle]
         return all(check.ok for check in self._judge("L4", measured))
 
     def _fed(self) -> FedGradients:
@@ -192,11 +205,8 @@ class Update(Rung):
         arrays = self.runs.in_port_names(training.state(), None, ported)
         return {name: a for name, a in arrays.items() if name in self.runs.trained}
 
-    def _step(self, key: Key, oracle: Flat, found: dict[Run, Flat]) -> Measurement:
-        differences = {
-            run: difference(flat.get(key), oracle[key], run.precision)
-            for run, flat in found.items()
-        }
+    def _step(self, key: Key, oracle: Flat, found: Differences) -> Measurement:
+        differences = {run: each[key] for run, each in found.items()}
         shared_group = (key.quantity.kind, key.quantity.step)
         limit = STRUCTURE_UPDATE + self._rounding(key, tolerances.norm(oracle[key]))
         measured = self._measure_one(
@@ -233,3 +243,8 @@ class Update(Rung):
             limit = tolerances.floor(self.runs.precision)
         measured = self._measure_one(key, reference, {PORT64: found}, limit=limit)
         return dataclasses.replace(measured, norm=1.0, elements=count + tolerances.FEW)
+
+
+def _differences(run: Run, flat: Flat, oracle: Flat) -> dict[Key, Difference]:
+    """Return how far a run's steps are from the oracle's."""
+    return {key: difference(flat.get(key), array, run.precision) for key, array in oracle.items()}

@@ -15,7 +15,7 @@ from parity.capture.run import FLOAT64
 from parity.capture.signature import Signature, arrays_in
 from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import TorchTraining
-from parity.ladder import tolerances
+from parity.ladder import port_rounding, tolerances
 from parity.ladder.axes import Axes
 from parity.report.quantity import Kind, Mode, Quantity
 from parity.report.report import Omission
@@ -54,16 +54,15 @@ def filled(port: Port) -> Port:
     trace = TraceFile(port.reference)
     if given := [name for name in GIVEN if _is_given(getattr(port, name))]:
         raise InputError(f"{given[0]} is given, expected it left out: {trace.path} holds it")
-    if ("eval", FLOAT64, None) not in trace.runs:
-        instead = f", and not one in {trace.precision} beside a disturbed one" * trace.narrow
-        raise InputError(f"{trace.path} holds no run in {FLOAT64} in eval mode{instead}")
-    train = port.train and ("train", FLOAT64, None) in trace.runs
+    if ("eval", trace.base, None) not in trace.runs:
+        raise InputError(f"{trace.path} holds no run in {trace.base} in eval mode")
+    train = port.train and ("train", trace.base, None) in trace.runs
     bare = dataclasses.replace(port, reference=trace, train=train, **_inputs(trace, train))
     turned = _in_port_layout(bare)
     if not train:
         return turned
     _refuse_loss(port, trace)
-    run = trace.runs["train", FLOAT64, None]
+    run = trace.runs["train", trace.base, None]
     targets = tuple(_turned(trace.array(name), None, port) for name in run["targets"])
     batches = [_batch(trace, batch, bare) for batch in trace.index["batches"]]
     made = trace.training.get(("trajectory", FLOAT64, None))
@@ -94,7 +93,7 @@ def _inputs(trace: TraceFile, train: bool) -> dict[str, Any]:
     """Return the fields of a port that are its inputs, in the reference's layout."""
 
     def of(mode: str) -> tuple[Any, Any]:
-        run = trace.runs[mode, FLOAT64, None]
+        run = trace.runs[mode, trace.base, None]
         return trace.tree(run["args"], trace.array), trace.tree(run["kwargs"], trace.array)
 
     args, kwargs = of("train" if train else "eval")
@@ -150,7 +149,12 @@ def sides(
         raise InputError(
             f"{trace.path} was recorded in {', '.join(sorted(there))}, not in {precision}"
         )
-    return RecordedSide(trace, FLOAT64, port.layout), RecordedSide(trace, precision, port.layout)
+    return RecordedSide(trace, trace.base, port.layout), RecordedSide(trace, precision, port.layout)
+
+
+def coarse(side: ReferenceSide) -> bool:
+    """Return whether a reference is known in the working precision alone."""
+    return isinstance(side, RecordedSide) and side.dtype != FLOAT64
 
 
 def training_of(
@@ -168,7 +172,7 @@ def probe_of(runs: Runs) -> tuple[list[int], list[np.ndarray]] | None:
     if not isinstance(trace, TraceFile):
         return None
     places = trace.index["notes"]["probe"]
-    names = trace.runs["train", FLOAT64, None]["targets"]
+    names = trace.runs["train", trace.base, None]["targets"]
     if len(places) != len(names):
         raise InputError(f"{trace.path}: {len(places)} outputs, {len(names)} targets of its loss")
     return list(places), [trace.array(name) for name in names]
@@ -185,6 +189,8 @@ def recorded_notes(runs: Runs) -> list[str]:
     if trace.narrow:
         rule = f"the limit of {runs.precision}'s numerics judges the structure"
         notes.append(f"the reference was not recorded in {FLOAT64}, so {rule}")
+    if coarse(side):
+        notes.append(port_rounding.NOTE.format(trace.precision))
     if runs.constants:
         notes.append("how far its constants' rounding moves the reference was not recorded")
     return notes
@@ -230,7 +236,7 @@ def lacking(runs: Runs, rung: str) -> Iterator[Omission]:
         if rung == "L1" and side.key(train) not in side.trace.alone:
             quantity = Kind.INPUT_GRADIENT if train else Kind.OUTPUT
             yield omission(quantity, f"the trace holds no layers alone: {WITHIN}", mode=mode)
-        elif rung == "L1" and not _alone_numerics(side, narrow, train):
+        elif rung == "L1" and not coarse(side) and not _alone_numerics(side, narrow, train):
             reason = f"the trace holds no layers alone in {runs.precision}: {NO_NUMERICS}"
             yield omission(Kind.OUTPUT, reason, mode=mode)
     if rung == "L3" and runs.port.train:
@@ -249,7 +255,7 @@ WITHIN = "what they gave in the whole network is compared, in float64"
 
 def _gradients(side: RecordedSide, omission: Any) -> Iterator[Omission]:
     """Yield what the run in train mode lacks."""
-    run = side.trace.runs["train", FLOAT64, None]
+    run = side.trace.runs["train", side.dtype, None]
     if run["loss"] is None:
         yield omission(Kind.LOSS, "the trace does not hold it", required=True)
     if not run["parameter_gradients"]:
@@ -263,7 +269,7 @@ def numerics_of(runs: Runs, train: bool) -> bool:
     side, narrow = runs.reference64, runs.reference_working
     if not isinstance(side, RecordedSide) or not isinstance(narrow, RecordedSide):
         return True
-    return narrow.has_run(train) and side.disturbed().has_run(train)
+    return coarse(side) or (narrow.has_run(train) and side.disturbed().has_run(train))
 
 
 def has_numerics(runs: Runs, kind: str) -> bool:
@@ -271,7 +277,8 @@ def has_numerics(runs: Runs, kind: str) -> bool:
     side, narrow = runs.reference64, runs.reference_working
     if not isinstance(side, RecordedSide) or not isinstance(narrow, RecordedSide):
         return True
-    return all(has_steps(s, k) for s in (narrow, side.disturbed()) for k in (kind, "decay"))
+    found = (has_steps(s, k) for s in (narrow, side.disturbed()) for k in (kind, "decay"))
+    return coarse(side) or all(found)
 
 
 def fed_gradients(side: RecordedSide) -> tuple[list[Arrays], Arrays]:
@@ -296,7 +303,7 @@ def rates_of(side: ReferenceSide, count: int) -> np.ndarray:
 
 
 def _alone_numerics(side: RecordedSide, narrow: RecordedSide, train: bool) -> bool:
-    calls = side.trace.alone.get(("train" if train else "eval", FLOAT64, None), {"layers": ()})
+    calls = side.trace.alone.get(side.key(train), {"layers": ()})
     return all(
         narrow.has_layer(call, train) and side.disturbed().has_layer(call, train)
         for call in calls["layers"]
@@ -308,7 +315,8 @@ def absent(runs: Runs, kind: str) -> str:
     side = runs.reference64
     kinds = (kind, "decay") if kind == "update" else (kind,)
     for each in kinds if isinstance(side, RecordedSide) else ():
-        made = side.trace.training.get((each, FLOAT64, None))
+        precision = FLOAT64 if each == "trajectory" else side.dtype
+        made = side.trace.training.get((each, precision, None))
         if not made or not made["steps"]:
-            return f"the trace holds no steps of {each} in {FLOAT64}"
+            return f"the trace holds no steps of {each} in {precision}"
     return ""

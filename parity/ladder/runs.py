@@ -30,7 +30,7 @@ from parity.capture.records import (
 from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
-from parity.ladder import tolerances
+from parity.ladder import port_rounding, tolerances
 from parity.ladder.axes import Axes
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
@@ -38,7 +38,14 @@ from parity.ladder.keys import Flat, Key, against, by_layer, key_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
-from parity.ladder.recorded import ReferenceSide, filled, is_narrow, numerics_of, sides
+from parity.ladder.recorded import (
+    ReferenceSide,
+    coarse,
+    filled,
+    is_narrow,
+    numerics_of,
+    sides,
+)
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference, spread_difference
 from parity.ladder.weights import assign
@@ -110,6 +117,8 @@ class Runs:
         self.results: dict[tuple[Run, bool], dict[Key, Difference]] = {}
         self.jobs: dict[tuple[Run, bool], Future[dict[Key, Difference]]] = {}
         self.drifts: dict[bool, dict[Key, float]] = {}
+        self.coarse = coarse(self.reference64)
+        self.rounded: dict[bool, port_rounding.Differences] = {}
         self.failed: ForwardError | None = None
         try:
             for train in self.modes:
@@ -145,7 +154,7 @@ class Runs:
 
     def start(self, modes: Sequence[bool]) -> None:
         """Begin the port's runs in the background, unless they are too large to be held at once."""
-        if self.failed or self.large:
+        if self.failed or self.large or self.coarse:
             return
         for train in set(map(self.mode, modes)):
             for run in filter(lambda run: run.ported, self.compared):
@@ -177,6 +186,10 @@ class Runs:
         """Everything the oracle gave, in the port's names and layout."""
         return self._flat(self.oracle(train), self.mode(train), ported=False)
 
+    def port_flat(self, side: JaxSide, inputs: tuple, train: bool) -> Flat:
+        """Run a side of the port, and return everything that it gave."""
+        return self._flat(self._run(side, train, inputs), train, ported=True)
+
     def side(self, run: Run) -> ReferenceSide | JaxSide:
         """The network that runs, undisturbed; of a recording, what was disturbed."""
         exact = run.precision == FLOAT64
@@ -190,6 +203,10 @@ class Runs:
     def differences(self, train: bool) -> dict[Run, dict[Key, Difference]]:
         """Return how far every other run is from the oracle."""
         train = self.mode(train)
+        if self.coarse:
+            if train not in self.rounded:
+                self.rounded[train] = port_rounding.differences(self, train)
+            return self.rounded[train]
         compared = self.compared if numerics_of(self, train) else (PORT64,)
         for run in compared:
             if (run, train) not in self.results:
@@ -201,9 +218,9 @@ class Runs:
         """Return whether a quantity is computed in a narrower type in float64, too.
 
         In the whole network anything may depend on such a layer; alone, each is judged by its own.
-        Everything is, where the reference was recorded in the working precision alone.
+        Everything is, where the reference is known in a narrower type only.
         """
-        if is_narrow(self.port):
+        if self.coarse or is_narrow(self.port):
             return True
         kept = self.port64.narrow("kept")
         if key.quantity.scope is not Scope.LAYER:

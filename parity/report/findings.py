@@ -156,6 +156,7 @@ class Findings:
         inference: Whether only eval mode was compared.
         pairs: Which tensors and layers of the port answered which of the reference.
         parting: The first operation at which the networks part, where one was found.
+        unsought: Why causes were not looked for; empty where they were.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Findings:
     inference: bool = False
     pairs: list[Paired] = dataclasses.field(default_factory=list)
     parting: Parting | None = None
+    unsought: str = ""
 
     @property
     def ok(self) -> bool:
@@ -202,6 +204,8 @@ class Findings:
             lines = [f"proved: {first}", *(f"or: {other}" for other in others)]
             more = len(self.causes) - MOST_CAUSES
             return [*lines, f"or: {more} more that give the same numbers"] if more > 0 else lines
+        if self.unsought:
+            return [self.unsought]
         if not self.operations:
             return ["no known cause explains it"]
         lead = "no known cause explains it; the reference computes here: "

@@ -43,8 +43,9 @@ class TraceFile:
         runs: Runs of the whole network by mode, precision and disturbance.
         alone: Runs of layers alone, by the same.
         training: Steps, by kind, precision and disturbance.
-        narrow: Whether nothing was recorded in float64. Then what was recorded in the working
-            precision, and disturbed, is listed as float64, too.
+        narrow: Whether nothing was recorded in float64, and runs that were disturbed say how far
+            the reference's rounding goes. Then all that has a disturbed twin in the working
+            precision is listed as float64, too.
 
     Raises:
         InputError: It is no trace, or was cut off or altered.
@@ -74,7 +75,8 @@ class TraceFile:
         self.alone = self._keyed("alone", "mode")
         self.training = self._keyed("training", "kind")
         each = (self.runs, self.alone, self.training)
-        self.narrow = FLOAT64 not in {key[1] for found in each for key in found}
+        exact = FLOAT64 in {key[1] for found in each for key in found}
+        self.narrow = not exact and 0 in {key[2] for key in self.runs}
         for found in each if self.narrow else ():
             for (first, precision, disturbance), run in list(found.items()):
                 if (first, precision, 0) in found:  # else nothing says how exact it is
@@ -134,6 +136,15 @@ class TraceFile:
     def precision(self) -> str:
         """The working precision."""
         return str(self.index["precision"])
+
+    @property
+    def base(self) -> str:
+        """The precision of the most exact runs: float64, or the working one if there are none."""
+        return (
+            FLOAT64
+            if any(run["precision"] == FLOAT64 for run in self.index["runs"])
+            else (self.precision)
+        )
 
     def read(self, offset: int, size: int) -> bytes:
         """Return so many bytes from a place in the file.

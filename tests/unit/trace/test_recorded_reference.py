@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optax
 import pytest
 
 from parity import check
@@ -13,8 +16,9 @@ from parity.ladder import recording
 from parity.ladder.climb import climb
 from parity.report.report import Report
 from parity.spec.errors import InputError
+from parity.trace import recorder
 from parity.trace.reading import TraceFile
-from tests.recorded import live, ported, recorded
+from tests.recorded import live, ported, recorded, schedules
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def test_a_fault_is_found_at_the_same_place(trace: Path) -> None:
     other = check(recorded(trace, port=ported(1e-3)), levels)
     assert not one.ok
     assert lines(one) == lines(other)
-    assert "the reference is a recording: causes are not sought" in other.notes
+    assert other.explanation() == ["the reference is a recording: causes are not sought"]
 
 
 def test_what_a_trace_lacks_is_counted(poor: Path) -> None:
@@ -92,13 +96,52 @@ def test_without_gradients_nothing_is_proved(poor: Path, tmp_path: Path) -> None
 
 def rewritten(trace: TraceFile, path: Path) -> Path:
     """Write a trace again, with another index."""
-    from parity.trace import recorder
-
     with recorder.Trace(path) as made:
         names = {name: made.array(trace.array(name)) for name in trace.index["arrays"]}
         assert list(names) == list(names.values())
         made.index = trace.index | {"arrays": made.index["arrays"]}
     return path
+
+
+def in_float32(trace: TraceFile, path: Path) -> Path:
+    """Write what a framework without float64 would have recorded."""
+    with recorder.Trace(path) as made:
+        wide = {name: trace.array(name) for name in trace.index["arrays"]}
+        names = {name: made.array(array) for name, array in wide.items()}
+        narrow = {n: a.astype(np.float32) if a.dtype == "f8" else a for n, a in wide.items()}
+        rounded = {name: made.array(array) for name, array in narrow.items()}
+        assert list(names) == list(names.values())
+
+        def turned(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: rounded[v] if k == "array" else turned(v) for k, v in value.items()}
+            return [rounded[v] if isinstance(v, str) else turned(v) for v in value]
+
+        kept = {
+            kind: [r for r in trace.index[kind] if r["precision"] == "float32"]
+            for kind in ("runs", "alone", "training")
+        }
+        for run in kept["runs"]:
+            twin = trace.runs[run["mode"], "float64", None]
+            for call, other in zip(run["calls"], twin["calls"], strict=True):
+                call |= {key: turned(other[key]) for key in ("args", "kwargs")}
+                call["cotangents"] = [c and rounded[c] for c in other["cotangents"]]
+        made.index = trace.index | kept | {"arrays": made.index["arrays"]}
+    return path
+
+
+def test_a_reference_without_float64(trace: Path, tmp_path: Path) -> None:
+    """Catches a sound port that fails, or a wrong one that passes, where no oracle exists."""
+    path = in_float32(TraceFile(trace), tmp_path / "narrow.trace")
+    report = check(recorded(path))
+    assert report.ok, report.failures()
+    assert {c.rung for c in report.checks} == {"L0", "L1", "L2", "L3", "L4"}
+    assert min(c.margin for c in report.checks) > 3
+    assert any("recorded in float32 alone" in note for note in report.notes)
+    wrong = dataclasses.replace(recorded(path), optimizers=(None, optax.adam(schedules()[1])))
+    assert {c.rung for c in check(wrong, ("L0", "L4")).failures()} == {"L4"}
+    failed = check(recorded(path, port=ported(1e-2)), ("L1", "L2")).failures()
+    assert {(c.rung, c.layer) for c in failed} == {("L2", "head"), ("L2", "(network)")}
 
 
 @pytest.mark.parametrize(
