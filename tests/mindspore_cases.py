@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-import jax_impl.train
 import torch_impl.train
 from parity.data.statistics import weights
-from parity.model_checks.networks import weight_map
 from parity.spec.models import Config
 from parity.spec.recipes import recipe
 from parity.spec.training.recipe import Stage
 from parity.spec.training.trainer import Batch
 from tests.golden_vectors import Golden, probe
-from weights_convert import naming, to_jax
+from weights_convert import naming
 
 # Case -> recipe and stage.
 CASES = {
@@ -68,7 +66,7 @@ class Case:
     def moved(
         self, arrays: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """MindSpore's name -> how far a parameter went, of published key -> where it is, and was."""
+        """MindSpore's name -> how far a parameter went; given are published keys."""
         wide = np.float64
         return {n: arrays[k].astype(wide) - start[k] for n, k in self.names.items()}
 
@@ -110,40 +108,24 @@ class Steps:
 
 
 def train(
-    case: Case, side: str, precision: str = "fp64", arrays: Mapping[str, np.ndarray] | None = None
+    case: Case, precision: str = "fp64", arrays: Mapping[str, np.ndarray] | None = None
 ) -> Steps:
-    """Train a case by our own trainer.
+    """Train a case by PyTorch's trainer.
 
     Args:
         case: What is trained.
-        side: `torch` or `jax`.
         precision: `fp64` or `fp32`.
         arrays: Weights by published key, if not the case's own.
     """
     stage, start = case.stage, dict(arrays or case.arrays)
     rate = stage.optimizer.lr * stage.schedule.factor(0, 0, 1)
-    side_of = torch_impl.train if side == "torch" else jax_impl.train
-    own = start if side == "torch" else to_jax(case.config, start)
-    given = (case.config, stage.optimizer, stage.loss, own, case.class_weights)
-    trainer = side_of.Trainer(*given, precision)
+    given = (case.config, stage.optimizer, stage.loss, start, case.class_weights)
+    trainer = torch_impl.train.Trainer(*given, precision)
     found = Steps([], {}, {})
     for step in range(1, 6):
         found.losses.append(trainer.step(case.batch, rate).loss)
         if step in (1, 5):
-            after = published(case.config, trainer.snapshot().arrays, side)
+            after = trainer.snapshot().arrays
             found.moved[f"moved_{step}"] = case.moved(after, start)
             found.statistics[f"stat_{step}"] = {n: after[k] for n, k in case.statistics.items()}
-    return found
-
-
-def published(
-    config: Config, arrays: Mapping[str, np.ndarray], side: str
-) -> dict[str, np.ndarray]:
-    """Return one side's arrays by published key, of PyTorch's shape."""
-    if side == "torch":
-        return dict(arrays)
-    found = {}
-    for name, array in arrays.items():
-        key, axes = weight_map(config)[name]
-        found[key] = array.transpose(np.argsort(axes)) if axes else array
     return found

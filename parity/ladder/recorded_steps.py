@@ -35,7 +35,10 @@ def compare(
         found.left_out.append(f"trajectory: give {other.path} first, recorded in {other.precision}")
         return found
     disturbed = one.training.get((*TRAJECTORY[:2], 0), {"steps": []})["steps"]
-    pairs = zip(one.training[TRAJECTORY]["steps"], other.training[TRAJECTORY]["steps"], strict=False)
+    mine, theirs = (trace.training[TRAJECTORY]["steps"] for trace in (one, other))
+    if len(mine) != len(theirs):
+        found.left_out.append(f"trajectory: {len(mine)} and {len(theirs)} steps")
+    pairs = zip(mine, theirs, strict=False)
     for i, steps in enumerate(pairs):
         exact = [steps[0], disturbed[i]] if i < len(disturbed) else []
         pair = StepPair((one, other), steps, exact, i + 1, rename, limit)

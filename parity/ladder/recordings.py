@@ -248,7 +248,8 @@ class RunPair:
         for name, array in mine.items():
             layer, _, leaf = name.rpartition(".")
             if name in pairs:
-                quantity, other = Quantity(what, path=leaf, step=self.number), self.runs[1][kind][pairs[name]]
+                quantity = Quantity(what, path=leaf, step=self.number)
+                other = self.runs[1][kind][pairs[name]]
                 self._measure(quantity, layer or NETWORK, pairs[name], array, other, one=name)
             else:
                 self.left_out.append(f"{self.name}, {name}, {what}: only the first has it")

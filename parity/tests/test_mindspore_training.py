@@ -11,7 +11,7 @@ single norm may be further off than the worst one there, `LARGEST`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -22,17 +22,13 @@ import pytest
 import jax_impl.optim
 import jax_impl.state
 import torch_impl.state
-import torch_impl.train
 from parity.capture.jax_side import JaxSide
+from parity.capture.records import Arrays, Result
 from parity.capture.torch_side import TorchSide
-from parity.data.statistics import weights
 from parity.ladder.tolerances import K
 from parity.model_checks.networks import CROSS_ENTROPY, weight_map
-from parity.spec.models import Config
 from parity.spec.recipes import recipe
-from parity.spec.training.recipe import Stage
-from parity.spec.training.trainer import Batch
-from tests.golden_vectors import Golden, probe
+from tests.mindspore_cases import CASES, Case, Steps, stage_of, train
 from weights_convert import naming, to_jax
 
 LIMIT = 1e-5
@@ -86,9 +82,7 @@ class Answer:
         train: And in train mode, before any step.
         gradients: MindSpore's name -> gradient.
         statistics: After one step, MindSpore's name -> array.
-        moved: `moved_1` and, of PyTorch, `moved_5` -> MindSpore's name -> how far it went.
-        losses: Of the steps.
-        last: The statistics after the last one.
+        steps: The five steps.
     """
 
     def __init__(self, case: Case, side: str) -> None:
@@ -98,15 +92,16 @@ class Answer:
         images = (case.batch.images.astype(np.float64),)
         targets = (*case.batch.targets, case.class_weights)
         self.eval = network.run(images, train=False)
-        self.train = network.run(images, True, CROSS_ENTROPY[side == "jax"], targets)
+        given = (images, True, CROSS_ENTROPY[side == "jax"], targets)
+        self.train = network.run(*given)
         published = self._published(self.train.parameter_gradients, side)
         self.gradients = {n: published[k] for n, k in case.names.items()}
         statistics = self._published(self.train.statistics, side)
         self.statistics = {n: statistics[k] for n, k in case.statistics.items()}
-        if side == "torch":
-            self._five_steps()
+        if isinstance(network, JaxSide):
+            self.steps = self._steps(lambda state: self._once_more(network, state, given))
         else:
-            self._one_step()
+            self.steps = train(case)
 
     def _torch(self) -> TorchSide:
         case = self.case
@@ -127,34 +122,39 @@ class Answer:
             found[key] = array.transpose(np.argsort(axes)) if axes else array
         return found
 
-    def _five_steps(self) -> None:
-        """Of our own training."""
-        case, stage = self.case, self.stage
-        given = (case.config, stage.optimizer, stage.loss, case.arrays, case.class_weights)
-        trainer = torch_impl.train.Trainer(*given, "fp64")
-        self.losses, self.moved = [], {}
-        for step in range(1, 6):
-            self.losses.append(trainer.step(case.batch, self.rate).loss)
-            if step in (1, 5):
-                self.moved[f"moved_{step}"] = case.moved(trainer.snapshot().arrays)
-        last = trainer.snapshot().arrays
-        self.last = {n: last[k] for n, k in case.statistics.items()}
+    def _once_more(self, network: JaxSide, state: Arrays, given: tuple) -> Result:
+        network.fill(state)
+        return network.run(*given)
 
-    def _one_step(self) -> None:
-        """Of the optimizer alone, on the gradients."""
+    def _steps(self, run: Callable[[Arrays], Result]) -> Steps:
+        """Make five steps of JAX's optimizer.
+
+        Args:
+            run: Gives the gradients and statistics of weights and statistics.
+        """
         case, optimizer = self.case, self.stage.optimizer
         names = {k: n for n, (k, _) in weight_map(case.config).items()}
         own = [names[key] for key in case.names.values()]
-        arrays = to_jax(case.config, case.arrays)
-        with jax.enable_x64(True):
-            weights = {n: jnp.asarray(arrays[n], jnp.float64) for n in own}
-            gradients = {n: jnp.asarray(self.train.parameter_gradients[n]) for n in own}
-            built = jax_impl.optim.build(case.config, optimizer, own)
-            told = jax_impl.optim.hyperparameters(optimizer, "float64", self.rate, 1)
-            updates, _ = built.update(gradients, built.init(weights), weights, **told)
-            after = {n: np.asarray(weights[n] + updates[n]) for n in own}
-        self.moved = {"moved_1": case.moved(self._published(after, "jax"))}
-        self.losses = [float(self.train.loss)]
+        state = dict(to_jax(case.config, case.arrays))
+        built, kept = jax_impl.optim.build(case.config, optimizer, own), None
+        result, found = self.train, Steps([], {}, {})
+        for step in range(1, 6):
+            found.losses.append(float(result.loss))
+            with jax.enable_x64(True):
+                weights = {n: jnp.asarray(state[n], jnp.float64) for n in own}
+                gradients = {n: jnp.asarray(result.parameter_gradients[n]) for n in own}
+                told = jax_impl.optim.hyperparameters(optimizer, "float64", self.rate, step)
+                kept = built.init(weights) if kept is None else kept
+                updates, kept = built.update(gradients, kept, weights, **told)
+                state |= {n: np.asarray(weights[n] + updates[n]) for n in own}
+            state |= result.statistics
+            if step in (1, 5):
+                after = self._published(state, "jax")
+                found.moved[f"moved_{step}"] = case.moved(after, case.arrays)
+                found.statistics[f"stat_{step}"] = {n: after[k] for n, k in case.statistics.items()}
+            if step < 5:
+                result = run(state)
+        return found
 
 
 @pytest.fixture(
@@ -179,8 +179,8 @@ def test_outputs(answer: Answer) -> None:
 
 def test_first_loss(answer: Answer) -> None:
     """Catches a class weight of the recipe, or void's, and a mean over other pixels."""
-    assert answer.losses[0] == pytest.approx(float(answer.train.loss), rel=1e-9)
-    assert abs(answer.losses[0] / answer.case.golden["train_losses"][0] - 1) <= LIMIT
+    assert answer.steps.losses[0] == pytest.approx(float(answer.train.loss), rel=1e-9)
+    assert abs(answer.steps.losses[0] / answer.case.golden["train_losses"][0] - 1) <= LIMIT
 
 
 def test_statistics_of_one_step(answer: Answer) -> None:
@@ -196,7 +196,7 @@ def test_gradients_and_steps(answer: Answer) -> None:
     MindSpore adds eps to the root of the uncorrected moment: a step is up to 7 % shorter.
     """
     case, medians = answer.case, MEDIANS[answer.case.name]
-    for what, found in {"grad": answer.gradients, **answer.moved}.items():
+    for what, found in {"grad": answer.gradients, **answer.steps.moved}.items():
         norms, products = case.apart(what, found)
         for apart, median in zip((norms, products), medians[what], strict=True):
             assert np.median(list(apart.values())) <= TIMES * median, what
@@ -212,8 +212,8 @@ def test_later_losses(answer: Answer) -> None:
 
     A single number's rounding is a matter of luck, so it gets the factor of the ladder.
     """
-    theirs = answer.case.golden["train_losses"][: len(answer.losses)]
-    apart = abs(np.array(answer.losses) / theirs - 1)
+    theirs = answer.case.golden["train_losses"][: len(answer.steps.losses)]
+    apart = abs(np.array(answer.steps.losses) / theirs - 1)
     limits = K * np.array([LIMIT / K, *LATER[answer.case.name]])
     assert (apart <= limits[: len(apart)]).all()
 

@@ -140,11 +140,8 @@ class TraceFile:
     @property
     def base(self) -> str:
         """The precision of the most exact runs: float64, or the working one if there are none."""
-        return (
-            FLOAT64
-            if any(run["precision"] == FLOAT64 for run in self.index["runs"])
-            else (self.precision)
-        )
+        exact = any(precision == FLOAT64 for _, precision, _ in self.runs)
+        return FLOAT64 if exact else self.precision
 
     def read(self, offset: int, size: int) -> bytes:
         """Return so many bytes from a place in the file.

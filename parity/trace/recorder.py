@@ -913,8 +913,8 @@ class Hooks:
 
 
 # MindSpore. Its convolutions and norms compute in float32 and narrower types alone, so nothing is
-# recorded in float64, and every disturbed run is made in float32 too: what is to be disturbed by its
-# rounding is moved to a neighbouring number, since less would be rounded away.
+# recorded in float64, and every disturbed run is made in float32 too: what is to be disturbed by
+# its rounding is moved to a neighbouring number, since less would be rounded away.
 
 
 def record_mindspore(path, cell, inputs, **options):
@@ -1138,7 +1138,8 @@ class MindSporeRecorder:
             tensor = isinstance(item, self.mindspore.Tensor)
             kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
             run["outputs"].append({"name": name, "kind": kind, "array": array})
-        run["statistics"] = {k: self.trace.array(v) for k, v in self._values(self.statistics).items()}
+        after = self._values(self.statistics)
+        run["statistics"] = {name: self.trace.array(array) for name, array in after.items()}
         if train:
             run["targets"] = [self._store(t) for t in targets]
             run["loss"] = self._store(value)
@@ -1197,7 +1198,8 @@ class MindSporeRecorder:
     def _layer(self, name, arguments, pull):
         cell, seen = self.cells[name], []
         prefix, own = f"{name}.", {p.name: p for p in cell.get_parameters()}
-        weights = [p for p in cell.trainable_params()] if any(c is not None for c in pull) else []
+        graded = any(c is not None for c in pull)
+        weights = cell.trainable_params() if graded else []
 
         def forward(*given):
             seen[:] = self.tensors_of(cell(*given))
@@ -1206,7 +1208,6 @@ class MindSporeRecorder:
         def local(names):
             return {n: n[len(prefix) :] if n.startswith(prefix) else n for n in names}
 
-        graded = any(c is not None for c in pull)
         of_inputs, of_weights = (), ()
         if graded:
             _, of_inputs, of_weights = self._gradients(forward, arguments, weights)
@@ -1250,8 +1251,11 @@ class MindSporeRecorder:
         fed = []
         for step in range(UPDATES):
             rng = generator(0, "update", step)
-            drawn = {n: rng.standard_normal(g.shape) if step else 1.0 for n, g in self.first.items()}
-            fed.append({n: (g * drawn[n]).astype(g.dtype) for n, g in self.first.items()})
+            made = {}
+            for name, gradient in self.first.items():
+                drawn = rng.standard_normal(gradient.shape) if step else 1.0
+                made[name] = (gradient * drawn).astype(gradient.dtype)
+            fed.append(made)
         runs = [(self.state, None, fed)]
         if "numerics" in self.parts:
             noisy = mapped(self.state, rounding(generator(0, "rounding/update")))

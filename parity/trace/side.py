@@ -21,6 +21,7 @@ from parity.capture.records import (
     leaves,
     transposed,
 )
+from parity.capture.run import FLOAT64
 from parity.spec.errors import InputError
 from parity.trace.reading import Stored, TraceFile
 

@@ -59,7 +59,7 @@ def apart(found: Arrays, exact: Arrays) -> np.ndarray:
 def measure(case: Case) -> None:
     """Print one case: the largest median of the three runs, and of its losses the largest error."""
     starts = [case.arrays, *rounded(case)]
-    wide, runs = train(case, "torch"), [train(case, "torch", "fp32", a) for a in starts]
+    wide, runs = train(case), [train(case, "fp32", a) for a in starts]
     exact = gradients(case, case.arrays, "float64")
     counted = [n for n in exact if n not in case.cancelled()]
     found = [gradients(case, a, "float32") for a in starts]

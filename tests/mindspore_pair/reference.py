@@ -1,4 +1,6 @@
-"""A small network of MindSpore's, recorded by its own Python: `python reference.py RECORDER OUT.trace`.
+"""A small network of MindSpore's, recorded by MindSpore's own Python.
+
+python reference.py RECORDER OUT.trace
 
 Each layer is one that another framework pads, shifts, or counts otherwise. RECORDER is
 `parity/trace/recorder.py`, or a copy of it.
@@ -33,9 +35,7 @@ class Net(nn.Cell):
         self.conv = nn.Conv2d(3, 3, 3, stride=2, pad_mode="same")
         self.bn = nn.BatchNorm2d(3)
         self.act = nn.PReLU(3)
-        self.dilated = nn.Conv2d(
-            3, 3, 3, pad_mode="pad", padding=2, dilation=2, has_bias=True
-        )
+        self.dilated = nn.Conv2d(3, 3, 3, pad_mode="pad", padding=2, dilation=2, has_bias=True)
         self.drop = nn.Dropout(p=0.3)
         self.up = nn.Conv2dTranspose(3, 4, 3, stride=2, pad_mode="same", has_bias=True)
         self.up_bn = nn.BatchNorm2d(4, momentum=0.8, eps=1e-3)

@@ -1,4 +1,4 @@
-"""The network of `reference.py` in JAX and in PyTorch, written by hand, and how they are compared."""
+"""The network of `reference.py` in JAX and in PyTorch, and how they are compared with it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ def adam() -> optax.GradientTransformation:
         )
 
     return optax.chain(
-        optax.add_decayed_weights(DECAY, decayed), eps_hat_adam(), optax.scale_by_learning_rate(rate)
+        optax.add_decayed_weights(DECAY, decayed),
+        eps_hat_adam(),
+        optax.scale_by_learning_rate(rate),
     )
 
 
@@ -149,9 +151,7 @@ def torch_state(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return found
 
 
-def torch_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def torch_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Cross-entropy, weighted by class."""
     return functional.cross_entropy(logits, labels.long(), weights)
 

@@ -1,7 +1,7 @@
 """A small network recorded by MindSpore 2.10, and our two sides checked against the recording.
 
-`tests/mindspore_pair/reference.py` made `tests/golden/mindspore_small.trace`, in float32: MindSpore's
-convolutions have no other precision. `test_real_mindspore_trace.py` makes it again.
+`tests/mindspore_pair/reference.py` made `tests/golden/mindspore_small.trace`, in float32, since
+MindSpore's convolutions have no float64. `test_real_mindspore_trace.py` makes it again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_it_says_what_judges(report: Report) -> None:
     """Catches a report that claims float64 of a recording in float32."""
     said = "\n".join(report.notes)
     assert "recorded by mindspore 2.10" in said
-    assert "not recorded in float64, so the limit of float32's numerics judges the structure" in said
+    assert "not recorded in float64, so the limit of float32's numerics judges" in said
     limits = [c.limit for c in report.checks if c.rung in ("L1", "L2", "L3", "L4")]
     assert 1e-8 < min(limits) < 1e-6
     assert max(c.limit for c in report.checks if c.rung in ("L1", "L2")) < 1e-2
