@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 GIVEN = ("inputs", "eval_inputs", "keywords", "targets", "batches")  # fields that the trace fills
 UNSOUGHT = "the reference is a recording: causes are not sought"
 
-ReferenceSide = TorchSide | RecordedSide
-
 
 def is_recorded(port: Port) -> bool:
     """Return whether a port's reference is a trace, or the path of one."""
@@ -128,7 +126,7 @@ def _batch(trace: TraceFile, batch: Mapping[str, Any], port: Port) -> tuple[Any,
 
 def sides(
     port: Port, precision: str, signatures: Mapping[bool, Signature]
-) -> tuple[ReferenceSide, ReferenceSide]:
+) -> tuple[TorchSide, TorchSide]:
     """Return the reference in float64 and in the working precision.
 
     Raises:
@@ -146,14 +144,14 @@ def sides(
     return RecordedSide(trace, trace.base, port.layout), RecordedSide(trace, precision, port.layout)
 
 
-def coarse(side: ReferenceSide) -> bool:
+def coarse(side: TorchSide) -> bool:
     """Return whether a reference is known in the working precision alone."""
     return isinstance(side, RecordedSide) and side.dtype != FLOAT64
 
 
 def training_of(
-    side: ReferenceSide, kind: str, make: Any, schedule: Any, disturb: bool = False
-) -> TorchTraining | RecordedTraining:
+    side: TorchSide, kind: str, make: Any, schedule: Any, disturb: bool = False
+) -> TorchTraining:
     """Return the reference's training: live, or the recorded steps of a kind."""
     if isinstance(side, RecordedSide):
         return RecordedTraining(side, kind)
@@ -170,6 +168,19 @@ def probe_of(runs: Runs) -> tuple[list[int], list[np.ndarray]] | None:
     if len(places) != len(names):
         raise InputError(f"{trace.path}: {len(places)} outputs, {len(names)} targets of its loss")
     return list(places), [trace.array(name) for name in names]
+
+
+def recorded_facts(port: Port) -> Iterator[tuple[str, bool, bool, bool]]:
+    """Yield each recorded layer: whether it is innermost, holds tensors, and trained ones."""
+    trace = port.reference if isinstance(port.reference, TraceFile) else TraceFile(port.reference)
+    side = RecordedSide(trace, trace.base, port.layout)
+    holders = [
+        {name.rpartition(".")[0] for name in names}
+        for names in ((*trace.index["state"], *trace.index["unsaved"]), side.parameters())
+    ]
+    called = (c["layer"].partition("#")[0] for r in trace.index["runs"] for c in r["calls"])
+    for name in dict.fromkeys([*trace.index["layers"], *called]):
+        yield name, not side.has_parts(name), name in holders[0], name in holders[1]
 
 
 def recorded_notes(runs: Runs) -> list[str]:
@@ -265,7 +276,7 @@ def fed_gradients(side: RecordedSide) -> tuple[list[Arrays], Arrays]:
     return found, {name: np.zeros_like(g) for name, g in found[0].items()}
 
 
-def rates_of(side: ReferenceSide, count: int) -> np.ndarray:
+def rates_of(side: TorchSide, count: int) -> np.ndarray:
     """Return the first recorded learning rates; those of a live reference are not asked for here.
 
     Raises:
