@@ -301,9 +301,10 @@ def _alone_numerics(side: RecordedSide, narrow: RecordedSide, train: bool) -> bo
 def absent(runs: Runs, kind: str) -> str:
     """Return why steps of a kind cannot be compared; empty if they can."""
     side = runs.reference64
-    kinds = (kind, "decay") if kind == "update" else (kind,)
-    for each in kinds if isinstance(side, RecordedSide) else ():
-        precision = FLOAT64 if each == "trajectory" else side.dtype
+    if not isinstance(side, RecordedSide):
+        return ""
+    precision = FLOAT64 if kind == "trajectory" else side.dtype
+    for each in (kind, "decay") if kind == "update" else (kind,):
         made = side.trace.training.get((each, precision, None))
         if not made or not made["steps"]:
             return f"the trace holds no steps of {each} in {precision}"

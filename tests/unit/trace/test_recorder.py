@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from parity.capture.torch_side import one_thread
 from parity.ladder import tolerances
 from parity.ladder.l4_update import STEPS
 from parity.spec import draw
@@ -117,7 +118,7 @@ def test_its_draws_and_numbers_are_the_ladders() -> None:
 
 
 def test_before_pytorch_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches hooks that PyTorch did not have before 2.0: then arguments by keyword are not seen."""
+    """Catches hooks that PyTorch lacks before 2.0: arguments by keyword are not seen then."""
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
 
     def without(kind: str) -> None:
@@ -125,10 +126,11 @@ def test_before_pytorch_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(torch.nn.Module, kind, lambda self, hook: current(self, hook))
 
     x = torch.ones(1, 3, 5, 5)
-    recorder.record_torch(tmp_path / "new", module, [x], parts=("alone",))
-    without("register_forward_pre_hook")
-    without("register_forward_hook")
-    recorder.record_torch(tmp_path / "old", module, [x], parts=("alone",))
+    with one_thread():
+        recorder.record_torch(tmp_path / "new", module, [x], parts=("alone",))
+        without("register_forward_pre_hook")
+        without("register_forward_hook")
+        recorder.record_torch(tmp_path / "old", module, [x], parts=("alone",))
     assert (tmp_path / "old").read_bytes() == (tmp_path / "new").read_bytes()
 
 
