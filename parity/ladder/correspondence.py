@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from parity.capture.records import Arrays
-from parity.ladder.recorded import ReferenceSide
+from parity.capture.torch_side import TorchSide
 from parity.ladder.weights import Assignment
 
 
@@ -20,7 +20,7 @@ class Correspondence:
         reference: The reference, with all of its tensors.
     """
 
-    def __init__(self, assignment: Assignment, reference: ReferenceSide) -> None:
+    def __init__(self, assignment: Assignment, reference: TorchSide) -> None:
         self.assignment = assignment
         self.reference = reference
 

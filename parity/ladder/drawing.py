@@ -9,12 +9,12 @@ import numpy as np
 from parity.capture.records import NETWORK, Result
 from parity.capture.torch_draws import Watch, seeded
 from parity.capture.torch_side import TorchSide
-from parity.ladder.recorded import ReferenceSide
 from parity.report.quantity import Mode
 from parity.spec.errors import InputError
+from parity.trace.side import RecordedSide
 
 
-def settled(sides: Sequence[ReferenceSide], train: bool, run: Callable[[], Result]) -> Result:
+def settled(sides: Sequence[TorchSide], train: bool, run: Callable[[], Result]) -> Result:
     """Run the reference; where it draws random numbers, run it until it does not.
 
     Nothing is run twice unless a generator moved.
@@ -54,13 +54,13 @@ def settled(sides: Sequence[ReferenceSide], train: bool, run: Callable[[], Resul
     return result
 
 
-def _silenced(sides: Sequence[ReferenceSide], layer: str) -> bool:
+def _silenced(sides: Sequence[TorchSide], layer: str) -> bool:
     module = layer.partition("#")[0]
-    found = [isinstance(side, TorchSide) and side.silence(module) for side in sides]
+    found = [not isinstance(side, RecordedSide) and side.silence(module) for side in sides]
     return all(found)
 
 
-def switched_off(side: ReferenceSide) -> list[str]:
+def switched_off(side: TorchSide) -> list[str]:
     """Return what was switched off: dropouts, and layers with what was switched off inside."""
     inside = [f"{name or NETWORK} ({what})" for name, what in side.quieted.items()]
     return [*side.silenced, *inside]

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from parity.capture.records import Call, ForwardError
 from parity.capture.run import Run, Side
+from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, against
 from parity.ladder.port_rounding import compared
-from parity.ladder.recorded import ReferenceSide
 from parity.ladder.rung import Rung
 from parity.ladder.runs import DISTURBED, PORT64, UnlikeError
 from parity.ladder.tolerances import Difference, Measurement, difference
@@ -73,7 +73,7 @@ class Layers(Rung):
         port = self.runs.port64.has_modes(pair.port.partition("#")[0])
         return port or self.runs.reference64.has_modes(call.module)
 
-    def _layer(self, call: Call, train: bool, disturbed: ReferenceSide | None) -> list[Measurement]:
+    def _layer(self, call: Call, train: bool, disturbed: TorchSide | None) -> list[Measurement]:
         """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
         runs, pair = self.runs, self.runs.pair(call)
         train = runs.mode(train)

@@ -88,8 +88,8 @@ class Update(Rung):
         oracle = self._reference(Run(Side.REFERENCE), fed)
         if self.runs.coarse:
             moved = self._port(PORT64, fed.disturbed(working))
-            flats = (jobs[run].result() for run in jobs)
-            return self._judged(oracle, compared(working, oracle, *flats, moved))
+            exact, rounded = jobs[PORT64].result(), jobs[Run(Side.PORT, working)].result()
+            return self._judged(oracle, compared(working, oracle, exact, rounded, moved))
         others = [Run(Side.REFERENCE, working), DISTURBED[0]]
         if not has_numerics(self.runs, "update"):
             others, jobs = [], {run: job for run, job in jobs.items() if run == PORT64}

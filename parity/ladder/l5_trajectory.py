@@ -9,28 +9,22 @@ import numpy as np
 
 from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
+from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import MakeOptimizer, TorchTraining
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
-from parity.ladder.recorded import (
-    ReferenceSide,
-    absent,
-    has_steps,
-    is_narrow,
-    loss_response,
-    training_of,
-)
+from parity.ladder.recorded import absent, has_steps, is_narrow, loss_response, training_of
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec import draw
-from parity.trace.side import RecordedSide, RecordedTraining
+from parity.trace.side import RecordedSide
 
 ULP = 2.0**-52  # of 1, in float64
 
-Steps = TorchTraining | RecordedTraining | JaxTraining
+Steps = TorchTraining | JaxTraining
 
 
 class Trajectory(Rung):
@@ -91,13 +85,13 @@ class Trajectory(Rung):
             found = self._step(training, step)
         return all(check.ok for check in self._compared(found, self.ported, None))
 
-    def _reference(self, side: ReferenceSide) -> TorchTraining | RecordedTraining:
+    def _reference(self, side: TorchSide) -> TorchTraining:
         optimizers, schedules = self.runs.port.optimizers, self.runs.port.schedules
         assert optimizers is not None
         schedule = schedules[0] if schedules else None
         return training_of(side, "trajectory", optimizers[0], schedule)
 
-    def _disturbed(self) -> TorchTraining | RecordedTraining | None:
+    def _disturbed(self) -> TorchTraining | None:
         """The reference from weights changed by an ulp.
 
         Not from other inputs: flat areas would not be flat any more, whose maxima are a tie.

@@ -87,27 +87,27 @@ class Port:
     numbers; dropout that takes a mask as an input stays on.
     """
 
-    reference: torch.nn.Module | str | Path | TraceFile
+    reference: Any  # a torch.nn.Module, or the path of a trace
     port: Any
     inputs: Any = None
     weights: Weights = None
     params: Any = None
     name: str = "port"
     eval_inputs: Any = None
-    losses: tuple[Loss | None, Loss] | None = None
+    losses: tuple[Loss | Any, Loss] | None = None
     targets: tuple[np.ndarray, ...] = ()
     layers: Mapping[str, str] | str | None = None
     layout: Layout = dataclasses.field(default_factory=lambda: dict(NHWC))
     modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
     filled: bool = False
     seed: int = 0
-    optimizers: tuple[MakeOptimizer | None, optax.GradientTransformation] | None = None
-    schedules: tuple[Callable[[Any], Any] | None, Callable[[Any], Any], int] | None = None
+    optimizers: tuple[MakeOptimizer | Any, optax.GradientTransformation] | None = None
+    schedules: tuple[Callable[[Any], Any] | Any, Callable[[Any], Any], int] | None = None
     batches: Sequence[tuple[Any, tuple[np.ndarray, ...]]] = ()
     steps: int = 10
     train: bool = True
     keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    call: tuple[Callable[..., Any] | None, Callable[..., Any]] | None = None
+    call: tuple[Callable[..., Any] | Any, Callable[..., Any]] | None = None
     outputs: Mapping[str, str | None] | None = None
     input_layouts: Mapping[str | int, Axes] = dataclasses.field(default_factory=dict)
     output_layouts: Mapping[str | int, Axes] = dataclasses.field(default_factory=dict)

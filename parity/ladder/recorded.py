@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 GIVEN = ("inputs", "eval_inputs", "keywords", "targets", "batches")  # fields that the trace fills
 UNSOUGHT = "the reference is a recording: causes are not sought"
 
-ReferenceSide = TorchSide | RecordedSide
-
 
 def is_recorded(port: Port) -> bool:
     """Return whether a port's reference is a trace, or the path of one."""
@@ -134,7 +132,7 @@ def _batch(trace: TraceFile, batch: Mapping[str, Any], port: Port) -> tuple[Any,
 
 def sides(
     port: Port, precision: str, signatures: Mapping[bool, Signature]
-) -> tuple[ReferenceSide, ReferenceSide]:
+) -> tuple[TorchSide, TorchSide]:
     """Return the reference in float64 and in the working precision.
 
     Raises:
@@ -152,14 +150,14 @@ def sides(
     return RecordedSide(trace, trace.base, port.layout), RecordedSide(trace, precision, port.layout)
 
 
-def coarse(side: ReferenceSide) -> bool:
+def coarse(side: TorchSide) -> bool:
     """Return whether a reference is known in the working precision alone."""
     return isinstance(side, RecordedSide) and side.dtype != FLOAT64
 
 
 def training_of(
-    side: ReferenceSide, kind: str, make: Any, schedule: Any, disturb: bool = False
-) -> TorchTraining | RecordedTraining:
+    side: TorchSide, kind: str, make: Any, schedule: Any, disturb: bool = False
+) -> TorchTraining:
     """Return the reference's training: live, or the recorded steps of a kind."""
     if isinstance(side, RecordedSide):
         return RecordedTraining(side, kind)
@@ -176,6 +174,19 @@ def probe_of(runs: Runs) -> tuple[list[int], list[np.ndarray]] | None:
     if len(places) != len(names):
         raise InputError(f"{trace.path}: {len(places)} outputs, {len(names)} targets of its loss")
     return list(places), [trace.array(name) for name in names]
+
+
+def recorded_facts(port: Port) -> Iterator[tuple[str, bool, bool, bool]]:
+    """Yield each recorded layer: whether it is innermost, holds tensors, and trained ones."""
+    trace = port.reference if isinstance(port.reference, TraceFile) else TraceFile(port.reference)
+    side = RecordedSide(trace, trace.base, port.layout)
+    holders = [
+        {name.rpartition(".")[0] for name in names}
+        for names in ((*trace.index["state"], *trace.index["unsaved"]), side.parameters())
+    ]
+    called = (c["layer"].partition("#")[0] for r in trace.index["runs"] for c in r["calls"])
+    for name in dict.fromkeys([*trace.index["layers"], *called]):
+        yield name, not side.has_parts(name), name in holders[0], name in holders[1]
 
 
 def recorded_notes(runs: Runs) -> list[str]:
@@ -288,7 +299,7 @@ def fed_gradients(side: RecordedSide) -> tuple[list[Arrays], Arrays]:
     return found, {name: np.zeros_like(g) for name, g in found[0].items()}
 
 
-def rates_of(side: ReferenceSide, count: int) -> np.ndarray:
+def rates_of(side: TorchSide, count: int) -> np.ndarray:
     """Return the first recorded learning rates; those of a live reference are not asked for here.
 
     Raises:
@@ -313,9 +324,10 @@ def _alone_numerics(side: RecordedSide, narrow: RecordedSide, train: bool) -> bo
 def absent(runs: Runs, kind: str) -> str:
     """Return why steps of a kind cannot be compared; empty if they can."""
     side = runs.reference64
-    kinds = (kind, "decay") if kind == "update" else (kind,)
-    for each in kinds if isinstance(side, RecordedSide) else ():
-        precision = FLOAT64 if each == "trajectory" else side.dtype
+    if not isinstance(side, RecordedSide):
+        return ""
+    precision = FLOAT64 if kind == "trajectory" else side.dtype
+    for each in (kind, "decay") if kind == "update" else (kind,):
         made = side.trace.training.get((each, precision, None))
         if not made or not made["steps"]:
             return f"the trace holds no steps of {each} in {precision}"

@@ -301,8 +301,8 @@ class RunPair:
             return False
         exact = self.precision == FLOAT64
         limit = SAME if exact else SINGLE_VALUES * ROUNDING[self.precision]
-        prints = [fingerprint(t.array(n)) for t, n in ((self.one, mine), (self.other, other))]
-        if not same_print(*prints, limit=limit):
+        ours, theirs = fingerprint(self.one.array(mine)), fingerprint(self.other.array(other))
+        if not same_print(ours, theirs, limit):
             return False
         found, scale, _ = self._distance(mine, other)
         return found.distance <= limit * scale
@@ -380,7 +380,8 @@ class RunPair:
         if not a.size or not (np.isfinite(a).all() and np.isfinite(b).all()):
             note = "not finite" if a.size else "no elements"
             return Difference(math.inf, note=note), 0.0, a.size
-        best, found, scale = math.inf, tuple(range(a.ndim)), norm(a)
+        found = asis = tuple(range(a.ndim))
+        best, scale = math.inf, norm(a)
         for axes in itertools.permutations(range(a.ndim)):
             moved = a.transpose(axes)
             if moved.shape != b.shape:
@@ -390,7 +391,7 @@ class RunPair:
                 best, found = distance, axes
             if distance <= STRUCTURE_FORWARD * scale:
                 break
-        note = f"axes {found}" if found != tuple(range(a.ndim)) else ""
+        note = f"axes {found}" if found != asis else ""
         return Difference(best, note=note), scale, a.size
 
 
@@ -410,6 +411,7 @@ def _lookup(run: Mapping[str, Any], quantity: Quantity, name: str, what: str) ->
         return run[PARTS[quantity.kind]].get(name)
     if quantity.kind is Kind.BATCH or what:
         return None
+    found: list[str]
     if name != NETWORK:
         found = next((c["outputs"] for c in run["calls"] if c["layer"] == name), [])
     elif quantity.kind is Kind.OUTPUT:

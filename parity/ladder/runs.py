@@ -38,14 +38,7 @@ from parity.ladder.keys import Flat, Key, against, by_layer, key_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
-from parity.ladder.recorded import (
-    ReferenceSide,
-    coarse,
-    filled,
-    is_narrow,
-    numerics_of,
-    sides,
-)
+from parity.ladder.recorded import coarse, filled, is_narrow, numerics_of, sides
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference, spread_difference
 from parity.ladder.weights import assign
@@ -190,7 +183,7 @@ class Runs:
         """Run a side of the port, and return everything that it gave."""
         return self._flat(self._run(side, train, inputs), train, ported=True)
 
-    def side(self, run: Run) -> ReferenceSide | JaxSide:
+    def side(self, run: Run) -> TorchSide | JaxSide:
         """The network that runs, undisturbed; of a recording, what was disturbed."""
         exact = run.precision == FLOAT64
         if run.ported:
@@ -246,7 +239,7 @@ class Runs:
         if train not in self.drifts:
             noise = tolerances.ROUNDING["float32"]
             found: dict[Key, float] = {}
-            if self.constants and isinstance(self.reference64, TorchSide):
+            if self.constants and not isinstance(self.reference64, RecordedSide):
                 rng = draw.generator(0, "constants")
                 moved = self.reference64.with_noise(self.constants, noise, rng)
                 self._add_drift(found, self.flat(train), self._run(moved, train), train, False)
@@ -278,7 +271,7 @@ class Runs:
 
     def alone(
         self,
-        side: ReferenceSide | JaxSide,
+        side: TorchSide | JaxSide,
         call: Call,
         pair: Pair,
         train: bool,
@@ -462,7 +455,7 @@ class Runs:
 
     def _run(
         self,
-        side: ReferenceSide | JaxSide,
+        side: TorchSide | JaxSide,
         train: bool,
         inputs: tuple | None = None,
         sink: Callable[..., None] | None = None,

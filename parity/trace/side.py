@@ -22,6 +22,8 @@ from parity.capture.records import (
     transposed,
 )
 from parity.capture.run import FLOAT64
+from parity.capture.torch_side import TorchSide
+from parity.capture.torch_training import TorchTraining
 from parity.spec.errors import InputError
 from parity.trace.reading import Stored, TraceFile
 
@@ -32,8 +34,10 @@ class NotRecordedError(InputError):
     """A trace lacks a run."""
 
 
-class RecordedSide:
+class RecordedSide(TorchSide):
     """A reference that was recorded, in one precision; see `TorchSide`, whose place it takes.
+
+    There is no module behind it: what needs one, such as the search for causes, cannot use it.
 
     Args:
         trace: The trace.
@@ -266,7 +270,7 @@ def array_names(trace: TraceFile, tree: Any) -> list[str]:
     return [leaf.name for leaf in leaves(nest) if isinstance(leaf, Stored)]
 
 
-class RecordedTraining:
+class RecordedTraining(TorchTraining):
     """Steps of training that were recorded; see `TorchTraining`, whose place it takes.
 
     Args:
@@ -316,7 +320,10 @@ class RecordedTraining:
         rate = steps[min(self.count, len(steps) - 1)].get("rate") if steps else None
         return np.nan if rate is None else float(rate)
 
-    momentum = 0.0  # what an optimizer's settings are was not recorded
+    @property
+    def momentum(self) -> float:
+        """Return 0: an optimizer's settings are not recorded."""
+        return 0.0
 
 
 def has_steps(side: RecordedSide, kind: str) -> bool:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from parity.capture.torch_side import one_thread
 from parity.ladder import tolerances
 from parity.ladder.l4_update import STEPS
 from parity.spec import draw
@@ -113,6 +115,23 @@ def test_its_draws_and_numbers_are_the_ladders() -> None:
     assert recorder.DISTURBANCE == tolerances.DISTURBANCE
     assert recorder.LARGEST_DISTURBANCE == tolerances.LARGEST_DISTURBANCE
     assert recorder.UPDATES == STEPS
+
+
+def test_before_pytorch_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches hooks that PyTorch lacks before 2.0: arguments by keyword are not seen then."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+
+    def without(kind: str) -> None:
+        current = getattr(torch.nn.Module, kind)
+        monkeypatch.setattr(torch.nn.Module, kind, lambda self, hook: current(self, hook))
+
+    x = torch.ones(1, 3, 5, 5)
+    with one_thread():
+        recorder.record_torch(tmp_path / "new", module, [x], parts=("alone",))
+        without("register_forward_pre_hook")
+        without("register_forward_hook")
+        recorder.record_torch(tmp_path / "old", module, [x], parts=("alone",))
+    assert (tmp_path / "old").read_bytes() == (tmp_path / "new").read_bytes()
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
