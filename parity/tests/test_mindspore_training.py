@@ -74,6 +74,14 @@ LATER = {
 }
 
 
+# Case -> median and largest of how far the norms of the statistics after five steps of a float32
+# run of ours are from a float64 one's: weights as they are, and all moved to the float32 number above
+# or below. By `python -m tests.benchmarks.mindspore_rounding`.
+STATISTICS = {
+    "enet_mindspore_steps_c20": (2.9e-4, 4.2e-3),
+}
+
+
 class Answer:
     """What one side answers to a case, in float64.
 
@@ -205,6 +213,22 @@ def test_gradients_and_steps(answer: Answer) -> None:
         if what == "moved_1" and case.cancelled():
             biases = [norms[n] for n in case.cancelled()]
             assert np.median(biases) <= TIMES * medians["biases"][0]
+
+
+def test_statistics_of_five_steps(answer: Answer) -> None:
+    """Catches statistics of a later step that go on from another place.
+
+    Limits as those of gradients and steps: twice the median, and for the worst, a single number,
+    the factor of the ladder.
+    """
+    case = answer.case
+    if case.name not in STATISTICS:
+        pytest.skip("how far float32 moves them after five steps was not measured")
+    median, worst = STATISTICS[case.name]
+    norms = np.array([np.linalg.norm(a) for a in answer.steps.statistics["stat_5"].values()])
+    apart = abs(case.golden["stat_5_l2"] / norms - 1)
+    assert np.median(apart) <= TIMES * median
+    assert apart.max() <= K * worst, list(case.statistics)[apart.argmax()]
 
 
 def test_later_losses(answer: Answer) -> None:
