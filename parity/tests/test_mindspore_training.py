@@ -75,8 +75,8 @@ LATER = {
 
 
 # Case -> median and largest of how far the norms of the statistics after five steps of a float32
-# run of ours are from a float64 one's: weights as they are, and all moved to the float32 number above
-# or below. By `python -m tests.benchmarks.mindspore_rounding`.
+# run of ours are from a float64 one's: weights as they are, and all moved one float32 number up
+# or down. By `python -m tests.benchmarks.mindspore_rounding`.
 STATISTICS = {
     "enet_mindspore_steps_c20": (2.9e-4, 4.2e-3),
 }
