@@ -1390,7 +1390,8 @@ def silenced(torch, module):
     """Set the rates of dropouts to 0, and return the names of those that are layers."""
     found = []
     for name, layer in module.named_modules():
-        if "Dropout" in type(layer).__name__ and isinstance(getattr(layer, "p", None), float):
+        # Not by name: a dropout of one's own may take its mask as an input, and draws nothing.
+        if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
             layer.p = 0.0
             found.append(name)
         elif isinstance(layer, (torch.nn.MultiheadAttention, torch.nn.RNNBase)):

@@ -67,6 +67,18 @@ def test_a_good_one_is_read(good: Path) -> None:
     assert arrays[calls[1]["outputs"][1]].dtype == bool
 
 
+def test_arrays_are_read_when_they_are_wanted(good: Path) -> None:
+    """Catches a trace that is held whole in memory."""
+    trace = TraceFile(good)
+    assert not trace.verified
+    call = RecordedSide(trace, "float64", NHWC).run((), True).calls["a"]
+    assert call.outputs[0].shape == (2, 3, 10)
+    name = trace.runs["train", "float64", None]["calls"][0]["outputs"][0]
+    assert name not in trace.verified
+    np.testing.assert_array_equal(call.outputs[0], 2 * np.linspace(-1, 1, 60).reshape(2, 3, 10))
+    assert name in trace.verified
+
+
 def test_one_that_is_cut_off(good: Path, tmp_path: Path) -> None:
     """Catches a file that a full disk or a broken download left, read as if it were whole."""
     data = good.read_bytes()

@@ -16,6 +16,7 @@ from parity.ladder import recording
 from parity.ladder.climb import climb
 from parity.report.report import Report
 from parity.spec.errors import InputError
+from parity.testing import cases
 from parity.trace import recorder
 from parity.trace.reading import TraceFile
 from tests.recorded import live, ported, recorded, schedules
@@ -63,6 +64,12 @@ def test_a_fault_is_found_at_the_same_place(trace: Path) -> None:
     assert not one.ok
     assert lines(one) == lines(other)
     assert other.explanation() == ["the reference is a recording: causes are not sought"]
+
+
+def test_the_tests_of_a_port_are_the_same(trace: Path) -> None:
+    """Catches `parity.testing` that has no tests, or others, for a recorded reference."""
+    levels = ("L0", "L1", "L2", "L3", "L4", "L5")
+    assert cases(recorded(trace), levels) == cases(live(), levels)
 
 
 def test_what_a_trace_lacks_is_counted(poor: Path) -> None:

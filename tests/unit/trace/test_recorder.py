@@ -156,3 +156,38 @@ def test_equal_recordings_are_equal_files(tmp_path: Path) -> None:
                 "conv", (np.ones(3), np.float32(2)), inputs=[{"a": np.ones(3), "n": float("inf")}]
             )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+class Masked(torch.nn.Module):
+    """A dropout of one's own, which takes its mask as an input."""
+
+    p = 0.5
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return x * mask / (1 - self.p)
+
+
+class WithMask(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mine = Masked()
+        self.mine.p = 0.5
+        self.theirs = torch.nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.theirs(self.mine(x, mask))
+
+
+def test_a_dropout_that_takes_its_mask_stays_on(tmp_path: Path) -> None:
+    """Catches a dropout that is switched off for its name, though it draws nothing."""
+    Masked.__name__ = "MaskedDropout"
+    x, mask = torch.ones(1, 4), torch.tensor([[1.0, 0.0, 1.0, 1.0]])
+    with one_thread():
+        recorder.record_torch(tmp_path / "t", WithMask(), [x], keywords={"mask": mask}, parts=())
+    with np.load(tmp_path / "t") as file:
+        index = json.loads(file["index"].tobytes())
+        outputs = [file[run["outputs"][0]["array"]] for run in index["runs"]]
+    assert index["notes"]["switched_off"] == ["theirs"]
+    assert len(outputs) == 2
+    for output in outputs:
+        np.testing.assert_array_equal(output, [[2.0, 0.0, 2.0, 2.0]])
