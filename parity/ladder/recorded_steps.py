@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from parity.capture.records import NETWORK
@@ -53,8 +53,8 @@ class StepPair(RunPair):
     def __init__(
         self,
         traces: tuple[TraceFile, TraceFile],
-        steps: tuple[Mapping[str, Any], Mapping[str, Any]],
-        exact: list[Mapping[str, Any]],
+        steps: tuple[dict[str, Any], dict[str, Any]],
+        exact: list[dict[str, Any]],
         number: int,
         rename: Sequence[Rename],
         limit: float | None,

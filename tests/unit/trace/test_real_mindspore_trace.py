@@ -29,6 +29,7 @@ class Draws(nn.Cell):
     def construct(self, x):
         return x + ops.standard_normal(x.shape)
 
+mindspore.set_context(mode=mindspore.GRAPH_MODE)
 x = np.ones((2, 3), np.float32)
 half = nn.Dense(3, 2)
 half.to_float(mindspore.float16)
