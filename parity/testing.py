@@ -107,13 +107,23 @@ def cases(port: Port, levels: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _layers(port: Port, rung: str) -> Iterator[str]:
-    for name, module in port.reference.named_modules():
-        leaf = not any(True for _ in module.children())
-        tensors = any(True for _ in (*module.parameters(False), *module.buffers(False)))
-        trained = any(p.requires_grad for p in module.parameters(recurse=False))
+    for name, leaf, tensors, trained in _facts(port):
         wanted = {"L0": tensors, "L1": leaf, "L2": leaf, "L3": trained, "L4": trained}
         if name and wanted.get(rung, tensors):
             yield name
+
+
+def _facts(port: Port) -> Iterator[tuple[str, bool, bool, bool]]:
+    """Yield each layer of the reference: whether it is innermost, holds tensors, trained ones."""
+    from parity.ladder.recorded import is_recorded, recorded_facts
+
+    if is_recorded(port):
+        yield from recorded_facts(port)
+        return
+    for name, module in port.reference.named_modules():
+        leaf = not any(True for _ in module.children())
+        tensors = any(True for _ in (*module.parameters(False), *module.buffers(False)))
+        yield name, leaf, tensors, any(p.requires_grad for p in module.parameters(recurse=False))
 
 
 def layer_of(check: Check | Omission) -> str:

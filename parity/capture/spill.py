@@ -46,9 +46,19 @@ class SpillFile:
         self.size += array.nbytes
         return stored
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return so many bytes from a place in the file."""
+        return os.pread(self.file.fileno(), size, offset)
+
+
+class Store(Protocol):
+    """A file that holds arrays."""
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
 
 class SpilledArray:
-    """An array in a spill file; NumPy reads it when it computes with it.
+    """An array in a file; NumPy reads it when it computes with it.
 
     Args:
         spilled: The file that it is in.
@@ -60,7 +70,7 @@ class SpilledArray:
 
     def __init__(
         self,
-        spilled: SpillFile,
+        spilled: Store,
         offset: int,
         shape: tuple[int, ...],
         dtype: np.dtype,
@@ -87,11 +97,11 @@ class SpilledArray:
     def transpose(self, axes: Sequence[int]) -> SpilledArray:
         """Return the same stored array, read with its axes permuted."""
         turned = tuple(self.axes[i] for i in axes)
-        return SpilledArray(self.spilled, self.offset, self.stored_shape, self.dtype, turned)
+        return type(self)(self.spilled, self.offset, self.stored_shape, self.dtype, turned)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read it."""
         del copy  # what is read is the caller's own
-        data = os.pread(self.spilled.file.fileno(), self.size * self.dtype.itemsize, self.offset)
+        data = self.spilled.read(self.offset, self.size * self.dtype.itemsize)
         array = np.frombuffer(data, self.dtype).reshape(self.stored_shape).transpose(self.axes)
         return array if dtype is None else array.astype(dtype)

@@ -27,6 +27,8 @@ COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "suggest": "suggest the rules by which a port's weights come from its reference's",
     "pairs": "show which tensors and layers of a port answer which of the reference",
+    "record": "record what a reference computes into a file, to compare with it elsewhere",
+    "compare": "compare two recordings, of any frameworks",
     "convert": "carry a checkpoint to another format or framework",
     "export": "write a network as an ONNX file, from either side",
     "inspect": "say what a checkpoint or ONNX file holds",

@@ -23,6 +23,7 @@ from parity.ladder.l4_update import Update
 from parity.ladder.l5_trajectory import Trajectory
 from parity.ladder.paired import paired
 from parity.ladder.port import Port
+from parity.ladder.recorded import UNSOUGHT, absent_rung, is_recorded, recorded_notes
 from parity.ladder.rung import Rung
 from parity.ladder.runs import Runs
 from parity.ladder.uncompared import left_out
@@ -63,7 +64,7 @@ def climb(
     levels = _known(levels, precision)
     with ThreadPoolExecutor(2) as pool, one_thread():
         runs = Runs(port, precision, pool)
-        ladder = Ladder(runs)
+        ladder, port = Ladder(runs), runs.port
         report = Report(
             port.name,
             precision,
@@ -76,6 +77,7 @@ def climb(
         for level in levels:
             if reason := ladder.rungs[level].absent():
                 ladder.notes.append(f"{level} left out: {reason}")
+                report.left_out += absent_rung(runs, level, reason)
                 continue
             if runs.failed and level in ("L2", "L3", "L4", "L5"):
                 raise _explained(runs.failed, report)
@@ -109,7 +111,10 @@ def climb(
             )
         report.pairs = list(paired(runs))
         question_pairs(runs, report)
-        explain(ladder, report)
+        if is_recorded(port):
+            report.unsought = UNSOUGHT
+        else:
+            explain(ladder, report)
     return report
 
 
@@ -190,7 +195,7 @@ class Ladder:
 
 def narrow_notes(runs: Runs) -> list[str]:
     """Return lines on what computes in a narrower type than float64 inside."""
-    notes = []
+    notes = recorded_notes(runs)
     network = "the network itself"
     lifted = {"reference": runs.reference64.lifted, "port": runs.port64.narrow("lifted")}
     for side, layers in lifted.items():

@@ -11,6 +11,7 @@ from parity.capture.torch_draws import Watch, seeded
 from parity.capture.torch_side import TorchSide
 from parity.report.quantity import Mode
 from parity.spec.errors import InputError
+from parity.trace.side import RecordedSide
 
 
 def settled(sides: Sequence[TorchSide], train: bool, run: Callable[[], Result]) -> Result:
@@ -55,7 +56,7 @@ def settled(sides: Sequence[TorchSide], train: bool, run: Callable[[], Result]) 
 
 def _silenced(sides: Sequence[TorchSide], layer: str) -> bool:
     module = layer.partition("#")[0]
-    found = [side.silence(module) for side in sides]
+    found = [not isinstance(side, RecordedSide) and side.silence(module) for side in sides]
     return all(found)
 
 

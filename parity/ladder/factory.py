@@ -37,16 +37,35 @@ def make_port(name: str) -> Port:
     """
     from parity.ladder.port import Port
 
+    port = made(name)
+    if not isinstance(port, Port):
+        kind = "nothing" if port is None else f"a {type(port).__name__}"
+        raise InputError(f"{name} returned {kind}, expected a parity.Port")
+    return _with_rules_beside(port, _folder(name))
+
+
+def made(name: str) -> Any:
+    """Call a factory, and return whatever it makes.
+
+    Args:
+        name: As for `make_port`.
+
+    Raises:
+        InputError: The file, module or function is not there, or it raised.
+    """
     place, _, function = name.rpartition(":")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
     factory: Callable[[], Any] | None = getattr(module, function, None)
     if not callable(factory):
         raise InputError(f"{place} has no function {function!r}")
-    port = _guarded(name, factory)
-    if not isinstance(port, Port):
-        kind = "nothing" if port is None else f"a {type(port).__name__}"
-        raise InputError(f"{name} returned {kind}, expected a parity.Port")
-    return _with_rules_beside(port, Path(module.__file__ or "").parent)
+    return _guarded(name, factory)
+
+
+def _folder(name: str) -> Path:
+    """Return the folder of the module that holds a factory, which was loaded."""
+    place = name.rpartition(":")[0]
+    file = place if place.endswith(".py") else sys.modules[place].__file__
+    return Path(file or "").parent
 
 
 def _with_rules_beside(port: Port, folder: Path) -> Port:

@@ -11,6 +11,7 @@ from parity.capture.run import Run, Side
 from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, against
+from parity.ladder.port_rounding import compared
 from parity.ladder.rung import Rung
 from parity.ladder.runs import DISTURBED, PORT64, UnlikeError
 from parity.ladder.tolerances import Difference, Measurement, difference
@@ -79,13 +80,17 @@ class Layers(Rung):
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
             return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]
+        alone = runs.is_alone(call, train)
+        if not alone and not call.arrays():
+            return []
+        disturbed = disturbed if alone and runs.is_alone(call, train, disturbed) else None
         fed = runs.fed(call, train)
         oracle = runs.alone(runs.reference64, call, pair, train, fed)
         found: dict[Run, Flat] = {}
         reference, port = (Run(side, runs.precision) for side in Side)
         try:
             found[PORT64] = runs.alone(runs.port64, call, pair, train, fed)
-            if disturbed:
+            if disturbed or runs.coarse:
                 found[port] = runs.alone(runs.port_working, call, pair, train, fed)
         except ForwardError as error:
             lost = {PORT64: Difference(math.inf, note=str(error))}
@@ -98,6 +103,13 @@ class Layers(Rung):
                 ]
             self.notes.append(f"not fed alone: {pair.port} {reason}")
             return []
+        if not alone:  # inputs' gradients, and what several calls share, are not known
+            found = {run: {k: flat[k] for k in flat if k in oracle} for run, flat in found.items()}
+        if runs.coarse:
+            rng = draw.generator(0, f"rounding/{call.layer}")
+            fed = tolerances.disturb(fed, tolerances.ROUNDING[runs.precision], rng)
+            moved = runs.alone(runs.port64, call, pair, train, fed)
+            return self._coarse(oracle, found[PORT64], found[port], moved, call.layer)
         if disturbed:
             found[reference] = runs.alone(runs.reference_working, call, pair, train, fed)
             rng = draw.generator(0, f"rounding/{call.layer}")
@@ -109,6 +121,21 @@ class Layers(Rung):
             noisy = runs.alone(runs.port64, call, pair, train, runs.fed(call, train), noise)
             measured = [self._with_drift(m, noisy, found[PORT64]) for m in measured]
         return measured
+
+    def _coarse(
+        self, oracle: Flat, exact: Flat, rounded: Flat, moved: Flat, reference: str
+    ) -> list[Measurement]:
+        """Measure a layer whose reference is known in the working precision alone."""
+        found = compared(self.runs.precision, oracle, exact, rounded, moved)
+        return [
+            self._measure_one(
+                key,
+                against(key, oracle, exact),
+                {run: each[key] for run, each in found.items()},
+                reference,
+            )
+            for key in found[PORT64]
+        ]
 
     def _with_drift(self, m: Measurement, noisy: Flat, plain: Flat) -> Measurement:
         """Add how far the layer moves where constants known in float32 alone are disturbed."""

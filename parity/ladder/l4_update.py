@@ -12,15 +12,24 @@ from parity.capture import jax_training, torch_training
 from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
 from parity.capture.run import FLOAT64, Run, Side
-from parity.capture.torch_training import TorchTraining
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer, full_name
+from parity.ladder.port_rounding import Differences, compared
+from parity.ladder.recorded import (
+    absent,
+    fed_gradients,
+    has_numerics,
+    is_narrow,
+    rates_of,
+    training_of,
+)
 from parity.ladder.rung import Rung
 from parity.ladder.runs import DISTURBED, PORT64
-from parity.ladder.tolerances import STRUCTURE_UPDATE, Measurement, difference
+from parity.ladder.tolerances import STRUCTURE_UPDATE, Difference, Measurement, difference
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec import draw
+from parity.trace.side import RecordedSide
 
 STEPS = 4  # the first that differ by more than the moments' beginning, and one more
 
@@ -67,22 +76,35 @@ class Update(Rung):
     steps: tuple[Flat, Flat]
 
     def absent(self) -> str:
-        return self._untrained()
+        return self._untrained() or absent(self.runs, "update")
 
     def climb(self) -> list[Check]:
         self.fed = fed = self._fed()
-        port, pool = self.runs.port, self.runs.pool
+        pool = self.runs.pool
         state = self.runs.in_port_names(self.runs.reference64.state(), None, False)
         self.weights = {name: a for name, a in state.items() if name in self.runs.trained}
         working = self.runs.precision
         jobs = {run: pool.submit(self._port, run, fed) for run in (PORT64, Run(Side.PORT, working))}
         oracle = self._reference(Run(Side.REFERENCE), fed)
-        others = (Run(Side.REFERENCE, working), DISTURBED[0])
+        if self.runs.coarse:
+            moved = self._port(PORT64, fed.disturbed(working))
+            exact, rounded = jobs[PORT64].result(), jobs[Run(Side.PORT, working)].result()
+            return self._judged(oracle, compared(working, oracle, exact, rounded, moved))
+        others = [Run(Side.REFERENCE, working), DISTURBED[0]]
+        if not has_numerics(self.runs, "update"):
+            others, jobs = [], {run: job for run, job in jobs.items() if run == PORT64}
         found = {run: self._reference(run, fed) for run in others}
         found |= {run: job.result() for run, job in jobs.items()}
         self.steps = oracle, found[PORT64]
+        return self._judged(
+            oracle, {run: _differences(run, flat, oracle) for run, flat in found.items()}
+        )
+
+    def _judged(self, oracle: Flat, found: Differences) -> list[Check]:
+        """Judge the steps, and the rates."""
+        port = self.runs.port
         measured = [self._step(key, oracle, found) for key in oracle]
-        if port.schedules is not None:
+        if port.schedules is not None and rates_of(self.runs.reference64, 1).size:
             measured.insert(0, self._rates(*port.schedules))
         return self._judge("L4", measured)
 
@@ -109,17 +131,20 @@ class Update(Rung):
     def _made(self, make: torch_training.MakeOptimizer, schedule: Any) -> Flat:
         schedule = self._schedule() if schedule is None else schedule
 
-        def training() -> TorchTraining:
-            return TorchTraining(self.runs.reference64, make, schedule)
+        def training(kind: str) -> Any:
+            return training_of(self.runs.reference64, kind, make, schedule)
 
         return self._steps(training, self.fed, False)
 
     def _agree(self, oracle: Flat, steps: Flat) -> bool:
-        measured = [self._step(key, oracle, {PORT64: steps}) for key in oracle]
+        found = {PORT64: _differences(PORT64, steps, oracle)}
+        measured = [self._step(key, oracle, found) for key in oracle]
         return all(check.ok for check in self._judge("L4", measured))
 
     def _fed(self) -> FedGradients:
         """The gradients of all steps."""
+        if isinstance(self.runs.reference64, RecordedSide):
+            return FedGradients(*fed_gradients(self.runs.reference64))
         first = self.runs.oracle(True).parameter_gradients
         gradients = []
         for step in range(STEPS):
@@ -138,15 +163,15 @@ class Update(Rung):
             side = side.disturbed(tolerances.ROUNDING[runs.precision], rng)
             fed = fed.disturbed(runs.precision)
 
-        def training() -> TorchTraining:
-            return TorchTraining(side, self.optimizers[0], self._schedule(), disturb)
+        def training(kind: str) -> Any:
+            return training_of(side, kind, self.optimizers[0], self._schedule(), disturb)
 
         return self._steps(training, fed, False)
 
     def _port(self, run: Run, fed: FedGradients) -> Flat:
         side = self.runs.port64 if run == PORT64 else self.runs.port_working
 
-        def training() -> JaxTraining:
+        def training(_: str) -> JaxTraining:
             return JaxTraining(side, self.optimizers[1])
 
         return self._steps(training, fed, True)
@@ -165,7 +190,7 @@ class Update(Rung):
         """Return one side's steps, by the port's names and layers."""
         found: Flat = {}
         for kind, gradients in ((Kind.STEP, fed.gradients), (Kind.DECAY_STEP, [fed.zeros])):
-            side = training()
+            side = training("update" if kind is Kind.STEP else "decay")
             before = self._parameters(side, ported)
             for i, g in enumerate(gradients, 1):
                 side.update(self.runs.in_port_names(g, None, False) if ported else g)
@@ -175,21 +200,25 @@ class Update(Rung):
                 before = after
         return found
 
-    def _parameters(self, training: TorchTraining | JaxTraining, ported: bool) -> Arrays:
+    def _parameters(self, training: Any, ported: bool) -> Arrays:
         """Return the parameters that both sides train, in the port's names and layout."""
         arrays = self.runs.in_port_names(training.state(), None, ported)
         return {name: a for name, a in arrays.items() if name in self.runs.trained}
 
-    def _step(self, key: Key, oracle: Flat, found: dict[Run, Flat]) -> Measurement:
-        differences = {
-            run: difference(flat.get(key), oracle[key], run.precision)
-            for run, flat in found.items()
-        }
+    def _step(self, key: Key, oracle: Flat, found: Differences) -> Measurement:
+        differences = {run: each[key] for run, each in found.items()}
         shared_group = (key.quantity.kind, key.quantity.step)
         limit = STRUCTURE_UPDATE + self._rounding(key, tolerances.norm(oracle[key]))
-        return self._measure_one(
+        measured = self._measure_one(
             key, oracle[key], differences, limit=limit, shared_group=shared_group
         )
+        if is_narrow(self.runs.port):  # then how far the reference's own rounding goes is not seen
+            weight = self.weights[full_name(key.layer, key.quantity.path)]
+            rounded = tolerances.ROUNDING[self.runs.precision] / 2 * tolerances.norm(weight)
+            measured = dataclasses.replace(
+                measured, reference_distance=max(measured.reference_distance, rounded)
+            )
+        return measured
 
     def _rounding(self, key: Key, norm: float) -> float:
         """Return the relative rounding error of a float64 step, a difference of two weights."""
@@ -198,13 +227,24 @@ class Update(Rung):
 
     def _rates(self, theirs: Any, ours: Any, count: int) -> Measurement:
         """The learning rate at every step; the largest relative difference counts."""
-        make = self.optimizers[0]
-        reference = torch_training.rates(self.runs.port.reference, make, theirs, count)
+        if isinstance(self.runs.reference64, RecordedSide):
+            reference = rates_of(self.runs.reference64, count)
+        else:
+            make = self.optimizers[0]
+            reference = torch_training.rates(self.runs.port.reference, make, theirs, count)
         port = jax_training.rates(ours, count)
         self.rates = reference, port
         found = difference(port, reference)
         if np.isfinite(found.distance):
             found = tolerances.furthest(port, reference)
         key = Key(NETWORK, Quantity(Kind.LEARNING_RATE))
-        measured = self._measure_one(key, reference, {PORT64: found}, limit=STRUCTURE_UPDATE)
+        limit = STRUCTURE_UPDATE
+        if is_narrow(self.runs.port):  # such rates are computed in the working precision, too
+            limit = tolerances.floor(self.runs.precision)
+        measured = self._measure_one(key, reference, {PORT64: found}, limit=limit)
         return dataclasses.replace(measured, norm=1.0, elements=count + tolerances.FEW)
+
+
+def _differences(run: Run, flat: Flat, oracle: Flat) -> dict[Key, Difference]:
+    """Return how far a run's steps are from the oracle's."""
+    return {key: difference(flat.get(key), array, run.precision) for key, array in oracle.items()}

@@ -11,15 +11,20 @@ from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
 from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import MakeOptimizer, TorchTraining
+from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
+from parity.ladder.recorded import absent, has_steps, is_narrow, loss_response, training_of
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
 from parity.spec import draw
+from parity.trace.side import RecordedSide
 
 ULP = 2.0**-52  # of 1, in float64
+
+Steps = TorchTraining | JaxTraining
 
 
 class Trajectory(Rung):
@@ -43,7 +48,7 @@ class Trajectory(Rung):
     ported: Flat
 
     def absent(self) -> str:
-        return self._untrained()
+        return self._untrained() or absent(self.runs, "trajectory")
 
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers
@@ -62,6 +67,8 @@ class Trajectory(Rung):
             checks = self._compared(oracle, ported, again)
             if disturbed is None and any(not c.ok for c in checks):
                 disturbed = self._disturbed()
+                if disturbed is None:
+                    return sorted(checks, key=furthest_first)
                 for before in range(step + 1):
                     again = self._step(disturbed, before)
                 checks = self._compared(oracle, ported, again)
@@ -81,21 +88,25 @@ class Trajectory(Rung):
     def _reference(self, side: TorchSide) -> TorchTraining:
         optimizers, schedules = self.runs.port.optimizers, self.runs.port.schedules
         assert optimizers is not None
-        return TorchTraining(side, optimizers[0], schedules[0] if schedules else None)
+        schedule = schedules[0] if schedules else None
+        return training_of(side, "trajectory", optimizers[0], schedule)
 
-    def _disturbed(self) -> TorchTraining:
+    def _disturbed(self) -> TorchTraining | None:
         """The reference from weights changed by an ulp.
 
         Not from other inputs: flat areas would not be flat any more, whose maxima are a tie.
         """
-        return self._reference(self.runs.reference64.disturbed(ULP, draw.generator(0, "ulp")))
+        side = self.runs.reference64.disturbed(ULP, draw.generator(0, "ulp"))
+        if isinstance(side, RecordedSide) and not has_steps(side, "trajectory"):
+            return None
+        return self._reference(side)
 
-    def _state(self, training: TorchTraining | JaxTraining) -> Arrays:
+    def _state(self, training: Steps) -> Arrays:
         """Parameters and statistics in the port's names and layout."""
         ported = isinstance(training, JaxTraining)
         return self.runs.in_port_names(training.state(), None, ported)
 
-    def _step(self, training: TorchTraining | JaxTraining, step: int) -> Flat:
+    def _step(self, training: Steps, step: int) -> Flat:
         """Make one training step, and return the state after it."""
         inputs, targets = self.runs.port.batch(step)
         losses, targets = self.runs.loss(targets)
@@ -112,9 +123,14 @@ class Trajectory(Rung):
     def _quantity(
         self, key: Key, oracle: np.ndarray, port: np.ndarray | None, again: Flat | None
     ) -> Measurement:
-        differences = {PORT64: difference(port, oracle)}
-        measured = self._measure_one(key, oracle, differences, limit=STRUCTURE_TRAJECTORY)
+        differences, limit = {PORT64: difference(port, oracle)}, STRUCTURE_TRAJECTORY
+        if is_narrow(self.runs.port):  # and each step rounded what it stored once more
+            precision, steps = self.runs.precision, key.quantity.step or 1
+            limit = tolerances.floor(precision) + steps * tolerances.ROUNDING[precision]
+        measured = self._measure_one(key, oracle, differences, limit=limit)
         drift = difference(again[key], oracle).distance if again is not None else 0.0
+        if again is not None and key.quantity.kind is Kind.LOSS and is_narrow(self.runs.port):
+            drift = max(drift, loss_response(self.runs.port.reference))
         return dataclasses.replace(measured, drift=drift if math.isfinite(drift) else 0.0)
 
 

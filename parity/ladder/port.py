@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from parity.ladder.axes import Axes, refuse_axes
 from parity.ladder.weights import Weights
 from parity.spec import draw
 from parity.spec.errors import InputError, listed
+from parity.trace.reading import TraceFile
 
 if TYPE_CHECKING:
     import optax
@@ -29,7 +31,9 @@ class Port:
     """A reference, its port, and what to run them on.
 
     Attributes:
-        reference: The PyTorch module, on the CPU; not changed.
+        reference: The PyTorch module, on the CPU; not changed. Or the path of a trace, a recording
+            of it (docs/traces.md): then inputs and targets are the trace's, and in `losses`,
+            `call`, `optimizers` and `schedules` the reference's part is None.
         port: A Flax NNX module, a Flax Linen module, or a function `f(params, *inputs)`; not
             changed.
         inputs: Inputs of the forward pass, in the port's layout, one item per argument: an array, a
@@ -85,27 +89,27 @@ class Port:
     numbers; dropout that takes a mask as an input stays on.
     """
 
-    reference: torch.nn.Module
+    reference: Any  # a torch.nn.Module, or the path of a trace
     port: Any
-    inputs: Any
+    inputs: Any = None
     weights: Weights = None
     params: Any = None
     name: str = "port"
     eval_inputs: Any = None
-    losses: tuple[Loss, Loss] | None = None
+    losses: tuple[Loss | Any, Loss] | None = None
     targets: tuple[np.ndarray, ...] = ()
     layers: Mapping[str, str] | str | None = None
     layout: Layout = dataclasses.field(default_factory=lambda: dict(NHWC))
     modes: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
     filled: bool = False
     seed: int = 0
-    optimizers: tuple[MakeOptimizer, optax.GradientTransformation] | None = None
-    schedules: tuple[Callable[[Any], Any], Callable[[Any], Any], int] | None = None
+    optimizers: tuple[MakeOptimizer | Any, optax.GradientTransformation] | None = None
+    schedules: tuple[Callable[[Any], Any] | Any, Callable[[Any], Any], int] | None = None
     batches: Sequence[tuple[Any, tuple[np.ndarray, ...]]] = ()
     steps: int = 10
     train: bool = True
     keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    call: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    call: tuple[Callable[..., Any] | Any, Callable[..., Any]] | None = None
     outputs: Mapping[str, str | None] | None = None
     input_layouts: Mapping[str | int, Axes] = dataclasses.field(default_factory=dict)
     output_layouts: Mapping[str | int, Axes] = dataclasses.field(default_factory=dict)
@@ -117,7 +121,7 @@ class Port:
             InputError: Says which field, and what was expected.
         """
         losses, layers = self.losses, self.layers
-        pair = isinstance(losses, tuple | list) and len(losses) == 2 and all(map(callable, losses))
+        pair = _is_tuple(losses, 2) and self._are_functions(losses)
         if losses is not None and not pair:
             raise InputError(f"losses are {losses!r}, expected two functions: torch's and jax's")
         if not (layers is None or layers == NAMES or isinstance(layers, Mapping)):
@@ -125,7 +129,7 @@ class Port:
         if not isinstance(self.layout, Mapping):
             raise InputError(f"layout is {self.layout!r}, expected a mapping: dimensions -> axes")
         if self.call is not None and not (
-            _is_tuple(self.call, 2) and all(map(callable, self.call))
+            _is_tuple(self.call, 2) and self._are_functions(self.call)
         ):
             raise InputError(f"call is {self.call!r}, expected two functions: torch's and jax's")
         for name in ("keywords", "outputs", "input_layouts", "output_layouts"):
@@ -136,14 +140,21 @@ class Port:
             raise InputError(f"train is {self.train!r}, expected True or False")
         self._check_training()
 
+    def _are_functions(self, functions: Any) -> bool:
+        """Return whether all are functions; the first, of a recorded reference, may be None."""
+        given = functions
+        if isinstance(self.reference, str | Path | TraceFile) and functions[0] is None:
+            given = functions[1:]
+        return all(map(callable, given))
+
     def _check_training(self) -> None:
         made, rates = self.optimizers, self.schedules
-        if made is not None and not (_is_tuple(made, 2) and callable(made[0])):
+        if made is not None and not (_is_tuple(made, 2) and self._are_functions(made[:1])):
             raise InputError(
                 f"optimizers are {made!r}, expected a function of a module, and optax's"
             )
         if rates is not None and not (
-            _is_tuple(rates, 3) and all(map(callable, rates[:2])) and _is_count(rates[2])
+            _is_tuple(rates, 3) and self._are_functions(rates[:2]) and _is_count(rates[2])
         ):
             raise InputError(
                 f"schedules are {rates!r}, expected two functions, and at how many steps"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.capture.records import Loss, is_array, is_float, leaves
+from parity.capture.records import Loss, is_array, is_float, leaves, transposed
 from parity.ladder.axes import Axes
 from parity.spec import draw
 from parity.spec.errors import InputError
@@ -22,6 +22,7 @@ def probe_losses(
     places: Sequence[tuple[int, int]],
     turned: Sequence[Axes],
     port: Port,
+    recorded: tuple[Sequence[int], Sequence[np.ndarray]] | None = None,
 ) -> tuple[tuple[Loss, Loss], tuple[np.ndarray, ...]]:
     """Return a loss: the sum of all outputs' elements, each times a different drawn number.
 
@@ -33,16 +34,26 @@ def probe_losses(
         places: Of each, its place among the reference's arrays and among the port's.
         turned: Of each, the axes that lead from the reference's layout to the port's.
         port: The port, for its seed, name and layout.
+        recorded: Of a recorded reference: the places among its arrays of the outputs that its loss
+            was made of, and the numbers, in its own layout.
 
     Returns:
         The losses of both sides, and their targets.
 
     Raises:
-        InputError: No output is floating-point.
+        InputError: No output is floating-point, or the recorded loss is made of other outputs.
     """
     floating = [i for i, o in enumerate(outputs) if is_float(o.dtype)]
     if not floating:
         raise InputError(f"{port.name}: no output is floating-point, nothing can be differentiated")
+    if recorded is not None:
+        floating = [i for i in floating if places[i][0] in recorded[0]]
+        if [places[i][0] for i in floating] != list(recorded[0]):
+            raise InputError(f"{port.name}: its loss was recorded of outputs that the port lacks")
+        numbers = zip(recorded[1], floating, strict=True)
+        targets = tuple(transposed(number, turned[i]) for number, i in numbers)
+        ported = Probe(tuple(places[i][1] for i in floating), (None,) * len(floating))
+        return (ported, ported), targets
     targets = tuple(
         draw.generator(port.seed, "probe", i).standard_normal(outputs[place].shape)
         / np.sqrt(outputs[place].size)

@@ -11,6 +11,7 @@ import numpy as np
 from parity.capture.records import Result, Returned
 from parity.ladder.outputs import Outputs, output_axes, pair_outputs
 from parity.ladder.probe_loss import probe_losses
+from parity.ladder.recorded import probe_of
 from parity.report.quantity import Mode
 from parity.spec.errors import InputError
 
@@ -140,4 +141,4 @@ class Whole:
             for o, (mine, _) in zip(ours, found.pairs, strict=True)
         ]
         places = [(mine.place, other.place) for mine, other in found.pairs]
-        return probe_losses(ours, places, turned, port)
+        return probe_losses(ours, places, turned, port, probe_of(self.runs))

@@ -11,6 +11,7 @@ from parity.capture.records import NETWORK
 from parity.capture.run import Run, Side
 from parity.ladder import tolerances
 from parity.ladder.keys import Key
+from parity.ladder.recorded import loss_response
 from parity.ladder.runs import DISTURBED, PORT64, Runs
 from parity.ladder.tolerances import (
     STRUCTURE_FORWARD,
@@ -22,6 +23,7 @@ from parity.ladder.tolerances import (
 from parity.ladder.weights import SYNONYMS
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
+from parity.trace.reading import TraceFile
 
 INFERENCE = "it is an inference check"  # why a rung is absent
 
@@ -125,6 +127,9 @@ class Rung:
         # A gradient that the reference lacks is in none of its runs.
         rounding = differences[rounded].distance if rounded in differences else 0.0
         moved = [differences[run].distance for run in DISTURBED if run in differences]
+        trace = self.runs.port.reference
+        if key.quantity.kind is Kind.LOSS and isinstance(trace, TraceFile) and trace.narrow:
+            moved.append(loss_response(trace))
         return measured.with_numerics(differences[port], rounding, max(moved, default=0.0))
 
     def _terms(self, key: Key, reference: str) -> float:

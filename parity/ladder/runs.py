@@ -30,7 +30,7 @@ from parity.capture.records import (
 from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
-from parity.ladder import tolerances
+from parity.ladder import port_rounding, tolerances
 from parity.ladder.axes import Axes, rearranged
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
@@ -38,11 +38,13 @@ from parity.ladder.keys import Flat, Key, against, by_layer, key_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
+from parity.ladder.recorded import coarse, filled, is_narrow, numerics_of, sides
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference, spread_difference
 from parity.ladder.weights import assign
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.spec import draw
+from parity.trace.side import RecordedSide
 
 DISTURBANCES = 1  # how often a whole network's input is disturbed; the largest effect counts
 # Bytes of one run's activations in float64 above which runs are made one after the other, and the
@@ -68,7 +70,7 @@ class Runs:
     """
 
     def __init__(self, port: Port, precision: str, pool: ThreadPoolExecutor) -> None:
-        self.port = port
+        self.port = port = filled(port)
         self.precision = precision
         self.pool = pool
         # Of this object: a cache of the class would keep every comparison's activations for ever.
@@ -78,9 +80,7 @@ class Runs:
         ours, theirs = (
             {train: port.signatures(train)[side] for train in self.modes} for side in (0, 1)
         )
-        self.reference64, self.reference_working = (
-            TorchSide(port.reference, dtype, port.layout, ours) for dtype in (FLOAT64, precision)
-        )
+        self.reference64, self.reference_working = sides(port, precision, ours)
         self.port64, self.port_working = (
             JaxSide(port.port, dtype, port.params, port.modes, signatures=theirs)
             for dtype in (FLOAT64, precision)
@@ -110,6 +110,8 @@ class Runs:
         self.results: dict[tuple[Run, bool], dict[Key, Difference]] = {}
         self.jobs: dict[tuple[Run, bool], Future[dict[Key, Difference]]] = {}
         self.drifts: dict[bool, dict[Key, float]] = {}
+        self.coarse = coarse(self.reference64)
+        self.rounded: dict[bool, port_rounding.Differences] = {}
         self.failed: ForwardError | None = None
         try:
             for train in self.modes:
@@ -145,7 +147,7 @@ class Runs:
 
     def start(self, modes: Sequence[bool]) -> None:
         """Begin the port's runs in the background, unless they are too large to be held at once."""
-        if self.failed or self.large:
+        if self.failed or self.large or self.coarse:
             return
         for train in set(map(self.mode, modes)):
             for run in filter(lambda run: run.ported, self.compared):
@@ -177,27 +179,42 @@ class Runs:
         """Everything the oracle gave, in the port's names and layout."""
         return self._flat(self.oracle(train), self.mode(train), ported=False)
 
+    def port_flat(self, side: JaxSide, inputs: tuple, train: bool) -> Flat:
+        """Run a side of the port, and return everything that it gave."""
+        return self._flat(self._run(side, train, inputs), train, ported=True)
+
     def side(self, run: Run) -> TorchSide | JaxSide:
-        """The network that runs, undisturbed."""
+        """The network that runs, undisturbed; of a recording, what was disturbed."""
         exact = run.precision == FLOAT64
         if run.ported:
             return self.port64 if exact else self.port_working
-        return self.reference64 if exact else self.reference_working
+        side = self.reference64 if exact else self.reference_working
+        if isinstance(side, RecordedSide) and run.disturbance is not None:
+            return side.disturbed()
+        return side
 
     def differences(self, train: bool) -> dict[Run, dict[Key, Difference]]:
         """Return how far every other run is from the oracle."""
         train = self.mode(train)
-        for run in self.compared:
+        if self.coarse:
+            if train not in self.rounded:
+                self.rounded[train] = port_rounding.differences(self, train)
+            return self.rounded[train]
+        compared = self.compared if numerics_of(self, train) else (PORT64,)
+        for run in compared:
             if (run, train) not in self.results:
                 job = self.jobs.pop((run, train), None)
                 self.results[run, train] = job.result() if job else self._compare_run(run, train)
-        return {run: self.results[run, train] for run in self.compared}
+        return {run: self.results[run, train] for run in compared}
 
     def is_narrow(self, key: Key) -> bool:
         """Return whether a quantity is computed in a narrower type in float64, too.
 
         In the whole network anything may depend on such a layer; alone, each is judged by its own.
+        Everything is, where the reference is known in a narrower type only.
         """
+        if self.coarse or is_narrow(self.port):
+            return True
         kept = self.port64.narrow("kept")
         if key.quantity.scope is not Scope.LAYER:
             return bool(kept)
@@ -222,7 +239,7 @@ class Runs:
         if train not in self.drifts:
             noise = tolerances.ROUNDING["float32"]
             found: dict[Key, float] = {}
-            if self.constants:
+            if self.constants and not isinstance(self.reference64, RecordedSide):
                 rng = draw.generator(0, "constants")
                 moved = self.reference64.with_noise(self.constants, noise, rng)
                 self._add_drift(found, self.flat(train), self._run(moved, train), train, False)
@@ -304,14 +321,30 @@ class Runs:
         return flat
 
     def fed(self, call: Call, train: bool) -> tuple:
-        """Return a layer's inputs and upstream gradient in the reference, rounded."""
-        arguments = mapped(
-            (call.args, call.kwargs), lambda v: tolerances.round_to(v, self.precision)
-        )
+        """Return a layer's inputs and upstream gradient in the reference, rounded.
+
+        They are not rounded where a trace holds the layer in the whole network only.
+        """
+        precision = self.precision if self.is_alone(call, self.mode(train)) else FLOAT64
+        arguments = mapped((call.args, call.kwargs), lambda v: tolerances.round_to(v, precision))
         pull = None
         if self.mode(train):
-            pull = [tolerances.round_to(c, self.precision) for c in call.cotangents]
+            pull = [tolerances.round_to(c, precision) for c in call.cotangents]
         return arguments, pull
+
+    def is_alone(self, call: Call, train: bool, disturbed: Any = None) -> bool:
+        """Return whether a layer can be run alone, or was recorded so.
+
+        Args:
+            call: The layer's call.
+            train: The mode.
+            disturbed: The disturbed reference; if given, that and the working precision count.
+        """
+        sides = (self.reference64,) if disturbed is None else (self.reference_working, disturbed)
+        return all(
+            not isinstance(side, RecordedSide) or side.has_layer(call.layer, train)
+            for side in sides
+        )
 
     def in_port_names(self, arrays: Arrays, pair: Pair | None, ported: bool) -> Arrays:
         """Tensors under the port's names and in its layout; of a layer, those below it."""

@@ -9,10 +9,12 @@ import numpy as np
 
 from parity.capture.records import NETWORK
 from parity.ladder.keys import Key, key_of
+from parity.ladder.recorded import lacking
 from parity.ladder.runs import Runs
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind, Mode, Quantity
 from parity.report.report import Check, Omission
+from parity.trace.side import RecordedSide
 
 UNPAIRED = "no layer of the other side answers it"
 MADE = "the weights function makes it of several, or changes it on the way"
@@ -39,7 +41,7 @@ def left_out(runs: Runs, rung: str, checks: Iterable[Check]) -> list[Omission]:
         all compared has not been shown to be the reference.
     """
     compared = {Key(c.layer, c.quantity) for c in checks}
-    return list(RULES[rung](runs, rung, compared))
+    return [*RULES[rung](runs, rung, compared), *lacking(runs, rung)]
 
 
 def _values(runs: Runs, rung: str, _: set[Key]) -> Iterator[Omission]:
@@ -71,7 +73,14 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
     for name, pair in runs.alignment.pairs.items():
         called = runs.oracle(True).calls.get(name)
         if called is not None and runs.leaf(called) and not {pair.port, name} & seen:
-            yield Omission(rung, pair.port, name, OUTPUT, "it cannot be fed alone")
+            yield Omission(rung, pair.port, name, OUTPUT, _not_alone(runs, name))
+
+
+def _not_alone(runs: Runs, name: str) -> str:
+    side = runs.reference64
+    if isinstance(side, RecordedSide) and not side.has_layer(name, runs.port.train):
+        return "the trace holds neither a run of it alone nor what it was fed"
+    return "it cannot be fed alone"
 
 
 def _whole(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
@@ -90,11 +99,11 @@ def _outputs(runs: Runs, rung: str) -> Iterator[Omission]:
             *((name, "(none)", name, "the port") for name in found.reference),
             *((name, name, "(none)", "the reference") for name in found.port),
         )
-        for name, port, reference, lacking in sides:
-            if (name, lacking) not in seen:
-                seen.add((name, lacking))
+        for name, port, reference, other in sides:
+            if (name, other) not in seen:
+                seen.add((name, other))
                 quantity = Quantity(Kind.OUTPUT, path=name)
-                yield Omission(rung, port, reference, quantity, f"{lacking} does not return it")
+                yield Omission(rung, port, reference, quantity, f"{other} does not return it")
 
 
 def _statistics(

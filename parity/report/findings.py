@@ -165,6 +165,7 @@ class Findings:
         port_line: The port's line at the first fault: of that operation, or else the first line
             of the layer at fault that runs; false where it is not known.
         fix: How to mend the simplest proved cause, where it is a fault of the catalogue.
+        unsought: Why causes were not looked for; empty where they were.
     """
 
     name: str
@@ -181,6 +182,7 @@ class Findings:
     parting: Parting | None = None
     port_line: SourceLine = NO_LINE
     fix: str = ""
+    unsought: str = ""
 
     @property
     def ok(self) -> bool:
@@ -238,6 +240,8 @@ class Findings:
             if more > 0:
                 lines.append(f"or: {more} more that give the same numbers")
             return [*lines, f"fix: {self.fix}"] if self.fix else lines
+        if self.unsought:
+            return [self.unsought]
         if not self.operations:
             return ["no known cause explains it"]
         lead = "no known cause explains it; the reference computes here: "

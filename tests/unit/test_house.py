@@ -46,6 +46,7 @@ ROOMS = (
     "jax_impl",
     "weights_convert",
     "parity.capture",
+    "parity.trace",
     "parity.ladder",
     "parity.suggest",
     "parity.diagnosis",

@@ -8,37 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from parity.io import compilation_cache
 from parity.spec.draw import weights
 from parity.spec.models import MODELS
+from tests.mindspore_environment import mindspore_python
 from weights_convert import convert, formats, load, naming
 
 pytestmark = pytest.mark.mindspore
 
-VERSION = "2.10.0"
 SIDE = Path(__file__).parents[2] / "mindspore_side.py"
 
 
 @pytest.fixture(scope="session")
 def python() -> Path:
     """The Python of an environment with MindSpore."""
-    place = compilation_cache.of_user().with_name(f"mindspore-{VERSION}")
-    if not (place / "whole").exists():
-        shutil.rmtree(place, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        wanted = [f"mindspore=={VERSION}", "numpy<2"]
-        subprocess.run([place / "bin" / "pip", "install", "--quiet", *wanted], check=True)
-        (place / "whole").touch()
-    return place / "bin" / "python"
+    return mindspore_python()
 
 
 def ask(python: Path, *arguments: str | Path) -> None:

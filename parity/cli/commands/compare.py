@@ -1,0 +1,74 @@
+"""Compare two traces: recordings of two networks, of any frameworks, on equal inputs.
+
+Layers are paired by name (after --rename), the others by value, whatever the order of axes. The
+first that differs is named. See docs/traces.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from parity.io.files import check_writable, write_atomically
+from parity.spec.errors import InputError
+
+MOST = 20  # lines on what differs, or has no counterpart, that are shown
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("one", help="a trace; it is taken for the reference")
+    parser.add_argument("other", help="another one")
+    parser.add_argument(
+        "--rename",
+        action="append",
+        default=[],
+        metavar="PATTERN=REPLACEMENT",
+        help="of the first's names, as Python's re.sub does; may be given several times",
+    )
+    parser.add_argument(
+        "--limit", type=float, help="of relative differences, instead of the derived ones"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every comparison to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.limit is not None and not (math.isfinite(args.limit) and args.limit >= 0):
+        raise InputError(f"--limit {args.limit}, expected a number from 0")
+    if args.json is not None:
+        check_writable(args.json)
+
+    import dataclasses
+    import json
+
+    from parity.ladder.recorded_steps import compare
+    from parity.ladder.recordings import renames
+    from parity.trace.reading import TraceFile
+
+    rename = renames(args.rename)
+    found = compare(TraceFile(args.one), TraceFile(args.other), rename, args.limit)
+    differing = [c for c in found.compared if not c.ok]
+    for name in dict.fromkeys(c.run for c in found.compared):
+        here = [c for c in found.compared if c.run == name]
+        worst = max(here, key=lambda c: c.error / c.limit if c.limit else c.error)
+        wrong = sum(not c.ok for c in here)
+        print(f"{name}: {len(here)} compared, {wrong} differ; nearest to its limit: {worst}")
+    for kind, lines in (("differs", differing), ("not compared", found.left_out)):
+        for line in lines[:MOST]:
+            print(f"{kind}: {line}")
+        if len(lines) > MOST:
+            print(f"{kind}: {len(lines) - MOST:,} more")
+    if args.json is not None:
+        rows = [
+            dataclasses.asdict(c)
+            | {"ok": c.ok, "error": c.error if math.isfinite(c.error) else str(c.error)}
+            for c in found.compared
+        ]
+        data = {"ok": found.ok, "compared": rows, "left_out": found.left_out}
+        write_atomically(args.json, json.dumps(data, indent=1).encode())
+    first = found.first()
+    print(
+        f"EQUAL {len(found.compared)} comparisons, {len(found.left_out)} lines not compared"
+        if first is None
+        else f"DIFFERENT look at {first.one} first: {first}"
+    )
+    return 0 if found.ok else 1

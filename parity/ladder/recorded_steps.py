@@ -1,0 +1,83 @@
+"""Comparing two traces, their steps of training included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from parity.capture.records import NETWORK
+from parity.capture.run import FLOAT64
+from parity.ladder import recordings
+from parity.ladder.recorded import loss_response
+from parity.ladder.recordings import Compared, Comparison, Rename, RunPair
+from parity.ladder.tolerances import ROUNDING, STRUCTURE_TRAJECTORY, floor
+from parity.report.quantity import Kind, Quantity
+from parity.trace.reading import TraceFile
+
+TRAJECTORY = ("trajectory", FLOAT64, None)
+
+
+def compare(
+    one: TraceFile,
+    other: TraceFile,
+    rename: Sequence[Rename] = (),
+    limit: float | None = None,
+) -> Comparison:
+    """Compare runs, and the state and the loss after each step of their trajectories.
+
+    Arguments, and what is raised, are those of `recordings.compare`. Updates alone are not
+    compared: each recording makes them on gradients of its own.
+    """
+    found = recordings.compare(one, other, rename, limit)
+    if TRAJECTORY not in one.training or TRAJECTORY not in other.training:
+        return found
+    if other.narrow and not one.narrow:  # how far rounding goes is asked of the first
+        found.left_out.append(f"trajectory: give {other.path} first, recorded in {other.precision}")
+        return found
+    disturbed = one.training.get((*TRAJECTORY[:2], 0), {"steps": []})["steps"]
+    mine, theirs = (trace.training[TRAJECTORY]["steps"] for trace in (one, other))
+    if len(mine) != len(theirs):
+        found.left_out.append(f"trajectory: {len(mine)} and {len(theirs)} steps")
+    pairs = zip(mine, theirs, strict=False)
+    for i, steps in enumerate(pairs):
+        exact = [steps[0], disturbed[i]] if i < len(disturbed) else []
+        pair = StepPair((one, other), steps, exact, i + 1, rename, limit)
+        found.compared += pair.compared()
+        found.left_out += pair.left_out
+    return found
+
+
+class StepPair(RunPair):
+    """One step of training of either trace; see `RunPair`."""
+
+    def __init__(
+        self,
+        traces: tuple[TraceFile, TraceFile],
+        steps: tuple[dict[str, Any], dict[str, Any]],
+        exact: list[dict[str, Any]],
+        number: int,
+        rename: Sequence[Rename],
+        limit: float | None,
+    ) -> None:
+        self.one, self.other = traces
+        self.runs, self.exact, self.number = steps, exact, number
+        self.rename, self.limit = rename, limit
+        self.precision = self.one.precision if self.one.narrow else FLOAT64
+        self.name = f"trajectory, step {number}"
+        self.left_out, self.found = [], []
+
+    def compared(self) -> list[Compared]:
+        """Compare the loss, and every tensor after the step."""
+        losses = [step["loss"] for step in self.runs]
+        if all(losses):
+            self._measure(Quantity(Kind.LOSS), NETWORK, NETWORK, *losses)
+        self._named("state", Kind.STATE)
+        return self._judged()
+
+    def _limit(self, quantity: Quantity, name: str, what: str, array: str) -> tuple[float, float]:
+        noise = self._noise(quantity, name, what, array)
+        if self.precision == FLOAT64:
+            return STRUCTURE_TRAJECTORY, noise
+        if quantity.kind is Kind.LOSS and "train" in {key[0] for key in self.one.runs}:
+            noise = max(noise, loss_response(self.one))
+        return floor(self.precision) + self.number * ROUNDING[self.precision], noise

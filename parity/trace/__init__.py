@@ -1,0 +1,1 @@
+"""Traces: what a reference computed elsewhere, in one file; writing, reading, comparing them."""

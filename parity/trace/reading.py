@@ -1,0 +1,311 @@
+"""Reading traces, array by array, as they are needed; see docs/traces.md."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import hashlib
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from parity.capture.run import FLOAT64
+from parity.capture.spill import SpilledArray
+from parity.spec.errors import InputError
+from parity.trace.recorder import INDEX
+from parity.trace.schema import checked
+
+LOCAL = 30  # bytes of a member's header in a zip file, before its name and what follows that
+HEADER = 65_546  # bytes that the header of a .npy file has at most
+# Types of a .npy file: little-endian, or of one byte.
+DESCRIPTIONS = {"|b1", "|i1", "|u1", "<f2", "<f4", "<f8"}
+DESCRIPTIONS |= {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)}
+
+Key = tuple[str, str, int | None]  # mode or kind, precision, disturbance
+
+
+class TraceFile:
+    """A trace that is open for reading; arrays are read when they are wanted.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        index: Its index; see docs/traces.md. Every key is there.
+        sha256: The hash of the index, which identifies the content.
+        runs: Runs of the whole network by mode, precision and disturbance.
+        alone: Runs of layers alone, by the same.
+        training: Steps, by kind, precision and disturbance.
+        narrow: Whether nothing was recorded in float64, and runs that were disturbed say how far
+            the reference's rounding goes. Then all that has a disturbed twin in the working
+            precision is listed as float64, too.
+
+    Raises:
+        InputError: It is no trace, or was cut off or altered.
+    """
+
+    _wide_of: TraceFile | None = None
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        try:
+            self.file = open(path, "rb")  # noqa: SIM115 - it is read from until the end
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        self.size = os.fstat(self.file.fileno()).st_size
+        try:
+            self.zip = zipfile.ZipFile(self.file)
+            self.members = {info.filename: info for info in self.zip.infolist()}
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise InputError(f"{path}: cut off, or no trace: {error}") from error
+        if len(self.members) < len(self.zip.infolist()):
+            raise InputError(f"{path}: two members have one name")
+        self.index = checked(self._index(), self.path)
+        self.verified: set[str] = set()
+        self.places: dict[str, tuple[int, np.dtype, tuple[int, ...]]] = {}
+        self._refuse_missing()
+        self.runs = self._keyed("runs", "mode")
+        self.alone = self._keyed("alone", "mode")
+        self.training = self._keyed("training", "kind")
+        each = (self.runs, self.alone, self.training)
+        exact = FLOAT64 in {key[1] for found in each for key in found}
+        self.narrow = not exact and 0 in {key[2] for key in self.runs}
+        for found in each if self.narrow else ():
+            for (first, precision, disturbance), run in list(found.items()):
+                if (first, precision, 0) in found:  # else nothing says how exact it is
+                    found[first, FLOAT64, disturbance] = run
+
+    def widened(self) -> TraceFile:
+        """Return the same file, whose floating-point arrays are given as float64."""
+        made = copy.copy(self)
+        made._wide_of = self  # which closes the file
+        return made
+
+    def __del__(self) -> None:
+        """Close the file; arrays that are still wanted hold this object."""
+        if hasattr(self, "file") and self._wide_of is None:
+            self.file.close()
+
+    def _index(self) -> Any:
+        """Return the index; the zip file's own checksum has been compared."""
+        if INDEX not in self.members:
+            raise InputError(f"{self.path}: no member {INDEX}, expected a trace")
+        try:
+            with self.zip.open(INDEX) as member:
+                data = member.read()
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            raise InputError(f"{self.path}: {INDEX} was altered: {error}") from error
+        try:
+            size, shape, dtype = read_header(data)
+            if len(shape) != 1 or dtype != np.uint8:
+                raise ValueError(f"{dtype} {shape}, expected bytes")
+            self.sha256 = hashlib.sha256(data[size:]).hexdigest()
+            return json.loads(data[size:])
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.path}: {INDEX} is not JSON: {error}") from error
+
+    def _keyed(self, kind: str, first: str) -> dict[Key, dict[str, Any]]:
+        found: dict[Key, dict[str, Any]] = {}
+        for run in self.index[kind]:
+            key = (run[first], run["precision"], run.get("disturbance"))
+            if key in found:
+                shown = " ".join(str(part) for part in key if part is not None)
+                raise InputError(f"{self.path}: two {kind} are {shown}, expected one")
+            found[key] = run
+        return found
+
+    def _refuse_missing(self) -> None:
+        """Refuse arrays without a member, and members that are compressed or outside the file."""
+        for name in self.index["arrays"]:
+            info = self.members.get(f"{name}.npy")
+            if info is None:
+                raise InputError(f"{self.path}: no member {name}.npy, which the index names")
+            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+                raise InputError(f"{self.path}: {name}.npy is compressed, expected it stored")
+            if info.header_offset + LOCAL + info.file_size > self.size:
+                raise InputError(f"{self.path}: {name}.npy lies beyond the end of the file")
+
+    @property
+    def precision(self) -> str:
+        """The working precision."""
+        return str(self.index["precision"])
+
+    @property
+    def base(self) -> str:
+        """The precision of the most exact runs: float64, or the working one if there are none."""
+        exact = any(precision == FLOAT64 for _, precision, _ in self.runs)
+        return FLOAT64 if exact else self.precision
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return so many bytes from a place in the file.
+
+        Raises:
+            InputError: The file ends before.
+        """
+        data = os.pread(self.file.fileno(), size, offset)
+        while len(data) < size:
+            more = os.pread(self.file.fileno(), size - len(data), offset + len(data))
+            if not more:
+                raise InputError(f"{self.path}: cut off at byte {offset + len(data):,}")
+            data += more
+        return data
+
+    def lazy(self, name: str) -> Any:
+        """Return an array that is read, and verified, when NumPy computes with it."""
+        offset, dtype, shape = self._place(name)
+        if self.index["arrays"][name]["dtype"] == "bfloat16" or self._wide_of:
+            return self.array(name)
+        return StoredArray(Verified(self, name), offset, shape, dtype)
+
+    def array(self, name: str) -> np.ndarray:
+        """Return an array.
+
+        Raises:
+            InputError: It is not the one that was recorded.
+        """
+        offset, dtype, shape = self._place(name)
+        array = np.asarray(StoredArray(Verified(self, name), offset, shape, dtype))
+        if self._wide_of and array.dtype.kind == "f":
+            return array.astype(FLOAT64)
+        if self.index["arrays"][name]["dtype"] == "bfloat16":
+            return array.astype(ml_dtypes.bfloat16)
+        return array
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return an array's shape without reading it."""
+        return tuple(self.index["arrays"][name]["shape"])
+
+    def _place(self, name: str) -> tuple[int, np.dtype, tuple[int, ...]]:
+        """Return where an array's numbers begin in the file, their type, and their shape."""
+        if name not in self.places:
+            info, entry = self.members[f"{name}.npy"], self.index["arrays"][name]
+            local = self.read(info.header_offset, LOCAL)
+            begin = info.header_offset + LOCAL + sum(np.frombuffer(local[26:30], "<u2").tolist())
+            try:
+                size, shape, dtype = read_header(self.read(begin, min(info.file_size, HEADER)))
+            except ValueError as error:
+                raise InputError(f"{self.path}: {name}.npy was altered: {error}") from error
+            wanted = "float32" if entry["dtype"] == "bfloat16" else entry["dtype"]
+            if (dtype.name, shape) != (wanted, self.shape(name)):
+                raise InputError(
+                    f"{self.path}: {name}.npy is {dtype.name} {shape}, the index says {wanted}"
+                    f" {self.shape(name)}"
+                )
+            if size + math.prod(shape) * dtype.itemsize != info.file_size:
+                raise InputError(
+                    f"{self.path}: {name}.npy has {info.file_size:,} bytes, too few or too many"
+                    f" for its shape {shape}"
+                )
+            self.places[name] = (begin + size, dtype, shape)
+        return self.places[name]
+
+    def arrays(self, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+        """Return arrays by key."""
+        return {key: self.array(name) for key, name in names.items()}
+
+    def tree(self, value: Any, make: Callable[[str], Any]) -> Any:
+        """Return a nest of what the index holds as a tree.
+
+        Args:
+            value: The tree.
+            make: Returns the array of a name.
+        """
+        if not isinstance(value, dict):
+            return value
+        kind, inner = next(iter(value.items()))
+        if kind == "list":
+            return tuple(self.tree(item, make) for item in inner)
+        if kind == "dict":
+            return {key: self.tree(item, make) for key, item in inner.items()}
+        if kind == "array":
+            return make(inner)
+        return float(inner) if kind == "number" else Unrecorded(inner)
+
+
+class StoredArray(SpilledArray):
+    """An array in a trace; what NumPy reads lies in the order of its axes, as a live one's does."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read it."""
+        return super().__array__(dtype, copy).copy()
+
+
+class Stored:
+    """Stands for an array, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Unrecorded:
+    """Stands for an argument that a trace does not hold.
+
+    Attributes:
+        kind: The name of its class.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}, not recorded>"
+
+
+class Verified:
+    """One array's bytes, whose hash is compared when they are read first.
+
+    Args:
+        trace: The file.
+        name: The array's name.
+    """
+
+    def __init__(self, trace: TraceFile, name: str) -> None:
+        self.trace, self.name = trace, name
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            InputError: They are not those that were recorded.
+        """
+        data = self.trace.read(offset, size)
+        if self.name not in self.trace.verified:
+            if hashlib.sha256(data).hexdigest() != self.trace.index["arrays"][self.name]["sha256"]:
+                raise InputError(
+                    f"{self.trace.path}: {self.name}.npy was altered: its SHA-256"
+                    " is not the one that the index names"
+                )
+            self.trace.verified.add(self.name)
+        return data
+
+
+def read_header(data: bytes) -> tuple[int, tuple[int, ...], np.dtype]:
+    """Return the size of the head of a .npy file of version 1.0, the array's shape, and its type.
+
+    NumPy's own reader warns of some heads, and raises anything of others.
+
+    Raises:
+        ValueError: It is none, or of an array that is not little-endian numbers in C order.
+    """
+    if data[:8] != b"\x93NUMPY\x01\x00":
+        raise ValueError("not version 1.0 of .npy")
+    size = 10 + int.from_bytes(data[8:10], "little")
+    try:
+        head = ast.literal_eval(data[10:size].decode("ascii").strip())
+        descr, shape, fortran = head["descr"], head["shape"], head["fortran_order"]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        raise ValueError("its head cannot be read") from error
+    if descr not in DESCRIPTIONS or not isinstance(shape, tuple):
+        raise ValueError(f"an array of {descr!r} {shape!r}, expected little-endian numbers")
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"shape {shape!r}, expected whole numbers from 0")
+    if fortran and len(shape) > 1:
+        raise ValueError("in Fortran order, expected C order")
+    return size, shape, np.dtype(descr)

@@ -1,0 +1,288 @@
+"""What the index of a trace must be: the table of docs/traces.md as checks of JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from parity.spec.errors import InputError, shortened
+from parity.trace.recorder import FORMAT, ROUNDING, VERSION
+
+# Takes a value, its place in the index, and the names of all arrays.
+Rule = Callable[[Any, str, Mapping[str, Any]], None]
+
+DTYPES = {"bool", "bfloat16", "float16", "float32", "float64"}
+DTYPES |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+def checked(index: Any, path: str) -> dict[str, Any]:
+    """Return an index that holds every key.
+
+    Raises:
+        InputError: It is not the index of a trace, or of a later version.
+    """
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise InputError(f"{path}: its index says nothing of {FORMAT}, expected a trace")
+    version = index.get("version")
+    if version != VERSION:
+        raise InputError(f"{path}: trace of version {version!r}, expected {VERSION}")
+    try:
+        _rule_of(INDEX)(index, "the index", index.get("arrays", {}))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: its index is nested too deeply") from None
+    found = _filled(index)
+    try:
+        _refuse_contradictions(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return found
+
+
+def _refuse_contradictions(index: dict[str, Any]) -> None:
+    """Refuse calls of one name, gradients of outputs that are not there, and unknown parameters."""
+    for run in index["runs"]:
+        names = set()
+        for call in run["calls"]:
+            name, counts = call["layer"], [len(call[k]) for k in ("outputs", "cotangents")]
+            if name in names:
+                raise InputError(f"two calls are {name!r} in one run, expected NAME#2 for one")
+            names.add(name)
+            if counts[1] and counts[0] != counts[1]:
+                raise InputError(f"{name!r} has {counts[0]} outputs and {counts[1]} cotangents")
+    for name in index["trained"]:
+        if name not in index["state"] and name not in _tied(index):
+            raise InputError(f"{name!r} is trained, and not in state")
+
+
+def _tied(index: dict[str, Any]) -> set[str]:
+    return {name for names in index["aliases"].values() for name in names}
+
+
+def _filled(index: dict[str, Any]) -> dict[str, Any]:
+    found = {key: rule() for key, rule in EMPTY.items()} | index
+    for kind, empty in (("runs", RUN_EMPTY), ("alone", {}), ("training", {})):
+        found[kind] = [{k: make() for k, make in empty.items()} | run for run in found[kind]]
+    for run in found["runs"]:
+        run["calls"] = [{k: make() for k, make in CALL_EMPTY.items()} | c for c in run["calls"]]
+    for alone in found["alone"]:
+        for name, layer in alone["layers"].items():
+            alone["layers"][name] = {k: make() for k, make in LAYER_EMPTY.items()} | layer
+    return found
+
+
+def _refuse(value: Any, place: str, expected: str) -> None:
+    raise InputError(f"{place} is {shortened(repr(value), 60)}, expected {expected}")
+
+
+def _is(kind: type | tuple[type, ...], expected: str) -> Rule:
+    def rule(value: Any, place: str, _: Mapping[str, Any]) -> None:
+        wrong = isinstance(value, bool) and kind is not bool
+        if wrong or not isinstance(value, kind):
+            _refuse(value, place, expected)
+
+    return rule
+
+
+def _one_of(*choices: Any) -> Rule:
+    def rule(value: Any, place: str, _: Mapping[str, Any]) -> None:
+        if not isinstance(value, str) or value not in choices:
+            _refuse(value, place, f"one of {', '.join(map(str, sorted(choices)))}")
+
+    return rule
+
+
+def _name(value: Any, place: str, arrays: Mapping[str, Any]) -> None:
+    if not isinstance(value, str) or value not in arrays:
+        _refuse(value, place, "the name of an array")
+
+
+def _anything(value: Any, place: str, arrays: Mapping[str, Any]) -> None:
+    del value, place, arrays
+
+
+def _or_null(spec: Any) -> Rule:
+    inner = _rule_of(spec)
+
+    def rule(value: Any, place: str, arrays: Mapping[str, Any]) -> None:
+        if value is not None:
+            inner(value, place, arrays)
+
+    return rule
+
+
+def _values(spec: Any) -> Rule:
+    inner = _rule_of(spec)
+
+    def rule(value: Any, place: str, arrays: Mapping[str, Any]) -> None:
+        if not isinstance(value, dict):
+            _refuse(value, place, "an object")
+        for key, item in value.items():
+            inner(item, f"{place}, {key!r}", arrays)
+
+    return rule
+
+
+def _tree(value: Any, place: str, arrays: Mapping[str, Any]) -> None:
+    if not isinstance(value, dict):
+        if isinstance(value, list):
+            _refuse(value, place, "a tree")
+        return
+    kind, inner = next(iter(value.items())) if len(value) == 1 else ("", None)
+    if kind == "list":
+        _rule_of([_tree])(inner, place, arrays)
+    elif kind == "dict":
+        _values(_tree)(inner, place, arrays)
+    elif kind == "array":
+        _name(inner, place, arrays)
+    elif kind == "number":
+        _one_of("inf", "-inf", "nan")(inner, place, arrays)
+    elif kind != "object" or not isinstance(inner, str):
+        _refuse(value, place, "a tree")
+
+
+def _rule_of(spec: Any) -> Rule:
+    """Return a rule: a list of one is one for each item, a mapping one for each key."""
+    if callable(spec):
+        return spec
+    if isinstance(spec, list):
+        inner = _rule_of(spec[0])
+
+        def items(value: Any, place: str, arrays: Mapping[str, Any]) -> None:
+            if not isinstance(value, list):
+                _refuse(value, place, "a list")
+            for i, item in enumerate(value):
+                inner(item, f"{place}, item {i}", arrays)
+
+        return items
+
+    def fields(value: Any, place: str, arrays: Mapping[str, Any]) -> None:
+        if not isinstance(value, dict):
+            _refuse(value, place, "an object")
+        for key, rule in spec.items():
+            bare = key.rstrip("*")
+            if bare in value:
+                _rule_of(rule)(value[bare], f"{bare} of {place}", arrays)
+            elif key != bare:
+                raise InputError(f"{place} has no {bare!r}")
+
+    return fields
+
+
+def _count(value: Any, place: str, _: Mapping[str, Any]) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        _refuse(value, place, "a whole number from 0")
+
+
+TEXT, FLAG = _is(str, "text"), _is(bool, "true or false")
+NUMBER, COUNT = _is((int, float), "a number"), _count
+ARRAYS = _values(_name)
+PLACE = {
+    "mode*": _one_of("eval", "train"),
+    "precision*": _one_of("float64", *ROUNDING),
+    "disturbance": _or_null(COUNT),
+}
+CALL = {
+    "layer*": TEXT,
+    "outputs*": [_name],
+    "args": _tree,
+    "kwargs": _tree,
+    "cotangents": [_or_null(_name)],
+}
+OUTPUT = {"name*": TEXT, "kind": TEXT, "array": _or_null(_name)}
+# Keys with a star are required.
+RUN = PLACE | {
+    "outputs*": [OUTPUT],
+    "args": _tree,
+    "kwargs": _tree,
+    "calls": [CALL],
+    "targets": [_name],
+    "loss": _or_null(_name),
+    "input_gradients": [_or_null(_name)],
+    "parameter_gradients": ARRAYS,
+    "statistics": ARRAYS,
+}
+LAYER = {
+    "outputs*": [_name],
+    "input_gradients": [_name],
+    "parameter_gradients": ARRAYS,
+    "statistics": ARRAYS,
+}
+STEP = {
+    "state*": ARRAYS,
+    "gradients": ARRAYS,
+    "loss": _or_null(_name),
+    "rate": _or_null(NUMBER),
+}
+TRAINING = {
+    "kind*": _one_of("update", "decay", "trajectory"),
+    "precision*": PLACE["precision*"],
+    "disturbance": PLACE["disturbance"],
+    "before*": ARRAYS,
+    "steps*": [STEP],
+}
+FACTS = {
+    "kind": TEXT,
+    "settings": _values(_anything),
+    "parts": FLAG,
+    "modes": FLAG,
+    "channels_last": FLAG,
+}
+NOTES = {
+    "switched_off": [TEXT],
+    "quieted": _values(TEXT),
+    "lifted": _values(TEXT),
+    "probe": [COUNT],
+    "seed": COUNT,
+}
+INDEX = {
+    "arrays*": _values(
+        {"dtype*": _one_of(*DTYPES), "shape*": [COUNT], "sha256*": TEXT},
+    ),
+    "runs*": [RUN],
+    "framework": TEXT,
+    "precision": _one_of(*ROUNDING),
+    "layers": _values(FACTS),
+    "state": ARRAYS,
+    "unsaved": ARRAYS,
+    "trained": [TEXT],
+    "aliases": _values([TEXT]),
+    "alone": [PLACE | {"layers*": _values(LAYER)}],
+    "training": [TRAINING],
+    "batches": [{"args*": _tree, "kwargs": _tree, "targets": [_name]}],
+    "rates": [NUMBER],
+    "notes": NOTES,
+}
+
+
+def _no_arguments(kind: str) -> Callable[[], dict[str, Any]]:
+    return lambda: {kind: [] if kind == "list" else {}}
+
+
+# What an absent key stands for.
+EMPTY: dict[str, Callable[[], Any]] = {
+    "framework": str,
+    "precision": lambda: "float32",
+    "layers": dict,
+    "state": dict,
+    "unsaved": dict,
+    "trained": list,
+    "aliases": dict,
+    "alone": list,
+    "training": list,
+    "batches": list,
+    "rates": list,
+    "notes": dict,
+}
+ARGUMENTS: dict[str, Callable[[], Any]] = {
+    "args": _no_arguments("list"),
+    "kwargs": _no_arguments("dict"),
+}
+CALL_EMPTY = ARGUMENTS | {"cotangents": list}
+LAYER_EMPTY: dict[str, Callable[[], Any]] = {
+    "input_gradients": list,
+    "parameter_gradients": dict,
+    "statistics": dict,
+}
+RUN_EMPTY = ARGUMENTS | LAYER_EMPTY | {"calls": list, "targets": list, "loss": lambda: None}

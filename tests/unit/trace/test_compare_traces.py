@@ -1,0 +1,112 @@
+"""Two recordings compared: of any frameworks, under any names, in any order of axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.ladder.recordings import Comparison, compare, renames
+from parity.spec import draw
+from parity.spec.errors import InputError
+from parity.trace import recorder
+from parity.trace.reading import TraceFile
+
+X = draw.generator(0, "test").standard_normal((2, 3, 4, 5))
+
+
+def written(
+    path: Path,
+    prefix: str = "",
+    last: bool = False,
+    wrong: float = 0.0,
+    kernel: str = "weight",
+    precision: str = "float64",
+    moved: bool = False,
+    nameless: bool = False,
+) -> TraceFile:
+    """Record two layers, a kernel's gradient and a loss; `last`: channels are on the last axis."""
+    axes = (0, 2, 3, 1) if last else (0, 1, 2, 3)
+    x = X.astype(precision)
+    first, second = np.tanh(x), np.tanh(np.tanh(x)) * (1 + wrong)
+    names = ("one", "two") if nameless else (f"{prefix}first", f"{prefix}second")
+    with recorder.Trace(path) as trace:
+        trace.state(f"{prefix}second.{kernel}", np.ones(3), trained=True)
+        runs = [(precision, None)]
+        if moved:
+            runs = [("float32", None), ("float64", None), ("float64", 0)]
+        for dtype, disturbance in runs:
+            scale = (1 + 2.0**-15) if disturbance is not None else 1
+            a, b = (array.transpose(axes).astype(dtype) * scale for array in (first, second))
+            trace.run("train", dtype, disturbance)
+            trace.input("x", x.transpose(axes).astype(dtype) * scale)
+            trace.tap(names[0], a)
+            trace.tap(names[1], b, inputs=[a])
+            trace.output("", b)
+            trace.loss(b.sum())
+            gradient = b.sum((0, 2, 3) if not last else (0, 1, 2))
+            trace.gradient(f"{prefix}second.{kernel}", gradient)
+    return TraceFile(path)
+
+
+def found(tmp_path: Path, one: dict, other: dict, *rename: str) -> Comparison:
+    traces = written(tmp_path / "one", **one), written(tmp_path / "other", **other)
+    return compare(*traces, renames(rename))
+
+
+def test_other_axes_and_names(tmp_path: Path) -> None:
+    """Catches equal networks that are called different for the way they are laid out or named."""
+    other = {"prefix": "net.", "last": True, "kernel": "kernel"}
+    result = found(tmp_path, {}, other, r"^(first|second)=net.\1")
+    assert result.ok, result.first()
+    assert not result.left_out
+    assert len(result.compared) == 6
+    assert {c.note for c in result.compared} == {"", "axes (0, 2, 3, 1)"}
+
+
+def test_pairs_by_value(tmp_path: Path) -> None:
+    """Catches layers of other names that are left out, though they hold the same numbers."""
+    result = found(tmp_path, {}, {"nameless": True, "last": True})
+    assert result.ok
+    assert [(c.one, c.other) for c in result.compared if c.what == "output 0"][:2] == [
+        ("first", "one"),
+        ("second", "two"),
+    ]
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_the_first_that_differs(tmp_path: Path, precision: str) -> None:
+    """Catches a fault that is named where it shows, and not where it begins; or not at all."""
+    wrong = 1e-9 if precision == "float64" else 1e-3
+    result = found(tmp_path, {"precision": precision}, {"precision": precision, "wrong": wrong})
+    first = result.first()
+    assert not result.ok
+    assert first is not None
+    assert (first.one, first.what) == ("second", "output 0")
+    assert first.error == pytest.approx(wrong, rel=1e-3)
+
+
+def test_a_known_rounding_is_the_limit(tmp_path: Path) -> None:
+    """Catches a limit in float32 that does not follow from how far rounding moves the network."""
+    one = {"moved": True}
+    other = {"precision": "float32", "wrong": 6e-4}
+    first = found(tmp_path, one, other).first()
+    assert first is not None
+    # The disturbance moves an output by 2^-15 of it, the rounding by some 3e-8.
+    assert first.limit == pytest.approx(16 * (2.0**-15 + 3e-8) + 8 * 2.0**-24, rel=0.1)
+    assert found(tmp_path, one, {"precision": "float32", "wrong": 4e-4}).ok
+
+
+def test_what_has_no_counterpart_is_said(tmp_path: Path) -> None:
+    """Catches a comparison of less than half that says only that all is equal."""
+    result = found(tmp_path, {}, {"nameless": True, "wrong": 0.5})
+    assert not result.ok
+    assert any("1 layer only in the first: second" in line for line in result.left_out)
+    assert any("1 layer only in the second: two" in line for line in result.left_out)
+
+
+def test_nothing_in_common(tmp_path: Path) -> None:
+    """Catches a pass of two recordings that share no run."""
+    with pytest.raises(InputError, match="hold no run of one mode and precision"):
+        found(tmp_path, {}, {"precision": "float32"})

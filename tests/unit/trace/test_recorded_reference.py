@@ -1,0 +1,246 @@
+"""The ladder against a trace: the same verdicts as against the live module."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+import pytest
+
+from parity import check
+from parity.cli import main
+from parity.ladder import recording
+from parity.ladder.climb import climb
+from parity.report.report import Report
+from parity.spec.errors import InputError
+from parity.testing import cases
+from parity.trace import recorder
+from parity.trace.reading import TraceFile
+from tests.recorded import live, ported, recorded, schedules
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace of the live reference, with everything."""
+    path = tmp_path_factory.mktemp("trace") / "ref.trace"
+    recording.record(live(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def poor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace of runs in float64 alone."""
+    path = tmp_path_factory.mktemp("trace") / "poor.trace"
+    recording.record(live(), path, parts=())
+    return path
+
+
+def lines(report: Report) -> dict[str, Any]:
+    """What a report says, without what the clock and the file's name do."""
+    found = report.to_dict()
+    found["notes"] = [n for n in found["notes"] if not n.startswith("the reference is ")]
+    return {k: v for k, v in found.items() if k != "seconds"}
+
+
+def test_the_report_is_that_of_the_live_module(trace: Path) -> None:
+    """Catches a number, a limit or a verdict that a recording changes: the JSON is the same."""
+    one, other = check(live()), check(recorded(trace))
+    assert one.ok, one.failures()
+    assert {c.rung for c in one.checks} == {"L0", "L1", "L2", "L3", "L4", "L5"}
+    expected, found = lines(one), lines(other)
+    for ours, theirs in zip(expected["checks"], found["checks"], strict=True):
+        assert ours == theirs
+    assert expected == found
+
+
+def test_a_fault_is_found_at_the_same_place(trace: Path) -> None:
+    """Catches a recording against which a wrong port passes, or fails elsewhere."""
+    levels = ("L1", "L2")
+    one = climb(live(port=ported(1e-3)), levels)
+    other = check(recorded(trace, port=ported(1e-3)), levels)
+    assert not one.ok
+    assert lines(one) == lines(other)
+    assert other.explanation() == ["the reference is a recording: causes are not sought"]
+
+
+def test_the_tests_of_a_port_are_the_same(trace: Path) -> None:
+    """Catches `parity.testing` that has no tests, or others, for a recorded reference."""
+    levels = ("L0", "L1", "L2", "L3", "L4", "L5")
+    assert cases(recorded(trace), levels) == cases(live(), levels)
+
+
+def test_what_a_trace_lacks_is_counted(poor: Path) -> None:
+    """Catches a trace of half a reference that passes as if it were whole."""
+    report = check(recorded(poor))
+    assert report.ok
+    assert {c.kind for c in report.checks} == {"structure"}
+    reasons = {(o.rung, o.reason) for o in report.left_out}
+    assert any(r == "L1" and "no layers alone" in why for r, why in reasons)
+    for rung in ("L2", "L3"):
+        assert any(r == rung and "structure alone is compared" in why for r, why in reasons)
+    assert ("L4", "the trace holds no steps of update in float64") in reasons
+    assert ("L5", "the trace holds no steps of trajectory in float64") in reasons
+    alone = {c.layer for c in report.checks if c.rung == "L1"}
+    assert {"conv", "norm", "slope", "head"} <= alone
+    report = check(recorded(poor, port=ported(1e-3)), ("L1", "L2"))
+    assert {c.layer for c in report.failures()} == {"head", "(network)"}
+
+
+def test_without_gradients_nothing_is_proved(poor: Path, tmp_path: Path) -> None:
+    """Catches a pass of a network whose gradients nobody recorded."""
+    trace = TraceFile(poor)
+    for run in trace.index["runs"]:
+        run["parameter_gradients"], run["loss"] = {}, None
+    path = rewritten(trace, tmp_path / "no.trace")
+    report = check(recorded(path), ("L3",))
+    assert not report.ok
+    missing = {str(o.quantity) for o in report.missing()}
+    assert {"loss"} <= missing
+
+
+def rewritten(trace: TraceFile, path: Path) -> Path:
+    """Write a trace again, with another index."""
+    with recorder.Trace(path) as made:
+        names = {name: made.array(trace.array(name)) for name in trace.index["arrays"]}
+        assert list(names) == list(names.values())
+        made.index = trace.index | {"arrays": made.index["arrays"]}
+    return path
+
+
+def in_float32(trace: TraceFile, path: Path) -> Path:
+    """Write what a framework without float64 would have recorded."""
+    with recorder.Trace(path) as made:
+        wide = {name: trace.array(name) for name in trace.index["arrays"]}
+        names = {name: made.array(array) for name, array in wide.items()}
+        narrow = {n: a.astype(np.float32) if a.dtype == "f8" else a for n, a in wide.items()}
+        rounded = {name: made.array(array) for name, array in narrow.items()}
+        assert list(names) == list(names.values())
+
+        def turned(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: rounded[v] if k == "array" else turned(v) for k, v in value.items()}
+            return [rounded[v] if isinstance(v, str) else turned(v) for v in value]
+
+        kept = {
+            kind: [r for r in trace.index[kind] if r["precision"] == "float32"]
+            for kind in ("runs", "alone", "training")
+        }
+        for run in kept["runs"]:
+            twin = trace.runs[run["mode"], "float64", None]
+            for call, other in zip(run["calls"], twin["calls"], strict=True):
+                call |= {key: turned(other[key]) for key in ("args", "kwargs")}
+                call["cotangents"] = [c and rounded[c] for c in other["cotangents"]]
+        made.index = trace.index | kept | {"arrays": made.index["arrays"]}
+    return path
+
+
+def test_a_reference_without_float64(trace: Path, tmp_path: Path) -> None:
+    """Catches a sound port that fails, or a wrong one that passes, where no oracle exists."""
+    path = in_float32(TraceFile(trace), tmp_path / "narrow.trace")
+    report = check(recorded(path))
+    assert report.ok, report.failures()
+    assert {c.rung for c in report.checks} == {"L0", "L1", "L2", "L3", "L4"}
+    assert min(c.margin for c in report.checks) > 3
+    assert any("recorded in float32 alone" in note for note in report.notes)
+    wrong = dataclasses.replace(recorded(path), optimizers=(None, optax.adam(schedules()[1])))
+    assert {c.rung for c in check(wrong, ("L0", "L4")).failures()} == {"L4"}
+    failed = check(recorded(path, port=ported(1e-2)), ("L1", "L2")).failures()
+    assert {(c.rung, c.layer) for c in failed} == {("L2", "head"), ("L2", "(network)")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "message"),
+    [
+        ({}, "bfloat16", "was recorded in float32, not in bfloat16"),
+        ({"inputs": (2, 8, 10, 3)}, "float32", "inputs is given, expected it left out"),
+        ({"losses": (None, lambda y: y.sum())}, "float32", "was recorded without"),
+    ],
+)
+def test_a_port_that_does_not_fit(trace: Path, changes: dict, precision: str, message: str) -> None:
+    """Catches a comparison of things that were never computed alike."""
+    with pytest.raises(InputError, match=message):
+        climb(recorded(trace, **changes), ("L0",), precision)
+
+
+def test_a_trace_that_is_not_there() -> None:
+    """Catches a traceback for a path with a typing error."""
+    with pytest.raises(InputError, match=r"cannot read nowhere\.trace: No such file"):
+        climb(recorded("nowhere.trace"), ("L0",))
+
+
+FACTORY = """
+import sys
+sys.path.insert(0, {root!r})
+import torch
+from tests.recorded import Reference, live, recorded
+
+def make_port():
+    return live()
+
+def make_reference():
+    return Reference(), torch.ones(1, 3, 4, 4)
+
+def wrong():
+    return 3
+
+def drawing():
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return x + torch.rand_like(x)
+    return Net(), torch.ones(1, 2)
+"""
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> str:
+    path = tmp_path / "mine.py"
+    path.write_text(FACTORY.format(root=str(Path(__file__).parents[3])))
+    return str(path)
+
+
+def test_record_and_compare_commands(
+    factory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches commands that do not do what the functions do, and a wrong exit status."""
+    one, port, other = (str(tmp_path / name) for name in ("a", "b", "c"))
+    assert main(["record", f"{factory}:make_port", one, "--without", "alone,update"]) == 0
+    assert main(["record", f"{factory}:make_port", port, "--side", "port"]) == 0
+    assert "6 runs" in capsys.readouterr().out
+    assert main(["compare", one, port]) == 0
+    out = capsys.readouterr().out
+    assert "EQUAL" in out
+    assert "2 layers only in the first: drop, pool" in out
+    assert main(["record", f"{factory}:make_reference", other, "--eval"]) == 0
+    assert main(["compare", one, other]) == 1
+    assert "DIFFERENT look at (network) first: eval float64, (network), input 0" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{}:wrong"], "returned a int, expected a module and its inputs"),
+        (["{}:drawing"], "draws random numbers in eval mode"),
+        (["{}:make_port", "--side", "left"], "side 'left', expected one of reference, port"),
+        (["{}:make_port", "--without", "all"], "--without 'all', expected some of"),
+        (["{}:make_port", "--precision", "int8"], "precision 'int8'"),
+    ],
+)
+def test_record_refuses(
+    factory: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    """Catches a file that is written for a mistake, or a traceback."""
+    given = [a.format(factory) for a in arguments]
+    assert main(["record", given[0], str(tmp_path / "no.trace"), *given[1:]]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert {p.suffix for p in tmp_path.iterdir()} <= {".py", ""}

@@ -1,0 +1,193 @@
+"""The recorder: one file that works alone, in old environments, and what it writes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from parity.capture.torch_side import one_thread
+from parity.ladder import tolerances
+from parity.ladder.l4_update import STEPS
+from parity.spec import draw
+from parity.trace import recorder
+
+SOURCE = Path(recorder.__file__)
+# Methods and functions that Python 3.7 lacks, and that no syntax shows.
+LATER = {"removeprefix", "removesuffix", "prod", "cache", "cached_property", "batched", "pairwise"}
+
+ALONE = """
+import importlib.util, json, sys
+import numpy as np
+import recorder
+with recorder.Trace("plain.trace", framework="plain 1") as trace:
+    x, w = np.arange(6.0).reshape(2, 3), np.ones((3, 1))
+    trace.state("linear.weight", w, trained=True)
+    trace.run("train")
+    trace.input("x", x)
+    trace.tap("linear", x @ w, inputs=[x])
+    trace.output("", x @ w)
+    trace.loss((x @ w).sum())
+    trace.gradient("linear", np.ones((2, 1)))
+    trace.gradient("linear.weight", x.sum(0)[:, None])
+    trace.gradient("x", np.ones((2, 3)))
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """A folder in which a copy of the recorder wrote a trace, and what it imported."""
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copy(SOURCE, folder)
+    # -I and -S: nothing but the standard library; then NumPy's folder by a link of its own.
+    (folder / "packages").mkdir()
+    for name in Path(np.__file__).parents[1].glob("numpy*"):
+        (folder / "packages" / name.name).symlink_to(name)
+    paths = [str(folder), str(folder / "packages")]
+    code = f"import sys; sys.path += {paths!r}\n{ALONE}"
+    found = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=folder, capture_output=True, text=True
+    )
+    assert not found.returncode, found.stderr
+    return folder, set(json.loads(found.stdout.splitlines()[-1]))
+
+
+def test_its_syntax_is_that_of_python_3_7() -> None:
+    """Catches a recorder that an old environment cannot even read."""
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 7))
+    names = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    assert not names & LATER
+    # `a | b` of mappings, and of types that are not in annotations, came with 3.9 and 3.10.
+    unions = [n for n in ast.walk(tree) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.BitOr)]
+    assert not [ast.unparse(n) for n in unions]
+
+
+def test_it_imports_numpy_and_the_standard_library_alone() -> None:
+    """Catches an import of the suite, or of a framework where none is needed."""
+    tree = ast.parse(SOURCE.read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {a.name.partition(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level
+            found.add(str(node.module).partition(".")[0])
+    frameworks = {"torch", "mindspore"}
+    assert found - frameworks <= {"numpy", *sys.stdlib_module_names}
+    top = {n.names[0].name for n in tree.body if isinstance(n, ast.Import)}
+    assert not top & frameworks
+
+
+def test_a_copied_file_records(alone: tuple[Path, set[str]]) -> None:
+    """Catches a recorder that needs what does not lie beside it."""
+    folder, modules = alone
+    assert not {"parity", "torch", "jax"} & modules
+    with np.load(folder / "plain.trace") as file:
+        index = json.loads(file["index"].tobytes())
+        run = index["runs"][0]
+        assert (index["format"], index["version"]) == ("parity-trace", 1)
+        assert run["calls"][0]["layer"] == "linear"
+        y = file[run["calls"][0]["outputs"][0]]
+        np.testing.assert_array_equal(y, [[3.0], [12.0]])
+        np.testing.assert_array_equal(
+            file[run["parameter_gradients"]["linear.weight"]], [[3.0], [5.0], [7.0]]
+        )
+        assert run["outputs"][0]["array"] == run["calls"][0]["outputs"][0]  # stored once
+    assert {p.name for p in folder.iterdir()} <= {
+        "plain.trace", "recorder.py", "packages", "__pycache__"
+    }  # fmt: skip
+
+
+def test_its_draws_and_numbers_are_the_ladders() -> None:
+    """Catches disturbances that differ from those of a live comparison."""
+    for args in ((0, "stir", 0), (3, "probe", 1), (0, "rounding/conv#2")):
+        ours = draw.generator(*args).standard_normal(5)
+        np.testing.assert_array_equal(recorder.generator(*args).standard_normal(5), ours)
+    assert recorder.ROUNDING == tolerances.ROUNDING
+    assert recorder.DISTURBANCE == tolerances.DISTURBANCE
+    assert recorder.LARGEST_DISTURBANCE == tolerances.LARGEST_DISTURBANCE
+    assert recorder.UPDATES == STEPS
+
+
+def test_before_pytorch_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches hooks that PyTorch lacks before 2.0: arguments by keyword are not seen then."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+
+    def without(kind: str) -> None:
+        current = getattr(torch.nn.Module, kind)
+        monkeypatch.setattr(torch.nn.Module, kind, lambda self, hook: current(self, hook))
+
+    x = torch.ones(1, 3, 5, 5)
+    with one_thread():
+        recorder.record_torch(tmp_path / "new", module, [x], parts=("alone",))
+        without("register_forward_pre_hook")
+        without("register_forward_hook")
+        recorder.record_torch(tmp_path / "old", module, [x], parts=("alone",))
+    assert (tmp_path / "old").read_bytes() == (tmp_path / "new").read_bytes()
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Catches a half-written trace, or one that took the place of a good one."""
+    path = tmp_path / "ref.trace"
+    path.write_bytes(b"old")
+    trace = recorder.Trace(path)
+    trace.run("train")
+    with pytest.raises(recorder.TraceError, match="no tap, state or input"), trace:
+        trace.gradient("nowhere", np.ones(3))
+    with pytest.raises(recorder.TraceError, match="no run was begun"), recorder.Trace(path) as t:
+        t.tap("conv", np.ones(3))
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+def test_equal_recordings_are_equal_files(tmp_path: Path) -> None:
+    """Catches a date or an order by chance in the file."""
+    for name in ("a", "b"):
+        with recorder.Trace(tmp_path / name) as trace:
+            trace.run("eval")
+            trace.tap(
+                "conv", (np.ones(3), np.float32(2)), inputs=[{"a": np.ones(3), "n": float("inf")}]
+            )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+class Masked(torch.nn.Module):
+    """A dropout of one's own, which takes its mask as an input."""
+
+    p = 0.5
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return x * mask / (1 - self.p)
+
+
+class WithMask(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mine = Masked()
+        self.mine.p = 0.5
+        self.theirs = torch.nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.theirs(self.mine(x, mask))
+
+
+def test_a_dropout_that_takes_its_mask_stays_on(tmp_path: Path) -> None:
+    """Catches a dropout that is switched off for its name, though it draws nothing."""
+    Masked.__name__ = "MaskedDropout"
+    x, mask = torch.ones(1, 4), torch.tensor([[1.0, 0.0, 1.0, 1.0]])
+    with one_thread():
+        recorder.record_torch(tmp_path / "t", WithMask(), [x], keywords={"mask": mask}, parts=())
+    with np.load(tmp_path / "t") as file:
+        index = json.loads(file["index"].tobytes())
+        outputs = [file[run["outputs"][0]["array"]] for run in index["runs"]]
+    assert index["notes"]["switched_off"] == ["theirs"]
+    assert len(outputs) == 2
+    for output in outputs:
+        np.testing.assert_array_equal(output, [[2.0, 0.0, 2.0, 2.0]])
