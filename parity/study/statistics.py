@@ -101,6 +101,9 @@ class Verdict:
     def words(self) -> str:
         """Return the verdict as one line."""
         d, m = f"{self.difference.mean:+.2f}", f"{self.margin:g}"
+        if self.difference.deviation == 0:  # no test has anything to say of no noise
+            kind = f"equivalent within {m}" if self.equivalent else f"different by {d}"
+            return f"{kind}: all {self.difference.n} pairs differ by exactly {d}"
         if self.equivalent and self.different:
             return f"equivalent within {m}, and different by {d}: less than the margin"
         if self.equivalent:

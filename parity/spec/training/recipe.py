@@ -38,6 +38,8 @@ class Stage:
         batch: Samples per step, over all devices.
         first_epoch: The epoch at which the schedule starts.
         dropout: Probabilities that replace the model's, or None.
+        width: A width that replaces the model's, of a GENet, or None.
+        depth: A depth that replaces the model's, of a GENet, or None.
         keep_optimizer: Whether it continues with the previous stage's optimizer state.
         initial: How new tensors are drawn, one of `INITIALS`.
         drop_last: Whether a batch that is not full is left out; else it is used as it is.
@@ -63,12 +65,17 @@ class Stage:
     drop_last: bool = False
     repeat: int = 1
     distributed: Distributed = SAME
+    width: int | None = None
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise ValueError(f"model is {self.model!r}, expected one of {', '.join(MODELS)}")
         if MODELS[self.model].family in LANGUAGE:
             raise ValueError(f"model is {self.model}, which takes token ids, not images")
+        for name in ("width", "depth"):
+            if getattr(self, name) is not None and not hasattr(MODELS[self.model], name):
+                raise ValueError(f"{name} is {getattr(self, name)}, but {self.model} has no {name}")
         if self.initial not in INITIALS:
             raise ValueError(f"initial is {self.initial!r}, expected one of {', '.join(INITIALS)}")
         if self.epochs < 1 or self.batch < 1 or self.first_epoch < 0:
@@ -80,11 +87,13 @@ class Stage:
 
     @property
     def config(self) -> Config:
-        """Return the network's configuration, with the stage's dropout."""
-        config = MODELS[self.model]
-        if self.dropout is None:
-            return config
-        return dataclasses.replace(config, dropout=self.dropout)  # type: ignore[type-var]  # a Config is a frozen dataclass
+        """Return the network's configuration, with the stage's dropout, width and depth."""
+        changed = {
+            name: value
+            for name in ("dropout", "width", "depth")
+            if (value := getattr(self, name)) is not None
+        }
+        return dataclasses.replace(MODELS[self.model], **changed)  # type: ignore[type-var]  # a Config is a frozen dataclass
 
     def steps(self, samples: int) -> int:
         """Return the number of steps of an epoch.
