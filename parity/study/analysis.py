@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parity.spec.training.written import differences, plain
 from parity.study import results
-from parity.study.plan import DETERMINISTIC, Plan, Run
+from parity.study.plan import DETERMINISTIC, Plan, Run, in_order
 from parity.study.results import Result, Speed
 from parity.study.statistics import (
     ALPHA,
@@ -199,7 +199,7 @@ def study(plan: Plan, out: Path, asked: Sequence[Run] = (), margin: float = MARG
     Raises:
         InputError: A file is damaged, or of another recipe.
     """
-    runs = sorted({*plan.found(out), *asked})
+    runs = in_order({*plan.found(out), *asked})
     found = [results.read(plan, run, out) for run in runs]
     rows = [_row(plan, row, margin, found) for row in dict.fromkeys(run.row for run in runs)]
     notes = [*_missing_sides(rows), *_notes(plan, found)]

@@ -14,8 +14,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,24 @@ class Plan:
                     if match := RUN.fullmatch(name):
                         run = Run(row, int(match[1]), int(match[2] or 1), side)
                         made[run.name] = run
-        return sorted(made.values())
+        return in_order(made.values())
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """Sort runs; rows of a sweep by their values: 0.06 before 0.1, 32 before 128."""
+
+    def key(run: Run) -> tuple:
+        values = [setting.partition("=") for setting in run.row]
+        return [(k, *_magnitude(v)) for k, _, v in values], run.seed, run.repeat, run.side
+
+    return sorted(runs, key=key)
+
+
+def _magnitude(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return math.inf, value
 
 
 def sides() -> list[str]:

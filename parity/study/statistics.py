@@ -6,6 +6,7 @@ The methods and their sources, in plain words: `docs/study.md`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -72,16 +73,34 @@ class Verdict:
         difference: The paired difference.
         margin: The margin of equivalence, in points.
         p_equivalence: Of the two one-sided tests: the larger one; NaN of a single pair.
-        more: How many more pairs would be needed for a verdict; None where there is one, or where
-            no number of pairs up to `MOST_SEEDS` would do, or the deviation is unknown.
-        more_at_most: The same where the true deviation is the upper end of its 95 % interval.
     """
 
     difference: Difference
     margin: float
     p_equivalence: float
-    more: int | None
-    more_at_most: int | None
+
+    @functools.cached_property
+    def more(self) -> int | None:
+        """How many more pairs would be needed for a verdict, with a power of 80 %.
+
+        None where there is a verdict, where no number of pairs up to `MOST_SEEDS` would do, or the
+        deviation is unknown.
+        """
+        return self._more(self.difference.deviation)
+
+    @functools.cached_property
+    def more_at_most(self) -> int | None:
+        """The same where the true deviation is the upper end of its 95 % interval."""
+        if self.difference.n < 2:
+            return None
+        return self._more(deviation_interval(self.difference.deviation, self.difference.n)[1])
+
+    def _more(self, deviation: float) -> int | None:
+        if self.decided or self.difference.n < 2:
+            return None
+        n = self.difference.n
+        count = pairs_needed(self.difference.mean, deviation, self.margin, n)
+        return None if count is None else count - n
 
     @property
     def equivalent(self) -> bool:
@@ -132,7 +151,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
         first: Scores of the first side, at least one.
         second: As many of the second side.
     """
-    from scipy import stats
+    from scipy import special
 
     found = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     n, mean = len(found), float(found.mean())
@@ -141,7 +160,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
         return Difference(n, mean, math.nan, everything, everything, math.nan)
     deviation = float(found.std(ddof=1))
     error = deviation / math.sqrt(n)
-    ends = [float(stats.t.ppf(1 - alpha, n - 1)) * error for alpha in (0.05, 0.025)]
+    ends = [float(special.stdtrit(n - 1, 1 - alpha)) * error for alpha in (0.05, 0.025)]
     p = _tail(abs(mean), error, n) * 2
     both = [(mean - end, mean + end) for end in ends]
     return Difference(n, mean, deviation, both[0], both[1], min(p, 1.0))
@@ -157,25 +176,19 @@ def verdict(first: Sequence[float], second: Sequence[float], margin: float) -> V
     """
     found = difference(first, second)
     if found.n < 2:
-        return Verdict(found, margin, math.nan, None, None)
+        return Verdict(found, margin, math.nan)
     error = found.deviation / math.sqrt(found.n)
     ends = [_tail(margin + sign * found.mean, error, found.n) for sign in (1, -1)]
-    made = Verdict(found, margin, max(ends), None, None)
-    if made.decided:
-        return made
-    upper = deviation_interval(found.deviation, found.n)[1]
-    counts = [pairs_needed(found.mean, s, margin, found.n) for s in (found.deviation, upper)]
-    more = [None if count is None else count - found.n for count in counts]
-    return dataclasses.replace(made, more=more[0], more_at_most=more[1])
+    return Verdict(found, margin, max(ends))
 
 
 def _tail(distance: float, error: float, n: int) -> float:
     """The one-sided p value of a mean that lies `distance` on the far side of a bound."""
-    from scipy import stats
+    from scipy import special  # of which scipy.stats is made, at many times the cost of a call
 
     if error == 0:
         return 0.0 if distance > 0 else 0.5 if distance == 0 else 1.0
-    return float(stats.t.sf(distance / error, n - 1))
+    return float(special.stdtr(n - 1, -distance / error))
 
 
 def deviation_interval(deviation: float, n: int, level: float = 0.95) -> Interval:

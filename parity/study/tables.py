@@ -11,7 +11,7 @@ from rich.table import Table as Printed
 from parity.study.analysis import Row, RowDifference, Side, Study, unlike_published
 from parity.study.plan import DETERMINISTIC
 from parity.study.results import FINISHED
-from parity.study.statistics import Interval, Summary
+from parity.study.statistics import Interval, Summary, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +174,8 @@ def comparison(study: Study, row: Row) -> Table:
     )
 
 
-def _longer(first: str, second: str, verdict: object) -> str:
-    most = getattr(verdict, "more_at_most", None)
+def _longer(first: str, second: str, verdict: Verdict) -> str:
+    most = verdict.more_at_most
     if most is None:
         return ""
     return (

@@ -14,6 +14,7 @@ from rich.console import Console
 from parity.io.files import write_atomically
 from parity.report import html
 from parity.report.plot import Line, legend, plot
+from parity.spec.errors import InputError
 from parity.spec.training.written import plain
 from parity.study.analysis import Comparison, Row, Study
 from parity.study.results import Result
@@ -77,6 +78,7 @@ def to_dict(study: Study) -> dict[str, Any]:
             for name in ("kept", "other"):
                 verdict = getattr(found, name)
                 entry[name] |= {"equivalent": verdict.equivalent, "different": verdict.different}
+                entry[name] |= {"more": verdict.more, "more_at_most": verdict.more_at_most}
                 entry[name]["words"] = verdict.words
         entries["rows"].append(made)
     entries["row_differences"] = [
@@ -134,6 +136,25 @@ def page(study: Study) -> str:
 def curves(row: Row) -> list[Line]:
     """The validations of every run."""
     return [_line(result) for result in row.runs if result.curve]
+
+
+def picture(study: Study) -> str:
+    """The validations of every run as an SVG file.
+
+    Raises:
+        InputError: There is none yet.
+    """
+    lines = [line for row in study.rows for line in curves(row)]
+    if not lines:
+        raise InputError("no validation yet, so no curve to draw")
+    # One name in the legend for all runs of a side; the plot has one line after the other.
+    first = {line.name: line for line in lines}
+    shown = [*first.values(), *(line for line in lines if line is not first[line.name])]
+    named = [
+        dataclasses.replace(line, name="") if i >= len(first) else line
+        for i, line in enumerate(shown)
+    ]
+    return plot(named, "batches", f"{study.score}, percent", linear=True, alone=True)
 
 
 def _line(result: Result) -> Line:
