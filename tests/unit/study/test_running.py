@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ import torch
 
 from parity.cli import main
 from parity.spec.errors import InputError
+from parity.spec.training.written import to_toml
 from parity.study import analysis, claims, results
 from parity.study.plan import (
     Plan,
@@ -257,34 +259,28 @@ def test_a_loss_that_is_not_finite_is_a_failed_seed(tmp_path: Path) -> None:
     assert not found.rows[0].sides
 
 
-def command(tmp_path: Path, out: Path) -> list[str]:
-    """A study of one run, as a program."""
-    settings = [part for setting in SMALL for part in ("--set", setting)]
-    options = ["--seeds", "1", "--only", "torch:1", "--epochs", "20", "--workers", "0", "--quiet"]
-    options += ["--precision", "fp32", "--loss-scale", "none", "--set", "validate_every=10"]
-    where = ["--data", str(tmp_path / "data"), "--out", str(out)]
-    return [sys.executable, "-m", "parity", "study", "genet-cifar10", *where, *settings, *options]
-
-
 def test_a_killed_study_goes_on_and_leaves_no_orphan(tmp_path: Path) -> None:
     """Catches a claim or a child that outlives a kill -9, and an end that is another one."""
-    cifar(tmp_path / "data", 4)
-    out, whole = tmp_path / "out", tmp_path / "whole"
+    made, out, whole = small(tmp_path), tmp_path / "killed", tmp_path / "whole"
+    made = dataclasses.replace(made, epochs=20)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(made.recipe))
+    command = [sys.executable, "-m", "parity", "study", str(recipe), "--only", "torch:1"]
+    command += ["--data", made.data, "--out", str(out), "--epochs", "20", "--workers", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command(tmp_path, out), env=environment) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         last = out / "torch/seed-1/checkpoints/last.safetensors"
         while not last.exists():
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    done = subprocess.run(command(tmp_path, out), env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "torch: one seed alone has no deviation" in done.stdout
-    assert "parity train" not in done.stderr
     starts = json.loads((out / "torch/seed-1/environment.json").read_text())["starts"]
     assert len(starts) == 2
     assert starts[1]["resumed"] is not None
     assert not list(out.rglob("*.claim"))
-    subprocess.run(command(tmp_path, whole), env=environment, check=True, capture_output=True)
+    train_all(made, runs_of(["torch"], [1]), whole, in_process(), nothing)
     logs = [logger.read(o / "torch/seed-1/log.jsonl", clock=False) for o in (out, whole)]
     assert logs[0] == logs[1]
