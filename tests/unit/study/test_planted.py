@@ -19,7 +19,7 @@ from parity.study.running import Ended, Trains, in_process, train_all
 from parity.training import overrides
 
 pytestmark = pytest.mark.long
-SEEDS = [1, 2, 3, 4]
+SEEDS = [1, 2, 3, 4, 5, 6]
 TRAIN, TEST = 40, 200  # images of a file
 
 
