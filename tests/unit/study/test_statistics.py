@@ -46,6 +46,14 @@ def test_equivalence_is_two_one_sided_tests(shift: float) -> None:
     assert found.equivalent == (found.p_equivalence < 0.05)
 
 
+def test_equivalence_is_judged_by_the_90_percent_interval() -> None:
+    """Catches one-sided tests at 2.5 % each, which need more seeds than those at 5 %."""
+    found = statistics.verdict([1, 2, 3, 4, 5], [1.1, 2.4, 2.9, 4.2, 5.6], 0.5)
+    assert found.difference.interval90[1] < 0.5 < found.difference.interval95[1]
+    assert found.p_equivalence == pytest.approx(0.048893, abs=1e-6)
+    assert found.equivalent
+
+
 def rates(deviation: float, shift: float, margin: float, n: int = 5) -> tuple[float, float]:
     """Of simulated studies, which share is called different, and which equivalent."""
     found: list[Verdict] = [
