@@ -42,6 +42,7 @@ COMMANDS = {
     "statistics": "count the classes of a data set, and weigh them by each rule",
     "bench": "time a forward pass or a step of training on both sides",
     "train": "train a network by a recipe, on either side",
+    "study": "train both sides from the same seeds: do their accuracies differ?",
     "eval": "evaluate every checkpoint in a folder",
     "table": "print the accuracies of several runs beside each other",
     "recipes": "list the training recipes, or print one whole",

@@ -54,7 +54,7 @@ def plot(
     low, high = math.floor(min(exponents)), math.ceil(max(exponents))
     high = max(high, low + 1)
     if linear:
-        low, high = 0, math.ceil(max(errors, default=1.0) / 10) * 10
+        low, high = 0, max(10, math.ceil(max(errors, default=0.0) / 10) * 10)  # all may be 0
     deepest = max((d for line in lines for d, _, _ in line.points), default=1) or 1
 
     def x(depth: int) -> float:

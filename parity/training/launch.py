@@ -38,6 +38,8 @@ GRACE = 10  # seconds that a process has to end after it was asked to, or after 
 POLL = 0.1
 # Environment variable of a process started here: the file for the output of its libraries.
 LOG = "PARITY_LOG"
+# Environment variable of a process that ends with the one that started it: the starter's number.
+PARENT = "PARITY_PARENT"
 BROKEN = 70  # exit status of a process with an unexpected error
 SHOWN = 30  # lines of a log, at most
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -196,6 +198,12 @@ def _divert() -> None:
         os.dup2(handle, number)
         setattr(sys, name, os.fdopen(own, "w", buffering=1, errors="backslashreplace"))
     os.close(handle)
+
+
+def tie_to_parent() -> None:
+    """End when the process that asked for it does; processes started from here are not asked."""
+    if parent := os.environ.pop(PARENT, ""):
+        tie(int(parent))
 
 
 def tie(starter: int) -> None:

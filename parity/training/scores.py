@@ -79,6 +79,13 @@ class Score:
         return int(np.diag(counted).sum()) / total if total else math.nan
 
     @property
+    def recall(self) -> np.ndarray:
+        """(outputs,) float64: the share of each class that is predicted right; NaN where absent."""
+        totals = self.matrix.sum(axis=1)
+        right = np.diag(self.matrix).astype(np.float64)
+        return np.divide(right, totals, out=np.full(len(totals), np.nan), where=totals > 0)
+
+    @property
     def value(self) -> float:
         """Return the score to maximise: mean IoU, or accuracy for whole images."""
         return self.accuracy if self.task.void is None else self.mean_iou
@@ -96,6 +103,9 @@ class Score:
             made["mean_iou"] = _number(self.mean_iou)
             pairs = zip(self.task.classes, self.iou.tolist(), strict=True)
             made["iou_class"] = {name: _number(value) for name, value in pairs}
+        else:
+            pairs = zip(self.task.classes, self.recall.tolist(), strict=True)
+            made["accuracy_class"] = {name: _number(value) for name, value in pairs}
         return made
 
     def to_text(self, path: object) -> str:

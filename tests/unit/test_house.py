@@ -52,6 +52,7 @@ ROOMS = (
     "parity.diagnosis",
     "parity.export",
     "parity.training",
+    "parity.study",
     "parity.evaluation",
     "parity.model_checks",
     "parity.faults",

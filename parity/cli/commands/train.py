@@ -10,6 +10,7 @@ be left out. Exit status 1: a loss or gradient was not finite, 130: interrupted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -85,6 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--coordinator", metavar="HOST:PORT", help="a free port of machine 0")
     add("--map", choices=WAYS, help="how JAX maps a step over its devices (default: pmap)")
     add("--workers", type=int, metavar="N", help="processes that load data")
+    add(
+        "--deterministic",
+        action="store_true",
+        help="deterministic algorithms, where the framework has them; slower on GPUs",
+    )
     add("--log-every", type=int, default=10, metavar="N", help="steps (default: %(default)s)")
     add(
         "--save-every",
@@ -104,6 +110,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from parity.training import launch
+
+    launch.tie_to_parent()
     check_data(args.data)
     recipe = recipe_of(args)
     least = {"log_every": 1, "save_every": 1, "keep_every": 0, "pictures": 0, "workers": 0}
@@ -114,7 +123,6 @@ def run(args: argparse.Namespace) -> int:
     place = place_of(args)
     place.check(recipe)
 
-    from parity.training import launch
     from parity.training.stopping import ANSWER
 
     if launch.needed(args.framework, place):
@@ -128,13 +136,19 @@ def run(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
     """Train in this process, which may be one of several."""
-    from parity.training.progress_bar import display
+    from parity.training.determinism import deterministic
+    from parity.training.progress_bar import Silent, display
     from parity.training.run import Options
     from parity.training.start import train as start
 
     options = Options(args.epochs, args.log_every, args.save_every, args.keep_every, args.pictures)
     try:
-        with display() as shown:
+        with (
+            display() as shown,
+            deterministic(args.framework, shown.say if place.leads else Silent().say)
+            if args.deterministic
+            else contextlib.nullcontext(),
+        ):
             done = start(
                 recipe,
                 args.framework,

@@ -40,6 +40,8 @@ class Stage:
         batch: Samples per step, over all devices.
         first_epoch: The epoch at which the schedule starts.
         dropout: Probabilities that replace the model's, or None.
+        width: A width that replaces the model's, of a GENet, or None.
+        depth: A depth that replaces the model's, of a GENet, or None.
         keep_optimizer: Whether it continues with the previous stage's optimizer state.
         initial: How new tensors are drawn, one of `INITIALS`.
         drop_last: Whether a batch that is not full is left out; else it is used as it is.
@@ -68,12 +70,17 @@ class Stage:
     repeat: int = 1
     distributed: Distributed = SAME
     outputs: int | None = None
+    width: int | None = None
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise ValueError(f"model is {self.model!r}, expected one of {', '.join(MODELS)}")
         if MODELS[self.model].family in LANGUAGE:
             raise ValueError(f"model is {self.model}, which takes token ids, not images")
+        for name in ("width", "depth"):
+            if getattr(self, name) is not None and not hasattr(MODELS[self.model], name):
+                raise ValueError(f"{name} is {getattr(self, name)}, but {self.model} has no {name}")
         if self.initial not in INITIALS:
             raise ValueError(f"initial is {self.initial!r}, expected one of {', '.join(INITIALS)}")
         if self.epochs < 1 or self.batch < 1 or self.first_epoch < 0:
@@ -87,10 +94,15 @@ class Stage:
 
     @property
     def config(self) -> Config:
-        """Return the network's configuration, with the stage's dropout and number of outputs."""
-        given = {"dropout": self.dropout, "num_classes": self.outputs}
-        given = {name: value for name, value in given.items() if value is not None}
-        return dataclasses.replace(MODELS[self.model], **given) if given else MODELS[self.model]  # type: ignore[type-var]  # a Config is a frozen dataclass
+        """Return the network's configuration, with what the stage changes of it."""
+        given = {
+            "dropout": self.dropout,
+            "num_classes": self.outputs,
+            "width": self.width,
+            "depth": self.depth,
+        }
+        changed = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(MODELS[self.model], **changed) if changed else MODELS[self.model]  # type: ignore[type-var]  # a Config is a frozen dataclass
 
     def steps(self, samples: int) -> int:
         """Return the number of steps of an epoch.

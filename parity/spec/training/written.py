@@ -92,7 +92,8 @@ def recipe_of(entries: Mapping[str, Any], where: str, base: Recipe | None = None
             try:
                 stage.on(devices).config  # noqa: B018  # of the fields, where not all fit each other
             except (TypeError, ValueError) as error:
-                raise InputError(f"{at.inner('dropout')} {error}") from error
+                sized = (stage.width, stage.depth) != (None, None)  # the error names which
+                raise InputError(f"{at if sized else at.inner('dropout')} {error}") from error
         _check_groups(stage, inner.inner("optimizer.groups"))
     return made
 

@@ -226,3 +226,17 @@ def test_dropout_of_the_network_is_shown(capsys: pytest.CaptureFixture[str]) -> 
         assert list(stages) == expected
     assert main(["recipes", "icnet-cityscapes"]) == 0
     assert "  dropout         none" in capsys.readouterr().out
+
+
+def test_a_genet_is_made_narrower_by_its_recipe() -> None:
+    """Catches a width that is read and not used, or lost on the way to TOML and back."""
+    recipe = overrides.find("genet-cifar10")
+    made = overrides.with_settings(recipe, ["stages.all.width=1", "stages.all.depth=10"])
+    config = made.stages[0].config
+    assert (config.width, config.depth) == (1, 10)
+    assert recipe.stages[0].config.width == 8
+    assert recipe_of(tomllib.loads(to_toml(made)), "here") == made
+    with pytest.raises(InputError, match="width is 2, but enet-camvid has no width"):
+        overrides.with_settings(overrides.find("enet-camvid"), ["stages.all.width=2"])
+    with pytest.raises(InputError, match="depth is 11, expected 10, 16, 22"):
+        overrides.with_settings(recipe, ["stages.all.depth=11"])

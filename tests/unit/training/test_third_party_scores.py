@@ -228,3 +228,18 @@ def test_a_classification(tmp_path: Path) -> None:
     steps = [line["loss"] for line in lines if line["kind"] == "step"]
     means = [line["loss"] for line in lines if line["kind"] == "epoch"]
     np.testing.assert_allclose(means, np.reshape(steps, (epochs, -1)).mean(1), rtol=1e-12)
+
+
+def test_accuracy_of_each_class_is_its_recall_by_scikit_learn() -> None:
+    """Catches precision in place of recall, and an absent class that counts as 0."""
+    from sklearn.metrics import recall_score
+
+    task, rng = Task(("a", "b", "c", "absent")), np.random.default_rng(3)
+    truth = rng.integers(0, 3, 40).astype(np.int32)
+    predicted = np.where(rng.random(40) < 0.6, truth, rng.integers(0, 4, 40)).astype(np.int32)
+    count = Count(task)
+    count.add(Batch(np.zeros((40, 2, 2, 3)), (), {}, np.arange(40), truth), predicted, 1.0)
+    found = count.score().to_dict()["accuracy_class"]
+    right = recall_score(truth, predicted, labels=[0, 1, 2], average=None)
+    np.testing.assert_allclose([found[name] for name in "abc"], right, rtol=1e-12)
+    assert found["absent"] is None

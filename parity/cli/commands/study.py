@@ -1,0 +1,190 @@
+"""Train both sides from the same seeds, and say whether their accuracies differ.
+
+Each run is a folder in OUT, as `parity train --out` leaves it: OUT/torch/seed-3. What is not
+finished is trained, one run after the other; the same command goes on after any end, kill -9
+included, and may run several times at once, on several machines, in one OUT. Runs of one seed have
+the same initial weights, batches and masks on both sides. study.md, study.html and
+study.json in OUT are made anew after each run. Exit status 1: a run failed (its numbers were
+not finite), 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity.cli.arguments import FRAMEWORKS, check_data
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import PRECISIONS, Recipe
+from parity.training.dist_env import asked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parity.study.plan import Plan, Run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("recipe", metavar="RECIPE", help="its name, or a TOML file")
+    add("--data", required=True, metavar="DIR", help="the data set's folder")
+    add("--out", required=True, metavar="DIR", help="the study's folder")
+    add(
+        "--frameworks",
+        default=",".join(FRAMEWORKS),
+        metavar="NAMES",
+        help="the sides (default: %(default)s)",
+    )
+    add(
+        "--seeds",
+        default="5",
+        metavar="N|A-B",
+        help="5 is seeds 1 to 5; or 3-7; or 1,4,9-11 (default: %(default)s)",
+    )
+    add("--repeat", type=int, default=1, metavar="N", help="train each seed so often")
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="SIDE:SEEDS",
+        help="train only these, such as torch:3 or jax:3-7; may be given several times",
+    )
+    add(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=V,V",
+        help="a sweep: every combination of the values, such as optimizer.lr=0.06,0.08",
+    )
+    add("--margin", type=float, metavar="POINTS", help="of equivalence (default: 0.5)")
+    add("--report", action="store_true", help="train nothing, only report what is there")
+    add("--retry-failed", action="store_true", help="train runs again that have failed")
+    of = parser.add_argument_group("the recipe, changed")
+    add = of.add_argument
+    add("--recipe-file", metavar="FILE.toml", help="what is different in it")
+    add("--set", action="append", default=[], metavar="K=V", dest="settings")
+    add("--batch-size", type=int, metavar="N", help="samples of a step, over all devices")
+    add("--size", metavar="HxW", help="of validation images, and of every resize")
+    add("--precision", choices=PRECISIONS)
+    add("--loss-scale", metavar="N|dynamic|none")
+    add("--epochs", type=int, metavar="N", help="stop each run after so many epochs")
+    add = parser.add_argument_group("how each run is trained").add_argument
+    add("--devices", type=int, default=1, metavar="N", help="(default: %(default)s)")
+    add(
+        "--deterministic",
+        action="store_true",
+        help="deterministic algorithms; such runs are sides of their own, such as"
+        " torch-deterministic",
+    )
+    add("--start", metavar="CHECKPOINT", help="weights that every run begins with")
+    add("--workers", type=int, metavar="N", help="processes that load data")
+    add("--quiet", action="store_true", help="show no line of each run's own output")
+
+
+def run(args: argparse.Namespace) -> int:
+    from parity.report.console import standard_output
+    from parity.study.analysis import MARGIN, study
+    from parity.study.plan import Plan
+    from parity.study.running import Interrupted
+    from parity.study.writing import print_study, write_study
+
+    check_data(args.data)
+    margin = MARGIN if args.margin is None else args.margin
+    if not 0 < margin < 100:
+        raise InputError(f"--margin {margin:g}, expected points above 0 and below 100")
+    plan = Plan.of(recipe_of(args), args.epochs, args.devices, args.data)
+    runs = runs_of(args)
+    for one in {run.row: run for run in runs}.values():  # before anything is written
+        asked(one.framework, args.devices).check(plan.recipe_for(one))
+    out = Path(args.out)
+    if args.report and not out.is_dir():
+        raise InputError(f"{out}: no such folder, expected that of a study")
+    plan.write(out)
+
+    def report() -> None:
+        write_study(study(plan, out, runs, margin), out)
+
+    try:
+        held = [] if args.report else trained(args, plan, runs, out, report)
+    except Interrupted as interrupted:
+        report()
+        print("parity study: stopped; the same command goes on", file=sys.stderr)
+        return interrupted.status
+    found = study(plan, out, runs, margin)
+    paths = write_study(found, out)
+    print_study(found, standard_output())
+    print(f"wrote {', '.join(map(str, paths))}")
+    for line in held:
+        print(f"parity study: {line.words} is trained by another process", file=sys.stderr)
+    failed = [r for row in found.rows for r in row.runs if r.status == "failed"]
+    return 1 if failed else 0
+
+
+def trained(
+    args: argparse.Namespace,
+    plan: Plan,
+    runs: list[Run],
+    out: Path,
+    report: Callable[[], None],
+) -> list[Run]:
+    """Train what is left; return the runs that other processes hold.
+
+    Raises:
+        Interrupted: A signal was obeyed.
+    """
+    from parity.study.running import Child, train_all
+
+    options = ["--pictures", "0", "--keep-every", "0"]
+    for name in ("workers", "start"):
+        if (value := getattr(args, name)) is not None:
+            options += [f"--{name}", str(value)]
+    show = _nothing if args.quiet else _say
+    child = Child(tuple(options), show)
+    return train_all(plan, runs, out, child, _say, report, args.retry_failed)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _nothing(line: str) -> None:
+    del line
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """Return the recipe with all changes but the seed, which is each run's."""
+    from parity.cli.commands.train import changed
+    from parity.training.overrides import find
+
+    named = argparse.Namespace(**vars(args), labels=None, seed=None)
+    return changed(find(args.recipe, args.recipe_file), named)
+
+
+def runs_of(args: argparse.Namespace) -> list[Run]:
+    """Return the runs that the command line asks for, in order.
+
+    Raises:
+        InputError: A malformed option.
+    """
+    from parity.study import plan
+
+    names = args.frameworks.split(",")
+    if unknown := [name for name in names if name not in FRAMEWORKS]:
+        raise InputError(f"--frameworks {unknown[0]!r}, expected some of {', '.join(FRAMEWORKS)}")
+    if len(names) != len(set(names)):
+        raise InputError(f"--frameworks {args.frameworks}: a framework is named twice")
+    if args.repeat < 1:
+        raise InputError(f"--repeat {args.repeat}, expected 1 or more")
+    grid = plan.parse_grid(args.grid) if args.grid else [()]
+    if seeded := [key for key in args.grid if key.startswith("seed=")]:
+        raise InputError(f"--grid {seeded[0]}: seeds are given by --seeds")
+    seeds = plan.parse_seeds(args.seeds)
+    if not args.only:
+        return plan.runs_of(names, seeds, args.repeat, args.deterministic, grid)
+    made = []
+    for text in args.only:
+        name, own = plan.parse_only(text)
+        made += plan.runs_of([name], own, args.repeat, args.deterministic, grid)
+    return list(dict.fromkeys(made))

@@ -1,0 +1,1 @@
+"""Studies: both frameworks trained from the same seeds, and whether their accuracies differ."""

@@ -1,0 +1,371 @@
+"""What a study says, from the results of its runs: of sides, of pairs of sides, of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from parity.spec.training.written import differences, plain
+from parity.study import results
+from parity.study.plan import DETERMINISTIC, Plan, Run, in_order
+from parity.study.results import Result, Speed
+from parity.study.statistics import (
+    ALPHA,
+    Difference,
+    Interval,
+    Summary,
+    Verdict,
+    difference,
+    holm,
+    pooled_deviation,
+    prediction_interval,
+    summary,
+    verdict,
+)
+from parity.training.side import FRAMEWORKS
+
+MARGIN = 0.5  # points
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """How far runs of the same seed lie apart.
+
+    Attributes:
+        seeds: Number of seeds that were trained more than once.
+        runs: Number of their runs.
+        deviation: Standard deviation of the kept score within a seed.
+        alike: Number of the seeds whose logs are equal to the last digit.
+    """
+
+    seeds: int
+    runs: int
+    deviation: float
+    alike: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What one side of one row reached.
+
+    Attributes:
+        name: A framework, perhaps with `-deterministic`.
+        seeds: The finished ones.
+        best: Of the best validations.
+        last: Of the last ones.
+        next_run: The 95 % prediction interval of one more run, of the score that the recipe keeps.
+        speed: The medians of its runs; the hours are their mean.
+        noise: Of repeated seeds; None where there are none.
+        versions: Of the framework's packages, such as `torch 2.13.0`.
+        machine: Those on which it was trained.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    best: Summary
+    last: Summary
+    next_run: Interval
+    speed: Speed
+    noise: Noise | None
+    versions: str
+    machine: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassRow:
+    """One class in both sides of a comparison.
+
+    Attributes:
+        name: The class.
+        means: Its mean score of either side, over the pairs in which it is present.
+        difference: The paired difference; None where no pair has the class.
+        adjusted: Its p value, adjusted for the number of classes by Holm's method.
+    """
+
+    name: str
+    means: tuple[float, float]
+    difference: Difference | None
+    adjusted: float
+
+    @property
+    def different(self) -> bool:
+        return self.adjusted < ALPHA
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two sides, paired by seed.
+
+    Attributes:
+        first: A side.
+        second: Another one; differences are this one minus the first.
+        seeds: Those that both have finished.
+        kept: The verdict on the score that the recipe keeps.
+        other: The verdict on the other one of best and last.
+        classes: Per class, of the kept validation.
+    """
+
+    first: str
+    second: str
+    seeds: tuple[int, ...]
+    kept: Verdict
+    other: Verdict
+    classes: tuple[ClassRow, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a sweep, or the whole of a study without a sweep.
+
+    Attributes:
+        settings: `KEY=VALUE`, in order; empty without a sweep.
+        sides: The sides with a finished run.
+        comparisons: Of both frameworks, if both have a finished seed in common.
+        runs: Every run's result.
+    """
+
+    settings: tuple[str, ...]
+    sides: tuple[Side, ...]
+    comparisons: tuple[Comparison, ...]
+    runs: tuple[Result, ...]
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.settings)
+
+    def side(self, name: str) -> Side | None:
+        return next((side for side in self.sides if side.name == name), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowDifference:
+    """Two rows of a sweep, on one side, paired by seed.
+
+    Attributes:
+        side: The side.
+        first: Index of a row.
+        second: Index of another one.
+        difference: Second minus first.
+        adjusted: Its p value, adjusted for all pairs of rows of this side.
+    """
+
+    side: str
+    first: int
+    second: int
+    difference: Difference
+    adjusted: float
+
+    @property
+    def different(self) -> bool:
+        return self.adjusted < ALPHA
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything that a study says.
+
+    Attributes:
+        plan: What its runs have in common.
+        margin: Of equivalence, in points.
+        rows: One, or one per row of a sweep.
+        row_differences: Between rows of a sweep.
+        notes: Lines on what is missing or failed, and what else the reader must know.
+    """
+
+    plan: Plan
+    margin: float
+    rows: tuple[Row, ...]
+    row_differences: tuple[RowDifference, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def score(self) -> str:
+        return "accuracy" if self.plan.recipe.data == "cifar10" else "mean IoU"
+
+
+def study(plan: Plan, out: Path, asked: Sequence[Run] = (), margin: float = MARGIN) -> Study:
+    """Read and judge what lies in a study's folder.
+
+    Args:
+        plan: The study.
+        out: Its folder.
+        asked: Runs that are named where they are not there.
+        margin: The margin of equivalence, in points.
+
+    Raises:
+        InputError: A file is damaged, or of another recipe.
+    """
+    runs = in_order({*plan.found(out), *asked})
+    found = [results.read(plan, run, out) for run in runs]
+    rows = [_row(plan, row, margin, found) for row in dict.fromkeys(run.row for run in runs)]
+    notes = [*_missing_sides(rows), *_notes(plan, found)]
+    between = _row_differences(rows, plan.recipe.keep) if len(rows) > 1 else []
+    return Study(plan, margin, tuple(rows), tuple(between), tuple(notes))
+
+
+def _row(plan: Plan, settings: tuple[str, ...], margin: float, found: Sequence[Result]) -> Row:
+    here = [result for result in found if result.run.row == settings]
+    names = dict.fromkeys(r.run.side for r in sorted(here, key=lambda r: _place(r.run.side)))
+    sides = {name: _finished(here, name) for name in names}
+    made = tuple(_side(plan, name, here) for name, scores in sides.items() if scores)
+    pairs = []
+    for end in ("", DETERMINISTIC):
+        for one, other in itertools.combinations(FRAMEWORKS, 2):
+            both = sides.get(one + end, {}), sides.get(other + end, {})
+            if both[0].keys() & both[1].keys():
+                pairs.append(_comparison(plan.recipe.keep, one + end, other + end, both, margin))
+    return Row(settings, made, tuple(pairs), tuple(here))
+
+
+def _place(side: str) -> tuple[bool, int]:
+    return side.endswith(DETERMINISTIC), FRAMEWORKS.index(side.removesuffix(DETERMINISTIC))
+
+
+def _finished(found: Sequence[Result], side: str) -> dict[int, Result]:
+    """Seed -> its first run, of finished ones whose score is a number."""
+    return {
+        r.run.seed: r
+        for r in sorted(found, key=lambda r: (r.run.seed, -r.run.repeat))
+        if r.run.side == side and r.finished and not math.isnan(r.best) and not math.isnan(r.last)
+    }
+
+
+def _side(plan: Plan, name: str, here: Sequence[Result]) -> Side:
+    by_seed = _finished(here, name)
+    seeds, runs = tuple(by_seed), list(by_seed.values())
+    several = [r for r in here if r.run.side == name and r.finished]
+    speeds = [r.speed for r in several]
+    return Side(
+        name,
+        seeds,
+        summary([r.best for r in runs]),
+        summary([r.last for r in runs]),
+        prediction_interval([r.score(plan.recipe.keep) for r in runs]),
+        Speed(
+            statistics.median(s.images_per_second for s in speeds),
+            statistics.median(s.step for s in speeds),
+            statistics.median(s.validation for s in speeds),
+            statistics.fmean(s.hours for s in speeds),
+        ),
+        _noise(several, plan.recipe.keep),
+        ", ".join(sorted({_versions(r) for r in several})),
+        " / ".join(sorted({r.machine for r in several})),
+    )
+
+
+def _noise(several: Sequence[Result], keep: str) -> Noise | None:
+    groups = [
+        [r for r in several if r.run.seed == seed]
+        for seed in dict.fromkeys(r.run.seed for r in several)
+    ]
+    groups = [group for group in groups if len(group) > 1]
+    if not groups:
+        return None
+    deviation = pooled_deviation([[r.score(keep) for r in group] for group in groups])
+    alike = sum(len({r.content for r in group}) == 1 for group in groups)
+    return Noise(len(groups), sum(map(len, groups)), deviation, alike)
+
+
+def _versions(result: Result) -> str:
+    names = ("jax", "flax") if result.run.framework == "jax" else ("torch",)
+    return " ".join(f"{name} {result.versions.get(name, '?')}" for name in names)
+
+
+def _comparison(
+    keep: str,
+    one: str,
+    other: str,
+    both: tuple[dict[int, Result], dict[int, Result]],
+    margin: float,
+) -> Comparison:
+    seeds = tuple(seed for seed in both[0] if seed in both[1])
+    first, second = ([part[seed] for seed in seeds] for part in both)
+    second_score = "last" if keep == "best" else "best"
+    verdicts = [
+        verdict([r.score(k) for r in first], [r.score(k) for r in second], margin)
+        for k in (keep, second_score)
+    ]
+    return Comparison(one, other, seeds, verdicts[0], verdicts[1], _classes(first, second))
+
+
+def _classes(first: Sequence[Result], second: Sequence[Result]) -> tuple[ClassRow, ...]:
+    rows = []
+    for name in dict.fromkeys(name for result in (*first, *second) for name in result.classes):
+        pairs = [
+            (a.classes.get(name), b.classes.get(name)) for a, b in zip(first, second, strict=True)
+        ]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if not known:
+            rows.append(ClassRow(name, (math.nan, math.nan), None, math.nan))
+            continue
+        ones, others = [a for a, _ in known], [b for _, b in known]
+        means = statistics.fmean(ones), statistics.fmean(others)
+        rows.append(ClassRow(name, means, difference(ones, others), math.nan))
+    p = holm([math.nan if row.difference is None else row.difference.p for row in rows])
+    return tuple(dataclasses.replace(r, adjusted=a) for r, a in zip(rows, p, strict=True))
+
+
+def _row_differences(rows: Sequence[Row], keep: str) -> list[RowDifference]:
+    """Compare every two rows of a sweep, on each side."""
+    made: list[RowDifference] = []
+    for side in dict.fromkeys(side.name for row in rows for side in row.sides):
+        scores = [_finished(row.runs, side) for row in rows]
+        here = []
+        for i, j in itertools.combinations(range(len(rows)), 2):
+            seeds = [seed for seed in scores[i] if seed in scores[j]]
+            if seeds:
+                one, other = ([scores[k][s].score(keep) for s in seeds] for k in (i, j))
+                here.append(RowDifference(side, i, j, difference(one, other), math.nan))
+        adjusted = holm([d.difference.p for d in here])
+        made += [dataclasses.replace(d, adjusted=a) for d, a in zip(here, adjusted, strict=True)]
+    return made
+
+
+def _missing_sides(rows: Sequence[Row]) -> list[str]:
+    """Say where there is nothing to compare, or one seed alone."""
+    lines = []
+    for row in rows:
+        where = f"{row.name}: " if row.settings else ""
+        names = {side.name.removesuffix(DETERMINISTIC) for side in row.sides}
+        missing = [name for name in FRAMEWORKS if name not in names]
+        if row.sides and missing:
+            lines.append(f"{where}no finished run of {' or '.join(missing)}: nothing to compare")
+        elif not row.sides:
+            lines.append(f"{where}no finished run yet")
+        elif not row.comparisons:
+            lines.append(f"{where}both frameworks have finished runs, but of no seed in common")
+        lines += [
+            f"{where}{side.name}: one seed alone has no deviation; nothing can be said of its noise"
+            for side in row.sides
+            if len(side.seeds) == 1
+        ]
+    return lines
+
+
+def _notes(plan: Plan, found: Sequence[Result]) -> list[str]:
+    lines = [result.note for result in found if result.note]
+    for side in dict.fromkeys(result.run.side for result in found):
+        machines = {r.machine for r in found if r.run.side == side and r.machine}
+        versions = {_versions(r) for r in found if r.run.side == side and r.versions}
+        if len(machines) > 1:
+            lines.append(f"{side}: trained on {len(machines)} kinds of machines; times are mixed")
+        if len(versions) > 1:
+            lines.append(f"{side}: trained by several versions: {'; '.join(sorted(versions))}")
+    return lines
+
+
+def unlike_published(plan: Plan) -> list[str]:
+    """What of a study is not as in the published run: `key here, not there`; empty if nothing."""
+    if plan.published is None:
+        return ["the recipe is not a published one"]
+    pairs = differences(plain(plan.recipe), plain(plan.published))
+    lines = [f"{key} {a}, not {b}" for key, (a, b) in pairs.items() if key != "seed"]
+    if plan.epochs != plan.published.epochs:
+        lines.append(f"{plan.epochs} epochs, not {plan.published.epochs}")
+    if plan.devices != plan.published.devices:
+        lines.append(f"{plan.devices} devices, not {plan.published.devices}")
+    return lines

@@ -1,0 +1,319 @@
+"""What a study trains: sides, seeds, repeats, rows of a sweep; and where each run lies.
+
+OUT/plan.json                         the recipe, and what every run is given
+OUT/torch/seed-3/                     one run, as `parity train --out` leaves it
+OUT/torch/seed-3-repeat-2/            the same seed once more
+OUT/torch-deterministic/seed-3/       the same with deterministic algorithms
+OUT/sweep/ROW/torch/seed-3/           one run of a row of a sweep
+OUT/.../seed-3.state.json             how it ended
+OUT/.../seed-3.claim                  who trains it now
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.io.files import make_folder, read_json, write_atomically
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.written import differences, plain, recipe_of
+from parity.training import overrides
+from parity.training.side import FRAMEWORKS
+
+STUDY = "plan.json"
+VERSION = 1
+SWEEP = "sweep"
+DETERMINISTIC = "-deterministic"
+RUN = re.compile(r"seed-(\d+)(?:-repeat-(\d+))?")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Run:
+    """One run of a study.
+
+    Attributes:
+        row: Settings of its row of the sweep, `KEY=VALUE`, in order; empty where there is no sweep.
+        seed: Its seed.
+        repeat: From 1; how often this seed was trained before, plus one.
+        side: A framework, with `-deterministic` after it where algorithms are.
+    """
+
+    row: tuple[str, ...]
+    seed: int
+    repeat: int
+    side: str
+
+    @property
+    def framework(self) -> str:
+        return self.side.removesuffix(DETERMINISTIC)
+
+    @property
+    def deterministic(self) -> bool:
+        return self.side.endswith(DETERMINISTIC)
+
+    @property
+    def name(self) -> str:
+        """Return the path of its folder in OUT."""
+        last = f"seed-{self.seed}" + (f"-repeat-{self.repeat}" if self.repeat > 1 else "")
+        return "/".join([*((SWEEP, row_name(self.row)) if self.row else ()), self.side, last])
+
+    @property
+    def words(self) -> str:
+        """Return what a line of the report calls it."""
+        again = f", repeat {self.repeat}" if self.repeat > 1 else ""
+        return f"{' '.join((*self.row, self.side))} seed {self.seed}{again}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What all runs of a study have in common; the contents of `plan.json`.
+
+    Attributes:
+        recipe: The recipe, with all changes; its seed is each run's.
+        published: The recipe of this name that ships with the program; None where there is none.
+        epochs: Number of epochs of the whole run after which each stops.
+        devices: Number of devices of each run.
+        data: The data set.
+    """
+
+    recipe: Recipe
+    published: Recipe | None
+    epochs: int
+    devices: int
+    data: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, epochs: int | None, devices: int, data: str) -> Plan:
+        """Make the plan of a recipe.
+
+        Raises:
+            InputError: The recipe has fewer epochs.
+        """
+        from parity.spec.recipes import RECIPES
+
+        if epochs is not None and not 1 <= epochs <= recipe.epochs:
+            raise InputError(
+                f"--epochs {epochs}, expected 1 to {recipe.epochs}, which recipe {recipe.name} has"
+            )
+        return cls(recipe, RECIPES.get(recipe.name), epochs or recipe.epochs, devices, data)
+
+    def recipe_for(self, run: Run) -> Recipe:
+        """Return the recipe of one run.
+
+        Raises:
+            InputError: A key or value of its row cannot be used.
+        """
+        settings = [full_key(setting) for setting in run.row]
+        changed = overrides.with_settings(self.recipe, settings, "--grid")
+        return dataclasses.replace(changed, seed=run.seed)
+
+    def write(self, out: Path) -> None:
+        """Write it into a folder, or compare it with what is there.
+
+        Raises:
+            InputError: The folder holds another study, or something else.
+        """
+        path = out / STUDY
+        if path.exists():
+            self._check_same(Plan.read(out), path)
+            return
+        make_folder(out)
+        if others := [p.name for p in out.iterdir() if not p.name.startswith(".parity-")]:
+            raise InputError(f"{out} is not empty: it holds {min(others)}, but no {STUDY}")
+        entries = {"version": VERSION, "recipe": plain(self.recipe), "epochs": self.epochs}
+        entries |= {"devices": self.devices, "data": self.data}
+        write_atomically(path, json.dumps(entries, indent=1).encode())
+
+    @classmethod
+    def read(cls, out: Path) -> Plan:
+        """Read the plan of a study's folder.
+
+        Raises:
+            InputError: There is none, or it is damaged.
+        """
+        path = out / STUDY
+        found = read_json(path)
+        try:
+            if found["version"] != VERSION:
+                raise InputError(f"{path}: version {found['version']}, expected {VERSION}")
+            recipe = recipe_of(found["recipe"], f"the recipe in {path}")
+            return cls.of(recipe, found["epochs"], found["devices"], str(found["data"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: not the plan of a study") from error
+
+    def _check_same(self, there: Plan, path: Path) -> None:
+        if there.recipe.name != self.recipe.name:
+            raise InputError(
+                f"{path.parent} holds a study of recipe {there.recipe.name}, not of"
+                f" {self.recipe.name}: another --out begins a new one"
+            )
+        pairs = {
+            key: pair
+            for key, pair in differences(plain(there.recipe), plain(self.recipe)).items()
+            if key != "seed"
+        }
+        for key, one, other in (
+            ("keep", there.recipe.keep, self.recipe.keep),
+            ("validate_every", there.recipe.validate_every, self.recipe.validate_every),
+            ("epochs", there.epochs, self.epochs),
+            ("devices", there.devices, self.devices),
+        ):
+            if one != other:
+                pairs[key] = (str(one), str(other))
+        if pairs:
+            said = "; ".join(f"{key} {a}, not {b}" for key, (a, b) in pairs.items())
+            raise InputError(f"{path.parent} holds a study with {said}")
+
+    def found(self, out: Path) -> list[Run]:
+        """List the runs whose folder or record of an end is in OUT, in order."""
+        made = {}
+        for part, row in rows(out):
+            for side in sides():
+                for path in sorted((part / side).glob("seed-*")):
+                    name = path.name.removesuffix(".state.json")
+                    if match := RUN.fullmatch(name):
+                        run = Run(row, int(match[1]), int(match[2] or 1), side)
+                        made[run.name] = run
+        return in_order(made.values())
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """Sort runs; rows of a sweep by their values: 0.06 before 0.1, 32 before 128."""
+
+    def key(run: Run) -> tuple:
+        values = [setting.partition("=") for setting in run.row]
+        return [(k, *_magnitude(v)) for k, _, v in values], run.seed, run.repeat, run.side
+
+    return sorted(runs, key=key)
+
+
+def _magnitude(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return math.inf, value
+
+
+def sides() -> list[str]:
+    return [f"{framework}{end}" for framework in FRAMEWORKS for end in ("", DETERMINISTIC)]
+
+
+def rows(out: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield the folders that hold sides: OUT itself, and one per row of a sweep."""
+    yield out, ()
+    if (out / SWEEP).is_dir():
+        for part in sorted((out / SWEEP).iterdir()):
+            if part.is_dir() and "=" in part.name:
+                yield part, tuple(part.name.split(","))
+
+
+def row_name(row: Sequence[str]) -> str:
+    return ",".join(row)
+
+
+def runs_of(
+    frameworks: Sequence[str],
+    seeds: Sequence[int],
+    repeats: int = 1,
+    deterministic: bool = False,
+    grid: Sequence[tuple[str, ...]] = ((),),
+) -> list[Run]:
+    """List runs in the order in which they are trained: pairs of one seed beside each other."""
+    end = DETERMINISTIC if deterministic else ""
+    return [
+        Run(row, seed, repeat, framework + end)
+        for repeat in range(1, repeats + 1)
+        for seed in seeds
+        for row in grid
+        for framework in frameworks
+    ]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Parse `5` (seeds 1 to 5), `3-7`, or `1,4,9-11`.
+
+    Raises:
+        InputError: Anything else.
+    """
+    if re.fullmatch(r"[1-9]\d{0,3}", text, re.ASCII):
+        return list(range(1, int(text) + 1))
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise InputError(f"--seeds {text!r}, expected a number such as 5, or 3-7, or 1,4,9-11")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if len(found) != len(set(found)):
+        raise InputError(f"--seeds {text!r}: a seed is named twice")
+    return found
+
+
+def parse_only(text: str) -> tuple[str, list[int]]:
+    """Parse `torch:3` or `jax:3-7`.
+
+    Raises:
+        InputError: Anything else.
+    """
+    framework, colon, seeds = text.partition(":")
+    if framework not in FRAMEWORKS or not colon or not seeds:
+        raise InputError(f"--only {text!r}, expected FRAMEWORK:SEEDS such as torch:3 or jax:3-7")
+    single = f"{seeds}-{seeds}" if seeds.isdecimal() else seeds
+    return framework, parse_seeds(single)
+
+
+def parse_grid(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Parse `optimizer.lr=0.06,0.08` and others to rows: every combination of their values.
+
+    Raises:
+        InputError: A malformed entry, or a key or value that is given twice.
+    """
+    axes, keys = [], set()
+    for text in texts:
+        key, equals, values = text.partition("=")
+        options = values.split(",")
+        if not equals or not re.fullmatch(r"[\w.-]+", key) or not all(options):
+            raise InputError(f"--grid {text!r}, expected KEY=VALUE,VALUE such as level=O1,O2")
+        if key in keys or len(options) != len(set(options)):
+            raise InputError(f"--grid {text!r}: a key or value is given twice")
+        if bad := [v for v in options if not re.fullmatch(r"[\w.+-]+", v)]:
+            raise InputError(f"--grid {text!r}: {bad[0]!r}, expected a number or a word")
+        keys.add(key)
+        axes.append([f"{key}={value}" for value in options])
+    return list(itertools.product(*axes))
+
+
+def full_key(setting: str) -> str:
+    """Return a setting with a recipe's whole key: `batch=4` is that of all stages."""
+    key, _, value = setting.partition("=")
+    first = key.split(".")[0]
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    of_stage = {field.name for field in dataclasses.fields(Stage)} - fields
+    key = {"lr": "optimizer.lr"}.get(key, key)
+    return f"stages.all.{key}={value}" if first in of_stage or first == "lr" else f"{key}={value}"
+
+
+def state_of(out: Path, run: Run) -> Path:
+    """Return the path of the record of how a run ended."""
+    return out / f"{run.name}.state.json"
+
+
+def read_state(out: Path, run: Run) -> dict[str, Any]:
+    """Read how a run ended; empty where it did not.
+
+    Raises:
+        InputError: The record is damaged.
+    """
+    path = state_of(out, run)
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("status") not in ("finished", "failed"):
+        raise InputError(f"{path}: not the record of a run's end")
+    return found

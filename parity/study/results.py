@@ -1,0 +1,179 @@
+"""What the runs of a study reached: read from their logs and records."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from parity.io.files import read_json
+from parity.spec.errors import InputError
+from parity.spec.training.recipe import Recipe
+from parity.spec.training.written import differences, plain, recipe_of
+from parity.study import claims
+from parity.study.plan import Plan, Run, read_state
+from parity.study.running import claim_of
+from parity.training import logger
+from parity.training.folder import ENVIRONMENT
+
+FINISHED, FAILED, BEGUN, MISSING = "finished", "failed", "half done", "not begun"
+Curve = list[tuple[int, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """How fast a run was; NaN where its log is too short to say.
+
+    Attributes:
+        images_per_second: In training: the median of its epochs, without the first step of each
+            start, which may compile.
+        step: Seconds of a step of training, from the same numbers.
+        validation: Images per second of validations, reading included: their median.
+        hours: In training and validation together.
+    """
+
+    images_per_second: float = math.nan
+    step: float = math.nan
+    validation: float = math.nan
+    hours: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one run reached, in percent.
+
+    Attributes:
+        run: The run.
+        status: `FINISHED`, `FAILED`, `BEGUN` or `MISSING`.
+        note: A line on what is wrong or missing; empty of a finished run.
+        best: The best validation's score.
+        last: The last one's.
+        classes: Class -> score at the validation that the recipe keeps; None where absent.
+        curve: (Batches trained on, score) of each validation.
+        speed: How fast it was.
+        versions: Package -> version.
+        machine: Host, processor and devices.
+        content: Hash of its log without times: equal of two runs that computed alike.
+    """
+
+    run: Run
+    status: str
+    note: str = ""
+    best: float = math.nan
+    last: float = math.nan
+    classes: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    curve: Curve = dataclasses.field(default_factory=list)
+    speed: Speed = Speed()
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    machine: str = ""
+    content: str = ""
+
+    def score(self, keep: str) -> float:
+        """Return the best or the last score."""
+        return self.best if keep == "best" else self.last
+
+    @property
+    def finished(self) -> bool:
+        return self.status == FINISHED
+
+
+def read(plan: Plan, run: Run, out: Path) -> Result:
+    """Read one run.
+
+    Raises:
+        InputError: Its log or record is damaged, or it is of another recipe.
+    """
+    folder = out / run.name
+    state = read_state(out, run)
+    lines = _lines(folder / "log.jsonl")
+    validations = [line for line in lines if line["kind"] == "validation"]
+    epochs = sum(line["kind"] == "epoch" for line in lines)
+    status, note = _status(plan, run, out, state, epochs)
+    facts: dict[str, Any] = {}
+    try:
+        if validations:
+            facts = _scores(validations, plan.recipe.keep)
+        facts["speed"] = _speed(lines, plan.recipe_for(run).on(plan.devices).stages[-1].batch)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / 'log.jsonl'}: not the log of a run") from error
+    if (folder / ENVIRONMENT).exists():
+        facts |= _environment(folder / ENVIRONMENT, run, plan.recipe_for(run))
+    bare = [{k: v for k, v in line.items() if k != logger.CLOCK} for line in lines]
+    facts["content"] = hashlib.sha256(json.dumps(bare).encode()).hexdigest()
+    if status == FINISHED and not validations:
+        status, note = FAILED, f"{run.words}: finished, but its log has no validation"
+    return Result(run, status, note, **facts)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        lines = logger.read(path)
+        if all(isinstance(line["kind"], str) for line in lines):
+            return lines
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{path}: not the log of a run")
+
+
+def _status(plan: Plan, run: Run, out: Path, state: dict[str, Any], epochs: int) -> tuple[str, str]:
+    if state.get("status") == "finished":
+        return FINISHED, ""
+    if state:
+        return FAILED, f"{run.words}: failed, and is in no number below: {state.get('why')}"
+    holder = claims.holder(claim_of(out, run))
+    now = f" (trained now by {holder})" if holder else ""
+    if epochs or (out / run.name).is_dir():
+        return BEGUN, f"{run.words}: {epochs} of {plan.epochs} epochs are done{now}"
+    return MISSING, f"{run.words}: not begun{now}"
+
+
+def _scores(validations: list[dict[str, Any]], keep: str) -> dict[str, Any]:
+    percent = [_percent(line["score"]) for line in validations]
+    best = max(range(len(percent)), key=lambda i: (not math.isnan(percent[i]), percent[i]))
+    kept = validations[best if keep == "best" else -1]
+    shares = kept.get("iou_class") or kept.get("accuracy_class") or {}
+    classes = {k: None if v is None else 100 * float(v) for k, v in shares.items()}
+    curve = [(int(line["batches"]), p) for line, p in zip(validations, percent, strict=True)]
+    return {"best": percent[best], "last": percent[-1], "classes": classes, "curve": curve}
+
+
+def _percent(score: float | None) -> float:
+    return math.nan if score is None else 100 * float(score)
+
+
+def _speed(lines: list[dict[str, Any]], batch: int) -> Speed:
+    epochs = [line[logger.CLOCK] for line in lines if line["kind"] == "epoch"]
+    checks = [line for line in lines if line["kind"] == "validation"]
+    seconds = [float(clock["seconds"]) for clock in epochs]
+    seconds += [float(line[logger.CLOCK]["seconds"]) for line in checks]
+    speeds = [float(clock["images_per_second"]) for clock in epochs]
+    trained = statistics.median(speeds) if speeds else math.nan
+    rates = [line["images"] / max(line[logger.CLOCK]["seconds"], 1e-3) for line in checks]
+    validation = statistics.median(rates) if rates else math.nan
+    step = batch / trained if trained > 0 else math.nan
+    return Speed(trained, step, validation, sum(seconds) / 3600)
+
+
+def _environment(path: Path, run: Run, recipe: Recipe) -> dict[str, Any]:
+    found = read_json(path)
+    try:
+        start = found["starts"][-1]
+        if start["framework"] != run.framework:
+            raise InputError(f"{path}: trained by {start['framework']}, not by {run.framework}")
+        own = recipe_of(start["recipe"], f"the recipe in {path}")
+        if apart := differences(plain(own), plain(recipe)):
+            key, (there, here) = next(iter(apart.items()))
+            raise InputError(f"{path}: trained with {key} {there}, the study has {here}")
+        hardware = start["hardware"]
+        where = f"{hardware['processor']}; {', '.join(start['devices'])}"
+        return {"versions": dict(start["versions"]), "machine": where}
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{path}: not the record of a run's starts") from error

@@ -1,0 +1,224 @@
+"""Training the runs of a study, one after the other; any number of processes may share a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.io.files import make_folder, write_atomically
+from parity.io.interrupts import SIGNALS
+from parity.spec.errors import InputError
+from parity.spec.training.written import to_toml
+from parity.study import claims
+from parity.study.plan import Plan, Run, read_state, state_of
+from parity.training.launch import PARENT
+
+PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a process that trained a run ended.
+
+    Attributes:
+        status: Its exit status; 0: finished, 1: a loss or gradient was not finite.
+        why: Its last line on standard error, where it failed.
+    """
+
+    status: int
+    why: str = ""
+
+
+class Interrupted(Exception):  # noqa: N818  # it is no error
+    """A signal was obeyed; the run that was trained goes on from its checkpoint another time.
+
+    Attributes:
+        status: The exit status for it.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+Trains = Callable[[Plan, Run, Path], Ended]
+
+
+def train_all(
+    plan: Plan,
+    runs: Sequence[Run],
+    out: Path,
+    trains: Trains,
+    say: Callable[[str], None],
+    after: Callable[[], None] = lambda: None,
+    retry_failed: bool = False,
+) -> list[Run]:
+    """Train what is not trained yet, and nobody else trains.
+
+    A run that stopped because a number was not finite is recorded, and the next begins: it would
+    stop there again.
+
+    Args:
+        plan: The study.
+        runs: Its runs, in order.
+        out: Its folder.
+        trains: Trains one run, in this process or another.
+        say: Called with lines on what is done.
+        after: Called after each run.
+        retry_failed: Train runs again that have failed, from the beginning of the failed step.
+
+    Returns:
+        The runs that another process holds.
+
+    Raises:
+        InputError: A run cannot be trained; nothing is lost, the others are as they were.
+        Interrupted: A signal was obeyed.
+    """
+    held = []
+    for i, run in enumerate(runs, 1):
+        state = read_state(out, run)
+        if state.get("status") == "finished" or (state and not retry_failed):
+            continue
+        with claims.claimed(claim_of(out, run)) as mine:
+            if not mine:
+                held.append(run)
+                continue
+            state = read_state(out, run)  # another may have ended it in the meantime
+            if state.get("status") == "finished" or (state and not retry_failed):
+                continue
+            say(f"{i} of {len(runs)}: {run.words}")
+            _train(plan, run, out, trains)
+        after()
+    return held
+
+
+def claim_of(out: Path, run: Run) -> Path:
+    return out / f"{run.name}.claim"
+
+
+def _train(plan: Plan, run: Run, out: Path, trains: Trains) -> None:
+    state_of(out, run).unlink(missing_ok=True)
+    ended = trains(plan, run, out)
+    if ended.status in (128 + number for number in SIGNALS):
+        raise Interrupted(ended.status)
+    if ended.status not in (0, 1):
+        raise InputError(f"{run.words}: {ended.why or f'exit status {ended.status}'}")
+    record: dict[str, Any] = {"status": "finished" if ended.status == 0 else "failed"}
+    record |= {"why": ended.why, "epochs": plan.epochs}
+    write_atomically(state_of(out, run), json_bytes(record))
+
+
+def json_bytes(value: Any) -> bytes:
+    import json
+
+    return json.dumps(value, indent=1).encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Child:
+    """Trains each run in a process of its own, by `parity train`.
+
+    Its memory, compiled programs and settings of a framework end with it. Its output is written to
+    a file beside the run's folder.
+
+    Attributes:
+        options: More arguments of `parity train`, such as `--workers 2`.
+        say: Called with each line of its output.
+    """
+
+    options: tuple[str, ...] = ()
+    say: Callable[[str], None] = lambda line: None
+
+    def __call__(self, plan: Plan, run: Run, out: Path) -> Ended:
+        folder = out / run.name
+        make_folder(folder.parent)
+        recipe = folder.with_name(f"{folder.name}.toml")
+        write_atomically(recipe, to_toml(plan.recipe_for(run)).encode())
+        command = [sys.executable, "-m", "parity", "train", str(recipe), *self.options]
+        command += ["--framework", run.framework, "--data", plan.data, "--out", str(folder)]
+        command += ["--epochs", str(plan.epochs), "--devices", str(plan.devices), "--resume"]
+        command += ["--deterministic"] * run.deterministic
+        return self._watch(command, folder.with_name(f"{folder.name}.txt"))
+
+    def _watch(self, command: list[str], log: Path) -> Ended:
+        asked: list[int] = []
+        paths = [PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        environment[PARENT] = str(os.getpid())
+        last = ""
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a signal from the terminal is passed on, once
+                env=environment,
+            )
+
+            def tell(number: int, frame: object) -> None:
+                del frame
+                asked.append(number)
+                if process.poll() is None:
+                    process.send_signal(number)
+
+            before = {number: signal.signal(number, tell) for number in SIGNALS}
+            try:
+                assert process.stdout
+                for raw in process.stdout:
+                    file.write(raw)
+                    file.flush()
+                    last = raw.decode(errors="replace").strip() or last
+                    self.say(last)
+                status = process.wait()
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        if asked:
+            return Ended(128 + asked[0])
+        if status == 0:
+            return Ended(0)
+        why = last.removeprefix("parity train: ").removeprefix("error: ")
+        return Ended(status, why.removeprefix("stopped: "))
+
+
+def in_process(options: Any = None, workers: int | None = 0) -> Trains:
+    """Train in this process, as the tests do: nothing has to be imported again.
+
+    Args:
+        options: `parity.training.run.Options`; its epochs are the plan's.
+        workers: Number of processes that load data.
+    """
+    from parity.training.dist_env import asked
+    from parity.training.progress_bar import Silent
+    from parity.training.run import Options
+    from parity.training.start import train
+
+    def trains(plan: Plan, run: Run, out: Path) -> Ended:
+        chosen = dataclasses.replace(options or Options(pictures=0), epochs=plan.epochs)
+        try:
+            done = train(
+                plan.recipe_for(run),
+                run.framework,
+                plan.data,
+                out / run.name,
+                resume=True,
+                workers=workers,
+                options=chosen,
+                display=Silent(),
+                place=asked(run.framework, plan.devices),
+            )
+        except FloatingPointError as error:
+            return Ended(1, str(error))
+        return Ended(done.status)
+
+    return trains

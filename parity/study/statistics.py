@@ -1,0 +1,310 @@
+"""The statistics of a study: pure functions of numbers; no files, no framework.
+
+The methods and their sources, in plain words: `docs/study.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+ALPHA = 0.05  # risk of each test; the equivalence test therefore uses a 90 % interval
+POWER = 0.8
+MOST_SEEDS = 100_000  # where the search for a number of seeds ends
+GRID = 512  # points of the numerical integral over the measured deviation
+
+Interval = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Scores of several runs, in points (percent).
+
+    Attributes:
+        n: Number of runs.
+        mean: Their mean.
+        deviation: Sample standard deviation (n - 1); NaN of a single run.
+        low: The smallest score.
+        high: The largest.
+    """
+
+    n: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A mean of differences with what can be said of the true one.
+
+    Attributes:
+        n: Number of pairs.
+        mean: Mean of second minus first.
+        deviation: Sample standard deviation of the differences; NaN of a single pair.
+        interval90: 90 % confidence interval; infinite of a single pair.
+        interval95: 95 % confidence interval.
+        p: Of the two-sided paired t test of "no difference"; NaN of a single pair.
+    """
+
+    n: int
+    mean: float
+    deviation: float
+    interval90: Interval
+    interval95: Interval
+    p: float
+
+    @property
+    def different(self) -> bool:
+        """Return whether the 95 % interval excludes 0."""
+        return self.n > 1 and not self.interval95[0] <= 0 <= self.interval95[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a study says of two sides.
+
+    Attributes:
+        difference: The paired difference.
+        margin: The margin of equivalence, in points.
+        p_equivalence: Of the two one-sided tests: the larger one; NaN of a single pair.
+    """
+
+    difference: Difference
+    margin: float
+    p_equivalence: float
+
+    @functools.cached_property
+    def more(self) -> int | None:
+        """How many more pairs would be needed for a verdict, with a power of 80 %.
+
+        None where there is a verdict, where no number of pairs up to `MOST_SEEDS` would do, or the
+        deviation is unknown.
+        """
+        return self._more(self.difference.deviation)
+
+    @functools.cached_property
+    def more_at_most(self) -> int | None:
+        """The same where the true deviation is the upper end of its 95 % interval."""
+        if self.difference.n < 2:
+            return None
+        return self._more(deviation_interval(self.difference.deviation, self.difference.n)[1])
+
+    def _more(self, deviation: float) -> int | None:
+        if self.decided or self.difference.n < 2:
+            return None
+        n = self.difference.n
+        count = pairs_needed(self.difference.mean, deviation, self.margin, n)
+        return None if count is None else count - n
+
+    @property
+    def equivalent(self) -> bool:
+        """Return whether the 90 % interval lies inside of the margin."""
+        low, high = self.difference.interval90
+        return self.difference.n > 1 and -self.margin < low and high < self.margin
+
+    @property
+    def different(self) -> bool:
+        return self.difference.different
+
+    @property
+    def decided(self) -> bool:
+        return self.equivalent or self.different
+
+    @property
+    def words(self) -> str:
+        """Return the verdict as one line."""
+        d, m = f"{self.difference.mean:+.2f}", f"{self.margin:g}"
+        if self.difference.deviation == 0:  # no test has anything to say of no noise
+            kind = f"equivalent within {m}" if self.equivalent else f"different by {d}"
+            return f"{kind}: all {self.difference.n} pairs differ by exactly {d}"
+        if self.equivalent and self.different:
+            return f"equivalent within {m}, and different by {d}: less than the margin"
+        if self.equivalent:
+            return f"equivalent within {m}"
+        if self.different:
+            return f"different by {d}"
+        if self.difference.n < 2:
+            return "not decided: one pair of seeds has no deviation, 2 or more are needed"
+        if self.more is None:
+            return f"not decided: even {MOST_SEEDS:,} seeds would not decide"
+        s = "s" * (self.more != 1)
+        return f"not decided: about {self.more} more seed{s} would be needed"
+
+
+def summary(scores: Sequence[float]) -> Summary:
+    """Summarise the scores of one side; at least one."""
+    found = np.asarray(scores, np.float64)
+    deviation = float(found.std(ddof=1)) if len(found) > 1 else math.nan
+    return Summary(len(found), float(found.mean()), deviation, float(min(found)), float(max(found)))
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Compare paired scores: element i of both has the same seed.
+
+    Args:
+        first: Scores of the first side, at least one.
+        second: As many of the second side.
+    """
+    from scipy import special
+
+    found = np.asarray(second, np.float64) - np.asarray(first, np.float64)
+    n, mean = len(found), float(found.mean())
+    if n < 2:
+        everything = (-math.inf, math.inf)
+        return Difference(n, mean, math.nan, everything, everything, math.nan)
+    deviation = float(found.std(ddof=1))
+    error = deviation / math.sqrt(n)
+    ends = [float(special.stdtrit(n - 1, 1 - alpha)) * error for alpha in (0.05, 0.025)]
+    p = _tail(abs(mean), error, n) * 2
+    both = [(mean - end, mean + end) for end in ends]
+    return Difference(n, mean, deviation, both[0], both[1], min(p, 1.0))
+
+
+def verdict(first: Sequence[float], second: Sequence[float], margin: float) -> Verdict:
+    """Judge paired scores by two one-sided tests and the paired t test.
+
+    Args:
+        first: Scores of the first side, at least one.
+        second: As many of the second side, of the same seeds.
+        margin: The difference, in the scores' unit, below which two sides count as equivalent.
+    """
+    found = difference(first, second)
+    if found.n < 2:
+        return Verdict(found, margin, math.nan)
+    error = found.deviation / math.sqrt(found.n)
+    ends = [_tail(margin + sign * found.mean, error, found.n) for sign in (1, -1)]
+    return Verdict(found, margin, max(ends))
+
+
+def _tail(distance: float, error: float, n: int) -> float:
+    """The one-sided p value of a mean that lies `distance` on the far side of a bound."""
+    from scipy import special  # of which scipy.stats is made, at many times the cost of a call
+
+    if error == 0:
+        return 0.0 if distance > 0 else 0.5 if distance == 0 else 1.0
+    return float(special.stdtr(n - 1, -distance / error))
+
+
+def deviation_interval(deviation: float, n: int, level: float = 0.95) -> Interval:
+    """The confidence interval of a standard deviation that was measured on n values."""
+    from scipy import stats
+
+    tails = ((1 + level) / 2, (1 - level) / 2)
+    low, high = (math.sqrt((n - 1) / stats.chi2.ppf(q, n - 1)) * deviation for q in tails)
+    return low, high
+
+
+def prediction_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
+    """The interval in which one more run of the same kind lies with this probability.
+
+    Infinite of a single score, whose deviation is unknown.
+    """
+    from scipy import stats
+
+    found = summary(scores)
+    if found.n < 2:
+        return -math.inf, math.inf
+    end = float(stats.t.ppf((1 + level) / 2, found.n - 1))
+    end *= found.deviation * math.sqrt(1 + 1 / found.n)
+    return found.mean - end, found.mean + end
+
+
+def power_of_difference(true: float, deviation: float, n: int) -> float:
+    """The probability that the paired t test, at 5 %, finds a difference.
+
+    Args:
+        true: The true difference.
+        deviation: The true standard deviation of paired differences, above 0.
+        n: Number of pairs, at least 2.
+    """
+    from scipy import stats
+
+    shift, limit = true / deviation * math.sqrt(n), stats.t.ppf(1 - ALPHA / 2, n - 1)
+    return float(stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift))
+
+
+def power_of_equivalence(true: float, deviation: float, margin: float, n: int) -> float:
+    """The probability that two one-sided tests, each at 5 %, find equivalence.
+
+    Integrates over the measured deviation: for each, the mean must lie close enough to 0.
+
+    Args:
+        true: The true difference.
+        deviation: The true standard deviation of paired differences, above 0.
+        margin: The margin.
+        n: Number of pairs, at least 2.
+    """
+    from scipy import stats
+
+    shares = (np.arange(GRID) + 0.5) / GRID
+    measured = np.sqrt(stats.chi2.ppf(shares, n - 1) / (n - 1)) * deviation / math.sqrt(n)
+    reach = margin - stats.t.ppf(1 - ALPHA, n - 1) * measured
+    error = deviation / math.sqrt(n)
+    inside = stats.norm.cdf((reach - true) / error) - stats.norm.cdf((-reach - true) / error)
+    return float(np.where(reach > 0, inside, 0.0).mean())
+
+
+def pairs_needed(true: float, deviation: float, margin: float, known: int = 1) -> int | None:
+    """The smallest number of pairs, above `known`, with which either test has 80 % power.
+
+    Args:
+        true: The difference that is taken for the true one, as measured.
+        deviation: The standard deviation of paired differences.
+        margin: The margin of equivalence.
+        known: The number of pairs that did not suffice.
+
+    Returns:
+        The number, or None if `MOST_SEEDS` would not do.
+    """
+    if deviation == 0 or not math.isfinite(deviation):
+        return None
+    least = max(2, known + 1)
+    found = [_smallest(lambda n: power_of_difference(true, deviation, n), least)]
+    if abs(true) < margin:
+        found.append(_smallest(lambda n: power_of_equivalence(true, deviation, margin, n), least))
+    counts = [count for count in found if count is not None]
+    return min(counts, default=None)
+
+
+def _smallest(power: Callable[[int], float], least: int) -> int | None:
+    """The smallest n from `least` on at which a power that rises with n is `POWER`."""
+    low, high = least - 1, least
+    while power(high) < POWER:
+        if high >= MOST_SEEDS:
+            return None
+        low, high = high, min(2 * high, MOST_SEEDS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Adjust p values for many comparisons (Holm 1979); a NaN counts for nothing and stays one.
+
+    An adjusted value below 5 % is significant, with a risk of 5 % for all comparisons together.
+    """
+    made = [math.nan] * len(values)
+    known = sorted((p, i) for i, p in enumerate(values) if not math.isnan(p))
+    least = 0.0
+    for rank, (p, i) in enumerate(known):
+        least = made[i] = min(1.0, max(least, p * (len(known) - rank)))
+    return made
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> float:
+    """The standard deviation within groups, such as repeats of one seed.
+
+    NaN where no group has two values.
+    """
+    several = [np.asarray(group, np.float64) for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    if not freedom:
+        return math.nan
+    return math.sqrt(sum(float(group.var() * len(group)) for group in several) / freedom)

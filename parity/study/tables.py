@@ -1,0 +1,296 @@
+"""The tables of a study, as text in rows and columns: printed, as Markdown and on the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from rich.table import Table as Printed
+
+from parity.study.analysis import Row, RowDifference, Side, Study, unlike_published
+from parity.study.plan import DETERMINISTIC
+from parity.study.results import FINISHED
+from parity.study.statistics import Interval, Summary, Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        title: Its title.
+        head: The columns' names.
+        rows: The cells.
+        below: Lines below it.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    below: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        cells = [self.head, ("---",) * len(self.head), *self.rows]
+        lines = ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells]
+        after = [f"\n{line}" for line in self.below]
+        return "\n".join([f"### {self.title}", "", *lines, *after])
+
+    def printed(self) -> Printed:
+        made = Printed(title=self.title, title_justify="left")
+        for i, name in enumerate(self.head):
+            made.add_column(name, justify="right" if i else "left")
+        for row in self.rows:
+            made.add_row(*row)
+        return made
+
+
+def tables(study: Study) -> list[Table]:
+    """All tables, in order."""
+    made = [sweep(study)] if len(study.rows) > 1 else []
+    for row in study.rows:
+        if not row.sides:
+            continue
+        made += [accuracy(study, row), speed(study, row)]
+        if row.comparisons:
+            made += [comparison(study, row), classes(study, row)]
+        made.append(runs(study, row))
+    return [table for table in made if table.rows]
+
+
+def title(study: Study) -> str:
+    plan = study.plan
+    size = "x".join(map(str, plan.recipe.size))
+    return f"{plan.recipe.name}: {plan.epochs} epochs at {size}, {plan.recipe.precision}"
+
+
+def accuracy(study: Study, row: Row) -> Table:
+    keep, published = study.plan.recipe.keep, study.plan.recipe.published
+    head = ["side", "seeds", "best", "deviation", "last", "deviation", "lowest to highest"]
+    head.append("one more run, 95 %")
+    below = [
+        f"{study.score} in percent; the recipe reports the {keep} validation, to which the last two"
+        " columns belong"
+    ]
+    if published is not None:
+        head += ["published", "inside"]
+        apart = unlike_published(study.plan)
+        if apart:
+            below.append(f"the published run is another one: {'; '.join(apart)}")
+    rows = []
+    for side in row.sides:
+        kept = side.best if keep == "best" else side.last
+        cells = [side.name, str(len(side.seeds)), *_summary(side.best), *_summary(side.last)]
+        cells += [f"{kept.low:.2f} to {kept.high:.2f}", _next(side.next_run)]
+        if published is not None:
+            low, high = side.next_run
+            known = math.isfinite(low)
+            inside = ("yes" if low <= published <= high else "no") if known else "unknown"
+            cells += [f"{published:g}", inside]
+        rows.append(tuple(cells))
+    return Table(_named(row, study.score), tuple(head), tuple(rows), tuple(below))
+
+
+def speed(study: Study, row: Row) -> Table:
+    plan = study.plan
+    head: tuple[str, ...] = (
+        "side",
+        "Acc@1" if study.score == "accuracy" else "mIoU",
+        "FPS, training",
+    )
+    head += ("FPS, validation", "ms a step", "hours a run", "epochs", "AMP", "devices", "versions")
+    recipe, rows = plan.recipe, []
+    amp = recipe.level if recipe.precision in ("bf16", "fp16") else "-"
+    for side in row.sides:
+        kept = side.best if recipe.keep == "best" else side.last
+        cells = [side.name, f"{kept.mean:.2f}", number(side.speed.images_per_second)]
+        cells += [number(side.speed.validation), number(1000 * side.speed.step)]
+        cells += [f"{side.speed.hours:.3f}", str(plan.epochs), f"{recipe.precision} {amp}".strip()]
+        rows.append((*cells, str(plan.devices), side.versions))
+    below = ["FPS: images per second; of a validation with reading and counting"]
+    below += [line for side in row.sides for line in (*noise(side), *_cost(row, side))]
+    below += [f"{side.name}: {side.machine}" for side in row.sides if side.machine]
+    return Table(_named(row, "speed"), head, tuple(rows), tuple(below))
+
+
+def noise(side: Side) -> list[str]:
+    """Say how far repeats of one seed lie apart."""
+    found = side.noise
+    if found is None:
+        return []
+    line = (
+        f"{side.name}: {found.runs} runs of {found.seeds} seed{'s' * (found.seeds > 1)}, repeated: "
+    )
+    if found.alike == found.seeds:
+        return [line + "equal to the last digit of the log"]
+    return [
+        line + f"deviation {found.deviation:.3f} points within a seed"
+        f" ({found.alike} of {found.seeds} seeds equal to the last digit)"
+    ]
+
+
+def _cost(row: Row, side: Side) -> list[str]:
+    """Say what deterministic algorithms cost."""
+    plain = row.side(side.name.removesuffix(DETERMINISTIC))
+    if plain is None or plain is side:
+        return []
+    return [
+        f"{side.name}: a step takes {side.speed.step / plain.speed.step:.2f} times as long as"
+        f" {plain.name}'s"
+    ]
+
+
+def comparison(study: Study, row: Row) -> Table:
+    keep = study.plan.recipe.keep
+    head: tuple[str, ...] = (
+        "second - first",
+        "score",
+        "pairs",
+        "difference",
+        "deviation",
+        "90 % interval",
+    )
+    head += ("95 % interval", "p, equivalence", "p, difference", "verdict")
+    rows = []
+    for found in row.comparisons:
+        other = "last" if keep == "best" else "best"
+        for name, verdict in ((keep, found.kept), (other, found.other)):
+            d = verdict.difference
+            cells: tuple[str, ...] = (
+                f"{found.second} - {found.first}",
+                name,
+                str(d.n),
+                f"{d.mean:+.2f}",
+            )
+            cells += (number(d.deviation, 2), interval(d.interval90), interval(d.interval95))
+            rows.append((*cells, p_value(verdict.p_equivalence), p_value(d.p), verdict.words))
+    below = [
+        f"margin of equivalence: {study.margin:g} points; equivalent: the 90 % interval lies inside"
+        " of it; different: the 95 % interval excludes 0",
+        *(_longer(found.first, found.second, found.kept) for found in row.comparisons),
+    ]
+    return Table(
+        _named(row, "paired difference"), head, tuple(rows), tuple(line for line in below if line)
+    )
+
+
+def _longer(first: str, second: str, verdict: Verdict) -> str:
+    most = verdict.more_at_most
+    if most is None:
+        return ""
+    return (
+        f"{second} - {first}: the number of seeds takes difference and deviation for the true"
+        f" ones; if the true deviation is at the upper end of its 95 % interval, {most} more"
+    )
+
+
+def classes(study: Study, row: Row) -> Table:
+    head = ["class"]
+    rows: list[tuple[str, ...]] = []
+    found = row.comparisons[0]
+    head += [found.first, found.second, "difference", "95 % interval", "p, Holm", ""]
+    for one in found.classes:
+        if one.difference is None:
+            rows.append((one.name, "absent", "absent", "", "", "", ""))
+            continue
+        cells: tuple[str, ...] = (
+            one.name,
+            *(f"{mean:.2f}" for mean in one.means),
+            f"{one.difference.mean:+.2f}",
+        )
+        cells += (interval(one.difference.interval95), p_value(one.adjusted))
+        rows.append((*cells, "different" if one.different else ""))
+    what = "IoU" if study.score == "mean IoU" else "accuracy"
+    below = (f"at the {study.plan.recipe.keep} validation; p adjusted for {len(rows)} classes",)
+    return Table(_named(row, f"{what} of each class"), tuple(head), tuple(rows), below)
+
+
+def runs(study: Study, row: Row) -> Table:
+    """Every run, so that nothing is hidden behind a mean."""
+    head = ("run", "status", "best", "last", "validations", "hours")
+    rows = []
+    for result in row.runs:
+        where = f"{result.run.side} seed {result.run.seed}"
+        where += f", repeat {result.run.repeat}" if result.run.repeat > 1 else ""
+        status = result.status if result.status == FINISHED else result.status.upper()
+        scores = (number(result.best, 2), number(result.last, 2))
+        hours = f"{result.speed.hours:.3f}"
+        rows.append((where, status, *scores, str(len(result.curve)), hours))
+    return Table(_named(row, "runs"), head, tuple(rows))
+
+
+def sweep(study: Study) -> Table:
+    """The rows of a sweep beside each other."""
+    keys = list(dict.fromkeys(s.partition("=")[0] for row in study.rows for s in row.settings))
+    names = list(dict.fromkeys(side.name for row in study.rows for side in row.sides))
+    own = [key for key in keys if key != "batch"]
+    head = ["row", "batch", *own]
+    for name in names:
+        head += [f"{name}: final", "best", "seeds", "unlike rows"]
+    head.append("both sides")
+    rows = []
+    for i, row in enumerate(study.rows):
+        values = dict(setting.partition("=")[::2] for setting in row.settings)
+        cells = [str(i + 1), values.get("batch") or _batch(study)]
+        cells += [values.get(key, "") for key in own]
+        for name in names:
+            side = row.side(name)
+            if side is None:
+                cells += ["none", "none", "0", ""]
+                continue
+            cells += [_mean(side.last), _mean(side.best), str(len(side.seeds))]
+            cells.append(_unlike(study.row_differences, name, i))
+        verdicts = [found.kept.words for found in row.comparisons]
+        rows.append((*cells, "; ".join(verdicts) or "nothing to compare"))
+    below = (
+        f"mean ± deviation over seeds, {study.score} in percent. unlike rows: those that differ in"
+        f" the {study.plan.recipe.keep} score by more than seeds do (paired t tests, Holm's"
+        " adjustment over all pairs of rows, 5 %)",
+    )
+    return Table("sweep", tuple(head), tuple(rows), below)
+
+
+def _batch(study: Study) -> str:
+    return "/".join(dict.fromkeys(str(s.batch) for s in study.plan.recipe.stages))
+
+
+def _unlike(found: Sequence[RowDifference], side: str, row: int) -> str:
+    mine = [d for d in found if d.side == side and row in (d.first, d.second)]
+    if not any(d.difference.n > 1 for d in mine):
+        return "unknown: one seed"
+    unlike = sorted(d.first + d.second - row + 1 for d in mine if d.different)
+    return ", ".join(map(str, unlike)) or "none"
+
+
+def _named(row: Row, what: str) -> str:
+    return f"{row.name}: {what}" if row.settings else what
+
+
+def _summary(found: Summary) -> tuple[str, str]:
+    return f"{found.mean:.2f}", number(found.deviation, 2)
+
+
+def _next(found: Interval) -> str:
+    """A share is between 0 and 100 %, whatever a normal distribution says."""
+    low, high = found
+    return interval((max(low, 0.0), min(high, 100.0)) if math.isfinite(low) else found)
+
+
+def _mean(found: Summary) -> str:
+    end = "" if math.isnan(found.deviation) else f" ± {found.deviation:.2f}"
+    return f"{found.mean:.2f}{end}"
+
+
+def number(value: float, digits: int = 1) -> str:
+    return f"{value:,.{digits}f}" if math.isfinite(value) else "-"
+
+
+def interval(found: Interval) -> str:
+    low, high = found
+    return f"{low:.2f} to {high:.2f}" if math.isfinite(low) else "unknown"
+
+
+def p_value(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

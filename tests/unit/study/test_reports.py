@@ -1,0 +1,245 @@
+"""What a study says of folders whose numbers are known."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from parity.cli import main
+from parity.spec.errors import InputError
+from parity.study import analysis, tables, writing
+from parity.study.plan import Plan, Run, parse_grid, runs_of
+from tests.study_folders import plan, write_run
+
+FIRST = (0.50, 0.52, 0.51, 0.53)
+SECOND = (0.54, 0.561, 0.549, 0.572)  # 4 points more, within 0.2
+
+
+def whole(out: Path, second: tuple[float, ...] = SECOND) -> Plan:
+    """A study of both sides; the best validation is the first."""
+    made = plan(out)
+    for seed, (a, b) in enumerate(zip(FIRST, second, strict=True), 1):
+        write_run(made, Run((), seed, 1, "torch"), out, [a, a - 0.01])
+        write_run(made, Run((), seed, 1, "jax"), out, [b, b - 0.02], images_per_second=10.0)
+    return made
+
+
+def test_a_report_says_what_the_logs_say(tmp_path: Path) -> None:
+    """Catches best and last exchanged, a difference of the wrong sign, a speed of another side."""
+    found = analysis.study(whole(tmp_path), tmp_path)
+    torch, jax = found.rows[0].sides
+    assert (torch.name, jax.name) == ("torch", "jax")
+    assert torch.seeds == (1, 2, 3, 4)
+    assert torch.best.mean == pytest.approx(51.5)
+    assert torch.last.mean == pytest.approx(50.5)
+    assert torch.best.deviation == pytest.approx(1.29099, abs=1e-5)
+    assert jax.best.mean == pytest.approx(55.55)
+    compared = found.rows[0].comparisons[0]
+    assert compared.kept.difference.mean == pytest.approx(4.05)  # the recipe keeps the best
+    assert compared.other.difference.mean == pytest.approx(3.05)
+    assert compared.kept.words == "different by +4.05"
+    assert (torch.speed.images_per_second, jax.speed.images_per_second) == (20, 10)
+    assert torch.speed.step == pytest.approx(0.5)  # a batch of 10
+    assert torch.speed.validation == pytest.approx(30)
+    assert torch.speed.hours == pytest.approx(42 / 3600)
+    assert found.notes == ()
+
+
+def test_the_published_number_is_beside_them(tmp_path: Path) -> None:
+    """Catches a published run of 300 epochs that is compared as if it were the same."""
+    found = analysis.study(whole(tmp_path), tmp_path)
+    shown = tables.accuracy(found, found.rows[0])
+    cells = [dict(zip(shown.head, row, strict=True)) for row in shown.rows]
+    assert [(c["published"], c["inside"]) for c in cells] == [("65.2", "no"), ("65.2", "no")]
+    assert "the published run is another one: 2 epochs, not 300" in shown.below
+
+
+def test_a_class_is_different_only_after_adjustment(tmp_path: Path) -> None:
+    """Catches p values per class without Holm's correction, and an absent class that is a 0."""
+    made = plan(tmp_path)
+    for seed, d in enumerate((0.010, 0.005, 0.012, 0.003), 1):
+        one = {"road": 0.5, "car": 0.4, "pole": 0.3, "sign": 0.2, "absent": None}
+        two = {"road": 0.6 + d / 100, "car": 0.4 + d, "pole": 0.3 - d, "sign": 0.2 + d}
+        write_run(made, Run((), seed, 1, "torch"), tmp_path, [0.5], one)
+        write_run(made, Run((), seed, 1, "jax"), tmp_path, [0.5], two | {"absent": None})
+    rows = {r.name: r for r in analysis.study(made, tmp_path).rows[0].comparisons[0].classes}
+    assert rows["road"].different
+    assert rows["car"].difference is not None
+    assert rows["car"].difference.p < 0.05
+    assert rows["car"].adjusted == pytest.approx(3 * rows["car"].difference.p)
+    assert not rows["car"].different
+    assert rows["absent"].difference is None
+    assert math.isnan(rows["absent"].adjusted)
+
+
+def test_what_is_missing_is_said_and_the_rest_is_counted(tmp_path: Path) -> None:
+    """Catches a failed or half-done seed that is counted, or that hides the others."""
+    made = whole(tmp_path)
+    nan = {"status": "failed", "why": "stage whole, epoch 2: loss is nan", "epochs": 2}
+    write_run(made, Run((), 5, 1, "torch"), tmp_path, [0.1], state=nan)
+    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.9, 0.9])
+    write_run(made, Run((), 6, 1, "torch"), tmp_path, [0.1], state={})
+    asked = [Run((), 7, 1, "jax")]
+    found = analysis.study(made, tmp_path, asked)
+    assert found.notes == (
+        "torch seed 5: failed, and is in no number below: stage whole, epoch 2: loss is nan",
+        "torch seed 6: 1 of 2 epochs are done",
+        "jax seed 7: not begun",
+    )
+    assert found.rows[0].comparisons[0].seeds == (1, 2, 3, 4)
+    assert found.rows[0].sides[1].seeds == (1, 2, 3, 4, 5)
+
+
+def test_one_side_and_one_seed_are_said(tmp_path: Path) -> None:
+    """Catches a traceback, or a verdict, where there is nothing to compare."""
+    made = plan(tmp_path)
+    write_run(made, Run((), 1, 1, "torch"), tmp_path, [0.5, 0.4])
+    found = analysis.study(made, tmp_path)
+    assert found.notes == (
+        "no finished run of jax: nothing to compare",
+        "torch: one seed alone has no deviation; nothing can be said of its noise",
+    )
+    assert writing.verdicts(found) == []
+    write_run(made, Run((), 2, 1, "jax"), tmp_path, [0.5, 0.4])
+    found = analysis.study(made, tmp_path)
+    assert "both frameworks have finished runs, but of no seed in common" in found.notes
+    write_run(made, Run((), 1, 1, "jax"), tmp_path, [0.6, 0.4])
+    found = analysis.study(made, tmp_path)
+    assert writing.verdicts(found) == [
+        "jax - torch: not decided: one pair of seeds has no deviation, 2 or more are needed (1"
+        " pair)"
+    ]
+    writing.write_study(found, tmp_path)
+
+
+def test_repeats_and_deterministic_runs_are_sides_of_their_own(tmp_path: Path) -> None:
+    """Catches repeats that count as seeds, and deterministic runs that are mixed with others."""
+    made = whole(tmp_path)
+    write_run(made, Run((), 1, 2, "torch"), tmp_path, [0.7, 0.1])
+    for repeat in (1, 2):
+        run = Run((), 1, repeat, "torch-deterministic")
+        write_run(made, run, tmp_path, [0.5, 0.5], images_per_second=8.0)
+    found = analysis.study(made, tmp_path).rows[0]
+    torch, _, deterministic = found.sides
+    assert torch.best.mean == pytest.approx(51.5)
+    assert torch.noise is not None
+    assert (torch.noise.seeds, torch.noise.runs, torch.noise.alike) == (1, 2, 0)
+    assert torch.noise.deviation == pytest.approx(20 / math.sqrt(2))
+    assert tables.noise(deterministic) == [
+        "torch-deterministic: 2 runs of 1 seed, repeated: equal to the last digit of the log"
+    ]
+    shown = tables.speed(analysis.study(made, tmp_path), found)
+    assert "torch-deterministic: a step takes 2.50 times as long as torch's" in shown.below
+
+
+def test_a_sweep_says_which_rows_differ(tmp_path: Path) -> None:
+    """Catches a row that differs by less than its seeds do, and one whose difference is missed."""
+    made, grid = plan(tmp_path), parse_grid(["optimizer.lr=1e-3,5e-4,1e-4", "batch=4"])
+    levels = {grid[0]: 0.5, grid[1]: 0.502, grid[2]: 0.3}
+    noise = {"torch": (0.0, 0.01, -0.02, 0.015), "jax": (0.003, 0.012, -0.021, 0.01)}
+    for run in runs_of(["torch", "jax"], [1, 2, 3, 4], grid=grid):
+        score = levels[run.row] + noise[run.side][run.seed - 1]
+        score += 0.004 * ((run.seed * (1 + grid.index(run.row))) % 3 - 1)
+        write_run(made, run, tmp_path, [score, score - 0.1])
+    found = analysis.study(made, tmp_path)
+    rates = ["optimizer.lr=1e-4", "optimizer.lr=5e-4", "optimizer.lr=1e-3"]
+    assert [row.settings[0] for row in found.rows] == rates
+    unlike = {(d.side, d.first, d.second) for d in found.row_differences if d.different}
+    assert unlike == {(s, *pair) for s in ("torch", "jax") for pair in ((0, 1), (0, 2))}
+    shown = tables.sweep(found)
+    assert shown.head[:3] == ("row", "batch", "optimizer.lr")
+    row = dict(zip(shown.head[:7], shown.rows[0][:7], strict=True))
+    assert row["batch"] == "4"
+    assert row["optimizer.lr"] == "1e-4"
+    assert row["torch: final"].startswith("19.")
+    assert row["best"].startswith("29.")
+    assert shown.rows[0][6] == "2, 3"
+    assert shown.rows[1][6] == "1"
+
+
+def test_the_files_hold_everything(tmp_path: Path) -> None:
+    """Catches a NaN in JSON, a table without its verdict, a page without curves or bars."""
+    found = analysis.study(whole(tmp_path), tmp_path)
+    data, text, page = writing.write_study(found, tmp_path)
+    entries = json.loads(data.read_text(), parse_constant=lambda name: pytest.fail(name))
+    kept = entries["rows"][0]["comparisons"][0]["kept"]
+    assert kept["difference"]["mean"] == pytest.approx(4.05)
+    assert (kept["different"], kept["equivalent"]) == (True, False)
+    assert "**jax - torch: different by +4.05 (4 pairs; 90 % interval +3.90 to" in text.read_text()
+    assert "| torch | 4 | 51.50 | 1.29 | 50.50 | 1.29 |" in text.read_text()
+    drawn = page.read_text()
+    assert drawn.count("<polyline") == 8
+    assert drawn.count("width:55.6%") == 2  # a bar of each class
+
+
+def test_scores_of_zero_are_drawn(tmp_path: Path) -> None:
+    """Catches a curve at the bottom, of a network that knows nothing yet, that is no picture."""
+    made = plan(tmp_path)
+    write_run(made, Run((), 1, 1, "torch"), tmp_path, [0.0, 0.0])
+    assert "<polyline" in writing.page(analysis.study(made, tmp_path))
+
+
+def test_table_reads_studies(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches a study's folder that `parity table` takes for a run without a log."""
+    whole(tmp_path)
+    data = tmp_path / "table.json"
+    assert main(["table", str(tmp_path), "--json", str(data)]) == 0
+    out = capsys.readouterr().out
+    assert "jax - torch: different by +4.05" in out
+    assert json.loads(data.read_text())[0]["recipe"]["name"] == "enet-camvid"
+    other = tmp_path / "jax" / "seed-1"
+    assert main(["table", str(tmp_path), str(other)]) == 0
+    out = capsys.readouterr().out
+    assert "54.00" in out
+    assert "different by" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"name": "enet-cityscapes"},
+            "holds a study of recipe enet-camvid, not of enet-cityscapes",
+        ),
+        ({"epochs": 1}, "holds a study with epochs 2, not 1"),
+    ],
+)
+def test_another_study_is_refused(tmp_path: Path, change: dict, words: str) -> None:
+    """Catches runs of two recipes, or of two lengths, in one table."""
+    whole(tmp_path)
+    with pytest.raises(InputError, match=words):
+        plan(tmp_path, **change)
+
+
+def test_a_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    """Catches a run's folder that was copied from another study."""
+    made = plan(tmp_path)
+    run = Run((), 1, 1, "torch")
+    write_run(made, run, tmp_path, [0.5])
+    path = tmp_path / run.name / "environment.json"
+    path.write_text(path.read_text().replace('"lr": 0.0005', '"lr": 0.5'))
+    with pytest.raises(InputError, match=r"optimizer.lr 0.5, the study has 0.0005"):
+        analysis.study(made, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plan.json", "{}"),
+        ("plan.json", "nonsense"),
+        ("torch/seed-1/log.jsonl", "{}\n"),
+        ("torch/seed-1/environment.json", "{}"),
+        ("torch/seed-1.state.json", "{}"),
+    ],
+)
+def test_a_damaged_file_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture, name: str, content: str
+) -> None:
+    """Catches a traceback that names no file."""
+    whole(tmp_path)
+    (tmp_path / name).write_text(content)
+    assert main(["table", str(tmp_path)]) == 2
+    assert str(tmp_path / name) in capsys.readouterr().err

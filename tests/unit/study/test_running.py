@@ -1,0 +1,286 @@
+"""Training the runs of a study: claims, kills, failures; real runs of a tiny GENet."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from parity.cli import main
+from parity.spec.errors import InputError
+from parity.spec.training.written import to_toml
+from parity.study import analysis, claims, results
+from parity.study.plan import (
+    Plan,
+    Run,
+    full_key,
+    parse_grid,
+    parse_only,
+    parse_seeds,
+    read_state,
+    runs_of,
+)
+from parity.study.running import Ended, Interrupted, claim_of, in_process, train_all
+from parity.training import logger, overrides
+from tests.batches import cifar
+from tests.study_folders import plan, write_run
+
+SMALL = ["stages.all.width=1", "stages.all.depth=10", "stages.all.batch=8"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """More threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+class Fake:
+    """Trains in no time; a run of a seed in `ends` ends with that status."""
+
+    def __init__(self, ends: dict[int, int] | None = None) -> None:
+        self.ends, self.trained = ends or {}, list[str]()
+
+    def __call__(self, plan: Plan, run: Run, out: Path) -> Ended:
+        status = self.ends.get(run.seed, 0)
+        self.trained.append(run.name)
+        if not status:
+            write_run(plan, run, out, [0.5, 0.6], state={})
+        return Ended(status, "loss is nan" if status == 1 else "no such file")
+
+
+RUNS = runs_of(["torch", "jax"], [1, 2])
+
+
+def test_pairs_are_trained_beside_each_other(tmp_path: Path) -> None:
+    """Catches a study that has one side alone for the first half of its time."""
+    made, fake = plan(tmp_path), Fake()
+    train_all(made, RUNS, tmp_path, fake, nothing)
+    assert fake.trained == ["torch/seed-1", "jax/seed-1", "torch/seed-2", "jax/seed-2"]
+    again = Fake()
+    train_all(made, RUNS, tmp_path, again, nothing)
+    assert again.trained == []
+
+
+def test_a_failed_seed_stops_no_other(tmp_path: Path) -> None:
+    """Catches a NaN that ends the study, or that is trained again and again."""
+    made, fake = plan(tmp_path), Fake({1: 1})
+    train_all(made, RUNS, tmp_path, fake, nothing)
+    assert len(fake.trained) == 4
+    assert read_state(tmp_path, RUNS[0]) == {"status": "failed", "why": "loss is nan", "epochs": 2}
+    again = Fake()
+    train_all(made, RUNS, tmp_path, again, nothing)
+    assert again.trained == []
+    train_all(made, RUNS, tmp_path, again, nothing, retry_failed=True)
+    assert again.trained == ["torch/seed-1", "jax/seed-1"]
+
+
+@pytest.mark.parametrize(("status", "error"), [(2, InputError), (130, Interrupted)])
+def test_what_is_no_failed_seed_ends_the_study(
+    tmp_path: Path, status: int, error: type[Exception]
+) -> None:
+    """Catches a missing file, or Ctrl-C, that is recorded as a failed seed."""
+    made = plan(tmp_path)
+    with pytest.raises(error):
+        train_all(made, RUNS, tmp_path, Fake({2: status}), nothing)
+    assert read_state(tmp_path, RUNS[2]) == {}
+    assert not claim_of(tmp_path, RUNS[2]).exists()
+    again = Fake()
+    train_all(made, RUNS, tmp_path, again, nothing)
+    assert again.trained == ["torch/seed-2", "jax/seed-2"]
+
+
+def test_a_run_is_trained_by_one_process(tmp_path: Path) -> None:
+    """Catches two processes that train the same run."""
+    made, fake = plan(tmp_path), Fake()
+    with claims.claimed(claim_of(tmp_path, RUNS[0])) as mine:
+        assert mine
+        held = train_all(made, RUNS, tmp_path, fake, nothing)
+        note = results.read(made, RUNS[0], tmp_path).note
+    assert held == [RUNS[0]]
+    assert "torch/seed-1" not in fake.trained
+    assert f"trained now by process {os.getpid()} on" in note
+    assert train_all(made, RUNS, tmp_path, fake, nothing) == []
+    assert fake.trained[-1] == "torch/seed-1"
+
+
+CLAIM = "import sys, time; from parity.study import claims; from pathlib import Path\n"
+HOLDS = CLAIM + (
+    "with claims.claimed(Path(sys.argv[1])) as mine: print(mine, flush=True); time.sleep(60)"
+)
+
+
+def test_a_claim_of_a_killed_process_is_stale(tmp_path: Path) -> None:
+    """Catches a run that nobody trains any more after a kill -9."""
+    path = tmp_path / "seed-1.claim"
+    command = [sys.executable, "-c", HOLDS, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "True\n"
+        with claims.claimed(path) as mine:
+            assert not mine
+        process.kill()
+    assert claims.holder(path) is None
+    with claims.claimed(path) as mine:
+        assert mine
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_of_another_machine_is_stale_when_nobody_touches_it(tmp_path: Path) -> None:
+    """Catches a machine that is gone and holds its run for ever, or one that loses it at once."""
+    path = tmp_path / "seed-1.claim"
+    path.write_text(json.dumps({"token": "a", "host": "elsewhere", "pid": 1, "born": "1"}))
+    with claims.claimed(path) as mine:
+        assert not mine
+    assert claims.holder(path) == "process 1 on elsewhere"
+    old = time.time() - claims.STALE - 5
+    os.utime(path, (old, old))
+    with claims.claimed(path) as mine:
+        assert mine
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_process_of_the_same_number_does_not_hold_it(tmp_path: Path) -> None:
+    """Catches a claim that a later process of the same number keeps alive."""
+    path = tmp_path / "seed-1.claim"
+    owner = {"token": "a", "host": claims._machine(), "pid": os.getpid(), "born": "long ago"}
+    path.write_text(json.dumps(owner))
+    assert platform.node() in owner["host"]
+    assert claims.holder(path) is None
+    with claims.claimed(path) as mine:
+        assert mine
+
+
+def test_lists_of_seeds_and_sweeps_are_read() -> None:
+    """Catches an off-by-one in a range, a row left out, a key that the recipe does not know."""
+    assert parse_seeds("3") == [1, 2, 3]
+    assert parse_seeds("3-5") == [3, 4, 5]
+    assert parse_seeds("1,9-10") == [1, 9, 10]
+    assert parse_only("torch:3") == ("torch", [3])
+    assert parse_only("jax:3-4") == ("jax", [3, 4])
+    assert parse_grid(["lr=0.1,0.2", "level=O1,O2"]) == [
+        ("lr=0.1", "level=O1"),
+        ("lr=0.1", "level=O2"),
+        ("lr=0.2", "level=O1"),
+        ("lr=0.2", "level=O2"),
+    ]
+    keys = ["optimizer.lr=1", "lr=1", "batch=1", "loss_scale=1", "seed=2"]
+    assert [full_key(k) for k in keys] == [
+        "stages.all.optimizer.lr=1",
+        "stages.all.optimizer.lr=1",
+        "stages.all.batch=1",
+        "loss_scale=1",
+        "seed=2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seeds", "5-3"], "--seeds '5-3', expected a number such as 5, or 3-7"),
+        (["--seeds", "1,1"], "a seed is named twice"),
+        (["--only", "tf:3"], "--only 'tf:3', expected FRAMEWORK:SEEDS"),
+        (["--frameworks", "torch,tf"], "--frameworks 'tf', expected some of torch, jax"),
+        (["--grid", "lr"], "--grid 'lr', expected KEY=VALUE"),
+        (["--grid", "seed=1,2"], "seeds are given by --seeds"),
+        (["--grid", "rate=1,2"], "--grid: unknown key 'rate'"),
+        (["--grid", "level=O1,O3"], "--grid"),
+        (["--margin", "0"], "--margin 0, expected points above 0"),
+        (["--epochs", "0"], "--epochs 0, expected 1 to 300"),
+        (["--devices", "3"], "does not divide among 3 devices"),
+        (["--repeat", "0"], "--repeat 0, expected 1 or more"),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture, options: list[str], words: str
+) -> None:
+    """Catches a traceback, or a folder that is begun before the options are read."""
+    out = tmp_path / "out"
+    code = main(["study", "enet-camvid", "--data", str(tmp_path), "--out", str(out), *options])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert words in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def small(tmp_path: Path, *settings: str) -> Plan:
+    """A plan of a tiny GENet on a tiny CIFAR-10."""
+    recipe = overrides.with_settings(overrides.find("genet-cifar10"), [*SMALL, *settings])
+    recipe = overrides.with_options(recipe, precision="fp32", loss_scale="none")
+    data = cifar(tmp_path / "data", 4)
+    made = Plan.of(recipe, 1, 1, str(data))
+    made.write(tmp_path / "out")
+    return made
+
+
+def test_both_sides_begin_alike(tmp_path: Path) -> None:
+    """Catches sides that a seed does not pair: other weights, batches or order."""
+    made, out = small(tmp_path), tmp_path / "out"
+    runs = runs_of(["torch", "jax"], [1, 2])
+    train_all(made, runs, out, in_process(), nothing)
+    losses = {}
+    for run in runs:
+        log = logger.read(out / run.name / "log.jsonl")
+        losses[run.name] = next(line["loss"] for line in log if line["kind"] == "epoch")
+    assert losses["torch/seed-1"] == pytest.approx(losses["jax/seed-1"], rel=1e-4)
+    assert losses["torch/seed-2"] == pytest.approx(losses["jax/seed-2"], rel=1e-4)
+    assert abs(losses["torch/seed-1"] - losses["torch/seed-2"]) > 1e-3
+    found = analysis.study(made, out)
+    assert found.rows[0].comparisons[0].seeds == (1, 2)
+    classes = found.rows[0].comparisons[0].classes
+    assert [row.name for row in classes][:2] == ["airplane", "automobile"]
+
+
+def test_a_loss_that_is_not_finite_is_a_failed_seed(tmp_path: Path) -> None:
+    """Catches the reason lost, or a study that stops there."""
+    made, out = small(tmp_path, "stages.all.optimizer.lr=1e30"), tmp_path / "out"
+    runs = runs_of(["torch"], [1])
+    train_all(made, runs, out, in_process(), nothing)
+    found = analysis.study(made, out)
+    assert found.notes[0] == "no finished run yet"
+    assert found.notes[1].startswith("torch seed 1: failed, and is in no number below: stage whole")
+    assert not found.rows[0].sides
+
+
+def test_a_killed_study_goes_on_and_leaves_no_orphan(tmp_path: Path) -> None:
+    """Catches a claim or a child that outlives a kill -9, and an end that is another one."""
+    made, out, whole = small(tmp_path), tmp_path / "killed", tmp_path / "whole"
+    made = dataclasses.replace(made, epochs=20)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(made.recipe))
+    command = [sys.executable, "-m", "parity", "study", str(recipe), "--only", "torch:1"]
+    command += ["--data", made.data, "--out", str(out), "--epochs", "20", "--workers", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        last = out / "torch/seed-1/checkpoints/last.safetensors"
+        while not last.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "torch: one seed alone has no deviation" in done.stdout
+    starts = json.loads((out / "torch/seed-1/environment.json").read_text())["starts"]
+    assert len(starts) == 2
+    assert starts[1]["resumed"] is not None
+    assert not list(out.rglob("*.claim"))
+    train_all(made, runs_of(["torch"], [1]), whole, in_process(), nothing)
+    logs = [logger.read(o / "torch/seed-1/log.jsonl", clock=False) for o in (out, whole)]
+    assert logs[0] == logs[1]

@@ -1,0 +1,155 @@
+"""The numbers of a study: against scipy's own tests, known values, and simulated studies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from parity.study import statistics
+from parity.study.statistics import Verdict
+
+STUDIES = 1000
+
+
+def scores(seed: int, n: int, shift: float = 0.0, deviation: float = 1.0) -> tuple[list, list]:
+    """Paired scores, whose differences have this mean and standard deviation."""
+    rng = np.random.default_rng(seed)
+    first = 60 + 3 * rng.standard_normal(n)  # seeds differ more than the two sides of one
+    return list(first), list(first + shift + deviation * rng.standard_normal(n))
+
+
+@pytest.mark.parametrize("n", [2, 5, 12])
+def test_intervals_are_those_of_scipy(n: int) -> None:
+    """Catches an unpaired test, a wrong number of degrees of freedom, or a wrong level."""
+    first, second = scores(3, n, 0.4)
+    found = statistics.difference(first, second)
+    right = stats.ttest_rel(second, first)
+    assert found.p == pytest.approx(right.pvalue, rel=1e-9)
+    for level, interval in ((0.9, found.interval90), (0.95, found.interval95)):
+        theirs = right.confidence_interval(level)
+        assert interval == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+    assert found.different == (right.pvalue < 0.05)
+
+
+@pytest.mark.parametrize("shift", [-0.6, 0.0, 0.2])
+def test_equivalence_is_two_one_sided_tests(shift: float) -> None:
+    """Catches one side that is not tested, and a p value that contradicts the interval."""
+    first, second = scores(5, 9, shift, 0.3)
+    found = statistics.verdict(first, second, 0.5)
+    d = np.array(second) - first
+    low = stats.ttest_1samp(d, -0.5, alternative="greater").pvalue
+    high = stats.ttest_1samp(d, 0.5, alternative="less").pvalue
+    assert found.p_equivalence == pytest.approx(max(low, high), rel=1e-9)
+    assert found.equivalent == (found.p_equivalence < 0.05)
+
+
+def test_equivalence_is_judged_by_the_90_percent_interval() -> None:
+    """Catches one-sided tests at 2.5 % each, which need more seeds than those at 5 %."""
+    found = statistics.verdict([1, 2, 3, 4, 5], [1.1, 2.4, 2.9, 4.2, 5.6], 0.5)
+    assert found.difference.interval90[1] < 0.5 < found.difference.interval95[1]
+    assert found.p_equivalence == pytest.approx(0.048893, abs=1e-6)
+    assert found.equivalent
+
+
+def rates(deviation: float, shift: float, margin: float, n: int = 5) -> tuple[float, float]:
+    """Of simulated studies, which share is called different, and which equivalent."""
+    found: list[Verdict] = [
+        statistics.verdict(*scores(seed, n, shift, deviation), margin) for seed in range(STUDIES)
+    ]
+    return tuple(np.mean([getattr(v, name) for v in found]) for name in ("different", "equivalent"))  # type: ignore[return-value]
+
+
+def bound(risk: float) -> float:
+    """The share that so many studies stay below in 999 of 1,000 cases, if the risk is this one."""
+    return stats.binom.ppf(0.999, STUDIES, risk) / STUDIES
+
+
+def test_equal_sides_are_seldom_called_different() -> None:
+    """Catches a rule that finds a difference where there is none more often than it says.
+
+    The test is that of a ratio, so the deviation does not matter.
+    """
+    different, _ = rates(0.6, 0.0, 0.5)
+    assert 0.02 < different <= bound(0.05)
+
+
+def test_sides_at_the_margin_are_seldom_called_equivalent() -> None:
+    """Catches a rule that finds equivalence at the margin itself more often than it says."""
+    _, equivalent = rates(0.3, 0.5, 0.5)
+    assert 0.02 < equivalent <= bound(0.05)
+
+
+def test_power_is_that_of_known_tables() -> None:
+    """Catches a number of seeds that would not suffice.
+
+    A paired t test at 5 % that finds half a deviation with 80 % needs 34 pairs (Cohen 1988).
+    """
+    assert statistics.power_of_difference(0.5, 1.0, 34) == pytest.approx(0.8078, abs=1e-4)
+    assert statistics.pairs_needed(0.5, 1.0, margin=0.1) == 34
+    # Of equal sides the two one-sided tests need 36 pairs for a margin of half a deviation; a
+    # normal approximation, 2 (1.645 + 1.282)^2 / ... / 0.5^2, says 34.3.
+    assert statistics.pairs_needed(0.0, 1.0, margin=0.5) == 36
+
+
+@pytest.mark.parametrize(("true", "n"), [(0.0, 5), (0.2, 8)])
+def test_power_of_equivalence_is_how_often_it_is_found(true: float, n: int) -> None:
+    """Catches a wrong integral over the measured deviation."""
+    _, equivalent = rates(0.4, true, 0.5, n)
+    power = statistics.power_of_equivalence(true, 0.4, 0.5, n)
+    assert abs(equivalent - power) < 4 * math.sqrt(power * (1 - power) / STUDIES)
+
+
+def test_holm_adjusts_as_published() -> None:
+    """Catches an adjustment that is Bonferroni's, or falls where it must not."""
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    adjusted = statistics.holm([math.nan, 0.5, 0.9])
+    assert math.isnan(adjusted[0])
+    assert adjusted[1:] == [1.0, 1.0]
+
+
+def test_one_more_run_lies_in_its_interval() -> None:
+    """Catches a confidence interval of the mean in place of one of a run."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(STUDIES):
+        *known, new = rng.standard_normal(6)
+        low, high = statistics.prediction_interval(known)
+        inside += low <= new <= high
+    assert abs(inside / STUDIES - 0.95) < 4 * math.sqrt(0.05 * 0.95 / STUDIES)
+
+
+def test_every_verdict_has_its_words() -> None:
+    """Catches a difference or an equivalence that is not said, and a number of seeds of no use."""
+    equivalent = statistics.verdict([1, 2, 3, 4], [1.1, 1.9, 3.1, 3.9], 0.5)
+    assert equivalent.words == "equivalent within 0.5"
+    different = statistics.verdict([1, 2, 3, 4], [5.1, 6.3, 6.9, 8.2], 0.5)
+    assert different.words == "different by +4.12"
+    both = statistics.verdict([1, 2, 3, 4], [1.2, 2.21, 3.19, 4.2], 0.5)
+    assert both.words == "equivalent within 0.5, and different by +0.20: less than the margin"
+    neither = statistics.verdict([1, 2, 3, 4], [2.2, 1.5, 3.9, 3.4], 0.5)
+    assert neither.more is not None
+    assert neither.words == f"not decided: about {neither.more} more seeds would be needed"
+    found = neither.difference
+    decided = 4 + neither.more
+    power = max(
+        statistics.power_of_difference(found.mean, found.deviation, decided),
+        statistics.power_of_equivalence(found.mean, found.deviation, 0.5, decided),
+    )
+    assert power >= 0.8
+    assert neither.more_at_most is not None
+    assert neither.more_at_most > neither.more
+    one = statistics.verdict([1], [2], 0.5)
+    assert one.words == "not decided: one pair of seeds has no deviation, 2 or more are needed"
+    assert not one.different
+    assert not one.equivalent
+    same = statistics.verdict([1, 2], [1, 2], 0.5)
+    assert same.words == "equivalent within 0.5: all 2 pairs differ by exactly +0.00"
+
+
+def test_repeats_are_pooled_within_their_seed() -> None:
+    """Catches the differences between seeds, counted as noise of one seed."""
+    assert statistics.pooled_deviation([[1, 1.2], [50, 50.2]]) == pytest.approx(0.1 * math.sqrt(2))
+    assert math.isnan(statistics.pooled_deviation([[1], [2]]))
