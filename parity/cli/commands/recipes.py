@@ -48,6 +48,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+# Fields that make a recipe another one than the published, such as for a user's own data.
+OTHERWISE = ("own", "outputs", "width", "depth")
+
+
 def table(recipes: dict[str, Recipe]) -> Table:
     """Return a table with a line for each recipe."""
     from rich import box
@@ -75,16 +79,21 @@ def table(recipes: dict[str, Recipe]) -> Table:
 
 def facts(recipe: Recipe) -> list[str]:
     """Return a line for each field of a recipe; nested fields at their defaults are left out."""
-    fields = [field.name for field in dataclasses.fields(recipe) if field.name != "stages"]
-    lines = [f"{name:<18}{_text(getattr(recipe, name))}" for name in fields]
+    lines = [f"{name:<18}{text}" for name, text in _told(recipe, "stages").items()]
     for stage in recipe.stages:
         lines += ["", f"{'stage':<18}{stage.name}"]
-        fields = [field.name for field in dataclasses.fields(stage) if field.name != "name"]
-        told = {name: _text(getattr(stage, name)) for name in fields}
+        told = _told(stage, "name")
         if stage.dropout is None:
             told["dropout"] = dropout(stage)
         lines += [f"  {name:<16}{text}" for name, text in told.items()]
     return lines
+
+
+def _told(part: Recipe | Stage, apart: str) -> dict[str, str]:
+    """Return the text of each field but one, and but those of `OTHERWISE` that are not set."""
+    fields = [field.name for field in dataclasses.fields(part) if field.name != apart]
+    told = {name: getattr(part, name) for name in fields}
+    return {n: _text(v) for n, v in told.items() if v is not None or n not in OTHERWISE}
 
 
 def dropout(stage: Stage) -> str:
