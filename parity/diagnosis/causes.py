@@ -135,7 +135,7 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
     if fault.rung == "L2" and fault.quantity.kind is Kind.OUTPUT and fault.kind == "structure":
         train = fault.quantity.mode is Mode.TRAIN
         side = runs.port64
-        ported = runs._run(side, train)
+        ported = runs.run(side, train)
         failed = {c.layer for c in report.failures() if c.rung == "L2"}
         known = [name for name, pair in _pairs(runs) if pair not in failed]
         index = fault.quantity.index

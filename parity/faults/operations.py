@@ -250,7 +250,7 @@ def _compared(runs: Runs, side: JaxSide) -> list[Check]:
 
 
 def _results(runs: Runs, side: JaxSide) -> list[np.ndarray]:
-    found: list[Result] = [runs._run(side, train) for train in (False, True)]
+    found: list[Result] = [runs.run(side, train) for train in (False, True)]
     return [a for r in found for a in (*r.outputs, *r.parameter_gradients.values())]
 
 

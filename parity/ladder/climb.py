@@ -206,8 +206,10 @@ def narrow_notes(runs: Runs) -> list[str]:
         names = listed([f"{name or network} ({what})" for name, what in kept.items()])
         rule = f"the rule of {runs.precision}"
         notes.append(f"cannot be computed in float64, so {rule} judges the structure: {names}")
-    if runs.constants:
-        notes.append(f"constants that the reference holds in float32: {listed(runs.constants)}")
+    if runs.drift.constants:
+        notes.append(
+            f"constants that the reference holds in float32: {listed(runs.drift.constants)}"
+        )
     return notes
 
 

@@ -11,9 +11,10 @@ from parity.capture.run import Run, Side
 from parity.capture.torch_side import TorchSide
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, against
+from parity.ladder.layer_alone import UnlikeError
 from parity.ladder.port_rounding import compared
 from parity.ladder.rung import Rung
-from parity.ladder.runs import DISTURBED, PORT64, UnlikeError
+from parity.ladder.runs import DISTURBED, PORT64
 from parity.ladder.tolerances import Difference, Measurement, difference
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
@@ -35,7 +36,7 @@ class Layers(Rung):
             pair = runs.pair(call)
             if not runs.leaf(call) or not (runs.strict or pair):
                 continue
-            if pair and (made := runs.mixed(pair)):
+            if pair and (made := runs.names.mixed(pair)):
                 self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
                 continue
             cases.append((call, True))
@@ -80,18 +81,18 @@ class Layers(Rung):
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
             return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]
-        alone = runs.is_alone(call, train)
+        alone = runs.layers.is_alone(call, train)
         if not alone and not call.arrays():
             return []
-        disturbed = disturbed if alone and runs.is_alone(call, train, disturbed) else None
-        fed = runs.fed(call, train)
-        oracle = runs.alone(runs.reference64, call, pair, train, fed)
+        disturbed = disturbed if alone and runs.layers.is_alone(call, train, disturbed) else None
+        fed = runs.layers.fed(call, train)
+        oracle = runs.layers.alone(runs.reference64, call, pair, train, fed)
         found: dict[Run, Flat] = {}
         reference, port = (Run(side, runs.precision) for side in Side)
         try:
-            found[PORT64] = runs.alone(runs.port64, call, pair, train, fed)
+            found[PORT64] = runs.layers.alone(runs.port64, call, pair, train, fed)
             if disturbed or runs.coarse:
-                found[port] = runs.alone(runs.port_working, call, pair, train, fed)
+                found[port] = runs.layers.alone(runs.port_working, call, pair, train, fed)
         except ForwardError as error:
             lost = {PORT64: Difference(math.inf, note=str(error))}
             return [self._measure_one(Key(pair.port, output), call.outputs[0], lost, call.layer)]
@@ -108,17 +109,19 @@ class Layers(Rung):
         if runs.coarse:
             rng = draw.generator(0, f"rounding/{call.layer}")
             fed = tolerances.disturb(fed, tolerances.ROUNDING[runs.precision], rng)
-            moved = runs.alone(runs.port64, call, pair, train, fed)
+            moved = runs.layers.alone(runs.port64, call, pair, train, fed)
             return self._coarse(oracle, found[PORT64], found[port], moved, call.layer)
         if disturbed:
-            found[reference] = runs.alone(runs.reference_working, call, pair, train, fed)
+            found[reference] = runs.layers.alone(runs.reference_working, call, pair, train, fed)
             rng = draw.generator(0, f"rounding/{call.layer}")
             fed = tolerances.disturb(fed, tolerances.ROUNDING[runs.precision], rng)
-            found[DISTURBED[0]] = runs.alone(disturbed, call, pair, train, fed)
+            found[DISTURBED[0]] = runs.layers.alone(disturbed, call, pair, train, fed)
         measured = self._measure(oracle, found, call.layer)
         if runs.port64.rounded:
             noise = tolerances.ROUNDING["float32"]
-            noisy = runs.alone(runs.port64, call, pair, train, runs.fed(call, train), noise)
+            noisy = runs.layers.alone(
+                runs.port64, call, pair, train, runs.layers.fed(call, train), noise
+            )
             measured = [self._with_drift(m, noisy, found[PORT64]) for m in measured]
         return measured
 

@@ -81,8 +81,8 @@ class Update(Rung):
     def climb(self) -> list[Check]:
         self.fed = fed = self._fed()
         pool = self.runs.pool
-        state = self.runs.in_port_names(self.runs.reference64.state(), None, False)
-        self.weights = {name: a for name, a in state.items() if name in self.runs.trained}
+        state = self.runs.names.in_port(self.runs.reference64.state(), None, False)
+        self.weights = {name: a for name, a in state.items() if name in self.runs.names.trained}
         working = self.runs.precision
         jobs = {run: pool.submit(self._port, run, fed) for run in (PORT64, Run(Side.PORT, working))}
         oracle = self._reference(Run(Side.REFERENCE), fed)
@@ -193,7 +193,7 @@ class Update(Rung):
             side = training("update" if kind is Kind.STEP else "decay")
             before = self._parameters(side, ported)
             for i, g in enumerate(gradients, 1):
-                side.update(self.runs.in_port_names(g, None, False) if ported else g)
+                side.update(self.runs.names.in_port(g, None, False) if ported else g)
                 after = self._parameters(side, ported)
                 steps = {name: array - before[name] for name, array in after.items()}
                 found |= by_layer(Quantity(kind, step=i if kind is Kind.STEP else 0), steps)
@@ -202,8 +202,8 @@ class Update(Rung):
 
     def _parameters(self, training: Any, ported: bool) -> Arrays:
         """Return the parameters that both sides train, in the port's names and layout."""
-        arrays = self.runs.in_port_names(training.state(), None, ported)
-        return {name: a for name, a in arrays.items() if name in self.runs.trained}
+        arrays = self.runs.names.in_port(training.state(), None, ported)
+        return {name: a for name, a in arrays.items() if name in self.runs.names.trained}
 
     def _step(self, key: Key, oracle: Flat, found: Differences) -> Measurement:
         differences = {run: each[key] for run, each in found.items()}

@@ -104,7 +104,7 @@ class Trajectory(Rung):
     def _state(self, training: Steps) -> Arrays:
         """Parameters and statistics in the port's names and layout."""
         ported = isinstance(training, JaxTraining)
-        return self.runs.in_port_names(training.state(), None, ported)
+        return self.runs.names.in_port(training.state(), None, ported)
 
     def _step(self, training: Steps, step: int) -> Flat:
         """Make one training step, and return the state after it."""

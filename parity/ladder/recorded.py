@@ -202,7 +202,7 @@ def recorded_notes(runs: Runs) -> list[str]:
         notes.append(f"the reference was not recorded in {FLOAT64}, so {rule}")
     if coarse(side):
         notes.append(port_rounding.NOTE.format(trace.precision))
-    if runs.constants:
+    if runs.drift.constants:
         notes.append("how far its constants' rounding moves the reference was not recorded")
     return notes
 

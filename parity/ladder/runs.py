@@ -6,9 +6,8 @@ soon as it is there and then forgotten, so that two runs' activations are held a
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -24,21 +23,22 @@ from parity.capture.records import (
     Loss,
     Result,
     is_array,
-    mapped,
-    transposed,
 )
 from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import port_rounding, tolerances
-from parity.ladder.axes import Axes, rearranged
+from parity.ladder.axes import rearranged
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
+from parity.ladder.drift import Drift
 from parity.ladder.keys import Flat, Key, against, by_layer, key_of
+from parity.ladder.layer_alone import Layers, axes_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
 from parity.ladder.recorded import coarse, filled, is_narrow, numerics_of, sides
+from parity.ladder.renaming import Renaming, without
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference, spread_difference
 from parity.ladder.weights import assign
@@ -73,9 +73,6 @@ class Runs:
         self.port = port = filled(port)
         self.precision = precision
         self.pool = pool
-        # Of this object: a cache of the class would keep every comparison's activations for ever.
-        self._tensors_of = functools.cache(self._find_tensors_of)
-        self._frozen = functools.cache(self._find_frozen)
         self.whole = Whole(self)
         ours, theirs = (
             {train: port.signatures(train)[side] for train in self.modes} for side in (0, 1)
@@ -102,6 +99,8 @@ class Runs:
             # Constants are judged in the precision in which the port makes them.
             self.port_working.fill(self.assignment.arrays | self.assignment.constants)
         self.tensors = Correspondence(self.assignment, self.reference64)
+        self.names = Renaming(self.assignment, self.tensors, self.reference64, self.port64)
+        self.layers = Layers(self)
         self.projections = self._projections()
         self.inputs = {train: port.arrays(train) for train in self.modes}
         self.strict = port.layers == NAMES
@@ -109,7 +108,7 @@ class Runs:
         self.oracles: dict[bool, Result] = {}
         self.results: dict[tuple[Run, bool], dict[Key, Difference]] = {}
         self.jobs: dict[tuple[Run, bool], Future[dict[Key, Difference]]] = {}
-        self.drifts: dict[bool, dict[Key, float]] = {}
+        self.drift = Drift(self)
         self.coarse = coarse(self.reference64)
         self.rounded: dict[bool, port_rounding.Differences] = {}
         self.failed: ForwardError | None = None
@@ -171,17 +170,17 @@ class Runs:
             if train not in self.oracles:
                 sides = (self.reference64, self.reference_working)
                 self.oracles[train] = settled(
-                    sides, train, lambda: self._run(self.reference64, train)
+                    sides, train, lambda: self.run(self.reference64, train)
                 )
             return self.oracles[train]
 
     def flat(self, train: bool) -> Flat:
         """Everything the oracle gave, in the port's names and layout."""
-        return self._flat(self.oracle(train), self.mode(train), ported=False)
+        return self.flattened(self.oracle(train), self.mode(train), ported=False)
 
     def port_flat(self, side: JaxSide, inputs: tuple, train: bool) -> Flat:
         """Run a side of the port, and return everything that it gave."""
-        return self._flat(self._run(side, train, inputs), train, ported=True)
+        return self.flattened(self.run(side, train, inputs), train, ported=True)
 
     def side(self, run: Run) -> TorchSide | JaxSide:
         """The network that runs, undisturbed; of a recording, what was disturbed."""
@@ -221,43 +220,6 @@ class Runs:
         layer = key.layer.partition("#")[0]
         return any(name == layer or name.startswith(f"{layer}.") for name in kept)
 
-    @functools.cached_property
-    def constants(self) -> list[str]:
-        """Return the reference's constants that float32 holds rounded."""
-        weights = set(self.reference64.state())
-        if not callable(self.port.weights):
-            weights -= self.assignment.idle - self.assignment.tied
-        else:
-            names = self.port64.state().keys() - self.assignment.fixed
-            sources = {name: self.tensors.keys(name) for name in names}
-            if all(sources.values()):  # where each number comes from is known
-                weights = {key for keys in sources.values() for key in keys}
-        return self.reference64.constants(weights)
-
-    def drift(self, train: bool) -> dict[Key, float]:
-        """Return how far both sides move where constants known in float32 alone are disturbed."""
-        if train not in self.drifts:
-            noise = tolerances.ROUNDING["float32"]
-            found: dict[Key, float] = {}
-            if self.constants and not isinstance(self.reference64, RecordedSide):
-                rng = draw.generator(0, "constants")
-                moved = self.reference64.with_noise(self.constants, noise, rng)
-                self._add_drift(found, self.flat(train), self._run(moved, train), train, False)
-            if self.port64.rounded:
-                plain = self._flat(self._run(self.port64, train), train, ported=True)
-                noisy = self._run(self.port64, train, noise=noise)
-                self._add_drift(found, plain, noisy, train, True)
-            self.drifts[train] = found
-        return self.drifts[train]
-
-    def _add_drift(
-        self, found: dict[Key, float], plain: Flat, moved: Result, train: bool, ported: bool
-    ) -> None:
-        for key, array in self._flat(moved, train, ported).items():
-            distance = difference(array, plain.get(key)).distance
-            if np.isfinite(distance):
-                found[key] = found.get(key, 0.0) + distance
-
     def pair(self, call: Call) -> Pair | None:
         """Return the port's call paired with a call of the reference; None if there is none."""
         return self.alignment.pairs.get(call.layer)
@@ -269,159 +231,6 @@ class Runs:
             and call.module not in self.reference64.silenced
         )
 
-    def alone(
-        self,
-        side: TorchSide | JaxSide,
-        call: Call,
-        pair: Pair,
-        train: bool,
-        fed: tuple,
-        noise: float = 0.0,
-    ) -> Flat:
-        """Run one layer alone on `fed`, arguments and cotangents, and return its results.
-
-        Raises:
-            ForwardError: It raised.
-            UnlikeError: The port's layer takes different arrays from the reference's.
-        """
-        (args, kwargs), pull = fed
-        train = self.mode(train)
-        ported = isinstance(side, JaxSide)
-        if isinstance(side, JaxSide):
-            theirs, arrays = self._fitted(call, pair, train, (args, kwargs))
-            pull = pull and [
-                c if c is None else rearranged(c, axes)
-                for c, axes in zip(pull, _axes(pair, len(pull)), strict=True)
-            ]
-            result = side.run_layer(theirs, arrays, pull, train, noise)
-        else:
-            result = side.run_layer(Call(call.layer, args, kwargs), pull, train)
-        outputs: Sequence[np.ndarray] = result.outputs
-        gradients = result.input_gradients
-        if not ported:
-            outputs = [
-                rearranged(o, a) for o, a in zip(outputs, _axes(pair, len(outputs)), strict=True)
-            ]
-            gradients = tuple(fit(g, pair) for g in gradients)
-        mode = Mode.of(train)
-
-        def key(kind: Kind, **fields: Any) -> Key:
-            return Key(pair.port, Quantity(kind, scope=Scope.LAYER, **fields))
-
-        flat = {key(Kind.OUTPUT, index=i, mode=mode): o for i, o in enumerate(outputs)}
-        for i, gradient in enumerate(gradients):
-            flat[key(Kind.INPUT_GRADIENT, index=i)] = gradient
-        frozen = self._frozen(pair)
-        for name, a in self.in_port_names(result.parameter_gradients, pair, ported).items():
-            if name not in frozen:
-                flat[key(Kind.PARAMETER_GRADIENT, path=name)] = a
-        if train:
-            for name, a in self.in_port_names(result.statistics, pair, ported).items():
-                flat[key(Kind.STATISTIC, path=name, mode=mode)] = a
-        return flat
-
-    def fed(self, call: Call, train: bool) -> tuple:
-        """Return a layer's inputs and upstream gradient in the reference, rounded.
-
-        They are not rounded where a trace holds the layer in the whole network only.
-        """
-        precision = self.precision if self.is_alone(call, self.mode(train)) else FLOAT64
-        arguments = mapped((call.args, call.kwargs), lambda v: tolerances.round_to(v, precision))
-        pull = None
-        if self.mode(train):
-            pull = [tolerances.round_to(c, precision) for c in call.cotangents]
-        return arguments, pull
-
-    def is_alone(self, call: Call, train: bool, disturbed: Any = None) -> bool:
-        """Return whether a layer can be run alone, or was recorded so.
-
-        Args:
-            call: The layer's call.
-            train: The mode.
-            disturbed: The disturbed reference; if given, that and the working precision count.
-        """
-        sides = (self.reference64,) if disturbed is None else (self.reference_working, disturbed)
-        return all(
-            not isinstance(side, RecordedSide) or side.has_layer(call.layer, train)
-            for side in sides
-        )
-
-    def in_port_names(self, arrays: Arrays, pair: Pair | None, ported: bool) -> Arrays:
-        """Tensors under the port's names and in its layout; of a layer, those below it."""
-        if ported:
-            prefix = "" if pair is None else _prefix(pair.port)
-            return {name: a for name, a in arrays.items() if f"{prefix}{name}" in self.kept}
-        found = {
-            name: transposed(arrays[key], axes)
-            for name, key, axes in self._tensors_of(pair)
-            if key in arrays
-        }
-        if pair is None:
-            return found | self.tensors.gathered(arrays)
-        return found | self._gathered_of(pair, arrays)
-
-    def _gathered_of(self, pair: Pair, arrays: Arrays) -> Arrays:
-        """The reference's arrays of one layer, gathered into the port's rearranged tensors."""
-        mine, other = _prefix(pair.port), _prefix(pair.reference)
-        full = {f"{other}{key}": array for key, array in arrays.items()}
-        parts = {n: self.assignment.parts[n] for n in self.tensors.parts if n.startswith(mine)}
-        found = {n.removeprefix(mine): part.gathered(full, {}) for n, part in parts.items()}
-        return {name: array for name, array in found.items() if array is not None}
-
-    def _find_tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
-        """Return a layer's tensors: the port's and the reference's local names, and the axes."""
-        mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
-        return [
-            (name.removeprefix(mine), key.removeprefix(other), axes)
-            for name, (key, axes) in self.assignment.map.items()
-            if name.startswith(mine)
-            and key.startswith(other)
-            and name not in self.assignment.constants
-        ]
-
-    def _find_frozen(self, pair: Pair | None) -> frozenset[str]:
-        """Return a port layer's tensors whose reference is not trained, or in another layer.
-
-        The latter occurs where layers share a tensor; its summed gradient is compared on L3.
-        """
-        mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
-        trained = self.reference64.parameters()
-        keys = {name: self.tensors.keys(name) for name in self.tensors.compared}
-        return frozenset(
-            name.removeprefix(mine)
-            for name, each in keys.items()
-            if name.startswith(mine)
-            and not all(key.startswith(other) and key in trained for key in each)
-        )
-
-    def mixed(self, pair: Pair) -> list[str]:
-        """Return a port layer's tensors that are not made of its own reference's elements alone.
-
-        Such a layer cannot be run alone: what a scan runs holds the tensors of all its steps.
-        """
-        mine, other = _prefix(pair.port), _prefix(pair.reference)
-        names = sorted(name for name in self.assignment.derived if name.startswith(mine))
-        return [
-            name
-            for name in names
-            if name in self.tensors.opaque
-            or not all(key.startswith(other) for key in self.tensors.keys(name))
-        ]
-
-    def _fitted(
-        self, call: Call, pair: Pair, train: bool, arguments: tuple
-    ) -> tuple[Call, list[np.ndarray]]:
-        """The port's own call of a layer, and the reference's arrays to put into it."""
-        arrays = [fit(a, pair) for a in Call("", *arguments).arrays()]
-        theirs = self.port64.traced.get(train, {}).get(pair.port)
-        if theirs is None:
-            return Call(pair.port, *arguments), arrays
-        taken = [len(a.shape) for a in theirs.arrays()]
-        if taken != [a.ndim for a in arrays]:
-            given = ", ".join(f"{a.ndim}-d" for a in arrays) or "none"
-            raise UnlikeError(f"takes arrays {taken}, the reference's {given}")
-        return theirs, arrays
-
     def _align(self) -> Alignment:
         reference = self.oracle(False).calls
         if self.strict or self.failed:
@@ -429,7 +238,7 @@ class Runs:
             return by_names(reference, seen)
         found: dict[str, Call] = {}
         if self.port64.layers:
-            result = self._run(self.port64, False)
+            result = self.run(self.port64, False)
             self.whole.refuse_layouts(result, False)
             found = result.calls
         port = {name: found[name] for name in self.port64.traced[False] if name in found}
@@ -458,10 +267,10 @@ class Runs:
             rng = draw.generator(0, "stir", run.disturbance)  # the name is part of the seed
             scale = tolerances.input_disturbance(self.precision)
             inputs = tolerances.disturb(self.inputs[train], scale, rng)
-            result = self._run(self.side(run), train, inputs)
+            result = self.run(self.side(run), train, inputs)
         else:
-            result = self._run(self.side(run), train, sink=compared)
-        flat = self._flat(result, train, run.ported)
+            result = self.run(self.side(run), train, sink=compared)
+        flat = self.flattened(result, train, run.ported)
         for key in dict.fromkeys([*oracle, *flat]):
             if key not in found:
                 reference, array = against(key, oracle, flat), flat.get(key)
@@ -472,7 +281,7 @@ class Runs:
                     found[key] = difference(array, reference, run.precision)
         return {key: found[key] for key in dict.fromkeys([*oracle, *found])}
 
-    def _run(
+    def run(
         self,
         side: TorchSide | JaxSide,
         train: bool,
@@ -512,22 +321,19 @@ class Runs:
         """Return both sides' losses and targets: these, if the port has its own losses."""
         return (self.port.losses, targets) if self.port.losses is not None else self.whole.probe()
 
-    @functools.cached_property
-    def trained(self) -> set[str]:
-        """Return the port's names of trained parameters and of tensors made from them."""
-        return self.port64.parameters() & self.tensors.compared
-
-    @functools.cached_property
-    def kept(self) -> frozenset[str]:
-        """Return the port's tensors but for its constants, and for what it stores as it runs."""
-        return frozenset(self.port64.state()) - self.assignment.fixed
-
     @property
     def stateless(self) -> bool:
         """Return whether the port is a function, which keeps no statistics."""
         return isinstance(self.port64.model, Function)
 
-    def _flat(self, result: Result, train: bool, ported: bool) -> Flat:
+    def flattened(self, result: Result, train: bool, ported: bool) -> Flat:
+        """Return everything that a run gave, in the port's names and layout.
+
+        Args:
+            result: Of a run.
+            train: Whether it ran in train mode.
+            ported: Whether the port ran, else the reference.
+        """
         mode = Mode.of(train)
         flat: Flat = {}
         for name, outputs in self._outputs(result, ported):
@@ -538,8 +344,8 @@ class Runs:
         if not train:
             return flat
         flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), self._statistics(result, ported))
-        gradients = self.in_port_names(result.parameter_gradients, None, ported)
-        gradients = without(gradients, self.tensors.opaque | self._frozen(None))
+        gradients = self.names.in_port(result.parameter_gradients, None, ported)
+        gradients = without(gradients, self.tensors.opaque | self.names.frozen(None))
         flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
         for tied in self.projections:
             along = tied.project(result.parameter_gradients, ported)
@@ -558,9 +364,9 @@ class Runs:
             places = self.whole.statistics(True)
             if ported:
                 return {name: result.outputs[place] for name, place in places.items()}
-            found = self.in_port_names(held, None, False)
+            found = self.names.in_port(held, None, False)
             return {name: found[name] for name in places if name in found}
-        return without(self.in_port_names(held, None, ported), self.tensors.opaque)
+        return without(self.names.in_port(held, None, ported), self.tensors.opaque)
 
     def _outputs(self, result: Result, ported: bool) -> Iterator[tuple[str, Sequence[np.ndarray]]]:
         """Yield, for every compared layer, the port's name and its outputs."""
@@ -572,7 +378,7 @@ class Runs:
             elif ported:
                 yield pair.port, call.outputs
             else:
-                axes = _axes(pair, len(call.outputs))
+                axes = axes_of(pair, len(call.outputs))
                 yield pair.port, [rearranged(o, a) for o, a in zip(call.outputs, axes, strict=True)]
 
     def _bytes(self) -> int:
@@ -581,33 +387,9 @@ class Runs:
         return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
 
 
-def without(arrays: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
-    """Return the arrays, or what belongs to them, except those with these names."""
-    return {name: array for name, array in arrays.items() if name not in names}
-
-
-class UnlikeError(Exception):
-    """A layer of the port cannot be fed what the reference's is."""
-
-
-def fit(array: np.ndarray, pair: Pair) -> np.ndarray:
-    """Turn an array of the reference's as the outputs of this layer are turned."""
-    axes = next((a for a in pair.axes if a is not None), None)
-    fits = axes is not None and sorted(axes) == list(range(array.ndim))
-    return transposed(array, axes if fits else None)
-
-
-def _axes(pair: Pair, n: int) -> list[tuple[int, ...] | None]:
-    return [pair.axes[i] if i < len(pair.axes) else None for i in range(n)]
-
-
 def containers(calls: Mapping[str, Call]) -> set[str]:
     """Return the calls of layers within which another layer was called."""
     modules = {c.module for c in calls.values()}
     outer = {m.rpartition(".")[0] for m in modules}
     outer |= {".".join(m.split(".")[:i]) for m in modules for i in range(1, m.count(".") + 1)}
     return {name for name, call in calls.items() if call.module in outer}
-
-
-def _prefix(call: str) -> str:
-    return f"{call.partition('#')[0]}."

@@ -7,8 +7,9 @@ from parity.capture.torch_operations import ChangedSide, Operation
 from parity.diagnosis.experiments.engine import Make, Proofs, tried
 from parity.ladder.keys import Flat
 from parity.ladder.l1_layers import Layers
+from parity.ladder.layer_alone import UnlikeError
 from parity.ladder.pairing import Pair
-from parity.ladder.runs import Runs, UnlikeError
+from parity.ladder.runs import Runs
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind
 
@@ -33,24 +34,26 @@ class Alone:
 
     def _run(self, mode: str, call: Call) -> None:
         runs, train = self.runs, mode == "train"
-        fed = runs.fed(call, train)
+        fed = runs.layers.fed(call, train)
         try:
-            port = runs.alone(runs.port64, call, self.pair, train, fed)
+            port = runs.layers.alone(runs.port64, call, self.pair, train, fed)
         except (ForwardError, UnlikeError):
             fed = (fed[0], None)  # such as another shape, which cannot be pulled back
             try:
-                port = runs.alone(runs.port64, call, self.pair, train, fed)
+                port = runs.layers.alone(runs.port64, call, self.pair, train, fed)
             except (ForwardError, UnlikeError):
                 return
         side = ChangedSide.of(runs.reference64, record=True)
-        runs.alone(side, call, self.pair, train, fed)
+        runs.layers.alone(side, call, self.pair, train, fed)
         self.calls[mode], self.fed[mode], self.port[mode] = call, fed, port
         self.operations[mode] = side.operations
 
     def reference(self, mode: str, make: Make = dict) -> Flat:
         """What the reference's layer gives with some operations replaced."""
         side = ChangedSide.of(self.runs.reference64, make)
-        return self.runs.alone(side, self.calls[mode], self.pair, mode == "train", self.fed[mode])
+        return self.runs.layers.alone(
+            side, self.calls[mode], self.pair, mode == "train", self.fed[mode]
+        )
 
     def agrees(self, mode: str, make: Make) -> bool:
         """Return whether the changed reference gives all of the port's numbers."""
@@ -65,7 +68,7 @@ class Alone:
 
     def _forward(self, mode: str, make: Make) -> Flat:
         side, fed = ChangedSide.of(self.runs.reference64, make), (self.fed[mode][0], None)
-        return self.runs.alone(side, self.calls[mode], self.pair, mode == "train", fed)
+        return self.runs.layers.alone(side, self.calls[mode], self.pair, mode == "train", fed)
 
     def proofs(self) -> Proofs:
         """The changes of the reference that are proved."""
@@ -94,15 +97,15 @@ class WholeNetwork:
         self.port: dict[str, Flat] = {}
         self.operations: dict[str, tuple[Operation, ...]] = {}
         for mode, train in (("eval", False), ("train", True)):
-            self.port[mode] = _outer(runs._flat(runs._run(runs.port64, train), train, True))
+            self.port[mode] = _outer(runs.flattened(runs.run(runs.port64, train), train, True))
             side = ChangedSide.of(runs.reference64, record=True)
-            runs._run(side, train)
+            runs.run(side, train)
             self.operations[mode] = side.operations
 
     def agrees(self, mode: str, make: Make) -> bool:
         """Return whether the changed reference gives all of the port's numbers."""
         side, train = ChangedSide.of(self.runs.reference64, make), mode == "train"
-        changed = _outer(self.runs._flat(self.runs._run(side, train), train, False))
+        changed = _outer(self.runs.flattened(self.runs.run(side, train), train, False))
         return self.layers.agree(changed, self.port[mode], "")
 
     def proofs(self) -> Proofs:

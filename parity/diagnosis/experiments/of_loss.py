@@ -18,8 +18,8 @@ class LossOperations:
     def __init__(self, ladder: Ladder) -> None:
         self.runs, self.ladder = ladder.runs, ladder
         (self.loss, _), self.targets = self.runs.loss(self.runs.port.targets)
-        ported = self.runs._run(self.runs.port64, True)
-        self.port = _of_loss(self.runs._flat(ported, True, True))
+        ported = self.runs.run(self.runs.port64, True)
+        self.port = _of_loss(self.runs.flattened(ported, True, True))
 
     def run(self, replacements: Replacements, record: bool = False) -> tuple[Flat, list[Operation]]:
         """The loss and all gradients, and the operations of the loss where they are recorded."""
@@ -31,7 +31,7 @@ class LossOperations:
 
         side = self.runs.reference64
         result = side.run(self.runs.inputs[True], True, changed, self.targets)
-        return _of_loss(self.runs._flat(result, True, False)), mode.found
+        return _of_loss(self.runs.flattened(result, True, False)), mode.found
 
     def agrees(self, run: str, make: Make) -> bool:
         """Return whether the changed loss, and all of its gradients, are the port's."""

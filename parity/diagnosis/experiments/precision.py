@@ -55,7 +55,7 @@ def in_working(alone: Alone, report: Report) -> list[Proof]:
     passed = frozenset(Key(c.layer, c.quantity) for c in checks if c.ok)
     unit = UNITS[report.precision]
     port = {
-        mode: alone.runs.alone(
+        mode: alone.runs.layers.alone(
             alone.runs.port_working, call, alone.pair, mode == "train", alone.fed[mode]
         )
         for mode, call in alone.calls.items()
