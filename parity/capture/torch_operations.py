@@ -97,7 +97,7 @@ class Operations(TorchFunctionMode):
         module = self.modules[-1] if self.modules else ""
         given = tuple(invocation.given)
         self.found.append(
-            Operation(index, invocation.name, described, tuple(made), module, _line(), given)
+            Operation(index, invocation.name, described, tuple(made), module, line_of_call(), given)
         )
         return outputs
 
@@ -350,14 +350,15 @@ def _opened(function: Any) -> Any:
 OPENED = {functional.multi_head_attention_forward: _opened(functional.multi_head_attention_forward)}
 
 
-def _line() -> SourceLine:
+def line_of_call() -> SourceLine:
     """The line of the innermost frame outside PyTorch; a false one where there is no user's."""
     frame: Any = sys._getframe(2)  # past this function and the mode's
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith(PACKAGES[1]):
+        of_mode = frame.f_code.co_name == "__torch_function__"  # of another context that is open
+        if file.startswith(PACKAGES[1]) and not of_mode:
             return NO_LINE
-        if not file.startswith((PACKAGES[0], "<")):
+        if not of_mode and not file.startswith((PACKAGES[0], "<")):
             break
         frame = frame.f_back
     if frame is None:

@@ -65,11 +65,12 @@ def climb(
     with ThreadPoolExecutor(2) as pool, one_thread():
         runs = Runs(port, precision, pool)
         ladder, port = Ladder(runs), runs.port
+        ladder.notes += runs.reach.notes()
         report = Report(
             port.name,
             precision,
             notes=ladder.notes,
-            unseen=unseen(levels, port.train),
+            unseen=[*unseen(levels, port.train), *runs.reach.unseen()],
             inference=not port.train,
         )
         if {"L2", "L3"} & set(levels):

@@ -186,6 +186,14 @@ class Port:
         """The arrays among the inputs of one mode, in the order of `Signature.names`."""
         return arrays_in(self.arguments(train), self._keywords())
 
+    def drawn(self, train: bool) -> tuple[bool, ...]:
+        """Return which of the arrays of `arrays` are positional, and drawn, not given."""
+        inputs = self.inputs if train or self.eval_inputs is None else self.eval_inputs
+        args = _marked(inputs)
+        positional = arrays_in(args if isinstance(args, tuple) else (args,), {})
+        others = len(self.arrays(train)) - len(positional)
+        return (*map(bool, positional), *[False] * others)
+
     def _signatures(self, args: tuple[Any, ...]) -> tuple[Signature, Signature]:
         keywords = self._keywords()
         if not arrays_in(args, keywords):
@@ -271,6 +279,17 @@ def _array(value: Any, seed: int, name: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise InputError(f"{name} is {value!r}, expected an array, a shape or a nest of them")
+
+
+def _marked(value: Any) -> Any:
+    """Return the nest of inputs with an array of one boolean for each array: is it drawn?"""
+    if _is_shape(value):
+        return np.array(True)
+    if isinstance(value, Mapping):
+        return {key: _marked(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(map(_marked, value))
+    return np.array(False) if is_array(value) else value
 
 
 def _numbers(value: Any, name: str) -> np.ndarray:

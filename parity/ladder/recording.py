@@ -23,11 +23,15 @@ from parity.capture.torch_side import TorchSide, one_thread, turned_back
 from parity.capture.torch_training import scheduler
 from parity.ladder import tolerances
 from parity.ladder.port import Port
-from parity.ladder.recorded import is_recorded
+from parity.ladder.reach import reaching
+from parity.ladder.recorded import is_recorded, sides
 from parity.ladder.runs import Runs
 from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.trace.recorder import PARTS, TorchRecorder, Trace, TraceError
+
+Change = Callable[[Any], Any]  # of the arrays among the inputs, in the port's layout
+Native = tuple[tuple[Any, ...], dict[str, Any]]  # arguments, positional and by keyword
 
 EXPECTED = "expected a module and its inputs, a mapping of record_torch's options, or a Port"
 
@@ -94,18 +98,23 @@ def _of_port(port: Port, precision: str) -> dict[str, Any]:
         scale, rng = tolerances.input_disturbance(precision), draw.generator(0, "stir", 0)
         return tuple(tolerances.disturb(arrays, scale, rng))
 
+    reached = reaching(port, _runner(port, precision)).inputs
+
+    def evaluated(change: Change = lambda arrays: arrays) -> Native:
+        return _native(port, False, lambda _: change(reached))
+
     inputs, keywords = _native(port, True)
     options: dict[str, Any] = {
         "module": side.module,
         "quiet": side.silenced,
         "inputs": inputs,
         "keywords": keywords,
-        "eval_inputs": _native(port, False)[0],
+        "eval_inputs": evaluated()[0],
         "train": port.train,
         "seed": port.seed,
         "layout": port.layout,
         "steps": port.steps,
-        "disturbed": {train: _native(port, train, disturbed) for train in (True, False)},
+        "disturbed": {True: _native(port, True, disturbed), False: evaluated(disturbed)},
         "batches": [
             (
                 _native(dataclasses.replace(port, inputs=given), True)[0],
@@ -127,9 +136,15 @@ def _of_port(port: Port, precision: str) -> dict[str, Any]:
     return options
 
 
-def _native(
-    port: Port, train: bool, change: Callable[[Any], Any] = lambda arrays: arrays
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _runner(port: Port, precision: str) -> Callable[[tuple[np.ndarray, ...]], object]:
+    """Return what runs the reference in eval mode, in float64."""
+    ours = {train: port.signatures(train)[0] for train in (False, True)[: 1 + port.train]}
+    reference = sides(port, precision, ours)[0]
+    reference.input_axes = port.input_axes(port.train)
+    return lambda arrays: reference.run(arrays, False)
+
+
+def _native(port: Port, train: bool, change: Change = lambda arrays: arrays) -> Native:
     """Return a mode's arguments, positional and by keyword, as tensors in the reference's layout.
 
     Args:

@@ -37,6 +37,7 @@ from parity.ladder.layer_alone import Layers, axes_of
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
+from parity.ladder.reach import Reach, reaching
 from parity.ladder.recorded import coarse, filled, is_narrow, numerics_of, sides
 from parity.ladder.renaming import Renaming, without
 from parity.ladder.returned import Whole
@@ -119,9 +120,21 @@ class Runs:
             self.failed = error
         self.large = not self.failed and self._bytes() > LARGE
         self.port64.optimize = self.port_working.optimize = self.large
+        self.reach = self._reach()
+        self.inputs[False] = self.reach.inputs
         self._try_reference()
         self.alignment = self._align()
         self.by_port = self.alignment.of_port()
+
+    def _reach(self) -> Reach:
+        """Return inputs in eval mode that reach the reference's bounds."""
+        plain = Reach(self.inputs[False], 1.0, [])
+        if isinstance(self.reference64, RecordedSide):
+            return plain
+        try:
+            return reaching(self.port, lambda inputs: self.run(self.reference64, False, inputs))
+        except ForwardError:  # it is explained where the reference is run next
+            return plain
 
     def _try_reference(self) -> None:
         """Run the reference, and explain what it refuses.
