@@ -151,9 +151,7 @@ def parse(text: str) -> Formula:
 
 
 def _side(tokens: list[str]) -> Iterator[Expression]:
-    """Yield the expressions of one side."""
-    if not tokens:
-        raise MisfitError("one side is empty")
+    """Yield the expressions of one side; nothing is the one of a single number."""
     items: list[Item] = []
     rest = list(tokens)
     while rest:

@@ -81,7 +81,7 @@ class Step:
             flat = whole.reshape(count, *whole.shape[len(outer) :])
             for target, array in zip(self.targets[start : start + count], flat, strict=True):
                 if target is not None:
-                    found[target] = array
+                    found[target] = np.asarray(array)  # without axes it is a scalar
             start += count
         return found
 

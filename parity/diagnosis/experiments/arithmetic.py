@@ -124,20 +124,20 @@ def _flattened(o: Operation) -> Changes:
         return
     n = len(x.shape)
     if n == 4 and len(out) in (2, 3):
-        text = "flattened in the order (N, H, W, C), not (N, C, H, W)"
+        text = "a flattening in the order (N, H, W, C), not (N, C, H, W)"
         yield one(o, "flatten-order", text, _permuted((0, 2, 3, 1), out))
-        text = "flattened with height and width swapped"
+        text = "a flattening with height and width swapped"
         yield one(o, "flatten-order", text, _permuted((0, 1, 3, 2), out), PLAIN)
         if out != (x.shape[0], x.shape[1], x.shape[2] * x.shape[3]):
             for names, axes in (("N, W, H, C", (0, 3, 2, 1)), ("N, W, C, H", (0, 3, 1, 2))):
-                text = f"flattened in the order ({names})"
+                text = f"a flattening in the order ({names})"
                 yield one(o, "flatten-order", text, _permuted(axes, out), ODD)
     if n >= 3:
         for a in range(1, n - 1):
             swapped = list(range(n))
             swapped[a], swapped[a + 1] = swapped[a + 1], swapped[a]
             if tuple(swapped) not in ((0, 2, 3, 1), (0, 1, 3, 2)) or n != 4:
-                text = f"reshaped with its axes in order {tuple(swapped)}"
+                text = f"axes in the order {tuple(swapped)} before a reshape"
                 yield one(o, "flatten-order", text, _permuted(tuple(swapped), out), ODD)
     if len(out) >= 4 and o.name in ("reshape", "view", "unflatten"):
         # Heads and their width, the other way round. No sizes in the text: queries and keys, that

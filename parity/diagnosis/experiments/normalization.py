@@ -14,6 +14,7 @@ from parity.diagnosis.experiments.change import COMMON, ODD, PLAIN, Changes, giv
 NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 EPS = (1e-3, 1e-5, 1e-6, 1e-12, 1e-8, 1e-4, 1e-7, 0.0, 1e-2, 1e-9, 1e-10, 2e-5, 5e-5, 5e-6, 1e-1)
 MOMENTA = (0.1, 0.01, 0.9, 0.99, 0.001, 0.03, 0.05, 0.0003)
+SETTINGS = "batch-norm-settings"  # several at once
 SMALL = 0.05  # a constant that is added and is not larger is taken for an eps
 
 
@@ -66,7 +67,7 @@ def _batch_norm(o: Operation) -> Changes:
                 yield given(o, Fault.BATCH_NORM_MOMENTUM, what, momentum=other)
                 both = f"biased variance stored, and {what}"
                 replaced = _stored(biased_stored, other)
-                yield one(o, Fault.BIASED_RUNNING_VARIANCE, both, replaced, ODD)
+                yield one(o, SETTINGS, both, replaced, ODD)
         text = "the batch's biased variance stored in the running statistics"
         yield one(o, Fault.BIASED_RUNNING_VARIANCE, text, _stored(biased_stored))
         text = "normalising by the unbiased variance"
@@ -79,27 +80,46 @@ def _batch_norm(o: Operation) -> Changes:
             "the running statistics in train mode",
             lambda call: call(training=False),
         )
+        yield from _biased_with_eps(o)
     elif not training:
+        yield from _biased_with_eps(o)
         yield one(o, Fault.BATCH_NORM_MODE, "the batch's statistics in eval mode", batch_in_eval)
 
 
+def _biased_with_eps(o: Operation) -> Changes:
+    """What a batch norm of Flax or Keras has in common with none of PyTorch's settings at once."""
+    eps, training = o.arguments["eps"], bool(o.arguments.get("training"))
+    m = o.arguments.get("momentum")
+    if m is None:
+        return
+    for other in (e for e in EPS[:4] if e != eps):
+        for momentum in dict.fromkeys(round(x, 9) for x in (m, 1 - m, *MOMENTA[:4])):
+            what = f"biased variance stored, eps {number(other)} instead of {number(eps)}"
+            if abs(momentum - m) > 1e-9:
+                what += f", and momentum {number(momentum)} instead of {number(m)}"
+            if training:
+                yield one(o, SETTINGS, what, _stored(biased_stored, momentum, other), ODD)
+            else:  # statistics stay as they are
+                yield given(o, SETTINGS, what, ODD, eps=other)
+
+
 def _stored(
-    formula: Callable[..., torch.Tensor], momentum: float | None = None
+    formula: Callable[..., torch.Tensor], momentum: float | None = None, eps: float | None = None
 ) -> Callable[[Invocation], torch.Tensor]:
     def replacement(call: Invocation) -> torch.Tensor:
         m = call["momentum"] if momentum is None else momentum
-        return formula(call, m)
+        return formula(call, m) if eps is None else formula(call, m, eps=eps)
 
     return replacement
 
 
-def biased_stored(call: Invocation, m: float) -> torch.Tensor:
+def biased_stored(call: Invocation, m: float, **others: float) -> torch.Tensor:
     """A batch norm that stores the batch's variance without n / (n - 1)."""
     x, mean, var = call["input"], call["running_mean"], call["running_var"]
     n = x.numel() // x.shape[1]
     # Of copies: what autograd keeps may not be changed.
     new_mean, new_var = mean.clone(), var.clone()
-    y = call(momentum=m, running_mean=new_mean, running_var=new_var)
+    y = call(momentum=m, running_mean=new_mean, running_var=new_var, **others)
     with torch.no_grad():
         mean.copy_(new_mean)
         var.copy_((1 - m) * var + (new_var - (1 - m) * var) * ((n - 1) / n))

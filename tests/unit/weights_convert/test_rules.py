@@ -209,6 +209,18 @@ def test_rules_that_are_refused(rules: list, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_single_number() -> None:
+    """Catches a PReLU's slope of one element that no rule can make the scalar of the port's."""
+    table = Rules.of([("slope", "negative_slope", "1 -> ")])
+    arrays = {"slope": np.array([0.25], np.float32)}
+    (step,) = table.plan(arrays).steps
+    made = step.apply(arrays)
+    assert isinstance(made["negative_slope"], np.ndarray)
+    assert made["negative_slope"].shape == ()
+    (back,) = table.inverted().plan(made).steps
+    np.testing.assert_array_equal(back.apply(made)["slope"], arrays["slope"])
+
+
 def test_a_gap_among_stacked_layers() -> None:
     """Catches a stack with a layer missing, and a partner that is not there."""
     stack = Rules.of([(r"l\.(?P<layer>\d+)\.w", "w", "layer i -> layer i")])
