@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+WIDEST = 10_000  # of a table in a file
 WIDTH = 140  # used where the output has no width, such as a file
 QUIET = 30  # seconds after which a file, too, gets a line on what is being done
 
@@ -25,12 +27,17 @@ class Output(Console):
     """
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as `rich` does, but for wide tables."""
-        if len(objects) == 1 and isinstance(objects[0], Table) and not _fits(objects[0], self):
+        """Print as `rich` does, but for wide tables; in a file these are as wide as they need."""
+        if len(objects) != 1 or not isinstance(objects[0], Table) or _fits(objects[0], self):
+            super().print(*objects, **options)
+        elif self.is_terminal:
             for line in _records(objects[0]):
                 super().print(line, soft_wrap=True)
-            return
-        super().print(*objects, **options)
+        else:
+            width, self.width = self.width, WIDEST
+            self.width = Measurement.get(self, self.options, objects[0]).maximum
+            super().print(*objects, **options)
+            self.width = width
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

@@ -49,7 +49,7 @@ def test_operations_keep_their_meaning() -> None:
     assert norm.arguments["eps"] == 1e-5
     assert norm.module == "norm"
     assert gelu.arguments["approximate"] == "none"
-    assert gelu.line.startswith("test_torch_operations.py:")
+    assert str(gelu.line).startswith("test_torch_operations.py:")
     value = last.tensor("input")
     assert value is not None
     assert value.operation == gelu.index

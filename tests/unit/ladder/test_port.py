@@ -159,7 +159,7 @@ class Silent(Ported):
         ({"weights": rules()[:-1]}, "no rule for head.bias"),
         ({"weights": lambda arrays: {}}, "does not read stem.weight, stem.bias"),
         ({"weights": lambda arrays: 3}, "gave a int, expected a dict"),
-        ({"reference": "a module"}, "the reference is a str, expected a torch.nn.Module"),
+        ({"reference": "a module"}, "cannot read a module: No such file or directory"),
         ({"port": 3}, "the port is a int, expected an NNX module"),
         ({"port": plain}, "function and needs its parameters"),
         ({"reference": Reference().to("meta")}, "is on meta, expected the cpu"),

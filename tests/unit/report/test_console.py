@@ -12,8 +12,8 @@ from parity.report.console import Output
 NAME = "encoder.layers.14.conv3x1_2.weight"
 
 
-def printed(width: int) -> str:
-    """A table of long names, as a terminal of this width shows it."""
+def printed(width: int, terminal: bool = True) -> str:
+    """A table of long names, as a terminal of this width, or a file, shows it."""
     table = Table(title="names")
     table.add_column("here")
     table.add_column("there", overflow="fold")
@@ -21,7 +21,7 @@ def printed(width: int) -> str:
     table.add_row(NAME, f"[red]{NAME}[/red]", "1,234,567")
     table.add_row("b", "", "2")
     text = io.StringIO()
-    Output(file=text, width=width).print(table)
+    Output(file=text, width=width, force_terminal=terminal, color_system=None).print(table)
     return text.getvalue()
 
 
@@ -39,3 +39,10 @@ def test_a_table_that_fits_stays_one() -> None:
     assert "┃" in printed(140)
     *_, last = printed(60).splitlines()
     assert last.split() == ["rows", "2"]  # the empty cell is left out
+
+
+def test_a_file_has_the_whole_table() -> None:
+    """Catches a list in a file, whose lines may be as long as they need, or a name cut there."""
+    found = printed(60, terminal=False)
+    assert "┃" in found
+    assert found.count(NAME) == 2
