@@ -53,6 +53,7 @@ class Trajectory(Rung):
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers
         assert optimizers is not None  # the rung would be absent
+        self.runs.oracle(True)  # finds and switches off what draws, if no rung before has
         reference, port = (
             self._reference(self.runs.reference64),
             JaxTraining(self.runs.port64, optimizers[1]),

@@ -167,7 +167,11 @@ def test_batch_norms_are_told_apart_by_all_of_their_numbers() -> None:
     assert [c.fault for c in biased] == [Fault.BIASED_RUNNING_VARIANCE]
     both = batch_norm(lambda: flax_norm(momentum=0.1, epsilon=1e-5))
     assert [c.what for c in both] == ["biased variance stored, and momentum 0.9 instead of 0.1"]
-    assert not batch_norm(lambda: flax_norm(momentum=0.9, epsilon=1e-3))  # two faults
+    others = batch_norm(lambda: flax_norm(momentum=0.9, epsilon=1e-3))
+    assert [c.what for c in others] == ["biased variance stored, eps 0.001 instead of 1e-05"]
+    (all_,) = batch_norm(lambda: flax_norm(momentum=0.99, epsilon=1e-3))
+    text = "biased variance stored, eps 0.001 instead of 1e-05, and momentum 0.01 instead of 0.1"
+    assert all_.what == text
     eps = batch_norm(other_eps)
     assert [c.fault for c in eps] == [Fault.BATCH_NORM_EPS]
 
