@@ -318,7 +318,7 @@ def test_files_that_are_named_are_there(name: str) -> None:
     """Catches a path that was true before something moved."""
     text = (ROOT / name).read_text()
     paths = re.findall(
-        r"[`(]((?:parity|torch_impl|jax_impl|weights_convert|tests|docs)/[\w/.]+)", text
+        r"[`(]((?:parity|torch_impl|jax_impl|weights_convert|tests|docs)/[\w/.-]+)", text
     )
     assert paths
     missing = [p for p in paths if not (ROOT / p.rstrip(".")).exists()]
