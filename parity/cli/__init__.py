@@ -101,7 +101,7 @@ def _run(argv: Sequence[str] | None) -> int:
     given = sys.argv[1:] if argv is None else argv
     if program := checkout.program(given):
         return _of_checkout(given[0], *program)
-    args = parser().parse_args(argv)
+    args = parser(given).parse_args(argv)
     # How to do the same in another process.
     own = ["-m", "parity", *argv] if argv is not None else sys.orig_argv[1:]
     args.invocation = [sys.executable, *own]
@@ -140,13 +140,21 @@ def _unread() -> int:
     return UNREAD
 
 
-def parser() -> Parser:
-    """The parser of every command."""
+def parser(given: Sequence[str] | None = None) -> Parser:
+    """The parser of every command.
+
+    Args:
+        given: The arguments to be parsed. The module of the command among them alone is loaded,
+            and the others' arguments are not known; None loads all.
+    """
     purpose = "Carries networks between PyTorch and JAX, and proves that nothing was lost."
     top = Parser(prog="parity", description=purpose, epilog=checkout.HELP)
     top.add_argument("--version", action=Version, help="print the installed version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in COMMANDS.items():
+        if given is not None and name not in given:
+            commands.add_parser(name, help=purpose)
+            continue
         module = importlib.import_module(f"parity.cli.commands.{name}")
         sub = commands.add_parser(name, help=purpose, description=module.__doc__)
         module.add_arguments(sub)

@@ -7,10 +7,13 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from parity.spec.errors import InputError
 from parity.spec.training.parallel import MEETING, WAYS
-from parity.spec.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from parity.spec.training.recipe import Recipe
 
 LOCAL = "127.0.0.1"
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # in the environment of a process that torchrun started

@@ -96,3 +96,16 @@ def test_the_programs_exist() -> None:
     assert done.stdout == "[]\n"
     said = parser().format_help()
     assert said.count("fuzz") == said.count("calibrate") == 1
+
+
+def test_help_loads_no_command() -> None:
+    """Catches a list of the commands that waits for NumPy, or for every command's module."""
+    program = (
+        "import sys\n"
+        "from parity.cli import parser\n"
+        "assert 'miou' in parser(['--help']).format_help()\n"
+        "loaded = [name for name in sys.modules if name.startswith('parity.cli.commands.')]\n"
+        "assert not loaded and 'numpy' not in sys.modules, loaded\n"
+        "assert parser(['recipes', 'enet-camvid']).parse_args(['recipes', 'enet-camvid']).run\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
