@@ -72,7 +72,7 @@ def rules_file(folder: Path, text: str = RULES) -> Path:
 def carry(source: Path, target: Path, text: str = RULES, **options: object) -> Conversion:
     """Convert by rules that are written next to the target."""
     table = rules.load(rules_file(target.parent, text))
-    return convert(source, target, planner(table), **options)  # type: ignore[arg-type]
+    return convert(source, target, planner(table), **options)  # type: ignore[arg-type]  # of any type
 
 
 def bits(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

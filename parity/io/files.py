@@ -5,11 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from parity.io.replacing import replacing
 from parity.spec.errors import InputError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: It cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # of which TOMLDecodeError and UnicodeDecodeError are kinds
+        raise InputError(f"{path} is not TOML: {error}") from error
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

@@ -1281,7 +1281,7 @@ class MindSporeRecorder:
         return float((rate[0] if isinstance(rate, (tuple, list)) else rate).asnumpy())
 
     def _update(self, optimizer, gradients):
-        Tensor = self.mindspore.Tensor  # noqa: N806
+        Tensor = self.mindspore.Tensor  # noqa: N806 - it is a class
         optimizer(tuple(Tensor(gradients[p.name]) for p in optimizer.parameters))
 
     def _trajectory(self, state, disturbance=None):

@@ -77,10 +77,10 @@ def _named(say: Callable[[str], None]) -> Iterator[None]:
         def tell(message: Warning | str, *rest: object) -> None:
             match = WITHOUT.search(str(message))
             if match is None:
-                show(message, *rest)  # type: ignore[arg-type]
+                show(message, *rest)  # type: ignore[arg-type]  # what it was called with
             elif match[1] not in said:
                 said.add(match[1])
                 say(f"deterministic: PyTorch has no deterministic form of {match[1]}")
 
-        warnings.showwarning = tell  # type: ignore[assignment]
+        warnings.showwarning = tell  # type: ignore[assignment]  # takes whatever comes
         yield

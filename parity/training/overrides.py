@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from parity.io.files import read_toml
 from parity.spec import recipes
 from parity.spec.augmentation import Resize
 from parity.spec.errors import InputError
@@ -50,12 +51,7 @@ def from_file(path: Path, name: str | None = None) -> Recipe:
     Raises:
         InputError: It cannot be read or is not TOML, or has an unknown key or an invalid value.
     """
-    try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # of which TOMLDecodeError and UnicodeDecodeError are kinds
-        raise InputError(f"{path} is not TOML: {error}") from error
+    entries = read_toml(path)
     base = entries.pop("base", name)
     if name is not None and base != name:
         raise InputError(f"{path}: base is {base!r}, but the recipe asked for is {name}")

@@ -6,12 +6,12 @@ import dataclasses
 import math
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from parity.data.segmentation import PICTURES, folders, visible
+from parity.io.files import read_toml
 from parity.spec.datasets import BLACK, BUILT_IN, LEAST, MOST, Colour, DataSet
 from parity.spec.errors import InputError, listed
 
@@ -62,12 +62,7 @@ def read(path: Path) -> Description:
     Raises:
         InputError: It cannot be read or is not TOML, or has an unknown key or an invalid value.
     """
-    try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # of which TOMLDecodeError and UnicodeDecodeError are kinds
-        raise InputError(f"{path} is not TOML: {error}") from error
+    entries = read_toml(path)
     return Parser(path, path.parent, entries).description()
 
 

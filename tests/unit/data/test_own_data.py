@@ -329,7 +329,7 @@ def test_packed_as_it_is_read(tmp_path: Path) -> None:
     packed.mkdir()
     for split in ("train", "val"):
         pack(root, packed / f"{split}.array_record", None, split)
-    assert described(packed)[0] == described(root)[0]  # type: ignore[index]
+    assert described(packed)[0] == described(root)[0]  # type: ignore[index]  # both are described
     recipe = for_data(RECIPES["enet-camvid"], root)
     assert for_data(RECIPES["enet-camvid"], packed) == recipe
     one, other = (open_source(recipe, where, "val") for where in (root, packed))

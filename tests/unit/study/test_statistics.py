@@ -59,7 +59,7 @@ def rates(deviation: float, shift: float, margin: float, n: int = 5) -> tuple[fl
     found: list[Verdict] = [
         statistics.verdict(*scores(seed, n, shift, deviation), margin) for seed in range(STUDIES)
     ]
-    return tuple(np.mean([getattr(v, name) for v in found]) for name in ("different", "equivalent"))  # type: ignore[return-value]
+    return tuple(np.mean([getattr(v, name) for v in found]) for name in ("different", "equivalent"))  # type: ignore[return-value]  # there are two
 
 
 def bound(risk: float) -> float:
