@@ -21,6 +21,7 @@ from parity.ladder.l1_layers import Layers
 from parity.ladder.l2_l3_network import Gradients, Whole
 from parity.ladder.l4_update import Update
 from parity.ladder.l5_trajectory import Trajectory
+from parity.ladder.noise import without_noise
 from parity.ladder.paired import paired
 from parity.ladder.port import Port
 from parity.ladder.recorded import UNSOUGHT, absent_rung, is_recorded, recorded_notes
@@ -85,8 +86,9 @@ def climb(
             start = time.perf_counter()
             progress(f"{level} {RUNGS[level]}")
             checks = ladder.rungs[level].climb()
-            report.checks += checks
-            report.left_out += left_out(runs, level, checks)
+            kept, noise = without_noise(checks)
+            report.checks += kept
+            report.left_out += [*left_out(runs, level, checks), *noise]
             report.seconds[level] = time.perf_counter() - start
             if runs.large:
                 release()

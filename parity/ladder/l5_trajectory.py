@@ -13,6 +13,7 @@ from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import MakeOptimizer, TorchTraining
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
+from parity.ladder.noise import says_something
 from parity.ladder.recorded import absent, has_steps, is_narrow, loss_response, training_of
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
@@ -35,7 +36,9 @@ class Trajectory(Rung):
 
     Some networks diverge from themselves: what rounding leaves of a gradient that is zero, Adam
     makes as large as any. So where one differs, the reference is trained once more from weights
-    changed by an ulp, and how far that moves it is allowed for.
+    changed by an ulp, and how far that moves it is allowed for. Where that is as far as the values
+    are large, a step says nothing: the last one that says something is reported, and the loss of
+    the next, which then counts as not compared.
 
     Attributes:
         rates: The reference's learning rate at each step that was made, and at the next.
@@ -59,7 +62,7 @@ class Trajectory(Rung):
             JaxTraining(self.runs.port64, optimizers[1]),
         )
         self.rates, self.momentum = [reference.rate], reference.momentum
-        disturbed, checks = None, []
+        disturbed, checks, before = None, [], []
         for step in range(self.runs.port.steps):
             oracle, ported = self._step(reference, step), self._step(port, step)
             self.ported = ported
@@ -70,11 +73,14 @@ class Trajectory(Rung):
                 disturbed = self._disturbed()
                 if disturbed is None:
                     return sorted(checks, key=furthest_first)
-                for before in range(step + 1):
-                    again = self._step(disturbed, before)
+                for made in range(step + 1):
+                    again = self._step(disturbed, made)
                 checks = self._compared(oracle, ported, again)
             if any(not c.ok for c in checks):
                 return sorted(checks, key=furthest_first)
+            if before and not says_something(checks):
+                return [*before, *(c for c in checks if c.quantity.kind is Kind.LOSS)]
+            before = checks
         return checks
 
     def agrees(self, make: MakeOptimizer) -> bool:
@@ -93,7 +99,7 @@ class Trajectory(Rung):
         return training_of(side, "trajectory", optimizers[0], schedule)
 
     def _disturbed(self) -> TorchTraining | None:
-        """The reference from weights changed by an ulp.
+        """Return the reference from weights changed by an ulp.
 
         Not from other inputs: flat areas would not be flat any more, whose maxima are a tie.
         """

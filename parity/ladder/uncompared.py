@@ -196,7 +196,8 @@ def _steps(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
 
 
 def _trajectory(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
-    step = max(key.quantity.step for key in compared)  # there is at least its loss
+    steps = [key.quantity.step for key in compared if key.quantity.kind is Kind.STATE]
+    step = max(steps, default=1)
     yield from _parameters(runs, rung, compared, Quantity(Kind.STATE, step=step))
     yield from _statistics(runs, rung, compared, Quantity(Kind.STATE, step=step))
 
