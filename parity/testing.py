@@ -127,7 +127,7 @@ def _facts(port: Port) -> Iterator[tuple[str, bool, bool, bool]]:
 
 
 def layer_of(check: Check | Omission) -> str:
-    """The layer of the reference that a check, or what was left out, belongs to."""
+    """Return the layer of the reference that a check, or what was left out, belongs to."""
     of_tensor = isinstance(check, Omission) and check.quantity.kind is not Kind.OUTPUT
     if check.rung == "L0" or of_tensor:
         return check.reference.rpartition(".")[0]

@@ -116,7 +116,7 @@ class _Pulse(threading.Thread):
         self.listener.start()
 
     def end(self) -> None:
-        """The end of the run: both threads' too, which must not be inside of PyTorch after it."""
+        """End the run, both threads too, which must not be inside of PyTorch after it."""
         self.over.set()
         for thread in (self, self.listener):
             thread.join(SILENCE)

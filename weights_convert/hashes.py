@@ -13,7 +13,7 @@ from weights_convert.memory import as_bytes, each
 
 
 def file_sha256(path: Path, without: str = "") -> str:
-    """The hash of a file; of a directory: of its files' names and hashes, in sorted order.
+    """Return the hash of a file; of a directory: of its files' names and hashes, in sorted order.
 
     Args:
         path: A file or directory.
@@ -37,7 +37,7 @@ def _inside_sha256(path: Path) -> str:
 
 
 def text_sha256(text: str) -> str:
-    """The hash of a text in UTF-8; a file's name may be none."""
+    """Return the hash of a text in UTF-8; a file's name may be none."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 

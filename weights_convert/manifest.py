@@ -69,7 +69,7 @@ class Manifest:
 
 
 def tool_version() -> str:
-    """The version of this program, as it was installed."""
+    """Return the version of this program, as it was installed."""
     try:
         return version(sidecar.TOOL)
     except PackageNotFoundError:  # run from a checkout

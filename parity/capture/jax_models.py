@@ -46,7 +46,7 @@ class Model(Protocol):
     """A network of some sort."""
 
     def split(self, layer: str, train: bool) -> tuple[Program, Any, Any]:
-        """A layer, or the network where `layer` is empty: program, trained arrays and the rest."""
+        """Return a layer, or the network if `layer` is empty: program, trained arrays, the rest."""
 
     def layers(self) -> dict[str, Any]:
         """Dotted name -> layer. Linen's are known once the network has been traced."""
@@ -162,7 +162,7 @@ class NnxModel:
         return NnxProgram(graph), trained, rest[0]
 
     def _parts(self) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-        """The graph, the state, and random state, which is left alone."""
+        """Return the graph, the state, and random state, which is left alone."""
         graph, state, *random = nnx.split(self.module, nnx.Not(nnx.RngState), ...)
         return graph, state, random[0]
 

@@ -127,7 +127,7 @@ class JaxSide:
         )
 
     def kind(self, layer: str) -> str:
-        """The class of a layer."""
+        """Return the class of a layer."""
         return type(self.layers[layer]).__name__
 
     def state(self) -> Arrays:
@@ -250,16 +250,16 @@ class JaxSide:
             return to_result(self._guarded(run, layer, static, *trees))
 
     def jaxpr(self, inputs: tuple[Any, ...], train: bool) -> Any:
-        """The network's operations, traced and not compiled."""
+        """Return the network's operations, traced and not compiled."""
         with self.precision():
             return self.program(self.trees(inputs, train), train).closed
 
     def split(self) -> tuple[Program, Any, Any]:
-        """The network in train mode: its program, what is trained, and the rest."""
+        """Return the network in train mode: its program, what is trained, and the rest."""
         return self.network(True)
 
     def network(self, train: bool) -> tuple[Program, Any, Any]:
-        """The network in a mode: its program, what is trained, and the rest."""
+        """Return the network in a mode: its program, what is trained, and the rest."""
         program, trained, rest = self.model.split("", train)
         if train not in self.signatures:
             return program, trained, rest
@@ -267,7 +267,7 @@ class JaxSide:
         return called, trained, rest
 
     def outputs(self, train: bool) -> list[Returned]:
-        """What the network returned when it was traced; see `CalledProgram.known`."""
+        """Return what the network returned when it was traced; see `CalledProgram.known`."""
         program = self.network(train)[0]
         return program.known() if isinstance(program, CalledProgram) else []
 

@@ -20,7 +20,7 @@ def bind(eqn: JaxprEqn, values: Sequence[Any], params: dict[str, Any] | None = N
 
 
 def subjaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    """The programs that an equation holds."""
+    """Yield the programs that an equation holds."""
     for value in eqn.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr):
@@ -35,7 +35,7 @@ def has_marks(jaxpr: Jaxpr) -> bool:
 
 
 def sites_of(jaxpr: Jaxpr) -> Iterator[int]:
-    """The numbers of the calls that are marked in a program."""
+    """Yield the numbers of the calls that are marked in a program."""
     for eqn in jaxpr.eqns:
         if eqn.primitive is mark_p and eqn.params["place"] == BEGIN:
             yield eqn.params["call"]

@@ -56,7 +56,7 @@ class Signature:
         return self.call(network, *args, **kwargs)
 
     def names(self) -> list[str]:
-        """The arrays' names: the number of a positional argument or a keyword, and what follows."""
+        """Return the arrays' names: a positional argument's number or its keyword, then the path."""
         args, kwargs = self.arguments.tree
         return [name for tree in (args, kwargs) for name, leaf in paths(tree) if is_array(leaf)]
 

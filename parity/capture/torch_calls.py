@@ -135,12 +135,12 @@ class Operation:
         return f"{self.name}({', '.join(shown)}){module}{where}"
 
     def tensor(self, name: str) -> Value | None:
-        """The tensor among its arguments; None where there is none of this name."""
+        """Return the tensor among its arguments; None where there is none of this name."""
         value = self.arguments.get(name)
         return value if isinstance(value, Value) else None
 
     def values(self) -> list[Value]:
-        """Every tensor among its arguments."""
+        """Return every tensor among its arguments."""
         return [leaf for leaf in _flat(self.arguments) if isinstance(leaf, Value)]
 
 
@@ -171,7 +171,7 @@ class Invocation:
 
 
 def short_name(function: Any) -> str:
-    """A function's name, the same for an operator, a method, and one that works in place."""
+    """Return a function's name, the same for an operator, a method, and one that works in place."""
     name = (resolve_name(function) or getattr(function, "__name__", "?")).rpartition(".")[2]
     if name == "__setitem__":
         return name
@@ -180,7 +180,7 @@ def short_name(function: Any) -> str:
 
 
 def _parameters(function: Any, name: str, count: int) -> tuple[list[str], dict[str, Any]]:
-    """The names of a function's arguments, at least `count`, and its defaults."""
+    """Return the names of a function's arguments, at least `count`, and its defaults."""
     names: list[str] = []
     defaults: dict[str, Any] = {}
     if isinstance(function, nn.Module):

@@ -114,7 +114,7 @@ class Operations(TorchFunctionMode):
         self.kept.append(tensor)
 
     def _property(self, function: Any, args: tuple) -> Any:
-        """A tensor's attribute; a transposed one comes from where the tensor does."""
+        """Return a tensor's attribute. A transposed one comes from where the tensor does."""
         found = function(*args)
         if self.record and isinstance(found, torch.Tensor) and id(args[0]) in self.sources:
             known = self.sources[id(args[0])]
@@ -122,7 +122,7 @@ class Operations(TorchFunctionMode):
         return found
 
     def _value(self, leaf: Any) -> Any:
-        """An argument with its tensors described."""
+        """Return an argument with its tensors described."""
         if isinstance(leaf, tuple | list):
             items = [self._value(item) for item in leaf]
             return items if isinstance(leaf, list) else tuple(items)
@@ -153,7 +153,7 @@ class ChangedSide(TorchSide):
         replacements: Callable[[], Replacements] = dict,
         record: bool = False,
     ) -> ChangedSide:
-        """The side, with these operations replaced."""
+        """Return the side, with these operations replaced."""
         made = cls.__new__(cls)
         made.__dict__.update(side.__dict__)
         made.replacements, made.record, made.operations = replacements, record, ()
@@ -191,7 +191,7 @@ class Place:
 def _whole(
     module: nn.Module, mode: Operations, args: tuple, kwargs: Any, outputs: Any
 ) -> tuple[Operation, ...]:
-    """A module of several operations that maps one tensor to one of its shape, as one operation."""
+    """Return a module that maps a tensor to one of its shape, as one operation."""
     inputs, made = tensors_of((args, kwargs)), tensors_of(outputs)
     if len(inputs) != 1 or len(args) != 1 or len(made) != 1 or inputs[0].shape != made[0].shape:
         return ()
@@ -239,7 +239,7 @@ class Tape:
         self.value = self._laid_out(target)
 
     def replay(self, replacements: Replacements) -> Any:
-        """The value, in the port's layout, where these operations are replaced."""
+        """Return the value, in the port's layout, where these operations are replaced."""
         found = self._run(Operations(replacements), set())
         return self._laid_out(found)
 
@@ -281,7 +281,7 @@ class Tape:
         return tensors_of(outputs)[self.place.index]
 
     def _leading_to(self, value: Value | None) -> tuple[Operation, ...]:
-        """The operations that a value was made by, but for those before known ones."""
+        """Return the operations that a value was made by, but for those before known ones."""
         wanted = {value.operation} if value is not None else set()
         found = []
         for operation in reversed(self.every):
@@ -338,7 +338,7 @@ def prints_of(*trees: Any) -> list[np.ndarray]:
 
 
 def _opened(function: Any) -> Any:
-    """A function of PyTorch written in Python, whose own operations are seen."""
+    """Return a function of PyTorch written in Python, whose own operations are seen."""
     known = {**function.__globals__, "has_torch_function": lambda tensors: False}
     made = types.FunctionType(
         function.__code__, known, function.__name__, function.__defaults__, function.__closure__
@@ -351,7 +351,7 @@ OPENED = {functional.multi_head_attention_forward: _opened(functional.multi_head
 
 
 def line_of_call() -> SourceLine:
-    """The line of the innermost frame outside PyTorch; a false one where there is no user's."""
+    """Return the line of the innermost frame outside PyTorch; a false one if there is none."""
     frame: Any = sys._getframe(2)  # past this function and the mode's
     while frame is not None:
         file = frame.f_code.co_filename

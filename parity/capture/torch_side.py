@@ -96,11 +96,11 @@ class TorchSide:
         self.quiet = False
 
     def kind(self, layer: str) -> str:
-        """The class of a layer."""
+        """Return the class of a layer."""
         return type(self.module.get_submodule(layer)).__name__
 
     def settings(self, layer: str) -> dict[str, Any]:
-        """A layer's plain attributes, such as `{"eps": 1e-05}`."""
+        """Return a layer's plain attributes, such as `{"eps": 1e-05}`."""
         plain = (bool, int, float, str, tuple)
         attributes = vars(self.module.get_submodule(layer))
         return {k: v for k, v in attributes.items() if k[0] != "_" and isinstance(v, plain)}
@@ -164,7 +164,7 @@ class TorchSide:
         return {name for name, parameter in every if parameter.requires_grad}
 
     def aliases(self) -> dict[str, tuple[str, ...]]:
-        """A parameter's first name -> all of its names; a tensor that is tied has several."""
+        """Return each parameter's first name -> all of its names; a tied tensor has several."""
         names: dict[int, list[str]] = {}
         for name, parameter in self.module.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)
@@ -222,7 +222,7 @@ class TorchSide:
         return self.called(module, arguments, {})
 
     def inputs(self, inputs: Any, differentiate: bool = False) -> Any:
-        """The network's inputs as tensors of this precision."""
+        """Return the network's inputs as tensors of this precision."""
         if not self.input_axes:
             return self._to_torch(inputs, differentiate)
         return tuple(
@@ -292,7 +292,7 @@ class TorchSide:
         return module(*args, **kwargs)
 
     def arguments(self, inputs: Any) -> Any:
-        """Arrays of the port's layout as tensors of this precision."""
+        """Return arrays of the port's layout as tensors of this precision."""
         return self._to_torch(inputs, False)
 
     def _gradients(

@@ -94,7 +94,7 @@ class TorchTraining:
             self.scheduler.step()
 
     def state(self) -> Arrays:
-        """A copy of every parameter and buffer, by name."""
+        """Return a copy of every parameter and buffer, by name."""
         return {k: to_numpy(v).copy() for k, v in self.module.state_dict().items()}
 
     @property
@@ -113,7 +113,7 @@ class TorchTraining:
         return max(float(group.get("weight_decay", 0.0)) for group in self.optimizer.param_groups)
 
     def settings(self, name: str) -> dict[str, Any]:
-        """The optimizer's class, and the settings of the group that holds a parameter."""
+        """Return the optimizer's class, and the settings of the group that holds a parameter."""
         wanted = dict(self.module.named_parameters(remove_duplicate=False)).get(name)
         found: dict[str, Any] = {"class": type(self.optimizer).__name__}
         for group in self.optimizer.param_groups:
@@ -174,7 +174,7 @@ def scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule | None) -> An
 
 
 def rates(module: nn.Module, make: MakeOptimizer, schedule: Schedule, count: int) -> np.ndarray:
-    """The first group's rate at each of the first steps; nothing is trained."""
+    """Return the first group's rate at each of the first steps; nothing is trained."""
     training = TorchTraining(TorchSide(module, "float64"), make, schedule)
     found = []
     for _ in range(count):

@@ -32,7 +32,7 @@ GLOBAL STACK_GLOBAL REDUCE BUILD
 
 
 def folder(root: Path) -> Path | None:
-    """The folder of the batches: this one, or the official one in it; none if there is neither."""
+    """Return the folder of the batches: this one, or the official one in it; None if neither."""
     names = [name for files in SPLITS.values() for name in files]
     for place in (root, root / FOLDER):
         if any((place / name).is_file() for name in names):
@@ -83,7 +83,7 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batch_bytes(images: np.ndarray, labels: np.ndarray, title: str) -> bytes:
-    """A file as the official ones are: a pickle as Python 2 wrote it, which any Python reads.
+    """Return a file as the official ones are: a pickle of Python 2, which any Python reads.
 
     Args:
         images: (N, 32, 32, 3) uint8.

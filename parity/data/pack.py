@@ -71,7 +71,7 @@ def pack(
 
 
 def recognised(root: Path, name: str | None = None) -> DataSet:
-    """The data set of a name, or the one that a folder holds.
+    """Return the data set of a name, or the one that a folder holds.
 
     Args:
         root: The folder; or the TOML file of a data set of the user's.

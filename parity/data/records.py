@@ -98,7 +98,7 @@ class Records:
         return self.contents.count
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray | int]:
-        """An image (H, W, 3) uint8; its trainIds (H, W) uint8, or its class."""
+        """Return an image (H, W, 3) uint8; its trainIds (H, W) uint8, or its class."""
         _, image, label = self._sample(i)
         return image, label
 

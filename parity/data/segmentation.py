@@ -92,7 +92,7 @@ class Segmentation:
         return len(self.classes) + 1
 
     def samples(self, root: Path, split: str) -> list[Sample]:
-        """The pairs of one split, sorted by name.
+        """Return the pairs of one split, sorted by name.
 
         Args:
             root: The data set's folder.
@@ -199,7 +199,7 @@ def check_size(
 
 
 def picture_of(path: Path) -> Image.Image:
-    """An image of 8 bits a channel, in RGB.
+    """Return an image of 8 bits a channel, in RGB.
 
     Raises:
         InputError: It is none.
@@ -216,7 +216,7 @@ def resized(picture: Image.Image, height: int, width: int) -> np.ndarray:
 
 
 def read(path: Path) -> Image.Image:
-    """A decoded image.
+    """Return a decoded image.
 
     Raises:
         InputError: Pillow cannot read it.
@@ -228,7 +228,7 @@ def read(path: Path) -> Image.Image:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """An image of which only the beginning is read so far.
+    """Open an image of which only the beginning is read so far.
 
     Raises:
         InputError: Pillow cannot read it.

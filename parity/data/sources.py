@@ -31,7 +31,7 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, Label]:
-        """An image (H, W, 3) uint8; its trainIds (H, W) uint8, void last, or its class."""
+        """Return an image (H, W, 3) uint8; its trainIds (H, W) uint8, void last, or its class."""
 
     def label(self, i: int) -> Label:
         """Return only the label, if possible without decoding the image."""
@@ -147,7 +147,7 @@ class Source:
         return len(self.reader)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, Label]:
-        """An image (H, W, 3) uint8; its label map (H, W) uint8, or its class.
+        """Return an image (H, W, 3) uint8; its label map (H, W) uint8, or its class.
 
         Raises:
             InputError: It cannot be read.
@@ -176,7 +176,7 @@ class Source:
 
 
 def open_source(recipe: Recipe, root: str | Path, split: str) -> Source:
-    """The samples of one split of a recipe's data set.
+    """Return the samples of one split of a recipe's data set.
 
     Args:
         recipe: Says which data set, and which output is void.
@@ -274,7 +274,7 @@ def _missing(path: Path, split: str) -> str:
 
 
 def open_packed(data: DataSet, path: Path, split: str) -> Records:
-    """The samples of a file that `parity pack` wrote.
+    """Return the samples of a file that `parity pack` wrote.
 
     Raises:
         InputError: It is none, or of another data set or split.
@@ -293,7 +293,7 @@ def open_packed(data: DataSet, path: Path, split: str) -> Records:
 
 
 def open_folder(data: DataSet, root: Path, split: str) -> Reader:
-    """The samples of a folder in a data set's layout.
+    """Return the samples of a folder in a data set's layout.
 
     Raises:
         InputError: It is no such folder, or has no such split.

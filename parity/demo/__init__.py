@@ -226,7 +226,7 @@ def describe(done: Conversion) -> str:
 
 
 def differences(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> list[str]:
-    """Names of the tensors that are not the same bit for bit, or only in one of the two."""
+    """Return names of the tensors that are not the same bit for bit, or only in one of the two."""
     return [
         name
         for name in {**before, **after}

@@ -46,7 +46,7 @@ class Findings:
     operations: Sequence[Operation] = ()
 
     def shown(self) -> list[str]:
-        """The first and last operations as text."""
+        """Return the first and last operations as text."""
         lines = [str(operation) for operation in self.operations]
         if len(lines) <= MOST_SHOWN:
             return lines
@@ -85,7 +85,7 @@ def _is_finite(fault: Check) -> bool:
 
 
 def of_evidence(evidence: Evidence) -> list[Proof]:
-    """The proofs that evidence holds which was collected without a ladder."""
+    """Return the proofs that evidence holds which was collected without a ladder."""
     return training.proofs(evidence)
 
 

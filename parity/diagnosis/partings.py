@@ -119,7 +119,7 @@ def _has(prints: Prints, made: Sequence[np.ndarray]) -> bool:
 def _port(
     ported: jax_operations.Operations, taken: set[int], tape: Tape
 ) -> jax_operations.Operation | None:
-    """The port's first operation on these values whose result the reference never has."""
+    """Return the port's first operation on these values whose result the reference never has."""
     known = Prints([one for made in tape.prints.values() for one in made])
     taken = set(taken)
     for operation in ported.operations:

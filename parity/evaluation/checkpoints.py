@@ -187,7 +187,7 @@ def evaluate(
 
 
 def find(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by name; or one, by its path.
+    """Return the checkpoints in a folder, by name; or one, by its path.
 
     Raises:
         InputError: There is none.

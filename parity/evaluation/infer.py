@@ -214,7 +214,7 @@ def by_train_id(data: Segmentation) -> Segmentation:
 
 
 def find(images: Path, truth: Path | None) -> list[Item]:
-    """The images of a folder, and the label of each.
+    """Return the images of a folder, and the label of each.
 
     Raises:
         InputError: No folder, no image, two of one name, or one without a label.

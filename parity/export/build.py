@@ -55,5 +55,5 @@ def network(
 
 
 def outputs_of(config: Config) -> tuple[str, ...]:
-    """Names of a network's outputs."""
+    """Return names of a network's outputs."""
     return OUTPUTS.get(config.family, ("logits",))

@@ -241,7 +241,7 @@ def conv_transpose(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] |
 
 
 def depthwise(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
-    """A convolution of each channel by itself: its taps are every s-th pixel, from another on."""
+    """Convolve each channel by itself: its taps are every s-th pixel, from another on."""
     x, kernel = inputs
     constants = known_values(closed, inputs)
     grids = [

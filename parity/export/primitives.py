@@ -136,7 +136,7 @@ def gather(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 
 def _row(eqn: Any, index: np.ndarray, k: int, axes: int) -> np.ndarray:
-    """The places along one axis, where they are alike along the others' axes."""
+    """Return the places along one axis, where they are alike along the others' axes."""
     at = k if axes > 1 else 0
     row = np.moveaxis(index, at, 0).reshape(index.shape[at], -1)
     if index.ndim != axes or (row != row[:, :1]).any():
@@ -177,7 +177,7 @@ def convolution(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 
 def _transposed(low: Lowering, eqn: Any, x: Value, kernel: Value) -> str:
-    """A convolution of maps with zeros between their pixels: a transposed one."""
+    """Return a convolution of maps with zeros between their pixels: a transposed one."""
     p = eqn.params
     sides = [tuple(map(int, side)) for side in p["padding"]]
     plain = {*p["window_strides"], *p["rhs_dilation"], p["feature_group_count"]} == {1}
@@ -244,7 +244,7 @@ def conv(
     dilations: tuple = (1, 1),
     group: int = 1,
 ) -> str:
-    """A convolution of (N, H, W, in) with a kernel (kh, kw, in, out); stored channels first."""
+    """Convolve (N, H, W, in), stored channels first, with a kernel (kh, kw, in, out)."""
     (top, bottom), (left, right) = sides
     return low.graph.one(
         "Conv",

@@ -97,7 +97,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def slope(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-    """A PReLU of one slope is a LeakyRelu, which is folded into the convolution before it."""
+    """Write a PReLU of one slope as LeakyRelu, which is folded into the convolution before it."""
     if node.op_type != "PRelu" or (slopes := view.constant(node.input[1])) is None:
         return None
     if slopes.size != 1:
@@ -173,7 +173,7 @@ def resize(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
 
 
 def repeat(view: View, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-    """Each row (column) several times: a new axis, expanded and merged, is an interpolation."""
+    """Repeat each row (column): a new axis, expanded and merged, in place of an interpolation."""
     if node.op_type != "Reshape" or not (expand := view.maker(node.input[0], "Expand")):
         return None
     if not (first := view.maker(expand.input[0], "Reshape")):

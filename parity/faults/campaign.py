@@ -64,7 +64,7 @@ def clean(count: int, model: str | None, progress: Progress = lambda _: None) ->
 
 
 def shares(count: int, model: str | None) -> Iterator[tuple[str, tuple[int, ...], range]]:
-    """Each network and size of its images, and its share of the seeds 0 to count - 1."""
+    """Yield each network and size of its images, and its share of the seeds 0 to count - 1."""
     names = models() if model is None else [model]
     shapes = [(n, s) for n in names for s in sizes(n)]
     for i, (name, size) in enumerate(shapes):

@@ -268,7 +268,7 @@ def equivalent(fault: Fault, reference: Steps) -> str:
 
 
 def proofs(stage: Stage, port: Steps) -> list[Proof]:
-    """The changes with which the reference's evaluation gives the first step that differs."""
+    """Return the changes with which the reference's evaluation gives the differing step."""
     wrong = differing(stage.reference, port)
     if not wrong:
         return []
@@ -283,7 +283,7 @@ def proofs(stage: Stage, port: Steps) -> list[Proof]:
 
 
 def _hypotheses(step: str, stage: Stage) -> Iterator[tuple[Fault, str, np.ndarray]]:
-    """What a step gives with a change; made here of the step before it, in the reference."""
+    """Yield what a step gives with a change; made here of the step before it, in the reference."""
     reference, size = stage.reference, stage.size
     images, labels, predictions = (reference[key] for key in ("images", "labels", "predictions"))
     if step == "images":

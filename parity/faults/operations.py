@@ -282,7 +282,7 @@ class Power:
         return sum(o.outcome == outcome for o in self.outcomes)
 
     def table(self) -> Table:
-        """A row per kind of fault; `rich` prints it."""
+        """Return a row per kind of fault; `rich` prints it."""
         table = Table(title=f"{self.name}: planted faults", box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("fault")
         for column in ("planted", "found", "no effect", "layer right"):

@@ -60,7 +60,7 @@ def rows_of(model: str, recipe: Recipe, fast: bool) -> Iterator[MutantRow]:
 
 
 def _injections(recipe: Recipe, fast: bool) -> list[Injection]:
-    """Those that the recipe's network has a place for."""
+    """Return those that the recipe's network has a place for."""
     stage = recipe.stages[0]
     drops = any(p for p, _ in stage.config.dropout_sites(*training_size(recipe, stage)).values())
     found = [injection for injection in INJECTIONS.values() if drops or not injection.masks]

@@ -81,7 +81,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    """A folder to write in, locked while it is in use, so that others see who is dead."""
+    """Make a folder to write in, locked while it is in use, so that others see who is dead."""
     sweep(folder)
     while True:
         made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))

@@ -32,7 +32,7 @@ def rearranged(array: np.ndarray, axes: Axes) -> np.ndarray:
 def equal_axes(
     source: np.ndarray, target: np.ndarray, same: Callable[[np.ndarray, np.ndarray], bool]
 ) -> Axes | bool:
-    """The permutation that makes `target` of `source`, False if there is none."""
+    """Return the permutation that makes `target` of `source`, False if there is none."""
     identity = tuple(range(source.ndim))
     if source.ndim != target.ndim:
         return False
@@ -44,7 +44,7 @@ def equal_axes(
 
 
 def usual_axes(source: np.ndarray, target: np.ndarray) -> Axes | bool:
-    """The usual permutation of a kernel, or none, where it makes `target`'s shape."""
+    """Return the usual permutation of a kernel, or none, where it makes `target`'s shape."""
     identity = tuple(range(source.ndim))
     if source.ndim != target.ndim:
         return False

@@ -21,7 +21,7 @@ def close(source: np.ndarray, target: np.ndarray) -> bool:
 
 
 def constant_error(port: np.ndarray, reference: np.ndarray) -> float:
-    """The largest difference of two constants, relative to the largest value of the reference's."""
+    """Return the largest difference of two constants, relative to the reference's largest."""
     if not is_float(reference.dtype) or np.array_equal(port, reference):
         return 0.0 if np.array_equal(port, reference) else math.inf
     largest = float(np.max(abs(reference)))

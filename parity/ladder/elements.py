@@ -56,7 +56,7 @@ class Elements:
         return np.concatenate([part.ravel() for part in parts])[self.index]
 
     def axes(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The permutation of axes that the whole is of its one tensor of `shape`, if it is one."""
+        """Return the permutation that makes the whole of its one tensor of `shape`, if it is one."""
         if len(self.keys) != 1 or sorted(shape) != sorted(self.index.shape):
             return None
         if not self.index.size:
@@ -193,7 +193,7 @@ def whole_tensors(parts: Mapping[str, Elements], source: Arrays) -> Whole:
 
 
 def repeated(same: Whole, parts: Mapping[str, Elements], source: Arrays) -> frozenset[str]:
-    """Names of what holds an element that is held elsewhere too."""
+    """Return names of what holds an element that is held elsewhere too."""
     uses = {key: np.zeros(array.size, np.int64) for key, array in source.items()}
     for key, _ in same.values():
         uses[key] += 1

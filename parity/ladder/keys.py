@@ -29,7 +29,7 @@ def against(key: Key, oracle: Flat, run: Flat) -> np.ndarray | None:
 
 
 def by_layer(quantity: Quantity, arrays: Arrays) -> Flat:
-    """Arrays by name, as one quantity of each of these parameters or buffers."""
+    """Return arrays by name, as one quantity of each of these parameters or buffers."""
     return {key_of(name, quantity): array for name, array in arrays.items()}
 
 
@@ -40,5 +40,5 @@ def key_of(name: str, quantity: Quantity) -> Key:
 
 
 def full_name(layer: str, path: str) -> str:
-    """The name of a parameter or buffer in its network; the inverse of `key_of`."""
+    """Return the name of a parameter or buffer in its network; the inverse of `key_of`."""
     return path if layer == NETWORK else f"{layer}.{path}"

@@ -147,7 +147,7 @@ class Layers(Rung):
         return dataclasses.replace(m, drift=drift) if math.isfinite(drift) else m
 
     def _network(self) -> list[Measurement]:
-        """The whole network as one layer."""
+        """Return the whole network as one layer."""
         gradients = not self._loss_at_fault()  # else they say nothing about the network
         found = self._measure_network(
             True, lambda q: q.kind is Kind.OUTPUT or (gradients and q.is_gradient)

@@ -25,7 +25,7 @@ class Gradients(Rung):
         return "" if self.runs.port.train else INFERENCE
 
     def climb(self) -> list[Check]:
-        """The loss, and its gradient for every parameter and input."""
+        """Compare the loss, and its gradient for every parameter and input."""
         found = self._measure_network(True, lambda q: q.kind is Kind.LOSS or q.is_gradient)
         checks = self._judge("L3", found)
         if not self._loss_at_fault():

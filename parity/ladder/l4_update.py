@@ -142,7 +142,7 @@ class Update(Rung):
         return all(check.ok for check in self._judge("L4", measured))
 
     def _fed(self) -> FedGradients:
-        """The gradients of all steps."""
+        """Return the gradients of all steps."""
         if isinstance(self.runs.reference64, RecordedSide):
             return FedGradients(*fed_gradients(self.runs.reference64))
         first = self.runs.oracle(True).parameter_gradients
@@ -155,7 +155,7 @@ class Update(Rung):
         return FedGradients(gradients, {n: np.zeros_like(g) for n, g in first.items()})
 
     def _reference(self, run: Run, fed: FedGradients) -> Flat:
-        """The steps of the reference: in one precision, or disturbed."""
+        """Return the steps of the reference: in one precision, or disturbed."""
         runs, disturb = self.runs, run.disturbance is not None
         side = runs.reference64 if run.precision == FLOAT64 else runs.reference_working
         if disturb:
@@ -226,7 +226,7 @@ class Update(Rung):
         return 4 * 2.0**-53 * tolerances.norm(weight) / norm if norm else 0.0
 
     def _rates(self, theirs: Any, ours: Any, count: int) -> Measurement:
-        """The learning rate at every step; the largest relative difference counts."""
+        """Return the learning rate at every step; the largest relative difference counts."""
         if isinstance(self.runs.reference64, RecordedSide):
             reference = rates_of(self.runs.reference64, count)
         else:

@@ -49,7 +49,7 @@ class Law:
 
 
 def _below(kind: str, x: np.ndarray) -> np.ndarray:
-    """The distribution function of number 1."""
+    """Return the distribution function of number 1."""
     if kind == "uniform":
         return np.clip((x + 1) / 2, 0, 1)
     if kind == "normal":

@@ -116,7 +116,7 @@ class Layers:
     def _fitted(
         self, call: Call, pair: Pair, train: bool, arguments: tuple
     ) -> tuple[Call, list[np.ndarray]]:
-        """The port's own call of a layer, and the reference's arrays to put into it."""
+        """Return the port's own call of a layer, and the reference's arrays to put into it."""
         arrays = [fit(a, pair) for a in Call("", *arguments).arrays()]
         theirs = self.runs.port64.traced.get(train, {}).get(pair.port)
         if theirs is None:

@@ -56,7 +56,7 @@ class Alignment:
     port: tuple[str, ...] = ()
 
     def of_port(self) -> dict[str, Pair]:
-        """The pairs by the port's call."""
+        """Return the pairs by the port's call."""
         return {pair.port: pair for pair in self.pairs.values()}
 
     def notes(self) -> list[str]:
@@ -260,7 +260,7 @@ class Aligner:
 
 
 def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | None:
-    """The axes of `reference` that make it `port`, None if there are none.
+    """Return the axes of `reference` that make it `port`, None if there are none.
 
     Where one side has axes of length 1 that the other lacks, the axes are those of `rearranged`.
     """
@@ -297,7 +297,7 @@ def _with_units(
 
 
 def _sizes(array: np.ndarray) -> tuple[int, ...]:
-    """The lengths of an array's axes but for those of length 1, sorted."""
+    """Return the lengths of an array's axes but for those of length 1, sorted."""
     return tuple(sorted(n for n in array.shape if n != 1))
 
 
@@ -306,7 +306,7 @@ def _shape(call: Call) -> tuple:
 
 
 def _layers_by_weights(weights: WeightMap) -> dict[str, str]:
-    """The port's layer -> the reference's, where all of its tensors come from that one."""
+    """Return the port's layer -> the reference's, where all of its tensors come from that one."""
     layers: dict[str, set[str]] = {}
     for name, (key, _) in weights.items():
         layers.setdefault(name.rpartition(".")[0], set()).add(key.rpartition(".")[0])

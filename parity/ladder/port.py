@@ -167,7 +167,7 @@ class Port:
             raise InputError("batches are expected to be a sequence of (inputs, targets)")
 
     def arguments(self, train: bool) -> tuple[Any, ...]:
-        """The inputs of one mode as arrays.
+        """Return the inputs of one mode as arrays.
 
         Raises:
             InputError: There is none, or one is neither an array nor a shape.
@@ -175,7 +175,7 @@ class Port:
         return self._arrays(self.inputs if train or self.eval_inputs is None else self.eval_inputs)
 
     def signatures(self, train: bool) -> tuple[Signature, Signature]:
-        """How the reference and the port are called in a mode.
+        """Return how the reference and the port are called in a mode.
 
         Raises:
             InputError: The inputs are not what they must be, or hold no array.
@@ -183,7 +183,7 @@ class Port:
         return self._signatures(self.arguments(train))
 
     def arrays(self, train: bool) -> tuple[np.ndarray, ...]:
-        """The arrays among the inputs of one mode, in the order of `Signature.names`."""
+        """Return the arrays among the inputs of one mode, in the order of `Signature.names`."""
         return arrays_in(self.arguments(train), self._keywords())
 
     def drawn(self, train: bool) -> tuple[bool, ...]:
@@ -205,7 +205,7 @@ class Port:
         return {k: _array(value, self.seed, f"input {k}") for k, value in self.keywords.items()}
 
     def input_axes(self, train: bool) -> dict[int, Axes]:
-        """The axes of inputs for which `layout` does not hold, by number among the arrays.
+        """Return the axes of inputs for which `layout` does not hold, by number among the arrays.
 
         Raises:
             InputError: There is no such input, or the axes are no permutation of its axes.
@@ -223,7 +223,7 @@ class Port:
         return found
 
     def batch(self, step: int) -> tuple[tuple[Any, ...], tuple[np.ndarray, ...]]:
-        """Arrays among the inputs, and targets, of a trajectory's step, counted from 0.
+        """Return arrays among the inputs, and targets, of a trajectory's step, counted from 0.
 
         Raises:
             InputError: The inputs are neither arrays nor shapes, or called unlike `inputs`.

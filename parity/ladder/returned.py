@@ -33,7 +33,7 @@ class Whole:
         self.probe = functools.cache(self._make_probe)
 
     def outputs(self, train: bool) -> Outputs:
-        """The outputs that are compared with each other, and the others.
+        """Return the outputs that are compared with each other, and the others.
 
         Raises:
             InputError: See `pair_outputs` and `output_axes`.
@@ -49,7 +49,7 @@ class Whole:
             yield result.outputs[other.place if ported else mine.place]
 
     def statistics(self, train: bool) -> dict[str, int]:
-        """The statistics that a function returns beside its outputs.
+        """Return the statistics that a function returns beside its outputs.
 
         Returns:
             The port's name of a parameter that is a buffer of the reference -> the place of the
@@ -131,7 +131,7 @@ class Whole:
         return found, result
 
     def _make_probe(self) -> Any:
-        """A loss of what both sides return in train mode."""
+        """Return a loss of what both sides return in train mode."""
         port = self.runs.port
         found, result = self._paired(True)
         ours = [result.outputs[mine.place] for mine, _ in found.pairs]

@@ -151,7 +151,7 @@ class Rung:
         )
 
     def _reference_of(self, layer: str) -> str:
-        """The reference's name of a layer that was not recorded, by a tensor in it."""
+        """Return the reference's name of a layer that was not recorded, by a tensor in it."""
         for name, (key, _) in self.runs.assignment.map.items():
             if name.rpartition(".")[0] == layer:
                 return key.rpartition(".")[0]

@@ -175,7 +175,7 @@ class Runs:
         return train and self.port.train
 
     def oracle(self, train: bool) -> Result:
-        """The reference in float64."""
+        """Return the reference in float64."""
         train = self.mode(train)
         with self.lock:
             if self.port.output_layouts:
@@ -196,7 +196,7 @@ class Runs:
         return self.flattened(self.run(side, train, inputs), train, ported=True)
 
     def side(self, run: Run) -> TorchSide | JaxSide:
-        """The network that runs, undisturbed; of a recording, what was disturbed."""
+        """Return the network that runs, undisturbed; of a recording, what was disturbed."""
         exact = run.precision == FLOAT64
         if run.ported:
             return self.port64 if exact else self.port_working

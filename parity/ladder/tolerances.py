@@ -244,7 +244,7 @@ def measured(
 
 
 def furthest(port: np.ndarray, reference: np.ndarray) -> Difference:
-    """The largest relative difference of two rates, and the first step where there is one."""
+    """Return the largest relative difference of two rates, and the first step with one."""
     diff = abs(port - reference)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(diff == 0, 0.0, diff / abs(reference))
@@ -376,7 +376,7 @@ def round_to(value: Any, dtype: str) -> Any:
 
 
 def norm(array: np.ndarray) -> float:
-    """The Euclidean norm; BLAS would start threads that wait for those of the frameworks."""
+    """Return the Euclidean norm; BLAS would start threads that wait for those of the frameworks."""
     return float(np.sqrt(np.square(np.asarray(array, np.float64)).sum()))
 
 

@@ -181,7 +181,7 @@ def _entry(name: str, entry: Any) -> tuple[str, Axes]:
 
 
 def _tied(source: Arrays, used: set[str]) -> set[str]:
-    """Names of tensors that share their memory with one that is used."""
+    """Return names of tensors that share their memory with one that is used."""
     memory = {_memory(source[key]) for key in used if key in source}
     return {k for k, a in source.items() if k not in used and a.size and _memory(a) in memory}
 
@@ -335,7 +335,7 @@ def _refuse(made: Assignment, source: Arrays, target: Arrays, every: Arrays) -> 
 
 
 def _way(name: str) -> str:
-    """How to say that a tensor has no counterpart."""
+    """Return how to say that a tensor has no counterpart."""
     return (
         f"if it is a constant of the port's own, say so: (None, {re.escape(name)!r}) in rules,"
         f" {name!r}: None in a mapping or in what a function gives"

@@ -98,7 +98,7 @@ EVAL_INPUTS: dict[str, Callable[..., tuple[Any, ...]]] = {"decoder": after_other
 
 
 def segmentation(config: Config, rng: np.random.Generator, shape: tuple[int, ...]) -> Task:
-    """A class for every pixel; no class weighs like another, and the last, void, does not count."""
+    """Draw a class for every pixel; each weighs differently, and the last, void, does not count."""
     class_weights = np.linspace(1, 2, config.num_classes, dtype=np.float32)
     class_weights[-1] = 0
     return CROSS_ENTROPY, (rng.integers(0, config.num_classes, shape), class_weights)

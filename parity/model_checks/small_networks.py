@@ -25,7 +25,7 @@ ENET = ENET_LEAST | {"downsample2_0", "dilated2_2", "asymmetric2_3", "upsample4_
 
 
 def enet(config: Any, least: bool) -> tuple[Config, Size]:
-    """A block of each kind; the map before the second pooling is of an odd size, where allowed."""
+    """Return a block of each kind; the map before the second pooling is odd, where allowed."""
     names = ENET_LEAST if least else ENET
     made = dataclasses.replace(config, blocks=tuple(b for b in config.blocks if b.name in names))
     for size in ((20, 28), (24, 32)) if least else ((44, 60), (48, 64)):
@@ -57,7 +57,7 @@ def erfnet_imagenet(config: Any, least: bool) -> tuple[Config, Size]:
 
 
 def icnet(config: Any, least: bool) -> tuple[Config, Size]:
-    """A bottleneck in each stage, narrow; the pyramid's map, 5x7, divides by none of its bins."""
+    """Return a narrow bottleneck in each stage; the pyramid's map, 5x7, divides by no bin."""
     del least
     return dataclasses.replace(config, blocks=(1, 1, 1, 1), width=8, classifier=0), (160, 224)
 

@@ -210,7 +210,7 @@ def never_called(
 
 
 def partners(config: Config) -> dict[str, str]:
-    """The reference's layer -> the port's, as their weights are converted; others are alike."""
+    """Return the reference's layer -> the port's, as weights are converted, if names differ."""
     names = naming.names(config, "jax")
     pairs = ((key.rpartition(".")[0], name.rpartition(".")[0]) for name, (key, _) in names.items())
     return {key: name for key, name in pairs if key}

@@ -70,5 +70,5 @@ def _places(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
 
 
 def _add(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """The sum a * b + c, rounded once: in float64 the product of two float32 is exact."""
+    """Return the sum a * b + c, rounded once: in float64 the product of two float32 is exact."""
     return (a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)).astype(np.float32)

@@ -38,7 +38,7 @@ class Preprocessing:
     void: int | None = None
 
     def __call__(self, images: np.ndarray, dtype: str) -> np.ndarray:
-        """A network's input, made here once for both sides, so that it is rounded alike.
+        """Return a network's input, made here once for both sides, so that it is rounded alike.
 
         Args:
             images: (..., 3) uint8, RGB.

@@ -80,7 +80,7 @@ class DataLoader:
         return pipeline.steps(self.recipe, stage, self.samples, self.place.parts)
 
     def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
-        """The batches of so many epochs, counted over the whole run, from this step on."""
+        """Return the batches of so many epochs, counted over the whole run, from this step on."""
         made = pipeline.batches(
             self.source,
             self.recipe,
@@ -112,7 +112,7 @@ class DataLoader:
         return cast(Batches, made)
 
     def class_weights(self, stage: Stage, progress: Progress | None = None) -> np.ndarray | None:
-        """The loss's weights of the network's outputs, or none."""
+        """Return the loss's weights of the network's outputs, or none."""
         source = getattr(self, "source", None)
         if source is None:
             source = self._counted(stage)
@@ -144,7 +144,7 @@ class DataLoader:
         return dataclasses.replace(found, size=self.recipe.size)
 
     def name(self, sample: int) -> str:
-        """A name of an image of the validation, fit for a file."""
+        """Return a name of an image of the validation, fit for a file."""
         # Of a packed file's sample the file's name comes first.
         stem = Path(self.measured.name(sample).rpartition(": ")[2]).stem
         return f"{sample:04}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', stem)}"

@@ -169,7 +169,7 @@ def _without_trailer(data: bytes) -> memoryview:
 
 
 def _arrays(data: memoryview) -> tuple[dict[str, np.ndarray | Foreign], tuple[str, ...]]:
-    """The tensors, and the names of texts among them (UTF-32, such as a version)."""
+    """Return the tensors, and the names of texts among them (UTF-32, such as a version)."""
     slices: dict[str, list[memoryview]] = {}
     kinds: dict[str, tuple[str, list[int]]] = {}
     last = None

@@ -88,7 +88,7 @@ def _check_part(where: str, part: object) -> None:
 
 
 def _files(path: Path) -> Iterator[tuple[Path, int]]:
-    """Each file with its size.
+    """Yield each file with its size.
 
     Raises:
         ValueError: There are too many, or something else than files and folders.

@@ -112,7 +112,7 @@ def _header(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, for `json.loads`.
+    """Return a JSON object, for `json.loads`.
 
     Raises:
         ValueError: It has a key twice, of which the last would win unseen.

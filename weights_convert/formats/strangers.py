@@ -88,7 +88,7 @@ def _dcp(folder: Path) -> str:
 
 
 def _shards(index: Path) -> list[str]:
-    """The files that an index names."""
+    """Return the files that an index names."""
     try:
         if not index.is_file() or index.stat().st_size > LONGEST:  # a pipe would wait
             return []

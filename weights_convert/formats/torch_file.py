@@ -255,13 +255,13 @@ def _optimizer(data: object) -> dict[str, Any] | None:
 
 
 def _listed(data: object) -> list[Any]:
-    """The optimizers' states that Lightning keeps in a list."""
+    """Return the optimizers' states that Lightning keeps in a list."""
     found = data.get(OPTIMIZER_LIST) if isinstance(data, Mapping) else None
     return list(found) if isinstance(found, list | tuple) else []
 
 
 def _values(value: object) -> object:
-    """A hyperparameter: one value, or some, such as Adam's betas."""
+    """Return a hyperparameter: one value, or some, such as Adam's betas."""
     return list(map(_value, value)) if isinstance(value, tuple | list) else _value(value)
 
 

@@ -113,7 +113,7 @@ def _shallowest(states: dict[str, Mapping[Any, Any]]) -> dict[str, Mapping[Any, 
 
 
 def _above(path: str) -> Iterator[str]:
-    """The paths that a dotted path lies under, the whole file's first."""
+    """Yield the paths that a dotted path lies under, the whole file's first."""
     yield ""
     yield from (path[: dot.start()] for dot in re.finditer(r"\.", path))
 
@@ -123,7 +123,7 @@ def _starts(path: str, with_: str) -> bool:
 
 
 def _state(node: Any, path: Path, beside: list[str], key: str, states: Mapping[str, Any]) -> Found:
-    """The tensors of one mapping, and by name what else it holds.
+    """Return the tensors of one mapping, and by name what else it holds.
 
     Raises:
         InputError: It holds no tensor under a name.

@@ -14,7 +14,7 @@ from parity.spec.errors import InputError, listed
 
 
 def samples(of: Description, split: str) -> list[Sample]:
-    """The images of one split with their masks, sorted by name.
+    """Return the images of one split with their masks, sorted by name.
 
     Raises:
         InputError: No such split, no image in it, or an image without a mask.
@@ -33,7 +33,7 @@ def samples(of: Description, split: str) -> list[Sample]:
 
 
 def classified(of: Description, split: str) -> list[tuple[Path, int]]:
-    """The images of one split with their classes, sorted by folder and name.
+    """Return the images of one split with their classes, sorted by folder and name.
 
     Raises:
         InputError: No such split, no image in it, or a folder that is no class.
@@ -51,7 +51,7 @@ def classified(of: Description, split: str) -> list[tuple[Path, int]]:
 
 
 def members(of: Description, split: str, images: dict[str, Path]) -> list[str]:
-    """The keys of a split's images, sorted.
+    """Return the keys of a split's images, sorted.
 
     Raises:
         InputError: There is none, or the split's list names an image that is not there.
@@ -81,7 +81,7 @@ def place(key: str) -> float:
 
 
 def _interval(of: Description, split: str) -> tuple[float, float]:
-    """The part of [0, 1) that is a split's, in the order of the file."""
+    """Return the part of [0, 1) that is a split's, in the order of the file."""
     low = 0.0
     for name, share in of.splits.items():
         high = low + float(share)
@@ -116,7 +116,7 @@ def _listed(path: Path, images: dict[str, Path], of: Description) -> list[str]:
 
 
 def listing(of: Description, pattern: str, split: str) -> dict[str, Path]:
-    """The files of a folder or pattern, by what `*` and `**` stand for, without suffix.
+    """Return the files of a folder or pattern, by what `*` and `**` stand for, without suffix.
 
     Raises:
         InputError: No such folder, or two files of one name.
@@ -145,14 +145,14 @@ def listing(of: Description, pattern: str, split: str) -> dict[str, Path]:
 
 
 def _expression(pattern: str) -> str:
-    """A pattern as a regular expression, in which each `*` and `**/` is a group."""
+    """Return a pattern as a regular expression, in which each `*` and `**/` is a group."""
     pieces = re.split(r"(\*\*/|\*)", pattern)
     groups = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)"}
     return "".join(groups.get(piece) or re.escape(piece) for piece in pieces)
 
 
 def _joined(parts: tuple[str, ...]) -> str:
-    """What wildcards stand for, as one name; `**/` brings its own slash."""
+    """Return what wildcards stand for, as one name; `**/` brings its own slash."""
     text = ""
     for part in parts:
         text += f"/{part}" if text and not text.endswith("/") else part
@@ -160,7 +160,7 @@ def _joined(parts: tuple[str, ...]) -> str:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder but hidden ones, through links too, each folder once."""
+    """Yield every file below a folder but hidden ones, through links too, each folder once."""
     seen = set[str]()
     for path, inner, files in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(path))

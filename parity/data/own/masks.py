@@ -36,7 +36,7 @@ class OwnSegmentation(Segmentation):
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
     def samples(self, root: Path, split: str) -> list[Sample]:
-        """The pairs of one split, sorted by name.
+        """Return the pairs of one split, sorted by name.
 
         Args:
             root: Not used: the description has its own.
@@ -119,7 +119,7 @@ class OwnSegmentation(Segmentation):
 
     @functools.cached_property
     def _by_colour(self) -> tuple[np.ndarray, np.ndarray]:
-        """The known colours as numbers, sorted, and the trainId of each."""
+        """Return the known colours as numbers, sorted, and the trainId of each."""
         ignored = [c for c in self.described.ignored if isinstance(c, tuple)]
         colours = [*self.palette[: self.void], *ignored]
         train_ids = [*range(self.void), *[self.void] * len(ignored)]
@@ -129,7 +129,7 @@ class OwnSegmentation(Segmentation):
 
 
 def segmentation(of: Description) -> OwnSegmentation:
-    """The data set of a description.
+    """Return the data set of a description.
 
     Raises:
         InputError: It has a class for each image, not for each pixel.

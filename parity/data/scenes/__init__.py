@@ -95,7 +95,7 @@ def daylight(rng: np.random.Generator) -> Light:
 
 
 def sky(view: View, rng: np.random.Generator) -> None:
-    """A gradient from the zenith to the horizon, and clouds that flatten towards it."""
+    """Draw a gradient from the zenith to the horizon, and clouds that flatten towards it."""
     width, height = (length // FINER for length in view.image.size)
     rows = np.clip(np.arange(height) * FINER / view.horizon, 0, 1)[:, None, None]
     pixels = np.asarray(view.light.zenith) * (1 - rows) + np.asarray(view.light.horizon) * rows
@@ -115,7 +115,7 @@ def smooth(rng: np.random.Generator, cells: tuple[int, int], height: int, width:
 
 
 def hood(view: View) -> None:
-    """The camera's own car, along the bottom."""
+    """Draw the camera's own car, along the bottom."""
     width, height = view.image.size
     top = height * (1 - HOOD)
     for drop, colour in ((0.0, (26, 28, 32)), (0.02, (40, 43, 48)), (0.05, (33, 35, 40))):

@@ -82,7 +82,7 @@ def skyline(view: View, rng: np.random.Generator) -> None:
 
 
 def surfaces(view: View, rng: np.random.Generator, plan: Plan) -> None:
-    """The ground: grass or paving, pavements, the road, a side street."""
+    """Draw the ground: grass or paving, pavements, the road, a side street."""
     depth, asphalt, paving = (NEAR, 400.0), pick(rng, ASPHALT), pick(rng, PAVING)
     beyond = (pick(rng, GRASS), "terrain") if plan.green else (lit(paving, 0.94), "sidewalk")
     view.strip((-400, 400), depth, *beyond)

@@ -113,7 +113,7 @@ def pole(view: View, at: tuple[float, float], height: float, colour: Colour) -> 
 
 
 def lamp(view: View, rng: np.random.Generator, x: float, z: float) -> None:
-    """A street lamp whose arm reaches over the road."""
+    """Draw a street lamp whose arm reaches over the road."""
     steel, height, arm = pick(rng, STEEL), rng.uniform(5, 7), -math.copysign(1.6, x)
     pole(view, (x, z), height, steel)
     view.board((x, z), [(0, height), (arm, height + 0.3), (arm, height + 0.18), (0, height - 0.12)],
@@ -122,7 +122,7 @@ def lamp(view: View, rng: np.random.Generator, x: float, z: float) -> None:
 
 
 def sign(view: View, rng: np.random.Generator, x: float, z: float) -> None:
-    """A round, a triangular or a square sign on its pole."""
+    """Draw a round, a triangular or a square sign on its pole."""
     top, shape = rng.uniform(2.3, 2.9), rng.integers(3)
     pole(view, (x, z), top + 0.3, pick(rng, STEEL))
     name, blue = "traffic sign", (36, 84, 170)

@@ -80,7 +80,7 @@ class View:
         return self.centre + x * scale, self.horizon - (y - self.eye) * scale
 
     def face(self, points: Iterable[Point], colour: Colour, name: str | None = None) -> None:
-        """A polygon in space, of one colour."""
+        """Draw a polygon in space, of one colour."""
         points = list(points)
         if all(z < NEAR for _, _, z in points):
             return
@@ -93,7 +93,7 @@ class View:
     def disc(
         self, centre: Point, rx: float, ry: float, colour: Colour, name: str | None = None
     ) -> None:
-        """An ellipse that faces the camera."""
+        """Draw an ellipse that faces the camera."""
         x, y, z = centre
         box = (*self.pixel(x - rx, y + ry, z), *self.pixel(x + rx, y - ry, z))
         self.paint.ellipse(box, self._faded(colour, z))
@@ -107,7 +107,7 @@ class View:
         colour: Colour,
         name: str | None = None,
     ) -> None:
-        """A polygon that faces the camera, at (x, z); its corners are (right of x, up)."""
+        """Draw a polygon that faces the camera, at (x, z); its corners are (right of x, up)."""
         x, z = at
         self.face([(x + dx, y, z) for dx, y in corners], colour, name)
 
@@ -119,7 +119,7 @@ class View:
         colour: Colour,
         name: str | None = None,
     ) -> None:
-        """A rectangle that faces the camera, about (x, y, z), of half a width and half a height."""
+        """Draw a rectangle that faces the camera, about (x, y, z), by half its width and height."""
         w, h = half
         self.board(at, [(-w, y - h), (w, y - h), (w, y + h), (-w, y + h)], colour, name)
 
@@ -142,7 +142,7 @@ class View:
         colour: Colour,
         name: str | None = None,
     ) -> None:
-        """A rectangle on the ground, in pieces, so that it fades with distance."""
+        """Draw a rectangle on the ground, in pieces, so that it fades with distance."""
         edges = np.geomspace(z[0], z[1], 2 + int(4 * math.log(z[1] / z[0])))
         for near, far in itertools.pairwise(edges):
             points = [(x[0], 0, near), (x[1], 0, near), (x[1], 0, far), (x[0], 0, far)]

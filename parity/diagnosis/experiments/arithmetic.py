@@ -46,7 +46,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
 
 
 def _main(o: Operation) -> Value | None:
-    """The tensor that an operation is about: its first."""
+    """Return the tensor that an operation is about: its first."""
     found = o.tensor("input")
     return found if found is not None else next(iter(o.values()), None)
 
@@ -99,7 +99,7 @@ def _two(function: Callable[..., torch.Tensor]) -> Replacement:
 
 
 def _constants(o: Operation) -> Changes:
-    """A tensor times, or over, a number: a scale that is another one."""
+    """Yield a tensor times, or over, a number: a scale that is another one."""
     c = o.arguments.get("other")
     if o.name not in ("mul", "div") or not isinstance(c, int | float) or isinstance(c, bool):
         return

@@ -87,7 +87,7 @@ def attention(
 
 
 def scale_of(call: Invocation) -> float:
-    """The factor of the scores."""
+    """Return the factor of the scores."""
     scale = call.get("scale")
     return 1 / math.sqrt(call["query"].shape[-1]) if scale is None else float(scale)
 
@@ -264,7 +264,7 @@ def _repeated(o: Operation) -> Changes:
 
 
 def _parts(o: Operation) -> Changes:
-    """The parts of a split, in another order."""
+    """Yield the parts of a split, in another order."""
     n = len(o.outputs)
     if not 2 <= n <= 4 or len({v.shape for v in o.outputs}) > 1:
         return

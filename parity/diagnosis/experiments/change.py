@@ -37,14 +37,14 @@ Family = Callable[[Operation, Sequence[Operation]], Changes]
 def one(
     operation: Operation, fault: str, what: str, replacement: Replacement, order: int = COMMON
 ) -> Change:
-    """A change of a single operation."""
+    """Return a change of a single operation."""
     return Change(fault, what, operation, lambda: {operation.index: replacement}, order)
 
 
 def given(
     operation: Operation, fault: str, what: str, /, order: int = COMMON, **arguments: Any
 ) -> Change:
-    """An operation that is given other arguments."""
+    """Return an operation that is given other arguments."""
     return one(operation, fault, what, lambda call: call(**arguments), order)
 
 
@@ -55,7 +55,7 @@ def linked(
     make: Callable[[dict[int, Invocation]], Mapping[int, Replacement]],
     order: int = PLAIN,
 ) -> Change:
-    """A change of several operations, in which a later one needs what an earlier one was given.
+    """Return a change of several operations, of which a later one needs an earlier one's.
 
     Args:
         operation: The one that it is about.
@@ -68,12 +68,12 @@ def linked(
 
 
 def number(value: Any) -> str:
-    """A number as it is shown."""
+    """Return a number as it is shown."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def maker(operation: Operation, name: str, among: Sequence[Operation]) -> Operation | None:
-    """The operation that made an argument; None if it is not among these."""
+    """Return the operation that made an argument; None if it is not among these."""
     value = operation.tensor(name)
     if value is None or value.operation is None:
         return None

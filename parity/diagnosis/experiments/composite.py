@@ -38,7 +38,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
 
 
 def _activation(o: Operation, among: Sequence[Operation]) -> Changes:
-    """An activation that is written out, such as the tanh GELU, as another one."""
+    """Yield an activation that is written out, such as the tanh GELU, as another one."""
     if any(v.operation == o.index for other in among if _of(other) for v in other.values()):
         return  # it is not the last of them
     source, names = _source(o, among)
@@ -56,7 +56,7 @@ def _of(o: Operation) -> bool:
 
 
 def _source(o: Operation, among: Sequence[Operation]) -> tuple[Value | None, list[str]]:
-    """The one tensor that an operation and those before it are made of, and their names."""
+    """Return the one tensor that an operation and those before it are made of, and their names."""
     known = {a.index: a for a in among}
     sources: set[Value] = set()
     names, waiting, seen = [], [o], {o.index}

@@ -83,7 +83,7 @@ def arrangements(shape: Sizes) -> Iterator[tuple[str, str, int, Callable]]:
 
 
 def _reread(w: torch.Tensor, axes: Sizes, last: Sizes) -> torch.Tensor:
-    """A kernel kept channels last, whose values are taken in another order of its axes."""
+    """Return a kernel kept channels last, whose values are taken in another order of its axes."""
     k = w.permute(last)
     back = [last.index(i) for i in range(w.dim())]
     return k.permute(axes).reshape(k.shape).permute(back)
@@ -158,7 +158,7 @@ def _by_head(count: int, heads: int, fused: bool) -> Callable[[Invocation], Any]
 
 
 def tuple_of(value: Any, n: int) -> Sizes:
-    """A setting in every direction."""
+    """Return a setting in every direction."""
     return tuple(value) if isinstance(value, tuple | list) else (int(value),) * n
 
 
@@ -194,7 +194,7 @@ def same_ends(size: Sizes, window: Sizes, stride: Sizes, dilation: Sizes) -> End
 
 
 def padded(x: torch.Tensor, ends: Ends, value: float = 0.0, mode: str = "constant") -> torch.Tensor:
-    """A map with so many rows added, or cut off where negative, at either end."""
+    """Return a map with so many rows added, or cut off where negative, at either end."""
     flat = [edge for pair in reversed(ends) for edge in pair]
     if mode == "constant":
         return functional.pad(x, flat, value=value)
@@ -286,7 +286,7 @@ def _groups_in_turn(call: Invocation) -> torch.Tensor:
 
 
 def _strides(o: Operation, among: Sequence[Operation]) -> Changes:
-    """The stride at the next convolution, or at the one before, instead of this one."""
+    """Yield the stride at the next convolution, or at the one before, instead of this one."""
     mine = directions(o)[2]
     convs = [other for other in among if other.name in CONV]
     at = next((i for i, other in enumerate(convs) if other.index == o.index), None)
@@ -313,7 +313,7 @@ def _exchanged(o: Operation, other: Operation, mine: Sizes, theirs: Sizes) -> Ch
 
 
 def _output_padding(o: Operation) -> Changes:
-    """Where the rows of a transposed convolution's output padding are, and how many."""
+    """Yield where the rows of a transposed convolution's output padding are, and how many."""
     x, weight = o.tensor("input"), o.tensor("weight")
     assert x is not None
     assert weight is not None

@@ -114,7 +114,7 @@ def _specific(proofs: Proofs) -> Proofs:
 
 
 def _places(operations: Sequence[Operation]) -> list[tuple]:
-    """Names of operations that are the same in every run of a module."""
+    """Return names of operations that are the same in every run of a module."""
     seen: collections.Counter = collections.Counter()
     names = []
     for operation in operations:

@@ -36,7 +36,7 @@ TOGETHER = 64  # operations of one name that are changed together, at most
 
 
 def changes_of(operations: Sequence[Operation]) -> Changes:
-    """Every change of one of these operations, and of all that are alike together."""
+    """Yield every change of one of these operations, and of all that are alike together."""
     found = [
         change
         for operation in operations
@@ -48,7 +48,7 @@ def changes_of(operations: Sequence[Operation]) -> Changes:
 
 
 def _together(changes: Sequence[Change]) -> Changes:
-    """The same change of all operations of one name, such as of keys and of values."""
+    """Yield the same change of all operations of one name, such as of keys and of values."""
     groups: dict[tuple[str, str, str], dict[int, Change]] = collections.defaultdict(dict)
     for change in changes:
         groups[change.at.name, change.fault, change.what][change.at.index] = change

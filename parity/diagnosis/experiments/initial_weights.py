@@ -103,7 +103,7 @@ def proofs(draws: Draws) -> list[Proof]:
 
 
 def initialisers(shapes: Sequence[tuple[int, ...]]) -> Iterator[Initialiser]:
-    """Every known initialiser of weights of these shapes, PyTorch's."""
+    """Yield every known initialiser of weights of these shapes, PyTorch's."""
     fans = [_fans(shape) for shape in shapes]
     for (gain, fan), name in BY_FAN.items():
         deviations = [math.sqrt(gain / each[fan]) for each in fans]

@@ -49,7 +49,7 @@ class Alone:
         self.operations[mode] = side.operations
 
     def reference(self, mode: str, make: Make = dict) -> Flat:
-        """What the reference's layer gives with some operations replaced."""
+        """Return what the reference's layer gives with some operations replaced."""
         side = ChangedSide.of(self.runs.reference64, make)
         return self.runs.layers.alone(
             side, self.calls[mode], self.pair, mode == "train", self.fed[mode]
@@ -71,15 +71,15 @@ class Alone:
         return self.runs.layers.alone(side, self.calls[mode], self.pair, mode == "train", fed)
 
     def proofs(self) -> Proofs:
-        """The changes of the reference that are proved."""
+        """Return the changes of the reference that are proved."""
         return tried(self.operations, self.agrees)
 
     def first(self) -> tuple[Operation, ...]:
-        """The operations of the first run: of train mode, where that could be made."""
+        """Return the operations of the first run: of train mode, where that could be made."""
         return next(iter(self.operations.values()), ())
 
     def shown(self) -> tuple[Operation, ...]:
-        """The operations that say what the layer computes."""
+        """Return the operations that say what the layer computes."""
         return tuple(o for o in self.first() if o.outputs and not is_counter(o))
 
 
@@ -109,11 +109,11 @@ class WholeNetwork:
         return self.layers.agree(changed, self.port[mode], "")
 
     def proofs(self) -> Proofs:
-        """The changes of the reference that are proved."""
+        """Return the changes of the reference that are proved."""
         return tried(self.operations, self.agrees)
 
     def shown(self) -> tuple[Operation, ...]:
-        """The operations that say what the network computes."""
+        """Return the operations that say what the network computes."""
         return tuple(o for o in self.operations["eval"] if o.outputs and not is_counter(o))
 
 

@@ -58,7 +58,7 @@ def _over(axis: int, instead: bool) -> Callable[[Invocation], Any]:
 
 
 def _averages(o: Operation) -> Changes:
-    """What a weighted loss with ignored labels is divided by, and which labels count."""
+    """Yield what a weighted loss with ignored labels is divided by, and which labels count."""
     yield from _reductions(o)
     if o.arguments.get("reduction") != "mean":
         return
@@ -94,7 +94,7 @@ def _labels(call: Invocation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor 
 
 
 def _valid(call: Invocation) -> Any:
-    """The share of elements that count; of weighted ones, those of a weight above 0."""
+    """Return the share of elements that count; of weighted ones, those of a weight above 0."""
     labels, counts, each = _labels(call)
     return (counts if each is None else each > 0).sum() / labels.numel()
 

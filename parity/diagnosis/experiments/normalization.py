@@ -114,7 +114,7 @@ def _stored(
 
 
 def biased_stored(call: Invocation, m: float, **others: float) -> torch.Tensor:
-    """A batch norm that stores the batch's variance without n / (n - 1)."""
+    """Return a batch norm that stores the batch's variance without n / (n - 1)."""
     x, mean, var = call["input"], call["running_mean"], call["running_var"]
     n = x.numel() // x.shape[1]
     # Of copies: what autograd keeps may not be changed.
@@ -127,7 +127,7 @@ def biased_stored(call: Invocation, m: float, **others: float) -> torch.Tensor:
 
 
 def unbiased_used(call: Invocation, m: float) -> torch.Tensor:
-    """A batch norm that divides by the square root of the unbiased variance."""
+    """Return a batch norm that divides by the square root of the unbiased variance."""
     x = call["input"]
     axes = [i for i in range(x.dim()) if i != 1]
     shape = [1, -1] + [1] * (x.dim() - 2)
@@ -138,13 +138,13 @@ def unbiased_used(call: Invocation, m: float) -> torch.Tensor:
 
 
 def not_stored(call: Invocation, m: float) -> torch.Tensor:
-    """A batch norm that leaves its running statistics alone."""
+    """Return a batch norm that leaves its running statistics alone."""
     del m
     return call(running_mean=call["running_mean"].clone(), running_var=call["running_var"].clone())
 
 
 def batch_in_eval(call: Invocation) -> torch.Tensor:
-    """A batch norm that normalises by the batch in eval mode, and stores nothing."""
+    """Return a batch norm that normalises by the batch in eval mode, and stores nothing."""
     return call(training=True, running_mean=None, running_var=None)
 
 
@@ -170,7 +170,7 @@ def _inner(o: Operation) -> Changes:
 
 
 def _parts(call: Invocation) -> tuple[torch.Tensor, tuple[int, ...], list[int], Any]:
-    """What is normalised, over which axes, and how scale and bias are shaped."""
+    """Return what is normalised, over which axes, and how scale and bias are shaped."""
     x = call["input"]
     if call.name == "layer_norm":
         n = len(call["normalized_shape"])
@@ -229,7 +229,7 @@ def _rms(o: Operation) -> Changes:
 
 
 def _small(o: Operation) -> float | None:
-    """A small constant that is added or clamped to; None if there is none."""
+    """Return a small constant that is added or clamped to; None if there is none."""
     value = o.arguments.get("other", o.arguments.get("min"))
     numeric = isinstance(value, float) and 0 < value <= SMALL
     return float(value) if numeric and o.tensor("input") is not None else None

@@ -22,7 +22,7 @@ class LossOperations:
         self.port = _of_loss(self.runs.flattened(ported, True, True))
 
     def run(self, replacements: Replacements, record: bool = False) -> tuple[Flat, list[Operation]]:
-        """The loss and all gradients, and the operations of the loss where they are recorded."""
+        """Return the loss, all gradients, and the operations of the loss if they are recorded."""
         mode = Operations(replacements, record)
 
         def changed(outputs: Any, *targets: Any) -> Any:
@@ -48,7 +48,7 @@ def _of_loss(flat: Flat) -> Flat:
 
 
 def explained(ladder: Ladder) -> tuple[Proofs, Sequence[Operation]]:
-    """The changes of the loss that are proved, and its operations."""
+    """Return the changes of the loss that are proved, and its operations."""
     found = LossOperations(ladder)
     _, operations = found.run({}, record=True)
     return tried({"loss": operations}, found.agrees), operations

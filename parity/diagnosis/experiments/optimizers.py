@@ -70,7 +70,7 @@ def known(optimizer: torch.optim.Optimizer) -> bool:
 def altered(
     make: MakeOptimizer, rule: Rule, clipping: Callable[[], Replacements] = dict
 ) -> MakeOptimizer:
-    """The optimizer that `make` gives, with its steps made by a rule."""
+    """Return the optimizer that `make` gives, with its steps made by a rule."""
 
     def built(module: nn.Module) -> torch.optim.Optimizer:
         optimizer = make(module)
@@ -252,7 +252,7 @@ def of_update(update: Update, report: Report) -> list[Proof]:
 
 
 def _decay_mask(update: Update, optimizer: torch.optim.Optimizer, report: Report) -> list[Proof]:
-    """The weight decay of just those parameters whose steps failed, the other way."""
+    """Return the weight decay of just those parameters whose steps failed, the other way."""
     names = {
         full_name(c.layer, c.quantity.path)
         for c in report.failures()

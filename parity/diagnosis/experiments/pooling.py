@@ -85,7 +85,7 @@ def _maxima(ends: Ends, value: float) -> Callable[[Invocation], Any]:
 
 
 def _taps(call: Invocation, best: torch.Tensor) -> torch.Tensor:
-    """Every element of each window, (taps, N, C, H', W')."""
+    """Return every element of each window, (taps, N, C, H', W')."""
     n = 2
     k, p = tuple_of(call["kernel_size"], n), tuple_of(call["padding"], n)
     s = tuple_of(call["stride"] if call["stride"] not in (None, []) else k, n)

@@ -137,7 +137,7 @@ BACKWARD = ((False, False), (True, False), (False, True), (True, True))
 
 
 def _rounding(bits: int, factors: bool, product: bool) -> Callable[[Invocation], object]:
-    """A product of numbers of so many bits, summed exactly."""
+    """Return a product of numbers of so many bits, summed exactly."""
 
     def narrowed(value: object) -> object:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
@@ -154,7 +154,7 @@ def _rounding(bits: int, factors: bool, product: bool) -> Callable[[Invocation],
 
 
 def _all_products(alone: Alone, rounding: Callable[[Invocation], object]) -> dict[str, Make]:
-    """Every product of a layer with its factors rounded; nothing where it makes none."""
+    """Return every product of a layer with its factors rounded; nothing where it makes none."""
     found: dict[str, Make] = {}
     for mode, operations in alone.operations.items():
         at = [o.index for o in operations if o.name in PRODUCTS]
@@ -219,7 +219,7 @@ def _cancelled(
     unit: float = 2.0**-53,
     passed: frozenset[Key] = frozenset(),
 ) -> Iterator[Proof]:
-    """A batch norm whose variance is off by the rounding of E[x^2], and nothing else.
+    """Yield a batch norm whose variance is off by the rounding of E[x^2], and nothing else.
 
     Its own variance, read from the statistics that it stored, must give all of its other numbers.
     """
@@ -258,7 +258,7 @@ def _statistic(flat: Flat, kind: str) -> np.ndarray | None:
 
 
 def _with_variance(o: Operation, stored: torch.Tensor, seen: dict[str, torch.Tensor]) -> Make:
-    """A batch norm that takes the variance that was stored for the batch's."""
+    """Return a batch norm that takes the variance that was stored for the batch's."""
 
     def replacement(call: Invocation) -> torch.Tensor:
         x, m, before = call["input"], call["momentum"], call["running_var"].clone()

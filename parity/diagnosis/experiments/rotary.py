@@ -32,7 +32,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
 
 
 def rotation(o: Operation, among: Sequence[Operation]) -> tuple[Operation, Operation] | None:
-    """The products of `x * cos + rotate_half(x) * sin`; None where it is something else."""
+    """Return the products of `x * cos + rotate_half(x) * sin`; None where it is something else."""
     if o.name != "add":
         return None
     straight, turned = maker(o, "input", among), maker(o, "other", among)
@@ -94,7 +94,7 @@ def _rotated(
     among: Sequence[Operation],
     formula: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Callable[[dict[int, Invocation]], Mapping[int, Replacement]]:
-    """Every rotation by another formula of x, cos and sin."""
+    """Return every rotation by another formula of x, cos and sin."""
 
     def make(kept: dict[int, Invocation]) -> Mapping[int, Replacement]:
         def keep(index: int) -> Replacement:
@@ -139,7 +139,7 @@ def _from_complex(o: Operation, every: Sequence[Operation]) -> Any:
 
 
 def _frequencies(o: Operation) -> Changes:
-    """A stored table of inverse frequencies, of another base."""
+    """Yield a stored table of inverse frequencies, of another base."""
     for name, value in o.arguments.items():
         if not isinstance(value, Value) or "inv_freq" not in value.source or len(value.shape) != 1:
             continue

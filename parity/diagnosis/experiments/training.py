@@ -36,7 +36,7 @@ def _draws(d: Draws) -> Iterator[Proof]:
 
 
 def _devices(d: DeviceEvidence) -> Iterator[Proof]:
-    """What was predicted with a fault is what the devices computed."""
+    """Yield each fault with which the prediction is what the devices computed."""
     if close(d.port, d.reference, GRADIENTS):
         if not d.samples:
             text = "samples of a batch handed to several devices, or to none"
@@ -48,7 +48,7 @@ def _devices(d: DeviceEvidence) -> Iterator[Proof]:
 
 
 def _divergence(d: Divergence) -> Iterator[Proof]:
-    """A step that is the reference's times the quotient of two rates of its schedule."""
+    """Yield a step that is the reference's times the quotient of two rates of its schedule."""
     if d.begins or d.momentum or d.port.shape != d.reference.shape or len(d.rates) < 2:
         return
     *_, before, now, after = (d.rates[0], *d.rates)

@@ -115,7 +115,7 @@ def _rows(
 def _valued(
     turned: np.ndarray, port: np.ndarray
 ) -> Iterator[tuple[str, str, int, np.ndarray | None]]:
-    """The tensor with other values: rounded, repeated, offset, inverted."""
+    """Yield the tensor with other values: rounded, repeated, offset, inverted."""
     if not is_float(turned.dtype):
         return
     for dtype, kind in ROUNDED.items():

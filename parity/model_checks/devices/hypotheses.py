@@ -33,7 +33,7 @@ def device_evidence(plan: Plan, job: Job, found: DeviceRun, expected: DeviceRun)
 
 
 def hypotheses(plan: Plan, job: Job) -> Iterator[tuple[Fault, str, Arrays]]:
-    """Each fault that it may be, why, and the first step's gradients with it."""
+    """Yield each fault that it may be, why, and the first step's gradients with it."""
     parallel, parts = CASES[job.case].parallel, job.devices
     for field, (fault, what) in OTHERWISE.items():
         (other,) = (choice for choice in CHOICES[field] if choice != getattr(parallel, field))

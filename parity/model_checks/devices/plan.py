@@ -137,7 +137,7 @@ class Plan:
         return _batch(self, case if CASES[case].partial else "one", share, number)
 
     def validation(self, images: int, rank: int, ranks: int) -> Iterator[Batch]:
-        """A process's batches of so many images."""
+        """Yield a process's batches of so many images."""
         recipe, stage, _ = self.of("one")
         measured = source(recipe, images, Blocks)
         made = pipeline.validation(

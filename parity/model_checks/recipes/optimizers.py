@@ -46,7 +46,7 @@ def stage_of(model: str) -> Stage | None:
 
 
 def rates(stage: Stage, steps: int = STEPS) -> list[float]:
-    """The learning rate at so many steps: half of them in the first epoch, half after a fall."""
+    """Return the rate at so many steps: half of them in the first epoch, half after a fall."""
 
     def factor(epoch: int) -> float:
         return stage.schedule.factor(epoch, 0, 100)

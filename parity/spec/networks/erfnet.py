@@ -177,7 +177,7 @@ class ERFNetConfig:
 
 
 def named_blocks(config: ERFNetConfig) -> Iterator[tuple[str, Block]]:
-    """Each block with its published path, in call order."""
+    """Yield each block with its published path, in call order."""
     first, *rest = config.encoder
     yield "encoder.initial_block", first
     yield from ((f"encoder.layers.{i}", block) for i, block in enumerate(rest))
@@ -197,7 +197,7 @@ def entries(config: ERFNetConfig) -> Iterator[Entry]:
 
 
 def block_entries(name: str, block: Block, norms_last: bool = False) -> Iterator[Entry]:
-    """The tensors of one block; `norms_last` is how the classifier of ImageNet registers them."""
+    """Yield the tensors of a block; `norms_last`: as the classifier of ImageNet registers them."""
     inputs, outputs = block.in_channels, block.out_channels
     if block.kind == "down":  # the pooled input makes up the rest
         yield from conv(f"{name}.conv", inputs, outputs - inputs, 3, 3, bias=True)

@@ -75,7 +75,7 @@ class ICNetConfig:
             raise ValueError(f"classifier is {self.classifier}, expected 0 or more")
 
     def stages(self) -> tuple[tuple[Bottleneck, ...], ...]:
-        """The backbone's table: its four stages, at 1/4, 1/8, 1/8 and 1/8 of what it is fed."""
+        """Return the backbone's four stages, at 1/4, 1/8, 1/8 and 1/8 of what it is fed."""
         w = self.width
         return (
             stage(2 * w, w, self.blocks[0]),

@@ -115,7 +115,7 @@ def _check_groups(stage: Stage, where: KeyPath) -> None:
 
 
 def digest(recipe: Recipe) -> str:
-    """A hash of all that decides what is computed."""
+    """Return a hash of all that decides what is computed."""
     entries = {k: v for k, v in plain(recipe).items() if k not in SILENT}
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
@@ -142,7 +142,7 @@ def differences(one: Any, other: Any, path: str = "") -> dict[str, tuple[str, st
 
 
 def to_toml(recipe: Recipe) -> str:
-    """A recipe as TOML that `recipe_of` reads back to an equal one."""
+    """Return a recipe as TOML that `recipe_of` reads back to an equal one."""
     entries = plain(recipe)
     lines = _pairs({k: v for k, v in entries.items() if k not in ("stages", "parallel")})
     lines += ["", "[parallel]", *_pairs(entries["parallel"])]
@@ -255,7 +255,7 @@ def _short(value: Any) -> str:
 
 
 def _tables(entries: Mapping[str, Any], path: str) -> list[str]:
-    """The pairs of a table, then the tables in it."""
+    """Return the pairs of a table, then the tables in it."""
     inner = {k: v for k, v in entries.items() if isinstance(v, dict)}
     lines = _pairs({k: v for k, v in entries.items() if k not in inner})
     for key, value in inner.items():
@@ -268,7 +268,7 @@ def _pairs(entries: Mapping[str, Any]) -> list[str]:
 
 
 def _toml(value: Any) -> str:
-    """A value in one line. A text of JSON is one of TOML, too; so are Python's numbers."""
+    """Return a value in one line. A text of JSON is one of TOML, too; so are Python's numbers."""
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, dict):
