@@ -56,7 +56,7 @@ class Signature:
         return self.call(network, *args, **kwargs)
 
     def names(self) -> list[str]:
-        """Return the arrays' names: a positional argument's number or its keyword, then the path."""
+        """Return the arrays' names: a positional argument's number or its keyword, then a path."""
         args, kwargs = self.arguments.tree
         return [name for tree in (args, kwargs) for name, leaf in paths(tree) if is_array(leaf)]
 

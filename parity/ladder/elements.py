@@ -56,7 +56,7 @@ class Elements:
         return np.concatenate([part.ravel() for part in parts])[self.index]
 
     def axes(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Return the permutation that makes the whole of its one tensor of `shape`, if it is one."""
+        """Return the permutation that makes the whole of its tensor of `shape`, if one does."""
         if len(self.keys) != 1 or sorted(shape) != sorted(self.index.shape):
             return None
         if not self.index.size:
