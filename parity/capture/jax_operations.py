@@ -14,7 +14,8 @@ from jax.extend.core import primitives as p
 
 from parity.capture.fingerprints import fingerprint
 from parity.capture.interpreter import INLINED, Interpreter
-from parity.capture.jax_side import JaxSide, compiled
+from parity.capture.jax_runs import compiled
+from parity.capture.jax_side import JaxSide
 from parity.capture.marks import BEGIN, SITES, mark_p
 from parity.capture.records import count_name
 from parity.capture.source_lines import line_of, place_of

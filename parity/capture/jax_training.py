@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from parity.capture.jax_models import keys, like_named, named
-from parity.capture.jax_side import JaxSide, Loss, compiled, flat_statistics
+from parity.capture.jax_runs import compiled, flat_statistics
+from parity.capture.jax_side import JaxSide, Loss
 from parity.capture.records import Arrays, ForwardError
 from parity.spec.errors import InputError
 

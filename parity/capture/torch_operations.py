@@ -23,8 +23,9 @@ from torch.overrides import TorchFunctionMode
 import parity
 from parity.capture.fingerprints import fingerprint
 from parity.capture.records import count_name
+from parity.capture.torch_arrays import laid_out, tensors_of, to_numpy
 from parity.capture.torch_calls import Invocation, Operation, Value
-from parity.capture.torch_side import TorchSide, laid_out, tensors_of, to_numpy
+from parity.capture.torch_side import TorchSide
 from parity.report.source import NO_LINE, SourceLine
 
 WHOLE = -1  # the index that stands for a whole module in `Replacements`

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import torch
 from torch import nn
@@ -19,25 +18,29 @@ from parity.capture.records import (
     Arrays,
     Call,
     Cotangents,
-    ForwardError,
     Layout,
     Loss,
     Result,
-    count_name,
     is_exact,
-    leaves,
     mapped,
     returned,
 )
 from parity.capture.signature import Signature
-from parity.capture.snapshots import Snapshot, snapshot
+from parity.capture.snapshots import Snapshot
 from parity.capture.spill import Keeper, in_memory
+from parity.capture.torch_arrays import (
+    Axes,
+    gradients_of,
+    laid_out,
+    statistics,
+    tensors_of,
+    to_numpy,
+    turned_back,
+)
 from parity.capture.torch_draws import Quiet, silence
 from parity.capture.torch_lifting import Lifted
+from parity.capture.torch_recorder import Recorder, blamed
 from parity.spec.errors import InputError
-
-Axes = tuple[int, ...] | None  # from the reference's to the port's
-
 
 CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
@@ -353,109 +356,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def blamed(running: list[str]) -> Iterator[None]:
-    """Name the layer that ran when something was raised."""
-    try:
-        yield
-    except Exception as error:
-        raise ForwardError("reference", running[-1] if running else "", error) from error
-
-
-class Recorder:
-    """Context manager that records each call of each layer, with arguments and output gradients.
-
-    Attributes:
-        calls: The calls by `Call.layer`, in the order in which they returned.
-        running: The layers that have begun and not returned, innermost last.
-    """
-
-    def __init__(self, module: nn.Module, layout: Layout, keep: Keeper) -> None:
-        self.keep = keep
-        self.module = module
-        self.layout = layout
-        self.calls: dict[str, Call] = {}
-        self.running: list[str] = []
-        self.pending: list[tuple[Any, Any]] = []
-        self.handles: list[Any] = []
-
-    def __enter__(self) -> None:
-        for name, layer in self.module.named_modules():
-            if name:
-                self._hook(layer, name)
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _hook(self, layer: nn.Module, name: str) -> None:
-        def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
-            # Kept before the layer runs: it may work in place.
-            self.pending.append(mapped((args, kwargs), self._keep))
-            self.running.append(name)
-
-        def after(_: nn.Module, args: tuple, kwargs: dict, outputs: Any) -> None:
-            self.running.pop()
-            kept = tuple(self._keep(t) for t in tensors_of(outputs))
-            call = Call(count_name(name, self.calls), *self.pending.pop(), kept)
-            self.calls[call.layer] = call
-            call.cotangents = [None] * len(kept)
-            for i, tensor in enumerate(tensors_of(outputs)):
-                if tensor.requires_grad:
-                    tensor.register_hook(
-                        lambda g, i=i: call.cotangents.__setitem__(
-                            i, self.keep(laid_out(g, self.layout))
-                        )
-                    )
-
-        self.handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
-        self.handles.append(layer.register_forward_hook(after, with_kwargs=True))
-
-    def _keep(self, value: Any) -> Any:
-        """Return a copy; an array passed from one layer to the next is stored once."""
-        if not isinstance(value, torch.Tensor):
-            return snapshot(value, self._keep)
-        version, array = getattr(value, "_parity_kept", (None, None))
-        if version != value._version:
-            array = self.keep(laid_out(value, self.layout))
-            value._parity_kept = (value._version, array)  # type: ignore[attr-defined] # our own
-        return array
-
-
-def gradients_of(module: nn.Module) -> Arrays:
-    """Return the gradient of every parameter that has one, by name."""
-    return {
-        name: to_numpy(p.grad.to_dense() if p.grad.is_sparse else p.grad)
-        for name, p in module.named_parameters()
-        if p.grad is not None
-    }
-
-
-def statistics(module: nn.Module) -> Arrays:
-    return {k: to_numpy(v) for k, v in module.named_buffers()}
-
-
-def tensors_of(outputs: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in leaves(outputs) if isinstance(leaf, torch.Tensor)]
-
-
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
-def turned_back(array: np.ndarray, axes: Axes) -> torch.Tensor:
-    """Return an array as a tensor in PyTorch's layout, from which `axes` lead to the port's."""
-    array = array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
-    return torch.tensor(array if axes is None else array.transpose(np.argsort(axes)).copy())
-
-
-def laid_out(tensor: torch.Tensor, layout: Mapping[int, Axes]) -> np.ndarray:
-    """Return the tensor as an array in the port's layout."""
-    array = to_numpy(tensor)
-    axes = layout.get(array.ndim)
-    return array if axes is None else array.transpose(axes)

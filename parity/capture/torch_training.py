@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from parity.capture.records import Arrays, Loss
-from parity.capture.torch_side import TorchSide, blamed, gradients_of, to_numpy
+from parity.capture.torch_arrays import gradients_of, to_numpy
+from parity.capture.torch_recorder import blamed
+from parity.capture.torch_side import TorchSide
 from parity.spec.errors import InputError
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]

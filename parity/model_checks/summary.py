@@ -22,9 +22,9 @@ import jax_impl.models
 import torch_impl.models
 from parity.capture.jax_models import NnxModel
 from parity.capture.jax_recording import join
-from parity.capture.jax_side import run_network
+from parity.capture.jax_runs import run_network
 from parity.capture.records import NHWC, count_name
-from parity.capture.torch_side import tensors_of
+from parity.capture.torch_arrays import tensors_of
 from parity.capture.traced import Traced
 from parity.spec.models import LANGUAGE, Config, check_input, input_shape
 from weights_convert import naming
