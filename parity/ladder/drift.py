@@ -9,6 +9,7 @@ import numpy as np
 
 from parity.capture.records import Result
 from parity.ladder import tolerances
+from parity.ladder.flattening import flattened
 from parity.ladder.keys import Flat, Key
 from parity.ladder.tolerances import difference
 from parity.spec import draw
@@ -40,7 +41,7 @@ class Drift:
                 moved = runs.reference64.with_noise(self.constants, noise, rng)
                 self._add_drift(found, runs.flat(train), runs.run(moved, train), train, False)
             if runs.port64.rounded:
-                plain = runs.flattened(runs.run(runs.port64, train), train, ported=True)
+                plain = flattened(runs, runs.run(runs.port64, train), train, ported=True)
                 noisy = runs.run(runs.port64, train, noise=noise)
                 self._add_drift(found, plain, noisy, train, True)
             self.found[train] = found
@@ -49,7 +50,7 @@ class Drift:
     def _add_drift(
         self, found: dict[Key, float], plain: Flat, moved: Result, train: bool, ported: bool
     ) -> None:
-        for key, array in self.runs.flattened(moved, train, ported).items():
+        for key, array in flattened(self.runs, moved, train, ported).items():
             distance = difference(array, plain.get(key)).distance
             if np.isfinite(distance):
                 found[key] = found.get(key, 0.0) + distance

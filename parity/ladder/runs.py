@@ -7,7 +7,7 @@ soon as it is there and then forgotten, so that two runs' activations are held a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -17,7 +17,6 @@ from parity.capture.jax_models import Function
 from parity.capture.jax_side import JaxSide
 from parity.capture.records import (
     NETWORK,
-    Arrays,
     Call,
     ForwardError,
     Loss,
@@ -28,12 +27,12 @@ from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import port_rounding, tolerances
-from parity.ladder.axes import rearranged
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
 from parity.ladder.drift import Drift
-from parity.ladder.keys import Flat, Key, against, by_layer, key_of
-from parity.ladder.layer_alone import Layers, axes_of
+from parity.ladder.flattening import flattened
+from parity.ladder.keys import Flat, Key, against
+from parity.ladder.layer_alone import Layers
 from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
@@ -189,11 +188,11 @@ class Runs:
 
     def flat(self, train: bool) -> Flat:
         """Everything the oracle gave, in the port's names and layout."""
-        return self.flattened(self.oracle(train), self.mode(train), ported=False)
+        return flattened(self, self.oracle(train), self.mode(train), ported=False)
 
     def port_flat(self, side: JaxSide, inputs: tuple, train: bool) -> Flat:
         """Run a side of the port, and return everything that it gave."""
-        return self.flattened(self.run(side, train, inputs), train, ported=True)
+        return flattened(self, self.run(side, train, inputs), train, ported=True)
 
     def side(self, run: Run) -> TorchSide | JaxSide:
         """Return the network that runs, undisturbed; of a recording, what was disturbed."""
@@ -283,7 +282,7 @@ class Runs:
             result = self.run(self.side(run), train, inputs)
         else:
             result = self.run(self.side(run), train, sink=compared)
-        flat = self.flattened(result, train, run.ported)
+        flat = flattened(self, result, train, run.ported)
         for key in dict.fromkeys([*oracle, *flat]):
             if key not in found:
                 reference, array = against(key, oracle, flat), flat.get(key)
@@ -338,61 +337,6 @@ class Runs:
     def stateless(self) -> bool:
         """Return whether the port is a function, which keeps no statistics."""
         return isinstance(self.port64.model, Function)
-
-    def flattened(self, result: Result, train: bool, ported: bool) -> Flat:
-        """Return everything that a run gave, in the port's names and layout.
-
-        Args:
-            result: Of a run.
-            train: Whether it ran in train mode.
-            ported: Whether the port ran, else the reference.
-        """
-        mode = Mode.of(train)
-        flat: Flat = {}
-        for name, outputs in self._outputs(result, ported):
-            for i, output in enumerate(outputs):
-                flat[Key(name, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
-        for i, output in enumerate(self.whole.arrays(result, train, ported)):
-            flat[Key(NETWORK, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
-        if not train:
-            return flat
-        flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), self._statistics(result, ported))
-        gradients = self.names.in_port(result.parameter_gradients, None, ported)
-        gradients = without(gradients, self.tensors.opaque | self.names.frozen(None))
-        flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
-        for tied in self.projections:
-            along = tied.project(result.parameter_gradients, ported)
-            if along is not None:
-                dtype = result.loss.dtype if result.loss is not None else along.dtype
-                flat[key_of(tied.port[0], Quantity(Kind.PARAMETER_GRADIENT))] = along.astype(dtype)
-        flat[Key(NETWORK, Quantity(Kind.LOSS))] = np.asarray(result.loss)
-        for i, gradient in enumerate(result.input_gradients):
-            flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient
-        return flat
-
-    def _statistics(self, result: Result, ported: bool) -> Arrays:
-        """A network's statistics after a run in train mode; of a function, those it returned."""
-        held = result.statistics
-        if self.stateless:
-            places = self.whole.statistics(True)
-            if ported:
-                return {name: result.outputs[place] for name, place in places.items()}
-            found = self.names.in_port(held, None, False)
-            return {name: found[name] for name in places if name in found}
-        return without(self.names.in_port(held, None, ported), self.tensors.opaque)
-
-    def _outputs(self, result: Result, ported: bool) -> Iterator[tuple[str, Sequence[np.ndarray]]]:
-        """Yield, for every compared layer, the port's name and its outputs."""
-        for call in result.calls.values():
-            pair = (self.by_port if ported else self.alignment.pairs).get(call.layer)
-            if pair is None:
-                if self.strict:
-                    yield call.layer, call.outputs
-            elif ported:
-                yield pair.port, call.outputs
-            else:
-                axes = axes_of(pair, len(call.outputs))
-                yield pair.port, [rearranged(o, a) for o, a in zip(call.outputs, axes, strict=True)]
 
     def _bytes(self) -> int:
         """Return the size in bytes of one run's activations in float64."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from parity.capture.records import NETWORK, Call, ForwardError
 from parity.capture.torch_operations import ChangedSide, Operation
 from parity.diagnosis.experiments.engine import Make, Proofs, tried
+from parity.ladder.flattening import flattened
 from parity.ladder.keys import Flat
 from parity.ladder.l1_layers import Layers
 from parity.ladder.layer_alone import UnlikeError
@@ -97,7 +98,7 @@ class WholeNetwork:
         self.port: dict[str, Flat] = {}
         self.operations: dict[str, tuple[Operation, ...]] = {}
         for mode, train in (("eval", False), ("train", True)):
-            self.port[mode] = _outer(runs.flattened(runs.run(runs.port64, train), train, True))
+            self.port[mode] = _outer(flattened(runs, runs.run(runs.port64, train), train, True))
             side = ChangedSide.of(runs.reference64, record=True)
             runs.run(side, train)
             self.operations[mode] = side.operations
@@ -105,7 +106,7 @@ class WholeNetwork:
     def agrees(self, mode: str, make: Make) -> bool:
         """Return whether the changed reference gives all of the port's numbers."""
         side, train = ChangedSide.of(self.runs.reference64, make), mode == "train"
-        changed = _outer(self.runs.flattened(self.runs.run(side, train), train, False))
+        changed = _outer(flattened(self.runs, self.runs.run(side, train), train, False))
         return self.layers.agree(changed, self.port[mode], "")
 
     def proofs(self) -> Proofs:

@@ -8,6 +8,7 @@ from typing import Any
 from parity.capture.torch_operations import Operation, Operations, Replacements
 from parity.diagnosis.experiments.engine import Make, Proofs, tried
 from parity.ladder.climb import Ladder
+from parity.ladder.flattening import flattened
 from parity.ladder.keys import Flat
 from parity.report.quantity import Kind
 
@@ -19,7 +20,7 @@ class LossOperations:
         self.runs, self.ladder = ladder.runs, ladder
         (self.loss, _), self.targets = self.runs.loss(self.runs.port.targets)
         ported = self.runs.run(self.runs.port64, True)
-        self.port = _of_loss(self.runs.flattened(ported, True, True))
+        self.port = _of_loss(flattened(self.runs, ported, True, True))
 
     def run(self, replacements: Replacements, record: bool = False) -> tuple[Flat, list[Operation]]:
         """Return the loss, all gradients, and the operations of the loss if they are recorded."""
@@ -31,7 +32,7 @@ class LossOperations:
 
         side = self.runs.reference64
         result = side.run(self.runs.inputs[True], True, changed, self.targets)
-        return _of_loss(self.runs.flattened(result, True, False)), mode.found
+        return _of_loss(flattened(self.runs, result, True, False)), mode.found
 
     def agrees(self, run: str, make: Make) -> bool:
         """Return whether the changed loss, and all of its gradients, are the port's."""
