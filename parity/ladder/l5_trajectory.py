@@ -62,7 +62,8 @@ class Trajectory(Rung):
             JaxTraining(self.runs.port64, optimizers[1]),
         )
         self.rates, self.momentum = [reference.rate], reference.momentum
-        disturbed, checks, before = None, [], []
+        disturbed, checks = None, []
+        before: list[Check] = []
         for step in range(self.runs.port.steps):
             oracle, ported = self._step(reference, step), self._step(port, step)
             self.ported = ported

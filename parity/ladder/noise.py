@@ -1,7 +1,8 @@
-"""Checks that say nothing, because rounding moves the reference as far as its values are large.
+"""Checks of a trajectory that say nothing, because it moves from itself as far as it is from zero.
 
-The limit of numerics, and that of a trajectory, grows with what rounding does to the reference.
-From 1 on it admits differences as large as the values: an array of zeros would pass.
+The limit of a trajectory grows with what rounding does to the reference. From 1 on it admits
+differences as large as the values: an array of zeros would pass. (Numerics that noise drowns are
+not counted either; see `Check.can_fail`.)
 """
 
 from __future__ import annotations
@@ -13,13 +14,10 @@ from parity.report.report import Check, Omission
 
 REASON = "rounding moves the reference by as much, so a wrong port would pass, too"
 
-# Kinds of checks whose limit grows with the noise of the reference, and their rungs.
-NOISY = {("structure", "L5"), *(("numerics", f"L{n}") for n in range(6))}
-
 
 def is_noise(check: Check) -> bool:
-    """Return whether a check passes, but no port could fail it."""
-    return check.ok and check.limit >= 1 and (check.kind, check.rung) in NOISY
+    """Return whether a check of a trajectory passes, but no port could fail it."""
+    return check.ok and check.limit >= 1 and (check.rung, check.kind) == ("L5", "structure")
 
 
 def says_something(trajectory: Sequence[Check]) -> bool:
@@ -29,24 +27,20 @@ def says_something(trajectory: Sequence[Check]) -> bool:
 
 
 def without_noise(checks: Sequence[Check]) -> tuple[list[Check], list[Omission]]:
-    """Set checks apart that no port could fail.
+    """Set checks of a trajectory apart that no port could fail.
 
     Args:
         checks: Those of one rung.
 
     Returns:
-        The checks that say something, and an omission for each that does not. Numerics may be left
-        out, since structure shows the function. So may parts of a trajectory, if it says something.
+        The checks that say something, and an omission for each that does not. All are required
+        unless the others hold the loss and a parameter.
     """
     kept = [check for check in checks if not is_noise(check)]
-    required = not says_something([c for c in kept if c.kind == "structure"])
+    required = not says_something(kept)
     omitted = [
-        Omission(
-            *(check.rung, check.layer, check.reference, check.quantity),
-            f"{check.kind}: {REASON}",
-            required and check.kind == "structure",
-        )
-        for check in checks
-        if is_noise(check)
+        Omission(c.rung, c.layer, c.reference, c.quantity, REASON, required)
+        for c in checks
+        if is_noise(c)
     ]
     return kept, omitted

@@ -83,10 +83,11 @@ class Report(Findings):
         print_first(console, lines, most, f" (--verbose prints all {len(failed)} failures)")
         print_first(console, self._omitted(), most)
         seconds = f"{sum(self.seconds.values()):.0f} s"
-        for note in self.notes:
+        for note in [*self.notes, *self._drowned()]:
             console.print(note if len(note) <= 300 else f"{note[:300]} ...", markup=False)
         if self.ok:
-            console.print(f"[green]PASSED[/green] {len(self.checks)} comparisons ({seconds})")
+            compared = sum(c.can_fail for c in self.checks)
+            console.print(f"[green]PASSED[/green] {compared} comparisons ({seconds})")
         else:
             reason = escape(self.reason())
             console.print(f"[red]FAILED[/red] {reason} ({seconds})", soft_wrap=True)
@@ -111,6 +112,17 @@ class Report(Findings):
             also = f"; also {listed(others)}" if others else ""
             lines.append(first.sentence() + also)
         return lines
+
+    def _drowned(self) -> list[str]:
+        """How many numerics were not counted as compared, in a line; nothing where all were."""
+        drowned = [c for c in self.checks if not c.can_fail]
+        if not drowned:
+            return []
+        first = f"{drowned[0].rung} {drowned[0].layer}: {drowned[0].quantity}"
+        return [
+            f"not counted: {len(drowned)} comparisons of numerics, such as {first}: in"
+            f" {self.precision} rounding moves the reference by as much as the values"
+        ]
 
     def _omitted(self) -> list[str]:
         """What was not compared, a line each, but for layers that a note names already."""

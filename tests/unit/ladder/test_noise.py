@@ -12,7 +12,7 @@ from torch import nn
 from parity import Port, check
 from parity.ladder.noise import without_noise
 from parity.report.quantity import Kind, Quantity
-from parity.report.report import Check
+from parity.report.report import Check, Report
 
 LOSS = Quantity(Kind.LOSS, step=1)
 STATE = Quantity(Kind.STATE, path="w", step=1)
@@ -22,17 +22,23 @@ def made(rung: str, kind: str, quantity: Quantity, limit: float, error: float = 
     return Check(rung, kind, "layer", "layer", quantity, error, limit)
 
 
-def test_numerics_that_admit_anything_are_left_out() -> None:
+def test_numerics_that_admit_anything_are_not_counted() -> None:
     """Catches a limit above 1 that counts as a comparison, and a true failure that is dropped."""
-    kept = [
+    checks = [
         made("L2", "structure", STATE, 2.0),  # such a limit is not of noise
         made("L2", "numerics", STATE, 0.9),
         made("L2", "numerics", STATE, 1.5, error=1.6),
+        made("L2", "numerics", STATE, 1.0),
     ]
-    found, omitted = without_noise([*kept, made("L2", "numerics", STATE, 1.0)])
-    assert found == kept
-    assert [(o.rung, o.layer, o.counts) for o in omitted] == [("L2", "layer", False)]
-    assert omitted[0].reason.startswith("numerics: rounding moves the reference by as much")
+    assert [c.can_fail for c in checks] == [True, True, True, False]
+    assert without_noise(checks) == (checks, [])
+    report = Report("port", "bfloat16", checks, seconds={"L2": 0.0})
+    assert [(kind, compared) for _, kind, compared, *_ in report.rows()] == [
+        ("numerics", 2),
+        ("structure", 1),
+    ]
+    text = " ".join(str(report).split())
+    assert "not counted: 1 comparisons of numerics, such as L2 layer: w after 1 step: in" in text
 
 
 @pytest.mark.parametrize(("loss", "state", "required"), [(2, 0.1, True), (0.1, 2, True)])
