@@ -38,7 +38,15 @@ from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutatio
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
 from parity.ladder.reach import Reach, reaching
-from parity.ladder.recorded import coarse, filled, is_narrow, numerics_of, sides
+from parity.ladder.recorded import (
+    coarse,
+    filled,
+    is_narrow,
+    knows_gradients,
+    lacks_input,
+    numerics_of,
+    sides,
+)
 from parity.ladder.renaming import Renaming, without
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference, spread_difference
@@ -359,7 +367,8 @@ class Runs:
         flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), self._statistics(result, ported))
         gradients = self.names.in_port(result.parameter_gradients, None, ported)
         gradients = without(gradients, self.tensors.opaque | self.names.frozen(None))
-        flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
+        if knows_gradients(self.reference64):
+            flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
         for tied in self.projections:
             along = tied.project(result.parameter_gradients, ported)
             if along is not None:
@@ -367,6 +376,8 @@ class Runs:
                 flat[key_of(tied.port[0], Quantity(Kind.PARAMETER_GRADIENT))] = along.astype(dtype)
         flat[Key(NETWORK, Quantity(Kind.LOSS))] = np.asarray(result.loss)
         for i, gradient in enumerate(result.input_gradients):
+            if lacks_input(self.reference64, i):
+                continue
             flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient
         return flat
 
