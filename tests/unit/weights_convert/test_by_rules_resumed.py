@@ -91,9 +91,10 @@ def interrupted(shards: Path, target: Path, name: str, size: int | None) -> Path
             raise KeyboardInterrupt
         return apply(self, step)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Work, "_apply", applied)
-        carry(shards, target, shard_size=size, workers=1)
+        with pytest.raises(KeyboardInterrupt):
+            carry(shards, target, shard_size=size, workers=1)
     return target.with_name(PREFIX + target.name) / "work"
 
 
