@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from parity.spec.errors import InputError, listed, printable
 
 if TYPE_CHECKING:
+    from parity.ladder.port import Port
+    from weights_convert.rules import Described
     from weights_convert.streaming.conversion import Conversion
     from weights_convert.streaming.plan import Planner
 
@@ -114,13 +116,37 @@ def planner_of(args: argparse.Namespace) -> Planner:
     found = (rules.Rules.of(weights), True) if isinstance(weights, Mapping) else table_of(weights)
     if found is None:
         raise InputError(f"{args.rules}: its weights are no rules, so they cannot be applied")
+    reference, tied = _reference(port)
+    state = wrap(port.port, port.params).state()
+    return planner(found[0], reverse, reference, state, tied, found[1])
+
+
+def _reference(port: Port) -> tuple[Mapping[str, Described], list[frozenset[str]]]:
+    """Return the tensors of a port's reference, and the names of those that are one.
+
+    Raises:
+        InputError: It is a trace that holds none.
+    """
+    from parity.ladder.recorded import is_recorded
+    from weights_convert.rules import ArraySpec
+
+    if is_recorded(port):
+        from parity.trace.reading import TraceFile
+
+        trace = TraceFile(port.reference)
+        arrays, stored = trace.index["arrays"], trace.index["state"]
+        if not stored:
+            raise InputError(f"{trace.path} holds no state, so rules cannot be proved by it")
+        specs = {
+            name: ArraySpec(tuple(arrays[a]["shape"]), arrays[a]["dtype"])
+            for name, a in stored.items()
+        }
+        return specs, [frozenset(names) for names in trace.index["aliases"].values()]
     reference = port.reference.state_dict()
     memory = defaultdict(set)
     for name, tensor in reference.items():
         memory[tensor.data_ptr(), tensor.shape, tensor.stride()].add(name)
-    tied = [frozenset(names) for names in memory.values()]
-    state = wrap(port.port, port.params).state()
-    return planner(found[0], reverse, reference, state, tied, found[1])
+    return reference, [frozenset(names) for names in memory.values()]
 
 
 def parse_bytes(text: str) -> int:

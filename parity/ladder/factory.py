@@ -41,7 +41,7 @@ def make_port(name: str) -> Port:
     if not isinstance(port, Port):
         kind = "nothing" if port is None else f"a {type(port).__name__}"
         raise InputError(f"{name} returned {kind}, expected a parity.Port")
-    return _with_rules_beside(port, _folder(name))
+    return _with_files_beside(port, _folder(name))
 
 
 def made(name: str) -> Any:
@@ -68,12 +68,14 @@ def _folder(name: str) -> Path:
     return Path(file or "").parent
 
 
-def _with_rules_beside(port: Port, folder: Path) -> Port:
-    """Find a table of rules that is kept beside the module that makes the port."""
-    weights = port.weights
-    if not isinstance(weights, str | Path) or not (folder / weights).is_file():
-        return port
-    return dataclasses.replace(port, weights=folder / weights)
+def _with_files_beside(port: Port, folder: Path) -> Port:
+    """Find a table of rules, or a trace, that is kept beside the module that makes the port."""
+    found = {
+        field: folder / value
+        for field, value in (("weights", port.weights), ("reference", port.reference))
+        if isinstance(value, str | Path) and (folder / value).is_file()
+    }
+    return dataclasses.replace(port, **found) if found else port
 
 
 def line_of_factory(name: str) -> SourceLine:

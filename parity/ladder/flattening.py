@@ -11,6 +11,7 @@ from parity.capture.records import NETWORK, Arrays, Result
 from parity.ladder.axes import rearranged
 from parity.ladder.keys import Flat, Key, by_layer, key_of
 from parity.ladder.layer_alone import axes_of
+from parity.ladder.recorded import knows_gradients, lacks_input
 from parity.ladder.renaming import without
 from parity.report.quantity import Kind, Mode, Quantity
 
@@ -39,7 +40,8 @@ def flattened(runs: Runs, result: Result, train: bool, ported: bool) -> Flat:
     flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), _statistics(runs, result, ported))
     gradients = runs.names.in_port(result.parameter_gradients, None, ported)
     gradients = without(gradients, runs.tensors.opaque | runs.names.frozen(None))
-    flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
+    if knows_gradients(runs.reference64):
+        flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
     for tied in runs.projections:
         along = tied.project(result.parameter_gradients, ported)
         if along is not None:
@@ -47,7 +49,8 @@ def flattened(runs: Runs, result: Result, train: bool, ported: bool) -> Flat:
             flat[key_of(tied.port[0], Quantity(Kind.PARAMETER_GRADIENT))] = along.astype(dtype)
     flat[Key(NETWORK, Quantity(Kind.LOSS))] = np.asarray(result.loss)
     for i, gradient in enumerate(result.input_gradients):
-        flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient
+        if not lacks_input(runs.reference64, i):
+            flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient
     return flat
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from parity.capture.records import NETWORK, transposed
 from parity.ladder.constants import CONSTANT, constant_error
+from parity.ladder.recorded import stateless
 from parity.ladder.rung import Rung
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind, Quantity
@@ -19,6 +20,9 @@ MADE = "(made by the function)"
 
 class Weights(Rung):
     """Rung L0: every source tensor used once, every target filled once, bit for bit."""
+
+    def absent(self) -> str:
+        return stateless(self.runs)
 
     def climb(self) -> list[Check]:
         """Check that every source tensor is used once and every target filled once, bit for bit."""

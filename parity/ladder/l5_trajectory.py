@@ -15,6 +15,7 @@ from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
 from parity.ladder.noise import says_something
 from parity.ladder.recorded import absent, has_steps, is_narrow, loss_response, training_of
+from parity.ladder.renaming import without
 from parity.ladder.rung import Rung
 from parity.ladder.runs import PORT64
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
@@ -111,8 +112,12 @@ class Trajectory(Rung):
 
     def _state(self, training: Steps) -> Arrays:
         """Parameters and statistics in the port's names and layout."""
-        ported = isinstance(training, JaxTraining)
-        return self.runs.names.in_port(training.state(), None, ported)
+        ported, names = isinstance(training, JaxTraining), self.runs.names
+        found = names.in_port(training.state(), None, ported)
+        if not ported or not self.runs.stateless:
+            return found
+        # A function's statistics are among its parameters, where they stay as they were.
+        return without(found, names.in_port(self.runs.oracle(True).statistics, None, False))
 
     def _step(self, training: Steps, step: int) -> Flat:
         """Make one training step, and return the state after it."""

@@ -15,6 +15,7 @@ from parity.ladder import tolerances
 from parity.ladder.axes import rearranged
 from parity.ladder.keys import Flat, Key
 from parity.ladder.pairing import Pair
+from parity.ladder.recorded import knows_gradients
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.trace.side import RecordedSide
 
@@ -75,8 +76,9 @@ class Layers:
         for i, gradient in enumerate(gradients):
             flat[key(Kind.INPUT_GRADIENT, index=i)] = gradient
         frozen = self.runs.names.frozen(pair)
+        known = knows_gradients(self.runs.reference64) or self.is_alone(call, train)
         for name, a in self.runs.names.in_port(result.parameter_gradients, pair, ported).items():
-            if name not in frozen:
+            if known and name not in frozen:
                 flat[key(Kind.PARAMETER_GRADIENT, path=name)] = a
         if train:
             for name, a in self.runs.names.in_port(result.statistics, pair, ported).items():

@@ -52,6 +52,8 @@ def filled(port: Port) -> Port:
     trace = TraceFile(port.reference)
     if given := [name for name in GIVEN if _is_given(getattr(port, name))]:
         raise InputError(f"{given[0]} is given, expected it left out: {trace.path} holds it")
+    if port.weights is not None and not trace.index["state"]:
+        raise InputError(f"weights are given, expected none: {trace.path} holds no state")
     if ("eval", trace.base, None) not in trace.runs:
         raise InputError(f"{trace.path} holds no run in {trace.base} in eval mode")
     train = port.train and ("train", trace.base, None) in trace.runs
@@ -225,8 +227,30 @@ def absent_rung(runs: Runs, rung: str, reason: str) -> list[Omission]:
     """Return a rung that was left out because a trace lacks it, as something not compared."""
     if not reason.startswith("the trace"):
         return []
-    kind = Kind.STEP if rung == "L4" else Kind.STATE
-    return [Omission(rung, NETWORK, NETWORK, Quantity(kind, step=1), reason)]
+    kinds = {"L0": Quantity(Kind.VALUES), "L4": Quantity(Kind.STEP, step=1)}
+    quantity = kinds.get(rung, Quantity(Kind.STATE, step=1))
+    return [Omission(rung, NETWORK, NETWORK, quantity, reason)]
+
+
+def knows_gradients(side: TorchSide) -> bool:
+    """Return whether a reference's gradients of parameters are known; a trace may hold none."""
+    if not isinstance(side, RecordedSide):
+        return True
+    run = side.trace.runs.get(("train", side.trace.base, None), {})
+    return bool(run.get("parameter_gradients"))
+
+
+def lacks_input(side: TorchSide, place: int) -> bool:
+    """Return whether the gradient of a floating-point input is not known: a trace may lack it."""
+    return isinstance(side, RecordedSide) and side.lacks_input(place)
+
+
+def stateless(runs: Runs) -> str:
+    """Return why weights cannot be compared; empty if they can."""
+    side = runs.reference64
+    if not isinstance(side, RecordedSide) or side.trace.index["state"]:
+        return ""
+    return "the trace holds no state" if runs.port64.state() else ""
 
 
 def lacking(runs: Runs, rung: str) -> Iterator[Omission]:
@@ -273,6 +297,9 @@ def _gradients(side: RecordedSide, omission: Any) -> Iterator[Omission]:
         yield omission(Kind.PARAMETER_GRADIENT, "the trace holds none", required=True)
     if not run["input_gradients"]:
         yield omission(Kind.INPUT_GRADIENT, "the trace holds none")
+    for i, name in enumerate(run["input_gradients"]):
+        if name is None:
+            yield omission(Kind.INPUT_GRADIENT, "the trace does not hold it", index=i)
 
 
 def numerics_of(runs: Runs, train: bool) -> bool:

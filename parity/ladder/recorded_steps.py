@@ -1,4 +1,4 @@
-"""Comparing two traces, their steps of training included."""
+"""Comparing two traces, their weights and steps of training included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from parity.capture.run import FLOAT64
 from parity.ladder import recordings
 from parity.ladder.recorded import loss_response
 from parity.ladder.recordings import Compared, Comparison, Rename, RunPair
-from parity.ladder.tolerances import ROUNDING, STRUCTURE_TRAJECTORY, floor
+from parity.ladder.tolerances import ROUNDING, STRUCTURE_FORWARD, STRUCTURE_TRAJECTORY, floor
 from parity.report.quantity import Kind, Quantity
 from parity.trace.reading import TraceFile
 
@@ -23,12 +23,17 @@ def compare(
     rename: Sequence[Rename] = (),
     limit: float | None = None,
 ) -> Comparison:
-    """Compare runs, and the state and the loss after each step of their trajectories.
+    """Compare weights, runs, and the state and the loss after each step of their trajectories.
 
-    Arguments, and what is raised, are those of `recordings.compare`. Updates alone are not
-    compared: each recording makes them on gradients of its own.
+    Arguments, and what is raised, are those of `recordings.compare`. Weights come first: where they
+    differ, all that follows does. Updates alone are not compared: each recording makes them on
+    gradients of its own.
     """
     found = recordings.compare(one, other, rename, limit)
+    if one.index["state"] and other.index["state"]:
+        weights = WeightPair(one, other, rename, limit)
+        found.compared[:0] = weights.compared()
+        found.left_out[:0] = weights.left_out
     if TRAJECTORY not in one.training or TRAJECTORY not in other.training:
         return found
     if other.narrow and not one.narrow:  # how far rounding goes is asked of the first
@@ -45,6 +50,28 @@ def compare(
         found.compared += pair.compared()
         found.left_out += pair.left_out
     return found
+
+
+class WeightPair(RunPair):
+    """The parameters and buffers of either trace before anything has run; see `RunPair`."""
+
+    def __init__(
+        self, one: TraceFile, other: TraceFile, rename: Sequence[Rename], limit: float | None
+    ) -> None:
+        self.one, self.other, self.rename, self.limit = one, other, rename, limit
+        self.runs = ({"state": one.index["state"]}, {"state": other.index["state"]})
+        narrow = next((trace.precision for trace in (one, other) if trace.narrow), "")
+        self.precision, self.name, self.exact = narrow or FLOAT64, "before", []
+        self.left_out, self.found = [], []
+
+    def compared(self) -> list[Compared]:
+        """Compare every tensor."""
+        self._named("state", Kind.VALUES)
+        return self._judged()
+
+    def _limit(self, *_: Any) -> tuple[float, float]:
+        exact = self.precision == FLOAT64
+        return (STRUCTURE_FORWARD if exact else floor(self.precision)), 0.0
 
 
 class StepPair(RunPair):

@@ -240,7 +240,7 @@ class RunPair:
         pairs = {name: other for name in mine if (other := self._named_alike(name, rest))}
         for other in pairs.values():
             rest.pop(other, None)
-        for name in mine.keys() - pairs.keys():
+        for name in [n for n in mine if n not in pairs]:
             found = next((n for n, b in rest.items() if self._equal(mine[name], b)), None)
             if found is not None:
                 pairs[name] = found

@@ -37,7 +37,13 @@ from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutatio
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
 from parity.ladder.reach import Reach, reaching
-from parity.ladder.recorded import coarse, filled, is_narrow, numerics_of, sides
+from parity.ladder.recorded import (
+    coarse,
+    filled,
+    is_narrow,
+    numerics_of,
+    sides,
+)
 from parity.ladder.renaming import Renaming, without
 from parity.ladder.returned import Whole
 from parity.ladder.tolerances import Difference, difference, spread_difference

@@ -131,11 +131,12 @@ class Quantity:
             case Kind.LOSSES:
                 return f"losses of {self.step} steps"
             case Kind.STEP:
-                return f"step {self.step} of {self.path}"
+                return f"step {self.step}" + f" of {self.path}" * bool(self.path)
             case Kind.DECAY_STEP:
                 return f"step without gradient of {self.path}"
             case Kind.STATE:
-                return f"{self.path} after {self.step} step{'s' * (self.step > 1)}"
+                name = self.path or self.kind.value
+                return f"{name} after {self.step} step{'s' * (self.step > 1)}"
             case Kind.LEARNING_RATE:
                 return f"learning rate of {self.step:,} steps" if self.step else "learning rate"
             case Kind.LOSS_FUNCTION:

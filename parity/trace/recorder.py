@@ -177,6 +177,12 @@ class Trace:
             self.index["arrays"][name] = dict(entry, sha256=digest)
         return self.names[key]
 
+    def scalar(self, value, dtype=""):
+        """Store a single number, in whatever shape, and return its name in the file."""
+        if np.size(value) != 1:
+            raise TraceError(f"a loss of shape {np.shape(value)}, expected a single number")
+        return self.array(np.reshape(value, ()), dtype)
+
     def tree(self, value, store=None):
         """Return a nest of arrays and plain values as the index holds it."""
         store = store or self.array
@@ -258,7 +264,7 @@ class Trace:
 
     def loss(self, value):
         """Record the loss."""
-        self._in_run()["loss"] = self.array(value)
+        self._in_run()["loss"] = self.scalar(value)
 
     def statistic(self, name, array):
         """Record a buffer, such as a running mean, after the run."""
@@ -302,7 +308,7 @@ class Trace:
         step = {
             "state": {k: self.array(a) for k, a in state.items()},
             "gradients": {k: self.array(a) for k, a in (gradients or {}).items()},
-            "loss": None if loss is None else self.array(loss),
+            "loss": None if loss is None else self.scalar(loss),
             "rate": rate,
         }
         self.current["steps"].append(step)
@@ -597,7 +603,7 @@ class TorchRecorder:
         if not train:
             return hooks.calls
         run["targets"] = [self._store(t) for t in targets]
-        run["loss"] = self._store(value)
+        run["loss"] = self.trace.scalar(*numpy_of(value))
         value.backward()
         hooks.finish()
         floats = [t for t in self.tensors_of((args, kwargs)) if t.is_floating_point()]
@@ -1142,7 +1148,7 @@ class MindSporeRecorder:
         run["statistics"] = {name: self.trace.array(array) for name, array in after.items()}
         if train:
             run["targets"] = [self._store(t) for t in targets]
-            run["loss"] = self._store(value)
+            run["loss"] = self.trace.scalar(value.asnumpy())
             run["input_gradients"] = [self._store(g) for g in of_inputs]
             found = {n: g.asnumpy() for n, g in zip(self.trained, of_weights)}
             run["parameter_gradients"] = {n: self.trace.array(g) for n, g in found.items()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from parity.spec.errors import InputError, shortened
 from parity.trace.recorder import FORMAT, ROUNDING, VERSION
 
+Pairs = Iterator[tuple[str, list[int], list[int]]]  # what it is, its shape, and the expected one
 # Takes a value, its place in the index, and the names of all arrays.
 Rule = Callable[[Any, str, Mapping[str, Any]], None]
 
@@ -54,6 +55,51 @@ def _refuse_contradictions(index: dict[str, Any]) -> None:
     for name in index["trained"]:
         if name not in index["state"] and name not in _tied(index):
             raise InputError(f"{name!r} is trained, and not in state")
+    known = {*index["state"], *_tied(index)}
+    for run in index["runs"]:
+        for name in run["parameter_gradients"]:
+            if name not in known:
+                raise InputError(f"a gradient is one of {name!r}, which is not in state")
+    for what, found, expected in _shapes(index):
+        if found != expected:
+            raise InputError(f"{what} is of shape {tuple(found)}, expected {tuple(expected)}")
+
+
+def _shapes(index: dict[str, Any]) -> Pairs:
+    """Yield what an array is, its shape, and the one that another array's says it must have."""
+    arrays, known = index["arrays"], index["unsaved"] | index["state"]
+
+    def shape(name: str) -> list[int]:
+        return list(arrays[name]["shape"])
+
+    def alike(what: str, names: Mapping[str, str], prefix: str = "") -> Pairs:
+        for name, array in names.items():
+            if f"{prefix}{name}" in known:
+                yield f"{what} {prefix + name!r}", shape(array), shape(known[f"{prefix}{name}"])
+
+    for run in index["runs"]:
+        if run["loss"] is not None:
+            yield f"the loss in {run['mode']} mode", shape(run["loss"]), []
+        yield from alike("the gradient of", run["parameter_gradients"])
+        yield from alike("the statistic", run["statistics"])
+        for call in run["calls"]:
+            for i, pair in enumerate(zip(call["outputs"], call["cotangents"], strict=False)):
+                if pair[1] is not None:
+                    what = f"the gradient of output {i} of {call['layer']!r}"
+                    yield what, shape(pair[1]), shape(pair[0])
+    for alone in index["alone"]:
+        for call, layer in alone["layers"].items():
+            prefix = call.partition("#")[0] + "."
+            yield from alike("alone, the gradient of", layer["parameter_gradients"], prefix)
+            yield from alike("alone, the statistic", layer["statistics"], prefix)
+    for training in index["training"]:
+        where = f"in {training['kind']},"
+        yield from alike(f"{where} before a step,", training["before"])
+        for step in training["steps"]:
+            yield from alike(f"{where} after a step,", step["state"])
+            yield from alike(f"{where} the gradient of", step["gradients"])
+            if step["loss"] is not None:
+                yield f"{where} the loss", shape(step["loss"]), []
 
 
 def _tied(index: dict[str, Any]) -> set[str]:
@@ -66,6 +112,9 @@ def _filled(index: dict[str, Any]) -> dict[str, Any]:
         found[kind] = [{k: make() for k, make in empty.items()} | run for run in found[kind]]
     for run in found["runs"]:
         run["calls"] = [{k: make() for k, make in CALL_EMPTY.items()} | c for c in run["calls"]]
+    for training in found["training"]:
+        empty = {"gradients": {}, "loss": None}
+        training["steps"] = [empty | step for step in training["steps"]]
     for alone in found["alone"]:
         for name, layer in alone["layers"].items():
             alone["layers"][name] = {k: make() for k, make in LAYER_EMPTY.items()} | layer

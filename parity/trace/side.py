@@ -172,14 +172,13 @@ class RecordedSide(TorchSide):
             raise NotRecordedError(f"{self.trace.path} holds no run in {self._name(train)}")
         outputs = [o for o in found["outputs"] if o["array"] is not None]
         places = {id(o): i for i, o in enumerate(outputs)}
-        gradients = [g for g in found["input_gradients"] if g is not None]
         loss = found["loss"]
         return Result(
             outputs=self._copied([o["array"] for o in outputs], self.output_axes[train]),
             calls={c["layer"]: self._call(c) for c in found["calls"]},
             loss=None if loss is None else self.trace.array(loss),
             parameter_gradients=self.trace.arrays(found["parameter_gradients"]),
-            input_gradients=self._turned(gradients, self._float_axes(found)),
+            input_gradients=self._of_inputs(found),
             statistics=self.trace.arrays(found["statistics"]),
             returned=[
                 Returned(o["name"], o.get("kind", ""), places.get(id(o), -1))
@@ -208,6 +207,22 @@ class RecordedSide(TorchSide):
         dtypes = self.trace.index["arrays"]
         floats = [i for i, n in enumerate(names) if "float" in dtypes[n]["dtype"]]
         return {j: self.input_axes[i] for j, i in enumerate(floats) if i in self.input_axes}
+
+    def _of_inputs(self, run: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        """Return the gradients of a network's inputs; one of no elements where there is none."""
+        names, axes = run["input_gradients"], self._float_axes(run)
+        places = [i for i, name in enumerate(names) if name is not None]
+        turned = self._turned(
+            [names[i] for i in places], {j: axes[i] for j, i in enumerate(places) if i in axes}
+        )
+        found = dict(zip(places, turned, strict=True))
+        return tuple(found.get(i, np.zeros(0)) for i in range(len(names)))
+
+    def lacks_input(self, place: int) -> bool:
+        """Return whether the gradient of one of the floating-point inputs was not recorded."""
+        runs = [run for (mode, *_), run in self.trace.runs.items() if mode == "train"]
+        known = [run["input_gradients"] for run in runs]
+        return any(place >= len(names) or names[place] is None for names in known)
 
     def _turned(
         self, names: Sequence[str], given: Mapping[int, Axes] = MappingProxyType({})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -100,7 +101,11 @@ def _read(index: Path) -> tuple[dict[str, str], int | None]:
             raise InputError(f"{index}: weight_map says {name!r}: {shard!r}, expected texts")
     metadata = entries.get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, dict) else None
-    return found, int(size) if isinstance(size, int | float) else None
+    if not isinstance(size, int | float):
+        return found, None
+    if not math.isfinite(size):
+        raise InputError(f"{index} says total_size {size}, expected a number of bytes")
+    return found, int(size)
 
 
 def _inside(index: Path, shard: str) -> Path:

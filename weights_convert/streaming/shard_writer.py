@@ -42,7 +42,7 @@ def write_shards(work: Work, folder: Path, size: int) -> tuple[dict[str, str], t
     if count == 1:
         names = ["model.safetensors"]
     for file in folder.iterdir():
-        if file.name not in names:
+        if file.name.removesuffix(UNFINISHED) not in names:
             file.unlink()
 
     def one(name: str, unit: Unit) -> dict[str, str]:
@@ -91,7 +91,7 @@ def _shard(work: Work, path: Path, unit: Unit) -> dict[str, str]:
 
 
 def write_file(work: Work, path: Path, unit: Unit, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Write one file, tensor by tensor.
+    """Write one file, tensor by tensor; what an earlier process wrote of it, and is right, is kept.
 
     Returns:
         The hashes of its tensors, as they were made.
@@ -102,21 +102,31 @@ def write_file(work: Work, path: Path, unit: Unit, metadata: Mapping[str, str]) 
     for name in order:
         offsets[name] = end
         end += tensors[name].nbytes
-    with path.open("wb") as file:
+    there = path.is_file() and path.stat().st_size == end
+    kept = []
+    with path.open("rb+" if there else "wb") as file:
         file.write(head)
         file.truncate(end)
 
         def write(name: str, array: np.ndarray) -> str:
-            digest = begun(array.dtype.name, array.shape)
-            file.seek(offsets[name])
+            digest, place, same = begun(array.dtype.name, array.shape), offsets[name], there
             for block in blocks(array):
                 digest.update(block)
-                file.write(block)
+                file.seek(place)
+                if not there or file.read(block.nbytes) != block:
+                    file.seek(place)
+                    file.write(block)
+                    same = False
+                place += block.nbytes
+            if same:
+                kept.append(name)
             return digest.hexdigest()
 
         hashes = work.each(unit, write)
         file.flush()
         os.fsync(file.fileno())
+    if there:
+        work.progress(f"kept {len(kept)} of {len(order)} tensors, which were there")
     return hashes
 
 

@@ -32,12 +32,18 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out)
 
     from parity.capture.torch_side import one_thread
+    from parity.ladder.recorded import is_recorded
     from parity.report.console import working
     from parity.suggest.settling import settle
     from parity.suggest.suggestion import Pair, suggest_pair
 
     with working() as progress, one_thread():
-        pair = Pair.of(make_port(args.port))
+        port = make_port(args.port)
+        if is_recorded(port):
+            raise InputError(
+                f"{args.port}: its reference is a trace, expected a module: both sides are run"
+            )
+        pair = Pair.of(port)
         made = suggest_pair(pair, progress)
         settled = None
         if args.check:

@@ -280,6 +280,18 @@ def test_statistics_that_a_function_returns_are_compared() -> None:
     check(asked, levels=("L2",)).assert_faithful()
 
 
+def test_statistics_of_a_function_do_not_move_in_training() -> None:
+    """Catches a sound function failed on L5, for statistics that stay where they were in it."""
+    rates = (lambda m: torch.optim.SGD(m.parameters(), 0.1), optax.sgd(0.1))
+    port = dataclasses.replace(functional(partial(returning, 1)), optimizers=rates, steps=2)
+    report = check(port, levels=("L0", "L5"))
+    report.assert_faithful()
+    seen = {c.quantity.path for c in report.checks if c.rung == "L5"}
+    assert {"w", "b"} <= seen
+    left = {(o.rung, o.reference): o.reason for o in report.left_out if o.layer == "(network)"}
+    assert "keeps no statistics from step to step" in left["L5", "running_mean"]
+
+
 SOURCE = {
     "a": np.arange(24, dtype=np.float64).reshape(2, 3, 4) / 7,
     "b": np.zeros(3),

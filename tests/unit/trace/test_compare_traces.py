@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity.ladder import recorded_steps
 from parity.ladder.recordings import Comparison, compare, renames
 from parity.spec import draw
 from parity.spec.errors import InputError
@@ -104,6 +105,24 @@ def test_what_has_no_counterpart_is_said(tmp_path: Path) -> None:
     assert not result.ok
     assert any("1 layer only in the first: second" in line for line in result.left_out)
     assert any("1 layer only in the second: two" in line for line in result.left_out)
+
+
+def test_other_weights_are_named_first(tmp_path: Path) -> None:
+    """Catches layers at fault because the two recordings hold other weights, and no word of it."""
+    traces = [written(tmp_path / name) for name in ("one", "other")]
+    equal = recorded_steps.compare(*traces)
+    assert equal.ok
+    assert equal.compared[0].run == "before"
+    with recorder.Trace(tmp_path / "moved") as made:
+        trace = traces[0]
+        for name in trace.index["arrays"]:
+            made.array(trace.array(name))
+        weight = made.array(np.ones(3) * (1 + 1e-9))
+        state = {"second.weight": weight}
+        made.index = trace.index | {"arrays": made.index["arrays"], "state": state}
+    first = recorded_steps.compare(trace, TraceFile(tmp_path / "moved")).first()
+    assert first is not None
+    assert str(first).startswith("before, second.weight, values: difference 1.0e-09")
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:

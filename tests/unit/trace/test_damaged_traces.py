@@ -172,8 +172,32 @@ CHANGES = {
         with_value("runs", 1, "calls", 1, "cotangents", [None]),
         "'a#2' has 2 outputs and 1 cotangents",
     ),
+    "another's gradient": (
+        with_value("runs", 1, "calls", 1, "cotangents", ["a0", None]),
+        "the gradient of output 0 of 'a#2' is of shape (3, 4), expected (2, 3, 10)",
+    ),
+    "a parameter's gradient": (
+        with_value("runs", 1, "parameter_gradients", {"a.weight": "a1"}),
+        "the gradient of 'a.weight' is of shape (2, 3, 10), expected (3, 4)",
+    ),
+    "a gradient of nothing": (
+        with_value("runs", 1, "parameter_gradients", {"a.bias": "a0"}),
+        "a gradient is one of 'a.bias', which is not in state",
+    ),
+    "loss": (
+        with_value("runs", 1, "loss", "a0"),
+        "the loss in train mode is of shape (3, 4), expected ()",
+    ),
+    "loss of a step": (
+        with_value("training", 0, "steps", 0, "loss", "a0"),
+        "in update, the loss is of shape (3, 4), expected ()",
+    ),
+    "state after a step": (
+        with_value("training", 0, "steps", 0, "state", {"a.weight": "a1"}),
+        "in update, after a step, 'a.weight' is of shape (2, 3, 10), expected (3, 4)",
+    ),
     "tree": (with_value("runs", 0, "args", {"set": []}), "expected a tree"),
-    "shape": (with_value("arrays", "a0", "shape", [12]), "the index says float32 (12,)"),
+    "shape": (with_value("arrays", "a4", "shape", [30]), "the index says bool (30,)"),
     "negative": (with_value("arrays", "a0", "shape", [-3, 4]), "expected a whole number from 0"),
     "dtype": (with_value("arrays", "a0", "dtype", "float16"), "the index says float16"),
     "object": (with_value("arrays", "a0", "dtype", "object"), "expected one of bfloat16"),

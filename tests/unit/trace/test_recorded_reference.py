@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optax
 import pytest
+import safetensors.numpy
+import torch
 
 from parity import check
 from parity.cli import main
@@ -183,6 +187,9 @@ def make_port():
 def make_reference():
     return Reference(), torch.ones(1, 3, 4, 4)
 
+def elsewhere():
+    return recorded("ref.trace")
+
 def wrong():
     return 3
 
@@ -244,3 +251,30 @@ def test_record_refuses(
     assert message in err
     assert err.count("\n") == 1
     assert {p.suffix for p in tmp_path.iterdir()} <= {".py", ""}
+
+
+def test_rules_of_a_port_whose_reference_is_a_trace(
+    poor: Path, factory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a checkpoint that a proven port's rules cannot convert, for its module is elsewhere.
+
+    Also a trace that is not found beside the file that makes the port.
+    """
+    shutil.copy(poor, tmp_path / "ref.trace")
+    state = live().reference.state_dict()
+    torch.save(state, tmp_path / "in.pth")
+    files = [str(tmp_path / name) for name in ("in.pth", "out.safetensors", "back.safetensors")]
+    rules = ["--rules", f"{factory}:elsewhere"]
+    for source, target in itertools.pairwise(files):
+        assert main(["convert", *rules, source, target]) == 0
+    back = safetensors.numpy.load_file(files[-1])
+    assert {n: a.tobytes() for n, a in back.items()} == {
+        n: t.numpy().tobytes() for n, t in state.items() if "tracked" not in n
+    }
+    torch.save({n: t for n, t in state.items() if n != "head.bias"}, files[0])
+    (tmp_path / "out.safetensors").unlink()
+    capsys.readouterr()
+    assert main(["convert", *rules, *files[:2]]) == 2
+    assert "nothing fills head.bias of the port" in capsys.readouterr().err
+    assert main(["suggest", f"{factory}:elsewhere"]) == 2
+    assert "its reference is a trace, expected a module" in capsys.readouterr().err

@@ -191,3 +191,17 @@ def test_a_dropout_that_takes_its_mask_stays_on(tmp_path: Path) -> None:
     assert len(outputs) == 2
     for output in outputs:
         np.testing.assert_array_equal(output, [[2.0, 0.0, 2.0, 2.0]])
+
+
+def test_a_loss_is_one_number(tmp_path: Path) -> None:
+    """Catches a loss of shape (1,), as some frameworks give, that no check can read; or several."""
+    with recorder.Trace(tmp_path / "x.trace") as trace:
+        trace.run("train")
+        trace.loss(np.ones(1))
+        trace.training("trajectory")
+        trace.step({}, loss=[[2.0]])
+        arrays, step = trace.index["arrays"], trace.current["steps"][0]
+        found = [arrays[name]["shape"] for name in (trace.index["runs"][0]["loss"], step["loss"])]
+        with pytest.raises(recorder.TraceError, match=r"a loss of shape \(2,\), expected a single"):
+            trace.step({}, loss=np.ones(2))
+    assert found == [[], []]

@@ -106,6 +106,14 @@ BAD_SHARDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "number": (changed(lambda i: i["weight_map"].update({"emb.weight": 3})), "expected texts"),
     "no map": (changed(lambda i: i.pop("weight_map")), "expected an object weight_map"),
     "list": (lambda folder: (folder / INDEX).write_text("[]"), "expected an object weight_map"),
+    "size inf": (
+        changed(lambda i: i["metadata"].update(total_size=float("inf"))),
+        "total_size inf, expected a number of bytes",
+    ),
+    "size nan": (
+        changed(lambda i: i["metadata"].update(total_size=float("nan"))),
+        "total_size nan, expected a number of bytes",
+    ),
     "no JSON": (lambda folder: (folder / INDEX).write_text("{"), "is damaged"),
     "link": (link, "a link that leaves its folder"),
     "linked index": (linked_index, "a link that leaves its folder"),

@@ -82,6 +82,48 @@ def test_shards_of_a_killed_process_are_kept(shards: Path, tmp_path: Path) -> No
     assert not list(tmp_path.glob(".*"))
 
 
+def interrupted(shards: Path, target: Path, name: str, size: int | None) -> Path:
+    """Do what `killed` does without a process of its own, by an interrupt."""
+    apply = Work._apply
+
+    def applied(self: Work, step: Step) -> dict[str, np.ndarray]:
+        if name in step.made:
+            raise KeyboardInterrupt
+        return apply(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Work, "_apply", applied)
+        with pytest.raises(KeyboardInterrupt):
+            carry(shards, target, shard_size=size, workers=1)
+    return target.with_name(PREFIX + target.name) / "work"
+
+
+def test_tensors_of_a_killed_process_are_kept(shards: Path, tmp_path: Path) -> None:
+    """Catches a single file, or the shard that was being written, begun anew after a kill.
+
+    Also one of which a damaged tensor is kept.
+    """
+    carry(shards, tmp_path / "whole.safetensors")
+    whole = bits(tmp_path / "whole.safetensors")
+    for name, size in (("out.safetensors", None), ("out", 10**6)):
+        stop = killed if size is None else interrupted
+        left = stop(shards, tmp_path / name, "fp8_of_port", size) / name
+        file = left if size is None else next(left.glob("*.unfinished"))
+        data = bytearray(file.read_bytes())
+        at = data.index(whole["head.kernel"][2])
+        data[at] ^= 1
+        file.write_bytes(data)
+        found = [n for n, (*_, raw) in whole.items() if raw in data and n != "head.kernel"]
+        assert 2 < len(found) < len(whole) - 1
+        number, stages = file.stat().st_ino, list[str]()
+        carry(shards, tmp_path / name, shard_size=size, progress=stages.append)
+        assert f"kept {len(found)} of {len(whole)} tensors, which were there" in stages
+        made = tmp_path / name if size is None else tmp_path / name / "model.safetensors"
+        assert made.stat().st_ino == number
+        assert bits(tmp_path / name) == whole
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_parts_of_a_killed_process_are_kept(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
