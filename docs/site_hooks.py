@@ -176,7 +176,8 @@ void is never counted.
 
 On the five validation images on which it was tried here, the published checkpoint of `enet` has a
 mean IoU of 49.72 over the 17 classes that they show, with PyTorch and with JAX (`parity miou`); the
-published implementation gives the same confusion matrices. [Questions](questions.md) about all this.
+published implementation gives the same confusion matrices. Questions about all this:
+[questions](questions.md).
 """
 
 
