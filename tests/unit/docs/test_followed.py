@@ -176,6 +176,20 @@ def test_conversions() -> None:
     assert all(np.array_equal(one.arrays[k], v) for k, v in back.arrays.items())
 
 
+@follows("checkpoints.md", "console", "$ parity inspect enet.pth")
+@follows("checkpoints.md", "console", "$ parity convert enet.pth enet.safetensors")
+@follows("checkpoints.md", "console", "$ parity convert enet.safetensors back.pth")
+def test_the_page_on_conversion(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a command that prints something else than its page shows."""
+    arrays = initial(MODELS["enet"], "torch", 0)
+    wrapped = {f"module.{name}": torch.tensor(array) for name, array in arrays.items()}
+    torch.save({"epoch": 3, "state_dict": wrapped}, "enet.pth")
+    for text in followed(test_the_page_on_conversion):
+        command, _, shown = text.partition("\n")
+        run(command)
+        printed(shown, capsys.readouterr().out)
+
+
 @follows("README.md", "sh", "parity convert --rules rules.toml llama/")
 @follows("checkpoints.md", "sh", "parity convert --rules rules.toml meta-llama/")
 def test_conversions_by_rules() -> None:

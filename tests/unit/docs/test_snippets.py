@@ -102,6 +102,7 @@ HANDLED = (
     parsed("devices.md", "torchrun", DEVICES, "indented"),
     parsed("devices.md", "python -m tests", OTHERS, "indented"),
     parsed("devices.md", "parity check enet --devices", "pytest -m devices does it", "indented"),
+    parsed("tolerances.md", "parity check enet --json", "the README's commands do", "indented"),
     parsed("devices.md", "parity eval", DEVICES, "indented"),
     parsed(
         "data.md", "parity pack", "tests/unit/data/test_records.py packs drawn images", "indented"
