@@ -99,3 +99,12 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
         monkeypatch.setenv(name, value)
         standard_output().print("[red]FAILED[/red]")
         assert ("\x1b[31m" in capsys.readouterr().out) == coloured
+
+
+@pytest.mark.parametrize("command", ["check", "study"])
+def test_ctrl_c_says_what_happens(command: str) -> None:
+    """Catches a command that calls itself interrupted and goes on for as long as a step lasts."""
+    given = ["enet"] if command == "check" else ["enet-camvid", "--data", "D", "--out", "O"]
+    answer = parser([command]).parse_args([command, *given]).answer
+    assert answer.startswith(f"parity {command}: ")
+    assert ("Ctrl-C again stops at once" in answer) == (command == "study")
