@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-BLOCK = re.compile(r"^```(\w+)(?: +([^\n]*))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+TOP = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
+BLOCK = re.compile(r"^```(\w*)(?: +([^\n]*))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+INDENTED = re.compile(r"(?<=\n\n)((?: {4}[^\n]+\n)+)")
+INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 OPTION = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -17,7 +22,7 @@ class Block(NamedTuple):
     """A block of code of a page.
 
     Attributes:
-        language: Such as `python` or `console`.
+        language: Such as `python` or `console`; `indented` if four spaces make it a block.
         options: `title`, the file that a reader writes; `replace`, what of it the block replaces.
         text: What the block holds.
     """
@@ -27,10 +32,49 @@ class Block(NamedTuple):
     text: str
 
 
+def pages() -> list[str]:
+    """Every page that a reader is given, those at the top by their names alone."""
+    return [*TOP, *sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))]
+
+
+def text_of(page: str) -> str:
+    """What a page holds; see `pages`."""
+    return (ROOT / page if page in TOP else DOCS / page).read_text()
+
+
 def blocks(page: str) -> Iterator[Block]:
-    """Yield the blocks of code of a page of `docs/`."""
-    for language, options, text in BLOCK.findall((DOCS / page).read_text()):
-        yield Block(language, dict(OPTION.findall(options)), text)
+    """Yield the blocks of code of a page, those between fences first."""
+    text = text_of(page)
+    for language, options, body in BLOCK.findall(text):
+        yield Block(language, dict(OPTION.findall(options)), body)
+    for body in INDENTED.findall(BLOCK.sub("", text)):
+        yield Block("indented", {}, textwrap.dedent(body))
+
+
+def inline(page: str) -> list[str]:
+    """The code in the sentences and tables of a page."""
+    text = INDENTED.sub("", BLOCK.sub("", text_of(page)))
+    return [" ".join(code.split()) for code in INLINE.findall(text)]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the commands of a shell's lines, word by word.
+
+    What stands in `[--option VALUE]` counts as given. Comments, pipes and where output goes to are
+    left out.
+    """
+    for line in re.sub(r"\\\n *", " ", text).splitlines():
+        line = re.sub(r"\[(--[^]]*)\]", r"\1", re.sub(r"\$\(.*?\)", "$X", line.removeprefix("$ ")))
+        command: list[str] = []
+        for word in [*shlex.split(line, comments=True), "&&"]:
+            if word not in ("&&", "|"):
+                command.append(word)
+                continue
+            if ">" in command:
+                del command[command.index(">") :]
+            if command:
+                yield command
+            command = []
 
 
 def follow(page: str, folder: Path, run: Callable[[list[str]], str]) -> int:
@@ -55,7 +99,7 @@ def follow(page: str, folder: Path, run: Callable[[list[str]], str]) -> int:
         elif block.language == "console":
             command, _, expected = block.text.partition("\n")
             commands += 1
-            _compare(expected, run(shlex.split(command.removeprefix("$ parity "))))
+            printed(expected, run(shlex.split(command.removeprefix("$ parity "))))
     return commands
 
 
@@ -69,7 +113,8 @@ def _write(file: Path, block: Block) -> None:
     file.write_text(text.replace(old, block.text.removesuffix("\n")))
 
 
-def _compare(expected: str, found: str) -> None:
+def printed(expected: str, found: str) -> None:
+    """Check that a command printed what a page shows; see `follow`."""
     at = 0
     for line in expected.splitlines():
         parts = [r"\s+".join(map(re.escape, part.split(" "))) for part in re.split("\\.{3}", line)]

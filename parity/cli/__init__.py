@@ -16,13 +16,14 @@ from typing import Any, NoReturn
 
 from parity.cli import checkout
 from parity.io import compilation_cache, garbage, interrupts
-from parity.spec.errors import InputError, printable
+from parity.spec.errors import InputError, all_listed, printable
 from parity.training.dist_env import started
 
+VERBOSE = "list everything that a message names, not only the first five"
 UNREAD = 141  # exit status if the reader of the output has gone: 128 + SIGPIPE
 
-# Command -> what it does. `parity.cli.commands.NAME` has `add_arguments(parser)` and `run(args)`;
-# it imports no framework before `run`.
+# Command -> what it does. `parity.cli.commands.NAME` has `add_arguments(parser)` and `run(args)`,
+# and `ANSWER` if Ctrl-C does not end it at once; it imports no framework before `run`.
 COMMANDS = {
     "check": "climb the ladder of parity checks for a network",
     "suggest": "suggest the rules by which a port's weights come from its reference's",
@@ -112,7 +113,8 @@ def _run(argv: Sequence[str] | None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # With several processes, the launcher acknowledges the signal.
-        with interrupts.watched("" if started() else f"parity {args.command}: interrupted"):
+        answer = "" if started() else args.answer
+        with interrupts.watched(answer), all_listed(args.verbose):
             return args.run(args)
     except InputError as error:
         print(f"parity {args.command}: error: {printable(str(error))}", file=sys.stderr)
@@ -158,5 +160,8 @@ def parser(given: Sequence[str] | None = None) -> Parser:
         module = importlib.import_module(f"parity.cli.commands.{name}")
         sub = commands.add_parser(name, help=purpose, description=module.__doc__)
         module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
+        if not any(action.dest == "verbose" for action in sub._actions):
+            sub.add_argument("--verbose", action="store_true", help=VERBOSE)
+        answer = getattr(module, "ANSWER", f"parity {name}: interrupted")
+        sub.set_defaults(run=module.run, answer=answer)
     return top

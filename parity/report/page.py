@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from markupsafe import Markup
 
 from parity.report import html
+from parity.report.graph import graph
 from parity.report.plot import Line, legend, plot
 from parity.report.quantity import Kind, Mode
 from parity.report.source import SourceLine
@@ -42,7 +42,7 @@ def page(report: Findings) -> str:
         failures=report.failures(),
         rungs=list(_rungs(report)),
         sources=list(_sources(report)),
-        layers=list(_layers(report)),
+        modules=graph(report, MOST),
         failed_rungs=sorted({c.rung for c in report.failures()}),
         left_out=sorted(report.left_out, key=lambda o: (not o.counts, o.rung)),
         notes=[f"not seen: {line}" for line in report.unseen] + report.notes,
@@ -127,28 +127,6 @@ def _sources(report: Findings) -> Iterator[Excerpt]:
     for side, line in (*places, ("port", report.port_line)):
         if lines := line.excerpt():
             yield Excerpt(side, line, lines)
-
-
-class LayerMark(NamedTuple):
-    """A layer of the network, in the order of the forward pass.
-
-    Attributes:
-        name: The port's name.
-        failed: Number of its comparisons that failed, in the whole network or alone.
-        first: Whether it is the one to look at first.
-    """
-
-    name: str
-    failed: int
-    first: bool
-
-
-def _layers(report: Findings) -> Iterator[LayerMark]:
-    failed = collections.Counter(c.layer for c in report.failures())
-    fault = report.fault()
-    ran = (c.layer for c in report.checks if c.quantity.kind is Kind.OUTPUT)
-    for layer in dict.fromkeys(ran):
-        yield LayerMark(layer, failed[layer], fault is not None and fault.layer == layer)
 
 
 def _closest(report: Findings) -> dict[str, list[Check]]:

@@ -81,10 +81,11 @@ class Report(Findings):
         most = max(len(failed), len(self.left_out)) if verbose else most
         lines = [check.sentence() for check in failed] if verbose else self._grouped(failed)
         print_first(console, lines, most, f" (--verbose prints all {len(failed)} failures)")
-        print_first(console, self._omitted(), most)
+        print_first(console, self._omitted(), most, " (--verbose prints all)")
         seconds = f"{sum(self.seconds.values()):.0f} s"
         for note in [*self.notes, *self._drowned()]:
-            console.print(note if len(note) <= 300 else f"{note[:300]} ...", markup=False)
+            whole = verbose or len(note) <= 300
+            console.print(note if whole else f"{note[:300]} ...", markup=False)
         if self.ok:
             compared = sum(c.can_fail for c in self.checks)
             console.print(f"[green]PASSED[/green] {compared} comparisons ({seconds})")

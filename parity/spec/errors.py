@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 
 SHOWN = 5  # offenders that a message names; the others it counts
 WIDEST = 300  # characters of one of them
 LONGEST = 5_000  # characters of a whole message: a path may have 4,096
+_all_listed = ContextVar("all_listed", default=False)
 
 
 class InputError(ValueError):
@@ -14,15 +17,28 @@ class InputError(ValueError):
 
     The message is one line that names the file, key or value, and says what was expected. Text from
     a file stays in that line and cannot control the terminal: such characters are escaped. A
-    message longer than `LONGEST` loses its middle.
+    message longer than `LONGEST` loses its middle, but for one that was asked to list all.
     """
 
     def __init__(self, message: object) -> None:
-        super().__init__(shortened(printable(str(message)), LONGEST))
+        text = printable(str(message))
+        super().__init__(text if _all_listed.get() else shortened(text, LONGEST))
+
+
+@contextlib.contextmanager
+def all_listed(wanted: bool = True) -> Iterator[None]:
+    """Let messages list every item, not only the first few, until the block ends."""
+    token = _all_listed.set(wanted)
+    try:
+        yield
+    finally:
+        _all_listed.reset(token)
 
 
 def listed(items: Iterable[object], joint: str = ", ", shown: int = SHOWN) -> str:
     """Join the first few items in one line, with the number of the others, for a message.
+
+    Inside of `all_listed` all items are joined.
 
     Args:
         items: The items, the most informative first.
@@ -30,6 +46,8 @@ def listed(items: Iterable[object], joint: str = ", ", shown: int = SHOWN) -> st
         shown: Number of items to list.
     """
     texts = list(map(str, items))
+    if _all_listed.get():
+        return joint.join(texts)
     more = f" and {len(texts) - shown:,} more" if len(texts) > shown else ""
     return joint.join(shortened(text, WIDEST) for text in texts[:shown]) + more
 

@@ -42,21 +42,25 @@ def run(args: argparse.Namespace) -> int:
 
     from parity.ladder.recorded_steps import compare
     from parity.ladder.recordings import renames
+    from parity.report.console import working
     from parity.trace.reading import TraceFile
 
     rename = renames(args.rename)
-    found = compare(TraceFile(args.one), TraceFile(args.other), rename, args.limit)
+    with working() as progress:
+        progress(f"comparing {args.one} with {args.other}")
+        found = compare(TraceFile(args.one), TraceFile(args.other), rename, args.limit)
     differing = [c for c in found.compared if not c.ok]
+    most = max(len(differing), len(found.left_out)) if args.verbose else MOST
     for name in dict.fromkeys(c.run for c in found.compared):
         here = [c for c in found.compared if c.run == name]
         worst = max(here, key=lambda c: c.error / c.limit if c.limit else c.error)
         wrong = sum(not c.ok for c in here)
         print(f"{name}: {len(here)} compared, {wrong} differ; nearest to its limit: {worst}")
     for kind, lines in (("differs", differing), ("not compared", found.left_out)):
-        for line in lines[:MOST]:
+        for line in lines[:most]:
             print(f"{kind}: {line}")
-        if len(lines) > MOST:
-            print(f"{kind}: {len(lines) - MOST:,} more")
+        if len(lines) > most:
+            print(f"{kind}: {len(lines) - most:,} more (--verbose prints all)")
     if args.json is not None:
         rows = [
             dataclasses.asdict(c)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from parity.cli.arguments import add_choice, choice_of
 from parity.export import inspection as networks
 from parity.export import stablehlo
 from parity.io.files import check_writable, write_atomically
+from parity.report.console import working
 from parity.spec.errors import InputError, listed, printable
 from parity.spec.models import CLASSIFIERS, LANGUAGE
 from parity.spec.preprocessing import Preprocessing
@@ -38,20 +40,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
         _check_other(Path(args.json), Path(args.file))
-    found: Inspection | networks.Inspection | stablehlo.Program
-    if stablehlo.is_program(Path(args.file)):
-        check_unasked(args, "a program of JAX's")
-        if args.tensors:
-            raise InputError(f"--tensors: {args.file} holds its weights as constants of a program")
-        found = stablehlo.open_program(args.file)
-        lines = program_facts(found)
-    elif networks.is_onnx(Path(args.file)):
-        check_unasked(args, "an ONNX file")
-        found = networks.inspect(args.file)
-        lines = network_facts(found)
-    else:
-        found = inspect(args.file, args.model, choice_of(args))
-        lines = facts(found)
+    with working() as progress:
+        progress(f"reading {args.file}")
+        found, lines = opened(args)
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
     print("\n".join(f"{name:<10}{printable(text)}" for name, text in lines))
@@ -61,6 +52,26 @@ def run(args: argparse.Namespace) -> int:
         for name, (dtype, shape) in found.tensors.items():
             print(printable(f"{name:<{wide}}  {dtype:<8}  {_sides(shape) or 'scalar'}"))
     return 0
+
+
+def opened(args: argparse.Namespace) -> tuple[Any, list[tuple[str, str]]]:
+    """Return what a file holds, and the lines that say it.
+
+    Raises:
+        InputError: It cannot be read, or an option is not for its kind.
+    """
+    if stablehlo.is_program(Path(args.file)):
+        check_unasked(args, "a program of JAX's")
+        if args.tensors:
+            raise InputError(f"--tensors: {args.file} holds its weights as constants of a program")
+        program = stablehlo.open_program(args.file)
+        return program, program_facts(program)
+    if networks.is_onnx(Path(args.file)):
+        check_unasked(args, "an ONNX file")
+        network = networks.inspect(args.file)
+        return network, network_facts(network)
+    found = inspect(args.file, args.model, choice_of(args))
+    return found, facts(found)
 
 
 def check_unasked(args: argparse.Namespace, what: str) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from parity.study.plan import Plan, Run
 
+ANSWER = "parity study: ending the run that is being trained; Ctrl-C again stops at once"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument

@@ -1,0 +1,295 @@
+"""Pages that are followed: their commands and programs run, on what is drawn here."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import weights_convert
+from parity.cli import main
+from parity.data import dataset
+from parity.spec.initial import initial
+from parity.spec.models import MODELS
+from parity.spec.recipes import RECIPES
+from parity.training import overrides
+from tests import by_rules, tiny_data
+from tests.fuzz.kill_training import BLOCKS
+from tests.pages import blocks, commands, printed
+from tests.scenes import save
+from tests.unit.cli.test_port_command import MyNet, MyPort
+from weights_convert.rules import Rules
+
+# Test -> page, language, and with what the block begins; `test_snippets.py` reads it.
+FOLLOWED: dict[str, list[tuple[str, str, str]]] = {}
+Test = Callable[..., None]
+
+
+def follows(page: str, language: str, start: str) -> Callable[[Test], Test]:
+    """Say of a test that it runs a block."""
+
+    def noted(test: Test) -> Test:
+        FOLLOWED.setdefault(test.__name__, []).insert(0, (page, language, start))
+        return test
+
+    return noted
+
+
+def followed(test: Test) -> list[str]:
+    """The blocks that a test says it runs, in that order."""
+    found = []
+    for page, language, start in FOLLOWED[test.__name__]:
+        here = [b for b in blocks(page) if b.language == language and b.text.startswith(start)]
+        assert len(here) == 1, (page, start)
+        found.append(here[0].text)
+    return found
+
+
+def run(text: str, *more: str) -> None:
+    """Run the commands of a block, each with more arguments."""
+    for _, *arguments in commands(text):
+        assert main([*arguments, *more]) == 0, arguments
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are followed in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def own_pair() -> None:
+    """Write the README's pair, `path/to/file.py`, with a reference and a pair for traces."""
+    (example,) = (b.text for b in blocks("README.md") if b.text.startswith("import torch"))
+    names = "from tests.unit.cli.test_port_command import MyNet, MyPort\n"
+    text = names + example.partition("report = ")[0].replace("(2, 64, 64, 3)", "(2, 16, 16, 3)")
+    text += "\n\ndef make_reference():\n    return MyNet().eval(), torch.rand(2, 3, 16, 16)\n"
+    Path("path/to").mkdir(parents=True)
+    for file in ("path/to/file.py", "file.py", "port.py"):
+        Path(file).write_text(text)
+    traced = text.replace("MyNet().eval(),  #", '"ref.trace",  #').replace("inputs=", "# inputs=")
+    Path("my_port.py").write_text(traced)
+
+
+@follows("README.md", "sh", "parity check path/to/file.py:make_port")
+@follows("checking.md", "sh", "parity pairs path/to/file.py:make_port")
+@follows("checking.md", "sh", "parity faults path/to/file.py:make_port")
+@follows("rules.md", "sh", "parity suggest path/to/file.py:make_port")
+def test_a_pair_of_ones_own() -> None:
+    """Catches a command on a reader's pair that does not do what its page says."""
+    own_pair()
+    asked = {tuple(words) for text in followed(test_a_pair_of_ones_own) for words in commands(text)}
+    assert len(asked) == 5
+    for _, *arguments in sorted(asked):
+        few = ["--count", "3"] if arguments[0] == "faults" else []
+        assert main([*arguments, *few]) == 0, arguments
+    assert "kernel" in Path("rules.toml").read_text()
+
+
+@follows("continuous-integration.md", "python", "from my_port import")
+@follows("README.md", "python", "# test_my_port.py")
+def test_the_ladder_as_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a test file that a reader copies and in which pytest finds nothing."""
+    own_pair()
+    shutil.copy("file.py", "my_port.py")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    given: dict[str, Any] = {}
+    try:
+        for text in followed(test_the_ladder_as_tests):
+            exec(text, given)
+            (mark,) = given.pop("test_port").pytestmark
+            assert ("L1", "first.conv") in [case.values for case in mark.args[1]]
+    finally:
+        sys.modules.pop("my_port", None)
+
+
+@follows("README.md", "sh", "parity record file.py:make_reference")
+def test_a_reference_elsewhere() -> None:
+    """Catches a recording that the next command of the README cannot use."""
+    own_pair()
+    record, check, compare = followed(test_a_reference_elsewhere)[0].splitlines()
+    run(record)
+    run(check)
+    for name in "ab":
+        shutil.copy("ref.trace", f"{name}.trace")
+    run(compare)
+
+
+TRACED = """
+import optax, torch
+from parity import Port
+from tests import recorded
+
+def make_reference():
+    torch.manual_seed(0)
+    adam = lambda network: torch.optim.Adam(network.parameters(), 1e-3)
+    return {"module": recorded.Reference(), "inputs": torch.rand(2, 3, 8, 10),
+            "loss": lambda y: (y**2).mean(), "optimizer": adam}
+
+network, RULES = recorded.ported(), recorded.WEIGHTS
+loss = lambda y: (y**2).mean()
+
+def make_port():
+    return """
+
+
+@follows("traces.md", "sh", "parity record FILE.py")
+@follows("traces.md", "python", "Port(")
+@follows("traces.md", "python", "RULES = [")
+def test_traces(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a recording of whose loss and optimizer the page's port makes nothing."""
+    lines, port, rules = followed(test_traces)
+    Path("FILE.py").write_text(TRACED + textwrap.indent(port, "    ").strip())
+    record, check, compare = lines.splitlines()
+    run(record)
+    main(next(commands(check))[1:])
+    out = capsys.readouterr().out
+    assert "L3 gradients" in out
+    assert "L4 update" in out
+    for name in ("one", "other"):
+        shutil.copy("reference.trace", f"{name}.trace")
+    run(compare)
+    given: dict[str, Any] = {}
+    exec(rules, given)
+    assert Rules.of(given["RULES"])
+
+
+def write_enet() -> None:
+    """Write `enet.pth`, drawn weights of ENet."""
+    weights_convert.save("enet.pth", MODELS["enet"], initial(MODELS["enet"], "torch", 0))
+
+
+@follows("README.md", "sh", "parity convert enet.pth")
+def test_conversions() -> None:
+    """Catches a format that cannot be written, or not read again."""
+    write_enet()
+    run(followed(test_conversions)[0])
+    one, back = (weights_convert.load(name) for name in ("enet.pth", "back.pth"))
+    assert all(np.array_equal(one.arrays[k], v) for k, v in back.arrays.items())
+
+
+@follows("checkpoints.md", "console", "$ parity inspect enet.pth")
+@follows("checkpoints.md", "console", "$ parity convert enet.pth enet.safetensors")
+@follows("checkpoints.md", "console", "$ parity convert enet.safetensors back.pth")
+def test_the_page_on_conversion(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a command that prints something else than its page shows."""
+    arrays = initial(MODELS["enet"], "torch", 0)
+    wrapped = {f"module.{name}": torch.tensor(array) for name, array in arrays.items()}
+    torch.save({"epoch": 3, "state_dict": wrapped}, "enet.pth")
+    for text in followed(test_the_page_on_conversion):
+        command, _, shown = text.partition("\n")
+        run(command)
+        printed(shown, capsys.readouterr().out)
+
+
+@follows("README.md", "sh", "parity convert --rules rules.toml llama/")
+@follows("checkpoints.md", "sh", "parity convert --rules rules.toml meta-llama/")
+def test_conversions_by_rules() -> None:
+    """Catches shards that the commands of a page do not read or write."""
+    own_pair()
+    for name in ("llama", "meta-llama", "IN"):
+        by_rules.write_shards(Path(name), by_rules.drawn())
+    Path("rules.toml").write_text(by_rules.RULES)
+    torch.save(MyNet().state_dict(), "in.pth")
+    for text in followed(test_conversions_by_rules):
+        run(text)
+        shutil.rmtree("llama.orbax")
+        shutil.rmtree("back")
+    assert not Path("OUT").exists()
+
+
+@follows("data.md", "toml", 'name = "shapes"')
+def test_a_description_of_data() -> None:
+    """Catches a description of a data set that is refused."""
+    Path("dataset.toml").write_text(followed(test_a_description_of_data)[0])
+    for i in range(8):
+        mask = np.full((8, 8), (0, 1, 2, 3, 255)[i % 5], np.uint8)
+        save(Path(f"images/{i}.png"), np.zeros((8, 8, 3), np.uint8))
+        save(Path(f"masks/{i}.png"), mask)
+    assert list(dataset(Path.cwd()).classes) == ["background", "square", "circle"]
+
+
+@follows("training.md", "toml", "base =")
+def test_a_recipe_of_ones_own() -> None:
+    """Catches a file of changes that is refused, or of which something does nothing."""
+    Path("mine.toml").write_text(followed(test_a_recipe_of_ones_own)[0])
+    mine, base = overrides.find("mine.toml"), RECIPES["erfnet-mindspore"]
+    assert (mine.seed, mine.loss_scale) == (7, None)
+    assert {stage.batch for stage in mine.stages} == {2}
+    pairs = {one.name: (one, other) for one, other in zip(mine.stages, base.stages, strict=True)}
+    assert all(one.augmentation != other.augmentation for one, other in pairs.values())
+    assert pairs["encoder-2"][0].optimizer != pairs["encoder-2"][1].optimizer
+
+
+@follows("continuous-integration.md", "python", "import importlib.resources")
+def test_the_schema_is_in_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a place from which the schema has moved."""
+    exec(followed(test_the_schema_is_in_the_package)[0], {})
+    assert capsys.readouterr().out.strip()
+
+
+@follows("agents.md", "python", "from parity import Port")
+def test_the_port_of_the_page_for_agents() -> None:
+    """Catches a `Port` that does not take what the page gives it."""
+    given = {"network": MyNet(), "ported": MyPort(rngs=nnx.Rngs(0))}
+    exec(followed(test_the_port_of_the_page_for_agents)[0], given)
+
+
+@pytest.mark.long
+@follows("README.md", "sh", "parity summary erfnet")
+@follows("README.md", "sh", "parity check enet")
+def test_our_own_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a table that the README shows and the command prints otherwise."""
+    summary, check = followed(test_our_own_networks)
+    run(summary)
+    shown = next(b.text for b in blocks("README.md") if b.text.lstrip().startswith("erfnet, image"))
+    printed(shown, capsys.readouterr().out)
+    run(check)
+    assert "PASSED 9845 comparisons" in capsys.readouterr().out
+
+
+@pytest.mark.long
+@follows("README.md", "sh", "parity export enet")
+def test_exports() -> None:
+    """Catches an export, or a use of one, that the README shows and that fails."""
+    write_enet()
+    image, label = np.zeros((64, 96, 3), np.uint8), np.zeros((64, 96), np.uint8)
+    save(Path("DIR/a_leftImg8bit.png"), image)
+    save(Path("DIR/a_gtFine_labelIds.png"), label)
+    run(followed(test_exports)[0])
+    assert Path("out/metric.txt").is_file()
+
+
+@pytest.mark.long
+@follows("README.md", "sh", "parity miou --weights")
+def test_accuracy(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches accuracies of the published checkpoint that are not those which the README shows."""
+    Path("CITYSCAPES").symlink_to(shared / "data" / "cityscapes_mini")
+    name = "enet_cityscapes_20c.pth"
+    Path(name).symlink_to(shared / "checkpoints" / name)
+    run(followed(test_accuracy)[0])
+    shown = next(b.text for b in blocks("README.md") if b.text.startswith("labels: void-last"))
+    lines = [line for line in shown.splitlines() if "images per second" not in line]
+    printed("\n".join(line for line in lines if "━" not in line), capsys.readouterr().out)
+
+
+@pytest.mark.long
+@follows("training.md", "indented", "parity train enet-camvid")
+def test_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a line on training that stops the next one."""
+    network: Any = MODELS["enet-camvid"]
+    few = tuple(b for b in network.blocks if b.name in BLOCKS)
+    monkeypatch.setitem(MODELS, "enet-camvid", dataclasses.replace(network, blocks=few))
+    recipe = tiny_data.tiny("enet-camvid", epochs=2)
+    monkeypatch.setitem(RECIPES, "enet-camvid", recipe)
+    tiny_data.data(Path("CAMVID"), recipe)
+    run(followed(test_training)[0], "--workers", "0")
+    assert Path("runs/enet/checkpoints/last.metrics.txt").is_file()
