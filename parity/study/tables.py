@@ -169,6 +169,12 @@ def comparison(study: Study, row: Row) -> Table:
         " of it; different: the 95 % interval excludes 0",
         *(_longer(found.first, found.second, found.kept) for found in row.comparisons),
     ]
+    if any(not found.kept.decided for found in row.comparisons):
+        below.append(
+            "seeds that are added because of this verdict are a new study, to be judged alone"
+            " (parity table --seeds); judged with these, equal sides are called different in about"
+            " 10 % of all studies, not 5 %"
+        )
     return Table(
         _named(row, "paired difference"), head, tuple(rows), tuple(line for line in below if line)
     )
@@ -201,7 +207,8 @@ def classes(study: Study, row: Row) -> Table:
         cells += (interval(one.difference.interval95), p_value(one.adjusted))
         rows.append((*cells, "different" if one.different else ""))
     what = "IoU" if study.score == "mean IoU" else "accuracy"
-    below = (f"at the {study.plan.recipe.keep} validation; p adjusted for {len(rows)} classes",)
+    known = sum(one.difference is not None for one in found.classes)
+    below = (f"at the {study.plan.recipe.keep} validation; p adjusted for {known} classes",)
     return Table(_named(row, f"{what} of each class"), tuple(head), tuple(rows), below)
 
 
@@ -246,6 +253,8 @@ def sweep(study: Study) -> Table:
         f"mean ± deviation over seeds, {study.score} in percent. unlike rows: those that differ in"
         f" the {study.plan.recipe.keep} score by more than seeds do (paired t tests, Holm's"
         " adjustment over all pairs of rows, 5 %)",
+        "both sides: each row is judged at 5 % by itself, so that of 20 rows of equal sides one is"
+        " called different",
     )
     return Table("sweep", tuple(head), tuple(rows), below)
 

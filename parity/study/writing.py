@@ -70,10 +70,11 @@ def to_dict(study: Study) -> dict[str, Any]:
     """Everything as JSON values; null for what is no number."""
     entries: dict[str, Any] = {"recipe": plain(study.plan.recipe), "epochs": study.plan.epochs}
     entries |= {"devices": study.plan.devices, "data": study.plan.data, "score": study.score}
+    entries["images"] = study.plan.images
     entries |= {"margin": study.margin, "notes": list(study.notes), "verdicts": verdicts(study)}
     entries["rows"] = []
     for row in study.rows:
-        made = _plain(row)
+        made = values(row)
         for entry, found in zip(made["comparisons"], row.comparisons, strict=True):
             for name in ("kept", "other"):
                 verdict = getattr(found, name)
@@ -82,18 +83,19 @@ def to_dict(study: Study) -> dict[str, Any]:
                 entry[name]["words"] = verdict.words
         entries["rows"].append(made)
     entries["row_differences"] = [
-        _plain(d) | {"different": d.different} for d in study.row_differences
+        values(d) | {"different": d.different} for d in study.row_differences
     ]
     return entries
 
 
-def _plain(value: Any) -> Any:
+def values(value: Any) -> Any:
+    """Convert to JSON values; null for what is no number."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: values(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [values(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: values(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

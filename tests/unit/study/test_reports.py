@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 
 from parity.cli import main
 from parity.spec.errors import InputError
-from parity.study import analysis, tables, writing
+from parity.study import analysis, results, tables, writing
 from parity.study.plan import Plan, Run, parse_grid, runs_of
+from parity.training import overrides
 from tests.study_folders import plan, write_run
 
 FIRST = (0.50, 0.52, 0.51, 0.53)
@@ -225,10 +227,81 @@ def test_a_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
         analysis.study(made, tmp_path)
 
 
+def test_the_best_is_that_of_the_last_stage(tmp_path: Path) -> None:
+    """Catches the score of an encoder alone, at an eighth of the size, reported as the whole's."""
+    made = plan(tmp_path, epochs=4, name="erfnet-cityscapes")
+    run = Run((), 1, 1, "torch")
+    write_run(made, run, tmp_path, [0.7, 0.8, 0.5, 0.4], stages=["encoder"] * 2 + ["decoder"] * 2)
+    found = results.read(made, run, tmp_path)
+    assert (found.best, found.last) == (50, 40)
+    assert found.classes == {"road": 50, "car": 50}
+    assert len(found.curve) == 4
+
+
+def test_a_score_that_is_no_number_is_said(tmp_path: Path) -> None:
+    """Catches a run that is left out silently, here and in the table of runs."""
+    made = whole(tmp_path)
+    write_run(made, Run((), 5, 1, "torch"), tmp_path, [None, None])
+    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.5, 0.5])
+    found = analysis.study(made, tmp_path)
+    assert found.notes == ("torch seed 5: its score is not a number, and is in no number below",)
+    assert found.rows[0].comparisons[0].seeds == (1, 2, 3, 4)
+    assert main(["table", str(tmp_path / "torch/seed-5"), str(tmp_path / "jax/seed-5")]) == 0
+
+
+def test_runs_of_other_data_are_refused(tmp_path: Path) -> None:
+    """Catches runs that were validated by other images, averaged with the rest."""
+    made = whole(tmp_path)
+    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.5], images=24)
+    with pytest.raises(InputError, match=r"jax/seed-5: validated 24 images, .* 90: other data"):
+        analysis.study(made, tmp_path)
+
+
+def test_the_margin_is_that_of_the_beginning(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches a margin that is chosen when the numbers are known, and nobody is told."""
+    made = dataclasses.replace(Plan.of(overrides.find("enet-camvid"), 2, 1, "data"), margin=6.0)
+    made.write(tmp_path)
+    assert Plan.read(tmp_path) == made
+    whole(tmp_path)
+    assert main(["table", str(tmp_path)]) == 0
+    assert "jax - torch: equivalent within 6, and different by +4.05" in capsys.readouterr().out
+    assert main(["table", str(tmp_path), "--margin", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "jax - torch: different by +4.05 (4 pairs" in out
+    assert "margin 1, where the study began with 6" in out
+
+
+def test_new_seeds_are_judged_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches seeds that led to more seeds, counted again."""
+    whole(tmp_path)
+    assert main(["table", str(tmp_path), "--seeds", "3-4"]) == 0
+    assert "(2 pairs" in capsys.readouterr().out
+    for options, words in (
+        (["--seeds", "7-9"], "holds no run of seeds 7, 8, 9"),
+        (["--margin", "0"], "--margin 0, expected points above 0"),
+        ([str(tmp_path), "--picture", str(tmp_path / "f.svg")], "draws one study, or runs"),
+    ):
+        assert main(["table", str(tmp_path), *options]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+    assert main(["table", str(tmp_path / "torch/seed-1"), "--seeds", "2"]) == 2
+    assert "--seeds and --margin are of a study" in capsys.readouterr().err
+
+
+def test_undecided_says_how_to_go_on(tmp_path: Path) -> None:
+    """Catches a number of seeds that is added, and judged as if it had been planned."""
+    found = analysis.study(whole(tmp_path, (0.54, 0.5, 0.56, 0.55)), tmp_path)
+    assert "not decided" in writing.verdicts(found)[0]
+    shown = tables.comparison(found, found.rows[0])
+    assert any("judged alone (parity table --seeds)" in line for line in shown.below)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("plan.json", "{}"),
+        ("plan.json", '{"version": 1, "recipe": {}, "margin": "wide"}'),
         ("plan.json", "nonsense"),
         ("torch/seed-1/log.jsonl", "{}\n"),
         ("torch/seed-1/environment.json", "{}"),
