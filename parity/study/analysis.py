@@ -12,7 +12,7 @@ from pathlib import Path
 from parity.spec.errors import InputError
 from parity.spec.training.written import differences, plain
 from parity.study import results
-from parity.study.plan import DETERMINISTIC, Plan, Run, in_order
+from parity.study.plan import DETERMINISTIC, Plan, Run, in_order, sides
 from parity.study.results import FINISHED, Result, Speed
 from parity.study.statistics import (
     ALPHA,
@@ -232,20 +232,17 @@ def _check_images(found: Sequence[Result], out: Path) -> None:
 
 def _row(plan: Plan, settings: tuple[str, ...], margin: float, found: Sequence[Result]) -> Row:
     here = [result for result in found if result.run.row == settings]
-    names = dict.fromkeys(r.run.side for r in sorted(here, key=lambda r: _place(r.run.side)))
-    sides = {name: _finished(here, name) for name in names}
-    made = tuple(_side(plan, name, here) for name, scores in sides.items() if scores)
+    there = {result.run.side for result in here}
+    names = [side for side in sides() if side in there]
+    finished = {name: _finished(here, name) for name in names}
+    made = tuple(_side(plan, name, here) for name, scores in finished.items() if scores)
     pairs = []
     for end in ("", DETERMINISTIC):
         for one, other in itertools.combinations(FRAMEWORKS, 2):
-            both = sides.get(one + end, {}), sides.get(other + end, {})
+            both = finished.get(one + end, {}), finished.get(other + end, {})
             if both[0].keys() & both[1].keys():
                 pairs.append(_comparison(plan.recipe.keep, one + end, other + end, both, margin))
     return Row(settings, made, tuple(pairs), tuple(here))
-
-
-def _place(side: str) -> tuple[bool, int]:
-    return side.endswith(DETERMINISTIC), FRAMEWORKS.index(side.removesuffix(DETERMINISTIC))
 
 
 def _finished(found: Sequence[Result], side: str) -> dict[int, Result]:

@@ -216,7 +216,8 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
 
     def key(run: Run) -> tuple:
         values = [setting.partition("=") for setting in run.row]
-        return [(k, *_magnitude(v)) for k, _, v in values], run.seed, run.repeat, run.side
+        row = [(k, *_magnitude(v)) for k, _, v in values]
+        return row, run.seed, run.repeat, sides().index(run.side)
 
     return sorted(runs, key=key)
 
@@ -229,7 +230,7 @@ def _magnitude(value: str) -> tuple[float, str]:
 
 
 def sides() -> list[str]:
-    return [f"{framework}{end}" for framework in FRAMEWORKS for end in ("", DETERMINISTIC)]
+    return [f"{framework}{end}" for end in ("", DETERMINISTIC) for framework in FRAMEWORKS]
 
 
 def rows(out: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:

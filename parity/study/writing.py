@@ -101,9 +101,16 @@ def values(value: Any) -> Any:
     return value
 
 
-def markdown(study: Study) -> str:
-    """The whole report as Markdown."""
+def markdown(study: Study, drawn: str | None = None) -> str:
+    """The whole report as Markdown.
+
+    Args:
+        study: The study.
+        drawn: Path of the file of `picture`, as seen from the page.
+    """
     parts = [f"## {title(study)}", *(f"**{line}**" for line in verdicts(study))]
+    if drawn is not None:
+        parts.append(f"![{study.score} of every run, over the batches]({drawn})")
     parts += [table.markdown() for table in tables(study)]
     if study.notes:
         parts.append("\n".join(f"- {line}" for line in study.notes))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -287,6 +288,32 @@ def test_new_seeds_are_judged_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert error.count("\n") == 1
     assert main(["table", str(tmp_path / "torch/seed-1"), "--seeds", "2"]) == 2
     assert "--seeds and --margin are of a study" in capsys.readouterr().err
+
+
+def test_a_page_of_results(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches a page that shows another picture, a legend of every run, an axis without numbers."""
+    whole(tmp_path / "study")
+    (tmp_path / "pages").mkdir()
+    drawn, page = tmp_path / "study.svg", tmp_path / "pages" / "study.md"
+    command = ["table", str(tmp_path / "study"), "--picture", str(drawn), "--markdown", str(page)]
+    assert main(command) == 0
+    text = page.read_text()
+    assert "![mean IoU of every run, over the batches](../study.svg)" in text
+    assert text.index("**jax - torch: different") < text.index("![mean IoU") < text.index("| side")
+    runs = text[text.index("### runs") :]
+    assert runs.index("| torch seed 1 |") < runs.index("| jax seed 1 |")
+    svg = ElementTree.fromstring(drawn.read_text())
+    words = [(float(t.get("x", 0)), t.text) for t in svg.iter("{http://www.w3.org/2000/svg}text")]
+    names = [name for _, name in words if name in ("torch", "jax")]
+    assert names == ["torch", "jax"]
+    assert None not in [name for _, name in words]
+    lines = list(svg.iter("{http://www.w3.org/2000/svg}polyline"))
+    assert len(lines) == 8
+    # The last validation is that of batch 20, at the right, where the axis says 20.
+    ends = {float(line.get("points", "").split()[-1].split(",")[0]) for line in lines}
+    assert ends == {x for x, name in words if name == "20" and x > 100}
+    assert main([*command[:1], str(tmp_path / "study/torch/seed-1"), *command[2:]]) == 2
+    assert "--markdown" in capsys.readouterr().err
 
 
 def test_undecided_says_how_to_go_on(tmp_path: Path) -> None:
