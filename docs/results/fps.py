@@ -14,7 +14,7 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -53,10 +53,11 @@ def main() -> None:
             left.append(precision)
             continue
         made = {side: trainer(side, args.model, precision=precision) for side in SIDES}
-        for what, call in (
-            ("forward", {s: functools.partial(t.evaluate, batch) for s, t in made.items()}),
-            ("training", {s: functools.partial(t.step, batch, RATE) for s, t in made.items()}),
-        ):
+        calls: dict[str, dict[str, Callable[[], object]]] = {
+            "forward": {s: functools.partial(t.evaluate, batch) for s, t in made.items()},
+            "training": {s: functools.partial(t.step, batch, RATE) for s, t in made.items()},
+        }
+        for what, call in calls.items():
             seconds = in_turn(call, args.runs)
             medians = {side: statistics.median(times) for side, times in seconds.items()}
             rows.append((precision, what, {s: args.batch / m for s, m in medians.items()}))

@@ -157,7 +157,7 @@ class Plan:
                 raise InputError(f"{path}: version {found['version']}, expected {VERSION}")
             recipe = recipe_of(found["recipe"], f"the recipe in {path}")
             images, start = found.get("images"), found.get("start")
-            others = {
+            others: dict[str, Any] = {
                 "margin": float(found.get("margin", MARGIN)),
                 "images": None if images is None else (int(images[0]), int(images[1])),
                 "start": None if start is None else str(start),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.table import Table as Printed
 
 from parity.study.analysis import Row, RowDifference, Side, Study, unlike_published
-from parity.study.plan import DETERMINISTIC
+from parity.study.plan import DETERMINISTIC, Plan
 from parity.study.results import FINISHED
 from parity.study.statistics import Interval, Summary, Verdict
 
@@ -64,8 +64,14 @@ def title(study: Study) -> str:
     return f"{plan.recipe.name}: {plan.epochs} epochs at {size}, {plan.recipe.precision}"
 
 
+def _plan(study: Study, row: Row) -> Plan:
+    """The plan with what the row of a sweep changes in its recipe."""
+    return dataclasses.replace(study.plan, recipe=study.plan.recipe_for(row.runs[0].run))
+
+
 def accuracy(study: Study, row: Row) -> Table:
-    keep, published = study.plan.recipe.keep, study.plan.recipe.published
+    plan = _plan(study, row)
+    keep, published = plan.recipe.keep, plan.recipe.published
     head = ["side", "seeds", "best", "deviation", "last", "deviation", "lowest to highest"]
     head.append("one more run, 95 %")
     below = [
@@ -74,7 +80,7 @@ def accuracy(study: Study, row: Row) -> Table:
     ]
     if published is not None:
         head += ["published", "inside"]
-        apart = unlike_published(study.plan)
+        apart = unlike_published(plan)
         if apart:
             below.append(f"the published run is another one: {'; '.join(apart)}")
     rows = []
@@ -92,7 +98,7 @@ def accuracy(study: Study, row: Row) -> Table:
 
 
 def speed(study: Study, row: Row) -> Table:
-    plan = study.plan
+    plan = _plan(study, row)
     head: tuple[str, ...] = (
         "side",
         "Acc@1" if study.score == "accuracy" else "mIoU",

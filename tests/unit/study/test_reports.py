@@ -163,6 +163,20 @@ def test_a_sweep_says_which_rows_differ(tmp_path: Path) -> None:
     assert shown.rows[1][6] == "1"
 
 
+def test_a_row_of_a_sweep_has_its_own_settings(tmp_path: Path) -> None:
+    """Catches the level of the first row, and a row said to be as published that is not."""
+    made = plan(tmp_path)
+    for run in runs_of(["torch"], [1], grid=parse_grid(["precision=bf16", "level=O1,O2"])):
+        write_run(made, run, tmp_path, [0.5])
+    found = analysis.study(made, tmp_path)
+    for level, row in zip(("O1", "O2"), found.rows, strict=True):
+        shown = tables.speed(found, row)
+        assert dict(zip(shown.head, shown.rows[0], strict=True))["AMP"] == f"bf16 {level}"
+        below = tables.accuracy(found, row).below[1]
+        assert 'precision "bf16", not "fp32"' in below
+        assert ('level "O2", not "O1"' in below) == (level == "O2")
+
+
 def test_the_files_hold_everything(tmp_path: Path) -> None:
     """Catches a NaN in JSON, a table without its verdict, a page without curves or bars."""
     found = analysis.study(whole(tmp_path), tmp_path)
