@@ -29,7 +29,10 @@ page() { # NAME TITLE DATA COMMAND...: docs/results/study-NAME.md and .svg
         shift 4
         while [ $# -gt 0 ]; do
             case $1 in --workers) shift 2; continue ;; esac
-            printf ' \\\n        %s %s' "$1" "$2"
+            case $2 in
+            *\[*) printf ' \\\n        %s "%s"' "$1" "$2" ;;
+            *) printf ' \\\n        %s %s' "$1" "$2" ;;
+            esac
             shift 2
         done
         printf '\n\nTwo cores of a virtual machine without a GPU. What the tables say, and how it is'

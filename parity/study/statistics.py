@@ -48,7 +48,8 @@ class Difference:
         n: Number of pairs.
         mean: Mean of second minus first.
         deviation: Sample standard deviation of the differences; NaN of a single pair.
-        interval90: 90 % confidence interval; infinite of a single pair.
+        interval90: 90 % confidence interval; infinite of a single pair, and of pairs that all
+            differ by the same.
         interval95: 95 % confidence interval.
         p: Of the two-sided paired t test of "no difference"; NaN of a single pair. Where all pairs
             differ by the same, that of the sign test, as there is no deviation to test with.
@@ -169,14 +170,14 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
 
     found = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     n, mean = len(found), float(found.mean())
+    everything = (-math.inf, math.inf)
     if n < 2:
-        everything = (-math.inf, math.inf)
         return Difference(n, mean, math.nan, everything, everything, math.nan)
     deviation = float(found.std(ddof=1))
     if deviation < ALIKE:
-        mean, deviation = (0.0 if abs(mean) < ALIKE else mean), 0.0
-        ends = (mean, mean)
-        return Difference(n, mean, 0.0, ends, ends, 1.0 if mean == 0 else min(2 * _sign(n), 1.0))
+        mean = 0.0 if abs(mean) < ALIKE else mean
+        p = min(2 * _sign(n), 1.0) if mean else 1.0
+        return Difference(n, mean, 0.0, everything, everything, p)
     error = deviation / math.sqrt(n)
     both = []
     for tail in (ALPHA, ALPHA / 2):

@@ -176,6 +176,7 @@ def test_pairs_that_differ_alike_are_judged_by_their_signs(
     assert found.difference.p == pytest.approx(sign)
     assert found.p_equivalence == (1 if step == 0.01 else pytest.approx(sign / 2))
     assert found.more_at_most is None
+    assert math.isinf(found.difference.interval90[1])
 
 
 @pytest.mark.parametrize("n", [2, 5, 40])
