@@ -13,7 +13,7 @@ from parity.spec.errors import InputError
 from parity.spec.training.written import differences, plain
 from parity.study import results
 from parity.study.plan import DETERMINISTIC, Plan, Run, in_order, sides
-from parity.study.results import FINISHED, Result, Speed
+from parity.study.results import BEGUN, FINISHED, MISSING, Result, Speed
 from parity.study.statistics import (
     ALPHA,
     Difference,
@@ -135,6 +135,11 @@ class Row:
     @property
     def name(self) -> str:
         return " ".join(self.settings)
+
+    @property
+    def unfinished(self) -> bool:
+        """Return whether runs are still to be trained, as far as is known."""
+        return any(run.status in (BEGUN, MISSING) for run in self.runs)
 
     def side(self, name: str) -> Side | None:
         return next((side for side in self.sides if side.name == name), None)
@@ -358,11 +363,13 @@ def _missing_sides(rows: Sequence[Row]) -> list[str]:
             lines.append(f"{where}no finished run yet")
         elif not row.comparisons:
             lines.append(f"{where}both frameworks have finished runs, but of no seed in common")
-        lines += [
-            f"{where}{side.name}: one seed alone has no deviation; nothing can be said of its noise"
-            for side in row.sides
-            if len(side.seeds) == 1
-        ]
+    single = [(row, side.name) for row in rows for side in row.sides if len(side.seeds) == 1]
+    for name in dict.fromkeys(name for _, name in single):
+        count = sum(name == other for _, other in single)
+        where = f" (in {count} of {len(rows)} rows)" if len(rows) > 1 else ""
+        lines.append(
+            f"{name}: one seed alone has no deviation; nothing can be said of its noise{where}"
+        )
     return lines
 
 

@@ -40,14 +40,19 @@ def print_study(study: Study, console: Console) -> None:
 
 
 def verdicts(study: Study) -> list[str]:
-    """Return one line for each comparison of two frameworks."""
+    """Return one line for each comparison of two frameworks.
+
+    While runs are still to be trained they say so: who stops when he likes a verdict is wrong more
+    often than the tests are.
+    """
     lines = []
     for row in study.rows:
         where = f"{row.name}: " if row.settings else ""
         for found in row.comparisons:
             low, high = found.kept.difference.interval90
             pairs = f"{len(found.seeds)} pair{'s' * (len(found.seeds) != 1)}"
-            line = f"{where}{found.second} - {found.first}: {found.kept.words} ({pairs}"
+            so_far = ", so far" if row.unfinished else ""
+            line = f"{where}{found.second} - {found.first}{so_far}: {found.kept.words} ({pairs}"
             known = math.isfinite(low)
             lines.append(line + (f"; 90 % interval {low:+.2f} to {high:+.2f})" if known else ")"))
     return lines

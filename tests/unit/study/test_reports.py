@@ -94,6 +94,10 @@ def test_what_is_missing_is_said_and_the_rest_is_counted(tmp_path: Path) -> None
     )
     assert found.rows[0].comparisons[0].seeds == (1, 2, 3, 4)
     assert found.rows[0].sides[1].seeds == (1, 2, 3, 4, 5)
+    # A verdict of a part of the seeds is not that of the study.
+    assert writing.verdicts(found)[0].startswith("jax - torch, so far: different by +4.05")
+    done = analysis.study(made, tmp_path, seeds=[1, 2, 3, 4, 5])  # one of which has failed
+    assert writing.verdicts(done)[0].startswith("jax - torch: different by +4.05")
 
 
 def test_one_side_and_one_seed_are_said(tmp_path: Path) -> None:
@@ -172,6 +176,7 @@ def test_a_row_of_a_sweep_has_its_own_settings(tmp_path: Path) -> None:
     for level, row in zip(("O1", "O2"), found.rows, strict=True):
         shown = tables.speed(found, row)
         assert dict(zip(shown.head, shown.rows[0], strict=True))["AMP"] == f"bf16 {level}"
+        assert found.notes[-1].endswith("of its noise (in 2 of 2 rows)")
         below = tables.accuracy(found, row).below[1]
         assert 'precision "bf16", not "fp32"' in below
         assert ('level "O2", not "O1"' in below) == (level == "O2")
