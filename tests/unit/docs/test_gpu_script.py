@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_epochs_that_fit(took: float, left: float, seeds: int, expected: int) ->
     """
     program = runpy.run_path(str(RESULTS / "gpu_epochs.py"))
     run = {"status": "finished", "speed": {"images_per_second": 100.0, "validation": 50.0}}
-    study = {"images": [100, 100], "epochs": 2, "rows": [{"runs": [run, run]}]}
+    study: dict[str, Any] = {"images": [100, 100], "epochs": 2, "rows": [{"runs": [run, run]}]}
     found = program["epochs"](study, took, left, seeds)
     assert found == expected
     planned = seeds * (max(0, took - 8) + 4 + found * 2.4)
