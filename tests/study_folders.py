@@ -29,6 +29,8 @@ def write_run(
     classes: Mapping[str, float | None] | None = None,
     state: Mapping[str, Any] | None = None,
     images_per_second: float = 20.0,
+    images: int = 90,
+    stages: Sequence[str] = (),
 ) -> None:
     """Write a run's folder as training leaves it.
 
@@ -40,6 +42,8 @@ def write_run(
         classes: Class -> IoU at every validation; the score of each if not given.
         state: How it ended; a finished one if not given, none if empty.
         images_per_second: Of each epoch.
+        images: Of each validation.
+        stages: Name of each epoch's stage; all of one if not given.
     """
     folder = out / run.name
     folder.mkdir(parents=True)
@@ -49,7 +53,12 @@ def write_run(
         lines.append({"kind": "epoch", "epoch": i, "batches": 10 * i, "loss": 1.0, "clock": clock})
         shares = dict.fromkeys(CLASSES, score) if classes is None else dict(classes)
         line = {"kind": "validation", "batches": 10 * i, "score": score, "mean_loss": 1.0}
-        line |= {"images": 90, "iou_class": shares, "clock": {"seconds": 3.0, "time": 101.0 * i}}
+        line |= {"stage": stages[i - 1] if stages else "whole"}
+        line |= {
+            "images": images,
+            "iou_class": shares,
+            "clock": {"seconds": 3.0, "time": 101.0 * i},
+        }
         lines.append(line)
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     start = {

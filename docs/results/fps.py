@@ -13,6 +13,8 @@ import argparse
 import functools
 import json
 import statistics
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -20,9 +22,12 @@ from rich.table import Table
 from parity.bench.training import RATE, SIDES, batch_of, trainer
 from parity.bench.turns import in_turn
 from parity.cli.arguments import parse_size
+from parity.io.files import write_atomically
 from parity.report.console import standard_output
 from parity.spec.training.recipe import PRECISIONS
 from parity.training.environment import devices, versions
+
+Row = tuple[str, str, dict[str, float]]  # precision, what was timed, side -> images per second
 
 
 def main() -> None:
@@ -32,29 +37,49 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--runs", type=int, default=20, help="timed, of each")
     parser.add_argument("--precisions", default="fp32,bf16,fp16", help=", ".join(PRECISIONS))
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="after which no other precision is begun"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
+    begun, named = time.monotonic(), args.precisions.split(",")
+    if unknown := [name for name in named if name not in PRECISIONS]:
+        parser.error(f"--precisions {unknown[0]!r}, expected some of {', '.join(PRECISIONS)}")
     batch = batch_of(args.model, parse_size(args.size), args.batch)
-    rows = []
-    for precision in args.precisions.split(","):
+    rows: list[Row] = []
+    left: list[str] = []
+    for precision in named:
+        if args.seconds is not None and time.monotonic() - begun > args.seconds:
+            left.append(precision)
+            continue
         made = {side: trainer(side, args.model, precision=precision) for side in SIDES}
-        for what, call in (
-            ("forward", {s: functools.partial(t.evaluate, batch) for s, t in made.items()}),
-            ("training", {s: functools.partial(t.step, batch, RATE) for s, t in made.items()}),
-        ):
+        calls: dict[str, dict[str, Callable[[], object]]] = {
+            "forward": {s: functools.partial(t.evaluate, batch) for s, t in made.items()},
+            "training": {s: functools.partial(t.step, batch, RATE) for s, t in made.items()},
+        }
+        for what, call in calls.items():
             seconds = in_turn(call, args.runs)
             medians = {side: statistics.median(times) for side, times in seconds.items()}
             rows.append((precision, what, {s: args.batch / m for s, m in medians.items()}))
-    table = Table(title=f"{args.model}, batches of {args.batch} at {args.size}: images per second")
+        if args.json:  # after each, as another one may take too long
+            facts = {"rows": rows, "versions": versions(), "model": args.model, "size": args.size}
+            facts |= {"batch": args.batch, "devices": {side: devices(side) for side in SIDES}}
+            write_atomically(args.json, json.dumps(facts, indent=1).encode())
+    standard_output().print(table(args, rows))
+    for side in SIDES:
+        print(f"{side}: {', '.join(devices(side))}")
+    if left:
+        print(f"left out, as {args.seconds:g} s were over: {', '.join(left)}")
+
+
+def table(args: argparse.Namespace, rows: Sequence[Row]) -> Table:
+    """One row for each precision, forward and training."""
+    made = Table(title=f"{args.model}, batches of {args.batch} at {args.size}: images per second")
     for name in ("precision", "", *SIDES):
-        table.add_column(name, justify="right" if name in SIDES else "left")
+        made.add_column(name, justify="right" if name in SIDES else "left")
     for precision, what, speeds in rows:
-        table.add_row(precision, what, *(f"{speeds[side]:,.1f}" for side in SIDES))
-    standard_output().print(table)
-    if args.json:
-        facts = {"rows": rows, "versions": versions(), "model": args.model, "size": args.size}
-        facts |= {"batch": args.batch, "devices": {side: devices(side) for side in SIDES}}
-        args.json.write_text(json.dumps(facts, indent=1))
+        made.add_row(precision, what, *(f"{speeds[side]:,.1f}" for side in SIDES))
+    return made
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -44,6 +45,33 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_once(path: str | Path, data: bytes) -> bool:
+    """Write a file whole unless there is one; of several processes, one does.
+
+    Returns:
+        Whether this call wrote it.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    made = []
+
+    def link(new: Path, target: Path) -> None:
+        with contextlib.suppress(FileExistsError):
+            try:
+                os.link(new, target)
+            except FileExistsError:
+                raise
+            except OSError:
+                with target.open("xb") as file:  # no links there
+                    file.write(data)
+            made.append(target)
+
+    with replacing(Path(path), link) as new:
+        new.write_bytes(data)
+    return bool(made)
 
 
 def copy_atomically(source: str | Path, target: str | Path) -> None:

@@ -17,7 +17,7 @@ class Line:
     """One curve.
 
     Attributes:
-        name: Its name in the legend.
+        name: Its name in the legend; it is not there if empty.
         colour: A CSS colour.
         points: (Depth, error, label) of each point. Errors that are not finite are marked at the
             top.
@@ -68,6 +68,12 @@ def plot(
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     body = [*_grid(low, high, y, linear), *_words(horizontal, vertical)]
+    if linear:
+        body += [
+            f'<text x="{x(depth):.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="{anchor}">'
+            f"{depth:,}</text>"
+            for depth, anchor in ((0, "middle"), (deepest, "end"))
+        ]
     for line in lines:
         path = " ".join(f"{x(d):.1f},{y(e):.1f}" for d, e, _ in line.points)
         dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
@@ -85,7 +91,7 @@ def plot(
         body += [
             f'<text x="{LEFT + 12}" y="{TOP + 14 + 16 * i}" fill="{line.colour}">'
             f"{escape(line.name)}</text>"
-            for i, line in enumerate(lines)
+            for i, line in enumerate(line for line in lines if line.name)
         ]
     return (
         f'<svg{space if alone else ""} viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="11"'

@@ -9,10 +9,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from parity.spec.errors import InputError
 from parity.spec.training.written import differences, plain
 from parity.study import results
-from parity.study.plan import DETERMINISTIC, Plan, Run, in_order
-from parity.study.results import Result, Speed
+from parity.study.plan import DETERMINISTIC, Plan, Run, in_order, sides
+from parity.study.results import BEGUN, FINISHED, MISSING, Result, Speed
 from parity.study.statistics import (
     ALPHA,
     Difference,
@@ -27,8 +28,6 @@ from parity.study.statistics import (
     verdict,
 )
 from parity.training.side import FRAMEWORKS
-
-MARGIN = 0.5  # points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +136,11 @@ class Row:
     def name(self) -> str:
         return " ".join(self.settings)
 
+    @property
+    def unfinished(self) -> bool:
+        """Return whether runs are still to be trained, as far as is known."""
+        return any(run.status in (BEGUN, MISSING) for run in self.runs)
+
     def side(self, name: str) -> Side | None:
         return next((side for side in self.sides if side.name == name), None)
 
@@ -184,45 +188,66 @@ class Study:
 
     @property
     def score(self) -> str:
-        return "accuracy" if self.plan.recipe.data == "cifar10" else "mean IoU"
+        return "mean IoU" if self.plan.recipe.dataset.pixels else "accuracy"
 
 
-def study(plan: Plan, out: Path, asked: Sequence[Run] = (), margin: float = MARGIN) -> Study:
+def study(
+    plan: Plan,
+    out: Path,
+    asked: Sequence[Run] = (),
+    margin: float | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Study:
     """Read and judge what lies in a study's folder.
 
     Args:
         plan: The study.
         out: Its folder.
         asked: Runs that are named where they are not there.
-        margin: The margin of equivalence, in points.
+        margin: The margin of equivalence, in points; the plan's if not given.
+        seeds: Those that are judged; all if not given.
 
     Raises:
-        InputError: A file is damaged, or of another recipe.
+        InputError: A file is damaged, or of another recipe or other data.
     """
     runs = in_order({*plan.found(out), *asked})
+    if seeds is not None and not (runs := [run for run in runs if run.seed in seeds]):
+        raise InputError(f"{out} holds no run of seeds {', '.join(map(str, seeds))}")
+    margin = plan.margin if margin is None else margin
     found = [results.read(plan, run, out) for run in runs]
+    _check_images(found, out)
     rows = [_row(plan, row, margin, found) for row in dict.fromkeys(run.row for run in runs)]
     notes = [*_missing_sides(rows), *_notes(plan, found)]
+    if margin != plan.margin:
+        notes.append(f"margin {margin:g}, where the study began with {plan.margin:g}")
     between = _row_differences(rows, plan.recipe.keep) if len(rows) > 1 else []
     return Study(plan, margin, tuple(rows), tuple(between), tuple(notes))
 
 
+def _check_images(found: Sequence[Result], out: Path) -> None:
+    """Refuse runs whose validations count other numbers of images."""
+    known = [result for result in found if result.images]
+    for result in known:
+        if result.images != known[0].images:
+            raise InputError(
+                f"{out / result.run.name}: validated {result.images} images,"
+                f" {known[0].run.name} {known[0].images}: other data"
+            )
+
+
 def _row(plan: Plan, settings: tuple[str, ...], margin: float, found: Sequence[Result]) -> Row:
     here = [result for result in found if result.run.row == settings]
-    names = dict.fromkeys(r.run.side for r in sorted(here, key=lambda r: _place(r.run.side)))
-    sides = {name: _finished(here, name) for name in names}
-    made = tuple(_side(plan, name, here) for name, scores in sides.items() if scores)
+    there = {result.run.side for result in here}
+    names = [side for side in sides() if side in there]
+    finished = {name: _finished(here, name) for name in names}
+    made = tuple(_side(plan, name, here) for name, scores in finished.items() if scores)
     pairs = []
     for end in ("", DETERMINISTIC):
         for one, other in itertools.combinations(FRAMEWORKS, 2):
-            both = sides.get(one + end, {}), sides.get(other + end, {})
+            both = finished.get(one + end, {}), finished.get(other + end, {})
             if both[0].keys() & both[1].keys():
                 pairs.append(_comparison(plan.recipe.keep, one + end, other + end, both, margin))
     return Row(settings, made, tuple(pairs), tuple(here))
-
-
-def _place(side: str) -> tuple[bool, int]:
-    return side.endswith(DETERMINISTIC), FRAMEWORKS.index(side.removesuffix(DETERMINISTIC))
 
 
 def _finished(found: Sequence[Result], side: str) -> dict[int, Result]:
@@ -338,16 +363,23 @@ def _missing_sides(rows: Sequence[Row]) -> list[str]:
             lines.append(f"{where}no finished run yet")
         elif not row.comparisons:
             lines.append(f"{where}both frameworks have finished runs, but of no seed in common")
-        lines += [
-            f"{where}{side.name}: one seed alone has no deviation; nothing can be said of its noise"
-            for side in row.sides
-            if len(side.seeds) == 1
-        ]
+    single = [(row, side.name) for row in rows for side in row.sides if len(side.seeds) == 1]
+    for name in dict.fromkeys(name for _, name in single):
+        count = sum(name == other for _, other in single)
+        where = f" (in {count} of {len(rows)} rows)" if len(rows) > 1 else ""
+        lines.append(
+            f"{name}: one seed alone has no deviation; nothing can be said of its noise{where}"
+        )
     return lines
 
 
 def _notes(plan: Plan, found: Sequence[Result]) -> list[str]:
     lines = [result.note for result in found if result.note]
+    lines += [
+        f"{result.run.words}: its score is not a number, and is in no number below"
+        for result in found
+        if result.status == FINISHED and (math.isnan(result.best) or math.isnan(result.last))
+    ]
     for side in dict.fromkeys(result.run.side for result in found):
         machines = {r.machine for r in found if r.run.side == side and r.machine}
         versions = {_versions(r) for r in found if r.run.side == side and r.versions}
@@ -365,7 +397,9 @@ def unlike_published(plan: Plan) -> list[str]:
     pairs = differences(plain(plan.recipe), plain(plan.published))
     lines = [f"{key} {a}, not {b}" for key, (a, b) in pairs.items() if key != "seed"]
     if plan.epochs != plan.published.epochs:
-        lines.append(f"{plan.epochs} epochs, not {plan.published.epochs}")
+        s = "s" * (plan.epochs != 1)
+        lines.append(f"{plan.epochs} epoch{s}, not {plan.published.epochs}")
     if plan.devices != plan.published.devices:
-        lines.append(f"{plan.devices} devices, not {plan.published.devices}")
+        s = "s" * (plan.devices != 1)
+        lines.append(f"{plan.devices} device{s}, not {plan.published.devices}")
     return lines

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity.io.files import make_folder, read_json, write_atomically
+from parity.io.files import make_folder, read_json, write_once
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.written import differences, plain, recipe_of
@@ -29,8 +29,10 @@ from parity.training.side import FRAMEWORKS
 
 STUDY = "plan.json"
 VERSION = 1
+MARGIN = 0.5  # points
 SWEEP = "sweep"
 DETERMINISTIC = "-deterministic"
+LATER = ("margin", "images", "start")  # fields that older plans do not have
 RUN = re.compile(r"seed-(\d+)(?:-repeat-(\d+))?")
 
 
@@ -81,6 +83,9 @@ class Plan:
         epochs: Number of epochs of the whole run after which each stops.
         devices: Number of devices of each run.
         data: The data set.
+        margin: Of equivalence, in points, as it was chosen when the study began.
+        images: Number of images that runs train on and are validated by; None if unknown.
+        start: Hash of the file of weights that every run begins with; None where they are drawn.
     """
 
     recipe: Recipe
@@ -88,10 +93,13 @@ class Plan:
     epochs: int
     devices: int
     data: str
+    margin: float = MARGIN
+    images: tuple[int, int] | None = None
+    start: str | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, epochs: int | None, devices: int, data: str) -> Plan:
-        """Make the plan of a recipe.
+    def of(cls, recipe: Recipe, epochs: int | None, devices: int, data: str, **others: Any) -> Plan:
+        """Make the plan of a recipe; other fields are given by their names.
 
         Raises:
             InputError: The recipe has fewer epochs.
@@ -102,7 +110,8 @@ class Plan:
             raise InputError(
                 f"--epochs {epochs}, expected 1 to {recipe.epochs}, which recipe {recipe.name} has"
             )
-        return cls(recipe, RECIPES.get(recipe.name), epochs or recipe.epochs, devices, data)
+        published = RECIPES.get(recipe.name) if recipe.own is None else None
+        return cls(recipe, published, epochs or recipe.epochs, devices, data, **others)
 
     def recipe_for(self, run: Run) -> Recipe:
         """Return the recipe of one run.
@@ -125,11 +134,14 @@ class Plan:
             self._check_same(Plan.read(out), path)
             return
         make_folder(out)
-        if others := [p.name for p in out.iterdir() if not p.name.startswith(".parity-")]:
+        others = [p.name for p in out.iterdir() if not p.name.startswith(".parity-")]
+        if others and not path.exists():  # which another process may have written in the meantime
             raise InputError(f"{out} is not empty: it holds {min(others)}, but no {STUDY}")
         entries = {"version": VERSION, "recipe": plain(self.recipe), "epochs": self.epochs}
-        entries |= {"devices": self.devices, "data": self.data}
-        write_atomically(path, json.dumps(entries, indent=1).encode())
+        entries |= {name: getattr(self, name) for name in ("devices", "data", *LATER)}
+        # Of several processes that begin at once, one writes it; the others compare theirs.
+        if not write_once(path, json.dumps(entries, indent=1).encode()):
+            self._check_same(Plan.read(out), path)
 
     @classmethod
     def read(cls, out: Path) -> Plan:
@@ -144,8 +156,15 @@ class Plan:
             if found["version"] != VERSION:
                 raise InputError(f"{path}: version {found['version']}, expected {VERSION}")
             recipe = recipe_of(found["recipe"], f"the recipe in {path}")
-            return cls.of(recipe, found["epochs"], found["devices"], str(found["data"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            images, start = found.get("images"), found.get("start")
+            others: dict[str, Any] = {
+                "margin": float(found.get("margin", MARGIN)),
+                "images": None if images is None else (int(images[0]), int(images[1])),
+                "start": None if start is None else str(start),
+            }
+            entries = (found["epochs"], found["devices"], str(found["data"]))
+            return cls.of(recipe, *entries, **others)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: not the plan of a study") from error
 
     def _check_same(self, there: Plan, path: Path) -> None:
@@ -164,9 +183,11 @@ class Plan:
             ("validate_every", there.recipe.validate_every, self.recipe.validate_every),
             ("epochs", there.epochs, self.epochs),
             ("devices", there.devices, self.devices),
+            ("images to train on, and to validate", there.images, self.images),
+            ("weights to start with", there.start, self.start),
         ):
-            if one != other:
-                pairs[key] = (str(one), str(other))
+            if one != other and (key[:6] != "images" or (one and other)):
+                pairs[key] = (_said(one), _said(other))
         if pairs:
             said = "; ".join(f"{key} {a}, not {b}" for key, (a, b) in pairs.items())
             raise InputError(f"{path.parent} holds a study with {said}")
@@ -184,12 +205,19 @@ class Plan:
         return in_order(made.values())
 
 
+def _said(value: object) -> str:
+    if isinstance(value, tuple):
+        return " and ".join(map(str, value))
+    return "none" if value is None else str(value)[:12]
+
+
 def in_order(runs: Iterable[Run]) -> list[Run]:
     """Sort runs; rows of a sweep by their values: 0.06 before 0.1, 32 before 128."""
 
     def key(run: Run) -> tuple:
         values = [setting.partition("=") for setting in run.row]
-        return [(k, *_magnitude(v)) for k, _, v in values], run.seed, run.repeat, run.side
+        row = [(k, *_magnitude(v)) for k, _, v in values]
+        return row, run.seed, run.repeat, sides().index(run.side)
 
     return sorted(runs, key=key)
 
@@ -202,7 +230,7 @@ def _magnitude(value: str) -> tuple[float, str]:
 
 
 def sides() -> list[str]:
-    return [f"{framework}{end}" for framework in FRAMEWORKS for end in ("", DETERMINISTIC)]
+    return [f"{framework}{end}" for end in ("", DETERMINISTIC) for framework in FRAMEWORKS]
 
 
 def rows(out: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:

@@ -50,10 +50,11 @@ class Result:
         run: The run.
         status: `FINISHED`, `FAILED`, `BEGUN` or `MISSING`.
         note: A line on what is wrong or missing; empty of a finished run.
-        best: The best validation's score.
+        best: The best validation's score, of the last stage that was trained.
         last: The last one's.
         classes: Class -> score at the validation that the recipe keeps; None where absent.
-        curve: (Batches trained on, score) of each validation.
+        curve: (Batches trained on, score) of each validation, of all stages.
+        images: Number of images of a validation; 0 if there was none.
         speed: How fast it was.
         versions: Package -> version.
         machine: Host, processor and devices.
@@ -67,6 +68,7 @@ class Result:
     last: float = math.nan
     classes: dict[str, float | None] = dataclasses.field(default_factory=dict)
     curve: Curve = dataclasses.field(default_factory=list)
+    images: int = 0
     speed: Speed = Speed()
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     machine: str = ""
@@ -137,12 +139,17 @@ def _status(plan: Plan, run: Run, out: Path, state: dict[str, Any], epochs: int)
 
 def _scores(validations: list[dict[str, Any]], keep: str) -> dict[str, Any]:
     percent = [_percent(line["score"]) for line in validations]
-    best = max(range(len(percent)), key=lambda i: (not math.isnan(percent[i]), percent[i]))
-    kept = validations[best if keep == "best" else -1]
+    curve = [(int(line["batches"]), p) for line, p in zip(validations, percent, strict=True)]
+    # An encoder's score, at an eighth of the size, is not that of the whole network.
+    stage = validations[-1].get("stage")
+    pairs = zip(percent, validations, strict=True)
+    own = [(p, line) for p, line in pairs if line.get("stage") == stage]
+    best = max(own, key=lambda pair: (not math.isnan(pair[0]), pair[0]))
+    kept = best[1] if keep == "best" else validations[-1]
     shares = kept.get("iou_class") or kept.get("accuracy_class") or {}
     classes = {k: None if v is None else 100 * float(v) for k, v in shares.items()}
-    curve = [(int(line["batches"]), p) for line, p in zip(validations, percent, strict=True)]
-    return {"best": percent[best], "last": percent[-1], "classes": classes, "curve": curve}
+    found = {"best": best[0], "last": percent[-1], "classes": classes, "curve": curve}
+    return found | {"images": int(kept["images"])}
 
 
 def _percent(score: float | None) -> float:

@@ -142,7 +142,8 @@ class Child:
         write_atomically(recipe, to_toml(plan.recipe_for(run)).encode())
         command = [sys.executable, "-m", "parity", "train", str(recipe), *self.options]
         command += ["--framework", run.framework, "--data", plan.data, "--out", str(folder)]
-        command += ["--epochs", str(plan.epochs), "--devices", str(plan.devices), "--resume"]
+        command += ["--epochs", str(plan.epochs), "--devices", str(plan.devices)]
+        command += ["--resume"] * folder.exists()
         command += ["--deterministic"] * run.deterministic
         return self._watch(command, folder.with_name(f"{folder.name}.txt"))
 

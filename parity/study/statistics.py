@@ -14,6 +14,7 @@ import numpy as np
 
 ALPHA = 0.05  # risk of each test; the equivalence test therefore uses a 90 % interval
 POWER = 0.8
+ALIKE = 1e-9  # points; scores are shares times 100, whose differences are no exact numbers
 MOST_SEEDS = 100_000  # where the search for a number of seeds ends
 GRID = 512  # points of the numerical integral over the measured deviation
 
@@ -47,9 +48,11 @@ class Difference:
         n: Number of pairs.
         mean: Mean of second minus first.
         deviation: Sample standard deviation of the differences; NaN of a single pair.
-        interval90: 90 % confidence interval; infinite of a single pair.
+        interval90: 90 % confidence interval; infinite of a single pair, and of pairs that all
+            differ by the same.
         interval95: 95 % confidence interval.
-        p: Of the two-sided paired t test of "no difference"; NaN of a single pair.
+        p: Of the two-sided paired t test of "no difference"; NaN of a single pair. Where all pairs
+            differ by the same, that of the sign test, as there is no deviation to test with.
     """
 
     n: int
@@ -61,8 +64,11 @@ class Difference:
 
     @property
     def different(self) -> bool:
-        """Return whether the 95 % interval excludes 0."""
-        return self.n > 1 and not self.interval95[0] <= 0 <= self.interval95[1]
+        """Return whether the two-sided test at 5 % finds a difference.
+
+        That is where the 95 % interval excludes 0, unless all pairs differ by the same.
+        """
+        return self.p < ALPHA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +78,8 @@ class Verdict:
     Attributes:
         difference: The paired difference.
         margin: The margin of equivalence, in points.
-        p_equivalence: Of the two one-sided tests: the larger one; NaN of a single pair.
+        p_equivalence: Of the two one-sided tests: the larger one; NaN of a single pair. Where all
+            pairs differ by the same, those of the sign test.
     """
 
     difference: Difference
@@ -90,8 +97,11 @@ class Verdict:
 
     @functools.cached_property
     def more_at_most(self) -> int | None:
-        """The same where the true deviation is the upper end of its 95 % interval."""
-        if self.difference.n < 2:
+        """The same where the true deviation is the upper end of its 95 % interval.
+
+        None, too, where all pairs differ by the same.
+        """
+        if self.difference.n < 2 or self.difference.deviation == 0:
             return None
         return self._more(deviation_interval(self.difference.deviation, self.difference.n)[1])
 
@@ -104,9 +114,12 @@ class Verdict:
 
     @property
     def equivalent(self) -> bool:
-        """Return whether the 90 % interval lies inside of the margin."""
-        low, high = self.difference.interval90
-        return self.difference.n > 1 and -self.margin < low and high < self.margin
+        """Return whether both one-sided tests at 5 % succeed.
+
+        That is where the 90 % interval lies inside of the margin, unless all pairs differ by the
+        same.
+        """
+        return self.p_equivalence < ALPHA
 
     @property
     def different(self) -> bool:
@@ -120,21 +133,23 @@ class Verdict:
     def words(self) -> str:
         """Return the verdict as one line."""
         d, m = f"{self.difference.mean:+.2f}", f"{self.margin:g}"
-        if self.difference.deviation == 0:  # no test has anything to say of no noise
-            kind = f"equivalent within {m}" if self.equivalent else f"different by {d}"
-            return f"{kind}: all {self.difference.n} pairs differ by exactly {d}"
-        if self.equivalent and self.different:
-            return f"equivalent within {m}, and different by {d}: less than the margin"
-        if self.equivalent:
-            return f"equivalent within {m}"
-        if self.different:
-            return f"different by {d}"
         if self.difference.n < 2:
             return "not decided: one pair of seeds has no deviation, 2 or more are needed"
-        if self.more is None:
-            return f"not decided: even {MOST_SEEDS:,} seeds would not decide"
-        s = "s" * (self.more != 1)
-        return f"not decided: about {self.more} more seed{s} would be needed"
+        if self.equivalent and self.different:
+            words = f"equivalent within {m}, and different by {d}: less than the margin"
+        elif self.equivalent:
+            words = f"equivalent within {m}"
+        elif self.different:
+            words = f"different by {d}"
+        elif self.more is None:
+            words = f"not decided: even {MOST_SEEDS:,} seeds would not decide"
+        else:
+            s = "s" * (self.more != 1)
+            words = f"not decided: about {self.more} more seed{s} would be needed"
+        if self.difference.deviation == 0:
+            exact = f"{self.difference.mean:+.3g}" if self.difference.mean else "0"
+            words += f" (all {self.difference.n} pairs differ by exactly {exact})"
+        return words
 
 
 def summary(scores: Sequence[float]) -> Summary:
@@ -155,15 +170,20 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
 
     found = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     n, mean = len(found), float(found.mean())
+    everything = (-math.inf, math.inf)
     if n < 2:
-        everything = (-math.inf, math.inf)
         return Difference(n, mean, math.nan, everything, everything, math.nan)
     deviation = float(found.std(ddof=1))
+    if deviation < ALIKE:
+        mean = 0.0 if abs(mean) < ALIKE else mean
+        p = min(2 * _sign(n), 1.0) if mean else 1.0
+        return Difference(n, mean, 0.0, everything, everything, p)
     error = deviation / math.sqrt(n)
-    ends = [float(special.stdtrit(n - 1, 1 - alpha)) * error for alpha in (0.05, 0.025)]
-    p = _tail(abs(mean), error, n) * 2
-    both = [(mean - end, mean + end) for end in ends]
-    return Difference(n, mean, deviation, both[0], both[1], min(p, 1.0))
+    both = []
+    for tail in (ALPHA, ALPHA / 2):
+        end = float(special.stdtrit(n - 1, 1 - tail)) * error
+        both.append((mean - end, mean + end))
+    return Difference(n, mean, deviation, both[0], both[1], 2 * _tail(abs(mean), error, n))
 
 
 def verdict(first: Sequence[float], second: Sequence[float], margin: float) -> Verdict:
@@ -177,17 +197,22 @@ def verdict(first: Sequence[float], second: Sequence[float], margin: float) -> V
     found = difference(first, second)
     if found.n < 2:
         return Verdict(found, margin, math.nan)
+    if found.deviation == 0:
+        return Verdict(found, margin, _sign(found.n) if abs(found.mean) < margin else 1.0)
     error = found.deviation / math.sqrt(found.n)
     ends = [_tail(margin + sign * found.mean, error, found.n) for sign in (1, -1)]
     return Verdict(found, margin, max(ends))
+
+
+def _sign(n: int) -> float:
+    """The one-sided p value of the sign test where all of n pairs lie on one side of a bound."""
+    return 0.5**n
 
 
 def _tail(distance: float, error: float, n: int) -> float:
     """The one-sided p value of a mean that lies `distance` on the far side of a bound."""
     from scipy import special  # of which scipy.stats is made, at many times the cost of a call
 
-    if error == 0:
-        return 0.0 if distance > 0 else 0.5 if distance == 0 else 1.0
     return float(special.stdtr(n - 1, -distance / error))
 
 
@@ -218,15 +243,21 @@ def prediction_interval(scores: Sequence[float], level: float = 0.95) -> Interva
 def power_of_difference(true: float, deviation: float, n: int) -> float:
     """The probability that the paired t test, at 5 %, finds a difference.
 
+    It is that of the noncentral t distribution. scipy's has no value far from 0, so it is
+    integrated over the measured deviation, as for equivalence.
+
     Args:
         true: The true difference.
         deviation: The true standard deviation of paired differences, above 0.
         n: Number of pairs, at least 2.
     """
-    from scipy import stats
+    from scipy import special
 
-    shift, limit = true / deviation * math.sqrt(n), stats.t.ppf(1 - ALPHA / 2, n - 1)
-    return float(stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift))
+    measured, error = _errors(deviation, n)
+    reach = special.stdtrit(n - 1, 1 - ALPHA / 2) * measured
+    return float(
+        (special.ndtr((true - reach) / error) + special.ndtr((-true - reach) / error)).mean()
+    )
 
 
 def power_of_equivalence(true: float, deviation: float, margin: float, n: int) -> float:
@@ -240,14 +271,21 @@ def power_of_equivalence(true: float, deviation: float, margin: float, n: int) -
         margin: The margin.
         n: Number of pairs, at least 2.
     """
-    from scipy import stats
+    from scipy import special
+
+    measured, error = _errors(deviation, n)
+    reach = margin - special.stdtrit(n - 1, 1 - ALPHA) * measured
+    inside = special.ndtr((reach - true) / error) - special.ndtr((-reach - true) / error)
+    return float(np.where(reach > 0, inside, 0.0).mean())
+
+
+def _errors(deviation: float, n: int) -> tuple[np.ndarray, float]:
+    """Standard errors of a mean that n pairs will give, each as likely; and the true one."""
+    from scipy import special
 
     shares = (np.arange(GRID) + 0.5) / GRID
-    measured = np.sqrt(stats.chi2.ppf(shares, n - 1) / (n - 1)) * deviation / math.sqrt(n)
-    reach = margin - stats.t.ppf(1 - ALPHA, n - 1) * measured
     error = deviation / math.sqrt(n)
-    inside = stats.norm.cdf((reach - true) / error) - stats.norm.cdf((-reach - true) / error)
-    return float(np.where(reach > 0, inside, 0.0).mean())
+    return np.sqrt(special.chdtri(n - 1, 1 - shares) / (n - 1)) * error, error
 
 
 def pairs_needed(true: float, deviation: float, margin: float, known: int = 1) -> int | None:
@@ -262,9 +300,12 @@ def pairs_needed(true: float, deviation: float, margin: float, known: int = 1) -
     Returns:
         The number, or None if `MOST_SEEDS` would not do.
     """
-    if deviation == 0 or not math.isfinite(deviation):
+    if not math.isfinite(deviation):
         return None
     least = max(2, known + 1)
+    if deviation == 0:  # as `difference` and `verdict` judge pairs that are all alike
+        tails = 1 if abs(true) < margin else 2
+        return _smallest(lambda n: float(tails * _sign(n) < ALPHA), least)
     found = [_smallest(lambda n: power_of_difference(true, deviation, n), least)]
     if abs(true) < margin:
         found.append(_smallest(lambda n: power_of_equivalence(true, deviation, margin, n), least))

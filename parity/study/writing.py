@@ -40,14 +40,19 @@ def print_study(study: Study, console: Console) -> None:
 
 
 def verdicts(study: Study) -> list[str]:
-    """Return one line for each comparison of two frameworks."""
+    """Return one line for each comparison of two frameworks.
+
+    While runs are still to be trained they say so: who stops when he likes a verdict is wrong more
+    often than the tests are.
+    """
     lines = []
     for row in study.rows:
         where = f"{row.name}: " if row.settings else ""
         for found in row.comparisons:
             low, high = found.kept.difference.interval90
             pairs = f"{len(found.seeds)} pair{'s' * (len(found.seeds) != 1)}"
-            line = f"{where}{found.second} - {found.first}: {found.kept.words} ({pairs}"
+            so_far = ", so far" if row.unfinished else ""
+            line = f"{where}{found.second} - {found.first}{so_far}: {found.kept.words} ({pairs}"
             known = math.isfinite(low)
             lines.append(line + (f"; 90 % interval {low:+.2f} to {high:+.2f})" if known else ")"))
     return lines
@@ -70,10 +75,11 @@ def to_dict(study: Study) -> dict[str, Any]:
     """Everything as JSON values; null for what is no number."""
     entries: dict[str, Any] = {"recipe": plain(study.plan.recipe), "epochs": study.plan.epochs}
     entries |= {"devices": study.plan.devices, "data": study.plan.data, "score": study.score}
+    entries["images"] = study.plan.images
     entries |= {"margin": study.margin, "notes": list(study.notes), "verdicts": verdicts(study)}
     entries["rows"] = []
     for row in study.rows:
-        made = _plain(row)
+        made = values(row)
         for entry, found in zip(made["comparisons"], row.comparisons, strict=True):
             for name in ("kept", "other"):
                 verdict = getattr(found, name)
@@ -82,26 +88,34 @@ def to_dict(study: Study) -> dict[str, Any]:
                 entry[name]["words"] = verdict.words
         entries["rows"].append(made)
     entries["row_differences"] = [
-        _plain(d) | {"different": d.different} for d in study.row_differences
+        values(d) | {"different": d.different} for d in study.row_differences
     ]
     return entries
 
 
-def _plain(value: Any) -> Any:
+def values(value: Any) -> Any:
+    """Convert to JSON values; null for what is no number."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: values(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [values(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: values(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def markdown(study: Study) -> str:
-    """The whole report as Markdown."""
+def markdown(study: Study, drawn: str | None = None) -> str:
+    """The whole report as Markdown.
+
+    Args:
+        study: The study.
+        drawn: Path of the file of `picture`, as seen from the page.
+    """
     parts = [f"## {title(study)}", *(f"**{line}**" for line in verdicts(study))]
+    if drawn is not None:
+        parts.append(f"![{study.score} of every run, over the batches]({drawn})")
     parts += [table.markdown() for table in tables(study)]
     if study.notes:
         parts.append("\n".join(f"- {line}" for line in study.notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,8 +23,8 @@ class Curve:
 
     Attributes:
         name: Name of the run's folder.
-        scores: Batches trained on -> mean IoU, or accuracy of classes, in [0, 1]; empty where
-            nothing was validated yet.
+        scores: Batches trained on -> mean IoU, or accuracy of classes, in [0, 1]; NaN where it is
+            no number; empty where nothing was validated yet.
         losses: Batches trained on -> mean loss.
     """
 
@@ -50,10 +51,15 @@ def curves(folders: Sequence[str | Path]) -> list[Curve]:
             raise InputError(f"{path}: {error.strerror}, expected the log of a run") from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not the log of a run") from error
-        scores = {line["batches"]: line["score"] for line in lines}
-        losses = {line["batches"]: line["mean_loss"] for line in lines}
+        scores = {line["batches"]: _number(line["score"]) for line in lines}
+        losses = {line["batches"]: _number(line["mean_loss"]) for line in lines}
         found.append(Curve(str(folder), scores, losses))
     return found
+
+
+def _number(value: float | None) -> float:
+    """JSON has no NaN; a log has null in its place."""
+    return math.nan if value is None else value
 
 
 def table(found: Sequence[Curve]) -> Table:
@@ -98,6 +104,7 @@ def picture(found: Sequence[Curve]) -> str:
             [
                 (b, 100 * score, f"{curve.name}, {b}: {100 * score:.2f}")
                 for b, score in curve.scores.items()
+                if not math.isnan(score)
             ],
         )
         for i, curve in enumerate(found)

@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     reporter(args.command)(args.weights, done.assumed)
     print("\n".join(done.notes), end="\n" if done.notes else "")
     whose = f", {done.data.name}" if done.data else ""
-    print(f"wrote {done.folder}: {done.images} predictions by {done.framework}{whose}")
+    s = "s" * (done.images != 1)
+    print(f"wrote {done.folder}: {done.images} prediction{s} by {done.framework}{whose}")
     return 0
 
 

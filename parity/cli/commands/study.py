@@ -11,6 +11,8 @@ not finite), 130: interrupted.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=V,V",
         help="a sweep: every combination of the values, such as optimizer.lr=0.06,0.08",
     )
-    add("--margin", type=float, metavar="POINTS", help="of equivalence (default: 0.5)")
+    add(
+        "--margin",
+        type=float,
+        metavar="POINTS",
+        help="of equivalence (default: 0.5, or that of OUT)",
+    )
     add("--report", action="store_true", help="train nothing, only report what is there")
     add("--retry-failed", action="store_true", help="train runs again that have failed")
     of = parser.add_argument_group("the recipe, changed")
@@ -87,15 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from parity.report.console import standard_output
-    from parity.study.analysis import MARGIN, study
-    from parity.study.plan import Plan
+    from parity.study.analysis import study
+    from parity.study.plan import MARGIN, Plan
     from parity.study.running import Interrupted
     from parity.study.writing import print_study, write_study
 
     check_data(args.data)
-    margin = MARGIN if args.margin is None else args.margin
-    if not 0 < margin < 100:
-        raise InputError(f"--margin {margin:g}, expected points above 0 and below 100")
+    margin = check_margin(args.margin)
     plan = Plan.of(recipe_of(args), args.epochs, args.devices, args.data)
     runs = runs_of(args)
     for one in {run.row: run for run in runs}.values():  # before anything is written
@@ -103,7 +108,14 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if args.report and not out.is_dir():
         raise InputError(f"{out}: no such folder, expected that of a study")
+    plan = dataclasses.replace(
+        plan,
+        margin=MARGIN if margin is None else margin,
+        images=images_of(plan.recipe, args.data),
+        start=hash_of(args.start),
+    )
     plan.write(out)
+    plan = dataclasses.replace(plan, margin=Plan.read(out).margin)
 
     def report() -> None:
         write_study(study(plan, out, runs, margin), out)
@@ -158,10 +170,54 @@ def _nothing(line: str) -> None:
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """Return the recipe with all changes but the seed, which is each run's."""
     from parity.cli.commands.train import changed
+    from parity.data.sources import for_data
     from parity.training.overrides import find
 
     named = argparse.Namespace(**vars(args), labels=None, seed=None)
-    return changed(find(args.recipe, args.recipe_file), named)
+    return changed(for_data(find(args.recipe, args.recipe_file), args.data), named)
+
+
+def check_margin(margin: float | None) -> float | None:
+    """Return a margin of equivalence.
+
+    Raises:
+        InputError: It is none.
+    """
+    if margin is not None and not 0 < margin < 100:
+        raise InputError(f"--margin {margin:g}, expected points above 0 and below 100")
+    return margin
+
+
+def images_of(recipe: Recipe, data: str) -> tuple[int, int]:
+    """Return the numbers of images to train on and to validate.
+
+    Raises:
+        InputError: The data set cannot be used.
+    """
+    from parity.data.sources import open_source
+
+    train, val = (
+        len(open_source(recipe, data, split)) for split in (recipe.train_split, recipe.val_split)
+    )
+    return train, val
+
+
+def hash_of(start: str | None) -> str | None:
+    """Return the hash of a file, or folder, of weights.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if start is None:
+        return None
+    path, found = Path(start), hashlib.sha256()
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            found.update(file.read_bytes())
+        return found.hexdigest()
+    except OSError as error:
+        raise InputError(f"--start {start}: {error.strerror}") from error
 
 
 def runs_of(args: argparse.Namespace) -> list[Run]:

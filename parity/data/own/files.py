@@ -94,7 +94,7 @@ def _interval(of: Description, split: str) -> tuple[float, float]:
 def _listed(path: Path, images: dict[str, Path], of: Description) -> list[str]:
     """The keys that a list file names, a line each: a name below the folder, suffix or not."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}, expected the list of a split") from error
     except UnicodeDecodeError as error:

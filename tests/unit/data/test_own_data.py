@@ -121,8 +121,14 @@ def test_bilevel_masks(tmp_path: Path) -> None:
 
 
 def test_lists(tmp_path: Path) -> None:
-    """Catches a comment or an empty line taken for an image, and a suffix not understood."""
-    found = read(written(tmp_path, BY_ID) / "dataset.toml")
+    """Catches a comment or an empty line taken for an image, and a suffix not understood.
+
+    The second list begins with the mark that some editors write at the beginning of UTF-8.
+    """
+    root = written(tmp_path, BY_ID)
+    names = (root / "val.txt").read_text()
+    (root / "val.txt").write_text("\ufeff" + names, encoding="utf-8")
+    found = read(root / "dataset.toml")
     assert [s.name for s in files.samples(found, "train")] == ["a", "c"]
     (tmp_path / "masks" / "a.png").unlink()  # of the other split
     assert [s.name for s in files.samples(found, "val")] == ["b", "d"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from parity.cli import main
 from parity.spec.errors import InputError
-from parity.study import analysis, tables, writing
+from parity.study import analysis, results, tables, writing
 from parity.study.plan import Plan, Run, parse_grid, runs_of
+from parity.training import overrides
 from tests.study_folders import plan, write_run
 
 FIRST = (0.50, 0.52, 0.51, 0.53)
@@ -91,6 +94,10 @@ def test_what_is_missing_is_said_and_the_rest_is_counted(tmp_path: Path) -> None
     )
     assert found.rows[0].comparisons[0].seeds == (1, 2, 3, 4)
     assert found.rows[0].sides[1].seeds == (1, 2, 3, 4, 5)
+    # A verdict of a part of the seeds is not that of the study.
+    assert writing.verdicts(found)[0].startswith("jax - torch, so far: different by +4.05")
+    done = analysis.study(made, tmp_path, seeds=[1, 2, 3, 4, 5])  # one of which has failed
+    assert writing.verdicts(done)[0].startswith("jax - torch: different by +4.05")
 
 
 def test_one_side_and_one_seed_are_said(tmp_path: Path) -> None:
@@ -160,6 +167,21 @@ def test_a_sweep_says_which_rows_differ(tmp_path: Path) -> None:
     assert shown.rows[1][6] == "1"
 
 
+def test_a_row_of_a_sweep_has_its_own_settings(tmp_path: Path) -> None:
+    """Catches the level of the first row, and a row said to be as published that is not."""
+    made = plan(tmp_path)
+    for run in runs_of(["torch"], [1], grid=parse_grid(["precision=bf16", "level=O1,O2"])):
+        write_run(made, run, tmp_path, [0.5])
+    found = analysis.study(made, tmp_path)
+    for level, row in zip(("O1", "O2"), found.rows, strict=True):
+        shown = tables.speed(found, row)
+        assert dict(zip(shown.head, shown.rows[0], strict=True))["AMP"] == f"bf16 {level}"
+        assert found.notes[-1].endswith("of its noise (in 2 of 2 rows)")
+        below = tables.accuracy(found, row).below[1]
+        assert 'precision "bf16", not "fp32"' in below
+        assert ('level "O2", not "O1"' in below) == (level == "O2")
+
+
 def test_the_files_hold_everything(tmp_path: Path) -> None:
     """Catches a NaN in JSON, a table without its verdict, a page without curves or bars."""
     found = analysis.study(whole(tmp_path), tmp_path)
@@ -225,10 +247,107 @@ def test_a_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
         analysis.study(made, tmp_path)
 
 
+def test_the_best_is_that_of_the_last_stage(tmp_path: Path) -> None:
+    """Catches the score of an encoder alone, at an eighth of the size, reported as the whole's."""
+    made = plan(tmp_path, epochs=4, name="erfnet-cityscapes")
+    run = Run((), 1, 1, "torch")
+    write_run(made, run, tmp_path, [0.7, 0.8, 0.5, 0.4], stages=["encoder"] * 2 + ["decoder"] * 2)
+    found = results.read(made, run, tmp_path)
+    assert (found.best, found.last) == (50, 40)
+    assert found.classes == {"road": 50, "car": 50}
+    assert len(found.curve) == 4
+
+
+def test_a_score_that_is_no_number_is_said(tmp_path: Path) -> None:
+    """Catches a run that is left out silently, here and in the table of runs."""
+    made = whole(tmp_path)
+    write_run(made, Run((), 5, 1, "torch"), tmp_path, [None, None])
+    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.5, 0.5])
+    found = analysis.study(made, tmp_path)
+    assert found.notes == ("torch seed 5: its score is not a number, and is in no number below",)
+    assert found.rows[0].comparisons[0].seeds == (1, 2, 3, 4)
+    assert main(["table", str(tmp_path / "torch/seed-5"), str(tmp_path / "jax/seed-5")]) == 0
+
+
+def test_runs_of_other_data_are_refused(tmp_path: Path) -> None:
+    """Catches runs that were validated by other images, averaged with the rest."""
+    made = whole(tmp_path)
+    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.5], images=24)
+    with pytest.raises(InputError, match=r"jax/seed-5: validated 24 images, .* 90: other data"):
+        analysis.study(made, tmp_path)
+
+
+def test_the_margin_is_that_of_the_beginning(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches a margin that is chosen when the numbers are known, and nobody is told."""
+    made = dataclasses.replace(Plan.of(overrides.find("enet-camvid"), 2, 1, "data"), margin=6.0)
+    made.write(tmp_path)
+    assert Plan.read(tmp_path) == made
+    whole(tmp_path)
+    assert main(["table", str(tmp_path)]) == 0
+    assert "jax - torch: equivalent within 6, and different by +4.05" in capsys.readouterr().out
+    assert main(["table", str(tmp_path), "--margin", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "jax - torch: different by +4.05 (4 pairs" in out
+    assert "margin 1, where the study began with 6" in out
+
+
+def test_new_seeds_are_judged_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches seeds that led to more seeds, counted again."""
+    whole(tmp_path)
+    assert main(["table", str(tmp_path), "--seeds", "3-4"]) == 0
+    assert "(2 pairs" in capsys.readouterr().out
+    for options, words in (
+        (["--seeds", "7-9"], "holds no run of seeds 7, 8, 9"),
+        (["--margin", "0"], "--margin 0, expected points above 0"),
+        ([str(tmp_path), "--picture", str(tmp_path / "f.svg")], "draws one study, or runs"),
+    ):
+        assert main(["table", str(tmp_path), *options]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+    assert main(["table", str(tmp_path / "torch/seed-1"), "--seeds", "2"]) == 2
+    assert "--seeds and --margin are of a study" in capsys.readouterr().err
+
+
+def test_a_page_of_results(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches a page that shows another picture, a legend of every run, an axis without numbers."""
+    whole(tmp_path / "study")
+    (tmp_path / "pages").mkdir()
+    drawn, page = tmp_path / "study.svg", tmp_path / "pages" / "study.md"
+    command = ["table", str(tmp_path / "study"), "--picture", str(drawn), "--markdown", str(page)]
+    assert main(command) == 0
+    text = page.read_text()
+    assert "![mean IoU of every run, over the batches](../study.svg)" in text
+    assert text.index("**jax - torch: different") < text.index("![mean IoU") < text.index("| side")
+    runs = text[text.index("### runs") :]
+    assert runs.index("| torch seed 1 |") < runs.index("| jax seed 1 |")
+    svg = ElementTree.fromstring(drawn.read_text())
+    words = [(float(t.get("x", 0)), t.text) for t in svg.iter("{http://www.w3.org/2000/svg}text")]
+    names = [name for _, name in words if name in ("torch", "jax")]
+    assert names == ["torch", "jax"]
+    assert None not in [name for _, name in words]
+    lines = list(svg.iter("{http://www.w3.org/2000/svg}polyline"))
+    assert len(lines) == 8
+    # The last validation is that of batch 20, at the right, where the axis says 20.
+    ends = {float(line.get("points", "").split()[-1].split(",")[0]) for line in lines}
+    assert ends == {x for x, name in words if name == "20" and x > 100}
+    assert main([*command[:1], str(tmp_path / "study/torch/seed-1"), *command[2:]]) == 2
+    assert "--markdown" in capsys.readouterr().err
+
+
+def test_undecided_says_how_to_go_on(tmp_path: Path) -> None:
+    """Catches a number of seeds that is added, and judged as if it had been planned."""
+    found = analysis.study(whole(tmp_path, (0.54, 0.5, 0.56, 0.55)), tmp_path)
+    assert "not decided" in writing.verdicts(found)[0]
+    shown = tables.comparison(found, found.rows[0])
+    assert any("judged alone (parity table --seeds)" in line for line in shown.below)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("plan.json", "{}"),
+        ("plan.json", '{"version": 1, "recipe": {}, "margin": "wide"}'),
         ("plan.json", "nonsense"),
         ("torch/seed-1/log.jsonl", "{}\n"),
         ("torch/seed-1/environment.json", "{}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -13,10 +14,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from parity.cli import main
+from parity.cli.commands import study
 from parity.spec.errors import InputError
 from parity.spec.training.written import to_toml
 from parity.study import analysis, claims, results
@@ -33,6 +36,7 @@ from parity.study.plan import (
 from parity.study.running import Ended, Interrupted, claim_of, in_process, train_all
 from parity.training import logger, overrides
 from tests.batches import cifar
+from tests.scenes import save
 from tests.study_folders import plan, write_run
 
 SMALL = ["stages.all.width=1", "stages.all.depth=10", "stages.all.batch=8"]
@@ -246,6 +250,84 @@ def test_both_sides_begin_alike(tmp_path: Path) -> None:
     assert found.rows[0].comparisons[0].seeds == (1, 2)
     classes = found.rows[0].comparisons[0].classes
     assert [row.name for row in classes][:2] == ["airplane", "automobile"]
+
+
+def test_a_study_of_ones_own_data(tmp_path: Path) -> None:
+    """Catches the recipe of the published data set, which no run of one's own data can have."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    for split, count in (("train", 8), ("val", 4)):
+        for i, kind in enumerate(("cat", "dog")):
+            for n in range(count):
+                image = np.full((20 + n, 24, 3), 40 + 150 * i, np.uint8)
+                save(data / split / kind / f"{n}.png", image)
+    small = ["--epochs", "1", "--size", "32x32", "--precision", "fp32", "--loss-scale", "none"]
+    small += [option for setting in SMALL for option in ("--set", setting)]
+    parser = argparse.ArgumentParser()
+    study.add_arguments(parser)
+    named = ["genet-cifar10", "--data", str(data), "--out", str(out)]
+    recipe = study.recipe_of(args := parser.parse_args([*named, *small]))
+    made = Plan.of(recipe, 1, 1, str(data), images=study.images_of(recipe, args.data))
+    made.write(out)
+    train_all(made, runs_of(["torch"], [1]), out, in_process(), nothing)
+    found = analysis.study(Plan.read(out), out)
+    assert found.score == "accuracy"
+    assert found.rows[0].sides[0].seeds == (1,)
+    assert list(found.rows[0].runs[0].classes) == ["cat", "dog"]
+    assert found.plan.images == (16, 8)
+    (data / "val" / "cat" / "0.png").unlink()
+    assert main(["study", *named, *small]) == 2  # other images, so another study
+
+
+def test_two_processes_that_begin_at_once_have_one_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches the loser of the race told that the folder holds a plan, but no plan."""
+    recipe = overrides.find("enet-camvid")
+    one, same, other = (Plan.of(recipe, epochs, 1, "data") for epochs in (2, 2, 3))
+    listed = Path.iterdir
+
+    def late(path: Path) -> Iterator[Path]:
+        monkeypatch.setattr(Path, "iterdir", listed)
+        before = list(listed(path))
+        one.write(path)  # another process
+        return iter(before)
+
+    for i, mine in enumerate((same, other)):
+        out = tmp_path / str(i)
+        out.mkdir()
+        monkeypatch.setattr(Path, "iterdir", late)
+        if mine is same:
+            mine.write(out)
+        else:
+            with pytest.raises(InputError, match="holds a study with epochs 2, not 3"):
+                mine.write(out)
+        assert Plan.read(out) == one
+
+    def seen(path: Path) -> Iterator[Path]:
+        monkeypatch.setattr(Path, "iterdir", listed)
+        one.write(path)
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", seen)
+    same.write(tmp_path / "seen")
+    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["plan.json"]
+
+
+def test_other_weights_to_start_with_are_another_study(tmp_path: Path) -> None:
+    """Catches seeds of which some began with weights, and others with none."""
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "a").write_bytes(b"1")
+    first = study.hash_of(str(weights))
+    (weights / "a").write_bytes(b"2")
+    assert first != study.hash_of(str(weights))
+    recipe = overrides.find("enet-camvid")
+    Plan.of(recipe, 2, 1, "data", start=first).write(tmp_path / "out")
+    words = f"holds a study with weights to start with {str(first)[:12]}, not none"
+    with pytest.raises(InputError, match=words):
+        Plan.of(recipe, 2, 1, "data").write(tmp_path / "out")
+    with pytest.raises(InputError, match="nowhere: No such file"):
+        study.hash_of(str(tmp_path / "nowhere"))
 
 
 def test_a_loss_that_is_not_finite_is_a_failed_seed(tmp_path: Path) -> None:

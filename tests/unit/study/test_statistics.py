@@ -146,7 +146,76 @@ def test_every_verdict_has_its_words() -> None:
     assert not one.different
     assert not one.equivalent
     same = statistics.verdict([1, 2], [1, 2], 0.5)
-    assert same.words == "equivalent within 0.5: all 2 pairs differ by exactly +0.00"
+    needed = "not decided: about 3 more seeds would be needed"
+    assert same.words == f"{needed} (all 2 pairs differ by exactly 0)"
+
+
+@pytest.mark.parametrize(
+    ("scores", "step", "words"),
+    [
+        ((0.57, 0.58), 0.01, "not decided: about 4 more seeds would be needed"),
+        ((0.57, 0.58, 0.7, 0.29, 0.1), 0.01, "not decided: about 1 more seed would be needed"),
+        ((0.57, 0.58, 0.7, 0.29, 0.1, 0.2), 0.01, "different by +1.00"),
+        ((0.57, 0.58, 0.7, 0.29), 0.0001, "not decided: about 1 more seed would be needed"),
+        ((0.57, 0.58, 0.7, 0.29, 0.1), 0.0001, "equivalent within 0.5"),
+    ],
+)
+def test_pairs_that_differ_alike_are_judged_by_their_signs(
+    scores: tuple[float, ...], step: float, words: str
+) -> None:
+    """Catches a t test of a deviation that is rounding: two pairs alike would be "different".
+
+    Accuracies of few images often differ by the same; 100 * 0.58 - 100 * 0.57 is no exact 1.
+    """
+    pairs = [100 * a for a in scores], [100 * (a + step) for a in scores]
+    assert np.ptp(np.subtract(*pairs)) > 0  # the noise of floating point
+    found = statistics.verdict(*pairs, 0.5)
+    exact = "+1" if step == 0.01 else "+0.01"
+    assert found.words == f"{words} (all {len(scores)} pairs differ by exactly {exact})"
+    sign = stats.binomtest(len(scores), len(scores)).pvalue  # two-sided
+    assert found.difference.p == pytest.approx(sign)
+    assert found.p_equivalence == (1 if step == 0.01 else pytest.approx(sign / 2))
+    assert found.more_at_most is None
+    assert math.isinf(found.difference.interval90[1])
+
+
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_power_of_a_difference_is_that_of_the_noncentral_t(n: int) -> None:
+    """Catches a wrong integral, and no number where scipy has none."""
+    for true in (0.0, 0.2, 0.7):  # at much more scipy has no number
+        shift, limit = true * math.sqrt(n), stats.t.ppf(0.975, n - 1)
+        right = stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift)
+        for sign in (1, -1):
+            power = statistics.power_of_difference(sign * true, 1.0, n)
+            assert power == pytest.approx(right, abs=2e-4)
+    assert statistics.power_of_difference(0.5, 1.0, 300) == pytest.approx(1.0)
+    assert statistics.power_of_difference(15, 1.0, 2) == pytest.approx(
+        0.9033, abs=2e-3
+    )  # simulated
+
+
+@pytest.mark.long
+def test_seeds_that_are_added_because_of_a_verdict_are_judged_alone() -> None:
+    """Catches advice that does not help: judged together, equal sides differ too often.
+
+    The numbers are those of `docs/study.md`.
+    """
+    rng = np.random.default_rng(0)
+    together, alone, studies = 0, 0, 0
+    while studies < STUDIES:
+        first = rng.standard_normal(5)  # of a deviation of twice the margin
+        found = statistics.verdict([0.0] * 5, list(first), 0.5)
+        if found.decided or found.more is None or found.more > 150:
+            together += found.different
+            studies += 1
+            continue
+        added = rng.standard_normal(max(found.more, 2))
+        both = np.concatenate([first, added])
+        together += statistics.verdict([0.0] * len(both), list(both), 0.5).different
+        alone += statistics.verdict([0.0] * len(added), list(added), 0.5).different
+        studies += 1
+    assert together / STUDIES > 0.08
+    assert alone / STUDIES <= bound(0.05)
 
 
 def test_repeats_are_pooled_within_their_seed() -> None:

@@ -1,0 +1,125 @@
+"""The script for whoever has one GPU for ten minutes, with programs that only say what they do."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
+
+# Stands for `parity`: notes its arguments, writes what the script reads, and ends as it is told.
+PARITY = """#!{python}
+import json, os, sys, time
+verb, out = sys.argv[1], None
+with open("called", "a") as file:
+    print(*sys.argv[1:], file=file)
+if verb == os.environ.get("SLOW"):
+    time.sleep(60)
+if verb == "check":
+    sys.exit(int(os.environ.get("CHECK_ENDS", 0)))
+if verb == "study":
+    out = sys.argv[sys.argv.index("--out") + 1]
+    os.makedirs(out, exist_ok=True)
+    speed = {{"images_per_second": 367.0, "validation": 101.0}}
+    run = {{"status": "finished", "speed": speed}}
+    made = {{"images": [367, 101], "epochs": 2, "rows": [{{"runs": [run, run]}}]}}
+    with open(out + "/study.json", "w") as file:
+        json.dump(made, file)
+if verb == "pack":
+    open(sys.argv[3], "w").close()
+"""
+# Stands for `python`: the speeds take a GPU's time.
+PYTHON = """#!/bin/sh
+case "$1" in *fps.py) echo "speeds $*" >> called; exit 0;; esac
+exec {python} "$@"
+"""
+
+Script = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("parity", PARITY), ("python", PYTHON)):
+        (programs / name).write_text(text.format(python=sys.executable))
+        (programs / name).chmod(0o755)
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        variables = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"} | variables
+        command = ["bash", str(RESULTS / "gpu.sh"), *arguments]
+        environment = os.environ | variables
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    return run
+
+
+def called(folder: Path) -> list[str]:
+    return (folder / "called").read_text().splitlines()
+
+
+def test_every_part_runs_and_a_second_call_goes_on(script: Script, tmp_path: Path) -> None:
+    """Catches a part that is left out, a split packed anew, and a study of other epochs."""
+    done = script("CAMVID", "out", "1")
+    assert done.returncode == 0, done.stderr
+    verbs = [line.split()[0] for line in called(tmp_path)]
+    assert verbs == ["check", "speeds", "pack", "pack", "study", "study"]
+    trial, whole = called(tmp_path)[-2:]
+    assert "--epochs 2 " in trial
+    epochs = int((tmp_path / "out" / "epochs").read_text())
+    assert 8 <= epochs <= 30  # a second for an epoch of each side, and for a validation
+    assert f"--epochs {epochs} " in whole
+    (tmp_path / "called").unlink()
+    assert script("CAMVID", "out", "3").returncode == 0
+    assert [line.split()[0] for line in called(tmp_path)] == ["check", "speeds", "study"]
+    assert f"--epochs {epochs} " in called(tmp_path)[-1]
+
+
+def test_a_failed_check_is_told_and_stops_nothing(script: Script, tmp_path: Path) -> None:
+    """Catches a difference that the last line hides, and bad input that is trained on."""
+    assert script("CAMVID", "out", EPOCHS="3", CHECK_ENDS="1").returncode == 1
+    assert "--epochs 3 " in called(tmp_path)[-1]
+    assert script("CAMVID", "out", CHECK_ENDS="2").returncode == 2
+    assert called(tmp_path)[-1].split()[0] == "check"
+    done = script()
+    assert done.returncode == 2
+    assert done.stderr.startswith("What one GPU can show in ten minutes")
+
+
+def test_a_part_that_takes_too_long_is_stopped(script: Script, tmp_path: Path) -> None:
+    """Catches checks that take all of the ten minutes."""
+    done = script("CAMVID", "out", "0", EPOCHS="3", SLOW="check")
+    assert done.returncode == 0
+    assert "stopped: its 1 s were over; the same call goes on" in done.stdout
+    assert called(tmp_path)[-1].split()[0] == "study"
+
+
+@pytest.mark.parametrize(
+    ("took", "left", "seeds", "expected"),
+    [(30, 300, 1, 101), (30, 300, 2, 45), (30, 5, 1, 1), (4, 100_000, 1, 300)],
+)
+def test_epochs_that_fit(took: float, left: float, seeds: int, expected: int) -> None:
+    """Catches the time to start and to validate left out, or that of one side alone.
+
+    Two epochs of both sides take 4 s, a validation 4 s, the rest of `took` is the beginning.
+    """
+    program = runpy.run_path(str(RESULTS / "gpu_epochs.py"))
+    run = {"status": "finished", "speed": {"images_per_second": 100.0, "validation": 50.0}}
+    study: dict[str, Any] = {"images": [100, 100], "epochs": 2, "rows": [{"runs": [run, run]}]}
+    found = program["epochs"](study, took, left, seeds)
+    assert found == expected
+    planned = seeds * (max(0, took - 8) + 4 + found * 2.4)
+    assert planned <= 0.9 * left or found == 1
+    assert planned > 0.9 * left - 2.4 * seeds or found in (1, 300)
+    study["rows"][0]["runs"] = [{**run, "status": "failed"}]
+    assert program["epochs"](json.loads(json.dumps(study)), took, left, seeds) == 1
