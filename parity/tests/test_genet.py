@@ -12,7 +12,8 @@ from parity.spec.networks.genet import GENetConfig
 VARIANTS = {
     "global, means": GENetConfig(depth=10, width=1),
     "global, parameters, MLP": GENetConfig(depth=10, width=1, extra_params=True, mlp=True),
-    "extent 4, parameters": GENetConfig(depth=10, width=1, extent=4, extra_params=True),
+    # Of extent 2 JAX's gradients have no golden vector; of 4 they have, and of 8 the outputs.
+    "extent 2, parameters": GENetConfig(depth=10, width=1, extent=2, extra_params=True),
 }
 
 
