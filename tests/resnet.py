@@ -82,10 +82,10 @@ class Stem(nnx.Module):
         return nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
 
-# Depth -> the unit, the channels of the first stage, the units of each stage. Of 12 and 14 layers
-# are those in which no unit's shapes come twice, but for one unit that nothing goes past.
+# Depth -> the unit, the channels of the first stage, the units of each stage. Of 10 and 14 layers
+# are those in which no unit comes twice.
 KINDS: dict[int, tuple[type[Unit | Bottleneck], int, tuple[int, ...]]] = {
-    12: (Unit, 64, (1, 1, 1, 2)),
+    10: (Unit, 64, (1, 1, 1, 1)),
     14: (Bottleneck, 256, (1, 1, 1, 1)),
     18: (Unit, 64, (2, 2, 2, 2)),
     50: (Bottleneck, 256, (3, 4, 6, 3)),

@@ -47,9 +47,9 @@ CASES: dict[str, Config] = {
 TORCH_ALONE = ("enet_c12", "erfnet_encoder_c20", "genet_wrn16_8_global_avg")
 RUNS = [(c, f) for c in CASES for f in ("torch", "jax") if f == "torch" or c not in TORCH_ALONE]
 
-# Of the others JAX computes eval mode alone, if not `-m long`: whole backward passes take longest to
-# compile. Their gradients, losses and statistics are held against PyTorch's, in float64 too, by the
-# ladders of test_ladder.py and test_erfnet.py (each block once), test_icnet.py and test_genet.py;
+# Of the others JAX computes eval mode alone, if not `-m long`: whole backward passes take longest
+# to compile. Their gradients, losses and statistics are held against PyTorch's, in float64 too, by
+# the ladders of test_ladder.py and test_erfnet.py (each block once), test_icnet.py, test_genet.py;
 # and PyTorch's against the published ones, here.
 TRAINED = ("genet_wrn16_2_extent2_avg_mlp", "genet_wrn16_2_extent4_params")
 FORWARD = tuple((case, "jax") for case in CASES if case not in TRAINED)
