@@ -51,7 +51,7 @@ RUNS = [(c, f) for c in CASES for f in ("torch", "jax") if f == "torch" or c not
 # to compile. Their gradients, losses and statistics are held against PyTorch's, in float64 too, by
 # the ladders of test_ladder.py and test_erfnet.py (each block once), test_icnet.py, test_genet.py;
 # and PyTorch's against the published ones, here.
-TRAINED = ("genet_wrn16_2_extent2_avg_mlp", "genet_wrn16_2_extent4_params")
+TRAINED = ("genet_wrn16_2_extent2_avg_mlp", "genet_wrn16_2_global_params_mlp")
 FORWARD = tuple((case, "jax") for case in CASES if case not in TRAINED)
 
 # Layers without weights that the published code calls otherwise.
