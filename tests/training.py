@@ -59,16 +59,11 @@ def trainer(
     return TRAINERS[side](config, optimizer, loss, own, weights, precision, **options)
 
 
-# Of images, where fewer pixels than a small network usually has show the same in a training step.
-SIZES = {"icnet": (96, 128)}
-
-
 @functools.cache
 def batch(model: str, i: int, n: int = 2) -> Batch:
     """The i-th: n images, labels of which some do not count, and masks."""
     config: Any
     config, size = small(model, least=True)
-    size = SIZES.get(model, size)
     rng, classes = draw.generator(0, "training", i), config.num_classes
     images = rng.random((n, *size, 3), np.float32)
     targets: tuple[np.ndarray, ...]
