@@ -147,6 +147,7 @@ LONGEST = (
     "test_faults",
     "test_ladder",
     "test_devices",
+    "test_real_mindspore",
     "test_numbering",
     "test_training",
     "test_optimizer_refused",

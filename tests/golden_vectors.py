@@ -13,9 +13,11 @@ ports do, and hold how far every parameter went in five steps of MindSpore's Ada
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
 class Golden:
@@ -78,3 +80,24 @@ class Golden:
 def probe(gradient: np.ndarray) -> float:
     """A gradient's product with sin(1), sin(2), ...: it changes where the layout does."""
     return float((gradient.ravel() * np.sin(1 + np.arange(gradient.size))).sum())
+
+
+def parametrize(
+    metafunc: pytest.Metafunc,
+    runs: Sequence[tuple[str, str]],
+    forward: Collection[tuple[str, str]],
+    in_eval_mode: Collection[str],
+) -> None:
+    """Give a test every run, by its fixture `answer`; some runs to tests of eval mode alone.
+
+    Args:
+        metafunc: The test.
+        runs: Cases and sides.
+        forward: Runs of which train mode, several times as much to compile, is left to `-m long`.
+        in_eval_mode: Names of the tests that look at nothing else.
+    """
+    if "answer" not in metafunc.fixturenames:
+        return
+    late = () if metafunc.function.__name__ in in_eval_mode else forward
+    made = [pytest.param(run, marks=[pytest.mark.long] if run in late else []) for run in runs]
+    metafunc.parametrize("answer", made, indirect=True, ids="-".join, scope="module")

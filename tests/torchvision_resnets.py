@@ -11,11 +11,14 @@ from torch import nn
 
 from parity import Port
 from tests.pair import STATISTICS
-from tests.resnet import KINDS, ResNet
+from tests.resnet import KINDS, Bottleneck, ResNet, Unit
 from tests.torchvision_import import torchvision
 
-# The convolutions of a unit, in the order of torchvision's `conv1`, `conv2`, ...
-PARTS = {18: ("first", "second"), 50: ("reduce", "spatial", "expand")}
+# Of each unit torchvision's name, and its convolutions in the order of `conv1`, `conv2`, ...
+PARTS: dict[type, tuple[str, tuple[str, ...]]] = {
+    Unit: ("BasicBlock", ("first", "second")),
+    Bottleneck: ("Bottleneck", ("reduce", "spatial", "expand")),
+}
 
 
 def resnet18() -> Port:
@@ -37,7 +40,9 @@ def port(depth: int, shape: tuple[int, ...]) -> Port:
 def reference(depth: int) -> nn.Module:
     """Torchvision's ResNet, the numbers of whose norms are no constants."""
     torch.manual_seed(0)
-    module: nn.Module = getattr(torchvision().models, f"resnet{depth}")()
+    unit, _, counts = KINDS[depth]
+    resnets = torchvision().models.resnet
+    module: nn.Module = resnets.ResNet(getattr(resnets, PARTS[unit][0]), list(counts))
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -56,11 +61,11 @@ def rules(depth: int) -> list:
         (r"fc\.bias", "classify.bias"),
     ]
     norms = {r"bn1\.": "stem.normalise"}
-    counts = KINDS[depth][2]
+    kind, _, counts = KINDS[depth]
     blocks = [(stage, i) for stage, count in enumerate(counts, 1) for i in range(count)]
     for n, (stage, i) in enumerate(blocks):
         block, unit = rf"layer{stage}\.{i}\.", f"units.{n}"
-        for j, part in enumerate(PARTS[depth], 1):
+        for j, part in enumerate(PARTS[kind][1], 1):
             found.append((rf"{block}conv{j}\.weight", f"{unit}.{part}.kernel", (2, 3, 1, 0)))
             norms[rf"{block}bn{j}\."] = f"{unit}.{part}_norm"
         skip = f"{unit}.skip.layers"

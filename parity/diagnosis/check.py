@@ -39,20 +39,34 @@ def check(
 
 
 def explain(ladder: Ladder, report: Report) -> None:
-    """Put what the experiments on the first fault proved into the report.
+    """Put into the report what the experiments on the first fault proved, and where it begins.
 
     They run networks in ways in which nobody did before: what one of them raises may not cost the
     report, but is said in it.
     """
+    prove(ladder, report)
     try:
-        found = causes.explained(ladder, report)
         if (fault := report.fault()) is not None:
             report.parting = parting(ladder.runs, fault)
             line = report.parting.port_line if report.parting is not None else NO_LINE
             report.port_line = line or port_line(ladder.runs, fault)
     except Exception as error:  # of any network
-        reason = " ".join(str(error).split())[:200]
-        report.notes.append(f"its cause was not looked for: {type(error).__name__}: {reason}")
+        report.notes.append(f"its line was not looked for: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def prove(ladder: Ladder, report: Report) -> None:
+    """Put into the report what the experiments on the first fault proved, as `explain` does.
+
+    Where it begins is not looked for: for that the whole port is compiled once more.
+    """
+    try:
+        found = causes.explained(ladder, report)
+    except Exception as error:  # of any network
+        report.notes.append(f"its cause was not looked for: {_said(error)}")
         return
     report.causes = list(found.proofs)
     if found.proofs and (known := remedy(found.proofs[0].fault)) is not None:

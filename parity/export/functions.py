@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -121,7 +122,8 @@ def max_unpool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | Non
         return None
     aval = closed.jaxpr.outvars[0].aval
     s, (height, width) = aval.shape[1] // x.shape[1], aval.shape[1:3]
-    values, stood = pooling((s, s, 0), 2)(drawn((1, *aval.shape[1:])))
+    # As one program: each of its operations would be compiled by itself.
+    values, stood = jax.jit(pooling((s, s, 0), 2))(drawn((1, *aval.shape[1:])))
 
     def model(*arrays: Any) -> Any:
         x, places = arrays[at], arrays[1 - at]

@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.capture.records import ForwardError, leaves
 from parity.diagnosis.catalogue import CATALOGUE
-from parity.diagnosis.check import check
+from parity.diagnosis.check import prove
 from parity.faults.mutants import Mutant, copied
 from parity.faults.rows import MutantRow
 from parity.ladder import climb as ladder
@@ -80,14 +80,16 @@ def climb(port: Port, levels: Sequence[str], explained: bool = True) -> Report:
 
     Args:
         port: The port to compare with its reference.
-        levels: Which rungs; see `check`.
+        levels: Which rungs; see `ladder.climb`.
         explained: Whether the cause of the first fault is looked for, too.
 
     Raises:
         ForwardError: The port raises, and no layer run alone explains why.
     """
     try:
-        return check(port, levels) if explained else ladder.climb(port, levels)
+        return (
+            ladder.climb(port, levels, explain=prove) if explained else ladder.climb(port, levels)
+        )
     except ForwardError as error:
         if error.report is None or error.report.ok:
             raise

@@ -29,15 +29,31 @@ TINY = ERFNetConfig(
     encoder=(Block("down", 3, 8), Block("nb1d", 8, 8)),
     decoder=(Block("up", 8, 8),),
 )
+BOTH = (Job(ALONE, "one", "torch"), Job(ALONE, "one", "jax"))
+# JAX maps every case alike, `jax_impl.parallel.Group.map`: nothing else asks which way it is. So
+# each case is compiled in one way, and each way for several cases.
 QUICK = (
-    Job(ALONE, "one", "torch"),
-    Job(ALONE, "one", "jax"),
+    *BOTH,
     Job(1, "one", DDP),
     *(Job(1, EVALUATED, way) for way in (DDP, "pmap")),
     *(Job(2, case, DDP) for case in CASES),
-    *(Job(2, case, "pmap") for case in CASES if case not in ("drop", "statistics")),
+    *(Job(2, case, "pmap") for case in (EVALUATED, "pad")),
     Job(2, "one", "shard_map"),
 )
+# Each case on more than two devices, on either side, and each way on four and on eight. Every case
+# in every way on two, four and eight: `long`.
+MORE = (
+    *BOTH,
+    Job(1, EVALUATED, DDP),
+    *(Job(8, case, DDP) for case in (EVALUATED, "sum", "statistics", "pad")),
+    *(Job(4, case, DDP) for case in ("one", "local", "device", "drop")),
+    *(Job(8, case, "pmap") for case in ("statistics", "drop")),
+    *(Job(4, case, "pmap") for case in ("one", "sum")),
+    *(Job(8, case, "shard_map") for case in (EVALUATED, "local")),
+    *(Job(4, case, "shard_map") for case in ("device", "pad")),
+)
+WAYS = (DDP, "pmap", "shard_map")
+STEPS = 8  # of `MORE`: rounding has 20 to add up on two devices
 
 
 def recipe() -> Recipe:
@@ -144,14 +160,36 @@ def test_all_faults_are_found() -> None:
     assert late == {"dropped for padded, DDP"}  # it is of an epoch's last batch
 
 
+def test_nothing_is_left_out() -> None:
+    """Catches a case that is run in no way, or on no more than two devices, in what is quick."""
+    assert {job.case for job in QUICK if (job.devices, job.way) == (2, DDP)} == set(CASES)
+    assert {job.way for job in QUICK if job.devices == 2} == set(WAYS)
+    many = [job for job in MORE if job.devices > 2]
+    assert {(job.case, job.side) for job in many} == {
+        (c, s) for c in CASES for s in ("torch", "jax")
+    }
+    assert {(job.devices, job.way) for job in many} == {(n, way) for n in (4, 8) for way in WAYS}
+
+
+def check_devices(plan: Plan) -> None:
+    """Everything that several devices compute, train and evaluate."""
+    found = run(plan)
+    report = report_of(plan, found)
+    assert report.ok, report.failures()[0].sentence()
+    assert len(report.checks) == 5 * len(plan.jobs)
+    assert max(c.error for c in report.checks) < LIMIT
+    check_evaluations(plan, found)
+    check_evaluations_after_training(plan, found)
+
+
 @pytest.mark.devices
 def test_up_to_eight_devices() -> None:
     """Catches anything that holds on two devices and not on four or eight."""
+    check_devices(Plan(recipe(), MORE, STEPS, images=(1, 3, 7, 13, 17)))
+
+
+@pytest.mark.long
+def test_every_case_in_every_way_on_up_to_eight_devices() -> None:
+    """Catches what one case shows in one way on one number of devices alone."""
     made = planned(recipe(), (1, 2, 4, 8))
-    whole = dataclasses.replace(made, images=(1, 3, 7, 13, 17))
-    found = run(whole)
-    report = report_of(whole, found)
-    assert report.ok, report.failures()[0].sentence()
-    assert max(c.error for c in report.checks) < LIMIT
-    check_evaluations(whole, found)
-    check_evaluations_after_training(whole, found)
+    check_devices(dataclasses.replace(made, images=(1, 3, 7, 13, 17)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from parity.spec.networks.erfnet import ERFNetConfig
 from parity.spec.networks.erfnet_imagenet import ERFNetImageNetConfig
 from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import ICNetConfig
-from tests.golden_vectors import Golden, probe
+from tests.golden_vectors import Golden, parametrize, probe
 from weights_convert import to_jax
 
 LIMIT = 1e-9
@@ -45,6 +46,13 @@ CASES: dict[str, Config] = {
 # classes, ERFNet's encoder without its decoder, GENet's means with more channels.
 TORCH_ALONE = ("enet_c12", "erfnet_encoder_c20", "genet_wrn16_8_global_avg")
 RUNS = [(c, f) for c in CASES for f in ("torch", "jax") if f == "torch" or c not in TORCH_ALONE]
+
+# Of the others JAX computes eval mode alone, if not `-m long`: whole backward passes take longest
+# to compile. Their gradients, losses and statistics are held against PyTorch's, in float64 too, by
+# the ladders of test_ladder.py and test_erfnet.py (each block once), test_icnet.py, test_genet.py;
+# and PyTorch's against the published ones, here.
+TRAINED = ("genet_wrn16_2_extent2_avg_mlp", "genet_wrn16_2_global_params_mlp")
+FORWARD = tuple((case, "jax") for case in CASES if case not in TRAINED)
 
 # Layers without weights that the published code calls otherwise.
 OURS = {
@@ -78,10 +86,14 @@ class Answer:
                 model = jax_impl.state.build(config, to_jax(config, weights), "float64")
             network = JaxSide(model, "float64")
             self.map = weight_map(config)
-        self.framework = framework
-        losses, targets = task(case, config)
+        self.network, self.config, self.framework = network, config, framework
         self.eval = network.run((case.images(),), train=False)
-        self.train = network.run((case.images(),), True, losses[framework == "jax"], targets)
+
+    @functools.cached_property
+    def train(self) -> Result:
+        losses, targets = task(self.case, self.config)
+        loss = losses[self.framework == "jax"]
+        return self.network.run((self.case.images(),), True, loss, targets)
 
     def published(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.framework == "torch":
@@ -93,7 +105,11 @@ class Answer:
         return found
 
 
-@pytest.fixture(scope="module", params=RUNS, ids="-".join)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize(metafunc, RUNS, FORWARD, ("test_eval_output", "test_eval_layers"))
+
+
+@pytest.fixture(scope="module")
 def answer(request: pytest.FixtureRequest, golden: Path) -> Answer:
     case, framework = request.param
     config = CASES[case].without_dropout()

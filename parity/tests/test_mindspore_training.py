@@ -11,6 +11,7 @@ single norm may be further off than the worst one there, `LARGEST`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from parity.capture.torch_side import TorchSide
 from parity.ladder.tolerances import K
 from parity.model_checks.networks import CROSS_ENTROPY, weight_map
 from parity.spec.recipes import recipe
+from tests.golden_vectors import parametrize
 from tests.mindspore_cases import CASES, Case, Steps, stage_of, train
 from weights_convert import naming, to_jax
 
@@ -86,30 +88,42 @@ class Answer:
     """What one side answers to a case, in float64.
 
     Attributes:
-        eval: What it gives in eval mode.
-        train: And in train mode, before any step.
+        eval: What it gives in eval mode; what follows is computed when it is asked for.
+        train: What it gives in train mode, before any step.
         gradients: MindSpore's name -> gradient.
         statistics: After one step, MindSpore's name -> array.
         steps: The five steps.
     """
 
     def __init__(self, case: Case, side: str) -> None:
-        self.case, self.stage = case, case.stage
+        self.case, self.stage, self.side = case, case.stage, side
         self.rate = self.stage.optimizer.lr * self.stage.schedule.factor(0, 0, 1)
-        network = self._torch() if side == "torch" else self._jax()
+        self.network = self._torch() if side == "torch" else self._jax()
         images = (case.batch.images.astype(np.float64),)
         targets = (*case.batch.targets, case.class_weights)
-        self.eval = network.run(images, train=False)
-        given = (images, True, CROSS_ENTROPY[side == "jax"], targets)
-        self.train = network.run(*given)
-        published = self._published(self.train.parameter_gradients, side)
-        self.gradients = {n: published[k] for n, k in case.names.items()}
-        statistics = self._published(self.train.statistics, side)
-        self.statistics = {n: statistics[k] for n, k in case.statistics.items()}
+        self.eval = self.network.run(images, train=False)
+        self.given = (images, True, CROSS_ENTROPY[side == "jax"], targets)
+
+    @functools.cached_property
+    def train(self) -> Result:
+        return self.network.run(*self.given)
+
+    @functools.cached_property
+    def gradients(self) -> Arrays:
+        published = self._published(self.train.parameter_gradients)
+        return {n: published[k] for n, k in self.case.names.items()}
+
+    @functools.cached_property
+    def statistics(self) -> Arrays:
+        published = self._published(self.train.statistics)
+        return {n: published[k] for n, k in self.case.statistics.items()}
+
+    @functools.cached_property
+    def steps(self) -> Steps:
+        network = self.network
         if isinstance(network, JaxSide):
-            self.steps = self._steps(lambda state: self._once_more(network, state, given))
-        else:
-            self.steps = train(case)
+            return self._steps(lambda state: self._once_more(network, state, self.given))
+        return train(self.case)
 
     def _torch(self) -> TorchSide:
         case = self.case
@@ -121,8 +135,8 @@ class Answer:
             own = to_jax(case.config, case.arrays)
             return JaxSide(jax_impl.state.build(case.config, own, "float64"), "float64")
 
-    def _published(self, arrays: Mapping[str, np.ndarray], side: str) -> dict[str, np.ndarray]:
-        if side == "torch":
+    def _published(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.side == "torch":
             return dict(arrays)
         found = {}
         for name, array in arrays.items():
@@ -157,7 +171,7 @@ class Answer:
                 state |= {n: np.asarray(weights[n] + updates[n]) for n in own}
             state |= result.statistics
             if step in (1, 5):
-                after = self._published(state, "jax")
+                after = self._published(state)
                 found.moved[f"moved_{step}"] = case.moved(after, case.arrays)
                 found.statistics[f"stat_{step}"] = {n: after[k] for n, k in case.statistics.items()}
             if step < 5:
@@ -170,7 +184,18 @@ class Answer:
 RUNS = [(c, f) for c in CASES for f in ("torch", "jax") if f == "torch" or "encoder" not in c]
 
 
-@pytest.fixture(scope="module", params=RUNS, ids="-".join)
+# JAX computes eval mode alone, if not `-m long`. Its gradients and statistics are held against
+# PyTorch's by the ladders of test_mindspore.py and test_erfnet.py (`test_mindspore`), ten steps of
+# MindSpore's Adam by test_trainer.py (`test_both_sides_train_alike`); and PyTorch's against
+# MindSpore's, here.
+FORWARD = tuple((case, "jax") for case in CASES)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize(metafunc, RUNS, FORWARD, ("test_outputs",))
+
+
+@pytest.fixture(scope="module")
 def answer(request: pytest.FixtureRequest, golden: Path) -> Answer:
     name, side = request.param
     return Answer(Case(golden, name), side)

@@ -24,7 +24,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-PYTEST = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=short")
+# jaxtyping's plugin imports the frameworks, two seconds in each fork, for an option of no use here.
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:jaxtyping")
+PYTEST = ("-x", "-q", "-n", "0", *PLUGINS, "--no-header", "--tb=short")
 
 
 class Planted(importlib.machinery.SourceFileLoader):

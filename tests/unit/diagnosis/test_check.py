@@ -97,6 +97,22 @@ def test_nothing_is_explained_of_a_right_pair() -> None:
     assert not report.explanation()
 
 
+@pytest.mark.parametrize(("step", "lost"), [("parting", "line"), ("causes.explained", "cause")])
+def test_an_experiment_that_raises_costs_nothing_else(
+    step: str, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a proof that is lost because the line was not found, or the report with either."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("of any\nnetwork")
+
+    monkeypatch.setattr(f"parity.diagnosis.check.{step}", broken)
+    report = layer_norm(nn.LayerNorm, 1e-6)
+    assert [cause.fault for cause in report.causes] == (["norm-eps"] if lost == "line" else [])
+    assert f"its {lost} was not looked for: RuntimeError: of any network" in report.notes
+    assert not report.ok
+
+
 class Pooled(nnx.Module):
     """A max-pool as a function, padded as SAME."""
 

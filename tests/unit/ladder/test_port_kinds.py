@@ -21,7 +21,9 @@ from parity.ladder.climb import climb
 from tests.pair import MAP, SIZE, plain, port
 from tests.resnet import ResNet
 from tests.torchvision_resnets import port as resnet
-from tests.torchvision_resnets import reference, rules
+from tests.torchvision_resnets import reference, resnet18, rules
+
+SMALL = (2, 40, 48, 3)  # images on which a ResNet is quick
 
 
 class LinenPort(linen.Module):
@@ -82,37 +84,57 @@ def test_function(slip: float) -> None:
 
 @pytest.fixture(scope="module")
 def resnets() -> Callable[[], Port]:
-    """Torchvision's ResNet-18 beside one of unrelated names and nesting."""
-    module = reference(18)
+    """A small ResNet of torchvision's beside one of unrelated names and nesting."""
+    module = reference(10)
 
     def make() -> Port:
-        network = ResNet(rngs=nnx.Rngs(0))
-        return Port(module, network, inputs=(2, 40, 48, 3), weights=rules(18))
+        network = ResNet(10, rngs=nnx.Rngs(0))
+        return Port(module, network, inputs=SMALL, weights=rules(10))
 
     return make
 
 
-def test_resnet18(resnets: Callable[[], Port], tmp_path: Path) -> None:
+def test_resnet(resnets: Callable[[], Port], tmp_path: Path) -> None:
     """Catches a referee that can only compare networks which mirror each other."""
     report = check(resnets())
     report.assert_faithful()
     pairs = {c.layer: c.reference for c in report.checks if c.rung in ("L1", "L2")}
-    assert pairs["units.4.skip.layers.0"] == "layer3.0.downsample.0"
-    assert pairs["units.7"] == "layer4.1"  # a block: nothing but its value says so
-    assert len({c.layer for c in report.checks if c.rung == "L1"}) == 41  # all with weights
+    assert pairs["units.2.skip.layers.0"] == "layer3.0.downsample.0"
+    assert pairs["units.0"] == "layer1.0"  # a block: nothing but its value says so
+    assert len({c.layer for c in report.checks if c.rung == "L1"}) == 25  # all with weights
     report.to_html(tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
-    assert "units.4.skip.layers.0" in page
+    assert "units.2.skip.layers.0" in page
     assert page.count("<polyline") == 4  # either precision in either mode
 
 
-def test_resnet50_is_paired_layer_by_layer() -> None:
+@pytest.mark.long
+def test_resnet18() -> None:
+    """Catches a referee that loses count where many layers have the same shapes."""
+    report = check(resnet18())
+    report.assert_faithful()
+    pairs = {c.layer: c.reference for c in report.checks if c.rung in ("L1", "L2")}
+    assert pairs["units.4.skip.layers.0"] == "layer3.0.downsample.0"
+    assert pairs["units.7"] == "layer4.1"
+    assert len({c.layer for c in report.checks if c.rung == "L1"}) == 41
+
+
+@pytest.mark.parametrize(
+    ("depth", "layer", "reference", "count"),
+    [
+        (14, "units.2.spatial", "layer3.0.conv2", 35),
+        pytest.param(50, "units.7.spatial", "layer3.0.conv2", 107, marks=pytest.mark.long),
+    ],
+)
+def test_bottlenecks_are_paired_layer_by_layer(
+    depth: int, layer: str, reference: str, count: int
+) -> None:
     """Catches bottlenecks of unrelated names that are not paired, at a size that is quick."""
-    report = check(resnet(50, (2, 40, 48, 3)), levels=("L0", "L1"))
+    report = check(resnet(depth, SMALL), levels=("L0", "L1"))
     report.assert_faithful()
     pairs = {c.layer: c.reference for c in report.checks if c.rung == "L1"}
-    assert pairs["units.7.spatial"] == "layer3.0.conv2"
-    assert len(pairs) == 107  # all with weights
+    assert pairs[layer] == reference
+    assert len(pairs) == count  # all with weights
 
 
 @pytest.mark.long
@@ -131,17 +153,17 @@ def test_resnet50_at_full_size(tmp_path: Path) -> None:
 def epsilon(network: nnx.Module) -> None:
     """A fault, and beside it what is none: this padding is the same at stride 1."""
     network.units[3].first_norm.epsilon = 1e-3
-    network.units[4].second.padding = "SAME"
+    network.units[2].second.padding = "SAME"
 
 
 @pytest.mark.parametrize(
     ("plant", "named"),
     [
         (epsilon, "units.3.first_norm"),
-        (lambda n: setattr(n.units[4].first, "padding", "SAME"), "units.4.first"),
+        (lambda n: setattr(n.units[2].first, "padding", "SAME"), "units.2.first"),
     ],
 )
-def test_resnet18_with_a_fault(resnets: Callable[[], Port], plant: Callable, named: str) -> None:
+def test_resnet_with_a_fault(resnets: Callable[[], Port], plant: Callable, named: str) -> None:
     """Catches a fault in a network of other names that is not found where it is."""
     p = resnets()
     plant(p.port)

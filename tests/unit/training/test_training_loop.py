@@ -62,17 +62,28 @@ def two_stages() -> Recipe:
     return recipe(dataclasses.replace(stage, epochs=2), second)
 
 
+OFTEN = Options(log_every=1, save_every=2, keep_every=1)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two stages in which nobody died."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "tiny", TINY)
+        assert run(out, two_stages(), options=OFTEN).go()
+    return out
+
+
 @pytest.mark.parametrize("at", range(10))
 def test_a_run_that_dies_at_any_step_goes_on_as_if_nothing_had_happened(
-    at: int, tmp_path: Path
+    at: int, whole: Path, tmp_path: Path
 ) -> None:
     """Catches a step done twice or left out, and a log, best or moment that is not put back."""
-    options = Options(log_every=1, save_every=2, keep_every=1)
-    assert run(tmp_path / "whole", two_stages(), options=options).go()
     with pytest.raises(Halt):
-        run(tmp_path / "broken", two_stages(), Halting(at), options).go()
-    assert run(tmp_path / "broken", two_stages(), options=options).go()
-    assert_same(tmp_path / "whole", tmp_path / "broken")
+        run(tmp_path / "broken", two_stages(), Halting(at), OFTEN).go()
+    assert run(tmp_path / "broken", two_stages(), options=OFTEN).go()
+    assert_same(whole, tmp_path / "broken")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")

@@ -26,8 +26,24 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return Sources(tmp_path_factory.mktemp("sources"))
 
 
-@pytest.mark.parametrize("target", ["pth", "torch safetensors", "jax safetensors", "orbax"])
-@pytest.mark.parametrize("source", KINDS)
+TARGETS = ("pth", "torch safetensors", "jax safetensors", "orbax")
+# Orbax takes seconds to write. What is written does not depend on the kind of file that was read,
+# and every kind is read for another target, too.
+TO_ORBAX = ("pth", "orbax")
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        pytest.param(
+            source,
+            target,
+            marks=[pytest.mark.long] if target == "orbax" and source not in TO_ORBAX else [],
+        )
+        for source in KINDS
+        for target in TARGETS
+    ],
+)
 def test_every_direction(
     sources: Sources, tmp_path: Path, source: str, target: str, capsys: Capture
 ) -> None:
