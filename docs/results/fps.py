@@ -13,6 +13,7 @@ import argparse
 import functools
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,4 +84,7 @@ def table(args: argparse.Namespace, rows: Sequence[Row]) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # by gpu.sh, whose time for it is over; --json has what was done
+        sys.exit("stopped before it was done")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parity.spec.errors import InputError
-from parity.spec.training.written import differences, plain
 from parity.study import results
 from parity.study.plan import DETERMINISTIC, Plan, Run, in_order, sides
 from parity.study.results import BEGUN, FINISHED, MISSING, Result, Speed
@@ -387,19 +386,4 @@ def _notes(plan: Plan, found: Sequence[Result]) -> list[str]:
             lines.append(f"{side}: trained on {len(machines)} kinds of machines; times are mixed")
         if len(versions) > 1:
             lines.append(f"{side}: trained by several versions: {'; '.join(sorted(versions))}")
-    return lines
-
-
-def unlike_published(plan: Plan) -> list[str]:
-    """What of a study is not as in the published run: `key here, not there`; empty if nothing."""
-    if plan.published is None:
-        return ["the recipe is not a published one"]
-    pairs = differences(plain(plan.recipe), plain(plan.published))
-    lines = [f"{key} {a}, not {b}" for key, (a, b) in pairs.items() if key != "seed"]
-    if plan.epochs != plan.published.epochs:
-        s = "s" * (plan.epochs != 1)
-        lines.append(f"{plan.epochs} epoch{s}, not {plan.published.epochs}")
-    if plan.devices != plan.published.devices:
-        s = "s" * (plan.devices != 1)
-        lines.append(f"{plan.devices} device{s}, not {plan.published.devices}")
     return lines

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from rich.table import Table as Printed
 
-from parity.study.analysis import Row, RowDifference, Side, Study, unlike_published
+from parity.spec.training.written import differences, plain
+from parity.study.analysis import Row, RowDifference, Side, Study
 from parity.study.plan import DETERMINISTIC, Plan
 from parity.study.results import FINISHED
 from parity.study.statistics import Interval, Summary, Verdict
@@ -80,7 +81,7 @@ def accuracy(study: Study, row: Row) -> Table:
     ]
     if published is not None:
         head += ["published", "inside"]
-        apart = unlike_published(plan)
+        apart = _unlike_published(plan)
         if apart:
             below.append(f"the published run is another one: {'; '.join(apart)}")
     rows = []
@@ -95,6 +96,21 @@ def accuracy(study: Study, row: Row) -> Table:
             cells += [f"{published:g}", inside]
         rows.append(tuple(cells))
     return Table(_named(row, study.score), tuple(head), tuple(rows), tuple(below))
+
+
+def _unlike_published(plan: Plan) -> list[str]:
+    """What of a study is not as in the published run: `key here, not there`; empty if nothing."""
+    if plan.published is None:
+        return ["the recipe is not a published one"]
+    pairs = differences(plain(plan.recipe), plain(plan.published))
+    lines = [f"{key} {a}, not {b}" for key, (a, b) in pairs.items() if key != "seed"]
+    if plan.epochs != plan.published.epochs:
+        s = "s" * (plan.epochs != 1)
+        lines.append(f"{plan.epochs} epoch{s}, not {plan.published.epochs}")
+    if plan.devices != plan.published.devices:
+        s = "s" * (plan.devices != 1)
+        lines.append(f"{plan.devices} device{s}, not {plan.published.devices}")
+    return lines
 
 
 def speed(study: Study, row: Row) -> Table:
