@@ -17,9 +17,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 enet=(enet-camvid --seeds 5 --epochs 15 --size 90x120 --set stages.all.schedule.every=10
     --set validate_every=5 --workers 1)
-genet=(genet-cifar10 --seeds 5 --epochs 5 --precision fp32 --loss-scale none
+genet=(genet-cifar10 --seeds 5 --epochs 2 --precision fp32 --loss-scale none
     --set stages.all.width=1 --set stages.all.depth=10
-    --set "stages.all.schedule.milestones=[3,4]" --workers 1)
+    --set "stages.all.schedule.milestones=[1]" --workers 1)
 
 page() { # NAME TITLE DATA COMMAND...: docs/results/study-NAME.md and .svg
     local target=$here/study-$1
