@@ -20,7 +20,7 @@ from parity.spec.tensors import STATISTICS
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = {"CONTRIBUTING.md": "contributing.md", "ARCHITECTURE.md": "architecture.md"}
-TOP |= {"CHANGELOG.md": "changelog.md"}
+TOP |= {"CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
 RUNG_NAMES = {**RUNGS, "L6": "data and scores"}
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
