@@ -203,7 +203,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if workers > 1:  # PyTorch's threads would wait for each other's cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     compilation_cache.keep_compiled(compilation_cache.of_user())
-    quick_compilation.set_for_process(level=1)
+    quick_compilation.set_for_process(level=0)
     garbage.collect_rarely()
 
 

@@ -51,14 +51,7 @@ def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
     return max(np.linalg.norm(a[k] - b[k]) / max(np.linalg.norm(b[k]), 1e-3) for k in a)
 
 
-# ICNet takes longest to compile. Its gradients and statistics are compared by the ladder of
-# test_icnet.py, its loss by test_published_losses.py, rates of groups by test_optim.py.
-LATE = ("icnet",)
-
-
-@pytest.mark.parametrize(
-    "model", [pytest.param(m, marks=[pytest.mark.long] if m in LATE else []) for m in ALIKE]
-)
+@pytest.mark.parametrize("model", ALIKE)
 def test_both_sides_train_alike(model: str) -> None:
     """Catches any difference in a step: in float64, through a drop of the rate, of 10 steps.
 

@@ -344,11 +344,11 @@ def test_a_loss_that_is_not_finite_is_a_failed_seed(tmp_path: Path) -> None:
 def test_a_killed_study_goes_on_and_leaves_no_orphan(tmp_path: Path) -> None:
     """Catches a claim or a child that outlives a kill -9, and an end that is another one."""
     made, out, whole = small(tmp_path), tmp_path / "killed", tmp_path / "whole"
-    made = dataclasses.replace(made, epochs=20)
+    made = dataclasses.replace(made, epochs=8)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(made.recipe))
     command = [sys.executable, "-m", "parity", "study", str(recipe), "--only", "torch:1"]
-    command += ["--data", made.data, "--out", str(out), "--epochs", "20", "--workers", "0"]
+    command += ["--data", made.data, "--out", str(out), "--epochs", "8", "--workers", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         last = out / "torch/seed-1/checkpoints/last.safetensors"
