@@ -60,6 +60,10 @@ def _refuse_contradictions(index: dict[str, Any]) -> None:
         for name in run["parameter_gradients"]:
             if name not in known:
                 raise InputError(f"a gradient is one of {name!r}, which is not in state")
+    for training in index["training"]:
+        for name in (n for step in training["steps"] for n in step["state"]):
+            if name not in training["before"]:
+                raise InputError(f"in {training['kind']}, {name!r} is after a step, not before it")
     for what, found, expected in _shapes(index):
         if found != expected:
             raise InputError(f"{what} is of shape {tuple(found)}, expected {tuple(expected)}")
