@@ -117,8 +117,8 @@ def _filled(index: dict[str, Any]) -> dict[str, Any]:
     for run in found["runs"]:
         run["calls"] = [{k: make() for k, make in CALL_EMPTY.items()} | c for c in run["calls"]]
     for training in found["training"]:
-        empty = {"gradients": {}, "loss": None}
-        training["steps"] = [empty | step for step in training["steps"]]
+        lacking: dict[str, Any] = {"gradients": {}, "loss": None}
+        training["steps"] = [lacking | step for step in training["steps"]]
     for alone in found["alone"]:
         for name, layer in alone["layers"].items():
             alone["layers"][name] = {k: make() for k, make in LAYER_EMPTY.items()} | layer
