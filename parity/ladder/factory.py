@@ -70,7 +70,7 @@ def _folder(name: str) -> Path:
 
 def _with_files_beside(port: Port, folder: Path) -> Port:
     """Find a table of rules, or a trace, that is kept beside the module that makes the port."""
-    found = {
+    found: dict[str, Any] = {
         field: folder / value
         for field, value in (("weights", port.weights), ("reference", port.reference))
         if isinstance(value, str | Path) and (folder / value).is_file()

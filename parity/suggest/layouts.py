@@ -78,9 +78,16 @@ def joins(whole: Sequence[int], parts: Sequence[Sequence[int]], apart: bool) -> 
         joint = " + ".join(names)
         if len(whole) == 1:
             return [_way(f"({joint})", ", ".join(names), apart)]
-        turned = parts[0][0] == whole[1]
-        many = ", ".join(f"i {n}" if turned else f"{n} i" for n in names)
-        return [_way(f"({joint}) i", many, apart)]
+        found = []
+        # A kernel is likelier turned than not between the two frameworks.
+        for along, inside in ((0, 1), (1, 0), (0, 0), (1, 1)):
+            if {len(shape) for shape in (whole, *parts)} != {2}:
+                continue
+            others = {part[1 - inside] for part in parts}
+            if others == {whole[1 - along]} and sum(p[inside] for p in parts) == whole[along]:
+                many = ", ".join(f"i {n}" if inside else f"{n} i" for n in names)
+                found.append(_way(f"i ({joint})" if along else f"({joint}) i", many, apart))
+        return found
     part = parts[0]
     tried = (
         ("(n o) i", "n i o"),

@@ -60,6 +60,10 @@ def _refuse_contradictions(index: dict[str, Any]) -> None:
         for name in run["parameter_gradients"]:
             if name not in known:
                 raise InputError(f"a gradient is one of {name!r}, which is not in state")
+    for training in index["training"]:
+        for name in (n for step in training["steps"] for n in step["state"]):
+            if name not in training["before"]:
+                raise InputError(f"in {training['kind']}, {name!r} is after a step, not before it")
     for what, found, expected in _shapes(index):
         if found != expected:
             raise InputError(f"{what} is of shape {tuple(found)}, expected {tuple(expected)}")
@@ -113,8 +117,8 @@ def _filled(index: dict[str, Any]) -> dict[str, Any]:
     for run in found["runs"]:
         run["calls"] = [{k: make() for k, make in CALL_EMPTY.items()} | c for c in run["calls"]]
     for training in found["training"]:
-        empty = {"gradients": {}, "loss": None}
-        training["steps"] = [empty | step for step in training["steps"]]
+        lacking: dict[str, Any] = {"gradients": {}, "loss": None}
+        training["steps"] = [lacking | step for step in training["steps"]]
     for alone in found["alone"]:
         for name, layer in alone["layers"].items():
             alone["layers"][name] = {k: make() for k, make in LAYER_EMPTY.items()} | layer

@@ -2,7 +2,8 @@
 
 The function returns (module, inputs), a mapping with these and more of what the recorder takes,
 or a parity.Port, whose reference is recorded: then every run that `parity check` makes of it is in
-the trace. --side port records the port instead. Where the suite cannot be installed, copy its file
+the trace. --side port records the port instead, without layers alone, their upstream gradients and
+single steps of the optimizer. Where the suite cannot be installed, copy its file
 parity/trace/recorder.py alone: see docs/traces.md.
 """
 
@@ -48,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
     if unknown := [part for part in without if part not in PARTS]:
         raise InputError(f"--without {unknown[0]!r}, expected some of {', '.join(PARTS)}")
     if without and args.side == "port":
-        raise InputError("--without is for the reference's side")
+        raise InputError(
+            "--without is for the reference's side: of a port, layers alone, layers' upstream"
+            " gradients and single steps of the optimizer are never recorded"
+        )
     check_writable(args.trace)
     found = made(args.factory)
 
@@ -71,4 +75,9 @@ def run(args: argparse.Namespace) -> int:
         f"{args.trace}: {len(trace.index['runs'])} runs, {len(trace.index['arrays']):,} arrays,"
         f" {trace.size:,} bytes, SHA-256 of its index {trace.sha256}"
     )
+    if args.side == "port":
+        print(
+            "not recorded of a port: layers alone, layers' upstream gradients, single steps of the"
+            " optimizer"
+        )
     return 0

@@ -205,6 +205,11 @@ def test_layouts(source: tuple, target: tuple, expected: list[str]) -> None:
 def test_parts() -> None:
     """Catches parts of unlike sizes that are not split where they must be."""
     assert joins((12, 5), [(5, 8), (5, 2), (5, 2)], True) == ["(a + b + c) i -> i a, i b, i c"]
+    fused = [(8, 5), (2, 5), (2, 5)]
+    assert joins((5, 12), fused, False) == ["a i, b i, c i -> i (a + b + c)"]
+    assert joins((12, 5), fused, False) == ["a i, b i, c i -> (a + b + c) i"]
+    assert len(joins((12, 12), [(8, 12), (4, 12)], False)) == 2  # square: nothing tells
+    assert joins((5, 12), [(8, 5), (3, 5)], False) == []
     assert "(n o) i -> n i o" in joins((12, 4), [(4, 6), (4, 6)], True)
     assert joins((5, 12), [(6, 5), (6, 5)], False) == ["n o i -> i (n o)"]
 

@@ -192,6 +192,10 @@ CHANGES = {
         with_value("training", 0, "steps", 0, "loss", "a0"),
         "in update, the loss is of shape (3, 4), expected ()",
     ),
+    "no state before a step": (
+        with_value("training", 0, "before", {}),
+        "in update, 'a.weight' is after a step, not before it",
+    ),
     "state after a step": (
         with_value("training", 0, "steps", 0, "state", {"a.weight": "a1"}),
         "in update, after a step, 'a.weight' is of shape (2, 3, 10), expected (3, 4)",

@@ -123,13 +123,17 @@ def test_torch_side_is_mindspores(tmp_path: Path) -> None:
     assert found.ok, str(found.first())
     runs = {c.run for c in found.compared}
     steps = {f"trajectory, step {i}" for i in (1, 2, 3)}
-    assert runs == {"eval float32", "train float32", *steps}
+    assert runs == {"before", "eval float32", "train float32", *steps}
     assert {c.one for c in found.compared if c.run == "train float32"} >= LAYERS
     moved = [c for c in found.compared if c.run == "trajectory, step 3"]
     assert len(moved) == 17  # the loss, twelve parameters, four statistics
     assert {line.partition(",")[2].partition(":")[0].strip() for line in found.left_out} == {
         "1 layer only in the first",
-        *(f"{n}.num_batches_tracked, statistic" for n in ("bn", "up_bn")),
+        *(
+            f"{n}.num_batches_tracked, {k}"
+            for n in ("bn", "up_bn")
+            for k in ("values", "statistic")
+        ),
         *(f"step {i}, {n}.num_batches_tracked, state" for n in ("bn", "up_bn") for i in (1, 2, 3)),
     }
 

@@ -222,9 +222,9 @@ def test_record_and_compare_commands(
     assert "2 layers only in the first: drop, pool" in out
     assert main(["record", f"{factory}:make_reference", other, "--eval"]) == 0
     assert main(["compare", one, other]) == 1
-    assert "DIFFERENT look at (network) first: eval float64, (network), input 0" in (
-        capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "DIFFERENT look at conv.weight first: before, conv.weight, values" in out
+    assert "differs: eval float64, (network), input 0" in out
 
 
 @pytest.mark.parametrize(
