@@ -132,6 +132,7 @@ HANDLED = (
             "devices-choices",
             "drift",
             "published_pairs",
+            "study-enet-camvid",
         )
     ),
     *(Handled(page, "text", "", "", "shown") for page in pages()),
