@@ -34,8 +34,8 @@ KINDS = {
 
 def write(path: Path, kind: str, config: ENetConfig, arrays: dict[str, np.ndarray]) -> Path:
     """A checkpoint such as other people's programs write, without a manifest."""
-    _, dialect = KINDS[kind]
-    named = naming.to_dialect(config, arrays, dialect)
+    _, naming_scheme = KINDS[kind]
+    named = naming.to_naming_scheme(config, arrays, naming_scheme)
     if kind == "nested":
         state = {f"module.{k}": torch.tensor(v) for k, v in named.items()}
         torch.save({"epoch": 7, "state_dict": state, "optimizer": {"param_groups": []}}, path)

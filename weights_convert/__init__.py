@@ -39,7 +39,7 @@ def to_jax(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
     Raises:
         InputError: A key is missing, left over, or of another shape.
     """
-    return naming.to_dialect(config, arrays, "jax")
+    return naming.to_naming_scheme(config, arrays, "jax")
 
 
 def to_torch(config: Config, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

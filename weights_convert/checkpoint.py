@@ -31,7 +31,7 @@ class Checkpoint:
         network: The family, such as `enet`.
         config: The variant's configuration, derived from the tensors.
         format: A key of `weights_convert.formats.FORMATS`.
-        dialect: The naming scheme of the file: `torch`, `jax` or `mindspore`.
+        naming_scheme: The naming scheme of the file: `torch`, `jax` or `mindspore`.
         manifest: The file's verified manifest; None without one.
         sha256: See `weights_convert.formats.Contents`.
         filled: Published keys of optional tensors that the file lacks; they are 0.
@@ -53,7 +53,7 @@ class Checkpoint:
     network: str
     config: Config
     format: str
-    dialect: str
+    naming_scheme: str
     manifest: Manifest | None
     sha256: str
     skipped: tuple[str, ...]
@@ -82,7 +82,7 @@ class Checkpoint:
 def load(
     path: str | Path,
     network: str | None = None,
-    dialect: str | None = None,
+    naming_scheme: str | None = None,
     config: Config | None = None,
     choice: Choice = ANY,
 ) -> Checkpoint:
@@ -97,29 +97,29 @@ def load(
                 come from the named variant, else from the manifest, else from the naming scheme:
                 MindSpore's names imply MindSpore's port.
             If not given: the family whose names the file uses.
-        dialect: The naming scheme of the file, a key of `weights_convert.naming.DIALECTS`; detected
-            from the names if not given.
+        naming_scheme: Whose names the file uses, a key of `weights_convert.naming.NAMING_SCHEMES`;
+            detected from the names if not given.
         config: The variant, where it is known; detected as above if not given.
         choice: The entry of the file and the prefix to read, where it holds several networks.
 
     Raises:
-        InputError: The network or the dialect is unknown; the file is not there, damaged, or of no
-            known format; its tensors are not exactly those of the network; its manifest does not
+        InputError: The network or the naming scheme is unknown; the file is not there, damaged, or
+            of no known format; its tensors are not exactly those of the network; its manifest does not
             fit it.
     """
     path = Path(path)
     if network is not None:
         family_of(network)
-    naming.check(dialect)
+    naming.check(naming_scheme)
     contents = formats.read(path, key=choice.key, foreign=True)
-    return understand(contents, path, network, dialect, config, choice)
+    return understand(contents, path, network, naming_scheme, config, choice)
 
 
 def understand(
     contents: formats.Contents,
     path: Path,
     network: str | None = None,
-    dialect: str | None = None,
+    naming_scheme: str | None = None,
     config: Config | None = None,
     choice: Choice = ANY,
 ) -> Checkpoint:
@@ -128,11 +128,11 @@ def understand(
     Raises:
         InputError: As for `load`.
     """
-    known = identify(contents, path, network, dialect, config, choice)
-    config, dialect = known.config, known.dialect
+    known = identify(contents, path, network, naming_scheme, config, choice)
+    config, naming_scheme = known.config, known.naming_scheme
     try:
         formats.check_dtypes({k: a.dtype for k, a in known.named.items()}, path)
-        arrays = naming.to_canonical(config, known.named, dialect, str(path))
+        arrays = naming.to_canonical(config, known.named, naming_scheme, str(path))
     except InputError as error:
         raise InputError(f"{error}{known.no_tensors(contents)}{known.nearest()}") from error
     optimizer, left = _optimizer(known, contents)
@@ -140,7 +140,7 @@ def understand(
         found: dict[str, object] = {
             "network": known.network,
             "config": config.describe(),
-            "dialect": dialect,
+            "naming_scheme": naming_scheme,
             "optimizer": optimizer.describe(config) if optimizer else None,  # its step, too
         }
         state = optimizer.flat() if optimizer else {}
@@ -151,16 +151,16 @@ def understand(
         network=known.network,
         config=config,
         format=contents.format,
-        dialect=dialect,
+        naming_scheme=naming_scheme,
         manifest=known.manifest,
         sha256=contents.sha256,
         skipped=(*contents.skipped, *known.rest, *known.found.beside, *left),
-        filled=naming.absent(config, known.named, dialect),
+        filled=naming.absent(config, known.named, naming_scheme),
         optimizer=optimizer,
         metadata={k: v for k, v in contents.metadata.items() if k != formats.KEY},
         layout=known.layout,
         assumed=known.assumed,
-        counters=naming.float_counters(config, known.named, dialect),
+        counters=naming.float_counters(config, known.named, naming_scheme),
         key=contents.key,
         prefix=known.found.prefix,
         beside=known.found.beside,
@@ -175,7 +175,7 @@ class Identity:
     Attributes:
         network: The family.
         config: The variant's configuration.
-        dialect: The naming scheme of the file.
+        naming_scheme: The naming scheme of the file.
         manifest: The file's manifest, not yet compared with its tensors.
         found: The network's tensors, with names without prefix, and the names of other tensors.
         beside: The optimizer's tensors.
@@ -187,7 +187,7 @@ class Identity:
 
     network: str
     config: Config
-    dialect: str
+    naming_scheme: str
     manifest: Manifest | None
     found: Unwrapped
     beside: dict[str, np.ndarray]
@@ -203,13 +203,13 @@ class Identity:
 
     def no_tensors(self, contents: formats.Contents) -> str:
         """Return the part of a message that lists names of the network that are no tensors."""
-        names = naming.names(self.config, self.dialect)
+        names = naming.names(self.config, self.naming_scheme)
         found = [name for name in contents.skipped if wrapping.own_name(name, names) in names]
         return f"; in the file, but no tensors: {listed(found)}" if found else ""
 
     def nearest(self) -> str:
         """Return the end of an error message: the most similar network, and its prefix."""
-        names = naming.names(self.config, self.dialect)
+        names = naming.names(self.config, self.naming_scheme)
         there = sum(name in names for name in self.named)
         if not there:
             return ""
@@ -248,7 +248,7 @@ def identify(
     contents: formats.Contents,
     path: Path,
     network: str | None = None,
-    dialect: str | None = None,
+    naming_scheme: str | None = None,
     config: Config | None = None,
     choice: Choice = ANY,
 ) -> Identity:
@@ -261,25 +261,25 @@ def identify(
         family_of(network)
     own, beside, rest = optimizers.split(contents.everything)
     family = None if network is None else MODELS[network].family
-    found = wrapping.unwrapped(own, path, family, dialect, config, choice.prefix)
+    found = wrapping.unwrapped(own, path, family, naming_scheme, config, choice.prefix)
     named = found.named
-    dialect = dialect or naming.detect(named, config.family if config else family)
+    naming_scheme = naming_scheme or naming.detect(named, config.family if config else family)
     if config is not None:
         manifest = manifests.parse(contents.metadata, path)
-        found = wrapping.without_numbers(found, naming.names(config, dialect))
-        known = Identity(config.family, config, dialect, manifest, found, beside, rest)
+        found = wrapping.without_numbers(found, naming.names(config, naming_scheme))
+        known = Identity(config.family, config, naming_scheme, manifest, found, beside, rest)
         return _arranged(known, path)
     if network is None:
-        naming.check_known(named, dialect, f"{path}{found.said()}")
-        network = naming.family_in(named, dialect)
+        naming.check_known(named, naming_scheme, f"{path}{found.said()}")
+        network = naming.family_in(named, naming_scheme)
     family = family_of(network)
     manifest = manifests.parse(contents.metadata, path)
     try:
-        shown = naming.config_in(family, named, dialect)
-        config, assumed = _with_hidden(shown, network, manifest, dialect)
+        shown = naming.config_in(family, named, naming_scheme)
+        config, assumed = _with_hidden(shown, network, manifest, naming_scheme)
     except ValueError as error:  # a last layer without outputs
         raise InputError(f"{path} is not a checkpoint of {family}: {error}") from error
-    _check_stage(shown, network, dialect, path)
+    _check_stage(shown, network, naming_scheme, path)
     free = getattr(config, "unnamed", ())
     classes = MODELS[network].num_classes
     if network != family and "num_classes" not in free and config.num_classes != classes:
@@ -289,8 +289,8 @@ def identify(
         )
     if network != family and told(config, free) != told(MODELS[network], free):
         raise InputError(f"{path} holds {ONE_OF[family]}, but not {network}: {config.describe()}")
-    found = wrapping.without_numbers(found, naming.names(config, dialect))
-    known = Identity(family, config, dialect, manifest, found, beside, rest, assumed=assumed)
+    found = wrapping.without_numbers(found, naming.names(config, naming_scheme))
+    known = Identity(family, config, naming_scheme, manifest, found, beside, rest, assumed=assumed)
     return _arranged(known, path)
 
 
@@ -302,8 +302,8 @@ def _arranged(known: Identity, path: Path) -> Identity:
     """
     config, manifest = known.config, known.manifest
     named, beside = (naming.present_names(config, arrays) for arrays in (known.named, known.beside))
-    order = tuple(own_order(config, named, known.dialect))
-    layout = layout_in(config, order) if known.dialect == "torch" else None
+    order = tuple(own_order(config, named, known.naming_scheme))
+    layout = layout_in(config, order) if known.naming_scheme == "torch" else None
     if manifest is not None:
         manifest = manifests.renamed(manifest, lambda key: naming.present_name(config, key))
         layout = manifest.layout
@@ -327,11 +327,11 @@ def _optimizer(
             raise NotCarriedError("it trained the plain weights, and these are their average")
         if nested is not None or beside:
             state = beside if nested is None else nested
-            check_owner(config, known.dialect, contents, known.found.prefix, state)
+            check_owner(config, known.naming_scheme, contents, known.found.prefix, state)
         if nested is not None:
             found = optimizers.from_torch(config, nested, known.order, known.layout)
         elif beside:
-            found = optimizers.from_dialect(config, beside, known.dialect)
+            found = optimizers.from_naming_scheme(config, beside, known.naming_scheme)
         else:
             return None, ()
     except NotCarriedError as error:
@@ -356,11 +356,11 @@ def _hidden(config: Config) -> dict[str, Any]:
 
 
 def _with_hidden(
-    config: Config, network: str, manifest: Manifest | None, dialect: str
+    config: Config, network: str, manifest: Manifest | None, naming_scheme: str
 ) -> tuple[Config, tuple[str, ...]]:
-    """Complete a config from variant, manifest or dialect; also return the assumed fields."""
+    """Complete a config from variant, manifest or naming scheme; also return the assumed fields."""
     known = MODELS[network]
-    if network == config.family and dialect == "mindspore":
+    if network == config.family and naming_scheme == "mindspore":
         stage = "-encoder" if getattr(config, "encoder_only", False) else ""
         known = MODELS[f"{network}-mindspore{stage}"]
     guessed = getattr(config, "guessed", ()) if network == config.family else ()
@@ -374,13 +374,13 @@ def _with_hidden(
     return dataclasses.replace(cast(Any, config), **hidden), assumed
 
 
-def _check_stage(config: Config, network: str, dialect: str, path: Path) -> None:
+def _check_stage(config: Config, network: str, naming_scheme: str, path: Path) -> None:
     """Refuse MindSpore's encoder stage as a whole network, and the other way round.
 
     Its names distinguish them, unlike PyTorch's, where an ERFNet always has encoder and decoder.
     """
     alone = getattr(config, "encoder_only", False)
-    if dialect != "mindspore" or network == config.family:
+    if naming_scheme != "mindspore" or network == config.family:
         return
     if alone != getattr(MODELS[network], "encoder_only", False):
         holds = "an encoder with its own head (pred.*)" if alone else "a whole network (decoder.*)"

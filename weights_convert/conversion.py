@@ -52,9 +52,9 @@ class Conversion:
     bytes: int
 
     @property
-    def dialect(self) -> str:
+    def naming_scheme(self) -> str:
         """Return its naming scheme: `torch`, `jax` or `mindspore`."""
-        return self.manifest.dialect
+        return self.manifest.naming_scheme
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def convert(
     to: str | None = None,
     labels: str | None = None,
     *,
-    dialect: str | None = None,
+    naming_scheme: str | None = None,
     choice: Choice = ANY,
     dtype: str | None = None,
     preprocessing: Preprocessing | None = None,
@@ -89,7 +89,7 @@ def convert(
             safetensors and .npz JAX names of a torch source, else torch names.
         labels: Which output is void, `void-last` or `void-first`, for the manifest; that of the
             source's manifest if not given.
-        dialect: The naming scheme of the source; see `load`.
+        naming_scheme: The naming scheme of the source; see `load`.
         choice: Which of its tensors to read; see `load`.
         dtype: The dtype to which the network's floating-point numbers are cast, one of
             `weights_convert.naming.FLOATS`; counters and an optimizer's state are not. Not cast if
@@ -104,7 +104,7 @@ def convert(
             changed.
     """
     source, target = Path(source), Path(target)
-    _check_choice("to", to, naming.DIALECTS)
+    _check_choice("to", to, naming.NAMING_SCHEMES)
     _check_choice("labels", labels, ORDERS)
     _check_choice("dtype", dtype, naming.FLOATS)
     if network is not None:
@@ -116,8 +116,8 @@ def convert(
         raise InputError(f"{error.filename}: {error.strerror}") from error
     progress(f"reading {source}")
     with formats.prepared(format, source):
-        checkpoint = load(source, network, dialect, choice=choice)
-    to = to or _default_dialect(format, checkpoint.dialect)
+        checkpoint = load(source, network, naming_scheme, choice=choice)
+    to = to or _default_naming_scheme(format, checkpoint.naming_scheme)
     _check_variant(checkpoint, to, source)
     if preprocessing is not None:
         check_takes_images(checkpoint.config, "preprocessing")
@@ -177,11 +177,11 @@ def _lost(
     return tuple(lost)
 
 
-def _carried_optimizer(checkpoint: Checkpoint, dialect: str) -> Optimizer | None:
+def _carried_optimizer(checkpoint: Checkpoint, naming_scheme: str) -> Optimizer | None:
     """Return the optimizer state of the parameters that a naming scheme has names for."""
     if checkpoint.optimizer is None:
         return None
-    named = {key for key, _ in naming.names(checkpoint.config, dialect).values()}
+    named = {key for key, _ in naming.names(checkpoint.config, naming_scheme).values()}
     slots = {
         slot: {key: array for key, array in found.items() if key in named}
         for slot, found in checkpoint.optimizer.slots.items()
@@ -222,10 +222,10 @@ def _check_target(source: Path, target: Path, format: str) -> None:
         sidecar.check_replaceable(sidecar.beside(there))
 
 
-def _check_variant(checkpoint: Checkpoint, dialect: str, source: Path) -> None:
+def _check_variant(checkpoint: Checkpoint, naming_scheme: str, source: Path) -> None:
     """Refuse MindSpore's names for a network that its port does not compute."""
     config, port = checkpoint.config, f"{checkpoint.network}-mindspore"
-    if dialect != "mindspore" or port not in MODELS:
+    if naming_scheme != "mindspore" or port not in MODELS:
         return
     wrong = [k for k in ("same_padding", "channel_dropout") if differs(config, MODELS[port], k)]
     if wrong:
@@ -239,7 +239,7 @@ def differs(a: object, b: object, field: str) -> bool:
     return getattr(a, field) != getattr(b, field)
 
 
-def _default_dialect(format: str, source: str) -> str:
+def _default_naming_scheme(format: str, source: str) -> str:
     if format in ("safetensors", "npz"):
         return "jax" if source == "torch" else "torch"
     return {"orbax": "jax", "msgpack": "jax", "mindspore": "mindspore"}.get(format, "torch")

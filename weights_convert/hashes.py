@@ -44,7 +44,7 @@ def text_sha256(text: str) -> str:
 def tensor_sha256s(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Name -> hash of the dtype, the shape and the values in C order.
 
-    Given published names and PyTorch's shapes, it is the same in every format and dialect.
+    Given published names and PyTorch's shapes, it is the same in every format and naming scheme.
     """
     return dict(zip(arrays, each(_tensor_sha256, arrays.values()), strict=True))
 

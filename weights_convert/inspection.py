@@ -24,7 +24,7 @@ class Inspection:
         bytes: Its size; of a directory, of all its files.
         sha256: Its hash, as in `weights_convert.formats.Contents`.
         format: A key of `weights_convert.formats.FORMATS`.
-        dialect: The naming scheme it uses: `torch`, `jax` or `mindspore`.
+        naming_scheme: The naming scheme it uses: `torch`, `jax` or `mindspore`.
         prefix: The prefix of every name, such as `module.`.
         key: The entry of the file that holds the tensors; empty for the top level.
         tensors: Name -> dtype and shape, in the file's order.
@@ -38,7 +38,7 @@ class Inspection:
     bytes: int
     sha256: str
     format: str
-    dialect: str
+    naming_scheme: str
     prefix: str
     key: str
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -77,7 +77,8 @@ class Inspection:
             "bytes": self.bytes,
             "sha256": self.sha256,
             "format": self.format,
-            "dialect": self.dialect,
+            "naming_scheme": self.naming_scheme,
+            "dialect": self.naming_scheme,  # its name before 1.0.0
             "prefix": self.prefix,
             "key": self.key or None,
             "network": found.network if found else None,
@@ -126,7 +127,9 @@ def inspect(path: str | Path, network: str | None = None, choice: Choice = ANY) 
         bytes=sum(file.stat().st_size for file in files),
         sha256=contents.sha256,
         format=contents.format,
-        dialect=checkpoint.dialect if checkpoint else naming.detect(contents.everything),
+        naming_scheme=checkpoint.naming_scheme
+        if checkpoint
+        else naming.detect(contents.everything),
         prefix=checkpoint.prefix if checkpoint else wrapping.common(contents.everything),
         key=contents.key,
         tensors={k: (str(a.dtype), tuple(a.shape)) for k, a in contents.everything.items()},

@@ -24,7 +24,7 @@ VERSION = 2  # of the manifest's form
 # `weights_convert.streaming.manifest`.
 KIND, RULES = "kind", "rules"
 OPTIONAL = ("layout", "assumed")  # written only where there is something to say
-TEXTS = ("network", "dialect", "source_sha256", "tensors_sha256", "tool_version")
+TEXTS = ("network", "naming_scheme", "source_sha256", "tensors_sha256", "tool_version")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Manifest:
     Attributes:
         network: The family, such as `enet`.
         config: The result of `parity.spec.models.Config.describe`.
-        dialect: The naming scheme of the file.
+        naming_scheme: The naming scheme of the file.
         labels: Which output is void, one of `parity.spec.labels.ORDERS`, or None if unknown.
         preprocessing: The preprocessing that the network expects.
         optimizer: The result of `weights_convert.optimizer.Optimizer.describe`; None without one.
@@ -49,7 +49,7 @@ class Manifest:
 
     network: str
     config: dict[str, Any]
-    dialect: str
+    naming_scheme: str
     labels: str | None
     preprocessing: Preprocessing
     optimizer: dict[str, Any] | None
@@ -91,6 +91,8 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
             f"the manifest of {where} is not of version {VERSION} of {sidecar.TOOL}'s: convert the"
             " checkpoint again, with this version, from what it was made of"
         )
+    if "dialect" in entries:  # what it was called before 1.0.0
+        entries.setdefault("naming_scheme", entries.pop("dialect"))
     fields = [field.name for field in dataclasses.fields(Manifest)]
     if entries.get(KIND) == RULES:
         return None
@@ -152,7 +154,7 @@ def verify(
 
     Args:
         manifest: The manifest found with it.
-        found: The actual `network`, `config`, `dialect` and so on.
+        found: The actual `network`, `config`, `naming_scheme` and so on.
         arrays: Published key -> array, in the published order.
         where: The file, for the message.
         loose: Fields of `config` to ignore.
@@ -171,7 +173,9 @@ def verify(
     for name, value in found.items():
         if counted(getattr(manifest, name)) != counted(value):
             said, there = _apart(getattr(manifest, name), value)
-            raise InputError(f"the manifest of {where} says {name} {said}, found {there}")
+            raise InputError(
+                f"the manifest of {where} says {name.replace('_', ' ')} {said}, found {there}"
+            )
     tensors = tensor_sha256s(arrays)
     either = [*tensors, *(name for name in manifest.tensors if name not in tensors)]
     wrong = [name for name in either if tensors.get(name) != manifest.tensors.get(name)]

@@ -1,4 +1,4 @@
-"""Naming schemes ("dialects"): each framework's names of tensors and order of axes.
+"""Naming schemes ("naming schemes"): each framework's names of tensors and order of axes.
 
 The layer's path is the same in each, except in MindSpore's ports: `weights_convert.paths`.
 
@@ -45,7 +45,7 @@ class Leaf:
         return Leaf(self.name, tuple(np.argsort(self.axes).tolist()) if self.axes else None)
 
 
-DIALECTS = {
+NAMING_SCHEMES = {
     "torch": {
         "conv": Leaf("weight"),  # (O, I, H, W)
         "conv_transpose": Leaf("weight"),  # (I, O, H, W)
@@ -99,34 +99,36 @@ INTEGERS = ("int64", "int32")
 LARGEST_COUNT = 2.0**62  # of what a floating-point counter may say; int64 holds it
 
 
-def check(dialect: str | None) -> None:
-    """Refuse an unknown dialect.
+def check(naming_scheme: str | None) -> None:
+    """Refuse an unknown naming scheme.
 
     Raises:
         InputError: Lists the known ones.
     """
-    if dialect is not None and dialect not in DIALECTS:
-        raise InputError(f"dialect is {dialect!r}, expected one of {', '.join(DIALECTS)}")
+    if naming_scheme is not None and naming_scheme not in NAMING_SCHEMES:
+        raise InputError(
+            f"naming scheme is {naming_scheme!r}, expected one of {', '.join(NAMING_SCHEMES)}"
+        )
 
 
-def names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
+def names(config: Config, naming_scheme: str) -> dict[str, tuple[str, Leaf]]:
     """Return a naming scheme's names and axes for a network's tensors.
 
     Returns:
-        The dialect's name -> published key and how it is laid out, in the published order, or
+        The naming scheme's name -> published key and how it is laid out, in the published order, or
         MindSpore's own; without those that have no name there.
 
     Raises:
         InputError: The network has no such names.
     """
-    return dict(_names(config, dialect))  # type: ignore[arg-type]  # a Config is a frozen dataclass
+    return dict(_names(config, naming_scheme))  # type: ignore[arg-type]  # a Config is a frozen dataclass
 
 
 @functools.lru_cache(maxsize=64)
-def _names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
+def _names(config: Config, naming_scheme: str) -> dict[str, tuple[str, Leaf]]:
     """Compute `names`, which reading one file asks for a dozen times."""
     target, found = tensors(config), {}
-    if dialect == "mindspore" and config.family not in MINDSPORE:
+    if naming_scheme == "mindspore" and config.family not in MINDSPORE:
         raise InputError(f"{config.family} has no mindspore names, only {', '.join(MINDSPORE)} do")
     for key, spec in target.items():
         if spec.kind == BARE:
@@ -134,27 +136,29 @@ def _names(config: Config, dialect: str) -> dict[str, tuple[str, Leaf]]:
             continue
         path = key.rpartition(".")[0]
         normal = spec.kind == "bias" and f"{path}.running_mean" in target
-        leaf = DIALECTS[dialect].get("shift" if normal else spec.kind)
-        there = renamed(path, rules_of(config)) if dialect == "mindspore" else path
+        leaf = NAMING_SCHEMES[naming_scheme].get("shift" if normal else spec.kind)
+        there = renamed(path, rules_of(config)) if naming_scheme == "mindspore" else path
         if leaf and there:
             found[f"{there}.{leaf.name}"] = (key, leaf)
-    return {name: found[name] for name in in_order(found)} if dialect == "mindspore" else found
+    return (
+        {name: found[name] for name in in_order(found)} if naming_scheme == "mindspore" else found
+    )
 
 
 def carried(
-    config: Config, arrays: Mapping[str, np.ndarray], dialect: str
+    config: Config, arrays: Mapping[str, np.ndarray], naming_scheme: str
 ) -> dict[str, np.ndarray]:
     """Return what a naming scheme keeps of a network: arrays without a name in it become 0."""
-    kept = {key for key, _ in names(config, dialect).values()}
+    kept = {key for key, _ in names(config, naming_scheme).values()}
     return {k: a if k in kept else np.zeros_like(a) for k, a in arrays.items()}
 
 
-def absent(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> tuple[str, ...]:
+def absent(config: Config, arrays: Mapping[str, np.ndarray], naming_scheme: str) -> tuple[str, ...]:
     """Return the published keys that these arrays lack and may lack: nameless here, or `ABSENT`.
 
     Counters too: files are older than they are, and batch norms of Flax count nothing.
     """
-    there = {key: name for name, (key, _) in names(config, dialect).items()}
+    there = {key: name for name, (key, _) in names(config, naming_scheme).items()}
     needed = r"encoder\.output_conv\..*" if getattr(config, "encoder_only", False) else ""
     lost = {key for key in tensors(config) if key not in there}
     lost |= {key for key in there if re.fullmatch(COUNTERS, key) and there[key] not in arrays}
@@ -173,43 +177,45 @@ def detect(keys: Iterable[str], family: str | None = None) -> str:
         family: The network, where it is known; not all have MindSpore names.
     """
     last = [key.rpartition(".")[2] for key in keys]
-    known = {d: {leaf.name for leaf in kinds.values()} for d, kinds in DIALECTS.items()}
+    known = {d: {leaf.name for leaf in kinds.values()} for d, kinds in NAMING_SCHEMES.items()}
     shared = set.intersection(*known.values())
-    possible = [d for d in DIALECTS if d != "mindspore" or family in (None, *MINDSPORE)]
+    possible = [d for d in NAMING_SCHEMES if d != "mindspore" or family in (None, *MINDSPORE)]
     return max(possible, key=lambda d: sum(part in known[d] - shared for part in last))
 
 
-def to_dialect(
-    config: Config, arrays: Mapping[str, np.ndarray], dialect: str
+def to_naming_scheme(
+    config: Config, arrays: Mapping[str, np.ndarray], naming_scheme: str
 ) -> dict[str, np.ndarray]:
     """Name and lay out a network's tensors for a framework.
 
     Args:
         config: The network's configuration.
         arrays: Published key -> array of PyTorch's shape.
-        dialect: A key of `DIALECTS`.
+        naming_scheme: A key of `NAMING_SCHEMES`.
 
     Returns:
-        The dialect's name -> array; those not transposed are the same arrays.
+        The naming scheme's name -> array; those not transposed are the same arrays.
 
     Raises:
         InputError: A key is missing, left over, or of another shape.
     """
     target = tensors(config)
     _check(config, {key: spec.shape for key, spec in target.items()}, arrays, "arrays")
-    return {name: leaf.array(arrays[key]) for name, (key, leaf) in names(config, dialect).items()}
+    return {
+        name: leaf.array(arrays[key]) for name, (key, leaf) in names(config, naming_scheme).items()
+    }
 
 
 def to_canonical(
-    config: Config, arrays: Mapping[str, np.ndarray], dialect: str, where: str = "arrays"
+    config: Config, arrays: Mapping[str, np.ndarray], naming_scheme: str, where: str = "arrays"
 ) -> dict[str, np.ndarray]:
-    """Convert tensors to published names and axes, the inverse of `to_dialect`.
+    """Convert tensors to published names and axes, the inverse of `to_naming_scheme`.
 
     Args:
         config: The network's configuration.
-        arrays: The dialect's name -> array; counters may be int32, as JAX keeps them, or whole
-            floating-point numbers.
-        dialect: A key of `DIALECTS`.
+        arrays: The naming scheme's name -> array; counters may be int32, as JAX keeps them, or
+            whole floating-point numbers.
+        naming_scheme: A key of `NAMING_SCHEMES`.
         where: What holds the arrays, for the message.
 
     Returns:
@@ -220,8 +226,8 @@ def to_canonical(
         InputError: A name is missing, left over, of another shape, or of a wrong dtype.
     """
     target = tensors(config)
-    lost = absent(config, arrays, dialect)
-    every = names(config, dialect).items()
+    lost = absent(config, arrays, naming_scheme)
+    every = names(config, naming_scheme).items()
     found = {name: (key, leaf) for name, (key, leaf) in every if key not in lost}
     shapes = {name: leaf.shape(target[key].shape) for name, (key, leaf) in found.items()}
     _check(config, shapes, arrays, where)
@@ -234,10 +240,10 @@ def to_canonical(
 
 
 def float_counters(
-    config: Config, arrays: Mapping[str, np.ndarray], dialect: str
+    config: Config, arrays: Mapping[str, np.ndarray], naming_scheme: str
 ) -> tuple[str, ...]:
     """Return the published keys of counters that are floating-point numbers in these arrays."""
-    target, known = tensors(config), names(config, dialect).items()
+    target, known = tensors(config), names(config, naming_scheme).items()
     return tuple(
         key
         for name, (key, _) in known
@@ -258,31 +264,31 @@ def present_names(config: Config, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {present_name(config, name): array for name, array in arrays.items()}
 
 
-def config_in(network: str, arrays: Mapping[str, np.ndarray], dialect: str) -> Config:
+def config_in(network: str, arrays: Mapping[str, np.ndarray], naming_scheme: str) -> Config:
     """Return the variant of a network that has these tensors; see `config_of`.
 
     Args:
         network: A family.
-        arrays: The dialect's name -> array.
-        dialect: A key of `DIALECTS`.
+        arrays: The naming scheme's name -> array.
+        naming_scheme: A key of `NAMING_SCHEMES`.
 
     Raises:
         ValueError: The network is unknown, or a shape has no classes.
     """
-    if dialect == "mindspore":
-        known = {n: leaf for c in _variants(network) for n, leaf in names(c, dialect).items()}
+    if naming_scheme == "mindspore":
+        known = {n: leaf for c in _variants(network) for n, leaf in names(c, naming_scheme).items()}
         return config_of(network, {known[k][0]: a.shape for k, a in arrays.items() if k in known})
     shapes = {}
     for name, array in arrays.items():
         path, dot, last = name.rpartition(".")
-        kinds = [kind for kind, leaf in DIALECTS[dialect].items() if leaf.name == last]
+        kinds = [kind for kind, leaf in NAMING_SCHEMES[naming_scheme].items() if leaf.name == last]
         for kind in kinds:
-            back = DIALECTS[dialect][kind].inverse()
+            back = NAMING_SCHEMES[naming_scheme][kind].inverse()
             if back.axes is None or len(back.axes) == array.ndim:
-                shapes[f"{path}.{DIALECTS['torch'][kind].name}"] = back.shape(array.shape)
+                shapes[f"{path}.{NAMING_SCHEMES['torch'][kind].name}"] = back.shape(array.shape)
                 break
         else:
-            last = DIALECTS["torch"][kinds[0]].name if kinds else last
+            last = NAMING_SCHEMES["torch"][kinds[0]].name if kinds else last
             shapes[f"{path}{dot}{last}"] = array.shape
     return config_of(network, shapes)
 
@@ -295,39 +301,48 @@ def _variants(family: str) -> list[Config]:
     return [MODELS[family], *made, *relu]
 
 
-def family_in(arrays: Iterable[str], dialect: str) -> str:
+def family_in(arrays: Iterable[str], naming_scheme: str) -> str:
     """Return the family whose names occur most among these; `enet` if none occurs."""
-    known, found = known_names(dialect), set(arrays)
+    known, found = known_names(naming_scheme), set(arrays)
     return max(known, key=lambda family: len(known[family] & found))
 
 
-def check_known(found: Iterable[str], dialect: str, where: str) -> None:
+def check_known(found: Iterable[str], naming_scheme: str, where: str) -> None:
     """Refuse names that occur in no network, so that no network is reported as the closest.
 
     Args:
         found: The names.
-        dialect: Their presumed naming scheme.
+        naming_scheme: Their presumed naming scheme.
         where: What holds them, for the message.
 
     Raises:
-        InputError: No network has any of them in that dialect.
+        InputError: No network has any of them in that naming scheme.
     """
     there = set(found)
-    counts = {(f, d): len(known & there) for d in DIALECTS for f, known in known_names(d).items()}
-    if any(count for (_, d), count in counts.items() if d == dialect):
+    counts = {
+        (f, d): len(known & there) for d in NAMING_SCHEMES for f, known in known_names(d).items()
+    }
+    if any(count for (_, d), count in counts.items() if d == naming_scheme):
         return
     family, other = max(counts, key=lambda pair: counts[pair])
     count = counts[family, other]
-    but = f", read as names of {dialect}: {count} are {other} names of {family}" if count else ""
+    but = (
+        f", read as names of {naming_scheme}: {count} are {other} names of {family}"
+        if count
+        else ""
+    )
     has = f"it has {listed(found)}" if there else "it has no weights"
     raise InputError(f"{where} has no name of a known network ({', '.join(FAMILIES)}){but}; {has}")
 
 
 @functools.cache
-def known_names(dialect: str) -> dict[str, set[str]]:
+def known_names(naming_scheme: str) -> dict[str, set[str]]:
     """Return family -> the names of its tensors."""
-    families = [f for f in FAMILIES if dialect != "mindspore" or f in MINDSPORE]
-    return {f: set(names(MODELS.get(f"{f}-{dialect}", MODELS[f]), dialect)) for f in families}
+    families = [f for f in FAMILIES if naming_scheme != "mindspore" or f in MINDSPORE]
+    return {
+        f: set(names(MODELS.get(f"{f}-{naming_scheme}", MODELS[f]), naming_scheme))
+        for f in families
+    }
 
 
 def _whole(counter: np.ndarray) -> bool:

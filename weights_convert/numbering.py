@@ -67,9 +67,9 @@ def parameters(config: Config, layout: str | None = None) -> list[str]:
     return [key for key in keys if found[key].kind not in STATISTICS]
 
 
-def own_order(config: Config, names: Iterable[str], dialect: str) -> list[str]:
+def own_order(config: Config, names: Iterable[str], naming_scheme: str) -> list[str]:
     """Return the published keys of trained tensors, in the order of a file's names."""
-    known, trained = naming.names(config, dialect), set(parameters(config))
+    known, trained = naming.names(config, naming_scheme), set(parameters(config))
     keys = (known[name][0] for name in names if name in known)
     return [key for key in keys if key in trained]
 

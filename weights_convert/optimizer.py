@@ -28,7 +28,7 @@ from weights_convert import mindspore_adam, naming
 from weights_convert.numbering import Group, NotCarriedError, numbered, parameters
 from weights_convert.wrapping import own_name
 
-# Slot -> what stands before a parameter's name, by dialect.
+# Slot -> what stands before a parameter's name, by naming scheme.
 SLOTS = {
     "exp_avg": {"torch": "optimizer.exp_avg", "jax": "opt_state.mu", "mindspore": "moment1"},
     "exp_avg_sq": {"torch": "optimizer.exp_avg_sq", "jax": "opt_state.nu", "mindspore": "moment2"},
@@ -79,7 +79,7 @@ class Optimizer:
     groups: tuple[Group, ...] = ()
 
     def flat(self) -> dict[str, np.ndarray]:
-        """Slot and published key, as PyTorch's dialect names it -> array."""
+        """Slot and published key, as PyTorch's naming scheme names it -> array."""
         return {
             f"{SLOTS[slot]['torch']}.{key}": array
             for slot, found in self.slots.items()
@@ -115,7 +115,7 @@ def split(
     rest: dict[str, np.ndarray] = {}
     adam = any(name.startswith("moment1.") for name in arrays)  # MindSpore's
     own = {*STEP.values(), *(mindspore_adam.POWERS if adam else ())}
-    prefixes = [f"{names[dialect]}." for names in SLOTS.values() for dialect in names]
+    prefixes = [f"{names[naming_scheme]}." for names in SLOTS.values() for naming_scheme in names]
     leaves = {name: leaf for name in arrays if (leaf := OPTAX.fullmatch(name))}
     adams = {leaf[1] for leaf in leaves.values() if leaf[2] == "mu"}
     # A schedule or a wrapper may count, too: that of the moments goes first.
@@ -137,19 +137,23 @@ def split(
     return network, optimizer, rest
 
 
-def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str) -> Optimizer:
+def from_naming_scheme(
+    config: Config, arrays: Mapping[str, np.ndarray], naming_scheme: str
+) -> Optimizer:
     """Convert the optimizer's tensors from `split` to a state.
 
     Raises:
         NotCarriedError: It is no state of `KINDS`, or does not fit the network.
     """
     found: dict[str, dict[str, np.ndarray]] = {slot: {} for slot in SLOTS}
-    names, target = naming.names(config, dialect), tensors(config)
+    names, target = naming.names(config, naming_scheme), tensors(config)
     for name, array in arrays.items():
-        if name == STEP[dialect] or (dialect == "mindspore" and name in mindspore_adam.POWERS):
+        if name == STEP[naming_scheme] or (
+            naming_scheme == "mindspore" and name in mindspore_adam.POWERS
+        ):
             continue
-        slot = next((s for s, n in SLOTS.items() if name.startswith(f"{n[dialect]}.")), None)
-        rest = name.removeprefix(f"{SLOTS[slot][dialect]}.") if slot else name
+        slot = next((s for s, n in SLOTS.items() if name.startswith(f"{n[naming_scheme]}.")), None)
+        rest = name.removeprefix(f"{SLOTS[slot][naming_scheme]}.") if slot else name
         rest = own_name(rest, names)
         if slot is None:
             raise NotCarriedError(f"{name} has no name elsewhere")
@@ -160,7 +164,7 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
         if key in found[slot]:
             raise NotCarriedError(f"it has {key} more than once, such as {name}")
         found[slot][key] = np.array(leaf.inverse().array(array), order="C")
-    step = None if STEP[dialect] not in arrays else _step(arrays[STEP[dialect]])
+    step = None if STEP[naming_scheme] not in arrays else _step(arrays[STEP[naming_scheme]])
     try:
         betas = mindspore_adam.betas_of(arrays, step)
     except ValueError as error:
@@ -168,24 +172,24 @@ def from_dialect(config: Config, arrays: Mapping[str, np.ndarray], dialect: str)
     return _whole(config, found, step, {"betas": list(betas)} if betas else {})
 
 
-def to_dialect(config: Config, state: Optimizer, dialect: str) -> dict[str, np.ndarray]:
+def to_naming_scheme(config: Config, state: Optimizer, naming_scheme: str) -> dict[str, np.ndarray]:
     """Name and lay it out for a framework; 0 for a parameter without state.
 
     Returns:
-        The dialect's name -> array.
+        The naming scheme's name -> array.
     """
     made: dict[str, np.ndarray] = {}
     trained, shapes = set(parameters(config)), tensors(config)
     for slot, found in state.slots.items():
         dtype = next(iter(found.values())).dtype
-        for name, (key, leaf) in naming.names(config, dialect).items():
+        for name, (key, leaf) in naming.names(config, naming_scheme).items():
             if key in trained:
                 array = found[key] if key in found else np.zeros(shapes[key].shape, dtype)
-                made[f"{SLOTS[slot][dialect]}.{name}"] = leaf.array(array)
+                made[f"{SLOTS[slot][naming_scheme]}.{name}"] = leaf.array(array)
     if state.step is not None:
-        shape = (1,) if dialect == "mindspore" else ()
-        made[STEP[dialect]] = np.full(shape, state.step, np.int32)
-        if dialect == "mindspore" and state.kind == "adam":
+        shape = (1,) if naming_scheme == "mindspore" else ()
+        made[STEP[naming_scheme]] = np.full(shape, state.step, np.int32)
+        if naming_scheme == "mindspore" and state.kind == "adam":
             if any("betas" in group.hyperparameters for group in state.groups):
                 raise InputError(
                     "the optimizer's groups have different betas, but MindSpore's Adam has two for"

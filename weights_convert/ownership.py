@@ -18,7 +18,7 @@ from weights_convert.wrapping import is_average, own_name, plain, whole_after
 
 def check_owner(
     config: Config,
-    dialect: str,
+    naming_scheme: str,
     contents: Contents,
     prefix: str,
     state: Mapping[str, Any],
@@ -31,7 +31,7 @@ def check_owner(
 
     Args:
         config: The network that is read.
-        dialect: Its naming scheme.
+        naming_scheme: Its naming scheme.
         contents: The whole contents of the file.
         prefix: The prefix of the network's names.
         state: The result of `torch.optim.Optimizer.state_dict()`, or the optimizer's named tensors.
@@ -44,17 +44,17 @@ def check_owner(
     own = optimizers.split(contents.everything)[0]
     every = {f"{start}{name}": array for name, array in own.items()} | contents.elsewhere
     every = {plain(name): array for name, array in every.items()}
-    names = naming.names(config, dialect)
+    names = naming.names(config, naming_scheme)
     others = [
         place
-        for place in whole_after(every, config, dialect)
+        for place in whole_after(every, config, naming_scheme)
         if place != here
         and not (AVERAGED.search(place) or is_average(every, place))
         and not all(_same(every.get(here + n), every.get(place + n)) for n in names)
     ]
     if not others:
         return
-    given = {plain(name) for name in _names_in(state, dialect)}
+    given = {plain(name) for name in _names_in(state, naming_scheme)}
     leads = {name.removesuffix(own_name(name, names)) for name in given}
     lead = leads.pop() if len(leads) == 1 else None
     owners = [place for place in (here, *others) if lead is not None and _is_of(lead, place)]
@@ -68,13 +68,13 @@ def check_owner(
     )
 
 
-def _names_in(state: Mapping[str, Any], dialect: str) -> list[str]:
+def _names_in(state: Mapping[str, Any], naming_scheme: str) -> list[str]:
     """Return the names of parameters in an optimizer's state; empty where it numbers them."""
     if "param_groups" in state:
         groups = [group.get("param_names") for group in state["param_groups"]]
         named = all(isinstance(given, list) for given in groups)
         return [str(name) for given in groups for name in given] if named else []
-    starts = [f"{slot[dialect]}." for slot in optimizers.SLOTS.values()]
+    starts = [f"{slot[naming_scheme]}." for slot in optimizers.SLOTS.values()]
     return [name.removeprefix(s) for name in state for s in starts if name.startswith(s)]
 
 

@@ -21,7 +21,7 @@ def save(
     target: str | Path,
     config: Config,
     arrays: Mapping[str, np.ndarray],
-    dialect: str = "torch",
+    naming_scheme: str = "torch",
     *,
     optimizer: Optimizer | None = None,
     labels: str | None = None,
@@ -35,7 +35,7 @@ def save(
             replaced in one step.
         config: The network's configuration.
         arrays: Published key -> array of PyTorch's shape, every key of the network and no other.
-        dialect: The naming scheme to write, a key of `weights_convert.naming.DIALECTS`.
+        naming_scheme: The naming scheme to write, a key of `weights_convert.naming.NAMING_SCHEMES`.
         optimizer: The optimizer's state to store with it.
         labels: Which output is void, for the manifest.
         preprocessing: What the network expects of an image, for the manifest; what the published
@@ -52,9 +52,11 @@ def save(
         raise InputError(f"{target}: {format} has no room for metadata")
     if KEY in extra:
         raise InputError(f"{target}: metadata {KEY!r} is the manifest's name")
-    named = naming.to_dialect(config, arrays, dialect)  # refuses what is not the network
-    whole = naming.to_canonical(config, named, dialect)
-    source = Checkpoint(whole, config.family, config, format, dialect, None, "", ())
-    manifest = manifest_of(source, dialect, whole, optimizer, labels, preprocessing)
+    named = naming.to_naming_scheme(
+        config, arrays, naming_scheme
+    )  # refuses what is not the network
+    whole = naming.to_canonical(config, named, naming_scheme)
+    source = Checkpoint(whole, config.family, config, format, naming_scheme, None, "", ())
+    manifest = manifest_of(source, naming_scheme, whole, optimizer, labels, preprocessing)
     draft = draft_of(config, format, whole, optimizer, manifest)
     write_verified(target, format, config, draft, told=False, metadata=extra)

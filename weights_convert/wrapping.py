@@ -95,7 +95,7 @@ def unwrapped(
     arrays: Mapping[str, Any],
     path: Path,
     family: str | None = None,
-    dialect: str | None = None,
+    naming_scheme: str | None = None,
     config: Config | None = None,
     prefix: str | None = None,
 ) -> Unwrapped:
@@ -105,7 +105,7 @@ def unwrapped(
         arrays: Name -> array, or another object with a shape.
         path: The file, for the message.
         family: The network; any if not given.
-        dialect: Their naming scheme; detected from them if not given.
+        naming_scheme: Their naming scheme; detected from them if not given.
         config: The variant's configuration, where it is known.
         prefix: The prefix of the network's names; detected if not given. If empty, other whole
             networks under prefixes are left out.
@@ -117,10 +117,10 @@ def unwrapped(
         return _after(arrays, prefix, path)
     short = _unique({name: plain(name) for name in arrays})
     named = {short[name]: array for name, array in arrays.items()}
-    dialect = dialect or naming.detect(named, config.family if config else family)
-    families = naming.known_names(dialect)
+    naming_scheme = naming_scheme or naming.detect(named, config.family if config else family)
+    families = naming.known_names(naming_scheme)
     if config is not None:
-        families = {config.family: set(naming.names(config, dialect))}
+        families = {config.family: set(naming.names(config, naming_scheme))}
     elif family is not None and family in families:
         families = {family: families[family]}
     votes = _votes(named, families)
@@ -129,7 +129,7 @@ def unwrapped(
     whole = [
         (found, start)
         for found, start in _likely(votes)
-        if _is_whole(_below(named, start), found, dialect, config)
+        if _is_whole(_below(named, start), found, naming_scheme, config)
     ]
     best = _best(whole, votes, path) if prefix is None else prefix
     # Another whole network inside of it is no part of it.
@@ -148,19 +148,19 @@ def unwrapped(
     return Unwrapped(kept, _shown({n: short[n] for n in names}, best, families), beside, averaged)
 
 
-def whole_after(named: Mapping[str, Any], config: Config, dialect: str) -> list[str]:
+def whole_after(named: Mapping[str, Any], config: Config, naming_scheme: str) -> list[str]:
     """Return the prefixes under which one network is complete.
 
     Args:
         named: Name -> array, or another object with a shape; names without wrappers.
         config: The network.
-        dialect: Their naming scheme.
+        naming_scheme: Their naming scheme.
     """
-    votes = _votes(named, {config.family: set(naming.names(config, dialect))})
+    votes = _votes(named, {config.family: set(naming.names(config, naming_scheme))})
     return [
         start
         for _, start in _likely(votes)
-        if _is_whole(_below(named, start), config.family, dialect, config)
+        if _is_whole(_below(named, start), config.family, naming_scheme, config)
     ]
 
 
@@ -241,16 +241,18 @@ def _below(named: Mapping[str, Any], start: str) -> dict[str, Any]:
     return {k.removeprefix(start): a for k, a in named.items() if k.startswith(start)}
 
 
-def _is_whole(named: Mapping[str, Any], family: str, dialect: str, config: Config | None) -> bool:
+def _is_whole(
+    named: Mapping[str, Any], family: str, naming_scheme: str, config: Config | None
+) -> bool:
     """Return whether every tensor of a network is there, in its shape."""
     try:
-        known = config or naming.config_in(family, named, dialect)
+        known = config or naming.config_in(family, named, naming_scheme)
         named = naming.present_names(known, named)
-        lost = naming.absent(known, named, dialect)
+        lost = naming.absent(known, named, naming_scheme)
         target = tensors(known)
         return all(
             name in named and tuple(named[name].shape) == leaf.shape(target[key].shape)
-            for name, (key, leaf) in naming.names(known, dialect).items()
+            for name, (key, leaf) in naming.names(known, naming_scheme).items()
             if key not in lost
         )
     except ValueError:  # a last layer without outputs

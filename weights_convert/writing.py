@@ -51,20 +51,20 @@ def draft_of(
     optimizer: Optimizer | None,
     manifest: Manifest,
 ) -> Draft:
-    named, nested = naming.to_dialect(config, arrays, manifest.dialect), None
-    as_torch = (format, manifest.dialect) == ("torch", "torch")
+    named, nested = naming.to_naming_scheme(config, arrays, manifest.naming_scheme), None
+    as_torch = (format, manifest.naming_scheme) == ("torch", "torch")
     if as_torch and manifest.layout is not None:
         named = {key: named[key] for key in layouts(config)[manifest.layout]}
     if optimizer and as_torch:
         nested = optimizers.to_torch(config, optimizer, manifest.layout)
     elif optimizer:
-        named |= optimizers.to_dialect(config, optimizer, manifest.dialect)
+        named |= optimizers.to_naming_scheme(config, optimizer, manifest.naming_scheme)
     return Draft(named, nested, optimizer, manifest)
 
 
 def manifest_of(
     checkpoint: Checkpoint,
-    dialect: str,
+    naming_scheme: str,
     arrays: Mapping[str, np.ndarray],
     optimizer: Optimizer | None,
     labels: str | None,
@@ -79,7 +79,7 @@ def manifest_of(
     return Manifest(
         network=checkpoint.network,
         config=config.describe(),
-        dialect=dialect,
+        naming_scheme=naming_scheme,
         labels=labels,
         preprocessing=preprocessing or published(config, labels),
         optimizer=optimizer.describe(config) if optimizer else None,
@@ -177,14 +177,14 @@ def verify_written(
     wrong = different(draft.named, contents.arrays)
     if draft.nested is not None and draft.optimizer is not None:
         layout = draft.manifest.layout
-        order = own_order(config, contents.arrays, draft.manifest.dialect)
+        order = own_order(config, contents.arrays, draft.manifest.naming_scheme)
         found = optimizers.from_torch(config, contents.optimizer or {}, order, layout)
         wrong += different(draft.optimizer.flat(), found.flat())
         wrong += [] if found.groups == draft.optimizer.groups else ["the optimizer's groups"]
     if wrong:
         raise InputError(f"cannot write {path}: read back, {listed(wrong)} differ")
-    dialect = draft.manifest.dialect
-    known = identify(contents, path, network, dialect, None if told else config)
+    naming_scheme = draft.manifest.naming_scheme
+    known = identify(contents, path, network, naming_scheme, None if told else config)
     said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN
     if known.config != config or said != draft.manifest.to_json():
         raise InputError(f"cannot write {path}: read back, its manifest differs")

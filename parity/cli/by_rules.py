@@ -21,10 +21,10 @@ UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**2
 # Options that only conversions by rules take, and those that they do not take.
 OWN = ("reverse", "forward", "shard_size", "workers", "dry_run")
 OTHERS = (
-    *("model", "key", "prefix", "dialect", "to"),
+    *("model", "key", "prefix", "naming_scheme", "to"),
     *("dtype", "weights_only", "labels", "preprocessing"),
 )
-CALLED = {"dialect": "from"}
+CALLED = {"naming_scheme": "from"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -222,7 +222,7 @@ def save_torch(path: Path) -> None:
 
 
 def describe(done: Conversion) -> str:
-    return f"{done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes"
+    return f"{done.path}: {done.format}, {done.naming_scheme} names, {done.bytes:,} bytes"
 
 
 def differences(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> list[str]:

@@ -232,7 +232,7 @@ def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choic
         )
     if free:
         checkpoint = understand(contents, path, config=of[-1].config)
-    framework = framework or ("jax" if checkpoint.dialect == "jax" else "torch")
+    framework = framework or ("jax" if checkpoint.naming_scheme == "jax" else "torch")
     return Held(recipe, of[-1], framework, None, checkpoint, None)
 
 

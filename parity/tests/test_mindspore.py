@@ -73,7 +73,7 @@ def test_checkpoint_of_the_encoder_alone(tmp_path: Path) -> None:
     """Catches a head that is lost on the way to MindSpore's names, or a whole network made up."""
     config, path = MODELS["enet-mindspore-encoder"], tmp_path / "encoder.ckpt"
     arrays = draw.weights(config, 0)
-    named = naming.to_dialect(config, arrays, "mindspore")
+    named = naming.to_naming_scheme(config, arrays, "mindspore")
     assert {"pred.weight", "pred.bias", "encoder.initial_block.conv.weight"} <= named.keys()
     formats.write(path, "mindspore", named, {})
     found = load(path, "enet-mindspore-encoder")

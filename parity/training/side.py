@@ -70,7 +70,7 @@ class Side:
             stage.config,
             stage.optimizer,
             stage.loss,
-            naming.to_dialect(stage.config, arrays, self.framework),
+            naming.to_naming_scheme(stage.config, arrays, self.framework),
             class_weights,
             recipe.precision,
             recipe.level,
@@ -100,7 +100,7 @@ class Side:
         names = naming.names(config, self.framework)
         return dataclasses.replace(
             snapshot,
-            arrays=naming.to_dialect(config, snapshot.arrays, self.framework),
+            arrays=naming.to_naming_scheme(config, snapshot.arrays, self.framework),
             slots={
                 slot: {n: leaf.array(a[k]) for n, (k, leaf) in names.items() if k in a}
                 for slot, a in snapshot.slots.items()

@@ -161,7 +161,7 @@ def refused(way: str, found: list[refusals.Refusal]) -> Row:
 
 
 def paired(found: pairs.Pairs) -> Row:
-    what = f"{found.network}, {found.dialect} names, {found.dtype}"
+    what = f"{found.network}, {found.naming_scheme} names, {found.dtype}"
     note = f"{found.parameters:,} numbers, bitwise"
     note += f"; {found.without} tensors have no name there" if found.without else ""
     note += "; .npz holds no bfloat16" if found.refused else ""

@@ -27,18 +27,18 @@ class Pairs:
 
     Attributes:
         network: A key of `MODELS`.
-        dialect: Whose names the files carried.
+        naming_scheme: Whose names the files carried.
         dtype: Of the weights.
         parameters: How many numbers the network has.
         tried: How many ordered pairs.
         equal: How many ended with the bits they began with.
         refused: How many were refused because a format cannot hold the dtype.
-        without: How many tensors have no name in the dialect, and are not carried.
+        without: How many tensors have no name in the naming scheme, and are not carried.
         faults: What else happened, a line each.
     """
 
     network: str
-    dialect: str
+    naming_scheme: str
     dtype: str
     parameters: int = 0
     tried: int = 0
@@ -63,16 +63,16 @@ def smallest(name: str) -> Config:
 
 
 def cases(whole: bool) -> Iterator[tuple[str, str, str]]:
-    """Network, dialect and dtype of each case.
+    """Network, naming scheme and dtype of each case.
 
     Args:
         whole: Also dtypes of the networks as they are, not only of the narrow ones.
     """
     for name in MODELS:
         family = MODELS[name].family
-        for dialect in naming.DIALECTS:
-            if dialect != "mindspore" or (family in MINDSPORE and "mindspore" in name):
-                yield name, dialect, "float32"
+        for naming_scheme in naming.NAMING_SCHEMES:
+            if naming_scheme != "mindspore" or (family in MINDSPORE and "mindspore" in name):
+                yield name, naming_scheme, "float32"
     for dtype in ("float64", "float16", "bfloat16"):
         for name in MODELS if whole else ("genet",):
             yield name, "torch", dtype
@@ -88,17 +88,17 @@ def endure(
 
     Args:
         folder: Where files are made.
-        case: Network, dialect and dtype.
+        case: Network, naming scheme and dtype.
         config: Of the network: as it is, or a narrower one.
         progress: Called with what is done next.
     """
-    name, dialect, dtype = case
+    name, naming_scheme, dtype = case
     own = folder / "pairs"
     own.mkdir()
     found = Pairs(*case)
     arrays = {k: _cast(np.asarray(a), dtype) for k, a in weights(config, 1).items()}
     found.parameters = sum(a.size for a in arrays.values())
-    expected = naming.carried(config, arrays, dialect)
+    expected = naming.carried(config, arrays, naming_scheme)
     found.without = sum(bool(a.any() and not expected[k].any()) for k, a in arrays.items())
     model = name if config == MODELS[name] else MODELS[name].family
     for start in formats.FORMATS:
@@ -107,13 +107,13 @@ def endure(
             found.refused += len(formats.FORMATS)
             continue
         source = own / f"from{SUFFIXES[start]}"
-        formats.write(source, start, naming.to_dialect(config, arrays, dialect), {})
+        formats.write(source, start, naming.to_naming_scheme(config, arrays, naming_scheme), {})
         for end in formats.FORMATS:
-            progress(f"pairs, {name}, {dialect} names, {dtype}: {start} to {end}")
+            progress(f"pairs, {name}, {naming_scheme} names, {dtype}: {start} to {end}")
             target = own / f"to{SUFFIXES[end]}"
             found.tried += 1
             try:
-                convert(source, target, model, dialect)
+                convert(source, target, model, naming_scheme)
                 same = _same(load(target, model).arrays, expected)
             except InputError as error:
                 allowed = dtype in CANNOT.get(end, ()) and "cannot hold" in str(error)

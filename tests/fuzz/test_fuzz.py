@@ -120,10 +120,10 @@ def test_refusals(way: str) -> None:
     assert all(row.ok for row in found), found
 
 
-@pytest.mark.parametrize("dialect", ["torch", "jax"])
-def test_pairs(tmp_path: Path, dialect: str) -> None:
+@pytest.mark.parametrize("naming_scheme", ["torch", "jax"])
+def test_pairs(tmp_path: Path, naming_scheme: str) -> None:
     """Catches a bit lost between two formats; every network: `long`."""
-    found = pairs.endure(tmp_path, ("genet", dialect, "float32"), pairs.smallest("genet"))
+    found = pairs.endure(tmp_path, ("genet", naming_scheme, "float32"), pairs.smallest("genet"))
     assert found.ok, found
     assert (found.equal, found.tried, found.without) == (36, 36, 0)
 

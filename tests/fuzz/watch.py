@@ -170,7 +170,7 @@ def load(path: str) -> dict[str, Any]:
         found = load(path)
     except InputError as error:
         return {"outcome": "refused", "line": str(error), "starved": _starved(error)}
-    facts = f"{found.network} {found.config.describe()} {found.dialect} {found.skipped}"
+    facts = f"{found.network} {found.config.describe()} {found.naming_scheme} {found.skipped}"
     return {
         "outcome": "loaded",
         "arrays": whole_sha256(tensor_sha256s(found.arrays)),

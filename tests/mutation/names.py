@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutation.fault import Fault
 
-PATHS, DIALECTS = "weights_convert/paths.py", "weights_convert/naming.py"
+PATHS, NAMING_SCHEMES = "weights_convert/paths.py", "weights_convert/naming.py"
 
 
 def fault(title: str, right: str, wrong: str, file: str = PATHS) -> Fault:
@@ -38,7 +38,7 @@ FAULTS: tuple[Fault, ...] = (
         "mean and variance exchanged",
         '"mean": Leaf("moving_mean"),\n',
         '"mean": Leaf("moving_variance"),\n',
-        DIALECTS,
+        NAMING_SCHEMES,
     ),
     fault(
         "E-NET's norm and activation after a transposed convolution exchanged",

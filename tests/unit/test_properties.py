@@ -108,7 +108,7 @@ def test_names_go_there_and_back(model: str, scheme: str) -> None:
         for key, shape in shapes.items()
     }
     made = {key: np.asarray(array) for key, array in made.items()}
-    there = naming.to_dialect(config, made, scheme)
+    there = naming.to_naming_scheme(config, made, scheme)
     back = naming.to_canonical(config, there, scheme, "here")
     kept = naming.carried(config, made, scheme)  # what has no name there comes back as 0
     for key in back:

@@ -27,7 +27,7 @@ from parity.spec.models import LANGUAGE
 from parity.spec.preprocessing import parse
 from weights_convert import Checkpoint, Conversion, convert, notes
 from weights_convert.assumptions import SILENT, origin_of, pixels_said, size_said
-from weights_convert.naming import DIALECTS, FLOATS
+from weights_convert.naming import FLOATS, NAMING_SCHEMES
 from weights_convert.notes import coverage, named
 
 
@@ -38,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_choice(parser)
     parser.add_argument(
         "--from",
-        dest="dialect",
-        choices=DIALECTS,
+        dest="naming_scheme",
+        choices=NAMING_SCHEMES,
         help="whose names IN carries (default: told by the names)",
     )
     parser.add_argument(
         "--to",
-        choices=DIALECTS,
+        choices=NAMING_SCHEMES,
         help="whose names to write (default: torch in a torch file, jax in msgpack and an Orbax"
         " directory, the other framework's than the source's in safetensors and .npz)",
     )
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             args.model,
             args.to,
             args.labels,
-            dialect=args.dialect,
+            naming_scheme=args.naming_scheme,
             choice=choice_of(args),
             dtype=args.dtype,
             preprocessing=given,
@@ -123,10 +123,10 @@ def summary(source: str, done: Conversion, dtype: str | None = None, given: bool
     variant = ", ".join(f"{name} {value}" for name, value in read.config.describe().items())
     void = f", {done.manifest.labels}" if done.manifest.labels else ""
     lines = [
-        f"read      {source}: {read.format}, {read.dialect} names{place(read)}",
+        f"read      {source}: {read.format}, {read.naming_scheme} names{place(read)}",
         f"network   {read.network}: {variant}{void}",
         f"tensors   {done.tensors}, with {done.parameters:,} parameters",
-        f"wrote     {done.path}: {done.format}, {done.dialect} names, {done.bytes:,} bytes",
+        f"wrote     {done.path}: {done.format}, {done.naming_scheme} names, {done.bytes:,} bytes",
         "verified  read back and compared: bitwise equal",
     ]
     after = 2  # the line from which on the others stand

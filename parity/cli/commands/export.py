@@ -85,7 +85,7 @@ def summary(source: str, done: Exported, format: str = "onnx") -> str:
     worst = min(done.checks, key=lambda check: check.margin)
     return "\n".join(
         [
-            f"read      {source}: {read.format}, {read.dialect} names",
+            f"read      {source}: {read.format}, {read.naming_scheme} names",
             f"network   {read.network}: {variant}",
             *notes.lines(read),
             f"wrote     {done.path}: {done.framework}'s network, {done.bytes:,} bytes",

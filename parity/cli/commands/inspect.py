@@ -107,7 +107,7 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
         ("file", f"{found.path}, {found.bytes:,} bytes"),
         ("sha256", found.sha256),
         ("format", f"{found.format}{where}"),
-        ("names", f"{found.dialect}{after}"),
+        ("names", f"{found.naming_scheme}{after}"),
     ]
     if held:
         variant = ", ".join(f"{name} {value}" for name, value in held.config.describe().items())

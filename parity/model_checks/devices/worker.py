@@ -117,7 +117,7 @@ def trainer_of(plan: Plan, job: Job, group: Any) -> Trainer:
 
         made = Jax
     stage = plan.recipe.stages[0]
-    arrays = naming.to_dialect(stage.config, plan.arrays(), side.framework)
+    arrays = naming.to_naming_scheme(stage.config, plan.arrays(), side.framework)
     return made(
         stage.config,
         stage.optimizer,

@@ -67,7 +67,7 @@ def texts() -> dict[str, bytes]:
         "means that are a map": changed(preprocessing={"mean": {}}),
         "a network that is a list": changed(network=[[]]),
         "a config that is a list": changed(config=[1]),
-        "a dialect of a number": changed(dialect=7),
+        "a naming scheme of a number": changed(naming_scheme=7),
         "labels that are a list": changed(labels=["void-last"]),
         "labels that are a map": changed(labels={"a": 1}),
         "a network with escapes": changed(network="\x1b[2J\n"),

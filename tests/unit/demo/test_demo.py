@@ -77,7 +77,7 @@ def test_the_shipped_network_knows_streets() -> None:
     """Catches weights that are not ENet's, not half precision, or fitted to other labels."""
     checkpoint = weights_convert.load(WEIGHTS)
     assert checkpoint.config == MODELS["enet"]
-    assert (checkpoint.format, checkpoint.dialect) == ("safetensors", "torch")
+    assert (checkpoint.format, checkpoint.naming_scheme) == ("safetensors", "torch")
     assert checkpoint.labels == "void-last"
     assert {str(array.dtype) for array in checkpoint.arrays.values()} == {"float16", "int64"}
     assert WEIGHTS.stat().st_size < 900_000

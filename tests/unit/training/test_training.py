@@ -64,7 +64,7 @@ def test_a_run_goes_on_in_the_other_framework(
     assert train(tmp_path, data, part, first, "--epochs", str(epochs), recipe=recipe) == 0
     last = str(Folder(part).last)
     assert train(tmp_path, data, joined, then, "--resume", last, recipe=recipe) == 0
-    assert load(Folder(joined).last, config=recipe.stages[1].config).dialect == then
+    assert load(Folder(joined).last, config=recipe.stages[1].config).naming_scheme == then
     assert farthest(joined, runs[first]) < 1e-9
     assert farthest(joined, runs[then]) < 1e-9
     # And in the folder where it began.

@@ -48,13 +48,13 @@ def test_every_direction(
     sources: Sources, tmp_path: Path, source: str, target: str, capsys: Capture
 ) -> None:
     """Catches a direction in which a bit, a name or an order is lost."""
-    name, dialect = KINDS[target]
-    assert main(["convert", str(sources(source)), str(tmp_path / name), "--to", dialect]) == 0
+    name, naming_scheme = KINDS[target]
+    assert main(["convert", str(sources(source)), str(tmp_path / name), "--to", naming_scheme]) == 0
     assert capsys.readouterr().err == ""
     written = formats.read(tmp_path / name)
     config, expected = CONFIGS["20 classes"], ARRAYS["20 classes"]
     assert written.format == formats.format_for(tmp_path / name)
-    assert equal(written.arrays, naming.to_dialect(config, expected, dialect))
+    assert equal(written.arrays, naming.to_naming_scheme(config, expected, naming_scheme))
 
 
 @pytest.mark.parametrize("name", ["12 classes", "ReLU, PReLU"])
@@ -73,10 +73,10 @@ def test_default_names(sources: Sources, tmp_path: Path) -> None:
     """Catches safetensors that stay in the names of their own framework."""
     jax_named = convert(sources("torch safetensors"), tmp_path / "a.safetensors")
     torch_named = convert(sources("jax safetensors"), tmp_path / "b.safetensors")
-    assert (jax_named.dialect, torch_named.dialect) == ("jax", "torch")
-    assert convert(sources("jax safetensors"), tmp_path / "c.pth").dialect == "torch"
-    assert convert(sources("pth"), tmp_path / "d.pth", to="jax").dialect == "jax"
-    assert load(tmp_path / "d.pth").dialect == "jax"
+    assert (jax_named.naming_scheme, torch_named.naming_scheme) == ("jax", "torch")
+    assert convert(sources("jax safetensors"), tmp_path / "c.pth").naming_scheme == "torch"
+    assert convert(sources("pth"), tmp_path / "d.pth", to="jax").naming_scheme == "jax"
+    assert load(tmp_path / "d.pth").naming_scheme == "jax"
 
 
 def test_summary(sources: Sources, tmp_path: Path, capsys: Capture) -> None:

@@ -41,7 +41,7 @@ def test_manifest(pth: Path, tmp_path: Path, name: str) -> None:
     assert found.manifest == manifest.Manifest(
         network="enet",
         config={"num_classes": 20, "encoder_relu": False, "decoder_relu": True},
-        dialect="torch",
+        naming_scheme="torch",
         labels="void-first",  # from the first conversion
         preprocessing=Preprocessing((512, 1024), classes=("void", *CITYSCAPES.classes), void=0),
         optimizer=None,
@@ -89,7 +89,7 @@ def change_manifest(**entries: object) -> Callable[[Path], None]:
         (change_tensor, "does not hold the tensors its manifest was written for"),
         (change_manifest(network="erfnet"), "says network erfnet, found enet"),
         (change_manifest(config={"num_classes": 3}), "says config {'num_classes': 3}, found"),
-        (change_manifest(dialect="torch"), "says dialect torch, found jax"),
+        (change_manifest(naming_scheme="torch"), "says naming scheme torch, found jax"),
         (change_manifest(labels="void"), "says labels 'void', expected one of void-last"),
         (change_manifest(version=99), "is not of version 2 of parity-suite's"),
         (change_manifest(more=1), "expected exactly network, config"),

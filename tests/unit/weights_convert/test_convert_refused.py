@@ -111,7 +111,7 @@ def test_source_and_target_in_one(sources: Sources, tmp_path: Path, capsys: Capt
 
 
 def test_choices(pth: Path, tmp_path: Path) -> None:
-    """Catches an unknown dialect or order of labels that passes for a known one."""
+    """Catches an unknown naming scheme or order of labels that passes for a known one."""
     with pytest.raises(InputError, match="to is 'keras', expected one of torch, jax"):
         convert(pth, tmp_path / "x.pth", to="keras")
     with pytest.raises(InputError, match="labels is 'none', expected one of void-last, void-first"):

@@ -170,7 +170,7 @@ def test_what_append_dict_of_mindspore_adds(tmp_path: Path) -> None:
     arrays = weights(config, 0)
     extra = {"epoch": np.array(3), "lr": np.array([0.1]), "best": np.array(True)}
     formats.write(tmp_path / "x.ckpt", "mindspore", {**arrays, **extra}, {})
-    found = load(tmp_path / "x.ckpt", dialect="torch")
+    found = load(tmp_path / "x.ckpt", naming_scheme="torch")
     assert equal(found.arrays, arrays)
     assert found.skipped == ("epoch", "lr", "best")
 

@@ -61,7 +61,7 @@ def test_with_manifest(source: Path, suffix: str, tmp_path: Path) -> None:
     target = tmp_path / f"b.{suffix}"
     convert(source, target, labels="void-first")
     found = inspect(target)
-    assert (found.format, found.dialect, found.prefix) == (suffix, "jax", "")
+    assert (found.format, found.naming_scheme, found.prefix) == (suffix, "jax", "")
     assert found.verified
     assert found.checkpoint.labels == "void-first"
     assert found.parameters == 350_652

@@ -164,13 +164,27 @@ def test_a_number_too_large(source: Path, tmp_path: Path, capsys: pytest.Capture
     assert not target.exists()
 
 
+def test_a_manifest_from_before_the_release(source: Path, tmp_path: Path) -> None:
+    """Catches a checkpoint of version 0 that is refused, since its naming scheme was a dialect."""
+    convert(source, tmp_path / "x.safetensors")
+    contents = formats.read(tmp_path / "x.safetensors")
+    entries = json.loads(contents.metadata[sidecar.KEY])
+    inner = {k: v for k, v in entries.items() if k != sidecar.SEAL}
+    assert inner.pop("naming_scheme") == "jax"
+    old = {sidecar.KEY: sidecar.seal(inner | {"dialect": "jax"})}
+    formats.write(tmp_path / "old", "safetensors", contents.arrays, old)
+    manifest = load(tmp_path / "old").manifest
+    assert manifest is not None
+    assert manifest.naming_scheme == "jax"
+
+
 def test_from(source: Path, tmp_path: Path) -> None:
     """Catches the user's word on the names that is not taken."""
-    assert load(source, dialect="torch").dialect == "torch"
+    assert load(source, naming_scheme="torch").naming_scheme == "torch"
     with pytest.raises(InputError, match="tensors do not match"):
-        load(source, dialect="jax")
-    with pytest.raises(InputError, match="dialect is 'keras', expected one of torch, jax"):
-        convert(source, tmp_path / "x.pth", dialect="keras")
+        load(source, naming_scheme="jax")
+    with pytest.raises(InputError, match="naming scheme is 'keras', expected one of torch, jax"):
+        convert(source, tmp_path / "x.pth", naming_scheme="keras")
     assert main(["convert", str(source), str(tmp_path / "x.pth"), "--from", "jax"]) == 2
 
 

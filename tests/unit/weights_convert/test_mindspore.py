@@ -129,7 +129,7 @@ def test_names_there_and_back(model: str) -> None:
     """Catches a path rule that makes two names one, loses a tensor, or is not undone."""
     config = MODELS[model]
     arrays = weights(config, 0)
-    named = naming.to_dialect(config, arrays, "mindspore")
+    named = naming.to_naming_scheme(config, arrays, "mindspore")
     kept = naming.carried(config, arrays, "mindspore")
     lost = {k for k, a in kept.items() if a.size and not a.any()}
     assert all("num_batches_tracked" in k or "encoder.output_conv" in k for k in lost)
@@ -178,7 +178,7 @@ def test_encoder_stages(case: str, middle: str, shared: Path, tmp_path: Path) ->
 def test_a_stage_is_not_a_whole_network(model: str, other: str, tmp_path: Path) -> None:
     """Catches MindSpore's encoder stage read as a whole ERFNet whose decoder is 0."""
     config = MODELS[model]
-    named = naming.to_dialect(config, weights(config, 0), "mindspore")
+    named = naming.to_naming_scheme(config, weights(config, 0), "mindspore")
     formats.write(tmp_path / "a.ckpt", "mindspore", named, {})
     with pytest.raises(InputError, match=rf"a\.ckpt holds .+, which {other} is not$"):
         load(tmp_path / "a.ckpt", other)
@@ -188,7 +188,7 @@ def test_a_stage_is_not_a_whole_network(model: str, other: str, tmp_path: Path) 
 def test_any_number_of_classes(model: str, tmp_path: Path) -> None:
     """Catches a variant that is known by its twenty classes."""
     config = dataclasses.replace(MODELS[model], num_classes=5)
-    named = naming.to_dialect(config, weights(config, 0), "mindspore")
+    named = naming.to_naming_scheme(config, weights(config, 0), "mindspore")
     formats.write(tmp_path / "a.ckpt", "mindspore", named, {})
     assert load(tmp_path / "a.ckpt").config == config
 

@@ -21,7 +21,7 @@ CONFIG = MODELS["enet-mindspore-encoder"]
 
 def checkpoint(step: int, betas: tuple[float, float] | None) -> dict[str, np.ndarray]:
     """As MindSpore saves a network and its Adam."""
-    network = naming.to_dialect(CONFIG, weights(CONFIG, 0), "mindspore")
+    network = naming.to_naming_scheme(CONFIG, weights(CONFIG, 0), "mindspore")
     kinds = tensors(CONFIG)
     trained = [
         name

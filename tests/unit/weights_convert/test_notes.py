@@ -121,13 +121,15 @@ def former(name: str) -> str:
     return re.sub(r"downop\.(?=dwconv|bn)", "downop.0.", name)
 
 
-@pytest.mark.parametrize(("dialect", "said"), [("torch", True), ("jax", True), ("jax", False)])
-def test_names_that_we_once_wrote(dialect: str, said: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("naming_scheme", "said"), [("torch", True), ("jax", True), ("jax", False)]
+)
+def test_names_that_we_once_wrote(naming_scheme: str, said: bool, tmp_path: Path) -> None:
     """Catches our own earlier files refused, with their manifest or without, or a moment lost."""
     before = trained(genet_extent2(), "adam")
     state = {"state_dict": before[0].state_dict(), "optimizer": before[1].state_dict()}
     torch.save(state, tmp_path / "in.pth")
-    convert(tmp_path / "in.pth", tmp_path / "new.safetensors", to=dialect)
+    convert(tmp_path / "in.pth", tmp_path / "new.safetensors", to=naming_scheme)
     contents = formats.read(tmp_path / "new.safetensors")
     entries = json.loads(contents.metadata[KEY])
     entries["tensors"] = {former(k): digest for k, digest in entries["tensors"].items()}
@@ -151,12 +153,12 @@ def test_names_that_we_once_wrote(dialect: str, said: bool, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("family", TINY)
-@pytest.mark.parametrize("dialect", ["torch", "jax"])
-def test_no_counters(family: str, dialect: str, tmp_path: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize("naming_scheme", ["torch", "jax"])
+def test_no_counters(family: str, naming_scheme: str, tmp_path: Path, capsys: Capture) -> None:
     """Catches batch norms of Flax, and files older than the counters, refused."""
     config = TINY[family]
     arrays = weights(config, 0)
-    named = naming.to_dialect(config, arrays, dialect)
+    named = naming.to_naming_scheme(config, arrays, naming_scheme)
     counters = [name for name in named if name.endswith("num_batches_tracked")]
     kept = {name: array for name, array in named.items() if name not in counters}
     formats.write(tmp_path / "x", "safetensors", kept, {})

@@ -48,7 +48,7 @@ NETWORKS: dict[str, Callable[[], Shapes]] = {
 def there_and_back(saved: dict, folder: Path, suffix: str = ".safetensors") -> dict:
     """Saved by PyTorch, carried to JAX's names and back to a torch file."""
     torch.save(saved, folder / "in.pth.tar")
-    assert convert(folder / "in.pth.tar", folder / f"there{suffix}").dialect == "jax"
+    assert convert(folder / "in.pth.tar", folder / f"there{suffix}").naming_scheme == "jax"
     convert(folder / f"there{suffix}", folder / "back.pth")
     back: dict = torch.load(folder / "back.pth", weights_only=True)
     return back

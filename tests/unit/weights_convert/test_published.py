@@ -35,7 +35,7 @@ def old_erfnet() -> dict[str, np.ndarray]:
 def round_trip(source: Path, expected: dict[str, np.ndarray], by: str = "safetensors") -> None:
     """To JAX's names and back, bit for bit."""
     there, back = source.with_suffix(f".{by}"), source.with_name("back.pth")
-    assert convert(source, there).dialect == "jax"
+    assert convert(source, there).naming_scheme == "jax"
     convert(there, back)
     found = formats.read(back).arrays
     assert equal({k: found[k] for k in expected}, expected)

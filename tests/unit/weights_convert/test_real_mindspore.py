@@ -58,7 +58,7 @@ def test_mindspore_reads_what_we_write(python: Path, model: str | None, tmp_path
     """Catches a message, name, dtype, shape or byte that MindSpore understands otherwise."""
     if model:
         config = MODELS[model]
-        arrays = naming.to_dialect(config, weights(config, 0), "mindspore")
+        arrays = naming.to_naming_scheme(config, weights(config, 0), "mindspore")
     else:
         arrays = every_dtype()
         arrays["x.bfloat16"] = np.array([1.5, -0.0, 2.0**100]).astype(ml_dtypes.bfloat16)
@@ -90,7 +90,7 @@ def test_we_read_what_mindspore_writes(python: Path, tmp_path: Path) -> None:
 def test_a_network_there_and_back(python: Path, tmp_path: Path) -> None:
     """Catches a network that MindSpore's own writing changes, or that we refuse afterwards."""
     config = MODELS["enet-mindspore"]
-    named = naming.to_dialect(config, weights(config, 0), "mindspore")
+    named = naming.to_naming_scheme(config, weights(config, 0), "mindspore")
     formats.write(tmp_path / "x.npz", "npz", named, {})
     ask(python, "write", tmp_path / "x.npz", tmp_path / "x.ckpt")
     found = load(tmp_path / "x.ckpt")
@@ -106,7 +106,7 @@ def test_adam_goes_on(python: Path, tmp_path: Path) -> None:
     its betas that step is twice too long.
     """
     config = MODELS["erfnet-mindspore-encoder"]
-    named = naming.to_dialect(config, weights(config, 0), "mindspore")
+    named = naming.to_naming_scheme(config, weights(config, 0), "mindspore")
     np.savez(tmp_path / "x.npz", **named)
     arrays = tmp_path / "x.npz"
     ask(python, "train", arrays, "new", "1", "20", tmp_path / "20.ckpt")

@@ -14,7 +14,7 @@ from parity.spec.models import MODELS
 from parity.spec.preprocessing import Preprocessing
 from weights_convert import load, save
 from weights_convert.inspection import inspect
-from weights_convert.naming import DIALECTS
+from weights_convert.naming import NAMING_SCHEMES
 from weights_convert.optimizer import Optimizer, parameters
 
 CONFIG = dataclasses.replace(MODELS["genet"], depth=10, width=1)
@@ -32,14 +32,14 @@ def adam(step: int) -> Optimizer:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".npz", ".msgpack", ""])
-@pytest.mark.parametrize("dialect", ["torch", "jax"])
-def test_what_is_saved_is_loaded(suffix: str, dialect: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("naming_scheme", ["torch", "jax"])
+def test_what_is_saved_is_loaded(suffix: str, naming_scheme: str, tmp_path: Path) -> None:
     """Catches a layout or a slot that is not brought back, and numbers that are rounded."""
     path, state = tmp_path / f"x{suffix}", adam(7)
     said = Preprocessing((8, 16), classes=tuple("abcdefghij"))
-    save(path, CONFIG, ARRAYS, dialect, optimizer=state, preprocessing=said)
+    save(path, CONFIG, ARRAYS, naming_scheme, optimizer=state, preprocessing=said)
     found = load(path)
-    assert (found.config, found.dialect) == (CONFIG, dialect)
+    assert (found.config, found.naming_scheme) == (CONFIG, naming_scheme)
     assert found.manifest is not None
     assert found.manifest.preprocessing == said
     assert found.arrays.keys() == ARRAYS.keys()
@@ -88,12 +88,12 @@ def test_arrays_of_another_network_are_refused_and_the_old_file_stays(tmp_path: 
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_every_dialect_of_a_network_can_be_saved(dialect: str, tmp_path: Path) -> None:
-    """Catches a dialect whose names the writer does not know."""
+@pytest.mark.parametrize("naming_scheme", NAMING_SCHEMES)
+def test_every_naming_scheme_of_a_network_can_be_saved(naming_scheme: str, tmp_path: Path) -> None:
+    """Catches a naming scheme whose names the writer does not know."""
     config = MODELS["enet-mindspore"]
     arrays = weights(config, 0)
-    save(tmp_path / "x.safetensors", config, arrays, dialect, labels="void-last")
+    save(tmp_path / "x.safetensors", config, arrays, naming_scheme, labels="void-last")
     found = load(tmp_path / "x.safetensors", "enet-mindspore")
     assert found.labels == "void-last"
     assert all(np.array_equal(found.arrays[k], arrays[k]) for k in arrays if k not in found.filled)

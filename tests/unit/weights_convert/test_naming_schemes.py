@@ -1,4 +1,4 @@
-"""Dialects: every tensor under the name and in the layout that each network expects."""
+"""Naming schemes: every tensor under the name and in the layout that each network expects."""
 
 from __future__ import annotations
 
@@ -96,19 +96,19 @@ def test_counters_of_jax_become_int64(arrays: dict[str, np.ndarray]) -> None:
     assert equal(to_torch(CONFIG, named), arrays)
 
 
-@pytest.mark.parametrize("dialect", naming.DIALECTS)
-def test_detects_dialect_and_variant(dialect: str) -> None:
+@pytest.mark.parametrize("naming_scheme", naming.NAMING_SCHEMES)
+def test_detects_naming_scheme_and_variant(naming_scheme: str) -> None:
     """Catches a file read in the wrong names, or as another variant of the network."""
     for config in VARIANTS:
-        named = naming.to_dialect(config, weights(config, 0), dialect)
-        assert naming.detect(named) == dialect
-        assert naming.config_in("enet", named, dialect) == config
+        named = naming.to_naming_scheme(config, weights(config, 0), naming_scheme)
+        assert naming.detect(named) == naming_scheme
+        assert naming.config_in("enet", named, naming_scheme) == config
 
 
-@pytest.mark.parametrize("dialect", naming.DIALECTS)
-def test_one_error_counts_all_offenders(dialect: str, arrays: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("naming_scheme", naming.NAMING_SCHEMES)
+def test_one_error_counts_all_offenders(naming_scheme: str, arrays: dict[str, np.ndarray]) -> None:
     """Catches a check that stops at the first fault, or names only one kind of several."""
-    named = naming.to_dialect(CONFIG, arrays, dialect)
+    named = naming.to_naming_scheme(CONFIG, arrays, naming_scheme)
     keys = list(named)
     lost, bent = [keys[4], keys[50]], [keys[10], keys[60]]
     for key in lost:
@@ -116,7 +116,7 @@ def test_one_error_counts_all_offenders(dialect: str, arrays: dict[str, np.ndarr
     for key in bent:
         named[key] = named[key][..., None]
     with pytest.raises(InputError) as caught:
-        naming.to_canonical(CONFIG, named, dialect, "FILE")
+        naming.to_canonical(CONFIG, named, naming_scheme, "FILE")
     message = str(caught.value)
     counts = "2 missing, 2 not expected, 2 of another shape"
     assert message.startswith(f"FILE: 6 tensors do not match ({counts}): ")
