@@ -104,8 +104,8 @@ def load(
 
     Raises:
         InputError: The network or the naming scheme is unknown; the file is not there, damaged, or
-            of no known format; its tensors are not exactly those of the network; its manifest does not
-            fit it.
+            of no known format; its tensors are not exactly those of the network; its manifest does
+            not fit it.
     """
     path = Path(path)
     if network is not None:
