@@ -8,8 +8,9 @@ from typing import Any
 from parity.capture.records import NETWORK
 from parity.capture.run import FLOAT64
 from parity.ladder import recordings
+from parity.ladder.comparison import Compared, Comparison, Rename
 from parity.ladder.recorded import loss_response
-from parity.ladder.recordings import Compared, Comparison, Rename, RunPair
+from parity.ladder.recordings import RunPair
 from parity.ladder.tolerances import ROUNDING, STRUCTURE_FORWARD, STRUCTURE_TRAJECTORY, floor
 from parity.report.quantity import Kind, Quantity
 from parity.trace.reading import TraceFile

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
+    from parity.ladder.comparison import renames
     from parity.ladder.recorded_steps import compare
-    from parity.ladder.recordings import renames
     from parity.report.console import working
     from parity.trace.reading import TraceFile
 

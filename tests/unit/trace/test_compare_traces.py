@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from parity.ladder import recorded_steps
-from parity.ladder.recordings import Comparison, compare, renames
+from parity.ladder.comparison import Comparison, renames
+from parity.ladder.recordings import compare
 from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.trace import recorder
