@@ -86,9 +86,11 @@ def climb(
             start = time.perf_counter()
             progress(f"{level} {RUNGS[level]}")
             checks = ladder.rungs[level].climb()
-            kept, noise = without_noise(checks)
-            report.checks += kept
-            report.left_out += [*left_out(runs, level, checks), *noise]
+            report.left_out += left_out(runs, level, checks)
+            if isinstance(rung := ladder.rungs[level], Trajectory):
+                checks, noise = without_noise(checks, runs.port64.parameters())
+                report.left_out += [*noise, *rung.left_out]
+            report.checks += checks
             report.seconds[level] = time.perf_counter() - start
             if runs.large:
                 release()

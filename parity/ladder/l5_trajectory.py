@@ -13,14 +13,14 @@ from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import MakeOptimizer, TorchTraining
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
-from parity.ladder.noise import says_something
+from parity.ladder.noise import CHAOTIC, says_something, tells_weights
 from parity.ladder.recorded import absent, has_steps, is_narrow, loss_response, training_of
 from parity.ladder.renaming import without
 from parity.ladder.rung import Rung
-from parity.ladder.runs import PORT64
+from parity.ladder.runs import PORT64, Runs
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
 from parity.report.quantity import Kind, Quantity
-from parity.report.report import Check
+from parity.report.report import Check, Omission
 from parity.spec import draw
 from parity.trace.side import RecordedSide
 
@@ -37,9 +37,9 @@ class Trajectory(Rung):
 
     Some networks diverge from themselves: what rounding leaves of a gradient that is zero, Adam
     makes as large as any. So where one differs, the reference is trained once more from weights
-    changed by an ulp, and how far that moves it is allowed for. Where that is as far as the values
-    are large, a step says nothing: the last one that says something is reported, and the loss of
-    the next, which then counts as not compared.
+    changed by an ulp, and how far that moves it is allowed for. Where 16 times that is as large as
+    the values of every weight, no later step can be judged either, since it begins elsewhere. The
+    last step that says something is then reported, and that those after it were not compared.
 
     Attributes:
         rates: The reference's learning rate at each step that was made, and at the next.
@@ -50,6 +50,10 @@ class Trajectory(Rung):
     rates: list[float]
     momentum: float
     ported: Flat
+
+    def __init__(self, runs: Runs, notes: list[str]) -> None:
+        super().__init__(runs, notes)
+        self.left_out: list[Omission] = []  # steps that say nothing
 
     def absent(self) -> str:
         return self._untrained() or absent(self.runs, "trajectory")
@@ -64,7 +68,8 @@ class Trajectory(Rung):
         )
         self.rates, self.momentum = [reference.rate], reference.momentum
         disturbed, checks = None, []
-        before: list[Check] = []
+        told: tuple[int, list[Check]] = 0, []
+        trained = self.runs.port64.parameters()
         for step in range(self.runs.port.steps):
             oracle, ported = self._step(reference, step), self._step(port, step)
             self.ported = ported
@@ -78,12 +83,29 @@ class Trajectory(Rung):
                 for made in range(step + 1):
                     again = self._step(disturbed, made)
                 checks = self._compared(oracle, ported, again)
+            if not tells_weights(checks, trained):
+                break  # whatever comes after it begins elsewhere
             if any(not c.ok for c in checks):
                 return sorted(checks, key=furthest_first)
-            if before and not says_something(checks):
-                return [*before, *(c for c in checks if c.quantity.kind is Kind.LOSS)]
-            before = checks
-        return checks
+            if says_something(checks, trained):
+                told = step, checks
+        return self._latest(told, checks)
+
+    def _latest(self, told: tuple[int, list[Check]], checks: list[Check]) -> list[Check]:
+        """Return the checks of the last step that says something, and note those after it.
+
+        Args:
+            told: That step, counted from 0, and its checks; none if there is no such step.
+            checks: Those of the last step.
+        """
+        step, latest = told
+        if not latest:
+            return checks
+        if step + 1 < self.runs.port.steps:
+            what = Quantity(Kind.STATE, step=step + 2)
+            reason = CHAOTIC.format(first=step + 2, last=self.runs.port.steps)
+            self.left_out.append(Omission("L5", NETWORK, NETWORK, what, reason))
+        return latest
 
     def agrees(self, make: MakeOptimizer) -> bool:
         """Return whether the reference, with another optimizer, goes the port's way in float64."""

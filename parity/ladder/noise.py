@@ -1,4 +1,4 @@
-"""Checks of a trajectory that say nothing, because it moves from itself as far as it is from zero.
+"""Checks of a trajectory that say nothing, because rounding decides where the reference goes.
 
 The limit of a trajectory grows with what rounding does to the reference. From 1 on it admits
 differences as large as the values: an array of zeros would pass. (Numerics that noise drowns are
@@ -7,12 +7,14 @@ not counted either; see `Check.can_fail`.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
+from parity.ladder.keys import full_name
 from parity.report.quantity import Kind
 from parity.report.report import Check, Omission
 
-REASON = "rounding moves the reference by as much, so a wrong port would pass, too"
+REASON = "16 times what rounding does to the reference is as much as the value; zeros would pass"
+CHAOTIC = "from step {first} to {last} rounding decides where the reference goes"
 
 
 def is_noise(check: Check) -> bool:
@@ -20,27 +22,48 @@ def is_noise(check: Check) -> bool:
     return check.ok and check.limit >= 1 and (check.rung, check.kind) == ("L5", "structure")
 
 
-def says_something(trajectory: Sequence[Check]) -> bool:
-    """Return whether checks of one step of training could fail for the loss and some parameter."""
-    kinds = {check.quantity.kind for check in trajectory if not is_noise(check)}
-    return {Kind.LOSS, Kind.STATE} <= kinds
+def tells_weights(step: Sequence[Check], trained: Set[str]) -> bool:
+    """Return whether a wrong port could fail a trained parameter; arguments as `says_something`."""
+    return any(
+        check.quantity.kind is Kind.STATE
+        and not is_noise(check)
+        and full_name(check.layer, check.quantity.path) in trained
+        for check in step
+    )
 
 
-def without_noise(checks: Sequence[Check]) -> tuple[list[Check], list[Omission]]:
-    """Set checks of a trajectory apart that no port could fail.
+def says_something(step: Sequence[Check], trained: Set[str]) -> bool:
+    """Return whether a wrong port could fail one step of training: a parameter, and the loss.
 
     Args:
-        checks: Those of one rung.
+        step: All checks of the step.
+        trained: Names of the port's trained parameters; a counter, say, is never noise.
+    """
+    losses = [check for check in step if check.quantity.kind is Kind.LOSS]
+    return tells_weights(step, trained) and not any(map(is_noise, losses))
+
+
+def without_noise(step: Sequence[Check], trained: Set[str]) -> tuple[list[Check], list[Omission]]:
+    """Set checks of one step apart that no port could fail.
+
+    Args:
+        step: All checks of the step.
+        trained: As in `says_something`.
 
     Returns:
-        The checks that say something, and an omission for each that does not. All are required
-        unless the others hold the loss and a parameter.
+        The checks that say something, and an omission for each that does not. They are required
+        if the step as a whole says nothing.
     """
-    kept = [check for check in checks if not is_noise(check)]
-    required = not says_something(kept)
+    required = not says_something(step, trained)
     omitted = [
-        Omission(c.rung, c.layer, c.reference, c.quantity, REASON, required)
-        for c in checks
-        if is_noise(c)
+        Omission("L5", check.layer, _tensor(check), check.quantity, REASON, required)
+        for check in step
+        if is_noise(check)
     ]
-    return kept, omitted
+    return [check for check in step if not is_noise(check)], omitted
+
+
+def _tensor(check: Check) -> str:
+    """Return the name of a tensor in the reference's layer."""
+    path = check.quantity.path
+    return full_name(check.reference, path) if path else check.reference
