@@ -12,18 +12,24 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("parity", "torch_impl", "jax_impl", "weights_convert")
-# Of the wheel: besides modules, what the product reads when it runs.
-NEEDED = (
-    *(f"{package}/py.typed" for package in PACKAGES),
-    "parity/report/report.schema.json",
-    *(f"parity/report/templates/{name}" for name in ("base.html", "report.html", "style.css")),
-    "parity/diagnosis/remedies.toml",
-    "parity/demo/enet.safetensors",
-    "parity/trace/recorder.py",
-)
 LABORATORY = ("tests", "fuzz", "mutation", "benchmarks", "docs")
 SUFFIXES = (".py", ".toml", ".json", ".safetensors", "py.typed")
+
+
+def needed() -> list[str]:
+    """Return what the product reads when it runs, besides modules, and the recorder."""
+    data = [
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*"))
+        if path.is_file()
+        and path.suffix != ".py"
+        and (path.name.endswith(SUFFIXES) or path.parent.name == "templates")
+        and not set(LABORATORY) & set(path.relative_to(ROOT).parts)
+    ]
+    return [*data, "parity/trace/recorder.py"]
 
 
 def names(file: Path) -> list[str]:
@@ -39,7 +45,7 @@ def names(file: Path) -> list[str]:
 def faults(file: Path) -> Iterator[str]:
     """Yield what is wrong with a distribution, a line for each fault."""
     found = names(file)
-    for name in NEEDED:
+    for name in needed():
         if name not in found:
             yield f"{file.name}: {name} is missing"
     if file.suffix != ".whl":
@@ -51,7 +57,8 @@ def faults(file: Path) -> Iterator[str]:
         parts = name.split("/")
         if parts[0].endswith(".dist-info"):
             continue
-        if parts[0] not in PACKAGES or set(LABORATORY) & set(parts[:-1]):
+        laboratory = set(LABORATORY) & set(parts[:-1]) or parts[-1].startswith("test_")
+        if parts[0] not in PACKAGES or laboratory:
             yield f"{file.name}: {name} belongs to the checkout"
         elif not name.endswith(SUFFIXES) and "templates" not in parts:
             yield f"{file.name}: {name} is of no kind that is shipped"

@@ -60,6 +60,10 @@ class Manifest:
     layout: str | None = None
     assumed: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries for the JSON of `parity inspect`, with the name before 1.0.0, too."""
+        return {**dataclasses.asdict(self), "dialect": self.naming_scheme}
+
     def to_json(self) -> str:
         entries = {"tool": sidecar.TOOL, "version": VERSION, **dataclasses.asdict(self)}
         for name in OPTIONAL:
@@ -91,8 +95,8 @@ def parse(metadata: Mapping[str, str], where: Path) -> Manifest | None:
             f"the manifest of {where} is not of version {VERSION} of {sidecar.TOOL}'s: convert the"
             " checkpoint again, with this version, from what it was made of"
         )
-    if "dialect" in entries:  # what it was called before 1.0.0
-        entries.setdefault("naming_scheme", entries.pop("dialect"))
+    if "naming_scheme" not in entries and "dialect" in entries:  # its name before 1.0.0
+        entries["naming_scheme"] = entries.pop("dialect")
     fields = [field.name for field in dataclasses.fields(Manifest)]
     if entries.get(KIND) == RULES:
         return None

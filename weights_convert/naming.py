@@ -1,4 +1,4 @@
-"""Naming schemes ("naming schemes"): each framework's names of tensors and order of axes.
+"""Naming schemes: each framework's names of tensors and order of axes.
 
 The layer's path is the same in each, except in MindSpore's ports: `weights_convert.paths`.
 

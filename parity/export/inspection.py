@@ -68,7 +68,7 @@ class Inspection:
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for group in ("inputs", "outputs", "tensors"):
             found[group] = {n: {"dtype": d, "shape": s} for n, (d, s) in found[group].items()}
-        manifest = dataclasses.asdict(self.manifest) if self.manifest else None
+        manifest = self.manifest.to_dict() if self.manifest else None
         own = {"path": str(self.path), "format": "onnx", "numbers": self.numbers}
         return found | own | {"manifest": manifest}
 

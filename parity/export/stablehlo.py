@@ -82,7 +82,7 @@ class Program:
         """Return the values as a dict for JSON."""
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del found["_exported"]
-        manifest = dataclasses.asdict(self.manifest) if self.manifest else None
+        manifest = self.manifest.to_dict() if self.manifest else None
         return found | {"path": str(self.path), "format": "stablehlo", "manifest": manifest}
 
 

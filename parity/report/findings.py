@@ -207,6 +207,22 @@ class Findings:
     def failures(self) -> list[Check]:
         return [c for c in self.checks if not c.ok]
 
+    @property
+    def compared(self) -> int:
+        """How many comparisons a wrong port could have failed."""
+        return sum(check.can_fail for check in self.checks)
+
+    def drowned(self) -> list[str]:
+        """How many numerics were not counted as compared, in a line; nothing where all were."""
+        drowned = [c for c in self.checks if not c.can_fail]
+        if not drowned:
+            return []
+        first = f"{drowned[0].rung} {drowned[0].layer}: {drowned[0].quantity}"
+        return [
+            f"not counted: {len(drowned)} comparisons of numerics, such as {first}: 16 times what"
+            f" rounding in {self.precision} does to the reference is as much as the values"
+        ]
+
     def fault(self) -> Check | None:
         """Where to look first: of the lowest rung that failed, the first layer, by structure."""
         failed = self.failures()
@@ -262,10 +278,10 @@ class Findings:
         for check in self.checks:
             groups.setdefault((check.rung, check.kind), []).append(check)
         for (rung, kind), checks in sorted(groups.items()):
-            worst = min(checks, key=lambda c: c.margin)
+            telling = [c for c in checks if c.can_fail]
+            worst = min(telling or checks, key=lambda c: c.margin)
             digits = 0 if worst.margin > 9 else 1
             margin = "exact" if worst.error == 0 else f"{worst.margin:,.{digits}f}x"
             failed = sum(not c.ok for c in checks)
             name = f"{worst.layer}: {worst.quantity}"
-            compared = sum(c.can_fail for c in checks)
-            yield f"{rung} {TITLES[rung]}", kind, compared, failed, margin, name
+            yield f"{rung} {TITLES[rung]}", kind, len(telling), failed, margin, name

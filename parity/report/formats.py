@@ -65,7 +65,7 @@ def github(report: Findings, factory: SourceLine) -> str:
         factory: Where the error is shown if the port's line is not known.
     """
     if report.ok:
-        told = f"{len(report.checks)} comparisons passed"
+        told = f"{report.compared} comparisons passed"
         return f"::notice title={_escaped(report.name, IN_PROPERTIES)}::{told}"
     line = report.port_line or factory
     properties = {"title": f"{report.name}: not faithful"}

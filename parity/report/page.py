@@ -45,7 +45,7 @@ def page(report: Findings) -> str:
         modules=graph(report, MOST),
         failed_rungs=sorted({c.rung for c in report.failures()}),
         left_out=sorted(report.left_out, key=lambda o: (not o.counts, o.rung)),
-        notes=[f"not seen: {line}" for line in report.unseen] + report.notes,
+        notes=[f"not seen: {line}" for line in report.unseen] + report.notes + report.drowned(),
         closest=_closest(report),
     )
 
@@ -53,11 +53,11 @@ def page(report: Findings) -> str:
 def _tiles(report: Findings) -> list[tuple[str, str]]:
     """Figures and their captions."""
     tiles = [
-        (f"{len(report.checks):,}", "comparisons"),
+        (f"{report.compared:,}", "comparisons"),
         (f"{len(report.failures()):,}", "failed"),
         (f"{sum(report.seconds.values()):.0f} s", "on all rungs"),
     ]
-    margins = [c.margin for c in report.checks if math.isfinite(c.margin)]
+    margins = [c.margin for c in report.checks if c.can_fail and math.isfinite(c.margin)]
     if margins:
         tiles.append((f"{min(margins):.2g}x", "smallest margin to a limit"))
     return tiles

@@ -83,12 +83,11 @@ class Report(Findings):
         print_first(console, lines, most, f" (--verbose prints all {len(failed)} failures)")
         print_first(console, self._omitted(), most, " (--verbose prints all)")
         seconds = f"{sum(self.seconds.values()):.0f} s"
-        for note in [*self.notes, *self._drowned()]:
+        for note in [*self.notes, *self.drowned()]:
             whole = verbose or len(note) <= 300
             console.print(note if whole else f"{note[:300]} ...", markup=False)
         if self.ok:
-            compared = sum(c.can_fail for c in self.checks)
-            console.print(f"[green]PASSED[/green] {compared} comparisons ({seconds})")
+            console.print(f"[green]PASSED[/green] {self.compared} comparisons ({seconds})")
         else:
             reason = escape(self.reason())
             console.print(f"[red]FAILED[/red] {reason} ({seconds})", soft_wrap=True)
@@ -113,17 +112,6 @@ class Report(Findings):
             also = f"; also {listed(others)}" if others else ""
             lines.append(first.sentence() + also)
         return lines
-
-    def _drowned(self) -> list[str]:
-        """How many numerics were not counted as compared, in a line; nothing where all were."""
-        drowned = [c for c in self.checks if not c.can_fail]
-        if not drowned:
-            return []
-        first = f"{drowned[0].rung} {drowned[0].layer}: {drowned[0].quantity}"
-        return [
-            f"not counted: {len(drowned)} comparisons of numerics, such as {first}: in"
-            f" {self.precision} rounding moves the reference by as much as the values"
-        ]
 
     def _omitted(self) -> list[str]:
         """What was not compared, a line each, but for layers that a note names already."""
@@ -215,7 +203,8 @@ def _fields(entry: Check | Omission) -> dict[str, Any]:
 
 
 def _check(check: Check) -> dict[str, Any]:
-    found = _fields(check) | {"index": list(check.index), "ok": check.ok, "margin": check.margin}
+    derived = {"ok": check.ok, "can_fail": check.can_fail, "margin": check.margin}
+    found = _fields(check) | {"index": list(check.index)} | derived
     numbers = ("error", "limit", "margin", "reference_value", "port_value", "isolated")
     return found | {key: _number(found[key]) for key in numbers}
 

@@ -30,14 +30,14 @@ TINY = ERFNetConfig(
     decoder=(Block("up", 8, 8),),
 )
 BOTH = (Job(ALONE, "one", "torch"), Job(ALONE, "one", "jax"))
-# JAX maps every case alike, `jax_impl.parallel.Group.map`: nothing else asks which way it is. So
-# each case is compiled in one way, and each way for several cases.
+# Every case on two devices of PyTorch. JAX maps every case alike, `jax_impl.parallel.Group.map`:
+# nothing else asks which way it is. So a few cases are compiled here; the others are in `MORE`.
 QUICK = (
     *BOTH,
     Job(1, "one", DDP),
     *(Job(1, EVALUATED, way) for way in (DDP, "pmap")),
     *(Job(2, case, DDP) for case in CASES),
-    *(Job(2, case, "pmap") for case in (EVALUATED, "pad")),
+    *(Job(2, case, "pmap") for case in (EVALUATED, "pad", "sum")),
     Job(2, "one", "shard_map"),
 )
 # Each case on more than two devices, on either side, and each way on four and on eight. Every case

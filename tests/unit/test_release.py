@@ -67,7 +67,7 @@ def wheel(path: Path, names: set[str]) -> Path:
     return path
 
 
-NEEDED = {*distributions.NEEDED, "parity_suite-1.dist-info/METADATA", "parity/cli/__init__.py"}
+NEEDED = {*distributions.needed(), "parity_suite-1.dist-info/METADATA", "parity/cli/__init__.py"}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,7 @@ NEEDED = {*distributions.NEEDED, "parity_suite-1.dist-info/METADATA", "parity/cl
         (NEEDED, ""),
         (NEEDED - {"parity/py.typed"}, "parity/py.typed is missing"),
         (NEEDED - {"parity/diagnosis/remedies.toml"}, "remedies.toml is missing"),
+        (NEEDED | {"parity/cli/test_x.py"}, "test_x.py belongs to the checkout"),
         (NEEDED | {"tests/program.py"}, "tests/program.py belongs to the checkout"),
         (NEEDED | {"parity/tests/test_golden.py"}, "test_golden.py belongs to the checkout"),
         (NEEDED | {"docs/index.md"}, "docs/index.md belongs to the checkout"),
@@ -89,7 +90,7 @@ def test_what_a_wheel_holds(
     wheel(tmp_path / "parity_suite-1-py3-none-any.whl", changed)
     source = tmp_path / "parity_suite-1.tar.gz"
     with tarfile.open(source, "w:gz") as archive:
-        for name in (*distributions.NEEDED, "LICENSE", "README.md"):
+        for name in (*distributions.needed(), "LICENSE", "README.md"):
             archive.addfile(tarfile.TarInfo(f"parity_suite-1/{name}"))
     assert distributions.main([str(tmp_path)]) == (1 if fault else 0)
     assert fault in capsys.readouterr().err

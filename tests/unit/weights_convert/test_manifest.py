@@ -176,6 +176,7 @@ def test_a_manifest_from_before_the_release(source: Path, tmp_path: Path) -> Non
     manifest = load(tmp_path / "old").manifest
     assert manifest is not None
     assert manifest.naming_scheme == "jax"
+    assert manifest.to_dict()["dialect"] == "jax"  # as programs that read JSON know it
 
 
 def test_from(source: Path, tmp_path: Path) -> None:
