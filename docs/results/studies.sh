@@ -6,7 +6,9 @@
 #     docs/results/studies.sh OUT                   # writes the pages of what is in OUT
 #
 # CAMVID and CIFAR10 are the data sets' folders (docs/data.md says where they come from). The pages
-# are study-enet-camvid.md and study-genet-cifar10.md beside this file, with their pictures.
+# are study-enet-camvid.md and study-genet-cifar10.md beside this file, with their pictures. What is to
+# be said of the published runs, and of no others, is in study-NAME.note, which is put into the page:
+# remove it where OUT holds runs of your own.
 set -eu
 if [ $# -ne 1 ] && [ $# -ne 3 ]; then
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
@@ -38,10 +40,12 @@ page() { # NAME TITLE DATA COMMAND...: docs/results/study-NAME.md and .svg
         printf '\n\nTwo cores of a virtual machine without a GPU. What the tables say, and how it is'
         printf ' judged:\n[studies](../study.md). `docs/results/studies.sh` repeats it and writes'
         printf ' this page.\n\n'
+        [ ! -e "$target.note" ] || { cat "$target.note"; echo; }
         cat "$target.md.new"
     } > "$target.md"
     rm "$target.md.new"
     echo "wrote $target.md and $target.svg"
+    [ ! -e "$target.note" ] || echo "with $target.note: is that true of these runs?"
 }
 
 if [ -n "$camvid" ]; then

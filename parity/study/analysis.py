@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parity.spec.errors import InputError
 from parity.study import results
-from parity.study.plan import DETERMINISTIC, Plan, Run, in_order, sides
+from parity.study.plan import DETERMINISTIC, Plan, Run, sides, with_twins
 from parity.study.results import BEGUN, FINISHED, MISSING, Result, Speed
 from parity.study.statistics import (
     ALPHA,
@@ -137,7 +137,7 @@ class Row:
 
     @property
     def unfinished(self) -> bool:
-        """Return whether runs are still to be trained, as far as is known."""
+        """Return whether runs are still to be trained: asked for, begun, or half of a pair."""
         return any(run.status in (BEGUN, MISSING) for run in self.runs)
 
     def side(self, name: str) -> Side | None:
@@ -202,14 +202,14 @@ def study(
     Args:
         plan: The study.
         out: Its folder.
-        asked: Runs that are named where they are not there.
+        asked: Runs that are named where they are not there, beside those that OUT knows of.
         margin: The margin of equivalence, in points; the plan's if not given.
         seeds: Those that are judged; all if not given.
 
     Raises:
         InputError: A file is damaged, or of another recipe or other data.
     """
-    runs = in_order({*plan.found(out), *asked})
+    runs = with_twins({*plan.found(out), *asked})
     if seeds is not None and not (runs := [run for run in runs if run.seed in seeds]):
         raise InputError(f"{out} holds no run of seeds {', '.join(map(str, seeds))}")
     margin = plan.margin if margin is None else margin

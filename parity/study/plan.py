@@ -7,12 +7,12 @@ OUT/torch-deterministic/seed-3/       the same with deterministic algorithms
 OUT/sweep/ROW/torch/seed-3/           one run of a row of a sweep
 OUT/.../seed-3.state.json             how it ended
 OUT/.../seed-3.claim                  who trains it now
+OUT/.../seed-3.asked                  that a command asked for it: empty
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import math
 import re
@@ -22,8 +22,9 @@ from typing import Any
 
 from parity.io.files import make_folder, read_json, write_once
 from parity.spec.errors import InputError
-from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import differences, plain, recipe_of
+from parity.study.grid import full_key
 from parity.training import overrides
 from parity.training.side import FRAMEWORKS
 
@@ -34,6 +35,7 @@ SWEEP = "sweep"
 DETERMINISTIC = "-deterministic"
 LATER = ("margin", "images", "start")  # fields that older plans do not have
 RUN = re.compile(r"seed-(\d+)(?:-repeat-(\d+))?")
+MARKS = (".state.json", ".asked")  # files beside a run's folder that tell of it
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -193,12 +195,14 @@ class Plan:
             raise InputError(f"{path.parent} holds a study with {said}")
 
     def found(self, out: Path) -> list[Run]:
-        """List the runs whose folder or record of an end is in OUT, in order."""
+        """List the runs that were asked for, begun or ended in OUT, in order."""
         made = {}
         for part, row in rows(out):
             for side in sides():
                 for path in sorted((part / side).glob("seed-*")):
-                    name = path.name.removesuffix(".state.json")
+                    name = path.name
+                    for mark in MARKS:
+                        name = name.removesuffix(mark)
                     if match := RUN.fullmatch(name):
                         run = Run(row, int(match[1]), int(match[2] or 1), side)
                         made[run.name] = run
@@ -215,7 +219,7 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
     """Sort runs; rows of a sweep by their values: 0.06 before 0.1, 32 before 128."""
 
     def key(run: Run) -> tuple:
-        values = [setting.partition("=") for setting in run.row]
+        values = sorted(full_key(setting).partition("=") for setting in run.row)
         row = [(k, *_magnitude(v)) for k, _, v in values]
         return row, run.seed, run.repeat, sides().index(run.side)
 
@@ -227,6 +231,23 @@ def _magnitude(value: str) -> tuple[float, str]:
         return float(value), value
     except ValueError:
         return math.inf, value
+
+
+def with_twins(found: Iterable[Run]) -> list[Run]:
+    """Add what is missing of a pair: the same seed of the other framework, if it has any run.
+
+    In order.
+    """
+    found = set(found)
+    begun = {(run.row, run.side) for run in found}
+    known = {(run.row, run.side, run.seed) for run in found}
+    twins = {
+        Run(run.row, run.seed, 1, side)
+        for run in found
+        for side in (name + DETERMINISTIC * run.deterministic for name in FRAMEWORKS)
+        if (run.row, side) in begun and (run.row, side, run.seed) not in known
+    }
+    return in_order(found | twins)
 
 
 def sides() -> list[str]:
@@ -296,35 +317,17 @@ def parse_only(text: str) -> tuple[str, list[int]]:
     return framework, parse_seeds(single)
 
 
-def parse_grid(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """Parse `optimizer.lr=0.06,0.08` and others to rows: every combination of their values.
+def ask(out: Path, runs: Iterable[Run]) -> None:
+    """Record that runs are asked for, so that a report knows which are still to come.
 
     Raises:
-        InputError: A malformed entry, or a key or value that is given twice.
+        InputError: It cannot be written.
     """
-    axes, keys = [], set()
-    for text in texts:
-        key, equals, values = text.partition("=")
-        options = values.split(",")
-        if not equals or not re.fullmatch(r"[\w.-]+", key) or not all(options):
-            raise InputError(f"--grid {text!r}, expected KEY=VALUE,VALUE such as level=O1,O2")
-        if key in keys or len(options) != len(set(options)):
-            raise InputError(f"--grid {text!r}: a key or value is given twice")
-        if bad := [v for v in options if not re.fullmatch(r"[\w.+-]+", v)]:
-            raise InputError(f"--grid {text!r}: {bad[0]!r}, expected a number or a word")
-        keys.add(key)
-        axes.append([f"{key}={value}" for value in options])
-    return list(itertools.product(*axes))
-
-
-def full_key(setting: str) -> str:
-    """Return a setting with a recipe's whole key: `batch=4` is that of all stages."""
-    key, _, value = setting.partition("=")
-    first = key.split(".")[0]
-    fields = {field.name for field in dataclasses.fields(Recipe)}
-    of_stage = {field.name for field in dataclasses.fields(Stage)} - fields
-    key = {"lr": "optimizer.lr"}.get(key, key)
-    return f"stages.all.{key}={value}" if first in of_stage or first == "lr" else f"{key}={value}"
+    for run in runs:
+        path = out / f"{run.name}.asked"
+        if not path.exists():
+            make_folder(path.parent)
+            write_once(path, b"")
 
 
 def state_of(out: Path, run: Run) -> Path:

@@ -100,7 +100,7 @@ def read(plan: Plan, run: Run, out: Path) -> Result:
         if validations:
             facts = _scores(validations, plan.recipe.keep)
         facts["speed"] = _speed(lines, plan.recipe_for(run).on(plan.devices).stages[-1].batch)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{folder / 'log.jsonl'}: not the log of a run") from error
     if (folder / ENVIRONMENT).exists():
         facts |= _environment(folder / ENVIRONMENT, run, plan.recipe_for(run))
@@ -120,7 +120,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             return lines
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise InputError(f"{path}: not the log of a run")
 

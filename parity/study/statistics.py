@@ -88,10 +88,11 @@ class Verdict:
 
     @functools.cached_property
     def more(self) -> int | None:
-        """How many more pairs would be needed for a verdict, with a power of 80 %.
+        """How many pairs a new study needs for a verdict, judged alone, with a power of 80 %.
 
-        None where there is a verdict, where no number of pairs up to `MOST_SEEDS` would do, or the
-        deviation is unknown.
+        The pairs that called for it do not count: judged together with them, equal sides would be
+        called different too often. None where there is a verdict, where no number of pairs up to
+        `MOST_SEEDS` would do, or the deviation is unknown.
         """
         return self._more(self.difference.deviation)
 
@@ -108,9 +109,7 @@ class Verdict:
     def _more(self, deviation: float) -> int | None:
         if self.decided or self.difference.n < 2:
             return None
-        n = self.difference.n
-        count = pairs_needed(self.difference.mean, deviation, self.margin, n)
-        return None if count is None else count - n
+        return pairs_needed(self.difference.mean, deviation, self.margin)
 
     @property
     def equivalent(self) -> bool:
@@ -144,8 +143,7 @@ class Verdict:
         elif self.more is None:
             words = f"not decided: even {MOST_SEEDS:,} seeds would not decide"
         else:
-            s = "s" * (self.more != 1)
-            words = f"not decided: about {self.more} more seed{s} would be needed"
+            words = f"not decided: about {self.more} more seeds would be needed"
         if self.difference.deviation == 0:
             exact = f"{self.difference.mean:+.3g}" if self.difference.mean else "0"
             words += f" (all {self.difference.n} pairs differ by exactly {exact})"
@@ -288,34 +286,32 @@ def _errors(deviation: float, n: int) -> tuple[np.ndarray, float]:
     return np.sqrt(special.chdtri(n - 1, 1 - shares) / (n - 1)) * error, error
 
 
-def pairs_needed(true: float, deviation: float, margin: float, known: int = 1) -> int | None:
-    """The smallest number of pairs, above `known`, with which either test has 80 % power.
+def pairs_needed(true: float, deviation: float, margin: float) -> int | None:
+    """The smallest number of pairs, 2 or more, with which either test has 80 % power.
 
     Args:
         true: The difference that is taken for the true one, as measured.
         deviation: The standard deviation of paired differences.
         margin: The margin of equivalence.
-        known: The number of pairs that did not suffice.
 
     Returns:
         The number, or None if `MOST_SEEDS` would not do.
     """
     if not math.isfinite(deviation):
         return None
-    least = max(2, known + 1)
     if deviation == 0:  # as `difference` and `verdict` judge pairs that are all alike
         tails = 1 if abs(true) < margin else 2
-        return _smallest(lambda n: float(tails * _sign(n) < ALPHA), least)
-    found = [_smallest(lambda n: power_of_difference(true, deviation, n), least)]
+        return _smallest(lambda n: float(tails * _sign(n) < ALPHA))
+    found = [_smallest(lambda n: power_of_difference(true, deviation, n))]
     if abs(true) < margin:
-        found.append(_smallest(lambda n: power_of_equivalence(true, deviation, margin, n), least))
+        found.append(_smallest(lambda n: power_of_equivalence(true, deviation, margin, n)))
     counts = [count for count in found if count is not None]
     return min(counts, default=None)
 
 
-def _smallest(power: Callable[[int], float], least: int) -> int | None:
-    """The smallest n from `least` on at which a power that rises with n is `POWER`."""
-    low, high = least - 1, least
+def _smallest(power: Callable[[int], float]) -> int | None:
+    """The smallest n from 2 on at which a power that rises with n is `POWER`."""
+    low, high = 1, 2
     while power(high) < POWER:
         if high >= MOST_SEEDS:
             return None

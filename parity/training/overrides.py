@@ -83,7 +83,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str], where: str = "--set")
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
                 raise InputError(f"{where} {setting!r}: {part} is set as a whole, too")
-        table[last] = _value(text)
+        table[last] = value_of(text)
     return recipe_of(entries, where, recipe) if entries else recipe
 
 
@@ -143,7 +143,8 @@ def _sizes(recipe: Recipe, size: list[int]) -> dict[str, Any]:
     return entries | ({"stages": stages} if stages else {})
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """Return a value that is written in TOML; the text itself where it is not."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,26 +39,34 @@ def curves(folders: Sequence[str | Path]) -> list[Curve]:
         folders: Folders written by `parity train --out`.
 
     Raises:
-        InputError: A folder has no log.
+        InputError: A folder has no log, or one that is damaged.
     """
     found = []
     for folder in map(Path, folders):
         path = folder / "log.jsonl"
         try:
             lines = [line for line in logger.read(path) if line["kind"] == "validation"]
+            scores = {_count(line["batches"]): _number(line["score"]) for line in lines}
+            losses = {line["batches"]: _number(line["mean_loss"]) for line in lines}
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}, expected the log of a run") from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(f"{path}: not the log of a run") from error
-        scores = {line["batches"]: _number(line["score"]) for line in lines}
-        losses = {line["batches"]: _number(line["mean_loss"]) for line in lines}
         found.append(Curve(str(folder), scores, losses))
     return found
 
 
-def _number(value: float | None) -> float:
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _number(value: object) -> float:
     """JSON has no NaN; a log has null in its place."""
-    return math.nan if value is None else value
+    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+        raise TypeError(value)
+    return math.nan if value is None else float(value)
 
 
 def table(found: Sequence[Curve]) -> Table:

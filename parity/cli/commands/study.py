@@ -95,17 +95,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from parity.report.console import standard_output
     from parity.study.analysis import study
-    from parity.study.plan import MARGIN, Plan
+    from parity.study.plan import MARGIN, Plan, ask
     from parity.study.running import Interrupted
     from parity.study.writing import print_study, write_study
 
     check_data(args.data)
     margin = check_margin(args.margin)
     plan = Plan.of(recipe_of(args), args.epochs, args.devices, args.data)
-    runs = runs_of(args)
+    out = Path(args.out)
+    runs = runs_of(args, out)
     for one in {run.row: run for run in runs}.values():  # before anything is written
         asked(one.framework, args.devices).check(plan.recipe_for(one))
-    out = Path(args.out)
     if args.report and not out.is_dir():
         raise InputError(f"{out}: no such folder, expected that of a study")
     plan = dataclasses.replace(
@@ -116,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
     )
     plan.write(out)
     plan = dataclasses.replace(plan, margin=Plan.read(out).margin)
+    if not args.report:
+        ask(out, runs)
 
     def report() -> None:
         write_study(study(plan, out, runs, margin), out)
@@ -220,13 +222,13 @@ def hash_of(start: str | None) -> str | None:
         raise InputError(f"--start {start}: {error.strerror}") from error
 
 
-def runs_of(args: argparse.Namespace) -> list[Run]:
-    """Return the runs that the command line asks for, in order.
+def runs_of(args: argparse.Namespace, out: Path) -> list[Run]:
+    """Return the runs that the command line asks for, in order; rows as OUT has them.
 
     Raises:
         InputError: A malformed option.
     """
-    from parity.study import plan
+    from parity.study import grid, plan
 
     names = args.frameworks.split(",")
     if unknown := [name for name in names if name not in FRAMEWORKS]:
@@ -235,14 +237,15 @@ def runs_of(args: argparse.Namespace) -> list[Run]:
         raise InputError(f"--frameworks {args.frameworks}: a framework is named twice")
     if args.repeat < 1:
         raise InputError(f"--repeat {args.repeat}, expected 1 or more")
-    grid = plan.parse_grid(args.grid) if args.grid else [()]
+    rows = (row for _, row in plan.rows(out))
+    swept = grid.as_there(grid.parse_grid(args.grid), rows) if args.grid else [()]
     if seeded := [key for key in args.grid if key.startswith("seed=")]:
         raise InputError(f"--grid {seeded[0]}: seeds are given by --seeds")
     seeds = plan.parse_seeds(args.seeds)
     if not args.only:
-        return plan.runs_of(names, seeds, args.repeat, args.deterministic, grid)
+        return plan.runs_of(names, seeds, args.repeat, args.deterministic, swept)
     made = []
     for text in args.only:
         name, own = plan.parse_only(text)
-        made += plan.runs_of([name], own, args.repeat, args.deterministic, grid)
+        made += plan.runs_of([name], own, args.repeat, args.deterministic, swept)
     return list(dict.fromkeys(made))

@@ -23,11 +23,10 @@ from parity.cli.commands import study
 from parity.spec.errors import InputError
 from parity.spec.training.written import to_toml
 from parity.study import analysis, claims, results
+from parity.study.grid import full_key, parse_grid
 from parity.study.plan import (
     Plan,
     Run,
-    full_key,
-    parse_grid,
     parse_only,
     parse_seeds,
     read_state,
@@ -179,10 +178,10 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
     assert parse_only("torch:3") == ("torch", [3])
     assert parse_only("jax:3-4") == ("jax", [3, 4])
     assert parse_grid(["lr=0.1,0.2", "level=O1,O2"]) == [
-        ("lr=0.1", "level=O1"),
-        ("lr=0.1", "level=O2"),
-        ("lr=0.2", "level=O1"),
-        ("lr=0.2", "level=O2"),
+        ("level=O1", "optimizer.lr=0.1"),
+        ("level=O1", "optimizer.lr=0.2"),
+        ("level=O2", "optimizer.lr=0.1"),
+        ("level=O2", "optimizer.lr=0.2"),
     ]
     keys = ["optimizer.lr=1", "lr=1", "batch=1", "loss_scale=1", "seed=2"]
     assert [full_key(k) for k in keys] == [
@@ -202,6 +201,9 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--only", "tf:3"], "--only 'tf:3', expected FRAMEWORK:SEEDS"),
         (["--frameworks", "torch,tf"], "--frameworks 'tf', expected some of torch, jax"),
         (["--grid", "lr"], "--grid 'lr', expected KEY=VALUE"),
+        (["--grid", "lr=0.1,0.10"], "--grid 'lr=0.1,0.10': a key or value is given twice"),
+        (["--grid", "batch=4,4.0"], "a key or value is given twice"),
+        (["--grid", "lr=1", "--grid", "optimizer.lr=2"], "'optimizer.lr=2': a key or value"),
         (["--grid", "seed=1,2"], "seeds are given by --seeds"),
         (["--grid", "rate=1,2"], "--grid: unknown key 'rate'"),
         (["--grid", "level=O1,O3"], "--grid"),
@@ -363,6 +365,7 @@ def test_a_killed_study_goes_on_and_leaves_no_orphan(tmp_path: Path) -> None:
     assert len(starts) == 2
     assert starts[1]["resumed"] is not None
     assert not list(out.rglob("*.claim"))
+    assert [path.name for path in out.rglob("*.asked")] == ["seed-1.asked"]
     train_all(made, runs_of(["torch"], [1]), whole, in_process(), nothing)
     logs = [logger.read(o / "torch/seed-1/log.jsonl", clock=False) for o in (out, whole)]
     assert logs[0] == logs[1]

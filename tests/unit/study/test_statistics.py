@@ -132,13 +132,6 @@ def test_every_verdict_has_its_words() -> None:
     neither = statistics.verdict([1, 2, 3, 4], [2.2, 1.5, 3.9, 3.4], 0.5)
     assert neither.more is not None
     assert neither.words == f"not decided: about {neither.more} more seeds would be needed"
-    found = neither.difference
-    decided = 4 + neither.more
-    power = max(
-        statistics.power_of_difference(found.mean, found.deviation, decided),
-        statistics.power_of_equivalence(found.mean, found.deviation, 0.5, decided),
-    )
-    assert power >= 0.8
     assert neither.more_at_most is not None
     assert neither.more_at_most > neither.more
     one = statistics.verdict([1], [2], 0.5)
@@ -146,17 +139,17 @@ def test_every_verdict_has_its_words() -> None:
     assert not one.different
     assert not one.equivalent
     same = statistics.verdict([1, 2], [1, 2], 0.5)
-    needed = "not decided: about 3 more seeds would be needed"
+    needed = "not decided: about 5 more seeds would be needed"
     assert same.words == f"{needed} (all 2 pairs differ by exactly 0)"
 
 
 @pytest.mark.parametrize(
     ("scores", "step", "words"),
     [
-        ((0.57, 0.58), 0.01, "not decided: about 4 more seeds would be needed"),
-        ((0.57, 0.58, 0.7, 0.29, 0.1), 0.01, "not decided: about 1 more seed would be needed"),
+        ((0.57, 0.58), 0.01, "not decided: about 6 more seeds would be needed"),
+        ((0.57, 0.58, 0.7, 0.29, 0.1), 0.01, "not decided: about 6 more seeds would be needed"),
         ((0.57, 0.58, 0.7, 0.29, 0.1, 0.2), 0.01, "different by +1.00"),
-        ((0.57, 0.58, 0.7, 0.29), 0.0001, "not decided: about 1 more seed would be needed"),
+        ((0.57, 0.58, 0.7, 0.29), 0.0001, "not decided: about 5 more seeds would be needed"),
         ((0.57, 0.58, 0.7, 0.29, 0.1), 0.0001, "equivalent within 0.5"),
     ],
 )
@@ -177,6 +170,35 @@ def test_pairs_that_differ_alike_are_judged_by_their_signs(
     assert found.p_equivalence == (1 if step == 0.01 else pytest.approx(sign / 2))
     assert found.more_at_most is None
     assert math.isinf(found.difference.interval90[1])
+
+
+@pytest.mark.parametrize(("true", "deviation"), [(-0.32, 0.40), (0.5, 0.9), (0.0, 0.9)])
+def test_as_many_seeds_as_are_advised_decide(true: float, deviation: float) -> None:
+    """Catches advice that counts the old pairs, though the new ones are judged alone.
+
+    The first are the numbers of `docs/results/study-enet-camvid.md`, where ten new pairs, 15 less
+    the 5 that there are, would decide in 62 of 100 cases.
+    """
+    spread = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
+    found = statistics.verdict([0.0] * 5, list(true + deviation * spread / spread.std(ddof=1)), 0.5)
+    assert not found.decided
+    assert found.more_at_most is not None
+    worst = statistics.deviation_interval(deviation, 5)[1]
+    for count, sd in ((found.more, deviation), (found.more_at_most, worst)):
+        assert count is not None
+        assert _power(true, sd, count) >= 0.8 > _power(true, sd, count - 1)
+    assert found.more is not None
+    rng = np.random.default_rng(1)
+    new = rng.normal(true, deviation, (STUDIES, found.more))
+    decided = np.mean([statistics.verdict([0.0] * found.more, list(d), 0.5).decided for d in new])
+    assert decided > 0.8 - 4 * math.sqrt(0.8 * 0.2 / STUDIES)
+
+
+def _power(true: float, deviation: float, n: int) -> float:
+    return max(
+        statistics.power_of_difference(true, deviation, n),
+        statistics.power_of_equivalence(true, deviation, 0.5, n),
+    )
 
 
 @pytest.mark.parametrize("n", [2, 5, 40])
@@ -205,11 +227,11 @@ def test_seeds_that_are_added_because_of_a_verdict_are_judged_alone() -> None:
     while studies < STUDIES:
         first = rng.standard_normal(5)  # of a deviation of twice the margin
         found = statistics.verdict([0.0] * 5, list(first), 0.5)
-        if found.decided or found.more is None or found.more > 150:
+        if found.decided or found.more is None:
             together += found.different
             studies += 1
             continue
-        added = rng.standard_normal(max(found.more, 2))
+        added = rng.standard_normal(found.more)
         both = np.concatenate([first, added])
         together += statistics.verdict([0.0] * len(both), list(both), 0.5).different
         alone += statistics.verdict([0.0] * len(added), list(added), 0.5).different

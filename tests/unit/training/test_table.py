@@ -65,6 +65,11 @@ def test_a_run_without_a_validation_hides_no_other(
         (None, "No such file or directory, expected the log of a run"),
         ("{}\n", "not the log of a run"),
         ("nonsense\n", "not the log of a run"),
+        ("\udcff\n", "not the log of a run"),
+        ('{"kind": "validation"}\n', "not the log of a run"),
+        ('{"kind": "validation", "batches": "x", "score": 1, "mean_loss": 1}\n', "not the log"),
+        ('{"kind": "validation", "batches": 1, "score": "x", "mean_loss": 1}\n', "not the log"),
+        ('{"kind": "validation", "batches": [], "score": 1, "mean_loss": 1}\n', "not the log"),
     ],
 )
 def test_what_is_no_run_is_refused(
@@ -72,6 +77,6 @@ def test_what_is_no_run_is_refused(
 ) -> None:
     """Catches a traceback, or an empty table, of a folder that is no run."""
     if content is not None:
-        (tmp_path / "log.jsonl").write_text(content)
+        (tmp_path / "log.jsonl").write_bytes(content.encode(errors="surrogateescape"))
     assert main(["table", str(tmp_path)]) == 2
     assert words in capsys.readouterr().err
