@@ -1,6 +1,6 @@
 """Write a CIFAR-10 whose images are JPEGs in one .npz in its official layout for Python.
 
-    python -m tests.unpack_cifar10 IN.npz DIR
+    python -m tests.unpack_cifar10 IN.npz DIR [--first N]
 
 IN.npz holds, of `train` and of `test`, all JPEGs one after the other (train_jpeg, uint8), where
 each begins and the last ends (train_offsets), and their classes (train_labels).
@@ -31,7 +31,10 @@ KINDS = {"jpeg": "u1", "offsets": "i8", "labels": "u1"}
 
 
 def unpack(
-    source: str | Path, target: str | Path, progress: Callable[[str], None] = lambda stage: None
+    source: str | Path,
+    target: str | Path,
+    progress: Callable[[str], None] = lambda stage: None,
+    first: int | None = None,
 ) -> dict[str, int]:
     """Write `cifar-10-batches-py` into a new folder, whole or not at all.
 
@@ -42,6 +45,7 @@ def unpack(
         source: The `.npz`.
         target: The folder, which must not be there.
         progress: Is told what is being done.
+        first: How many images of each of the six files to write; all if None.
 
     Returns:
         Images of each split.
@@ -50,6 +54,8 @@ def unpack(
         InputError: The file is not what it should be, or the folder is there.
     """
     source, target = Path(source), Path(target)
+    if first is not None and first < 1:
+        raise InputError(f"--first {first}: expected 1 or more")
     if os.path.lexists(target):
         raise InputError(f"{target}: is there already, expected the name of a new folder")
     if not target.absolute().parent.is_dir():
@@ -60,8 +66,8 @@ def unpack(
         for split, files in cifar10.SPLITS.items():
             progress(f"decoding the images of {split}")
             images, labels = decoded(source, split, len(files))
-            counts[split] = len(images)
-            parts = np.array_split(np.arange(len(images)), len(files))
+            parts = [p[:first] for p in np.array_split(np.arange(len(images)), len(files))]
+            counts[split] = sum(map(len, parts))
             for i, (name, part) in enumerate(zip(files, parts, strict=True)):
                 title = f"{split} batch {i + 1} of {len(files)}"
                 data = cifar10.batch_bytes(images[part], labels[part], title)
@@ -131,11 +137,14 @@ def _image(data: bytes, where: str) -> np.ndarray:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN.npz", help="the file to read")
     parser.add_argument("target", metavar="DIR", help="the folder to write; it must not be there")
+    parser.add_argument(
+        "--first", type=int, metavar="N", help="of each of the six files, the first N images"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     with working() as progress:
-        counts = unpack(args.source, args.target, progress)
+        counts = unpack(args.source, args.target, progress, args.first)
     said = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
     print(f"wrote {args.target}/{cifar10.FOLDER}: {said}")
     return 0

@@ -195,7 +195,7 @@ def test_not_finite_fails(bad: float) -> None:
 
 def test_report(enet: Report, tmp_path: Path) -> None:
     """Catches a report that hides failures, is no JSON or no text, and a verdict over nothing."""
-    assert f"PASSED {len(enet.checks)} comparisons" in str(enet)
+    assert f"PASSED {enet.compared} comparisons" in str(enet)
     enet.to_json(tmp_path / "r.json")
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["ok"] is True

@@ -46,6 +46,17 @@ def test_unpack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             np.testing.assert_array_equal(images[i], np.asarray(picture))
 
 
+def test_the_first_of_each_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a part of the data set that is not the first images of each file."""
+    source = jpegs(tmp_path / "in.npz")
+    assert main([str(source), str(tmp_path / "out"), "--first", "1"]) == 0
+    assert "5 of train, 1 of test" in capsys.readouterr().out  # the first file would hold two
+    assert main([str(source), str(tmp_path / "none"), "--first", "0"]) == 2
+    assert "--first 0: expected 1 or more" in capsys.readouterr().err
+    _, labels = cifar10.load(tmp_path / "out", "train")
+    assert labels.tolist() == [LABELS[i] for i in (0, 2, 3, 4, 5)]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -133,6 +133,7 @@ HANDLED = (
             "drift",
             "published_pairs",
             "study-enet-camvid",
+            "study-genet-cifar10",
         )
     ),
     *(Handled(page, "text", "", "", "shown") for page in pages()),
