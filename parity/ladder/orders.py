@@ -58,14 +58,20 @@ def near(a: np.ndarray, b: np.ndarray, orders: Sequence[Order], limit: float) ->
     return [axes for axes, distance in distances.items() if not distance > most]  # NaN: any
 
 
-def commonest(found: Iterable[Sequence[Order]]) -> dict[int, Order]:
+def commonest(
+    found: Iterable[Sequence[Order]], others: Iterable[Sequence[Order]] = ()
+) -> dict[int, Order]:
     """Return one order per number of axes: the one that most arrays have, else the first's.
 
     Args:
-        found: Of each array, the orders that it may have.
+        found: Of each array, the orders that it may have; several of a symmetrical one.
+        others: The same of arrays that are asked where these leave it open.
     """
     votes: dict[int, Counter[Order]] = defaultdict(Counter)
     for orders in found:
         for axes in orders:
             votes[len(axes)][axes] += 1
-    return {count: max(each, key=each.__getitem__) for count, each in votes.items()}
+    more = Counter(axes for orders in others for axes in orders)
+    return {
+        count: max(each, key=lambda axes: (each[axes], more[axes])) for count, each in votes.items()
+    }

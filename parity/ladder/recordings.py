@@ -166,8 +166,9 @@ class RunPair(ArrayPairs):
         It is that of the inputs. Where they have another number of axes, it is that of most
         layers' outputs; else the axes are as they are, if the shapes allow it.
         """
-        self.common = commonest(self._orders(*pair) for pair in inputs)
         returned = [(a, b) for a, b in outputs if a is not None and b is not None]
+        asked = (self._orders(*pair) for pair in returned)
+        self.common = commonest((self._orders(*pair) for pair in inputs), asked)
         axes = {len(self.one.shape(a)) for a, _ in returned} - self.common.keys()
         known = {a for a, _ in returned}
         layers = [

@@ -164,6 +164,19 @@ def test_outputs_in_another_order_than_the_inputs(tmp_path: Path) -> None:
     assert compare(one, squares(tmp_path / "inside", layer=(0, 2, 3, 1))).ok
 
 
+def test_an_input_that_tells_no_order(tmp_path: Path) -> None:
+    """Catches equal networks called different where the input is the same in any order of axes."""
+    traces = []
+    for name, axes in (("first", (0, 1, 2, 3)), ("last", (0, 2, 3, 1))):
+        with recorder.Trace(tmp_path / name) as trace:
+            trace.run("eval")
+            trace.input("x", np.ones((2, 4, 4, 4)))
+            trace.output("", SQUARE.transpose(axes))
+        traces.append(TraceFile(tmp_path / name))
+    result = compare(*traces)
+    assert result.ok, result.first()
+
+
 def test_gradients_in_another_order_than_their_arrays(tmp_path: Path) -> None:
     """Catches a gradient called equal that is the transposed one of what it belongs to."""
     one = squares(tmp_path / "one")
