@@ -21,10 +21,11 @@ from parity.ladder.l1_layers import Layers
 from parity.ladder.l2_l3_network import Gradients, Whole
 from parity.ladder.l4_update import Update
 from parity.ladder.l5_trajectory import Trajectory
+from parity.ladder.lacking import absent_rung
 from parity.ladder.noise import without_noise
 from parity.ladder.paired import paired
 from parity.ladder.port import Port
-from parity.ladder.recorded import UNSOUGHT, absent_rung, is_recorded, recorded_notes
+from parity.ladder.recorded import UNSOUGHT, is_recorded, recorded_notes
 from parity.ladder.rung import Rung
 from parity.ladder.runs import Runs
 from parity.ladder.uncompared import left_out

@@ -11,7 +11,7 @@ from parity.capture.records import NETWORK, Arrays, Result
 from parity.ladder.axes import rearranged
 from parity.ladder.keys import Flat, Key, by_layer, key_of
 from parity.ladder.layer_alone import axes_of
-from parity.ladder.recorded import knows_gradients, lacks_input
+from parity.ladder.recorded import knows_gradients, lacks_input, lacks_loss
 from parity.ladder.renaming import without
 from parity.report.quantity import Kind, Mode, Quantity
 
@@ -47,7 +47,8 @@ def flattened(runs: Runs, result: Result, train: bool, ported: bool) -> Flat:
         if along is not None:
             dtype = result.loss.dtype if result.loss is not None else along.dtype
             flat[key_of(tied.port[0], Quantity(Kind.PARAMETER_GRADIENT))] = along.astype(dtype)
-    flat[Key(NETWORK, Quantity(Kind.LOSS))] = np.asarray(result.loss)
+    if result.loss is not None and not lacks_loss(runs.reference64):
+        flat[Key(NETWORK, Quantity(Kind.LOSS))] = np.asarray(result.loss)
     for i, gradient in enumerate(result.input_gradients):
         if not lacks_input(runs.reference64, i):
             flat[Key(NETWORK, Quantity(Kind.INPUT_GRADIENT, index=i))] = gradient

@@ -22,7 +22,7 @@ from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, differen
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check, Omission
 from parity.spec import draw
-from parity.trace.side import RecordedSide
+from parity.trace.side import RecordedSide, RecordedTraining
 
 ULP = 2.0**-52  # of 1, in float64
 
@@ -147,8 +147,9 @@ class Trajectory(Rung):
         losses, targets = self.runs.loss(targets)
         loss = losses[isinstance(training, JaxTraining)]
         gradients, value = training.gradients(inputs, loss, targets)
+        lacking = isinstance(training, RecordedTraining) and training.lacks_loss
         training.update(gradients)
-        return _flat(self._state(training), value, step + 1)
+        return _flat(self._state(training), None if lacking else value, step + 1)
 
     def _compared(self, oracle: Flat, port: Flat, again: Flat | None) -> list[Check]:
         keys = [key for key in oracle if key in port or not self.runs.stateless]
@@ -169,10 +170,11 @@ class Trajectory(Rung):
         return dataclasses.replace(measured, drift=drift if math.isfinite(drift) else 0.0)
 
 
-def _flat(state: dict[str, np.ndarray], loss: float, steps: int) -> Flat:
-    """Return the loss and the state after this many steps, by key."""
+def _flat(state: dict[str, np.ndarray], loss: float | None, steps: int) -> Flat:
+    """Return the loss, if it is known, and the state after this many steps, by key."""
     key = Key(NETWORK, Quantity(Kind.LOSS, step=steps))
-    return {key: np.asarray(loss, np.float64)} | by_layer(Quantity(Kind.STATE, step=steps), state)
+    known = {} if loss is None else {key: np.asarray(loss, np.float64)}
+    return known | by_layer(Quantity(Kind.STATE, step=steps), state)
 
 
 def furthest_first(check: Check) -> float:

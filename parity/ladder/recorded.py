@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.capture.records import NETWORK, Arrays, transposed, with_arrays
+from parity.capture.records import Arrays, transposed, with_arrays
 from parity.capture.run import FLOAT64
 from parity.capture.signature import Signature, arrays_in
 from parity.capture.torch_side import TorchSide
 from parity.capture.torch_training import TorchTraining
 from parity.ladder import port_rounding, tolerances
 from parity.ladder.axes import Axes
-from parity.report.quantity import Kind, Mode, Quantity
-from parity.report.report import Omission
 from parity.spec.errors import InputError
 from parity.trace.reading import TraceFile
 from parity.trace.side import RecordedSide, RecordedTraining, array_names, has_steps
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from parity.ladder.runs import Runs
 
 GIVEN = ("inputs", "eval_inputs", "keywords", "targets", "batches")  # fields that the trace fills
+MODES = ("train", "eval")
 UNSOUGHT = "the reference is a recording: causes are not sought"
 
 
@@ -61,6 +61,7 @@ def filled(port: Port) -> Port:
     turned = _in_port_layout(bare)
     if not train:
         return turned
+    _refuse_other_keywords(trace)
     _refuse_loss(port, trace)
     run = trace.runs["train", trace.base, None]
     targets = tuple(_turned(trace.array(name), None, port) for name in run["targets"])
@@ -72,6 +73,23 @@ def filled(port: Port) -> Port:
         batches=batches,
         steps=len(made["steps"]) if made and made["steps"] else port.steps,
     )
+
+
+def _refuse_other_keywords(trace: TraceFile) -> None:
+    """Refuse a trace whose runs and batches were not all called with the same keyword arguments."""
+    runs = {f"the run in {mode} mode": trace.runs[mode, trace.base, None] for mode in MODES}
+    batches = {f"batch {i}": batch for i, batch in enumerate(trace.index["batches"])}
+    expected, *rest = (runs | batches).items()
+    for name, run in rest:
+        if _content(trace, run["kwargs"]) != _content(trace, expected[1]["kwargs"]):
+            said = f"{name} has other keyword arguments than {expected[0]}, expected the same"
+            raise InputError(f"{trace.path}: {said}")
+
+
+def _content(trace: TraceFile, tree: Any) -> str:
+    """Return text that is equal for trees of equal arrays and values."""
+    found = trace.tree(tree, trace.index["arrays"].__getitem__)
+    return json.dumps(found, sort_keys=True, default=repr)
 
 
 def _is_given(value: Any) -> bool:
@@ -223,21 +241,26 @@ def loss_response(trace: TraceFile) -> float:
     return scale * math.sqrt(sum(tolerances.norm(x * g) ** 2 for x, g in wide))
 
 
-def absent_rung(runs: Runs, rung: str, reason: str) -> list[Omission]:
-    """Return a rung that was left out because a trace lacks it, as something not compared."""
-    if not reason.startswith("the trace"):
-        return []
-    kinds = {"L0": Quantity(Kind.VALUES), "L4": Quantity(Kind.STEP, step=1)}
-    quantity = kinds.get(rung, Quantity(Kind.STATE, step=1))
-    return [Omission(rung, NETWORK, NETWORK, quantity, reason)]
-
-
 def knows_gradients(side: TorchSide) -> bool:
     """Return whether a reference's gradients of parameters are known; a trace may hold none."""
     if not isinstance(side, RecordedSide):
         return True
     run = side.trace.runs.get(("train", side.trace.base, None), {})
     return bool(run.get("parameter_gradients"))
+
+
+def lacks_loss(side: TorchSide) -> bool:
+    """Return whether the loss of the most exact run in train mode was not recorded."""
+    if not isinstance(side, RecordedSide):
+        return False
+    run = side.trace.runs.get(("train", side.trace.base, None), {})
+    return run.get("loss") is None
+
+
+def lacks_step_loss(side: RecordedSide) -> bool:
+    """Return whether the loss of a step of the trajectory was not recorded."""
+    made = side.trace.training.get(("trajectory", FLOAT64, None), {"steps": []})
+    return any(step["loss"] is None for step in made["steps"])
 
 
 def lacks_input(side: TorchSide, place: int) -> bool:
@@ -251,55 +274,6 @@ def stateless(runs: Runs) -> str:
     if not isinstance(side, RecordedSide) or side.trace.index["state"]:
         return ""
     return "the trace holds no state" if runs.port64.state() else ""
-
-
-def lacking(runs: Runs, rung: str) -> Iterator[Omission]:
-    """Yield what a trace lacks for a rung; nothing of a live reference."""
-    side, narrow = runs.reference64, runs.reference_working
-    if not isinstance(side, RecordedSide) or not isinstance(narrow, RecordedSide):
-        return
-
-    def omission(kind: Kind, reason: str, required: bool = False, **fields: Any) -> Omission:
-        return Omission(rung, NETWORK, NETWORK, Quantity(kind, **fields), reason, required)
-
-    modes = [train for train in runs.modes if rung == "L2" or train or not runs.port.train]
-    for train in modes:
-        mode = Mode.of(train)
-        if rung in ("L2", "L3") and not numerics_of(runs, train):
-            reason = f"the trace holds no runs in {runs.precision} and disturbed: {NO_NUMERICS}"
-            yield omission(Kind.OUTPUT, reason, mode=mode)
-        if rung == "L1" and side.key(train) not in side.trace.alone:
-            quantity = Kind.INPUT_GRADIENT if train else Kind.OUTPUT
-            yield omission(quantity, f"the trace holds no layers alone: {WITHIN}", mode=mode)
-        elif rung == "L1" and not coarse(side) and not _alone_numerics(side, narrow, train):
-            reason = f"the trace holds no layers alone in {runs.precision}: {NO_NUMERICS}"
-            yield omission(Kind.OUTPUT, reason, mode=mode)
-    if rung == "L3" and runs.port.train:
-        yield from _gradients(side, omission)
-    if rung == "L4":
-        if not has_numerics(runs, "update"):
-            reason = f"the trace holds no steps in {runs.precision} and disturbed: {NO_NUMERICS}"
-            yield omission(Kind.STEP, reason, step=1)
-        if runs.port.schedules is not None and not side.trace.index["rates"]:
-            yield omission(Kind.LEARNING_RATE, "the trace holds no rates", required=True)
-
-
-NO_NUMERICS = "structure alone is compared"
-WITHIN = "what they gave in the whole network is compared, in float64"
-
-
-def _gradients(side: RecordedSide, omission: Any) -> Iterator[Omission]:
-    """Yield what the run in train mode lacks."""
-    run = side.trace.runs["train", side.dtype, None]
-    if run["loss"] is None:
-        yield omission(Kind.LOSS, "the trace does not hold it", required=True)
-    if not run["parameter_gradients"]:
-        yield omission(Kind.PARAMETER_GRADIENT, "the trace holds none", required=True)
-    if not run["input_gradients"]:
-        yield omission(Kind.INPUT_GRADIENT, "the trace holds none")
-    for i, name in enumerate(run["input_gradients"]):
-        if name is None:
-            yield omission(Kind.INPUT_GRADIENT, "the trace does not hold it", index=i)
 
 
 def numerics_of(runs: Runs, train: bool) -> bool:
@@ -338,14 +312,6 @@ def rates_of(side: TorchSide, count: int) -> np.ndarray:
     if 0 < len(rates) < count:
         raise InputError(f"{side.trace.path} holds {len(rates)} rates, {count} are to be compared")
     return np.array(rates[:count], np.float64)
-
-
-def _alone_numerics(side: RecordedSide, narrow: RecordedSide, train: bool) -> bool:
-    calls = side.trace.alone.get(side.key(train), {"layers": ()})
-    return all(
-        narrow.has_layer(call, train) and side.disturbed().has_layer(call, train)
-        for call in calls["layers"]
-    )
 
 
 def absent(runs: Runs, kind: str) -> str:

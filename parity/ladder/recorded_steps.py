@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from parity.capture.records import NETWORK
 from parity.capture.run import FLOAT64
 from parity.ladder import recordings
 from parity.ladder.comparison import Compared, Comparison, Rename
@@ -35,7 +34,11 @@ def compare(
         weights = WeightPair(one, other, rename, limit)
         found.compared[:0] = weights.compared()
         found.left_out[:0] = weights.left_out
+    elif one.index["state"] or other.index["state"]:
+        holder = "first" if one.index["state"] else "second"
+        found.left_out.insert(0, f"before, state: only the {holder} holds one")
     if TRAJECTORY not in one.training or TRAJECTORY not in other.training:
+        found.left_out += _without_trajectory(one, other)
         return found
     if other.narrow and not one.narrow:  # how far rounding goes is asked of the first
         found.left_out.append(f"trajectory: give {other.path} first, recorded in {other.precision}")
@@ -51,6 +54,20 @@ def compare(
         found.compared += pair.compared()
         found.left_out += pair.left_out
     return found
+
+
+def _without_trajectory(one: TraceFile, other: TraceFile) -> list[str]:
+    """Return lines on steps of training that one trace holds, at least, and that nothing judges."""
+    lines = []
+    for side, trace, second in (("first", one, other), ("second", other, one)):
+        kinds = {(kind, precision) for kind, precision, i in trace.training if i is None}
+        if TRAJECTORY in trace.training:
+            if not any(kind == "trajectory" for kind, *_ in second.training):
+                lines.append(f"trajectory: only the {side} holds one")
+        elif found := sorted(p for kind, p in kinds if kind == "trajectory"):
+            reason = "without disturbed runs nothing says how exact it is"
+            lines.append(f"trajectory: the {side} holds one in {found[0]} alone, {reason}")
+    return lines
 
 
 class WeightPair(RunPair):
@@ -96,9 +113,7 @@ class StepPair(RunPair):
 
     def compared(self) -> list[Compared]:
         """Compare the loss, and every tensor after the step."""
-        losses = [step["loss"] for step in self.runs]
-        if all(losses):
-            self._measure(Quantity(Kind.LOSS), NETWORK, NETWORK, *losses)
+        self._loss()
         self._named("state", Kind.STATE)
         return self._judged()
 

@@ -24,6 +24,7 @@ from parity.capture.torch_side import TorchSide, one_thread
 from parity.capture.torch_training import scheduler
 from parity.ladder import tolerances
 from parity.ladder.port import Port
+from parity.ladder.probe_loss import Probe
 from parity.ladder.reach import reaching
 from parity.ladder.recorded import is_recorded, sides
 from parity.ladder.runs import Runs
@@ -237,6 +238,8 @@ class PortRecorder:
         args, kwargs = with_arrays(runs.port.signatures(train)[1].arguments.tree, inputs)
         run["args"], run["kwargs"] = self._tree(args), self._tree(kwargs)
         run["targets"] = [self._stored(t) for t in targets]
+        if isinstance(losses[1], Probe):
+            self.trace.index["notes"]["probe"] = list(losses[1].places)
         self._results(run, found, side.outputs(train))
 
     def _results(self, run: dict[str, Any], found: Result, returned: Sequence[Any]) -> None:

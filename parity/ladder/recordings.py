@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from parity.capture.fingerprints import SAME, fingerprint, same_print
-from parity.capture.records import NETWORK, is_float, leaves
+from parity.capture.records import NETWORK, leaves
 from parity.capture.run import FLOAT64
+from parity.ladder.array_pairs import ArrayPairs, Found
 from parity.ladder.comparison import Compared, Comparison, Rename
-from parity.ladder.recorded import loss_response
-from parity.ladder.tolerances import (
-    DISTURBANCE,
-    ROUNDING,
-    STRUCTURE_FORWARD,
-    STRUCTURE_GRADIENT,
-    Difference,
-    K,
-    Measurement,
-    floor,
-    judge,
-    norm,
-)
+from parity.ladder.orders import Order, commonest, fitting
 from parity.ladder.weights import SYNONYMS
 from parity.report.quantity import Kind, Quantity
 from parity.spec.errors import InputError, listed
 from parity.trace.reading import Stored, TraceFile
-
-SINGLE_VALUES = 64.0  # roundings by which equal values of two frameworks may differ
 
 
 def compare(
@@ -57,7 +39,7 @@ def compare(
         runs = [key for key in runs if key[1] != FLOAT64]
     if not runs:
         raise InputError(f"{one.path} and {other.path} hold no run of one mode and precision")
-    found = Comparison([], [])
+    found = Comparison([], _alone(one, other))
     for key in runs:
         pair = RunPair(one, other, key, rename, limit)
         found.compared += pair.compared()
@@ -65,7 +47,25 @@ def compare(
     return found
 
 
-class RunPair:
+def _alone(one: TraceFile, other: TraceFile) -> list[str]:
+    """Return a line for each undisturbed run that only one of two traces holds.
+
+    Where one was not recorded in float64, those in float64 are not asked for.
+    """
+    recorded = [
+        {(r["mode"], r["precision"]): None for r in trace.index["runs"] if r["disturbance"] is None}
+        for trace in (one, other)
+    ]
+    narrow = one.narrow or other.narrow
+    return [
+        f"{mode} {precision}: only the {side} holds this run"
+        for side, mine, theirs in (("first", *recorded), ("second", *reversed(recorded)))
+        for mode, precision in mine
+        if (mode, precision) not in theirs and not (narrow and precision == FLOAT64)
+    ]
+
+
+class RunPair(ArrayPairs):
     """One run of either trace.
 
     Attributes:
@@ -95,40 +95,99 @@ class RunPair:
 
     def compared(self) -> list[Compared]:
         """Compare everything: inputs, layers in their order, outputs, loss, gradients."""
-        self._inputs()
-        for mine, other in self._calls():
-            self._call(mine, other)
-        self._outputs()
-        if all(run["loss"] for run in self.runs):
+        calls, inputs, outputs = list(self._calls()), self._inputs(), self._outputs()
+        self._settle_orders(inputs, outputs, calls)
+        for i, pair in enumerate(inputs):
+            quantity = Quantity(Kind.BATCH, path=f"input {i}")
             self._measure(
-                Quantity(Kind.LOSS), NETWORK, NETWORK, *(run["loss"] for run in self.runs)
+                quantity, NETWORK, NETWORK, *pair, f"input {i}", orders=self._common(pair)
             )
+        for mine, other in calls:
+            self._call(mine, other)
+        self._say_upstream(calls)
+        for i, (a, b) in enumerate(outputs):
+            quantity = Quantity(Kind.OUTPUT, index=i)
+            if a is None or b is None:
+                only = f"only the {'first' if b is None else 'second'} returns it"
+                self._unlike(quantity, NETWORK, NETWORK, only)
+            else:
+                self._measure(quantity, NETWORK, NETWORK, a, b, orders=self._common((a, b)))
+        self._loss()
         self._named("statistics", Kind.STATISTIC)
         self._named("parameter_gradients", Kind.PARAMETER_GRADIENT)
         gradients = [run["input_gradients"] for run in self.runs]
-        if len(gradients[0]) == len(gradients[1]):
-            for i, (a, b) in enumerate(zip(*gradients, strict=True)):
-                if a is not None and b is not None:
-                    what = Quantity(Kind.INPUT_GRADIENT, index=i)
-                    self._measure(what, NETWORK, NETWORK, a, b)
+        for i, (a, b) in enumerate(itertools.zip_longest(*gradients)):
+            quantity = Quantity(Kind.INPUT_GRADIENT, index=i)
+            if a is not None and b is not None:
+                orders = self._common((a, b))
+                self._measure(quantity, NETWORK, NETWORK, a, b, orders=orders)
+            else:
+                self._say_one_sided(str(quantity), a, b)
         return self._judged()
 
-    def _judged(self) -> list[Compared]:
-        checks = judge("compare", [found.measured for found in self.found], self.precision)
-        return [
-            Compared(
-                self.name,
-                found.what,
-                found.one,
-                found.other,
-                check.error,
-                check.limit if self.limit is None else self.limit,
-                check.note,
-            )
-            for check, found in zip(checks, self.found, strict=True)
-        ]
+    def _loss(self) -> None:
+        """Compare the loss."""
+        a, b = (run["loss"] for run in self.runs)
+        if a is not None and b is not None:
+            self._measure(Quantity(Kind.LOSS), NETWORK, NETWORK, a, b)
+        else:
+            self._say_one_sided(str(Quantity(Kind.LOSS)), a, b)
 
-    def _inputs(self) -> None:
+    def _say_one_sided(self, what: str, mine: Any, other: Any) -> None:
+        """Say that only one of both has something; nothing if none has."""
+        for side, value in (("first", mine), ("second", other)):
+            if value is not None:
+                self.left_out.append(f"{self.name}, {what}: only the {side} has it")
+
+    def _say_upstream(self, calls: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Say of which layers only one trace holds the gradients of the outputs."""
+        only: tuple[list[str], list[str]] = ([], [])
+        for mine, other in calls:
+            known = [
+                [name is not None for name in call["cotangents"] or [None] * len(call["outputs"])]
+                for call in (mine, other)
+            ]
+            for i, (a, b) in enumerate([known, known[::-1]]):
+                if any(x and not y for x, y in zip(a, b, strict=False)):
+                    only[i].append(mine["layer"])
+        for side, names in zip(("first", "second"), only, strict=True):
+            if names:
+                what = f"gradients of outputs of {len(names)} layer{'s' * (len(names) > 1)}"
+                self.left_out.append(f"{self.name}, {what} only in the {side}: {listed(names)}")
+
+    def _settle_orders(
+        self,
+        inputs: Iterable[tuple[str, str]],
+        outputs: Iterable[tuple[str | None, str | None]],
+        calls: Iterable[tuple[dict[str, Any], dict[str, Any]]],
+    ) -> None:
+        """Find the one order of axes in which the network takes and returns arrays.
+
+        It is that of the inputs. Where they have another number of axes, it is that of most
+        layers' outputs; else the axes are as they are, if the shapes allow it.
+        """
+        returned = [(a, b) for a, b in outputs if a is not None and b is not None]
+        asked = (self._orders(*pair) for pair in returned)
+        self.common = commonest((self._orders(*pair) for pair in inputs), asked)
+        axes = {len(self.one.shape(a)) for a, _ in returned} - self.common.keys()
+        known = {a for a, _ in returned}
+        layers = [
+            pair
+            for mine, other in calls
+            for pair in zip(mine["outputs"], other["outputs"], strict=False)
+            if pair[0] not in known and len(self.one.shape(pair[0])) in axes
+        ]
+        self.common |= commonest(self._orders(*pair) for pair in layers)
+        firsts = [fitting(self.one.shape(a), self.other.shape(b))[:1] for a, b in returned]
+        self.common = commonest(firsts) | self.common
+
+    def _common(self, pair: tuple[str, str]) -> list[Order] | None:
+        """Return the order of what the network takes and returns, as the only one."""
+        found = self.common.get(len(self.one.shape(pair[0])))
+        return None if found is None else [found]
+
+    def _inputs(self) -> list[tuple[str, str]]:
+        """Return pairs of inputs."""
         names = [
             [leaf.name for leaf in leaves(tuple(nest)) if isinstance(leaf, Stored)]
             for trace, run in ((self.one, self.runs[0]), (self.other, self.runs[1]))
@@ -136,23 +195,17 @@ class RunPair:
         ]
         if len(names[0]) != len(names[1]):
             self.left_out.append(f"{self.name}: {len(names[0])} and {len(names[1])} inputs")
-        for i, (a, b) in enumerate(zip(*names, strict=False)):
-            quantity = Quantity(Kind.BATCH, path=f"input {i}")
-            self._measure(quantity, NETWORK, NETWORK, a, b, f"input {i}")
+        return list(zip(*names, strict=False))
 
-    def _outputs(self) -> None:
-        """Compare the network's outputs: by name where both have the same, else by place."""
+    def _outputs(self) -> list[tuple[str | None, str | None]]:
+        """Return pairs of outputs: by name where both have the same, else by place."""
         mine, theirs = ([o for o in r["outputs"] if o["array"] is not None] for r in self.runs)
         names = [[o["name"] for o in each] for each in (mine, theirs)]
-        if sorted(names[0]) == sorted(names[1]):
+        unique = len(set(names[0])) == len(names[0])
+        if unique and sorted(names[0]) == sorted(names[1]):
             theirs = [theirs[names[1].index(name)] for name in names[0]]
-        for i, (a, b) in enumerate(itertools.zip_longest(mine, theirs)):
-            quantity = Quantity(Kind.OUTPUT, index=i)
-            if a is None or b is None:
-                only = f"only the {'first' if b is None else 'second'} returns it"
-                self._unlike(quantity, NETWORK, NETWORK, only)
-            else:
-                self._measure(quantity, NETWORK, NETWORK, a["array"], b["array"])
+        arrays = ([o["array"] for o in each] for each in (mine, theirs))
+        return list(itertools.zip_longest(*arrays))
 
     def _named(self, kind: str, what: Kind) -> None:
         """Compare tensors by name, the others by value."""
@@ -170,10 +223,17 @@ class RunPair:
             if name in pairs:
                 quantity = Quantity(what, path=leaf, step=self.number)
                 other = self.runs[1][kind][pairs[name]]
-                self._measure(quantity, layer or NETWORK, pairs[name], array, other, one=name)
+                orders = self._orders_before(name, pairs[name]) if what is not Kind.VALUES else None
+                place = (layer or NETWORK, pairs[name], array, other)
+                self._measure(quantity, *place, one=name, orders=orders)
             else:
                 self.left_out.append(f"{self.name}, {name}, {what}: only the first has it")
         self.left_out += [f"{self.name}, {name}, {what}: only the second has it" for name in rest]
+
+    def _orders_before(self, one: str, other: str) -> list[Order] | None:
+        """Return the orders of a tensor's axes before anything has run; None if not known."""
+        mine, theirs = (t.index["state"].get(n) for t, n in ((self.one, one), (self.other, other)))
+        return (self._orders(mine, theirs) or None) if mine and theirs else None
 
     def _named_alike(self, name: str, others: Mapping[str, Any]) -> str:
         """Return the second's name of a tensor, of a layer of the same name; empty if none."""
@@ -215,18 +275,6 @@ class RunPair:
         a, b = mine["outputs"], other["outputs"]
         return bool(a) and len(a) == len(b) and all(map(self._equal, a, b))
 
-    def _equal(self, mine: str, other: str) -> bool:
-        """Return whether two arrays hold the same numbers, but for the order of axes."""
-        if sorted(self.one.shape(mine)) != sorted(self.other.shape(other)):
-            return False
-        exact = self.precision == FLOAT64
-        limit = SAME if exact else SINGLE_VALUES * ROUNDING[self.precision]
-        ours, theirs = fingerprint(self.one.array(mine)), fingerprint(self.other.array(other))
-        if not same_print(ours, theirs, limit):
-            return False
-        found, scale, _ = self._distance(mine, other)
-        return found.distance <= limit * scale
-
     def _call(self, mine: Mapping[str, Any], other: Mapping[str, Any]) -> None:
         names = mine["layer"], other["layer"]
         if len(mine["outputs"]) != len(other["outputs"]):
@@ -237,115 +285,6 @@ class RunPair:
             self._measure(Quantity(Kind.OUTPUT, index=i), *names, a, b)
         for i, (a, b) in enumerate(zip(mine["cotangents"], other["cotangents"], strict=False)):
             if a is not None and b is not None:
-                what = f"gradient of output {i}"
-                self._measure(Quantity(Kind.INPUT_GRADIENT, index=i), *names, a, b, what)
-
-    def _unlike(self, quantity: Quantity, one: str, other: str, note: str) -> None:
-        lost = Difference(math.inf, note=note)
-        measured = Measurement(one, other, quantity, (quantity,), 0.0, 0, 0.0, lost)
-        self.found.append(Found(measured, str(quantity), one, other))
-
-    def _measure(
-        self,
-        quantity: Quantity,
-        layer: str,
-        other: str,
-        a: str,
-        b: str,
-        what: str = "",
-        one: str = "",
-    ) -> None:
-        found, scale, size = self._distance(a, b)
-        limit, noise = self._limit(quantity, one or layer, what, a)
-        kind = self.one.index["layers"].get(layer.partition("#")[0], {}).get("kind", "")
-        group = (kind, quantity, what)
-        measured = Measurement(
-            layer, other, quantity, group, limit, size, scale, found, drift=noise
-        )
-        self.found.append(Found(measured, what or str(quantity), one or layer, other))
-
-    def _limit(self, quantity: Quantity, name: str, what: str, array: str) -> tuple[float, float]:
-        """Return a quantity's own limit, and how far rounding moves it."""
-        if self.precision == FLOAT64:
-            return (STRUCTURE_GRADIENT if quantity.is_gradient else STRUCTURE_FORWARD), 0.0
-        limit, noise = floor(self.precision), self._noise(quantity, name, what, array)
-        if not self.exact:
-            limit += K * DISTURBANCE * ROUNDING[self.precision]
-        if quantity.kind is Kind.LOSS and self.one.narrow and self.exact:
-            noise = max(noise, loss_response(self.one))
-        return limit, noise
-
-    def _noise(self, quantity: Quantity, name: str, what: str, array: str) -> float:
-        """Return how far rounding moves the first's quantity, from its runs in float64."""
-        if len(self.exact) < 2:
-            return 0.0
-        plain, moved = (_lookup(run, quantity, name, what) for run in self.exact)
-        if plain is None or moved is None:
-            return 0.0
-        oracle = self.one.array(plain).astype(np.float64)
-        others = (self.one.array(n).astype(np.float64) for n in (array, moved))
-        distances = [norm(o - oracle) for o in others if o.shape == oracle.shape]
-        return sum(d for d in distances if math.isfinite(d))
-
-    def _distance(self, mine: str, other: str) -> tuple[Difference, float, int]:
-        """Return the difference over the best order of axes, the first's norm, and its size."""
-        shapes = self.one.shape(mine), self.other.shape(other)
-        if sorted(shapes[0]) != sorted(shapes[1]):
-            note = f"shape {shapes[0]}, in the second {shapes[1]}"
-            return Difference(math.inf, note=note), 0.0, 0
-        a, b = self.one.array(mine), self.other.array(other)
-        if is_float(a.dtype) != is_float(b.dtype):
-            return Difference(math.inf, note=f"{a.dtype}, in the second {b.dtype}"), 0.0, a.size
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        if not a.size or not (np.isfinite(a).all() and np.isfinite(b).all()):
-            note = "not finite" if a.size else "no elements"
-            return Difference(math.inf, note=note), 0.0, a.size
-        found = asis = tuple(range(a.ndim))
-        best, scale = math.inf, norm(a)
-        for axes in itertools.permutations(range(a.ndim)):
-            moved = a.transpose(axes)
-            if moved.shape != b.shape:
-                continue
-            distance = norm(moved - b)
-            if distance < best:
-                best, found = distance, axes
-            if distance <= STRUCTURE_FORWARD * scale:
-                break
-        note = f"axes {found}" if found != asis else ""
-        return Difference(best, note=note), scale, a.size
-
-
-# Where a run or a step holds tensors by name.
-PARTS = {
-    Kind.STATISTIC: "statistics",
-    Kind.PARAMETER_GRADIENT: "parameter_gradients",
-    Kind.STATE: "state",
-}
-
-
-def _lookup(run: Mapping[str, Any], quantity: Quantity, name: str, what: str) -> str | None:
-    """Return the array of a quantity in another run of the same trace."""
-    if quantity.kind is Kind.LOSS:
-        return run["loss"]
-    if quantity.kind in PARTS:
-        return run[PARTS[quantity.kind]].get(name)
-    if quantity.kind is Kind.BATCH or what:
-        return None
-    found: list[str]
-    if name != NETWORK:
-        found = next((c["outputs"] for c in run["calls"] if c["layer"] == name), [])
-    elif quantity.kind is Kind.OUTPUT:
-        found = [o["array"] for o in run["outputs"] if o["array"] is not None]
-    else:
-        found = run["input_gradients"]
-    return found[quantity.index] if quantity.index < len(found) else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What was measured, and under which names it is shown."""
-
-    measured: Measurement
-    what: str
-    one: str
-    other: str
+                what, quantity = f"gradient of output {i}", Quantity(Kind.INPUT_GRADIENT, index=i)
+                orders = self._orders(mine["outputs"][i], other["outputs"][i]) or None
+                self._measure(quantity, *names, a, b, what, orders=orders)

@@ -11,7 +11,7 @@ from parity.capture.records import NETWORK
 from parity.capture.run import Run, Side
 from parity.ladder import tolerances
 from parity.ladder.keys import Key
-from parity.ladder.recorded import loss_response
+from parity.ladder.recorded import is_recorded, loss_response
 from parity.ladder.runs import DISTURBED, PORT64, Runs
 from parity.ladder.tolerances import (
     STRUCTURE_FORWARD,
@@ -68,12 +68,24 @@ class Rung:
         for key in differences[PORT64]:
             if wanted(key.quantity):
                 each = {run: found[key] for run, found in differences.items() if key in found}
+                if key in oracle and not self._rounding_known(each):
+                    each = {PORT64: each[PORT64]}
                 target = oracle.get(key)
                 if target is None and each[PORT64].distance == 0:
                     target = np.zeros(1)  # a gradient the reference lacks, zero in the port
                 m = self._measure_one(key, target, each)
                 measured.append(dataclasses.replace(m, drift=drift.get(key, 0.0)))
         return measured
+
+    def _rounding_known(self, each: Mapping[Run, Difference]) -> bool:
+        """Return whether the reference's rounding and disturbed runs hold a quantity.
+
+        A trace may lack it. Where no other run at all was made, nothing is to be left out.
+        """
+        if self.runs.coarse or not is_recorded(self.runs.port):
+            return True
+        working = Run(Side.REFERENCE, self.runs.precision)
+        return working in each and any(run in each for run in DISTURBED)
 
     def _loss_at_fault(self) -> bool:
         """Return whether the loss differs although both sides' outputs agree."""

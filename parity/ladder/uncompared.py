@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.capture.records import NETWORK
 from parity.ladder.keys import Key, key_of
-from parity.ladder.recorded import lacking
+from parity.ladder.lacking import lacking
 from parity.ladder.runs import Runs
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind, Mode, Quantity

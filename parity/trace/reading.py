@@ -302,7 +302,7 @@ def read_header(data: bytes) -> tuple[int, tuple[int, ...], np.dtype]:
         descr, shape, fortran = head["descr"], head["shape"], head["fortran_order"]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError("its head cannot be read") from error
-    if descr not in DESCRIPTIONS or not isinstance(shape, tuple):
+    if not isinstance(descr, str) or descr not in DESCRIPTIONS or not isinstance(shape, tuple):
         raise ValueError(f"an array of {descr!r} {shape!r}, expected little-endian numbers")
     if not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError(f"shape {shape!r}, expected whole numbers from 0")

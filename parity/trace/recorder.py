@@ -13,7 +13,11 @@ Anything else is recorded by plain calls, with NumPy arrays in the layout that t
 
     with recorder.Trace("reference.trace", framework="mine 1.0") as trace:
         trace.state("conv.weight", w, trained=True)
-        trace.run("train", "float32")          # what follows belongs to this run
+        trace.run("eval", "float32")           # what follows belongs to this run
+        trace.input("x", x)
+        trace.tap("conv", y, inputs=[x])
+        trace.output("logits", y)
+        trace.run("train", "float32")
         trace.input("x", x)
         trace.tap("conv", y, inputs=[x])       # a layer's output, as often as it is called
         trace.output("logits", y)
@@ -232,8 +236,9 @@ class Trace:
     def input(self, name, array):
         """Record the network's next positional input."""
         self._in_run()["args"]["list"].append({"array": self.array(array)})
-        self.current["names"].append(name)
-        self.current["input_gradients"].append(None)
+        if np.asarray(array).dtype.kind == "f":  # the others have no gradient
+            self.current["names"].append(name)
+            self.current["input_gradients"].append(None)
 
     def target(self, array):
         """Record the loss's next target."""
@@ -284,7 +289,8 @@ class Trace:
         elif name in run["names"]:
             run["input_gradients"][run["names"].index(name)] = self.array(array)
         else:
-            raise TraceError(f"gradient of {name!r}: no tap, state or input has that name")
+            expected = "no tap, state or input of floating-point numbers has that name"
+            raise TraceError(f"gradient of {name!r}: {expected}")
 
     def training(self, kind, precision="float64", disturbance=None, before=None):
         """Begin steps of training.

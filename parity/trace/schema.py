@@ -57,6 +57,10 @@ def _refuse_contradictions(index: dict[str, Any]) -> None:
             raise InputError(f"{name!r} is trained, and not in state")
     known = {*index["state"], *_tied(index)}
     for run in index["runs"]:
+        inputs, count = _float_inputs(run, index["arrays"]), len(run["input_gradients"])
+        if inputs is not None and count > len(inputs):
+            most = f"expected at most {len(inputs)}, as many as it has of floating-point numbers"
+            raise InputError(f"{count} gradients of inputs in {run['mode']} mode, {most}")
         for name in run["parameter_gradients"]:
             if name not in known:
                 raise InputError(f"a gradient is one of {name!r}, which is not in state")
@@ -85,6 +89,10 @@ def _shapes(index: dict[str, Any]) -> Pairs:
         if run["loss"] is not None:
             yield f"the loss in {run['mode']} mode", shape(run["loss"]), []
         yield from alike("the gradient of", run["parameter_gradients"])
+        inputs = _float_inputs(run, arrays) or []
+        for i, (array, gradient) in enumerate(zip(inputs, run["input_gradients"], strict=False)):
+            if gradient is not None:
+                yield f"the gradient of input {i}", shape(gradient), shape(array)
         yield from alike("the statistic", run["statistics"])
         for call in run["calls"]:
             for i, pair in enumerate(zip(call["outputs"], call["cotangents"], strict=False)):
@@ -106,6 +114,29 @@ def _shapes(index: dict[str, Any]) -> Pairs:
                 yield f"{where} the loss", shape(step["loss"]), []
 
 
+def _float_inputs(run: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[str] | None:
+    """Return a run's floating-point inputs, mappings by sorted key; None if some are not known."""
+    found = list(_arrays_in([run["args"], run["kwargs"]]))
+    if not found or None in found:
+        return None
+    return [name for name in found if name and "float" in arrays[name]["dtype"]]
+
+
+def _arrays_in(tree: Any) -> Iterator[str | None]:
+    """Yield the names of the arrays in a tree, and None for what was not stored."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _arrays_in(item)
+    elif isinstance(tree, dict):
+        kind, inner = next(iter(tree.items()))
+        if kind in ("array", "object"):
+            yield inner if kind == "array" else None
+        elif kind == "list":
+            yield from _arrays_in(inner)
+        elif kind == "dict":
+            yield from _arrays_in([inner[key] for key in sorted(inner)])
+
+
 def _tied(index: dict[str, Any]) -> set[str]:
     return {name for names in index["aliases"].values() for name in names}
 
@@ -115,6 +146,7 @@ def _filled(index: dict[str, Any]) -> dict[str, Any]:
     for kind, empty in (("runs", RUN_EMPTY), ("alone", {}), ("training", {})):
         found[kind] = [{k: make() for k, make in empty.items()} | run for run in found[kind]]
     for run in found["runs"]:
+        run["outputs"] = [{"kind": "", "array": None} | output for output in run["outputs"]]
         run["calls"] = [{k: make() for k, make in CALL_EMPTY.items()} | c for c in run["calls"]]
     for training in found["training"]:
         lacking: dict[str, Any] = {"gradients": {}, "loss": None}

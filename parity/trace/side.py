@@ -220,9 +220,9 @@ class RecordedSide(TorchSide):
 
     def lacks_input(self, place: int) -> bool:
         """Return whether the gradient of one of the floating-point inputs was not recorded."""
-        runs = [run for (mode, *_), run in self.trace.runs.items() if mode == "train"]
-        known = [run["input_gradients"] for run in runs]
-        return any(place >= len(names) or names[place] is None for names in known)
+        run = self.trace.runs.get(("train", self.trace.base, None), {"input_gradients": []})
+        names = run["input_gradients"]
+        return place >= len(names) or names[place] is None
 
     def _turned(
         self, names: Sequence[str], given: Mapping[int, Axes] = MappingProxyType({})
@@ -309,6 +309,11 @@ class RecordedTraining(TorchTraining):
         """Return the next step's loss; its gradients have been used."""
         loss = self._step()["loss"]
         return {}, np.nan if loss is None else float(self.trace.array(loss))
+
+    @property
+    def lacks_loss(self) -> bool:
+        """Return whether the next step's loss was not recorded."""
+        return self._step()["loss"] is None
 
     def update(self, gradients: Any) -> None:
         """Go to the state after the next step."""

@@ -232,6 +232,8 @@ def _of_entry(name: str, entry: Any) -> tuple[Any, ...]:
 def _number(rule: Rule, name: str, axis: str, text: str) -> int:
     if not text.isdecimal():
         raise InputError(f"{rule}: {axis} of {name} is {text!r}, expected a number")
+    if text != str(int(text)):  # it would come back under another name
+        raise InputError(f"{rule}: {axis} of {name} is {text!r}, expected {int(text)}")
     return int(text)
 
 

@@ -37,7 +37,10 @@ class Shard:
     Attributes:
         tensors: Name -> shape and dtype.
         metadata: Text in the header.
+        beside: Names of what is no tensor: none, since such a file holds nothing else.
     """
+
+    beside: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         entries, metadata, self._start = read_header(path)

@@ -32,6 +32,9 @@ class Opened(Protocol):
     @property
     def tensors(self) -> Mapping[str, Tensor]: ...
 
+    @property
+    def beside(self) -> tuple[str, ...]: ...
+
     def load(self, name: str) -> np.ndarray: ...
 
 
@@ -80,7 +83,8 @@ def open_shards(index: Path) -> Source:
     kind = "safetensors" if next(iter(files.values())).suffix == ".safetensors" else "torch"
     format = f"{kind}, {len(files)} shards"
     path = index.parent if find(index.parent) == index else index
-    return Source(path, format, tensors, load, (index, *files.values()))
+    beside = tuple(dict.fromkeys(name for shard in opened.values() for name in shard.beside))
+    return Source(path, format, tensors, load, (index, *files.values()), {}, beside)
 
 
 def _read(index: Path) -> tuple[dict[str, str], int | None]:

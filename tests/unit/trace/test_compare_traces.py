@@ -130,3 +130,115 @@ def test_nothing_in_common(tmp_path: Path) -> None:
     """Catches a pass of two recordings that share no run."""
     with pytest.raises(InputError, match="hold no run of one mode and precision"):
         found(tmp_path, {}, {"precision": "float32"})
+
+
+SQUARE = draw.generator(1, "square").standard_normal((2, 3, 4, 4))
+
+
+def squares(path: Path, output: tuple = (0, 1, 2, 3), **other: tuple) -> TraceFile:
+    """Record arrays whose height is their width, each in its own order of axes."""
+    axes = dict.fromkeys(("x", "layer", "weight"), (0, 1, 2, 3)) | other
+    upstream = axes.get("gradient", axes["layer"])
+    with recorder.Trace(path) as trace:
+        trace.state("conv.weight", np.tanh(SQUARE), trained=True)
+        trace.run("train")
+        trace.input("x", SQUARE.transpose(axes["x"]))
+        trace.tap("conv", (2 * SQUARE).transpose(axes["layer"]))
+        trace.gradient("conv", (5 * SQUARE).transpose(upstream))
+        trace.gradient("conv.weight", (6 * SQUARE).transpose(axes["weight"]))
+        trace.gradient("x", (7 * SQUARE).transpose(axes.get("gradient", axes["x"])))
+        trace.output("", (3 * SQUARE).transpose(output))
+    return TraceFile(path)
+
+
+def test_outputs_in_another_order_than_the_inputs(tmp_path: Path) -> None:
+    """Catches a network called equal that returns its picture with height and width swapped."""
+    one = squares(tmp_path / "one")
+    result = recorded_steps.compare(one, squares(tmp_path / "other", (0, 1, 3, 2)))
+    (wrong,) = (c for c in result.compared if not c.ok)
+    assert (wrong.one, wrong.what) == ("(network)", "output 0")
+    assert wrong.note == "nearer with axes (0, 1, 3, 2), expected (0, 1, 2, 3)"
+    last = {"x": (0, 2, 3, 1), "layer": (0, 2, 3, 1)}
+    assert not compare(one, squares(tmp_path / "unlike", **last)).ok
+    # A layer may work in an order of its own, as long as the network does not show it.
+    assert compare(one, squares(tmp_path / "inside", layer=(0, 2, 3, 1))).ok
+
+
+def test_an_input_that_tells_no_order(tmp_path: Path) -> None:
+    """Catches equal networks called different where the input is the same in any order of axes."""
+    traces = []
+    for name, axes in (("first", (0, 1, 2, 3)), ("last", (0, 2, 3, 1))):
+        with recorder.Trace(tmp_path / name) as trace:
+            trace.run("eval")
+            trace.input("x", np.ones((2, 4, 4, 4)))
+            trace.output("", SQUARE.transpose(axes))
+        traces.append(TraceFile(tmp_path / name))
+    result = compare(*traces)
+    assert result.ok, result.first()
+
+
+def test_gradients_in_another_order_than_their_arrays(tmp_path: Path) -> None:
+    """Catches a gradient called equal that is the transposed one of what it belongs to."""
+    one = squares(tmp_path / "one")
+    result = compare(one, squares(tmp_path / "other", gradient=(0, 1, 3, 2), weight=(0, 1, 3, 2)))
+    assert {c.what for c in result.compared if not c.ok} == {
+        "gradient of output 0",
+        "gradient of input 0",
+        "gradient of weight",
+    }
+
+
+def bare(path: Path, *parts: str, precision: str = "float64") -> TraceFile:
+    """Record a train run without what is not among the parts."""
+    with recorder.Trace(path) as trace:
+        if "state" in parts:
+            trace.state("w", np.ones(3))
+        for mode in ("train", "eval")[: 1 + ("eval" in parts)]:
+            trace.run(mode)
+            trace.input("x", X)
+            trace.tap("layer", X)
+            trace.output("", X)
+            if mode == "train" and "loss" in parts:
+                trace.loss(1.0)
+            if mode == "train" and "gradient" in parts:
+                trace.gradient("layer", X)
+                trace.gradient("x", X)
+        if "trajectory" in parts:
+            trace.training("trajectory", precision, before={"w": np.ones(3)})
+            trace.step({"w": np.ones(3)})
+    return TraceFile(path)
+
+
+def test_what_one_trace_lacks_is_said(tmp_path: Path) -> None:
+    """Catches a comparison that leaves out without a word what one trace does not hold."""
+    parts = ("state", "eval", "loss", "gradient", "trajectory")
+    full, least = bare(tmp_path / "full", *parts), bare(tmp_path / "least")
+    for traces, side in (((full, least), "first"), ((least, full), "second")):
+        assert set(recorded_steps.compare(*traces).left_out) == {
+            f"before, state: only the {side} holds one",
+            f"eval float64: only the {side} holds this run",
+            f"train float64, loss: only the {side} has it",
+            f"train float64, gradient of input 0: only the {side} has it",
+            f"train float64, gradients of outputs of 1 layer only in the {side}: layer",
+            f"trajectory: only the {side} holds one",
+        }
+    assert not recorded_steps.compare(full, full).left_out
+    steps = bare(tmp_path / "narrow", "trajectory", precision="float32")
+    said = recorded_steps.compare(steps, steps).left_out
+    assert len(said) == 2
+    assert "holds one in float32 alone, without disturbed runs" in said[0]
+
+
+def test_equal_empty_arrays(tmp_path: Path) -> None:
+    """Catches equal empty outputs called different, or a network of nothing else called equal."""
+
+    def empty(name: str, *more: np.ndarray) -> TraceFile:
+        with recorder.Trace(tmp_path / name) as trace:
+            trace.run("eval")
+            trace.input("x", X)
+            for array in (*more, np.zeros((0, 4))):
+                trace.output("", array)
+        return TraceFile(tmp_path / name)
+
+    assert compare(empty("a", X), empty("b", X)).ok
+    assert not compare(empty("c"), empty("d")).ok

@@ -176,6 +176,14 @@ CHANGES = {
         with_value("runs", 1, "calls", 1, "cotangents", ["a0", None]),
         "the gradient of output 0 of 'a#2' is of shape (3, 4), expected (2, 3, 10)",
     ),
+    "an input's gradient": (
+        with_value("runs", 1, "input_gradients", ["a0"]),
+        "the gradient of input 0 is of shape (3, 4), expected (2, 3, 10)",
+    ),
+    "more gradients than inputs": (
+        with_value("runs", 1, "input_gradients", [None, "a1"]),
+        "2 gradients of inputs in train mode, expected at most 1",
+    ),
     "a parameter's gradient": (
         with_value("runs", 1, "parameter_gradients", {"a.weight": "a1"}),
         "the gradient of 'a.weight' is of shape (2, 3, 10), expected (3, 4)",
@@ -248,6 +256,22 @@ def test_random_changes_of_the_index(good: Path, tmp_path: Path) -> None:
         with contextlib.suppress(InputError):
             content(path)
             used(path)
+
+
+def test_an_output_that_is_no_array(good: Path, tmp_path: Path) -> None:
+    """Catches a traceback where an output has no array, and no null in its place."""
+    change = with_value("runs", 1, "outputs", [{"name": "aux"}, {"name": "y", "array": "a1"}])
+    path = remade(good, tmp_path / "none.trace", change)
+    found = RecordedSide(TraceFile(path), "float64", NHWC).run((), True)
+    assert [(r.name, r.place) for r in found.returned] == [("aux", -1), ("y", 0)]
+
+
+def test_a_foreign_file_of_records(tmp_path: Path) -> None:
+    """Catches a traceback of an .npz file whose index is an array of records."""
+    path = tmp_path / "records.npz"
+    np.savez(path, index=np.zeros(3, [("a", "<f4"), ("b", "<i8")]))
+    with pytest.raises(InputError, match="expected little-endian numbers"):
+        TraceFile(path)
 
 
 def test_members_that_are_compressed(good: Path, tmp_path: Path) -> None:

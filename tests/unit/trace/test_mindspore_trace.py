@@ -129,6 +129,7 @@ def test_torch_side_is_mindspores(tmp_path: Path) -> None:
     assert len(moved) == 17  # the loss, twelve parameters, four statistics
     assert {line.partition(",")[2].partition(":")[0].strip() for line in found.left_out} == {
         "1 layer only in the first",
+        "gradients of outputs of 8 layers only in the first",  # PyTorch's run in float32 has none
         *(
             f"{n}.num_batches_tracked, {k}"
             for n in ("bn", "up_bn")

@@ -110,6 +110,15 @@ def test_torch_shards(shards: Path, tmp_path: Path) -> None:
     assert bits(tmp_path / "a.safetensors") == bits(tmp_path / "b.safetensors")
 
 
+def test_what_is_no_tensor_in_a_shard(tmp_path: Path) -> None:
+    """Catches entries of shards that are left behind without a word."""
+    folder = write_shards(tmp_path / "torch", drawn(), "bin")
+    for shard in folder.glob("*.bin"):
+        torch.save(torch.load(shard) | {"epoch": 3}, shard)
+    assert open_source(folder).skipped == ("epoch",)
+    assert bits(folder) == bits(write_shards(tmp_path / "plain", drawn(), "bin"))
+
+
 def test_tied_tensors(tmp_path: Path) -> None:
     """Catches tensors that share memory taken for one too many, or other ones let go with them."""
     table = torch.arange(6.0).reshape(2, 3)

@@ -226,6 +226,9 @@ def test_a_gap_among_stacked_layers() -> None:
     stack = Rules.of([(r"l\.(?P<layer>\d+)\.w", "w", "layer i -> layer i")])
     with pytest.raises(InputError, match="there is no layer 1, but a 2"):
         stack.plan({"l.0.w": np.zeros(1), "l.2.w": np.zeros(1)})
+    for text in ("00", "\N{ARABIC-INDIC DIGIT ZERO}"):  # it would come back as l.0.w
+        with pytest.raises(InputError, match="layer of l"):
+            stack.plan({f"l.{text}.w": np.zeros(1), "l.1.w": np.zeros(1)})
     with pytest.raises(InputError, match=r"l\.1\.w is of float16, l\.0\.w of float64"):
         stack.plan({"l.0.w": np.zeros(1), "l.1.w": np.zeros(1, np.float16)})
     fused = Rules.of([([r"(.*)\.k", r"(.*)\.v"], r"\1.kv", "two i -> two i")])
