@@ -58,7 +58,7 @@ def test_a_sweep_says_which_rows_differ(tmp_path: Path) -> None:
 def test_rows_of_another_spelling_are_in_the_same_columns(tmp_path: Path) -> None:
     """Catches a rate in two columns, and rows out of order, where an older row says `lr`."""
     made = plan(tmp_path)
-    for row in (("lr=1e-3", "batch=4"), ("batch=4", "optimizer.lr=5e-4")):
+    for row in (("lr=5e-4", "batch=4"), ("batch=4", "optimizer.lr=1e-3")):
         write_run(made, Run(row, 1, 1, "torch"), tmp_path, [0.5])
     shown = tables.sweep(analysis.study(made, tmp_path))
     assert shown.head[:4] == ("row", "batch", "optimizer.lr", "torch: final")
