@@ -164,7 +164,7 @@ class Trajectory(Rung):
             precision, steps = self.runs.precision, key.quantity.step or 1
             limit = tolerances.floor(precision) + steps * tolerances.ROUNDING[precision]
         measured = self._measure_one(key, oracle, differences, limit=limit)
-        drift = difference(again[key], oracle).distance if again is not None else 0.0
+        drift = difference(again[key], oracle).distance if again and key in again else 0.0
         if again is not None and key.quantity.kind is Kind.LOSS and is_narrow(self.runs.port):
             drift = max(drift, loss_response(self.runs.port.reference))
         return dataclasses.replace(measured, drift=drift if math.isfinite(drift) else 0.0)
