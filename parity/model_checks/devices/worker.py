@@ -191,9 +191,12 @@ def torch_side(plan: Plan, folder: Path, ports: dict[int, int]) -> int:
         process.start()
     left = set(made)
     while left:
-        ended = multiprocessing.connection.wait([p.sentinel for p in left])
-        left = {p for p in left if p.sentinel not in ended}
-        if any(p.exitcode for p in made if p not in left):
+        ready = multiprocessing.connection.wait([p.sentinel for p in left])
+        ended = {p for p in left if p.sentinel in ready}
+        for process in ended:
+            process.join()  # the sentinel is ready a moment before the exit status is there
+        left -= ended
+        if any(process.exitcode for process in ended):
             for process in left:
                 process.kill()
             return 1
