@@ -71,7 +71,8 @@ def test_shards_of_a_killed_process_are_kept(shards: Path, tmp_path: Path) -> No
     data[-1] ^= 1
     whole[0].write_bytes(data)
     carry(shards, target, shard_size=700, progress=stages.append)
-    assert [s for s in stages if s.startswith("verifying")] == [
+    # Several shards are read at once, so that either may be told of first.
+    assert sorted(s for s in stages if s.startswith("verifying")) == [
         f"verifying {p.name}, which is there" for p in whole
     ]
     for path in whole[1:]:
