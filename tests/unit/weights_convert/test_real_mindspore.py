@@ -32,7 +32,10 @@ def python() -> Path:
 
 
 def ask(python: Path, *arguments: str | Path) -> None:
-    done = subprocess.run([python, SIDE, *arguments], capture_output=True, text=True, check=False)
+    command = [python, SIDE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode < 0:  # MindSpore itself ended by SIGBUS, once in some hundred starts
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
