@@ -253,7 +253,15 @@ def test_our_own_networks(capsys: pytest.CaptureFixture[str]) -> None:
     shown = next(b.text for b in blocks("README.md") if b.text.lstrip().startswith("erfnet, image"))
     printed(shown, capsys.readouterr().out)
     run(check)
-    assert "PASSED 9845 comparisons" in capsys.readouterr().out
+    table = next(b.text for b in blocks("README.md") if "enet: port against" in b.text)
+    # How many numerics noise drowns depends on the processor.
+    assert counts(table) == counts(capsys.readouterr().out) != set()
+
+
+def counts(table: str) -> set[str]:
+    """Rungs with how many structures were compared, of a report's table."""
+    rows = (line.split() for line in table.splitlines() if " structure " in line)
+    return {" ".join(row[: row.index("structure") + 3]) for row in rows}
 
 
 @pytest.mark.long

@@ -40,7 +40,7 @@ def test_numerics_that_admit_anything_are_not_counted() -> None:
         ("structure", 1),
     ]
     text = " ".join(str(report).split())
-    assert "not counted: 1 comparisons of numerics, such as L2 layer: w after 1 step: 16 times" in text
+    assert "not counted: 1 comparisons of numerics, such as L2 layer: w after 1 step:" in text
 
 
 COUNTER = Quantity(Kind.STATE, path="count", step=1)
