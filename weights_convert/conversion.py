@@ -123,6 +123,7 @@ def convert(
         check_takes_images(checkpoint.config, "preprocessing")
         check_preprocessing(preprocessing, checkpoint.config.num_classes, "preprocessing")
     kept = naming.carried(checkpoint.config, checkpoint.arrays, to)
+    there = {key for key, _ in naming.names(checkpoint.config, to).values()}
     arrays = cast(kept, dtype, source)
     optimizer = None if weights_only else _carried_optimizer(checkpoint, to)
     progress("hashing its tensors")
@@ -136,7 +137,7 @@ def convert(
         manifest=manifest,
         lost=_lost(checkpoint, kept, optimizer),
         tensors=len(draft.named),
-        parameters=sum(checkpoint.arrays[k].size for k in parameters(checkpoint.config)),
+        parameters=sum(kept[k].size for k in parameters(checkpoint.config) if k in there),
         bytes=size,
     )
 

@@ -124,6 +124,8 @@ class Port:
         pair = _is_tuple(losses, 2) and self._are_functions(losses)
         if losses is not None and not pair:
             raise InputError(f"losses are {losses!r}, expected two functions: torch's and jax's")
+        if not isinstance(self.targets, Sequence):
+            raise InputError("targets are expected to be a tuple of arrays, such as (labels,)")
         if not (layers is None or layers == NAMES or isinstance(layers, Mapping)):
             raise InputError(f"layers are {layers!r}, expected a mapping or {NAMES!r}")
         if not isinstance(self.layout, Mapping):

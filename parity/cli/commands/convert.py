@@ -140,7 +140,8 @@ def summary(source: str, done: Conversion, dtype: str | None = None, given: bool
     if done.manifest.optimizer:
         said = done.manifest.optimizer
         covered = coverage(read.config, len(said["absent"]))
-        lines.insert(after, f"optimizer {said['kind']}, step {said['step']}, carried{covered}")
+        step = "" if said["step"] is None else f"step {said['step']}, "
+        lines.insert(after, f"optimizer {said['kind']}, {step}carried{covered}")
     if dtype:
         lines.insert(after, f"cast      to {dtype}, rounded to nearest")
     if read.manifest is None:

@@ -122,7 +122,8 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     if held and held.optimizer:
         state = held.optimizer
         covered = coverage(held.config, len(state.absent(held.config)))
-        lines.append(("optimizer", f"{state.kind}, step {state.step}{covered}"))
+        step = "" if state.step is None else f", step {state.step}"
+        lines.append(("optimizer", f"{state.kind}{step}{covered}"))
     if held and held.manifest:
         lines.append(("manifest", f"verified, of version {held.manifest.tool_version}"))
         if held.network not in LANGUAGE:

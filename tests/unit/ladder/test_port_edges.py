@@ -220,6 +220,7 @@ class WithoutGradient(Two):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"targets": np.zeros((4, 6))}, "targets are expected to be a tuple of arrays"),
         ({"losses": abs}, "losses are .*, expected two functions"),
         ({"layers": ["a"]}, "layers are .*, expected a mapping"),
         ({"layers": "name"}, "layers are 'name', expected a mapping"),
