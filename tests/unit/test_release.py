@@ -36,7 +36,7 @@ def test_the_page_on_versions_has_the_bounds_of_the_package() -> None:
     """Catches a bound that was moved in `pyproject.toml` alone."""
     required = {"Python": PROJECT["requires-python"]}
     for entry in PROJECT["dependencies"]:
-        name, bounds = re.fullmatch(r"([\w-]+)(.*)", entry).groups()  # type: ignore[union-attr]
+        name, bounds = re.fullmatch(r"([\w-]+)(.*)", entry).groups()  # type: ignore[union-attr]  # all match
         required[name] = bounds
     shown = {row[0]: row[1].replace("\\", "") for row in rows("What is required")}
     assert {k: v for k, v in shown.items() if k in required} == required
