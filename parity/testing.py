@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from parity.io import compilation_cache, garbage, quick_compilation
+from parity.io import compilation_cache, garbage, quick_compilation, xla_convolutions
 from parity.report.quantity import Kind
 from parity.report.report import Check, Omission
 
@@ -204,6 +204,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     compilation_cache.keep_compiled(compilation_cache.of_user())
     quick_compilation.set_for_process(level=0)
+    xla_convolutions.by_eigen()
     garbage.collect_rarely()
 
 

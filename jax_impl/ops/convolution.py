@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ from jax import lax
 from jax_impl.ops.precision import wide
 
 Pair = tuple[int, int]
-LINE_CHANNELS = 64  # of a 3x1 or 1x3 kernel, from which `conv_by_taps` is faster
 
 
 def convolution(
@@ -32,13 +30,9 @@ def convolution(
         dilation: Vertical and horizontal.
         groups: Number of channel groups that are convolved separately.
     """
-    size = kernel.shape[:2]
-    if size == (1, 1) and padding == (0, 0) and groups == 1:
+    if kernel.shape[:2] == (1, 1) and padding == (0, 0) and groups == 1:
         # A matrix product: XLA's CPU backend takes 1.5 to 3 times as long for the convolution.
         return x[:, :: stride[0], :: stride[1]] @ kernel[0, 0]
-    line = sorted(size) == [1, 3] and kernel.shape[2] >= LINE_CHANNELS
-    if line and stride == (1, 1) and groups == 1:
-        return conv_by_taps(x, kernel, padding, dilation)
     if groups == x.shape[-1] == kernel.shape[3]:
         return depthwise(x, kernel, stride, padding, dilation)
     return conv(x, kernel, stride, padding, dilation, groups)
@@ -89,44 +83,6 @@ def depthwise(
         for i, j in itertools.product(range(kh), range(kw))
     ]
     return functools.reduce(jnp.add, taps).astype(dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def conv_by_taps(x: jax.Array, kernel: jax.Array, padding: Pair, dilation: Pair) -> jax.Array:
-    """Convolve with stride 1 by one matrix product for all taps, then shift and add.
-
-    Where a gradient is wanted it is XLA's convolution: a step of ERFNet compiles in two thirds of
-    the time, and both gradients of a 1x3 take 38 ms instead of 108.
-
-    On two cores, best of 9, in ms: 3x1 of 64 channels on 128x256 pixels 7.0 (XLA's convolution
-    11.4, PyTorch's 4.7), 1x3 7.1 (10.3, 5.4); of 128 channels on 64x128 with dilation 16, 6.3 (7.2,
-    4.7) and 5.7 (6.8, 4.3). Of 16 channels on 256x512 the convolution is as fast.
-    """
-    kh, kw, n_in, n_out = kernel.shape
-    (ph, pw), (dh, dw) = padding, dilation
-    taps = x @ kernel.transpose(2, 0, 1, 3).reshape(n_in, -1)
-    zero, shifted = jnp.zeros((), taps.dtype), []
-    for i, j in itertools.product(range(kh), range(kw)):
-        start = (i * kw + j) * n_out
-        rows, columns = (ph - i * dh, ph - (kh - 1 - i) * dh), (pw - j * dw, pw - (kw - 1 - j) * dw)
-        rim = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))  # a negative one cuts off
-        shifted.append(lax.pad(taps[..., start : start + n_out], zero, rim))
-    return functools.reduce(jnp.add, shifted)
-
-
-def conv_by_taps_forward(
-    x: jax.Array, kernel: jax.Array, padding: Pair, dilation: Pair
-) -> tuple[jax.Array, Callable]:
-    return jax.vjp(lambda x, kernel: conv(x, kernel, (1, 1), padding, dilation), x, kernel)
-
-
-def conv_by_taps_backward(padding: Pair, dilation: Pair, pull: Callable, dy: jax.Array) -> tuple:
-    del padding, dilation
-    return pull(dy)
-
-
-conv_by_taps.defvjp(conv_by_taps_forward, conv_by_taps_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

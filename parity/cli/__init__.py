@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from parity.cli import checkout
-from parity.io import compilation_cache, garbage, interrupts
+from parity.io import compilation_cache, garbage, interrupts, xla_convolutions
 from parity.spec.errors import InputError, all_listed, printable
 from parity.training.dist_env import started
 
@@ -107,6 +107,7 @@ def _run(argv: Sequence[str] | None) -> int:
     own = ["-m", "parity", *argv] if argv is not None else sys.orig_argv[1:]
     args.invocation = [sys.executable, *own]
     compilation_cache.keep_compiled(compilation_cache.of_user())
+    xla_convolutions.by_eigen()
     if argv is None:
         garbage.collect_rarely()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding

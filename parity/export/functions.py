@@ -147,30 +147,6 @@ def max_unpool(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | Non
     return [low.tensor(name, CHANNELS_FIRST, aval)]
 
 
-def conv_by_taps(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
-    """Translate a convolution of stride 1: its taps' shifts are the paddings of the products."""
-    x, kernel = inputs
-    shifts = [
-        tuple(int(side[0]) for side in eqn.params["padding_config"][1:3])
-        for eqn in every(closed.jaxpr)
-        if eqn.primitive.name == "pad"
-    ]
-    taps = kernel.shape[:2]
-    if isinstance(x, np.ndarray) or len(shifts) != math.prod(taps):
-        return None
-    (ph, pw), (last_h, last_w) = shifts[0], shifts[-1]
-    dilations = [
-        (a - b) // (n - 1) if n > 1 else 1
-        for a, b, n in zip(shifts[0], (last_h, last_w), taps, strict=True)
-    ]
-    sides = ((ph, ph), (pw, pw))
-    model = convolved(padding=sides, rhs_dilation=dilations)
-    if not agrees(closed, fed(inputs), f"conv {sides} {dilations}", model):
-        return None
-    name = conv(low, x, kernel, sides=sides, dilations=tuple(dilations))
-    return [low.tensor(name, CHANNELS_FIRST, closed.jaxpr.outvars[0].aval)]
-
-
 def interpolate(low: Lowering, closed: Any, inputs: list[Any]) -> list[Any] | None:
     """Translate linear interpolation along one axis to a Resize, if ONNX has its coordinates."""
     (x,), aval = inputs, closed.jaxpr.outvars[0].aval
@@ -351,7 +327,6 @@ WINDOWS = (1, 2, 3)  # sides and strides of windows of which maxima are looked f
 Rule = Callable[["Lowering", Any, list[Any]], list[Any] | None]
 
 TABLE: dict[str, Rule] = {
-    "conv_by_taps": conv_by_taps,
     "conv_transpose": conv_transpose,
     "depthwise": depthwise,
     "interpolate": interpolate,
