@@ -37,7 +37,9 @@ def cross_entropy(
     counts = labels != ignore_index
     known = (labels >= 0) & (labels < n_classes)
     target = jnp.where(known, labels, 0)
-    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), target[..., None], axis=-1)[..., 0]
+    # Not `take_along_axis`, whose gradient is a scatter: a slow loop on CPUs.
+    of_target = jnp.arange(n_classes) == target[..., None]
+    log_p = jnp.where(of_target, jax.nn.log_softmax(logits), 0).sum(axis=-1)
     weight = jnp.where(counts, jnp.where(known, class_weights[target], jnp.nan), 0)
     # Where nothing counts, log_p may be anything: it must not reach the sum.
     total = weight.sum() if normalizer is None else normalizer(weight.sum())
