@@ -17,6 +17,7 @@ from parity.export import FRAMEWORKS, third_backend
 from parity.export.reading import open_network
 from parity.spec import draw
 from parity.spec.models import MODELS
+from torch_impl.ops import inference
 from weights_convert import to_jax
 
 
@@ -40,13 +41,14 @@ def networks(
     compiled = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
     x = jax.device_put(image)
 
-    def in_torch(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def in_torch(network: Callable[[torch.Tensor], object], x: torch.Tensor) -> object:
         with torch.inference_mode():
-            return module(x)
+            return network(x)
 
+    program = inference.program(fast, last)
     return {
         "plain": lambda: in_torch(plain, nchw),
-        "torch": lambda: in_torch(fast, last),
+        "torch": lambda: in_torch(program, last),
         "jax": lambda: jax.block_until_ready(compiled(state, x)),
     }
 

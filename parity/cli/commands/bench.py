@@ -1,10 +1,11 @@
 """Time a forward pass or a training step of both sides, float32, in one process and in turn.
 
 `plain` is the unmodified PyTorch network: NCHW, eager, batch norm not folded. `torch` and `jax` are
-what `parity miou` runs: PyTorch eager with its arrays in channels-last order, JAX compiled. With
---onnx each side's export is timed in ONNX Runtime, too: `torch.onnx` and `jax.onnx`. With --train a
-training step is timed instead, as in `parity train`: forward, backward, update; with --devices its
-steady speed with the batch divided among that many devices.
+what `parity miou` runs on large images: PyTorch with its arrays in channels-last order, batch norms
+folded into convolutions and nothing computed that no output needs; JAX compiled. With --onnx each
+side's export is timed in ONNX Runtime, too: `torch.onnx` and `jax.onnx`. With --train a training
+step is timed instead, as in `parity train`: forward, backward, update; with --devices its steady
+speed with the batch divided among that many devices.
 """
 
 from __future__ import annotations

@@ -1,0 +1,93 @@
+"""The program that PyTorch predicts large images with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import torch_impl.evaluate
+import torch_impl.state
+from parity.model_checks.small_networks import small
+from parity.spec import draw
+from torch_impl.ops import inference
+
+
+def network(model: str, dtype: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A small network with drawn weights and statistics, in eval mode, and an image."""
+    config, size = small(model)
+    image = draw.generator(0, "inference").random((1, 3, *size))
+    x = torch.tensor(image, dtype=getattr(torch, dtype))
+    built = torch_impl.state.build(config, draw.weights(config, 0), dtype).eval()
+    return built, x.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("model", ["enet", "erfnet", "icnet", "genet-extent2", "enet-mindspore"])
+def test_same_results(model: str) -> None:
+    """Catches a batch norm folded wrongly (eps, bias, transposed, grouped), or a wrong ReLU.
+
+    In float64, where only the order of roundings differs: their 2^-53 grows some 10^3 times.
+    """
+    reference, x = network(model, "float64")
+    program = inference.program(reference, x)
+    with torch.inference_mode():
+        expected = reference(x)
+        expected = expected[0] if isinstance(expected, tuple) else expected
+        found = program(x)
+    scale = expected.abs().max()
+    assert (found - expected).abs().max() <= 1e-12 * scale
+    norms = [node for node in program.graph.nodes if node.target in inference.BATCH_NORMS]
+    assert len(norms) < sum(isinstance(m, torch.nn.BatchNorm2d) for m in reference.modules()) / 2
+
+
+def test_relus_are_computed_with_convolutions() -> None:
+    """Catches a fusion that no longer happens, or one that loses a stride, dilation or sign."""
+    reference, x = network("erfnet", "float32")
+    program = inference.program(reference, x)
+    with torch.inference_mode():
+        expected, found = reference(x), program(x)
+    # float32's rounding, 2^-24, grows as in the reference's own layers: some hundred times.
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    fused = [n for n in program.graph.nodes if "convolution_pointwise" in str(n.target)]
+    assert len(fused) > 4
+
+
+def test_nothing_is_computed_in_vain() -> None:
+    """Catches ICNet's backbone run to its end for an output that nothing uses."""
+    reference, x = network("icnet", "float32")
+    convolutions = [
+        node
+        for node in inference.program(reference, x).graph.nodes
+        if "convolution" in str(node.target)
+    ]
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    for module in reference.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    reference(x)
+    assert len(convolutions) < 0.8 * calls
+
+
+def test_predictor_records_large_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a program used for another shape, recorded anew, or for small and float64 images."""
+    monkeypatch.setattr(inference, "LARGE", 32 * 64)
+    monkeypatch.setattr(inference, "MOST_PROGRAMS", 2)
+    config = small("erfnet-encoder")[0]
+    arrays = draw.weights(config, 0)
+    fast, slow = (torch_impl.evaluate.predictor(config, arrays) for _ in range(2))
+    slow._program = lambda x: None  # type: ignore[method-assign, assignment]
+    wide = torch_impl.evaluate.predictor(config, arrays, "float64")
+    rng = np.random.default_rng(0)
+    for height, width in [(32, 64), (64, 32), (32, 64), (32, 32), (64, 64)]:
+        images = rng.integers(0, 256, (1, height, width, 3), np.uint8)
+        expected = slow.logits(images)
+        limit = 1e-5 * np.abs(expected).max()  # as above
+        np.testing.assert_allclose(fast.logits(images), expected, rtol=0, atol=limit)
+        wide.logits(images)
+    assert sorted(fast.programs) == [(1, 3, 32, 64), (1, 3, 64, 32)]
+    assert not wide.programs

@@ -1,0 +1,1 @@
+"""How PyTorch computes faster what the layers say, apart from them."""

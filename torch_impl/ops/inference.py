@@ -1,0 +1,140 @@
+"""A PyTorch network as a faster program for prediction, with the same results but for rounding.
+
+What a network computes in eval mode is recorded once for a shape of its images, by PyTorch's own
+tracer. Then what no output needs is dropped (ICNet runs its whole backbone on two sizes, although
+it uses a part of each; batch norms want that in training), batch norms are folded into the weights
+of the convolutions before them (Jacob et al. 2018, section 3.2), and a ReLU after a convolution is
+computed with it, by oneDNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+CONVOLUTION = torch.ops.aten.convolution.default
+# In eval mode; which of them is recorded depends on PyTorch's release.
+BATCH_NORMS = {
+    torch.ops.aten._native_batch_norm_legit_no_training.default,
+    torch.ops.aten.native_batch_norm.default,
+    torch.ops.aten.cudnn_batch_norm.default,
+}
+RELU = torch.ops.aten.relu.default
+LARGE = 2**17  # pixels of all images, from which recording a program takes less than it saves
+MOST_PROGRAMS = 8  # of one predictor, which predicts images of further shapes without
+Network = Callable[[torch.Tensor], torch.Tensor]
+Node = Any  # an `fx.Node`, whose arguments have types that say nothing
+
+
+def program(model: torch.nn.Module, x: torch.Tensor, output: int = 0) -> Network:
+    """Record what a network in eval mode computes from images of one shape.
+
+    Args:
+        model: The network, in eval mode; its weights are copied.
+        x: Images (N, C, H, W) like those to come, in the same order in memory.
+        output: Which output to compute, where there are several.
+
+    Returns:
+        A function from images of that shape to the output.
+    """
+
+    def one(x: torch.Tensor) -> torch.Tensor:
+        outputs = model(x)
+        return outputs[output] if isinstance(outputs, tuple) else outputs
+
+    with torch.no_grad():
+        recorded = make_fx(one)(x)
+    drop_unused(recorded)
+    for norm, convolution in list(_folding(recorded)):
+        fold(recorded, norm, convolution)
+    drop_unused(recorded)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        fuse_relus(recorded)
+    recorded.recompile()
+    return recorded
+
+
+def nodes(recorded: fx.GraphModule) -> list[Node]:
+    return list(recorded.graph.nodes)
+
+
+def drop_unused(recorded: fx.GraphModule) -> None:
+    """Drop what no output needs; nothing that a network in eval mode computes has side effects."""
+    for node in reversed(nodes(recorded)):
+        if node.op in ("call_function", "get_attr") and not node.users:
+            recorded.graph.erase_node(node)
+
+
+def _folding(recorded: fx.GraphModule) -> Iterator[tuple[Node, Node]]:
+    """Yield batch norms and the convolutions before them, whose results nothing else uses."""
+    for node in nodes(recorded):
+        if node.target in BATCH_NORMS:
+            before = node.args[0]
+            if before.target is CONVOLUTION and len(before.users) == 1 and _is_first_used(node):
+                yield node, before
+
+
+def _is_first_used(node: Node) -> bool:
+    """Return whether only the first of a batch norm's results, the normalised map, is used."""
+    return all(user.target.__name__ == "getitem" and user.args[1] == 0 for user in node.users)
+
+
+def fold(recorded: fx.GraphModule, norm: Node, convolution: Node) -> None:
+    """Multiply a convolution's weights by its batch norm's factors, and let its bias shift."""
+    graph, held = recorded.graph, _tensor_of(recorded)
+    x, weight, bias, *geometry = convolution.args
+    transposed, groups = geometry[3], geometry[5]
+    if transposed and groups != 1:
+        return
+    scale, shift, mean, var = (held(arg) for arg in norm.args[1:5])
+    eps = norm.args[-1]
+    kernel = held(weight)
+    wide = torch.float64
+    factor = scale.to(wide) / torch.sqrt(var.to(wide) + eps)
+    along = (1, -1, 1, 1) if transposed else (-1, 1, 1, 1)
+    folded = (kernel.to(wide) * factor.view(along)).to(kernel.dtype)
+    start = held(bias).to(wide) if bias is not None else torch.zeros_like(factor)
+    moved = ((start - mean.to(wide)) * factor + shift.to(wide)).to(kernel.dtype)
+    folded = folded.contiguous(memory_format=torch.channels_last)
+    with graph.inserting_before(convolution):
+        new = [_stored(recorded, array) for array in (folded, moved)]
+        merged = graph.call_function(CONVOLUTION, (x, *new, *geometry))
+    for user in list(norm.users):
+        user.replace_all_uses_with(merged)
+
+
+def fuse_relus(recorded: fx.GraphModule) -> None:
+    """Compute each ReLU of a convolution's result with the convolution."""
+    pointwise = torch.ops.mkldnn._convolution_pointwise.default
+    for node in nodes(recorded):
+        if node.target is not RELU:
+            continue
+        before = node.args[0]
+        if before.target is not CONVOLUTION or len(before.users) > 1:
+            continue
+        x, weight, bias, stride, padding, dilation, transposed, _, groups = before.args
+        if transposed:
+            continue
+        with recorded.graph.inserting_before(node):
+            fused = recorded.graph.call_function(
+                pointwise,
+                (x, weight, bias, padding, stride, dilation, groups, "relu", [], ""),
+            )
+        node.replace_all_uses_with(fused)
+        recorded.graph.erase_node(node)
+        recorded.graph.erase_node(before)
+
+
+def _tensor_of(recorded: fx.GraphModule) -> Callable[[Node], torch.Tensor]:
+    return lambda node: getattr(recorded, node.target).detach()
+
+
+def _stored(recorded: fx.GraphModule, array: torch.Tensor) -> Node:
+    """Keep a tensor with the program; gives the node that stands for it."""
+    name = f"folded_{sum(1 for n, _ in recorded.named_buffers() if n.startswith('folded_'))}"
+    recorded.register_buffer(name, array)
+    return recorded.graph.get_attr(name)
