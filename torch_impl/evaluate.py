@@ -93,13 +93,8 @@ class Predictor:
 
     def _program(self, x: torch.Tensor) -> inference.Network | None:
         """Return the program for images of this shape, if there is or should be one."""
-        shape, pixels = tuple(x.shape), x[:, 0].numel()
-        room = len(self.programs) < inference.MOST_PROGRAMS
-        if (
-            shape not in self.programs
-            and room
-            and self.dtype == "float32"
-            and pixels >= inference.LARGE
-        ):
+        shape = tuple(x.shape)
+        large = self.dtype == "float32" and x[:, 0].numel() >= inference.LARGE
+        if large and shape not in self.programs and len(self.programs) < inference.MOST_PROGRAMS:
             self.programs[shape] = inference.program(self.model, x)
         return self.programs.get(shape)
