@@ -68,16 +68,20 @@ class Rules:
             sizes: Sizes of axes in all rules.
 
         Raises:
-            InputError: Something in it is no rule.
+            InputError: Something in it is no rule, or a size is that of no rule's axis.
         """
         if isinstance(given, Mapping):
             given = [_of_entry(*entry) for entry in given.items()]
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise InputError(f"{name}: {given!r} is no table of rules")
         try:
-            return cls(tuple(parse(r, i, sizes or {}) for i, r in enumerate(given, 1)), name)
+            found = tuple(parse(r, i, sizes or {}) for i, r in enumerate(given, 1))
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
+        used = {axis for rule in found for axis in rule.formula.names()}
+        if unused := [axis for axis in sizes or {} if axis not in used]:
+            raise InputError(f"{name}: sizes: no rule has an axis {unused[0]}")
+        return cls(found, name)
 
     def inverted(self) -> Rules:
         """Return the table of the way back.

@@ -301,3 +301,21 @@ def test_a_table_that_is_none() -> None:
     """Catches a table that is none."""
     with pytest.raises(InputError, match="is no table of rules"):
         Rules.of("abc")
+
+
+@pytest.mark.parametrize("text", [r"(a)\.(\1)", r"(?P<one>a)\.(?P<two>(?P=one)b)", r"(a)\012"])
+def test_a_pattern_that_repeats_a_group_inside_another(text: str) -> None:
+    """Catches a traceback of a pattern whose way back nothing says, though it can be read."""
+    rules = Rules.of([(text, "b")])
+    assert rules.rules[0].patterns[0].parts is None
+    with pytest.raises(InputError, match="has no way back"):
+        rules.inverted()
+
+
+def test_the_tenth_group_is_repeated() -> None:
+    """Catches a reference to a tenth group taken for one to the first, and a 0."""
+    name = ".".join("abcdefghij")
+    pattern = r"\.".join(f"({letter}x?)" for letter in "abcdefghij") + r"\.\10"
+    back = Rules.of([(pattern, "/".join(rf"\{i}" for i in range(1, 11)))]).inverted()
+    array = np.zeros(3)
+    assert set(back.plan({name.replace(".", "/"): array}).made) == {f"{name}.j"}
