@@ -100,7 +100,7 @@ def renames(texts: Sequence[str]) -> list[Rename]:
             re.compile(f"(?:{pattern})|").sub(
                 replacement, ""
             )  # does it name groups that there are?
-        except (re.error, IndexError) as error:
+        except (re.error, IndexError, OverflowError, RecursionError) as error:
             raise InputError(f"--rename {text!r}: {error}") from error
         found.append((compiled, replacement))
     return found

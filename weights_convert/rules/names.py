@@ -11,6 +11,11 @@ from parity.spec.errors import InputError
 
 NUMBER = r"\d+"  # what an axis that runs over tensors has in their names
 WHOLE = "0"  # the whole name, as if it were a group
+NO_PATTERN = (
+    re.error,
+    OverflowError,
+    RecursionError,
+)  # what `re` raises of one, or of a{9999999999}
 OPEN = set(".*+?[]|{}^$")  # outside of groups these stand for many texts, so nothing can be derived
 
 
@@ -90,7 +95,7 @@ def pattern(text: str) -> Pattern:
     """
     try:
         compiled = re.compile(text)
-    except re.error as error:
+    except NO_PATTERN as error:
         raise InputError(f"{text!r} is no pattern: {error}") from error
     named = {number: name for name, number in compiled.groupindex.items()}
     return Pattern(text, _parts(text, named))

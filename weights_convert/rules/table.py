@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from parity.spec.errors import InputError, listed
+from parity.spec.errors import InputError, listed, shortened
 from weights_convert.rules.rule import Rule, parse
 from weights_convert.rules.step import ArraySpec, Described, Step, make_step
 
 SIDES = ("reference", "port")
+DIGITS = 9  # of the number of a layer or expert in a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,8 +235,9 @@ def _of_entry(name: str, entry: Any) -> tuple[Any, ...]:
 
 
 def _number(rule: Rule, name: str, axis: str, text: str) -> int:
-    if not text.isdecimal():
-        raise InputError(f"{rule}: {axis} of {name} is {text!r}, expected a number")
+    if not text.isdecimal() or len(text) > DIGITS:
+        expected = f"expected a number of at most {DIGITS} digits"
+        raise InputError(f"{rule}: {axis} of {name} is {shortened(repr(text), 40)}, {expected}")
     if text != str(int(text)):  # it would come back under another name
         raise InputError(f"{rule}: {axis} of {name} is {text!r}, expected {int(text)}")
     return int(text)

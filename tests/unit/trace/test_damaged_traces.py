@@ -297,6 +297,7 @@ def test_commands_say_it_in_one_line(
         ["compare", str(good), str(good), "--rename", "a"],
         ["compare", str(good), str(good), "--rename", "(=b"],
         ["compare", str(good), str(good), "--rename", r"a=\1"],
+        ["compare", str(good), str(good), "--rename", "a{99999999999}=b"],
         ["compare", str(good), str(good), "--limit", "nan"],
         ["compare", str(good), str(good), "--limit", "1"],
         ["compare", str(good), str(good), "--output-layout", "y"],
