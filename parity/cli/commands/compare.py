@@ -61,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
     )
     with working() as progress:
         progress(f"comparing {args.one} with {args.other}")
-        found = compare(TraceFile(args.one), TraceFile(args.other), rename, args.limit, layouts)
+        traces = TraceFile(args.one), TraceFile(args.other)
+        found = compare(*traces, rename, args.limit, layouts)
+        progress("verifying what was not compared")
+        for trace in traces:
+            trace.verify()
     differing = [c for c in found.compared if not c.ok]
     most = max(len(differing), len(found.left_out)) if args.verbose else MOST
     for name in dict.fromkeys(c.run for c in found.compared):

@@ -240,7 +240,14 @@ class Noisy(torch.nn.Module):
         return x + self.draw()
 
 
-@pytest.mark.parametrize("draw_", [random.random, np.random.rand, lambda: float(torch.rand(()))])
+@pytest.mark.parametrize(
+    "draw_",
+    [
+        lambda: random.random(),
+        lambda: np.random.rand(),  # noqa: NPY002
+        lambda: float(torch.rand(())),
+    ],
+)
 def test_draws_of_any_generator_are_refused(draw_: Callable[[], float], tmp_path: Path) -> None:
     """Catches a network recorded whose numbers are others the next time."""
     with one_thread(), pytest.raises(recorder.TraceError, match="draws random numbers in eval"):
