@@ -24,7 +24,7 @@ from parity.training import overrides
 from tests.pages import ROOT, commands
 
 MORE = "..."  # stands for arguments that a page leaves out
-FOREIGN = {"find", "export"}  # of the shell; arguments are not looked at
+FOREIGN = {"find", "export", "pyenv"}  # of the shell; arguments are not looked at
 RUNNERS = {"python", "python3.11", "ms/bin/python"}
 INSTALLERS = {"pip", "ms/bin/pip", "%pip"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

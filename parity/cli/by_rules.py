@@ -65,8 +65,14 @@ def refuse(args: argparse.Namespace) -> None:
         InputError: Names one.
     """
     for name in OWN:
-        if getattr(args, name):
+        if _is_given(args, name):
             raise InputError(f"--{name.replace('_', '-')} is only for --rules")
+
+
+def _is_given(args: argparse.Namespace, name: str) -> bool:
+    """Return whether an option was given, be it as an empty text or 0."""
+    value = getattr(args, name)
+    return value is not None and value is not False
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from weights_convert.streaming.conversion import WORKERS, convert
 
     for name in OTHERS:
-        if getattr(args, name):
+        if _is_given(args, name):
             option = CALLED.get(name, name).replace("_", "-")
             raise InputError(f"--{option} is for networks of this suite, not for --rules")
     size = None if args.shard_size is None else parse_bytes(args.shard_size)

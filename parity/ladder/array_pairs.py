@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,6 @@ from parity.ladder.comparison import Compared
 from parity.ladder.orders import Order, closest, fitting, near
 from parity.ladder.recorded import loss_response
 from parity.ladder.tolerances import (
-    DISTURBANCE,
     ROUNDING,
     STRUCTURE_FORWARD,
     STRUCTURE_GRADIENT,
@@ -24,6 +24,7 @@ from parity.ladder.tolerances import (
     K,
     Measurement,
     floor,
+    input_disturbance,
     judge,
     norm,
 )
@@ -45,6 +46,7 @@ class ArrayPairs:
         limit: Of a relative difference; None: the derived ones.
         exact: The first's runs in float64, plain and disturbed, where they are known.
         found: What was measured.
+        left_out: Lines on what is not judged.
     """
 
     one: TraceFile
@@ -54,10 +56,15 @@ class ArrayPairs:
     limit: float | None
     exact: list[dict[str, Any]]
     found: list[Found]
+    left_out: list[str]
 
     def _judged(self) -> list[Compared]:
+        """Return what was measured with its limits, but for what no network could fail.
+
+        From 1 on a derived limit admits differences as large as the values: zeros would pass.
+        """
         checks = judge("compare", [found.measured for found in self.found], self.precision)
-        return [
+        made = [
             Compared(
                 self.name,
                 found.what,
@@ -66,9 +73,14 @@ class ArrayPairs:
                 check.error,
                 check.limit if self.limit is None else self.limit,
                 check.note,
+                found.measured.quantity.kind is Kind.BATCH,
             )
             for check, found in zip(checks, self.found, strict=True)
         ]
+        drowned = [c.ok and c.limit >= 1 for c in made]
+        for c in itertools.compress(made, drowned):
+            self.left_out.append(f"{c}: zeros would pass, so it is not judged")
+        return [c for c, is_drowned in zip(made, drowned, strict=True) if not is_drowned]
 
     def _orders(self, mine: str, other: str) -> list[Order]:
         """Return the orders of axes in which two arrays are nearest to each other."""
@@ -127,7 +139,7 @@ class ArrayPairs:
             return (STRUCTURE_GRADIENT if quantity.is_gradient else STRUCTURE_FORWARD), 0.0
         limit, noise = floor(self.precision), self._noise(quantity, name, what, array)
         if not self.exact:
-            limit += K * DISTURBANCE * ROUNDING[self.precision]
+            limit += K * input_disturbance(self.precision)
         if quantity.kind is Kind.LOSS and self.one.narrow and self.exact:
             noise = max(noise, loss_response(self.one))
         return limit, noise

@@ -1,14 +1,28 @@
-"""The result of comparing two traces, and how one's names become the other's."""
+"""The result of comparing two traces, and what a user says of names and axes."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from parity.ladder.orders import Order
 from parity.spec.errors import InputError
 
 Rename = tuple[re.Pattern[str], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layouts:
+    """What a network takes or returns in another order of axes than the rest, on purpose.
+
+    Attributes:
+        inputs: The number of an input -> the first's axes, as they stand in the second.
+        outputs: The same of outputs, by number, or by the name in either trace.
+    """
+
+    inputs: Mapping[str, Order] = dataclasses.field(default_factory=dict)
+    outputs: Mapping[str, Order] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +37,7 @@ class Compared:
         error: The relative difference in the Euclidean norm, over the best order of axes.
         limit: How large it may be.
         note: Why it cannot be compared; or the order of axes, where it is another one.
+        fed: Whether the networks were given it: an input, that nobody computed.
     """
 
     run: str
@@ -32,6 +47,7 @@ class Compared:
     error: float
     limit: float
     note: str = ""
+    fed: bool = False
 
     @property
     def ok(self) -> bool:
@@ -59,8 +75,8 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Return whether something was compared, and nothing differs."""
-        return bool(self.compared) and all(c.ok for c in self.compared)
+        """Return whether something that was computed was compared, and nothing differs."""
+        return not all(c.fed for c in self.compared) and all(c.ok for c in self.compared)
 
     def first(self) -> Compared | None:
         """Return the first that differs, layers before what follows from them."""
@@ -84,7 +100,29 @@ def renames(texts: Sequence[str]) -> list[Rename]:
             re.compile(f"(?:{pattern})|").sub(
                 replacement, ""
             )  # does it name groups that there are?
-        except (re.error, IndexError) as error:
+        except (re.error, IndexError, OverflowError, RecursionError) as error:
             raise InputError(f"--rename {text!r}: {error}") from error
         found.append((compiled, replacement))
+    return found
+
+
+def orders(texts: Sequence[str], option: str) -> dict[str, Order]:
+    """Return what `NAME=AXES` says, such as `0=0,2,3,1`; the last `=` counts.
+
+    Args:
+        texts: As they were given.
+        option: The option, for messages.
+
+    Raises:
+        InputError: One is none, or two are of one name.
+    """
+    found: dict[str, Order] = {}
+    for text in texts:
+        name, sign, axes = text.rpartition("=")
+        numbers = axes.split(",")
+        if not sign or not all(n.isascii() and n.isdigit() for n in numbers):
+            raise InputError(f"{option} {text!r}, expected NAME=AXES, such as 0=0,2,3,1")
+        if name in found:
+            raise InputError(f"{option} says {name!r} twice")
+        found[name] = tuple(map(int, numbers))
     return found

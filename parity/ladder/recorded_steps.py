@@ -7,9 +7,9 @@ from typing import Any
 
 from parity.capture.run import FLOAT64
 from parity.ladder import recordings
-from parity.ladder.comparison import Compared, Comparison, Rename
+from parity.ladder.comparison import Compared, Comparison, Layouts, Rename
 from parity.ladder.recorded import loss_response
-from parity.ladder.recordings import RunPair
+from parity.ladder.recordings import AS_THE_REST, RunPair
 from parity.ladder.tolerances import ROUNDING, STRUCTURE_FORWARD, STRUCTURE_TRAJECTORY, floor
 from parity.report.quantity import Kind, Quantity
 from parity.trace.reading import TraceFile
@@ -22,6 +22,7 @@ def compare(
     other: TraceFile,
     rename: Sequence[Rename] = (),
     limit: float | None = None,
+    layouts: Layouts = AS_THE_REST,
 ) -> Comparison:
     """Compare weights, runs, and the state and the loss after each step of their trajectories.
 
@@ -29,7 +30,7 @@ def compare(
     differ, all that follows does. Updates alone are not compared: each recording makes them on
     gradients of its own.
     """
-    found = recordings.compare(one, other, rename, limit)
+    found = recordings.compare(one, other, rename, limit, layouts)
     if one.index["state"] and other.index["state"]:
         weights = WeightPair(one, other, rename, limit)
         found.compared[:0] = weights.compared()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,17 +52,19 @@ def record(
         made: What a factory returned: (module, inputs), a mapping of `record_torch`'s options with
             `module` and `inputs`, or a `Port`, whose reference is recorded.
         path: The trace to write.
-        precision: The working precision.
-        parts: See `TorchRecorder`.
-        train: Whether train mode is recorded.
+        precision: The working precision, if `made` does not say it.
+        parts: See `TorchRecorder`; what `made` leaves out is left out, too.
+        train: Whether train mode is recorded; the same.
 
     Raises:
         InputError: It is none of these, it raised, or the file cannot be written.
     """
     noted: dict[str, dict[str, str]] = {"lifted": {}, "quieted": {}}
-    options = {"precision": precision, "parts": parts, "train": train} | _options(made, precision)
+    options = {"precision": precision, "parts": PARTS, "train": True} | _options(made, precision)
     options["train"] = options["train"] and train
-    with _written(path, f"torch {torch.__version__}", precision) as trace, one_thread():
+    options["parts"] = [part for part in options["parts"] if part in parts or part not in PARTS]
+    working = options["precision"]
+    with _written(path, f"torch {torch.__version__}", working) as trace, one_thread():
         try:
             TorchRecorder(trace, around=_around(noted), **options).record()
         except (InputError, TraceError):
@@ -83,7 +86,7 @@ def _options(made: Any, precision: str) -> dict[str, Any]:
         options["inputs"] = [options["inputs"]]
     if not isinstance(options["inputs"], tuple | list):
         raise InputError(f"inputs are a {type(options['inputs']).__name__}, expected a list")
-    known = set(TorchRecorder.__init__.__code__.co_varnames) - {"self", "trace", "around"}
+    known = set(inspect.signature(TorchRecorder).parameters) - {"trace", "around"}
     if unknown := sorted(options.keys() - known):
         raise InputError(f"the factory returned {unknown[0]!r}, {EXPECTED}")
     side = TorchSide(options["module"], FLOAT64)

@@ -9,12 +9,16 @@ from typing import Any
 from parity.capture.records import NETWORK, leaves
 from parity.capture.run import FLOAT64
 from parity.ladder.array_pairs import ArrayPairs, Found
-from parity.ladder.comparison import Compared, Comparison, Rename
+from parity.ladder.axes import refuse_axes
+from parity.ladder.comparison import Compared, Comparison, Layouts, Rename
 from parity.ladder.orders import Order, commonest, fitting
 from parity.ladder.weights import SYNONYMS
 from parity.report.quantity import Kind, Quantity
 from parity.spec.errors import InputError, listed
 from parity.trace.reading import Stored, TraceFile
+
+AS_THE_REST = Layouts()
+Output = dict[str, Any] | None  # as an index lists it; None: the other trace has one more
 
 
 def compare(
@@ -22,6 +26,7 @@ def compare(
     other: TraceFile,
     rename: Sequence[Rename] = (),
     limit: float | None = None,
+    layouts: Layouts = AS_THE_REST,
 ) -> Comparison:
     """Compare all runs that both traces hold, and that are not disturbed.
 
@@ -30,9 +35,11 @@ def compare(
         other: The second.
         rename: Applied to the first's names, one after the other.
         limit: Of a relative difference, instead of the derived ones.
+        layouts: What is returned or taken in another order of axes on purpose.
 
     Raises:
-        InputError: They have no run in common.
+        InputError: They have no run in common, or nothing in one that can be judged; or no input
+            or output that `layouts` names.
     """
     runs = [key for key in one.runs if key in other.runs and key[2] is None]
     if one.narrow or other.narrow:  # a run is listed as float64, too
@@ -40,11 +47,25 @@ def compare(
     if not runs:
         raise InputError(f"{one.path} and {other.path} hold no run of one mode and precision")
     found = Comparison([], _alone(one, other))
-    for key in runs:
-        pair = RunPair(one, other, key, rename, limit)
+    pairs = [RunPair(one, other, key, rename, limit, layouts) for key in runs]
+    for pair in pairs:
         found.compared += pair.compared()
         found.left_out += pair.left_out
+    _refuse_unknown(pairs, layouts)
+    if all(c.fed for c in found.compared):
+        raise InputError(
+            f"{one.path} and {other.path} hold nothing that both computed and that can be judged:"
+            f" {listed(found.left_out or ['no layer, output or loss'])}"
+        )
     return found
+
+
+def _refuse_unknown(pairs: Sequence[RunPair], layouts: Layouts) -> None:
+    """Refuse orders of axes of inputs and outputs that no run has."""
+    for option, given in (("input", layouts.inputs), ("output", layouts.outputs)):
+        known = {name for pair in pairs for name in pair.laid_out[option]}
+        if unknown := [name for name in given if name not in known]:
+            raise InputError(f"--{option}-layout: there is no {option} {unknown[0]}")
 
 
 def _alone(one: TraceFile, other: TraceFile) -> list[str]:
@@ -65,15 +86,21 @@ def _alone(one: TraceFile, other: TraceFile) -> list[str]:
     ]
 
 
+def _array_of(output: Output) -> str | None:
+    return None if output is None else str(output["array"])
+
+
 class RunPair(ArrayPairs):
     """One run of either trace.
 
     Attributes:
         left_out: Lines on what has no counterpart.
         number: Of a step of training, from 1.
+        laid_out: `input` and `output` -> the names of those whose order of axes was given.
     """
 
     number = 0
+    layouts = AS_THE_REST
 
     def __init__(
         self,
@@ -82,8 +109,11 @@ class RunPair(ArrayPairs):
         key: tuple[str, str, int | None],
         rename: Sequence[Rename],
         limit: float | None,
+        layouts: Layouts = AS_THE_REST,
     ) -> None:
         self.one, self.other, self.rename, self.limit = one, other, rename, limit
+        self.layouts = layouts
+        self.laid_out: dict[str, set[str]] = {"input": set(), "output": set()}
         self.mode, self.precision, _ = key
         self.runs = one.runs[key], other.runs[key]
         self.name = f"{self.mode} {self.precision}"
@@ -95,13 +125,18 @@ class RunPair(ArrayPairs):
 
     def compared(self) -> list[Compared]:
         """Compare everything: inputs, layers in their order, outputs, loss, gradients."""
-        calls, inputs, outputs = list(self._calls()), self._inputs(), self._outputs()
-        self._settle_orders(inputs, outputs, calls)
+        calls, inputs, returned = list(self._calls()), self._inputs(), self._returned()
+        outputs = [(_array_of(a), _array_of(b)) for a, b in returned]
+        given = self._given(inputs, returned)
+        self._settle_orders(
+            [pair for i, pair in enumerate(inputs) if i not in given[0]],
+            [pair for i, pair in enumerate(outputs) if i not in given[1]],
+            calls,
+        )
         for i, pair in enumerate(inputs):
-            quantity = Quantity(Kind.BATCH, path=f"input {i}")
-            self._measure(
-                quantity, NETWORK, NETWORK, *pair, f"input {i}", orders=self._common(pair)
-            )
+            quantity, orders = Quantity(Kind.BATCH, path=f"input {i}"), given[0].get(i)
+            orders = orders or self._common(pair)
+            self._measure(quantity, NETWORK, NETWORK, *pair, f"input {i}", orders=orders)
         for mine, other in calls:
             self._call(mine, other)
         self._say_upstream(calls)
@@ -111,15 +146,18 @@ class RunPair(ArrayPairs):
                 only = f"only the {'first' if b is None else 'second'} returns it"
                 self._unlike(quantity, NETWORK, NETWORK, only)
             else:
-                self._measure(quantity, NETWORK, NETWORK, a, b, orders=self._common((a, b)))
+                orders = given[1].get(i) or self._common((a, b))
+                self._measure(quantity, NETWORK, NETWORK, a, b, orders=orders)
         self._loss()
         self._named("statistics", Kind.STATISTIC)
         self._named("parameter_gradients", Kind.PARAMETER_GRADIENT)
         gradients = [run["input_gradients"] for run in self.runs]
+        floats = [i for i, (a, _) in enumerate(inputs) if self._is_float(a)]
+        of_floats = {j: given[0][i] for j, i in enumerate(floats) if i in given[0]}
         for i, (a, b) in enumerate(itertools.zip_longest(*gradients)):
             quantity = Quantity(Kind.INPUT_GRADIENT, index=i)
             if a is not None and b is not None:
-                orders = self._common((a, b))
+                orders = of_floats.get(i) or self._common((a, b))
                 self._measure(quantity, NETWORK, NETWORK, a, b, orders=orders)
             else:
                 self._say_one_sided(str(quantity), a, b)
@@ -181,6 +219,32 @@ class RunPair(ArrayPairs):
         firsts = [fitting(self.one.shape(a), self.other.shape(b))[:1] for a, b in returned]
         self.common = commonest(firsts) | self.common
 
+    def _is_float(self, name: str) -> bool:
+        return "float" in self.one.index["arrays"][name]["dtype"]
+
+    def _given(
+        self,
+        inputs: Sequence[tuple[str, str]],
+        returned: Sequence[tuple[Output, Output]],
+    ) -> tuple[dict[int, list[Order]], dict[int, list[Order]]]:
+        """Return the orders of axes that were given of inputs and of outputs, by place."""
+        found: tuple[dict[int, list[Order]], dict[int, list[Order]]] = {}, {}
+        for i, (a, _) in enumerate(inputs):
+            if str(i) in self.layouts.inputs:
+                self.laid_out["input"].add(str(i))
+                found[0][i] = [self._order("input", str(i), self.layouts.inputs[str(i)], a)]
+        for i, (mine, theirs) in enumerate(returned):
+            called = {str(i), *(output["name"] for output in (mine, theirs) if output)}
+            for name in called & self.layouts.outputs.keys() if mine and theirs else ():
+                self.laid_out["output"].add(name)
+                axes = self.layouts.outputs[name]
+                found[1][i] = [self._order("output", name, axes, str(_array_of(mine)))]
+        return found
+
+    def _order(self, what: str, name: str, axes: Order, array: str) -> Order:
+        refuse_axes(f"--{what}-layout {name}", axes, len(self.one.shape(array)))
+        return axes
+
     def _common(self, pair: tuple[str, str]) -> list[Order] | None:
         """Return the order of what the network takes and returns, as the only one."""
         found = self.common.get(len(self.one.shape(pair[0])))
@@ -197,15 +261,14 @@ class RunPair(ArrayPairs):
             self.left_out.append(f"{self.name}: {len(names[0])} and {len(names[1])} inputs")
         return list(zip(*names, strict=False))
 
-    def _outputs(self) -> list[tuple[str | None, str | None]]:
+    def _returned(self) -> list[tuple[Output, Output]]:
         """Return pairs of outputs: by name where both have the same, else by place."""
         mine, theirs = ([o for o in r["outputs"] if o["array"] is not None] for r in self.runs)
         names = [[o["name"] for o in each] for each in (mine, theirs)]
         unique = len(set(names[0])) == len(names[0])
         if unique and sorted(names[0]) == sorted(names[1]):
             theirs = [theirs[names[1].index(name)] for name in names[0]]
-        arrays = ([o["array"] for o in each] for each in (mine, theirs))
-        return list(itertools.zip_longest(*arrays))
+        return list(itertools.zip_longest(mine, theirs))
 
     def _named(self, kind: str, what: Kind) -> None:
         """Compare tensors by name, the others by value."""

@@ -81,7 +81,14 @@ LATER = {
 # or down. By `python -m tests.benchmarks.mindspore_rounding`.
 STATISTICS = {
     "enet_mindspore_steps_c20": (2.9e-4, 4.2e-3),
+    "enet_mindspore_encoder_c20": (9.7e-5, 6.9e-4),
+    "erfnet_mindspore_c20": (1.6e-3, 1.9e-2),
+    "erfnet_mindspore_encoder_c20": (8.3e-4, 1.2e-2),
 }
+
+# Case and step of a loss whose limit is 1 or more: a loss of 0 would pass, so it is not compared.
+# docs/tolerances.md says so.
+UNTOLD = {("erfnet_mindspore_encoder_c20", 5)}
 
 
 class Answer:
@@ -250,8 +257,6 @@ def test_statistics_of_five_steps(answer: Answer) -> None:
     the factor of the ladder.
     """
     case = answer.case
-    if case.name not in STATISTICS:
-        pytest.skip("how far float32 moves them after five steps was not measured")
     median, worst = STATISTICS[case.name]
     norms = np.array([np.linalg.norm(a) for a in answer.steps.statistics["stat_5"].values()])
     apart = abs(case.golden["stat_5_l2"] / norms - 1)
@@ -267,7 +272,18 @@ def test_later_losses(answer: Answer) -> None:
     theirs = answer.case.golden["train_losses"][: len(answer.steps.losses)]
     apart = abs(np.array(answer.steps.losses) / theirs - 1)
     limits = K * np.array([LIMIT / K, *LATER[answer.case.name]])
-    assert (apart <= limits[: len(apart)]).all()
+    told = [(answer.case.name, step) not in UNTOLD for step in range(1, 6)]
+    assert (apart <= limits)[told].all()
+
+
+def test_every_limit_can_be_missed() -> None:
+    """Catches a limit of 1 or more, which zeros would pass, that is not named as such."""
+    assert {c for c in CASES if c in STATISTICS and c in MEDIANS and c in LATER} == set(CASES)
+    losses = {(c, i) for c, each in LATER.items() for i, x in enumerate(each, 2) if K * x >= 1}
+    assert losses == UNTOLD
+    assert max(K * worst for _, worst in STATISTICS.values()) < 1
+    medians = [m for each in MEDIANS.values() for pair in each.values() for m in pair]
+    assert TIMES * max(medians + [m for m, _ in STATISTICS.values()]) < 1
 
 
 @pytest.mark.parametrize("name", ["enet-mindspore", "erfnet-mindspore"])

@@ -97,6 +97,7 @@ class TraceFile:
         """Return the index; the zip file's own checksum has been compared."""
         if INDEX not in self.members:
             raise InputError(f"{self.path}: no member {INDEX}, expected a trace")
+        self._refuse_unstored(INDEX)
         try:
             with self.zip.open(INDEX) as member:
                 data = member.read()
@@ -124,13 +125,16 @@ class TraceFile:
     def _refuse_missing(self) -> None:
         """Refuse arrays without a member, and members that are compressed or outside the file."""
         for name in self.index["arrays"]:
-            info = self.members.get(f"{name}.npy")
-            if info is None:
+            if f"{name}.npy" not in self.members:
                 raise InputError(f"{self.path}: no member {name}.npy, which the index names")
-            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-                raise InputError(f"{self.path}: {name}.npy is compressed, expected it stored")
-            if info.header_offset + LOCAL + info.file_size > self.size:
-                raise InputError(f"{self.path}: {name}.npy lies beyond the end of the file")
+            self._refuse_unstored(f"{name}.npy")
+
+    def _refuse_unstored(self, member: str) -> None:
+        info = self.members[member]
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise InputError(f"{self.path}: {member} is compressed, expected it stored")
+        if info.header_offset + LOCAL + info.file_size > self.size:
+            raise InputError(f"{self.path}: {member} lies beyond the end of the file")
 
     @property
     def precision(self) -> str:
@@ -177,6 +181,15 @@ class TraceFile:
         if self.index["arrays"][name]["dtype"] == "bfloat16":
             return array.astype(ml_dtypes.bfloat16)
         return array
+
+    def verify(self) -> None:
+        """Read what was not read yet, and compare its hash.
+
+        Raises:
+            InputError: It is not what was recorded.
+        """
+        for name in self.index["arrays"].keys() - self.verified:
+            self.array(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return an array's shape without reading it."""

@@ -41,6 +41,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import sys
 import tempfile
 import zipfile
@@ -58,6 +59,7 @@ DISTURBANCE, LARGEST_DISTURBANCE = 2.0**9, 2.0**-5
 ULP = 2.0**-52  # how far the weights of the second trajectory are disturbed
 UPDATES = 4  # steps of the optimizer on gradients that are given
 PARTS = ("alone", "numerics", "update", "trajectory")
+KINDS = ("update", "decay", "trajectory")  # of steps of training
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -215,6 +217,7 @@ class Trace:
         """Begin a run of the whole network: what is recorded next belongs to it."""
         if mode not in ("eval", "train"):
             raise TraceError(f"mode {mode!r}, expected eval or train")
+        self._refuse_precision(precision)
         self.current = {
             "mode": mode,
             "precision": precision,
@@ -282,8 +285,14 @@ class Trace:
         """
         run = self._in_run()
         calls = [c for c in run["calls"] if c["layer"] == name]
+        places = [bool(calls), name in self.index["state"], name in run["names"]]
+        if sum(places) > 1:
+            raise TraceError(f"gradient of {name!r}: a tap, state and input must not share a name")
         if calls:
-            calls[0]["cotangents"][output] = self.array(array)
+            known = calls[0]["cotangents"]
+            if output not in range(len(known)):
+                raise TraceError(f"gradient of output {output} of {name!r}, which has {len(known)}")
+            known[output] = self.array(array)
         elif name in self.index["state"]:
             run["parameter_gradients"][name] = self.array(array)
         elif name in run["names"]:
@@ -302,6 +311,9 @@ class Trace:
             disturbance: As of `run`.
             before: State by name before the first step; what `state` recorded if not given.
         """
+        if kind not in KINDS:
+            raise TraceError(f"steps of {kind!r}, expected one of {', '.join(KINDS)}")
+        self._refuse_precision(precision)
         stored = {k: self.array(a) for k, a in (before or {}).items()}
         place = {"kind": kind, "precision": precision, "disturbance": disturbance}
         self.current = dict(place, before=stored or dict(self.index["state"]), steps=[])
@@ -318,6 +330,11 @@ class Trace:
             "rate": rate,
         }
         self.current["steps"].append(step)
+
+    def _refuse_precision(self, precision):
+        expected = ("float64", self.index["precision"])
+        if precision not in expected:
+            raise TraceError(f"precision {precision!r}, expected {' or '.join(expected)}")
 
     def _in_run(self):
         if self.current is None or "calls" not in self.current:
@@ -594,12 +611,12 @@ class TorchRecorder:
         args, kwargs = self._tensors(given, dtype, train)
         run["args"], run["kwargs"] = self._tree(args), self._tree(kwargs)
         hooks = Hooks(self, module, run["calls"], plain)
-        before = torch.get_rng_state()
+        before = generator_states(torch)
         targets = self._tensors(self.targets, dtype)
         with hooks, torch.set_grad_enabled(train), self.around(hooks.running, dtype):
             outputs = self.call(module, *args, **kwargs)
             value = self.loss(outputs, *targets) if train else None
-        if plain and not torch.equal(before, torch.get_rng_state()):
+        if plain and before != generator_states(torch):
             raise TraceError(f"the network draws random numbers in {mode} mode: switch that off")
         for name, item in paths(outputs):
             tensor = isinstance(item, torch.Tensor)
@@ -1396,6 +1413,13 @@ class CellHooks:
 def nothing():
     """Return a context that does nothing."""
     yield
+
+
+def generator_states(torch):
+    """Return the states of the generators that a network may draw from."""
+    _, numbers, place = np.random.get_state()[:3]  # noqa: NPY002 - networks do draw from it
+    torchs = torch.get_rng_state().numpy().tobytes()
+    return torchs, numbers.tobytes(), place, random.getstate()
 
 
 def silenced(torch, module):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from parity.spec.errors import InputError, shortened
-from parity.trace.recorder import FORMAT, ROUNDING, VERSION
+from parity.trace.recorder import FORMAT, KINDS, ROUNDING, VERSION
 
 Pairs = Iterator[tuple[str, list[int], list[int]]]  # what it is, its shape, and the expected one
 # Takes a value, its place in the index, and the names of all arrays.
@@ -301,7 +301,7 @@ STEP = {
     "rate": _or_null(NUMBER),
 }
 TRAINING = {
-    "kind*": _one_of("update", "decay", "trajectory"),
+    "kind*": _one_of(*KINDS),
     "precision*": PLACE["precision*"],
     "disturbance": PLACE["disturbance"],
     "before*": ARRAYS,

@@ -10,7 +10,8 @@ numbers that `parity/tests/test_mindspore_training.py` derives its limits from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,12 @@ def later(wide: Steps, runs: list[Steps]) -> np.ndarray:
     return np.max(errors, axis=0)
 
 
-if __name__ == "__main__":
-    for name in CASES:
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)} (default: all)")
+    for name in parser.parse_args(argv).cases or CASES:
         measure(Case(GOLDEN, name))
+
+
+if __name__ == "__main__":
+    main()

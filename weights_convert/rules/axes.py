@@ -19,6 +19,7 @@ Product = tuple[str, ...]  # axes that one axis is composed of, the slowest firs
 Item = tuple[Product, ...]  # one axis of an array: a product, or several behind each other
 Sizes = dict[str, int]
 
+LONGEST = 500  # tokens of a formula
 TOKEN = re.compile(r"\s*(->|\.\.\.|[A-Za-z]\w*|\d+|.)", re.DOTALL)
 
 
@@ -138,6 +139,8 @@ def parse(text: str) -> Formula:
         MisfitError: It is none, or what is on one side is not on the other.
     """
     tokens = TOKEN.findall(text.strip())
+    if len(tokens) > LONGEST:
+        raise MisfitError(f"more than {LONGEST} axes and signs")
     if tokens.count("->") != 1:
         raise MisfitError("expected one '->' between two sides")
     at = tokens.index("->")

@@ -24,7 +24,7 @@ def load(path: str | Path) -> Rules:
         content = tomllib.loads(place.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number of 5,000 digits
         raise InputError(f"{path}: no TOML: {error}") from error
     if unknown := sorted(content.keys() - {"rules", "sizes"}):
         raise InputError(f"{path}: {unknown[0]!r} is unknown, expected rules and sizes")

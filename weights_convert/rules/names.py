@@ -11,6 +11,11 @@ from parity.spec.errors import InputError
 
 NUMBER = r"\d+"  # what an axis that runs over tensors has in their names
 WHOLE = "0"  # the whole name, as if it were a group
+NO_PATTERN = (
+    re.error,
+    OverflowError,
+    RecursionError,
+)  # what `re` raises of one, or of a{9999999999}
 OPEN = set(".*+?[]|{}^$")  # outside of groups these stand for many texts, so nothing can be derived
 
 
@@ -90,7 +95,7 @@ def pattern(text: str) -> Pattern:
     """
     try:
         compiled = re.compile(text)
-    except re.error as error:
+    except NO_PATTERN as error:
         raise InputError(f"{text!r} is no pattern: {error}") from error
     named = {number: name for name, number in compiled.groupindex.items()}
     return Pattern(text, _parts(text, named))
@@ -181,25 +186,33 @@ def _parts(text: str, named: Mapping[int, str]) -> Parts | None:
                 return None
             count += 1
             regex = re.sub(r"^\?P<\w+>", "", inner)
-            if re.compile(regex).groups:
+            if not _is_free(regex):
                 return None
             parts.append(Group(named.get(count, str(count)), regex))
         elif char == "\\":
+            if again := re.match(r"[1-9]\d?(?!\d)", text[at + 1 :]):
+                parts.append(Group(named.get(int(again[0]), again[0])))
+                at += 1 + again.end()
+                continue
             following = text[at + 1]
             at += 2
-            if following.isdigit():
-                number = int(following)
-                parts.append(Group(named.get(number, str(number))))
-            elif following.isalnum():
+            if following.isalnum():
                 return None
-            else:
-                parts.append(following)
+            parts.append(following)
         elif char in OPEN:
             return None
         else:
             parts.append(char)
             at += 1
     return _joined(parts)
+
+
+def _is_free(regex: str) -> bool:
+    """Return whether the inside of a group stands alone: no group in it, and none is repeated."""
+    try:
+        return not re.compile(regex).groups
+    except re.error:  # it refers to a group that is outside of it
+        return False
 
 
 def _closing(text: str, start: int) -> int:

@@ -165,6 +165,10 @@ def make_step(
             if source[name].dtype != source[first].dtype:
                 dtypes = f"{source[name].dtype}, {first} of {source[first].dtype}"
                 raise MisfitError(f"{name} is of {dtypes}")
+        if uneven := [
+            name for name, (e, s) in zip(sources, inner, strict=True) if len(e.items) != len(s)
+        ]:
+            raise MisfitError(f"{uneven[0]} has {len(source[uneven[0]].shape)} axes")
         axes.solve(inner, sizes)
         everything = [n for v in (*left, *right) for n in (*v.outer, *v.inner.names())]
         if any(name not in sizes for name in everything):
@@ -201,8 +205,8 @@ def _count(rule: Rule, found: Mapping[tuple[int, tuple[int, ...]], str], sizes: 
                 raise MisfitError(f"{view.outer[0]} is {sizes[view.outer[0]]}, not {view.count}")
     for i, name in enumerate(rule.scanned[0]):
         numbers = {numbers[i] for _, numbers in found}
-        lacking = min(set(range(max(numbers) + 1)) - numbers, default=None)
-        if lacking is not None:
+        lacking = next(n for n in itertools.count() if n not in numbers)
+        if lacking < max(numbers):
             raise MisfitError(f"there is no {name} {lacking}, but a {max(numbers)}")
         if sizes.setdefault(name, len(numbers)) != len(numbers):
             raise MisfitError(f"{name} is {sizes[name]}, not {len(numbers)}")

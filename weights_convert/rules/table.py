@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from parity.spec.errors import InputError, listed
+from parity.spec.errors import InputError, listed, shortened
 from weights_convert.rules.rule import Rule, parse
 from weights_convert.rules.step import ArraySpec, Described, Step, make_step
 
 SIDES = ("reference", "port")
+DIGITS = 9  # of the number of a layer or expert in a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +69,20 @@ class Rules:
             sizes: Sizes of axes in all rules.
 
         Raises:
-            InputError: Something in it is no rule.
+            InputError: Something in it is no rule, or a size is that of no rule's axis.
         """
         if isinstance(given, Mapping):
             given = [_of_entry(*entry) for entry in given.items()]
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise InputError(f"{name}: {given!r} is no table of rules")
         try:
-            return cls(tuple(parse(r, i, sizes or {}) for i, r in enumerate(given, 1)), name)
+            found = tuple(parse(r, i, sizes or {}) for i, r in enumerate(given, 1))
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
+        used = {axis for rule in found for axis in rule.formula.names()}
+        if unused := [axis for axis in sizes or {} if axis not in used]:
+            raise InputError(f"{name}: sizes: no rule has an axis {unused[0]}")
+        return cls(found, name)
 
     def inverted(self) -> Rules:
         """Return the table of the way back.
@@ -230,8 +235,9 @@ def _of_entry(name: str, entry: Any) -> tuple[Any, ...]:
 
 
 def _number(rule: Rule, name: str, axis: str, text: str) -> int:
-    if not text.isdecimal():
-        raise InputError(f"{rule}: {axis} of {name} is {text!r}, expected a number")
+    if not text.isdecimal() or len(text) > DIGITS:
+        expected = f"expected a number of at most {DIGITS} digits"
+        raise InputError(f"{rule}: {axis} of {name} is {shortened(repr(text), 40)}, {expected}")
     if text != str(int(text)):  # it would come back under another name
         raise InputError(f"{rule}: {axis} of {name} is {text!r}, expected {int(text)}")
     return int(text)

@@ -107,7 +107,7 @@ def _read(index: Path) -> tuple[dict[str, str], int | None]:
     size = metadata.get("total_size") if isinstance(metadata, dict) else None
     if not isinstance(size, int | float):
         return found, None
-    if not math.isfinite(size):
+    if isinstance(size, float) and not math.isfinite(size):
         raise InputError(f"{index} says total_size {size}, expected a number of bytes")
     return found, int(size)
 

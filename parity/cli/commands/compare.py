@@ -28,27 +28,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=float, help="of relative differences, instead of the derived ones"
     )
+    for what in ("input", "output"):
+        parser.add_argument(
+            f"--{what}-layout",
+            action="append",
+            default=[],
+            metavar="NAME=AXES",
+            help=f"an {what} whose axes are in another order on purpose, such as 0=0,2,3,1: its"
+            f" number{' or name' if what == 'output' else ''}, and the first's axes as they stand"
+            " in the second",
+        )
     parser.add_argument("--json", metavar="FILE", help="write every comparison to this file")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.limit is not None and not (math.isfinite(args.limit) and args.limit >= 0):
-        raise InputError(f"--limit {args.limit}, expected a number from 0")
+    if args.limit is not None and not 0 <= args.limit < 1:  # from 1 on zeros would pass
+        raise InputError(f"--limit {args.limit}, expected a number from 0, and less than 1")
     if args.json is not None:
         check_writable(args.json)
 
     import dataclasses
     import json
 
-    from parity.ladder.comparison import renames
+    from parity.ladder.comparison import Layouts, orders, renames
     from parity.ladder.recorded_steps import compare
     from parity.report.console import working
     from parity.trace.reading import TraceFile
 
     rename = renames(args.rename)
+    layouts = Layouts(
+        orders(args.input_layout, "--input-layout"), orders(args.output_layout, "--output-layout")
+    )
     with working() as progress:
         progress(f"comparing {args.one} with {args.other}")
-        found = compare(TraceFile(args.one), TraceFile(args.other), rename, args.limit)
+        traces = TraceFile(args.one), TraceFile(args.other)
+        found = compare(*traces, rename, args.limit, layouts)
+        progress("verifying what was not compared")
+        for trace in traces:
+            trace.verify()
     differing = [c for c in found.compared if not c.ok]
     most = max(len(differing), len(found.left_out)) if args.verbose else MOST
     for name in dict.fromkeys(c.run for c in found.compared):

@@ -84,6 +84,7 @@ HANDLED = (
         "traces.md", "json", "", f"{HERE}/test_snippets.py::test_the_index_of_a_trace", "shown"
     ),
     parsed("traces.md", "import mindspore", f"it needs MindSpore; {TWIN} runs the same", "python"),
+    parsed("traces.md", "pyenv install", "test_old_torch.py, beside it, is what it runs"),
     parsed("traces.md", "python3.11 -m venv ms", f"it needs MindSpore; {TWIN} does the same"),
     parsed("README.md", "pip install .", ".ci/run installs so, and runs the demo and the tests"),
     parsed("README.md", "parity faults --", LONG),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parity.ladder import recorded_steps
-from parity.ladder.comparison import Comparison, renames
+from parity.ladder.comparison import Comparison, Layouts, renames
 from parity.ladder.recordings import compare
 from parity.spec import draw
 from parity.spec.errors import InputError
@@ -242,3 +242,81 @@ def test_equal_empty_arrays(tmp_path: Path) -> None:
 
     assert compare(empty("a", X), empty("b", X)).ok
     assert not compare(empty("c"), empty("d")).ok
+
+
+LAST = (0, 2, 3, 1)
+
+
+def test_another_order_on_purpose(tmp_path: Path) -> None:
+    """Catches a network that cannot be called equal for the order in which it returns its picture.
+
+    And one called equal that returns it in another order than the one that was said.
+    """
+    one = squares(tmp_path / "one")
+    last = squares(tmp_path / "last", LAST)
+    assert not recorded_steps.compare(one, last).ok
+    for name in ("0", ""):
+        said = Layouts(outputs={name: LAST})
+        result = recorded_steps.compare(one, last, layouts=said)
+        assert result.ok, result.first()
+        assert [c.note for c in result.compared if c.note] == [f"axes {LAST}"]
+    wrong = squares(tmp_path / "wrong", (0, 3, 2, 1))
+    assert not recorded_steps.compare(one, wrong, layouts=Layouts(outputs={"0": LAST})).ok
+    fed = squares(tmp_path / "fed", x=LAST)
+    assert not compare(one, fed).ok
+    result = compare(one, fed, layouts=Layouts(inputs={"0": LAST}))
+    assert result.ok, result.first()  # its gradient, too, is in the order of the input
+    fed = squares(tmp_path / "turned", x=(0, 3, 2, 1), layer=LAST, gradient=LAST)
+    assert not compare(one, fed, layouts=Layouts(inputs={"0": (0, 3, 2, 1)})).ok
+
+
+def test_orders_of_nothing(tmp_path: Path) -> None:
+    """Catches an order of axes that is silently without effect, or that is none."""
+    one = squares(tmp_path / "one")
+    for layouts, message in (
+        (Layouts(outputs={"logits": LAST}), "--output-layout: there is no output logits"),
+        (Layouts(inputs={"1": LAST}), "--input-layout: there is no input 1"),
+        (Layouts(outputs={"0": (0, 1)}), r"--output-layout 0: \(0, 1\) is no permutation of 4"),
+    ):
+        with pytest.raises(InputError, match=message):
+            compare(one, one, layouts=layouts)
+
+
+def networks(path: Path, scale: float, disturbed: float = 0.0, layer: bool = True) -> TraceFile:
+    """Record a network whose output is multiplied; `disturbed`: in float64 too, moved so far."""
+    runs = [("float16", None, scale)]
+    if disturbed:
+        runs += [("float64", None, scale), ("float64", 0, scale + disturbed)]
+    with recorder.Trace(path, precision="float16") as trace:
+        for precision, disturbance, times in runs:
+            trace.run("eval", precision, disturbance)
+            trace.input("x", X.astype(precision))
+            if layer:
+                trace.tap("layer", X.astype(precision))
+            trace.output("", (X * times).astype(precision))
+    return TraceFile(path)
+
+
+def test_limits_that_zeros_pass(tmp_path: Path) -> None:
+    """Catches zeros called equal to a network's output where the limit lets all pass."""
+    one, zeros = networks(tmp_path / "one", 1.0), networks(tmp_path / "zeros", 0.0)
+    first = compare(one, zeros).first()
+    assert first is not None
+    assert first.what == "output 0"
+    chaos = networks(tmp_path / "chaos", 1.0, 1.0)
+    result = compare(chaos, zeros)
+    assert any("zeros would pass, so it is not judged" in line for line in result.left_out)
+    assert {c.what for c in result.compared} == {"input 0", "output 0"}  # of the layer
+    bare = networks(tmp_path / "bare", 1.0, 1.0, layer=False)
+    with pytest.raises(InputError, match="nothing that both computed and that can be judged"):
+        compare(bare, zeros)
+
+
+def test_inputs_alone_are_no_comparison(tmp_path: Path) -> None:
+    """Catches two networks called equal because they were fed the same."""
+    for name in ("one", "other"):
+        with recorder.Trace(tmp_path / name) as trace:
+            trace.run("eval")
+            trace.input("x", X)
+    with pytest.raises(InputError, match="nothing that both computed"):
+        compare(*(TraceFile(tmp_path / name) for name in ("one", "other")))

@@ -282,6 +282,30 @@ def test_members_that_are_compressed(good: Path, tmp_path: Path) -> None:
             new.writestr(name, old.read(name))
     with pytest.raises(InputError, match="is compressed, expected it stored"):
         content(path)
+    bomb = tmp_path / "bomb.trace"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        new.writestr(recorder.INDEX, bytes(10**7))
+    with pytest.raises(InputError, match=r"index\.npy is compressed, expected it stored"):
+        TraceFile(bomb)
+
+
+def test_compare_verifies_what_it_does_not_compare(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches two files called equal of which one was altered, in a part that nobody looks at."""
+    path = tmp_path / "bad.trace"
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(path, "w") as new:
+        step = TraceFile(good).training["update", "float64", None]["steps"][0]
+        for name in old.namelist():
+            data = old.read(name)
+            of_step = name == f"{step['state']['a.weight']}.npy"
+            new.writestr(name, data[:-1] + bytes([data[-1] ^ 1]) if of_step else data)
+    assert main(["compare", str(good), str(good)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(good), str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "was altered: its SHA-256" in err
 
 
 def test_commands_say_it_in_one_line(
@@ -297,7 +321,14 @@ def test_commands_say_it_in_one_line(
         ["compare", str(good), str(good), "--rename", "a"],
         ["compare", str(good), str(good), "--rename", "(=b"],
         ["compare", str(good), str(good), "--rename", r"a=\1"],
+        ["compare", str(good), str(good), "--rename", "a{99999999999}=b"],
         ["compare", str(good), str(good), "--limit", "nan"],
+        ["compare", str(good), str(good), "--limit", "1"],
+        ["compare", str(good), str(good), "--output-layout", "y"],
+        ["compare", str(good), str(good), "--output-layout", "y=0,-1,2"],
+        ["compare", str(good), str(good), "--output-layout", "z=0,1,2"],
+        ["compare", str(good), str(good), "--input-layout", "0=0,1"],
+        ["compare", str(good), str(good), *["--input-layout", "0=0,1,2"] * 2],
         ["compare", str(good), str(folder)],
         ["record", "x.py", str(folder / "new")],
         ["record", "x.py:f", str(folder / "no" / "new")],

@@ -278,3 +278,21 @@ def test_rules_of_a_port_whose_reference_is_a_trace(
     assert "nothing fills head.bias of the port" in capsys.readouterr().err
     assert main(["suggest", f"{factory}:elsewhere"]) == 2
     assert "its reference is a trace, expected a module" in capsys.readouterr().err
+
+
+def test_what_a_mapping_says_of_a_recording(tmp_path: Path) -> None:
+    """Catches a trace that calls its runs in bfloat16 float32, and parts that come back."""
+    options = {"module": torch.nn.Linear(3, 2), "inputs": torch.ones(1, 3)}
+    given = options | {"precision": "bfloat16", "parts": ("numerics", "alone")}
+    recording.record(given, tmp_path / "a.trace", parts=("numerics", "update"))
+    trace = TraceFile(tmp_path / "a.trace")
+    assert trace.precision == "bfloat16"
+    assert ("eval", "bfloat16", None) in trace.runs
+    assert not trace.index["alone"]
+    for options_, message in (
+        (options | {"torch": 1}, "the factory returned 'torch'"),
+        (options | {"parts": ("alone", "all")}, "parts: 'all', expected some of"),
+    ):
+        with pytest.raises(InputError, match=message):
+            recording.record(options_, tmp_path / "b.trace")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.trace"]

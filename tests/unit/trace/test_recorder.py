@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +207,49 @@ def test_a_loss_is_one_number(tmp_path: Path) -> None:
         with pytest.raises(recorder.TraceError, match=r"a loss of shape \(2,\), expected a single"):
             trace.step({}, loss=np.ones(2))
     assert found == [[], []]
+
+
+def test_what_a_reader_would_refuse_is_not_written(tmp_path: Path) -> None:
+    """Catches a slip that shows only where the trace is read, or a gradient of something else."""
+    with recorder.Trace(tmp_path / "x.trace") as trace:
+        for begin in (lambda p: trace.run("eval", p), lambda p: trace.training("update", p)):
+            with pytest.raises(recorder.TraceError, match="expected float64 or float32"):
+                begin("float16")
+        with pytest.raises(recorder.TraceError, match="steps of 'updates', expected one of update"):
+            trace.training("updates")
+        trace.state("x", np.ones(3), trained=True)
+        trace.run("train")
+        trace.input("x", np.ones(3))
+        trace.tap("y", np.ones(3))
+        with pytest.raises(recorder.TraceError, match="must not share a name"):
+            trace.gradient("x", np.ones(3))
+        for place in (1, -1):
+            with pytest.raises(recorder.TraceError, match=f"output {place} of 'y', which has 1"):
+                trace.gradient("y", np.ones(3), output=place)
+    assert trace.index["runs"][0]["parameter_gradients"] == {}
+
+
+class Noisy(torch.nn.Module):
+    """Draws by a generator that is not PyTorch's."""
+
+    def __init__(self, draw_: Callable[[], float]) -> None:
+        super().__init__()
+        self.draw = draw_
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.draw()
+
+
+@pytest.mark.parametrize(
+    "draw_",
+    [
+        lambda: random.random(),
+        lambda: np.random.rand(),  # noqa: NPY002
+        lambda: float(torch.rand(())),
+    ],
+)
+def test_draws_of_any_generator_are_refused(draw_: Callable[[], float], tmp_path: Path) -> None:
+    """Catches a network recorded whose numbers are others the next time."""
+    with one_thread(), pytest.raises(recorder.TraceError, match="draws random numbers in eval"):
+        recorder.record_torch(tmp_path / "x", Noisy(draw_), [torch.ones(2)], parts=())
+    assert not list(tmp_path.iterdir())

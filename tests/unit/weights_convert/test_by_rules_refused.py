@@ -110,6 +110,10 @@ BAD_SHARDS: dict[str, tuple[Callable[[Path], object], str]] = {
         changed(lambda i: i["metadata"].update(total_size=float("inf"))),
         "total_size inf, expected a number of bytes",
     ),
+    "size huge": (
+        changed(lambda i: i["metadata"].update(total_size=10**400)),
+        "but its shards hold",
+    ),
     "size nan": (
         changed(lambda i: i["metadata"].update(total_size=float("nan"))),
         "total_size nan, expected a number of bytes",
@@ -156,6 +160,7 @@ BAD_RULES = {
     "twice": (edited("'embed.embedding'", "'head.kernel'"), "both become head.kernel"),
     "unused": (edited("rules = [", "rules = [ ['nothing', 'a'],"), "fits it"),
     "misfit": (edited("l (n h) i -> n l i h", "l (n h i) -> n l i h"), "qkv"),
+    "size of nothing": ("sizes = {hh = 2}\n" + RULES, "sizes: no rule has an axis hh"),
     "no rule": ("rules = 3", "expected rules"),
     "no TOML": ("rules = [", "no TOML"),
 }
@@ -201,11 +206,13 @@ def test_bad_targets_and_options(shards: Path, tmp_path: Path, capsys: Capture) 
         (["--shard-size", "5 apples"], "expected such as 5GB"),
         (["--workers", "0"], "expected 1 or more"),
         (["--to", "jax"], "--to is for networks of this suite"),
+        (["--key", ""], "--key is for networks of this suite"),
         (["--from", "jax"], "--from is for networks of this suite"),
     ):
         assert said in refused(tmp_path, shards, out, capsys, RULES, *options)
-    assert main(["convert", "--dry-run", str(there), str(out)]) == 2
-    assert "--dry-run is only for --rules" in capsys.readouterr().err
+    for option in (["--dry-run"], ["--workers", "0"], ["--shard-size", ""]):
+        assert main(["convert", *option, str(there), str(out)]) == 2
+        assert f"{option[0]} is only for --rules" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rules.toml", "there.safetensors"]
 
 

@@ -283,6 +283,11 @@ def test_a_file(tmp_path: Path) -> None:
         ("sizes = 3\nrules = [['a', 'b']]", "expected a table of axes"),
         ("rules = 'a'", "expected rules = "),
         ("rules = [['a']]", "is no rule"),
+        ("rules = " + "[" * 5000 + "]" * 5000, "no TOML"),
+        ("sizes = {h = " + "9" * 5000 + "}\nrules = [['a', 'b']]", "no TOML"),
+        ("rules = [['a{99999999999}', 'b']]", "is no pattern"),
+        ("rules = [['" + "(" * 5000 + ")" * 5000 + "', 'b']]", "is no pattern"),
+        ("rules = [['a', 'b', '" + "(" * 5000 + "a -> a']]", "more than 500 axes and signs"),
         ("rules = [['a', 'b', {}, 1, 2]]", "is no rule"),
     ],
 )
@@ -301,3 +306,38 @@ def test_a_table_that_is_none() -> None:
     """Catches a table that is none."""
     with pytest.raises(InputError, match="is no table of rules"):
         Rules.of("abc")
+
+
+@pytest.mark.parametrize("text", [r"(a)\.(\1)", r"(?P<one>a)\.(?P<two>(?P=one)b)", r"(a)\012"])
+def test_a_pattern_that_repeats_a_group_inside_another(text: str) -> None:
+    """Catches a traceback of a pattern whose way back nothing says, though it can be read."""
+    rules = Rules.of([(text, "b")])
+    assert rules.rules[0].patterns[0].parts is None
+    with pytest.raises(InputError, match="has no way back"):
+        rules.inverted()
+
+
+def test_the_tenth_group_is_repeated() -> None:
+    """Catches a reference to a tenth group taken for one to the first, and a 0."""
+    name = ".".join("abcdefghij")
+    pattern = r"\.".join(f"({letter}x?)" for letter in "abcdefghij") + r"\.\10"
+    back = Rules.of([(pattern, "/".join(rf"\{i}" for i in range(1, 11)))]).inverted()
+    array = np.zeros(3)
+    assert set(back.plan({name.replace(".", "/"): array}).made) == {f"{name}.j"}
+
+
+def test_layers_of_unlike_many_axes() -> None:
+    """Catches a traceback where the tensors that are stacked have not as many axes."""
+    rules = Rules.of([(r"layers\.(?P<layer>\d+)\.w", "layers.w", "layer ... -> layer ...")])
+    arrays = {"layers.0.w": np.zeros((2, 3)), "layers.1.w": np.zeros((2, 3, 1))}
+    with pytest.raises(InputError, match=r"does not fit: layers\.1\.w has 3 axes"):
+        rules.plan(arrays)
+
+
+@pytest.mark.parametrize("number", ["99999999999999999999", "9" * 5000, "999999999"])
+def test_a_number_in_a_name_that_is_far_off(number: str) -> None:
+    """Catches memory or time that a single name asks for, or a traceback."""
+    rules = Rules.of([(r"l\.(?P<layer>\d+)\.w", "w", "layer i -> layer i")])
+    arrays = {"l.0.w": np.zeros(2), f"l.{number}.w": np.zeros(2)}
+    with pytest.raises(InputError, match=r"at most 9 digits|there is no layer 1, but a 999999999"):
+        rules.plan(arrays)
