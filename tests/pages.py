@@ -133,7 +133,7 @@ def follow(page: str, folder: Path, run: Callable[[list[str]], str]) -> int:
     commands = 0
     for block in blocks(page):
         if title := block.options.get("title"):
-            _write(folder / title, block)
+            write(folder / title, block)
         elif block.language == "console":
             command, _, expected = block.text.partition("\n")
             commands += 1
@@ -141,7 +141,8 @@ def follow(page: str, folder: Path, run: Callable[[list[str]], str]) -> int:
     return commands
 
 
-def _write(file: Path, block: Block) -> None:
+def write(file: Path, block: Block) -> None:
+    """Write the file that a block is, or change the part of it that the block replaces."""
     old = block.options.get("replace")
     if old is None:
         file.write_text(block.text)

@@ -96,12 +96,12 @@ HANDLED = (
     parsed("CONTRIBUTING.md", "", "how developers install and test; .ci/run does it"),
     parsed("index.md", "pip install parity-suite", ".ci/run installs the wheel and runs the demo"),
     parsed("continuous-integration.md", "", "for GitHub and for pre-commit", "yaml"),
-    parsed("contract.md", "python -m tests.mutation", LONG, "bash"),
+    parsed("contract.md", "$ parity faults --spec", LONG, "console"),
     parsed("devices.md", "#!/bin/bash", DEVICES, "bash"),
     parsed("devices.md", "parity train", DEVICES, "indented"),
     parsed("devices.md", "torchrun", DEVICES, "indented"),
     parsed("devices.md", "python -m tests", OTHERS, "indented"),
-    parsed("devices.md", "parity check enet --devices", "pytest -m devices does it", "indented"),
+    parsed("devices.md", "$ parity check enet --devices", "pytest -m devices does it", "console"),
     parsed("tolerances.md", "parity check enet --json", "the README's commands do", "indented"),
     parsed("devices.md", "parity eval", DEVICES, "indented"),
     parsed(
@@ -114,6 +114,7 @@ HANDLED = (
     parsed(
         "study.md", "", "hours; tests/unit/study/test_running.py trains a small study", "indented"
     ),
+    parsed("training.md", "$ parity train enet-camvid", DATA, "console"),
     parsed("training.md", "parity train erfnet", DATA, "indented"),
     parsed(
         "training.md",
@@ -137,7 +138,6 @@ HANDLED = (
         )
     ),
     *(Handled(page, "text", "", "", "shown") for page in pages()),
-    Handled("contract.md", "", "$ python -m tests.mutation", "", "shown"),
     Handled("tolerances.md", "indented", "", "formulas", "shown"),
     *(
         Handled(page, language, start, f"{HERE}/test_followed.py::{test}")
