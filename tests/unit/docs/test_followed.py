@@ -262,6 +262,14 @@ def test_the_schema_is_in_the_package(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.strip()
 
 
+@follows("training.md", "console", "$ parity recipes enet-camvid")
+def test_a_recipe_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a recipe that was changed, and its page was not."""
+    command, _, shown = followed(test_a_recipe_is_shown)[0].partition("\n")
+    run(command)
+    printed(shown, capsys.readouterr().out)
+
+
 @follows("agents.md", "python", "from parity import Port")
 def test_the_port_of_the_page_for_agents() -> None:
     """Catches a `Port` that does not take what the page gives it."""

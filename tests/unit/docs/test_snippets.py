@@ -101,7 +101,7 @@ HANDLED = (
     parsed("devices.md", "parity train", DEVICES, "indented"),
     parsed("devices.md", "torchrun", DEVICES, "indented"),
     parsed("devices.md", "python -m tests", OTHERS, "indented"),
-    parsed("devices.md", "$ parity check enet --devices", "pytest -m devices does it", "console"),
+    parsed("devices.md", "parity check enet --devices", "pytest -m devices does it", "indented"),
     parsed("tolerances.md", "parity check enet --json", "the README's commands do", "indented"),
     parsed("devices.md", "parity eval", DEVICES, "indented"),
     parsed(
@@ -114,7 +114,6 @@ HANDLED = (
     parsed(
         "study.md", "", "hours; tests/unit/study/test_running.py trains a small study", "indented"
     ),
-    parsed("training.md", "$ parity train enet-camvid", DATA, "console"),
     parsed("training.md", "parity train erfnet", DATA, "indented"),
     parsed(
         "training.md",
