@@ -14,6 +14,7 @@ DOCS = ROOT / "docs"
 TOP = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md")
 BLOCK = re.compile(r"^```(\w*)(?: +([^\n]*))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"(?<=\n\n)((?: {4}[^\n]+\n)+)")
+HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 OPTION = re.compile(r'(\w+)="([^"]*)"')
 
@@ -44,17 +45,54 @@ def text_of(page: str) -> str:
 
 def blocks(page: str) -> Iterator[Block]:
     """Yield the blocks of code of a page, those between fences first."""
-    text = text_of(page)
+    yield from blocks_in(text_of(page))
+
+
+def blocks_in(text: str) -> Iterator[Block]:
+    """Yield the blocks of code of a page's text; see `blocks`."""
     for language, options, body in BLOCK.findall(text):
         yield Block(language, dict(OPTION.findall(options)), body)
     for body in INDENTED.findall(BLOCK.sub("", text)):
         yield Block("indented", {}, textwrap.dedent(body))
 
 
+class Section(NamedTuple):
+    """A heading of a page, and what stands between it and the next one.
+
+    Attributes:
+        heading: Without its signs.
+        level: 1 for the page's title.
+        text: What follows, blocks of code among it.
+    """
+
+    heading: str
+    level: int
+    text: str
+
+
+def sections(page: str) -> Iterator[Section]:
+    """Yield the sections of a page in their order."""
+    text = text_of(page)
+    hidden = BLOCK.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), text)
+    heads = list(HEADING.finditer(hidden))
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    for head, end in zip(heads, ends, strict=True):
+        yield Section(head[2], len(head[1]), text[head.end() : end])
+
+
+def prose(text: str) -> str:
+    """What is left of a page's text without its blocks of code."""
+    return INDENTED.sub("", BLOCK.sub("", text))
+
+
 def inline(page: str) -> list[str]:
     """The code in the sentences and tables of a page."""
-    text = INDENTED.sub("", BLOCK.sub("", text_of(page)))
-    return [" ".join(code.split()) for code in INLINE.findall(text)]
+    return inline_in(text_of(page))
+
+
+def inline_in(text: str) -> list[str]:
+    """The code in the sentences and tables of a page's text."""
+    return [" ".join(code.split()) for code in INLINE.findall(prose(text))]
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -95,7 +133,7 @@ def follow(page: str, folder: Path, run: Callable[[list[str]], str]) -> int:
     commands = 0
     for block in blocks(page):
         if title := block.options.get("title"):
-            _write(folder / title, block)
+            write(folder / title, block)
         elif block.language == "console":
             command, _, expected = block.text.partition("\n")
             commands += 1
@@ -103,7 +141,8 @@ def follow(page: str, folder: Path, run: Callable[[list[str]], str]) -> int:
     return commands
 
 
-def _write(file: Path, block: Block) -> None:
+def write(file: Path, block: Block) -> None:
+    """Write the file that a block is, or change the part of it that the block replaces."""
     old = block.options.get("replace")
     if old is None:
         file.write_text(block.text)

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from parity.io.interrupts import unheard
 from parity.spec.errors import InputError
 
 T = TypeVar("T")
@@ -60,6 +61,9 @@ def stream(
         made = numbers.to_iter_dataset(one)
     iterator, failure = iter(made), None
     try:
+        if workers:
+            with unheard():
+                iterator.start_prefetch()
         for _ in range(last - first):
             yield next(iterator)
     except (InputError, RuntimeError) as error:

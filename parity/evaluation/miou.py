@@ -20,7 +20,7 @@ from parity.spec import metrics
 from parity.spec.augmentation import NEAREST, resample
 from parity.spec.errors import InputError
 from parity.spec.labels import outputs
-from parity.spec.models import CLASSIFIERS, MODELS, Config, check_takes_images
+from parity.spec.models import CLASSIFIERS, MODELS, Config, check_takes_images, name_of
 from parity.spec.preprocessing import Preprocessing
 from weights_convert.assumptions import Assumptions, assume
 from weights_convert.wrapping import ANY, Choice
@@ -38,7 +38,7 @@ def miou(
     weights: str | Path,
     data: str | Path,
     size: Pair | None = None,
-    model: str = "enet",
+    model: str | None = None,
     dataset: str | None = None,
     split: str = "val",
     labels: str | None = None,
@@ -59,7 +59,7 @@ def miou(
         size: (H, W) to which images are resized, and labels, to the nearest pixel; what the
             checkpoint's manifest says if not given, else as published. The labels of an encoder,
             which predicts at an eighth, are resized once more, as its training does it.
-        model: A network's name.
+        model: The network's name; told by the names of its tensors if not given.
         dataset: `cityscapes` or `camvid`; detected from the folder's layout if not given.
         split: Such as `val`.
         labels: `void-last` or `void-first`, the network's order of outputs; what the checkpoint's
@@ -88,6 +88,7 @@ def miou(
     from weights_convert import notes
 
     checkpoint = weights_convert.load(path, model, choice=choice)
+    check_network(checkpoint.config, path)
     found = checkpoint.config.num_classes
     if found not in (source.outputs, len(source.classes)):
         raise InputError(
@@ -120,7 +121,7 @@ def miou(
     if progress:
         progress(len(samples), len(samples), "done")
     return Result(
-        model=model,
+        model=model or name_of(checkpoint.config),
         weights=path,
         weights_sha256=checkpoint.sha256,
         data=source,
@@ -269,8 +270,25 @@ def predictor(framework: str, checkpoint: Any, dtype: str, pixels: Preprocessing
     return side.predictor(checkpoint.config, arrays, dtype, pixels)
 
 
+def check_network(config: Config, of: Path | str) -> None:
+    """Refuse a network that does not predict a class for each pixel of an image.
+
+    Args:
+        config: The network.
+        of: Its file, or its name.
+
+    Raises:
+        InputError: It names the file or network.
+    """
+    check_takes_images(config, "parity miou")
+    if config.family in CLASSIFIERS:
+        raise InputError(
+            f"{of}: {config.family} classifies whole images; parity eval measures its accuracy"
+        )
+
+
 def check_arguments(
-    model: str,
+    model: str | None,
     size: Pair | None,
     frameworks: Sequence[str],
     dtype: str,
@@ -282,13 +300,12 @@ def check_arguments(
     Raises:
         InputError: It names the argument.
     """
-    if model not in MODELS:
-        raise InputError(f"unknown model {model!r}, expected {' or '.join(MODELS)}")
-    check_takes_images(MODELS[model], "parity miou")
-    if MODELS[model].family in CLASSIFIERS:
-        raise InputError(f"{model} classifies whole images; parity eval measures its accuracy")
-    if size is not None:
-        check_size(MODELS[model], size)
+    if model is not None:
+        if model not in MODELS:
+            raise InputError(f"unknown model {model!r}, expected {' or '.join(MODELS)}")
+        check_network(MODELS[model], model)
+        if size is not None:
+            check_size(MODELS[model], size)
     if not frameworks or len(set(frameworks)) < len(frameworks):
         raise InputError(f"frameworks {','.join(frameworks)!r}, expected each once")
     for name in frameworks:

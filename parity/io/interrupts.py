@@ -70,6 +70,20 @@ def watched(line: str, last: Callable[[], None] = lambda: None) -> Iterator[Watc
         ours.close()
 
 
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Start threads and processes that no Ctrl-C reaches.
+
+    They inherit that SIGINT is blocked. A new Python would otherwise end with a traceback if it
+    comes while it starts, before any code of ours can ignore it. This thread gets it afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave(status: int) -> None:
     """End this process now: no traceback of what it was doing, no wait for a library's threads."""
     flush = threading.Thread(target=_flush, daemon=True)

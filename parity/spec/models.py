@@ -205,6 +205,11 @@ def usual_batch(config: Config) -> int:
     return USUAL_OF.get(config.family, USUAL)[1]
 
 
+def name_of(config: Config) -> str:
+    """Return the name of a variant: its own if it is one of `MODELS`, else its family's."""
+    return next((name for name, known in MODELS.items() if known == config), config.family)
+
+
 def config_of(family: str, shapes: Mapping[str, tuple[int, ...]]) -> Config:
     """Return the variant of a network whose checkpoint has these keys; see `Config.of`.
 

@@ -26,7 +26,7 @@ from parity.spec.labels import ORDERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="enet", help="the network (default: %(default)s)")
+    parser.add_argument("--model", help="the network (default: told by its tensors)")
     parser.add_argument("--weights", required=True, metavar="FILE", help="the checkpoint")
     add_choice(parser)
     parser.add_argument(

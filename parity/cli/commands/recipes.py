@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         entries: Any = [plain(recipe) for recipe in RECIPES.values()]
     else:
         recipe = find(args.recipe)
-        print(to_toml(recipe).rstrip() if args.toml else "\n".join(facts(recipe)))
+        # In a file, a line for each field; at a terminal, none is broken inside of a word.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(to_toml(recipe).rstrip() if args.toml else "\n".join(facts(recipe, width)))
         entries = plain(recipe)
     if args.json is not None:
         write_atomically(args.json, json.dumps(entries, indent=1).encode())
@@ -77,8 +82,13 @@ def table(recipes: dict[str, Recipe]) -> Table:
     return made
 
 
-def facts(recipe: Recipe) -> list[str]:
-    """Return a line for each field of a recipe; nested fields at their defaults are left out."""
+def facts(recipe: Recipe, width: int | None = None) -> list[str]:
+    """Return a line for each field of a recipe; nested fields at their defaults are left out.
+
+    Args:
+        recipe: The recipe.
+        width: Characters of a line; longer ones go on below their values. No limit if None.
+    """
     lines = [f"{name:<18}{text}" for name, text in _told(recipe, "stages").items()]
     for stage in recipe.stages:
         lines += ["", f"{'stage':<18}{stage.name}"]
@@ -86,7 +96,18 @@ def facts(recipe: Recipe) -> list[str]:
         if stage.dropout is None:
             told["dropout"] = dropout(stage)
         lines += [f"  {name:<16}{text}" for name, text in told.items()]
-    return lines
+    return lines if width is None else [_wrapped(line, width) for line in lines]
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Break a line between words."""
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=" " * 18,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _told(part: Recipe | Stage, apart: str) -> dict[str, str]:

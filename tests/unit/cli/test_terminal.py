@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from parity.cli import COMMANDS, main, parser
+from parity.cli.commands.recipes import facts
 from parity.report.console import standard_output
+from parity.spec.recipes import RECIPES
 from parity.trace.recorder import Trace
 
 Capture = pytest.CaptureFixture[str]
@@ -109,3 +111,11 @@ def test_ctrl_c_says_what_happens(command: str) -> None:
     answer = parser([command]).parse_args([command, *given]).answer
     assert answer.startswith(f"parity {command}: ")
     assert ("Ctrl-C again stops at once" in answer) == (command == "study")
+
+
+def test_a_recipe_is_readable_at_80_columns() -> None:
+    """Catches a value of a recipe that a terminal breaks inside of a word."""
+    for recipe in RECIPES.values():
+        whole, narrow = facts(recipe), facts(recipe, 80)
+        assert max(map(len, "\n".join(narrow).splitlines())) <= 80
+        assert [" ".join(line.split()) for line in narrow] == [" ".join(w.split()) for w in whole]

@@ -26,7 +26,7 @@ from parity.trace.recorder import Trace
 from parity.training import overrides
 from tests import by_rules, tiny_data
 from tests.fuzz.kill_training import BLOCKS
-from tests.pages import blocks, commands, follow, printed
+from tests.pages import blocks, commands, follow, printed, write
 from tests.scenes import save
 from tests.unit.cli.test_port_command import MyNet, MyPort
 from weights_convert.rules import Rules
@@ -92,6 +92,32 @@ def test_a_pair_of_ones_own() -> None:
     for _, *arguments in sorted(asked):
         few = ["--count", "3"] if arguments[0] == "faults" else []
         assert main([*arguments, *few]) == 0, arguments
+
+
+def write_tutorial(checks: int) -> None:
+    """Write the port of the tutorial, as it is after so many of its checks."""
+    for block in blocks("tutorial.md"):
+        if block.language == "console":
+            checks -= 1
+            if checks < 0:
+                return
+        elif title := block.options.get("title"):
+            write(Path(title), block)
+
+
+@follows("agents.md", "console", "$ parity check my_port.py:make_port --format json")
+@follows("continuous-integration.md", "console", "$ parity check my_port.py:make_port --format")
+@follows("checking.md", "console", "$ parity check my_port.py:make_port")
+def test_the_port_of_the_tutorial(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a report on a page that is not the one of the tutorial's port."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for text, checks in zip(followed(test_the_port_of_the_tutorial), (0, 0, 4), strict=True):
+        write_tutorial(checks)
+        (command,), shown = commands(text.partition("\n")[0]), text.partition("\n")[2]
+        assert main(command[1:]) == (0 if checks else 1)
+        printed(shown, capsys.readouterr().out)
 
 
 @follows("continuous-integration.md", "python", "from my_port import")
@@ -285,6 +311,14 @@ def test_the_schema_is_in_the_package(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.strip()
 
 
+@follows("training.md", "console", "$ parity recipes enet-camvid")
+def test_a_recipe_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a recipe that was changed, and its page was not."""
+    command, _, shown = followed(test_a_recipe_is_shown)[0].partition("\n")
+    run(command)
+    printed(shown, capsys.readouterr().out)
+
+
 @follows("agents.md", "python", "from parity import Port")
 def test_the_port_of_the_page_for_agents() -> None:
     """Catches a `Port` that does not take what the page gives it."""
@@ -315,27 +349,37 @@ def counts(table: str) -> set[str]:
 
 @pytest.mark.long
 @follows("README.md", "sh", "parity export enet")
-def test_exports() -> None:
-    """Catches an export, or a use of one, that the README shows and that fails."""
+@follows("export.md", "console", "$ parity export enet")
+def test_exports(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches an export, or a use of one, that a page shows and that fails or prints another."""
     write_enet()
+    readme, page = followed(test_exports)
+    command, _, shown = page.partition("\n")
+    run(command)
+    printed(shown, capsys.readouterr().out)
     image, label = np.zeros((64, 96, 3), np.uint8), np.zeros((64, 96), np.uint8)
     save(Path("DIR/a_leftImg8bit.png"), image)
     save(Path("DIR/a_gtFine_labelIds.png"), label)
-    run(followed(test_exports)[0])
+    run(readme)
     assert Path("out/metric.txt").is_file()
 
 
 @pytest.mark.long
 @follows("README.md", "sh", "parity miou --weights")
+@follows("evaluating.md", "console", "$ parity miou --weights")
 def test_accuracy(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches accuracies of the published checkpoint that are not those which the README shows."""
     Path("CITYSCAPES").symlink_to(shared / "data" / "cityscapes_mini")
     name = "enet_cityscapes_20c.pth"
     Path(name).symlink_to(shared / "checkpoints" / name)
-    run(followed(test_accuracy)[0])
+    readme, page = followed(test_accuracy)
+    assert readme.split() == [*page.partition("\n")[0].split()[1:], "--html", "page"]
+    run(readme)
+    found = capsys.readouterr().out
     shown = next(b.text for b in blocks("README.md") if b.text.startswith("labels: void-last"))
-    lines = [line for line in shown.splitlines() if "images per second" not in line]
-    printed("\n".join(line for line in lines if "━" not in line), capsys.readouterr().out)
+    for text in (shown, page.partition("\n")[2]):
+        lines = [line for line in text.splitlines() if "images per second" not in line]
+        printed("\n".join(line for line in lines if "━" not in line), found)
 
 
 @pytest.mark.long

@@ -97,7 +97,7 @@ HANDLED = (
     parsed("CONTRIBUTING.md", "", "how developers install and test; .ci/run does it"),
     parsed("index.md", "pip install parity-suite", ".ci/run installs the wheel and runs the demo"),
     parsed("continuous-integration.md", "", "for GitHub and for pre-commit", "yaml"),
-    parsed("contract.md", "python -m tests.mutation", LONG, "bash"),
+    parsed("contract.md", "$ parity faults --spec", LONG, "console"),
     parsed("devices.md", "#!/bin/bash", DEVICES, "bash"),
     parsed("devices.md", "parity train", DEVICES, "indented"),
     parsed("devices.md", "torchrun", DEVICES, "indented"),
@@ -138,7 +138,6 @@ HANDLED = (
         )
     ),
     *(Handled(page, "text", "", "", "shown") for page in pages()),
-    Handled("contract.md", "", "$ python -m tests.mutation", "", "shown"),
     Handled("tolerances.md", "indented", "", "formulas", "shown"),
     *(
         Handled(page, language, start, f"{HERE}/test_followed.py::{test}")

@@ -12,6 +12,7 @@ import pytest
 import weights_convert
 from parity import cli
 from parity.spec import draw
+from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
 from tests.scenes import NAMES, cityscapes, save, save_weights
 
@@ -108,6 +109,9 @@ def test_one_framework_compares_nothing(
         ("--weights {tmp}/nowhere.pth", "nowhere.pth"),
         ("--weights {tmp}/garbage.pth", "garbage.pth"),
         ("--weights {tmp}/12.pth", "12.pth: the network has 12 outputs, but cityscapes needs 20"),
+        ("--weights {tmp}/genet.pth", "genet.pth: genet classifies whole images; parity eval"),
+        ("--model genet", "genet: genet classifies whole images; parity eval"),
+        ("--model decoder", "decoder takes token ids"),
         ("--data {tmp}/nowhere", "nowhere: no such folder"),
         ("--data camvid", "camvid: no such folder; --data is the folder of the data set, not its"),
         ("--count-size 5", "size '5', expected HEIGHTxWIDTH"),
@@ -129,6 +133,7 @@ def test_bad_input(
     """Catches a traceback, an error that names nothing, and files written all the same."""
     (tmp_path / "garbage.pth").write_bytes(b"garbage")
     save_weights(tmp_path / "12.pth", draw.weights(ENetConfig(num_classes=12), seed=0))
+    save_weights(tmp_path / "genet.pth", draw.weights(MODELS["genet"], seed=0))
     before = sorted(tmp_path.iterdir())
     given = ["--weights", str(weights), "--data", str(data), "--size", "24x40"]
     given += ["--json", str(tmp_path / "miou.json"), "--html", str(tmp_path / "pages")]

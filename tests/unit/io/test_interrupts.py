@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from parity.data import loading
 from parity.training.stopping import ANSWER
 from tests import small_runs
 from tests.fuzz.kill_processes import PROGRAM
@@ -120,6 +121,19 @@ def test_processes_that_load_leave_no_words(framework: str, data: Path, tmp_path
     found = test_devices.arguments(data, tmp_path / "out", framework, "--workers", "2")
     command = [sys.executable, str(program), *found]
     interrupted_twice(command, [tmp_path / "there0"], ANSWER)
+
+
+def blocked(_: int) -> int:
+    """The signals that are blocked in the main thread of this process, as a mask."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("SigBlk:")[2].split()[0], 16)
+
+
+def test_no_interrupt_reaches_a_process_that_starts() -> None:
+    """Catches Ctrl-C that meets a process which loads data while its Python starts: a traceback."""
+    (found,) = loading.stream(blocked, lambda value: value, 0, 1, workers=1)
+    assert found >> (signal.SIGINT - 1) & 1
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def command_lines() -> list[bytes]:
