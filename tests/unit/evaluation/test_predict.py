@@ -143,7 +143,7 @@ def test_bad_input(
     """Catches a traceback, and a folder that is left behind."""
     image = sorted((streets / "leftImg8bit").rglob("*.png"))[0]
     nineteen = tmp_path / "nineteen.toml"
-    names = [f"class {i}" for i in range(19)]
+    names = list(CITYSCAPES.classes)
     nineteen.write_text(f'images = "i"\nmasks = "m"\nclasses = {names}\nsplits = {{val = 1.0}}\n')
     twin = tmp_path / "twin" / image.name
     twin.parent.mkdir()

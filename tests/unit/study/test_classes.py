@@ -38,8 +38,8 @@ def test_a_class_is_equivalent_only_after_adjustment(tmp_path: Path) -> None:
     made = plan(tmp_path)
     points = {
         "near": (0.1, -0.1, 0.2, 0.0),
-        "less near": (0.3, 0.0, 0.55, 0.1),
-        "far": (2, 1, 3, 2),
+        "less near": (0.3, 0.0, 0.5, 0.1),
+        "far": (2.0, 1.9, 2.1, 2.0),
     }
     for seed in range(1, 5):
         one = dict.fromkeys((*points, "rare"), 0.5)

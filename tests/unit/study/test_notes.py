@@ -112,7 +112,7 @@ def test_what_changed_between_starts_is_said(tmp_path: Path) -> None:
     write_run(made, Run((), 5, 1, "torch"), tmp_path, [0.5, 0.5], starts=[older, {}])
     write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.54, 0.54])
     assert analysis.study(made, tmp_path).notes == (
-        "torch: trained by several versions: torch 2.11.0 then torch 2.13.0; torch 2.13.0",
+        "torch: trained by several versions: torch 2.11.0 then 2.13.0; torch 2.13.0",
         "runs were trained on data in 2 places, of which only the numbers of images were compared:"
         " /data, /elsewhere",
     )
