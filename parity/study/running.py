@@ -195,6 +195,8 @@ class Child:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
+                if process.stdout:
+                    process.stdout.close()
                 for number, handler in before.items():
                     signal.signal(number, handler)
         if asked:
