@@ -216,8 +216,8 @@ def _longer(first: str, second: str, verdict: Verdict) -> str:
 
 def classes(study: Study, row: Row, found: Comparison) -> Table:
     """Each class of one comparison."""
-    head = ("class", found.first, found.second, "pairs", "difference", "90 % interval")
-    head += ("95 % interval", "p, equivalence", "p, difference", "verdict")
+    head: tuple[str, ...] = ("class", found.first, found.second, "pairs", "difference")
+    head += ("90 % interval", "95 % interval", "p, equivalence", "p, difference", "verdict")
     rows: list[tuple[str, ...]] = []
     for one in found.classes:
         d = one.difference
