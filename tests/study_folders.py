@@ -12,6 +12,8 @@ from parity.study.plan import Plan, Run, state_of
 from parity.training import overrides
 
 CLASSES = ("road", "car")
+FIRST = (0.50, 0.52, 0.51, 0.53)
+SECOND = (0.54, 0.561, 0.549, 0.572)  # 4 points more, within 0.2
 
 
 def plan(out: Path, epochs: int = 2, name: str = "enet-camvid") -> Plan:
@@ -28,9 +30,10 @@ def write_run(
     scores: Sequence[float | None],
     classes: Mapping[str, float | None] | None = None,
     state: Mapping[str, Any] | None = None,
-    images_per_second: float = 20.0,
+    images_per_second: float | Sequence[float] = 20.0,
     images: int = 90,
     stages: Sequence[str] = (),
+    starts: Sequence[Mapping[str, Any]] = ({},),
 ) -> None:
     """Write a run's folder as training leaves it.
 
@@ -41,20 +44,25 @@ def write_run(
         scores: Of each epoch's validation, in [0, 1].
         classes: Class -> IoU at every validation; the score of each if not given.
         state: How it ended; a finished one if not given, none if empty.
-        images_per_second: Of each epoch.
+        images_per_second: Of each epoch, or of all.
         images: Of each validation.
         stages: Name of each epoch's stage; all of one if not given.
+        starts: What is different in the record of each start.
     """
     folder = out / run.name
     folder.mkdir(parents=True)
     lines: list[dict[str, Any]] = []
     for i, score in enumerate(scores, 1):
-        clock = {"seconds": 18.0, "images_per_second": images_per_second, "time": 100.0 * i}
-        lines.append({"kind": "epoch", "epoch": i, "batches": 10 * i, "loss": 1.0, "clock": clock})
+        speed = images_per_second
+        speed = speed if isinstance(speed, float) else speed[i - 1]
+        clock = {"seconds": 18.0, "images_per_second": speed, "time": 100.0 * i}
+        stage = stages[i - 1] if stages else "whole"
+        line: dict[str, Any] = {"kind": "epoch", "stage": stage, "epoch": i, "batches": 10 * i}
+        lines.append(line | {"loss": 1.0, "clock": clock})
         shares = dict.fromkeys(CLASSES, score) if classes is None else dict(classes)
         line = {"kind": "validation", "batches": 10 * i, "score": score, "mean_loss": 1.0}
-        line |= {"stage": stages[i - 1] if stages else "whole"}
         line |= {
+            "stage": stage,
             "images": images,
             "iou_class": shares,
             "clock": {"seconds": 3.0, "time": 101.0 * i},
@@ -67,8 +75,19 @@ def write_run(
         "versions": {"torch": "2.13.0", "jax": "0.10.2", "flax": "0.12.8"},
         "hardware": {"processor": "a processor", "host": "a machine"},
         "devices": ["cpu: 2 threads"],
+        "data": "/data",
     }
-    (folder / "environment.json").write_text(json.dumps({"starts": [start]}))
+    entries = {"starts": [start | dict(more) for more in starts]}
+    (folder / "environment.json").write_text(json.dumps(entries))
     ended = {"status": "finished", "why": "", "epochs": plan.epochs} if state is None else state
     if ended:
         state_of(out, run).write_text(json.dumps(ended))
+
+
+def whole(out: Path, second: tuple[float, ...] = SECOND) -> Plan:
+    """A study of both sides; the best validation is the first."""
+    made = plan(out)
+    for seed, (a, b) in enumerate(zip(FIRST, second, strict=True), 1):
+        write_run(made, Run((), seed, 1, "torch"), out, [a, a - 0.01])
+        write_run(made, Run((), seed, 1, "jax"), out, [b, b - 0.02], images_per_second=10.0)
+    return made

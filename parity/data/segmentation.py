@@ -264,7 +264,9 @@ def require_split(root: Path, split: str, splits: Iterable[str]) -> None:
 
 
 def folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+    """Folders but for hidden ones, which programs leave behind; sorted."""
+    inside = path.iterdir() if path.is_dir() else ()
+    return sorted(p for p in inside if p.is_dir() and not p.name.startswith("."))
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:

@@ -154,6 +154,12 @@ def check_ids(network: Predictor, ids: bool) -> None:
         raise InputError(
             f"{network.path} does not say the ids of its classes: --dataset NAME, or a TOML file"
         )
+    count, ids_of = len(network.said.classes), network.said.ids
+    if ids_of and network.outputs > count == len(ids_of):
+        raise InputError(
+            f"{network.path} has an output for void, for which data set {network.said.name} has no"
+            " id: ignored = [ID] in its TOML file"
+        )
 
 
 class Painter:

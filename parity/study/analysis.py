@@ -11,8 +11,9 @@ from pathlib import Path
 
 from parity.spec.errors import InputError
 from parity.study import results
-from parity.study.plan import DETERMINISTIC, Plan, Run, sides, with_twins
-from parity.study.results import BEGUN, FINISHED, MISSING, Result, Speed
+from parity.study.notes import notes_of
+from parity.study.plan import DETERMINISTIC, Plan, Run, in_order, sides, with_twins
+from parity.study.results import BEGUN, MISSING, Result, Speed
 from parity.study.statistics import (
     ALPHA,
     Difference,
@@ -82,16 +83,22 @@ class ClassRow:
         means: Its mean score of either side, over the pairs in which it is present.
         difference: The paired difference; None where no pair has the class.
         adjusted: Its p value, adjusted for the number of classes by Holm's method.
+        equivalence: The p value of the two one-sided tests, adjusted likewise.
     """
 
     name: str
     means: tuple[float, float]
     difference: Difference | None
     adjusted: float
+    equivalence: float
 
     @property
     def different(self) -> bool:
         return self.adjusted < ALPHA
+
+    @property
+    def equivalent(self) -> bool:
+        return self.equivalence < ALPHA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +142,17 @@ class Row:
     def name(self) -> str:
         return " ".join(self.settings)
 
-    @property
-    def unfinished(self) -> bool:
-        """Return whether runs are still to be trained: asked for, begun, or half of a pair."""
-        return any(run.status in (BEGUN, MISSING) for run in self.runs)
+    def unfinished(self, found: Comparison) -> bool:
+        """Return whether runs of a comparison are still to be trained.
+
+        They were asked for or begun, or are the other half of a pair. Repeats are in no comparison.
+        """
+        return any(
+            result.status in (BEGUN, MISSING)
+            and result.run.repeat == 1
+            and result.run.side in (found.first, found.second)
+            for result in self.runs
+        )
 
     def side(self, name: str) -> Side | None:
         return next((side for side in self.sides if side.name == name), None)
@@ -204,23 +218,33 @@ def study(
         out: Its folder.
         asked: Runs that are named where they are not there, beside those that OUT knows of.
         margin: The margin of equivalence, in points; the plan's if not given.
-        seeds: Those that are judged; all if not given.
+        seeds: Those that are judged, and named where they are not there; all if not given.
 
     Raises:
         InputError: A file is damaged, or of another recipe or other data.
     """
     runs = with_twins({*plan.found(out), *asked})
-    if seeds is not None and not (runs := [run for run in runs if run.seed in seeds]):
-        raise InputError(f"{out} holds no run of seeds {', '.join(map(str, seeds))}")
+    if seeds is not None:
+        runs = _of_seeds(runs, seeds, out)
     margin = plan.margin if margin is None else margin
     found = [results.read(plan, run, out) for run in runs]
     _check_images(found, out)
     rows = [_row(plan, row, margin, found) for row in dict.fromkeys(run.row for run in runs)]
-    notes = [*_missing_sides(rows), *_notes(plan, found)]
+    notes = notes_of(rows, found)
     if margin != plan.margin:
         notes.append(f"margin {margin:g}, where the study began with {plan.margin:g}")
     between = _row_differences(rows, plan.recipe.keep) if len(rows) > 1 else []
     return Study(plan, margin, tuple(rows), tuple(between), tuple(notes))
+
+
+def _of_seeds(runs: Sequence[Run], seeds: Sequence[int], out: Path) -> list[Run]:
+    """The runs of these seeds, and those that are missing among them, on sides that have any."""
+    there = [run for run in runs if run.seed in seeds]
+    if not there:
+        raise InputError(f"{out} holds no run of seeds {', '.join(map(str, seeds))}")
+    sides_there = {(run.row, run.side) for run in there}
+    firsts = {Run(row, seed, 1, side) for row, side in sides_there for seed in seeds}
+    return in_order({*there, *firsts})
 
 
 def _check_images(found: Sequence[Result], out: Path) -> None:
@@ -250,11 +274,15 @@ def _row(plan: Plan, settings: tuple[str, ...], margin: float, found: Sequence[R
 
 
 def _finished(found: Sequence[Result], side: str) -> dict[int, Result]:
-    """Seed -> its first run, of finished ones whose score is a number."""
+    """Seed -> its first run, if that is finished and its score is a number.
+
+    A repeat never stands in for a first run that failed: of a side that is not deterministic that
+    would be another draw, taken because the first was bad.
+    """
     return {
         r.run.seed: r
-        for r in sorted(found, key=lambda r: (r.run.seed, -r.run.repeat))
-        if r.run.side == side and r.finished and not math.isnan(r.best) and not math.isnan(r.last)
+        for r in sorted(found, key=lambda r: r.run.seed)
+        if r.run.side == side and r.run.repeat == 1 and r.finished and r.scored
     }
 
 
@@ -275,8 +303,8 @@ def _side(plan: Plan, name: str, here: Sequence[Result]) -> Side:
             statistics.median(s.validation for s in speeds),
             statistics.fmean(s.hours for s in speeds),
         ),
-        _noise(several, plan.recipe.keep),
-        ", ".join(sorted({_versions(r) for r in several})),
+        _noise([r for r in several if r.scored], plan.recipe.keep),
+        ", ".join(sorted({r.software for r in several})),
         " / ".join(sorted({r.machine for r in several})),
     )
 
@@ -294,11 +322,6 @@ def _noise(several: Sequence[Result], keep: str) -> Noise | None:
     return Noise(len(groups), sum(map(len, groups)), deviation, alike)
 
 
-def _versions(result: Result) -> str:
-    names = ("jax", "flax") if result.run.framework == "jax" else ("torch",)
-    return " ".join(f"{name} {result.versions.get(name, '?')}" for name in names)
-
-
 def _comparison(
     keep: str,
     one: str,
@@ -313,10 +336,13 @@ def _comparison(
         verdict([r.score(k) for r in first], [r.score(k) for r in second], margin)
         for k in (keep, second_score)
     ]
-    return Comparison(one, other, seeds, verdicts[0], verdicts[1], _classes(first, second))
+    classes = _classes(first, second, margin)
+    return Comparison(one, other, seeds, verdicts[0], verdicts[1], classes)
 
 
-def _classes(first: Sequence[Result], second: Sequence[Result]) -> tuple[ClassRow, ...]:
+def _classes(
+    first: Sequence[Result], second: Sequence[Result], margin: float
+) -> tuple[ClassRow, ...]:
     rows = []
     for name in dict.fromkeys(name for result in (*first, *second) for name in result.classes):
         pairs = [
@@ -324,13 +350,18 @@ def _classes(first: Sequence[Result], second: Sequence[Result]) -> tuple[ClassRo
         ]
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
         if not known:
-            rows.append(ClassRow(name, (math.nan, math.nan), None, math.nan))
+            rows.append(ClassRow(name, (math.nan, math.nan), None, math.nan, math.nan))
             continue
         ones, others = [a for a, _ in known], [b for _, b in known]
         means = statistics.fmean(ones), statistics.fmean(others)
-        rows.append(ClassRow(name, means, difference(ones, others), math.nan))
-    p = holm([math.nan if row.difference is None else row.difference.p for row in rows])
-    return tuple(dataclasses.replace(r, adjusted=a) for r, a in zip(rows, p, strict=True))
+        judged = verdict(ones, others, margin)
+        p = judged.difference.p, judged.p_equivalence
+        rows.append(ClassRow(name, means, judged.difference, *p))
+    adjusted = holm([row.adjusted for row in rows]), holm([row.equivalence for row in rows])
+    return tuple(
+        dataclasses.replace(row, adjusted=different, equivalence=equivalent)
+        for row, different, equivalent in zip(rows, *adjusted, strict=True)
+    )
 
 
 def _row_differences(rows: Sequence[Row], keep: str) -> list[RowDifference]:
@@ -347,43 +378,3 @@ def _row_differences(rows: Sequence[Row], keep: str) -> list[RowDifference]:
         adjusted = holm([d.difference.p for d in here])
         made += [dataclasses.replace(d, adjusted=a) for d, a in zip(here, adjusted, strict=True)]
     return made
-
-
-def _missing_sides(rows: Sequence[Row]) -> list[str]:
-    """Say where there is nothing to compare, or one seed alone."""
-    lines = []
-    for row in rows:
-        where = f"{row.name}: " if row.settings else ""
-        names = {side.name.removesuffix(DETERMINISTIC) for side in row.sides}
-        missing = [name for name in FRAMEWORKS if name not in names]
-        if row.sides and missing:
-            lines.append(f"{where}no finished run of {' or '.join(missing)}: nothing to compare")
-        elif not row.sides:
-            lines.append(f"{where}no finished run yet")
-        elif not row.comparisons:
-            lines.append(f"{where}both frameworks have finished runs, but of no seed in common")
-    single = [(row, side.name) for row in rows for side in row.sides if len(side.seeds) == 1]
-    for name in dict.fromkeys(name for _, name in single):
-        count = sum(name == other for _, other in single)
-        where = f" (in {count} of {len(rows)} rows)" if len(rows) > 1 else ""
-        lines.append(
-            f"{name}: one seed alone has no deviation; nothing can be said of its noise{where}"
-        )
-    return lines
-
-
-def _notes(plan: Plan, found: Sequence[Result]) -> list[str]:
-    lines = [result.note for result in found if result.note]
-    lines += [
-        f"{result.run.words}: its score is not a number, and is in no number below"
-        for result in found
-        if result.status == FINISHED and (math.isnan(result.best) or math.isnan(result.last))
-    ]
-    for side in dict.fromkeys(result.run.side for result in found):
-        machines = {r.machine for r in found if r.run.side == side and r.machine}
-        versions = {_versions(r) for r in found if r.run.side == side and r.versions}
-        if len(machines) > 1:
-            lines.append(f"{side}: trained on {len(machines)} kinds of machines; times are mixed")
-        if len(versions) > 1:
-            lines.append(f"{side}: trained by several versions: {'; '.join(sorted(versions))}")
-    return lines

@@ -10,6 +10,7 @@ from typing import Any
 
 from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe, Stage
+from parity.spec.training.written import SILENT
 from parity.training import overrides
 
 ALL = "stages.all."
@@ -30,6 +31,8 @@ def parse_grid(texts: Sequence[str]) -> list[tuple[str, ...]]:
         options = values.split(",")
         if not equals or not re.fullmatch(r"[\w.-]+", key) or not all(options):
             raise InputError(f"--grid {text!r}, expected KEY=VALUE,VALUE such as level=O1,O2")
+        if key in SILENT:
+            raise InputError(f"--grid {text!r}: {key} decides nothing that is trained")
         if bad := [v for v in options if not re.fullmatch(r"[\w.+-]+", v)]:
             raise InputError(f"--grid {text!r}: {bad[0]!r}, expected a number or a word")
         settings = [short_setting(f"{key}={value}") for value in options]

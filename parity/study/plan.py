@@ -34,6 +34,7 @@ MARGIN = 0.5  # points
 SWEEP = "sweep"
 DETERMINISTIC = "-deterministic"
 LATER = ("margin", "images", "start")  # fields that older plans do not have
+MOST_SEEDS = 1000  # that one option names
 RUN = re.compile(r"seed-(\d+)(?:-repeat-(\d+))?")
 MARKS = (".state.json", ".asked")  # files beside a run's folder that tell of it
 
@@ -291,14 +292,17 @@ def parse_seeds(text: str) -> list[int]:
     Raises:
         InputError: Anything else.
     """
-    if re.fullmatch(r"[1-9]\d{0,3}", text, re.ASCII):
-        return list(range(1, int(text) + 1))
+    if re.fullmatch(r"[1-9]\d*", text, re.ASCII):
+        return parse_seeds(f"1-{text}")
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise InputError(f"--seeds {text!r}, expected a number such as 5, or 3-7, or 1,4,9-11")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= MOST_SEEDS:
+            raise InputError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds")
+        found += range(first, last + 1)
     if len(found) != len(set(found)):
         raise InputError(f"--seeds {text!r}: a seed is named twice")
     return found

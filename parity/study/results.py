@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ class Speed:
     """How fast a run was; NaN where its log is too short to say.
 
     Attributes:
-        images_per_second: In training: the median of its epochs, without the first step of each
-            start, which may compile.
+        images_per_second: In training: the median of the epochs of the last stage that was trained,
+            without the first step of each start, which may compile.
         step: Seconds of a step of training, from the same numbers.
-        validation: Images per second of validations, reading included: their median.
+        validation: Images per second of that stage's validations, reading included: their median.
         hours: In training and validation together.
     """
 
@@ -56,8 +57,10 @@ class Result:
         curve: (Batches trained on, score) of each validation, of all stages.
         images: Number of images of a validation; 0 if there was none.
         speed: How fast it was.
-        versions: Package -> version.
-        machine: Host, processor and devices.
+        versions: Package -> version; several with "then" between, where the run went on under
+            another one.
+        machine: Processor and devices, likewise.
+        data: Where its data were, of every start.
         content: Hash of its log without times: equal of two runs that computed alike.
     """
 
@@ -72,6 +75,7 @@ class Result:
     speed: Speed = Speed()
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     machine: str = ""
+    data: tuple[str, ...] = ()
     content: str = ""
 
     def score(self, keep: str) -> float:
@@ -81,6 +85,17 @@ class Result:
     @property
     def finished(self) -> bool:
         return self.status == FINISHED
+
+    @property
+    def scored(self) -> bool:
+        """Return whether both scores are numbers."""
+        return not (math.isnan(self.best) or math.isnan(self.last))
+
+    @property
+    def software(self) -> str:
+        """Return the versions of the framework's packages, such as `torch 2.13.0`."""
+        names = ("jax", "flax") if self.run.framework == "jax" else ("torch",)
+        return " ".join(f"{name} {self.versions.get(name, '?')}" for name in names)
 
 
 def read(plan: Plan, run: Run, out: Path) -> Result:
@@ -99,7 +114,7 @@ def read(plan: Plan, run: Run, out: Path) -> Result:
     try:
         if validations:
             facts = _scores(validations, plan.recipe.keep)
-        facts["speed"] = _speed(lines, plan.recipe_for(run).on(plan.devices).stages[-1].batch)
+        facts["speed"] = _speed(lines, plan.recipe_for(run).on(plan.devices))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{folder / 'log.jsonl'}: not the log of a run") from error
     if (folder / ENVIRONMENT).exists():
@@ -156,31 +171,41 @@ def _percent(score: float | None) -> float:
     return math.nan if score is None else 100 * float(score)
 
 
-def _speed(lines: list[dict[str, Any]], batch: int) -> Speed:
-    epochs = [line[logger.CLOCK] for line in lines if line["kind"] == "epoch"]
-    checks = [line for line in lines if line["kind"] == "validation"]
-    seconds = [float(clock["seconds"]) for clock in epochs]
-    seconds += [float(line[logger.CLOCK]["seconds"]) for line in checks]
-    speeds = [float(clock["images_per_second"]) for clock in epochs]
-    trained = statistics.median(speeds) if speeds else math.nan
+def _speed(lines: list[dict[str, Any]], recipe: Recipe) -> Speed:
+    timed = [line for line in lines if line["kind"] in ("epoch", "validation")]
+    hours = sum(float(line[logger.CLOCK]["seconds"]) for line in timed) / 3600
+    name = timed[-1].get("stage") if timed else None  # an encoder's speed is not the whole's
+    own = [line for line in timed if line.get("stage") == name]
+    speeds = [float(x[logger.CLOCK]["images_per_second"]) for x in own if x["kind"] == "epoch"]
+    checks = [line for line in own if line["kind"] == "validation"]
     rates = [line["images"] / max(line[logger.CLOCK]["seconds"], 1e-3) for line in checks]
+    trained = statistics.median(speeds) if speeds else math.nan
     validation = statistics.median(rates) if rates else math.nan
+    batch = next((s.batch for s in recipe.stages if s.name == name), recipe.stages[-1].batch)
     step = batch / trained if trained > 0 else math.nan
-    return Speed(trained, step, validation, sum(seconds) / 3600)
+    return Speed(trained, step, validation, hours)
 
 
 def _environment(path: Path, run: Run, recipe: Recipe) -> dict[str, Any]:
     found = read_json(path)
     try:
-        start = found["starts"][-1]
-        if start["framework"] != run.framework:
-            raise InputError(f"{path}: trained by {start['framework']}, not by {run.framework}")
-        own = recipe_of(start["recipe"], f"the recipe in {path}")
+        starts = found["starts"]
+        for start in starts:
+            if start["framework"] != run.framework:
+                raise InputError(f"{path}: trained by {start['framework']}, not by {run.framework}")
+        own = recipe_of(starts[-1]["recipe"], f"the recipe in {path}")
         if apart := differences(plain(own), plain(recipe)):
             key, (there, here) = next(iter(apart.items()))
             raise InputError(f"{path}: trained with {key} {there}, the study has {here}")
-        hardware = start["hardware"]
-        where = f"{hardware['processor']}; {', '.join(start['devices'])}"
-        return {"versions": dict(start["versions"]), "machine": where}
-    except (KeyError, TypeError, IndexError) as error:
+        packages = dict.fromkeys(name for start in starts for name in start["versions"])
+        versions = {p: _then(s["versions"].get(p, "?") for s in starts) for p in packages}
+        machine = _then(f"{s['hardware']['processor']}; {', '.join(s['devices'])}" for s in starts)
+        places = tuple(dict.fromkeys(s["data"] for s in starts if "data" in s))
+        return {"versions": versions, "machine": machine, "data": places}
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"{path}: not the record of a run's starts") from error
+
+
+def _then(values: Iterable[str]) -> str:
+    """Join what one start after the other says, each once."""
+    return " then ".join(dict.fromkeys(values))

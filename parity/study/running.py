@@ -17,8 +17,10 @@ from parity.spec.errors import InputError
 from parity.spec.training.written import to_toml
 from parity.study import claims
 from parity.study.plan import Plan, Run, read_state, state_of
-from parity.training.launch import PARENT
+from parity.training.launch import BROKEN, PARENT
+from parity.training.stopping import STOPPED
 
+NOT_FINITE = 1
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -27,8 +29,9 @@ class Ended:
     """How a process that trained a run ended.
 
     Attributes:
-        status: Its exit status; 0: finished, 1: a loss or gradient was not finite.
-        why: Its last line on standard error, where it failed.
+        status: Its exit status; 0: finished, `NOT_FINITE`: a loss or gradient was not finite; any
+            other: the run could not be trained.
+        why: What it said of it, where it failed.
     """
 
     status: int
@@ -82,20 +85,29 @@ def train_all(
     """
     held = []
     for i, run in enumerate(runs, 1):
-        state = read_state(out, run)
-        if state.get("status") == "finished" or (state and not retry_failed):
+        if _ended(out, run, retry_failed):
             continue
         with claims.claimed(claim_of(out, run)) as mine:
             if not mine:
                 held.append(run)
                 continue
-            state = read_state(out, run)  # another may have ended it in the meantime
-            if state.get("status") == "finished" or (state and not retry_failed):
+            if _ended(out, run, retry_failed):  # by another, in the meantime
                 continue
             say(f"{i} of {len(runs)}: {run.words}")
             _train(plan, run, out, trains)
         after()
     return held
+
+
+def _ended(out: Path, run: Run, retry_failed: bool) -> bool:
+    """Return whether there is nothing left to train.
+
+    A run whose log is gone is trained anew: its record alone gives no score.
+    """
+    state = read_state(out, run)
+    if state.get("status") == "finished":
+        return (out / run.name / "log.jsonl").exists()
+    return bool(state) and not retry_failed
 
 
 def claim_of(out: Path, run: Run) -> Path:
@@ -107,7 +119,7 @@ def _train(plan: Plan, run: Run, out: Path, trains: Trains) -> None:
     ended = trains(plan, run, out)
     if ended.status in (128 + number for number in SIGNALS):
         raise Interrupted(ended.status)
-    if ended.status not in (0, 1):
+    if ended.status not in (0, NOT_FINITE):
         raise InputError(f"{run.words}: {ended.why or f'exit status {ended.status}'}")
     record: dict[str, Any] = {"status": "finished" if ended.status == 0 else "failed"}
     record |= {"why": ended.why, "epochs": plan.epochs}
@@ -152,7 +164,7 @@ class Child:
         paths = [PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         environment[PARENT] = str(os.getpid())
-        last = ""
+        last = stopped = ""
         with log.open("ab") as file:
             process = subprocess.Popen(
                 command,
@@ -175,21 +187,29 @@ class Child:
                 for raw in process.stdout:
                     file.write(raw)
                     file.flush()
-                    last = raw.decode(errors="replace").strip() or last
+                    line = raw.decode(errors="replace").strip()
+                    last, stopped = line or last, line if line.startswith(STOPPED) else stopped
                     self.say(last)
                 status = process.wait()
             finally:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
+                if process.stdout:
+                    process.stdout.close()
                 for number, handler in before.items():
                     signal.signal(number, handler)
         if asked:
             return Ended(128 + asked[0])
         if status == 0:
             return Ended(0)
-        why = last.removeprefix("parity train: ").removeprefix("error: ")
-        return Ended(status, why.removeprefix("stopped: "))
+        # An error that nobody expected, such as too little memory, ends with the same status.
+        if stopped and status == NOT_FINITE:
+            return Ended(NOT_FINITE, stopped.removeprefix(STOPPED))
+        why = last.removeprefix("parity train: error: ")
+        if status != NOT_FINITE:
+            return Ended(status, why)
+        return Ended(BROKEN, f"ended unexpectedly: {why} ({log} holds all that it printed)")
 
 
 def in_process(options: Any = None, workers: int | None = 0) -> Trains:
@@ -219,7 +239,7 @@ def in_process(options: Any = None, workers: int | None = 0) -> Trains:
                 place=asked(run.framework, plan.devices),
             )
         except FloatingPointError as error:
-            return Ended(1, str(error))
+            return Ended(NOT_FINITE, str(error))
         return Ended(done.status)
 
     return trains

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.table import Table as Printed
 
 from parity.spec.training.written import differences, plain
-from parity.study.analysis import Row, RowDifference, Side, Study
+from parity.study.analysis import ClassRow, Comparison, Row, RowDifference, Side, Study
 from parity.study.grid import short_setting
 from parity.study.plan import DETERMINISTIC, Plan
 from parity.study.results import FINISHED
@@ -55,7 +55,7 @@ def tables(study: Study) -> list[Table]:
             continue
         made += [accuracy(study, row), speed(study, row)]
         if row.comparisons:
-            made += [comparison(study, row), classes(study, row)]
+            made += [comparison(study, row), *(classes(study, row, c) for c in row.comparisons)]
         made.append(runs(study, row))
     return [table for table in made if table.rows]
 
@@ -214,26 +214,33 @@ def _longer(first: str, second: str, verdict: Verdict) -> str:
     )
 
 
-def classes(study: Study, row: Row) -> Table:
-    head = ["class"]
+def classes(study: Study, row: Row, found: Comparison) -> Table:
+    """Each class of one comparison."""
+    head: tuple[str, ...] = ("class", found.first, found.second, "pairs", "difference")
+    head += ("90 % interval", "95 % interval", "p, equivalence", "p, difference", "verdict")
     rows: list[tuple[str, ...]] = []
-    found = row.comparisons[0]
-    head += [found.first, found.second, "difference", "95 % interval", "p, Holm", ""]
     for one in found.classes:
-        if one.difference is None:
-            rows.append((one.name, "absent", "absent", "", "", "", ""))
+        d = one.difference
+        if d is None:
+            rows.append((one.name, "absent", "absent", "0", *[""] * 6))
             continue
-        cells: tuple[str, ...] = (
-            one.name,
-            *(f"{mean:.2f}" for mean in one.means),
-            f"{one.difference.mean:+.2f}",
-        )
-        cells += (interval(one.difference.interval95), p_value(one.adjusted))
-        rows.append((*cells, "different" if one.different else ""))
+        cells = (one.name, *(f"{mean:.2f}" for mean in one.means), str(d.n), f"{d.mean:+.2f}")
+        cells += (interval(d.interval90), interval(d.interval95))
+        rows.append((*cells, p_value(one.equivalence), p_value(one.adjusted), _judged(one)))
     what = "IoU" if study.score == "mean IoU" else "accuracy"
-    known = sum(one.difference is not None for one in found.classes)
-    below = (f"at the {study.plan.recipe.keep} validation; p adjusted for {known} classes",)
-    return Table(_named(row, f"{what} of each class"), tuple(head), tuple(rows), below)
+    tested = sum(one.difference is not None and one.difference.n > 1 for one in found.classes)
+    several = f", {found.second} - {found.first}" * (len(row.comparisons) > 1)
+    below = (
+        f"at the {study.plan.recipe.keep} validation; p adjusted for {tested} classes by Holm's"
+        " method, each of the two columns by itself; verdicts are at 5 % after that, so that an"
+        " interval may exclude 0, or lie inside of the margin, without one",
+    )
+    return Table(_named(row, f"{what} of each class{several}"), head, tuple(rows), below)
+
+
+def _judged(one: ClassRow) -> str:
+    words = [("equivalent", one.equivalent), ("different", one.different)]
+    return " and ".join(word for word, is_so in words if is_so) or "not decided"
 
 
 def runs(study: Study, row: Row) -> Table:

@@ -51,7 +51,7 @@ def verdicts(study: Study) -> list[str]:
         for found in row.comparisons:
             low, high = found.kept.difference.interval90
             pairs = f"{len(found.seeds)} pair{'s' * (len(found.seeds) != 1)}"
-            so_far = ", so far" if row.unfinished else ""
+            so_far = ", so far" if row.unfinished(found) else ""
             line = f"{where}{found.second} - {found.first}{so_far}: {found.kept.words} ({pairs}"
             known = math.isfinite(low)
             lines.append(line + (f"; 90 % interval {low:+.2f} to {high:+.2f})" if known else ")"))

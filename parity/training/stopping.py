@@ -11,6 +11,7 @@ from types import FrameType
 from parity.io.interrupts import SIGNALS, watched
 
 ANSWER = "parity train: finishing the step and writing a checkpoint; Ctrl-C again stops at once"
+STOPPED = "parity train: stopped: "  # begins the line on a loss or gradient that is not finite
 
 
 class Stop:

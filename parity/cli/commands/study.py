@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from parity.report.console import standard_output
     from parity.study.analysis import study
-    from parity.study.plan import MARGIN, Plan, ask
+    from parity.study.plan import MARGIN, STUDY, Plan, ask
     from parity.study.running import Interrupted
     from parity.study.writing import print_study, write_study
 
@@ -103,11 +103,11 @@ def run(args: argparse.Namespace) -> int:
     margin = check_margin(args.margin)
     plan = Plan.of(recipe_of(args), args.epochs, args.devices, args.data)
     out = Path(args.out)
+    if args.report and not (out / STUDY).exists():
+        raise InputError(f"{out} holds no {STUDY}, expected the folder of a study")
     runs = runs_of(args, out)
     for one in {run.row: run for run in runs}.values():  # before anything is written
-        asked(one.framework, args.devices).check(plan.recipe_for(one))
-    if args.report and not out.is_dir():
-        raise InputError(f"{out}: no such folder, expected that of a study")
+        check_row(plan, one, args.devices)
     plan = dataclasses.replace(
         plan,
         margin=MARGIN if margin is None else margin,
@@ -177,6 +177,21 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
     named = argparse.Namespace(**vars(args), labels=None, seed=None)
     return changed(for_data(find(args.recipe, args.recipe_file), args.data), named)
+
+
+def check_row(plan: Plan, run: Run, devices: int) -> None:
+    """Refuse a row of a sweep that cannot be trained, or not as long as the others.
+
+    Raises:
+        InputError: It says why.
+    """
+    recipe = plan.recipe_for(run)
+    asked(run.framework, devices).check(recipe)
+    if recipe.epochs != plan.recipe.epochs:
+        raise InputError(
+            f"--grid: {' '.join(run.row)} has {recipe.epochs} epochs, the recipe"
+            f" {plan.recipe.epochs}: each length is a study of its own"
+        )
 
 
 def check_margin(margin: float | None) -> float | None:

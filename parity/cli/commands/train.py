@@ -140,6 +140,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
     from parity.training.progress_bar import Silent, display
     from parity.training.run import Options
     from parity.training.start import train as start
+    from parity.training.stopping import STOPPED
 
     options = Options(args.epochs, args.log_every, args.save_every, args.keep_every, args.pictures)
     try:
@@ -166,7 +167,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
             )
     except FloatingPointError as error:
         if place.leads:
-            print(f"parity train: stopped: {error}", file=sys.stderr)
+            print(f"{STOPPED}{error}", file=sys.stderr)
         return 1
     if not place.leads:
         return done.status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import sys
 import textwrap
@@ -22,12 +23,15 @@ from parity.spec import draw
 from parity.spec.initial import initial
 from parity.spec.models import MODELS
 from parity.spec.recipes import RECIPES
+from parity.study.plan import Plan, Run
+from parity.study.running import Child, Ended
 from parity.trace.recorder import Trace
 from parity.training import overrides
 from tests import by_rules, tiny_data
 from tests.fuzz.kill_training import BLOCKS
-from tests.pages import blocks, commands, follow, printed, write
+from tests.pages import blocks, commands, follow, printed, text_of, write
 from tests.scenes import save
+from tests.study_folders import write_run
 from tests.unit.cli.test_port_command import MyNet, MyPort
 from weights_convert.rules import Rules
 
@@ -290,6 +294,42 @@ def test_a_description_of_data() -> None:
         save(Path(f"images/{i}.png"), np.zeros((8, 8, 3), np.uint8))
         save(Path(f"masks/{i}.png"), mask)
     assert list(dataset(Path.cwd()).classes) == ["background", "square", "circle"]
+
+
+@follows("predicting.md", "console", "$ parity predict photos")
+def test_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a command that prints something else than its page shows, or writes other files."""
+    write_enet()
+    for name in ("a.jpg", "b.png"):
+        save(Path("photos") / name, np.zeros((50, 70, 3), np.uint8))
+    command, _, shown = followed(test_predictions)[0].partition("\n")
+    run(command, "--size", "64x128")  # of the network's images: quicker
+    printed(shown, capsys.readouterr().out)
+    for kind in ("color", "overlay", "ids"):
+        assert sorted(path.name for path in Path("drawn", kind).iterdir()) == ["a.png", "b.png"]
+
+
+@follows("study.md", "console", "$ parity study enet-camvid")
+def test_a_study(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a report that is not that of the scores on the page of results.
+
+    Nobody trains: each run's log is written from the scores on that page.
+    """
+    tiny_data.data(Path("CAMVID"), RECIPES["enet-camvid"])
+    row = re.compile(r"^\| (\w+) seed (\d) \| finished \| ([\d.]+) \|", re.MULTILINE)
+    page = text_of("results/study-enet-camvid.md")
+    scores = {(side, int(seed)): float(score) for side, seed, score in row.findall(page)}
+
+    def trained(child: object, plan: Plan, one: Run, out: Path) -> Ended:
+        del child
+        write_run(plan, one, out, [scores[one.side, one.seed] / 100], state={})
+        return Ended(0)
+
+    monkeypatch.setattr(Child, "__call__", trained)
+    command, _, shown = followed(test_a_study)[0].partition("\n")
+    monkeypatch.setenv("COLUMNS", "200")
+    run(command)
+    printed(shown, capsys.readouterr().out)
 
 
 @follows("training.md", "toml", "base =")

@@ -142,6 +142,9 @@ def test_bad_input(
 ) -> None:
     """Catches a traceback, and a folder that is left behind."""
     image = sorted((streets / "leftImg8bit").rglob("*.png"))[0]
+    nineteen = tmp_path / "nineteen.toml"
+    names = list(CITYSCAPES.classes)
+    nineteen.write_text(f'images = "i"\nmasks = "m"\nclasses = {names}\nsplits = {{val = 1.0}}\n')
     twin = tmp_path / "twin" / image.name
     twin.parent.mkdir()
     shutil.copy(image, twin)
@@ -157,6 +160,10 @@ def test_bad_input(
         ([*base, "--model", "unet"], "unknown model 'unet'"),
         ([*base, "--size", "5x72"], "size: input is 5x72, but enet needs at least 7x7"),
         ([*base, "--dataset", str(own)], "the network has 20 outputs for pixels, but data set"),
+        (
+            [*base, "--dataset", str(nineteen), "--ids"],
+            "has an output for void, for which data set",
+        ),
         ([*base, "--dataset", "camvid"], "20 outputs for pixels, but data set camvid has 11"),
         ([*base, "--dataset", "ade"], "--dataset ade: expected cityscapes or camvid or cifar10"),
     ]

@@ -13,21 +13,9 @@ import pytest
 from parity.cli import main
 from parity.spec.errors import InputError
 from parity.study import analysis, results, tables, writing
-from parity.study.plan import Plan, Run, ask, runs_of
+from parity.study.plan import Plan, Run
 from parity.training import overrides
-from tests.study_folders import plan, write_run
-
-FIRST = (0.50, 0.52, 0.51, 0.53)
-SECOND = (0.54, 0.561, 0.549, 0.572)  # 4 points more, within 0.2
-
-
-def whole(out: Path, second: tuple[float, ...] = SECOND) -> Plan:
-    """A study of both sides; the best validation is the first."""
-    made = plan(out)
-    for seed, (a, b) in enumerate(zip(FIRST, second, strict=True), 1):
-        write_run(made, Run((), seed, 1, "torch"), out, [a, a - 0.01])
-        write_run(made, Run((), seed, 1, "jax"), out, [b, b - 0.02], images_per_second=10.0)
-    return made
+from tests.study_folders import plan, whole, write_run
 
 
 def test_a_report_says_what_the_logs_say(tmp_path: Path) -> None:
@@ -58,97 +46,6 @@ def test_the_published_number_is_beside_them(tmp_path: Path) -> None:
     cells = [dict(zip(shown.head, row, strict=True)) for row in shown.rows]
     assert [(c["published"], c["inside"]) for c in cells] == [("65.2", "no"), ("65.2", "no")]
     assert "the published run is another one: 2 epochs, not 300" in shown.below
-
-
-def test_a_class_is_different_only_after_adjustment(tmp_path: Path) -> None:
-    """Catches p values per class without Holm's correction, and an absent class that is a 0."""
-    made = plan(tmp_path)
-    for seed, d in enumerate((0.010, 0.005, 0.012, 0.003), 1):
-        one = {"road": 0.5, "car": 0.4, "pole": 0.3, "sign": 0.2, "absent": None}
-        two = {"road": 0.6 + d / 100, "car": 0.4 + d, "pole": 0.3 - d, "sign": 0.2 + d}
-        write_run(made, Run((), seed, 1, "torch"), tmp_path, [0.5], one)
-        write_run(made, Run((), seed, 1, "jax"), tmp_path, [0.5], two | {"absent": None})
-    rows = {r.name: r for r in analysis.study(made, tmp_path).rows[0].comparisons[0].classes}
-    assert rows["road"].different
-    assert rows["car"].difference is not None
-    assert rows["car"].difference.p < 0.05
-    assert rows["car"].adjusted == pytest.approx(3 * rows["car"].difference.p)
-    assert not rows["car"].different
-    assert rows["absent"].difference is None
-    assert math.isnan(rows["absent"].adjusted)
-
-
-def test_what_is_missing_is_said_and_the_rest_is_counted(tmp_path: Path) -> None:
-    """Catches a failed or half-done seed that is counted, or that hides the others."""
-    made = whole(tmp_path)
-    nan = {"status": "failed", "why": "stage whole, epoch 2: loss is nan", "epochs": 2}
-    write_run(made, Run((), 5, 1, "torch"), tmp_path, [0.1], state=nan)
-    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.9, 0.9])
-    write_run(made, Run((), 6, 1, "torch"), tmp_path, [0.1], state={})
-    asked = [Run((), 7, 1, "jax")]
-    found = analysis.study(made, tmp_path, asked)
-    assert found.notes == (
-        "torch seed 5: failed, and is in no number below: stage whole, epoch 2: loss is nan",
-        "torch seed 6: 1 of 2 epochs are done",
-        "jax seed 6: not begun",
-        "torch seed 7: not begun",
-        "jax seed 7: not begun",
-    )
-    assert found.rows[0].comparisons[0].seeds == (1, 2, 3, 4)
-    assert found.rows[0].sides[1].seeds == (1, 2, 3, 4, 5)
-    # A verdict of a part of the seeds is not that of the study.
-    assert writing.verdicts(found)[0].startswith("jax - torch, so far: different by +4.05")
-    done = analysis.study(made, tmp_path, seeds=[1, 2, 3, 4, 5])  # one of which has failed
-    assert writing.verdicts(done)[0].startswith("jax - torch: different by +4.05")
-
-
-def test_a_table_knows_what_is_still_to_come(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Catches a final verdict of a study that was stopped between two runs of a pair, or two pairs.
-
-    `parity table` is told of no runs: it knows what lies in the folder.
-    """
-
-    def verdict() -> str:
-        assert main(["table", str(tmp_path)]) == 0
-        return capsys.readouterr().out
-
-    made = whole(tmp_path)
-    assert "jax - torch: different by +4.05" in verdict()
-    write_run(made, Run((), 5, 1, "torch"), tmp_path, [0.5])
-    out = verdict()
-    assert "jax - torch, so far: different by +4.05" in out
-    assert "jax seed 5: not begun" in out
-    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.54])
-    assert "jax - torch: different by" in verdict()
-    ask(tmp_path, runs_of(["torch", "jax"], [5, 6]))
-    ask(tmp_path, runs_of(["torch"], [7]))  # of another command
-    out = verdict()
-    assert "jax - torch, so far: different by" in out
-    for words in ("torch seed 6", "jax seed 6", "torch seed 7", "jax seed 7"):
-        assert f"{words}: not begun" in out
-    assert "seed 5: not begun" not in out
-
-
-def test_one_side_and_one_seed_are_said(tmp_path: Path) -> None:
-    """Catches a traceback, or a verdict, where there is nothing to compare."""
-    made = plan(tmp_path)
-    write_run(made, Run((), 1, 1, "torch"), tmp_path, [0.5, 0.4])
-    found = analysis.study(made, tmp_path)
-    assert found.notes == (
-        "no finished run of jax: nothing to compare",
-        "torch: one seed alone has no deviation; nothing can be said of its noise",
-    )
-    assert writing.verdicts(found) == []
-    write_run(made, Run((), 2, 1, "jax"), tmp_path, [0.5, 0.4])
-    found = analysis.study(made, tmp_path)
-    assert "both frameworks have finished runs, but of no seed in common" in found.notes
-    write_run(made, Run((), 1, 1, "jax"), tmp_path, [0.6, 0.4])
-    found = analysis.study(made, tmp_path)
-    assert writing.verdicts(found) == [
-        "jax - torch, so far: not decided: one pair of seeds has no deviation, 2 or more are"
-        " needed (1 pair)"
-    ]
-    writing.write_study(found, tmp_path)
 
 
 def test_repeats_and_deterministic_runs_are_sides_of_their_own(tmp_path: Path) -> None:
@@ -240,22 +137,16 @@ def test_the_best_is_that_of_the_last_stage(tmp_path: Path) -> None:
     """Catches the score of an encoder alone, at an eighth of the size, reported as the whole's."""
     made = plan(tmp_path, epochs=4, name="erfnet-cityscapes")
     run = Run((), 1, 1, "torch")
-    write_run(made, run, tmp_path, [0.7, 0.8, 0.5, 0.4], stages=["encoder"] * 2 + ["decoder"] * 2)
+    stages, speeds = ["encoder"] * 2 + ["decoder"] * 2, [40.0, 40.0, 12.0, 12.0]
+    scores = [0.7, 0.8, 0.5, 0.4]
+    write_run(made, run, tmp_path, scores, stages=stages, images_per_second=speeds)
     found = results.read(made, run, tmp_path)
     assert (found.best, found.last) == (50, 40)
     assert found.classes == {"road": 50, "car": 50}
     assert len(found.curve) == 4
-
-
-def test_a_score_that_is_no_number_is_said(tmp_path: Path) -> None:
-    """Catches a run that is left out silently, here and in the table of runs."""
-    made = whole(tmp_path)
-    write_run(made, Run((), 5, 1, "torch"), tmp_path, [None, None])
-    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.5, 0.5])
-    found = analysis.study(made, tmp_path)
-    assert found.notes == ("torch seed 5: its score is not a number, and is in no number below",)
-    assert found.rows[0].comparisons[0].seeds == (1, 2, 3, 4)
-    assert main(["table", str(tmp_path / "torch/seed-5"), str(tmp_path / "jax/seed-5")]) == 0
+    assert found.speed.images_per_second == 12  # not of the smaller network
+    assert found.speed.step == pytest.approx(made.recipe.stages[-1].batch / 12)
+    assert found.speed.hours == pytest.approx(84 / 3600)  # of both
 
 
 def test_runs_of_other_data_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,16 @@ def test_a_failed_seed_stops_no_other(tmp_path: Path) -> None:
     assert again.trained == []
     train_all(made, RUNS, tmp_path, again, nothing, retry_failed=True)
     assert again.trained == ["torch/seed-1", "jax/seed-1"]
+
+
+def test_a_run_whose_folder_is_gone_is_trained_anew(tmp_path: Path) -> None:
+    """Catches a run that was removed to be trained again, and whose record keeps it from that."""
+    made, fake = plan(tmp_path), Fake()
+    train_all(made, RUNS, tmp_path, fake, nothing)
+    shutil.rmtree(tmp_path / RUNS[2].name)
+    again = Fake()
+    train_all(made, RUNS, tmp_path, again, nothing)
+    assert again.trained == [RUNS[2].name]
 
 
 @pytest.mark.parametrize(("status", "error"), [(2, InputError), (130, Interrupted)])
@@ -198,6 +209,8 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
     [
         (["--seeds", "5-3"], "--seeds '5-3', expected a number such as 5, or 3-7"),
         (["--seeds", "1,1"], "a seed is named twice"),
+        (["--seeds", "1-999999999"], "--seeds '1-999999999': more than 1,000 seeds"),
+        (["--seeds", "5000"], "more than 1,000 seeds"),
         (["--only", "tf:3"], "--only 'tf:3', expected FRAMEWORK:SEEDS"),
         (["--frameworks", "torch,tf"], "--frameworks 'tf', expected some of torch, jax"),
         (["--grid", "lr"], "--grid 'lr', expected KEY=VALUE"),
@@ -205,6 +218,9 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--grid", "batch=4,4.0"], "a key or value is given twice"),
         (["--grid", "lr=1", "--grid", "optimizer.lr=2"], "'optimizer.lr=2': a key or value"),
         (["--grid", "seed=1,2"], "seeds are given by --seeds"),
+        (["--grid", "keep=best,last"], "keep decides nothing that is trained"),
+        (["--grid", "epochs=3,4"], "--grid: epochs=3 has 3 epochs, the recipe 300"),
+        (["--report"], "out holds no plan.json, expected the folder of a study"),
         (["--grid", "rate=1,2"], "--grid: unknown key 'rate'"),
         (["--grid", "level=O1,O3"], "--grid"),
         (["--margin", "0"], "--margin 0, expected points above 0"),

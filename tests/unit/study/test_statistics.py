@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from parity.study import statistics
 from parity.study.statistics import Verdict
 
 STUDIES = 1000
+RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
 
 
 def scores(seed: int, n: int, shift: float = 0.0, deviation: float = 1.0) -> tuple[list, list]:
@@ -74,6 +77,45 @@ def test_equal_sides_are_seldom_called_different() -> None:
     """
     different, _ = rates(0.6, 0.0, 0.5)
     assert 0.02 < different <= bound(0.05)
+
+
+def measured(page: str) -> tuple[float, float]:
+    """Deviation of runs and of paired differences, in points, of a page of results."""
+    found = re.findall(
+        r"^\| (torch|jax) seed (\d+) \| finished \| [\d.]+ \| ([\d.]+) \|",
+        (RESULTS / page).read_text(),
+        re.MULTILINE,
+    )
+    by_side = {
+        side: np.array([float(score) for name, _, score in found if name == side])
+        for side in ("torch", "jax")
+    }
+    assert [len(values) for values in by_side.values()] == [5, 5]
+    differences = by_side["jax"] - by_side["torch"]
+    return float(by_side["torch"].std(ddof=1)), float(differences.std(ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("page", "step", "called"),
+    [("study-enet-camvid.md", 0.0, 514), ("study-genet-cifar10.md", 0.1, 494)],
+)
+def test_equal_sides_with_measured_deviations(page: str, step: float, called: int) -> None:
+    """Catches a rule that calls equal sides different, with the scores that real studies have.
+
+    The deviations are those of the pages of results. Accuracies of 1,000 images come in steps of
+    0.1 points, so that differences tie. The counts are those of `docs/study.md`.
+    """
+    runs, pairs = measured(page)
+    rng = np.random.default_rng(0)
+    different, studies = 0, 10 * STUDIES
+    for _ in range(studies):
+        first = rng.normal(50, runs, 5)
+        second = first + rng.normal(0, pairs, 5)
+        if step:
+            first, second = (np.round(side / step) * step for side in (first, second))
+        different += statistics.verdict(list(first), list(second), 0.5).different
+    assert different == called
+    assert different <= stats.binom.ppf(0.999, studies, 0.05)
 
 
 def test_sides_at_the_margin_are_seldom_called_equivalent() -> None:
