@@ -60,7 +60,8 @@ def record(
         InputError: It is none of these, it raised, or the file cannot be written.
     """
     noted: dict[str, dict[str, str]] = {"lifted": {}, "quieted": {}}
-    options = {"precision": precision, "parts": PARTS, "train": True} | _options(made, precision)
+    usual: dict[str, Any] = {"precision": precision, "parts": PARTS, "train": True}
+    options = usual | _options(made, precision)
     options["train"] = options["train"] and train
     options["parts"] = [part for part in options["parts"] if part in parts or part not in PARTS]
     working = options["precision"]
