@@ -45,10 +45,10 @@ def networks(
         with torch.inference_mode():
             return network(x)
 
-    program = inference.program(fast, last)
+    program = functools.cache(lambda: inference.program(fast, last))
     return {
         "plain": lambda: in_torch(plain, nchw),
-        "torch": lambda: in_torch(program, last),
+        "torch": lambda: in_torch(program(), last),
         "jax": lambda: jax.block_until_ready(compiled(state, x)),
     }
 

@@ -12,6 +12,7 @@ def in_turn(
     timed: dict[str, Callable[[], object]],
     runs: int,
     progress: Callable[[str], None] = lambda _: None,
+    first_calls: dict[str, float] | None = None,
 ) -> dict[str, list[float]]:
     """Call each function once a turn.
 
@@ -19,6 +20,7 @@ def in_turn(
         timed: Name -> what is timed; it waits for its result.
         runs: Turns that are counted, after `WARM_UP` that are not.
         progress: Called with what is done next.
+        first_calls: Filled with name -> seconds of the first call, in which all is compiled.
 
     Returns:
         Name -> seconds of each run that is counted.
@@ -31,6 +33,9 @@ def in_turn(
             progress(f"{name}: {f'run {turn + 1 - WARM_UP} of {runs}' if counted else first}")
             start = time.perf_counter()
             call()
+            took = time.perf_counter() - start
             if counted:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(took)
+            elif turn == 0 and first_calls is not None:
+                first_calls[name] = took
     return seconds

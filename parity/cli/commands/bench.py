@@ -5,7 +5,8 @@ what `parity miou` runs on large images: PyTorch with its arrays in channels-las
 folded into convolutions and nothing computed that no output needs; JAX compiled. With --onnx each
 side's export is timed in ONNX Runtime, too: `torch.onnx` and `jax.onnx`. With --train a training
 step is timed instead, as in `parity train`: forward, backward, update; with --devices its steady
-speed with the batch divided among that many devices.
+speed with the batch divided among that many devices. The first call, in which all is compiled, is a
+column of its own: of JAX without a cache if JAX_ENABLE_COMPILATION_CACHE=false.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def in_one_process(
     from parity.bench import forward, training
     from parity.bench.turns import in_turn
     from parity.report.console import standard_output, working
+    from parity.training import environment
 
     model = args.model
     with working() as progress:
@@ -78,22 +80,28 @@ def in_one_process(
         if args.onnx:
             progress("exporting what both sides run")
             timed |= forward.exported(model, size, batch, threads)
-        seconds = in_turn(timed, args.runs, progress)
+        first_calls: dict[str, float] = {}
+        seconds = in_turn(timed, args.runs, progress, first_calls)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
 
     images = f"{batch} image{'s' if batch > 1 else ''} of {size[0]}x{size[1]}"
     what = ", a step of training" if args.train else ""
     table = Table(title=f"{model}, {images}, float32, {threads} threads{what}")
     beside = [name for name in ("plain", "torch") if name in medians]
-    for column in ("", "median ms", "min", "max", *(f"x {name}" for name in beside)):
+    columns = ("", "median ms", "min", "max", *(f"x {name}" for name in beside), "first s")
+    for column in columns:
         table.add_column(column, justify="right" if column else "left")
     for name, times in seconds.items():
         figures = (medians[name], min(times), max(times))
         ratios = [medians[name] / medians[other] for other in beside]
-        table.add_row(name, *(f"{1e3 * t:.0f}" for t in figures), *(f"{r:.2f}" for r in ratios))
+        shown = (f"{1e3 * t:.0f}" for t in figures)
+        first = f"{first_calls[name]:.1f}"
+        table.add_row(name, *shown, *(f"{r:.2f}" for r in ratios), first)
     standard_output().print(table)
     if args.json is not None:
-        write_atomically(args.json, json.dumps({"seconds": seconds, "median": medians}).encode())
+        found = {"seconds": seconds, "median": medians, "first_call": first_calls}
+        found |= {"versions": environment.versions(), "hardware": environment.hardware()}
+        write_atomically(args.json, json.dumps(found).encode())
     return 0
 
 

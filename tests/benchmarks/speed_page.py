@@ -1,0 +1,117 @@
+"""Time every network on both sides, and write the page of results.
+
+    python -m tests.benchmarks.speed_page docs/results/speed.md      # 15 minutes on two idle cores
+
+The table stands between two marks; what stands around them stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from parity.io.files import write_atomically
+
+BEGIN, END = "<!-- made by tests.benchmarks.speed_page -->", "<!-- end -->"
+FORWARD = ("enet", "erfnet", "icnet", "genet", "enet-mindspore")
+TRAINED = ("enet", "erfnet", "icnet", "genet")
+IMAGES = "256x512"  # of a step of training, two of them; GENet's are 32 of 32x32
+PACKAGES = ("python", "torch", "jax", "jaxlib", "onnxruntime")
+
+Result = dict[str, Any]
+
+
+def bench(arguments: list[str]) -> Result:
+    """Run `parity bench` in a process of its own, with nothing compiled before."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "times.json"
+        command = [sys.executable, "-m", "parity", "bench", *arguments, "--json", str(file)]
+        print(" ".join(["parity", "bench", *arguments]), flush=True)
+        cold = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+        subprocess.run(command, env=cold, check=True, stdout=subprocess.DEVNULL)
+        found: Result = json.loads(file.read_text())
+    return found
+
+
+def step(model: str) -> list[str]:
+    images = [] if model == "genet" else ["--size", IMAGES, "--batch", "2"]
+    return ["--model", model, "--train", *images]
+
+
+def forward_row(model: str, found: Result) -> list[str]:
+    """One row: medians in ms, the ratios, and the first calls in seconds."""
+    median, first = found["median"], found["first_call"]
+    times = [median[name] for name in ("plain", "torch", "jax", "torch.onnx", "jax.onnx")]
+    ratios = [median["jax"] / median["torch"], median["torch"] / median["torch.onnx"]]
+    return [model, *milliseconds(times), *shares(ratios), *firsts(first)]
+
+
+def step_row(model: str, found: Result) -> list[str]:
+    median, first = found["median"], found["first_call"]
+    times = milliseconds([median["torch"], median["jax"]])
+    return [model, *times, *shares([median["jax"] / median["torch"]]), *firsts(first)]
+
+
+def milliseconds(seconds: list[float]) -> list[str]:
+    return [f"{1e3 * value:.0f}" for value in seconds]
+
+
+def shares(ratios: list[float]) -> list[str]:
+    return [f"{ratio:.2f}" for ratio in ratios]
+
+
+def firsts(calls: dict[str, float]) -> list[str]:
+    return [f"{calls[side]:.1f}" for side in ("torch", "jax")]
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    head = f"| {' | '.join(columns)} |\n|---|{'--:|' * (len(columns) - 1)}\n"
+    return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def page(forward: dict[str, Result], trained: dict[str, Result]) -> str:
+    """Return the tables in Markdown, and what they were measured with."""
+    one = next(iter((forward | trained).values()))
+    used = ", ".join(f"{name} {one['versions'][name]}" for name in PACKAGES)
+    machine = one["hardware"]
+    calls = ["first call of PyTorch, s", "of JAX, s"]
+    columns = ["", "plain PyTorch", "PyTorch", "JAX", "PyTorch's export", "JAX's export"]
+    columns += ["JAX / PyTorch", "PyTorch / its export", *calls]
+    passes = table(columns, [forward_row(*pair) for pair in forward.items()])
+    columns = ["", "PyTorch", "JAX", "JAX / PyTorch", *calls]
+    steps = table(columns, [step_row(*pair) for pair in trained.items()])
+    return (
+        f"{machine['cores']} cores of {machine['processor']}; {used}.\n\n"
+        f"Forward pass, median ms:\n\n{passes}\nStep of training, median ms:\n\n{steps}"
+    )
+
+
+def placed(text: str, made: str) -> str:
+    """Put the tables between the marks of a page."""
+    before, _, rest = text.partition(BEGIN)
+    if END not in rest:
+        raise SystemExit(f"error: the page has no marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{made}\n{END}{rest.partition(END)[2]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--runs", default="11")
+    args = parser.parse_args()
+    text = args.page.read_text()
+    placed(text, "")
+    runs = ["--runs", args.runs]
+    forward = {model: bench(["--model", model, "--onnx", *runs]) for model in FORWARD}
+    trained = {model: bench([*step(model), *runs]) for model in TRAINED}
+    write_atomically(args.page, placed(text, page(forward, trained)).encode())
+
+
+if __name__ == "__main__":
+    main()
