@@ -37,7 +37,7 @@ class Predictor:
     """Images to classes, on the CPU, in eval mode.
 
     Large images in float32 are predicted by a program that `torch_impl.ops.inference` records at
-    the first of each shape: equal but for rounding.
+    the first of each shape, unless `records` is set to false: equal but for rounding.
 
     Args:
         model: The network; it is put into eval mode and, for float32, channels-last memory, in
@@ -54,6 +54,7 @@ class Predictor:
         self.preprocessing = preprocessing
         self.layout = torch.channels_last if dtype == "float32" else torch.contiguous_format
         self.model = model.eval().to(memory_format=self.layout)  # type: ignore[call-overload]  # no such stub
+        self.records = True  # false: every image by the network itself
         self.programs: dict[tuple[int, ...], inference.Network] = {}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ class Predictor:
             FloatingPointError: A logit is not finite.
         """
         with torch.inference_mode():
-            logits = self._forward(images)
+            logits = self._forward(images, self.records)
             total = logits.sum()
             classes = logits.argmax(dim=1).int()
         if not torch.isfinite(total) and (bad := int((~torch.isfinite(logits)).sum())):
@@ -77,15 +78,18 @@ class Predictor:
         return classes.numpy()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits of (N, H, W, 3) uint8: (N, H, W, classes) of the predictor's dtype."""
-        with torch.inference_mode():
-            return self._forward(images).permute(0, 2, 3, 1).contiguous().numpy()
+        """Return the logits of (N, H, W, 3) uint8: (N, H, W, classes) of the predictor's dtype.
 
-    def _forward(self, images: np.ndarray) -> torch.Tensor:
+        By the network itself, never by a recorded program: they say what rounding explains.
+        """
+        with torch.inference_mode():
+            return self._forward(images, recorded=False).permute(0, 2, 3, 1).contiguous().numpy()
+
+    def _forward(self, images: np.ndarray, recorded: bool) -> torch.Tensor:
         x = torch.from_numpy(self.preprocessing(images, self.dtype)).permute(0, 3, 1, 2)
         # Channels last this copies nothing: so NHWC lies in memory.
         x = x.contiguous(memory_format=self.layout)
-        if (network := self._program(x)) is not None:
+        if recorded and (network := self._program(x)) is not None:
             return network(x)
         outputs = self.model(x)
         # Of several, the first is of the image's size: (N, classes, H, W).
@@ -94,7 +98,7 @@ class Predictor:
     def _program(self, x: torch.Tensor) -> inference.Network | None:
         """Return the program for images of this shape, if there is or should be one."""
         shape = tuple(x.shape)
-        large = self.dtype == "float32" and x[:, 0].numel() >= inference.LARGE
-        if large and shape not in self.programs and len(self.programs) < inference.MOST_PROGRAMS:
+        worth = x.dtype == torch.float32 and x[:, 0].numel() >= inference.LARGE
+        if worth and shape not in self.programs and len(self.programs) < inference.MOST_PROGRAMS:
             self.programs[shape] = inference.program(self.model, x)
         return self.programs.get(shape)

@@ -45,7 +45,8 @@ def networks(
         with torch.inference_mode():
             return network(x)
 
-    program = functools.cache(lambda: inference.program(fast, last))
+    large = batch * size[0] * size[1] >= inference.LARGE
+    program = functools.cache(lambda: inference.program(fast, last) if large else fast)
     return {
         "plain": lambda: in_torch(plain, nchw),
         "torch": lambda: in_torch(program(), last),

@@ -128,6 +128,8 @@ def opened(
         )
     _check(config, assumed.size.value)
     predict = miou.predictor(framework, checkpoint, "float32", assumed.pixels.value)
+    if framework == "torch":
+        predict.records = False  # pictures have any sizes, and recording takes longer than one
     return Predictor(
         path,
         framework,

@@ -9,20 +9,30 @@ kernel 562 and 36; 3x1 of 64 channels on 2 maps of 64x128, 6 and 4, gradient of 
 from __future__ import annotations
 
 import os
+import sys
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-KNOWN_BY = ("0", "10")  # minor release of jaxlib; XLA ends a process that gives it an unknown flag
+# jaxlib 0.11.2 uses Eigen without the flag. XLA ends a process that gives it an unknown one.
+NEEDED_BY = ("0", "10")
 
 
 def by_eigen() -> None:
     """Have XLA compute convolutions by Eigen in this process and its children.
 
-    Call it before JAX computes anything. Does nothing where `XLA_FLAGS` has the flag already, and
-    with releases of jaxlib in which it was not tried.
+    Does nothing where JAX has begun to compute, for XLA reads its flags once; where `XLA_FLAGS` has
+    the flag already, or names a file of flags; and with other releases of jaxlib.
     """
-    from importlib import metadata  # not for every command that computes nothing
+    from importlib import metadata
 
     given = os.environ.get("XLA_FLAGS", "")
-    if FLAG in given or tuple(metadata.version("jaxlib").split(".")[:2]) != KNOWN_BY:
+    is_file = bool(given.strip()) and not given.strip().startswith("-")
+    if FLAG in given or is_file or _has_begun():
+        return
+    if tuple(metadata.version("jaxlib").split(".")[:2]) != NEEDED_BY:
         return
     os.environ["XLA_FLAGS"] = f"{given} {FLAG}=-individual_convolution".strip()
+
+
+def _has_begun() -> bool:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bridge is not None and bridge.backends_are_initialized()

@@ -29,6 +29,7 @@ PACKAGES = (
     "numpy",
     "pillow",
     "safetensors",
+    "onnxruntime",
 )
 # Settings of the process that may change what comes out, or how fast.
 SETTINGS = ("JAX_", "XLA_", "TORCH_", "OMP_", "MKL_", "CUDA_", "NCCL_", "CUBLAS_")

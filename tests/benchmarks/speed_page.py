@@ -1,6 +1,6 @@
 """Time every network on both sides, and write the page of results.
 
-    python -m tests.benchmarks.speed_page docs/results/speed.md      # 15 minutes on two idle cores
+    python -m tests.benchmarks.speed_page docs/results/speed.md      # 20 minutes on two idle cores
 
 The table stands between two marks; what stands around them stays.
 """
@@ -105,12 +105,12 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("--runs", default="11")
     args = parser.parse_args()
-    text = args.page.read_text()
-    placed(text, "")
+    placed(args.page.read_text(), "")  # or refused before anything is measured
     runs = ["--runs", args.runs]
     forward = {model: bench(["--model", model, "--onnx", *runs]) for model in FORWARD}
     trained = {model: bench([*step(model), *runs]) for model in TRAINED}
-    write_atomically(args.page, placed(text, page(forward, trained)).encode())
+    made = placed(args.page.read_text(), page(forward, trained))
+    write_atomically(args.page, made.encode())
 
 
 if __name__ == "__main__":

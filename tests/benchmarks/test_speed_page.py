@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from parity.training import environment
 from tests.benchmarks import speed_page
 
 
 def test_ratios_and_places() -> None:
     """Catches a ratio the wrong way round, a column of another side, and text of the page lost."""
     hardware = {"cores": 2, "processor": "P"}
-    versions = dict.fromkeys(speed_page.PACKAGES, "1")
+    versions = environment.versions()
     names = ("plain", "torch", "jax", "torch.onnx", "jax.onnx")
     found = {
         "median": dict(zip(names, (0.5, 0.2, 0.1, 0.16, 0.3), strict=True)),

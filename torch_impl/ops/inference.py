@@ -1,10 +1,10 @@
 """A PyTorch network as a faster program for prediction, with the same results but for rounding.
 
 What a network computes in eval mode is recorded once for a shape of its images, by PyTorch's own
-tracer. Then what no output needs is dropped (ICNet runs its whole backbone on two sizes, although
-it uses a part of each; batch norms want that in training), batch norms are folded into the weights
-of the convolutions before them (Jacob et al. 2018, section 3.2), and a ReLU after a convolution is
-computed with it, by oneDNN.
+tracer. Then what no output needs is dropped (ICNet runs its whole backbone on the half image, where
+two of four stages are used; batch norms want that in training), batch norms are folded into the
+weights of the convolutions before them (Jacob et al. 2018, section 3.2), and a ReLU overwrites the
+convolution's result. ReLUs are not left to oneDNN, which turns NaN into 0.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ BATCH_NORMS = {
     torch.ops.aten.cudnn_batch_norm.default,
 }
 RELU = torch.ops.aten.relu.default
-LARGE = 2**17  # pixels of all images, from which recording a program takes less than it saves
-MOST_PROGRAMS = 8  # of one predictor, which predicts images of further shapes without
+LARGE = 2**17  # pixels of all images, from which a program saves more than a few milliseconds
+MOST_PROGRAMS = 2  # of one predictor: each holds most of the weights once more
 Network = Callable[[torch.Tensor], torch.Tensor]
 Node = Any  # an `fx.Node`, whose arguments have types that say nothing
 
@@ -34,13 +34,19 @@ def program(model: torch.nn.Module, x: torch.Tensor, output: int = 0) -> Network
     """Record what a network in eval mode computes from images of one shape.
 
     Args:
-        model: The network, in eval mode; its weights are copied.
+        model: The network, in eval mode. The program shares some of its weights and holds others
+            folded: record anew after any change of them.
         x: Images (N, C, H, W) like those to come, in the same order in memory.
         output: Which output to compute, where there are several.
 
     Returns:
-        A function from images of that shape to the output.
+        A function from images of that shape, and of no other, to the output.
+
+    Raises:
+        ValueError: The network is in train mode.
     """
+    if model.training:
+        raise ValueError("the network is in train mode, expected eval mode")
 
     def one(x: torch.Tensor) -> torch.Tensor:
         outputs = model(x)
@@ -52,8 +58,7 @@ def program(model: torch.nn.Module, x: torch.Tensor, output: int = 0) -> Network
     for norm, convolution in list(_folding(recorded)):
         fold(recorded, norm, convolution)
     drop_unused(recorded)
-    if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        fuse_relus(recorded)
+    overwrite(recorded)
     recorded.recompile()
     return recorded
 
@@ -63,9 +68,11 @@ def nodes(recorded: fx.GraphModule) -> list[Node]:
 
 
 def drop_unused(recorded: fx.GraphModule) -> None:
-    """Drop what no output needs; nothing that a network in eval mode computes has side effects."""
+    """Drop what no output needs, but for what changes a tensor in place."""
     for node in reversed(nodes(recorded)):
-        if node.op in ("call_function", "get_attr") and not node.users:
+        schema = getattr(node.target, "_schema", None)
+        changes = schema is not None and schema.is_mutable
+        if node.op in ("call_function", "get_attr") and not node.users and not changes:
             recorded.graph.erase_node(node)
 
 
@@ -74,7 +81,10 @@ def _folding(recorded: fx.GraphModule) -> Iterator[tuple[Node, Node]]:
     for node in nodes(recorded):
         if node.target in BATCH_NORMS:
             before = node.args[0]
-            if before.target is CONVOLUTION and len(before.users) == 1 and _is_first_used(node):
+            if before.target is not CONVOLUTION or len(before.users) > 1:
+                continue
+            known = [*node.args[1:5], before.args[1], *([before.args[2]] if before.args[2] else [])]
+            if _is_first_used(node) and all(getattr(a, "op", "") == "get_attr" for a in known):
                 yield node, before
 
 
@@ -107,26 +117,12 @@ def fold(recorded: fx.GraphModule, norm: Node, convolution: Node) -> None:
         user.replace_all_uses_with(merged)
 
 
-def fuse_relus(recorded: fx.GraphModule) -> None:
-    """Compute each ReLU of a convolution's result with the convolution."""
-    pointwise = torch.ops.mkldnn._convolution_pointwise.default
+def overwrite(recorded: fx.GraphModule) -> None:
+    """Let each ReLU of a convolution's result, which nothing else uses, overwrite it."""
     for node in nodes(recorded):
-        if node.target is not RELU:
-            continue
-        before = node.args[0]
-        if before.target is not CONVOLUTION or len(before.users) > 1:
-            continue
-        x, weight, bias, stride, padding, dilation, transposed, _, groups = before.args
-        if transposed:
-            continue
-        with recorded.graph.inserting_before(node):
-            fused = recorded.graph.call_function(
-                pointwise,
-                (x, weight, bias, padding, stride, dilation, groups, "relu", [], ""),
-            )
-        node.replace_all_uses_with(fused)
-        recorded.graph.erase_node(node)
-        recorded.graph.erase_node(before)
+        before = node.args[0] if node.target is RELU else None
+        if before is not None and before.target is CONVOLUTION and len(before.users) == 1:
+            node.target = torch.ops.aten.relu_.default
 
 
 def _tensor_of(recorded: fx.GraphModule) -> Callable[[Node], torch.Tensor]:

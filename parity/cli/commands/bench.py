@@ -6,7 +6,8 @@ folded into convolutions and nothing computed that no output needs; JAX compiled
 side's export is timed in ONNX Runtime, too: `torch.onnx` and `jax.onnx`. With --train a training
 step is timed instead, as in `parity train`: forward, backward, update; with --devices its steady
 speed with the batch divided among that many devices. The first call, in which all is compiled, is a
-column of its own: of JAX without a cache if JAX_ENABLE_COMPILATION_CACHE=false.
+column of its own: JAX has no cache if JAX_ENABLE_COMPILATION_CACHE=false, and the ONNX files are
+read before.
 """
 
 from __future__ import annotations

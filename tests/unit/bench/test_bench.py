@@ -21,7 +21,12 @@ def test_forward_passes(tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "x.json"
     argv = ["bench", "--model", "genet-mean8", "--batch", "1", "--runs", "2", "--json", str(file)]
     assert main(argv) == 0
-    seconds = json.loads(file.read_text())["seconds"]
+    found = json.loads(file.read_text())
+    assert found["first_call"].keys() == {"plain", "torch", "jax"}
+    assert found["first_call"]["jax"] > max(found["seconds"]["jax"])  # it compiles
+    assert {"torch", "jax", "onnxruntime"} <= found["versions"].keys()
+    assert found["hardware"]["cores"]
+    seconds = found["seconds"]
     assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys(
         ("plain", "torch", "jax"), 2
     )
