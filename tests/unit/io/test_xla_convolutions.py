@@ -18,7 +18,7 @@ from parity.io import xla_convolutions
 import jax
 axes = ("NHWC", "HWIO", "NHWC")
 f = lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=axes)
-x, k = jax.numpy.ones((2, 16, 16, 16)), jax.numpy.ones((3, 3, 16, 16))
+x, k = jax.numpy.ones((2, 16, 16, 64)), jax.numpy.ones((3, 3, 64, 64))
 print("ynn" in jax.jit(f).lower(x, k).compile().as_text())
 """
 
