@@ -38,8 +38,7 @@ def compare(
         layouts: What is returned or taken in another order of axes on purpose.
 
     Raises:
-        InputError: They have no run in common, or nothing in one that can be judged; or no input
-            or output that `layouts` names.
+        InputError: They have no run in common, or no input or output that `layouts` names.
     """
     runs = [key for key in one.runs if key in other.runs and key[2] is None]
     if one.narrow or other.narrow:  # a run is listed as float64, too
@@ -51,12 +50,8 @@ def compare(
     for pair in pairs:
         found.compared += pair.compared()
         found.left_out += pair.left_out
+        found.drowned += pair.drowned
     _refuse_unknown(pairs, layouts)
-    if all(c.fed for c in found.compared):
-        raise InputError(
-            f"{one.path} and {other.path} hold nothing that both computed and that can be judged:"
-            f" {listed(found.left_out or ['no layer, output or loss'])}"
-        )
     return found
 
 
