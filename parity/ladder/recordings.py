@@ -228,12 +228,21 @@ class RunPair(ArrayPairs):
             if str(i) in self.layouts.inputs:
                 self.laid_out["input"].add(str(i))
                 found[0][i] = [self._order("input", str(i), self.layouts.inputs[str(i)], a)]
-        for i, (mine, theirs) in enumerate(returned):
-            called = {str(i), *(output["name"] for output in (mine, theirs) if output)}
-            for name in called & self.layouts.outputs.keys() if mine and theirs else ():
+        names = [{output["name"] for output in pair if output} for pair in returned]
+        by_place: dict[int, str] = {}
+        for name, axes in self.layouts.outputs.items():
+            # An output may have a number as its name, which then is not another one's place.
+            places = [i for i, known in enumerate(names) if name in known]
+            for i in places or [i for i in range(len(names)) if str(i) == name]:
+                if None in returned[i]:  # only one trace has it
+                    continue
+                if i in by_place:
+                    both = f"{by_place[i]} and {name}"
+                    raise InputError(f"--output-layout: {both} are the same output, expected one")
+                by_place[i] = name
                 self.laid_out["output"].add(name)
-                axes = self.layouts.outputs[name]
-                found[1][i] = [self._order("output", name, axes, str(_array_of(mine)))]
+                array = str(_array_of(returned[i][0]))
+                found[1][i] = [self._order("output", name, axes, array)]
         return found
 
     def _order(self, what: str, name: str, axes: Order, array: str) -> Order:

@@ -283,6 +283,30 @@ def test_orders_of_nothing(tmp_path: Path) -> None:
             compare(one, one, layouts=layouts)
 
 
+def test_orders_of_the_same_output(tmp_path: Path) -> None:
+    """Catches the order that was given last, or by chance, of two that contradict each other.
+
+    And an order of the output that is called `1`, taken for that of the one at place 1.
+    """
+
+    def outputs(name: str, axes: tuple, *names: str) -> TraceFile:
+        with recorder.Trace(tmp_path / name) as trace:
+            trace.run("eval")
+            trace.input("x", SQUARE)
+            for i, output in enumerate(names):
+                trace.output(output, (SQUARE * (i + 1)).transpose(axes if i == 0 else range(4)))
+        return TraceFile(tmp_path / name)
+
+    one, other = (outputs(str(i), axes, "1", "logits") for i, axes in enumerate((range(4), LAST)))
+    result = compare(one, other, layouts=Layouts(outputs={"1": LAST}))
+    assert result.ok, result.first()
+    assert compare(one, other, layouts=Layouts(outputs={"1": LAST, "logits": tuple(range(4))})).ok
+    for names in (("0", "1"), ("1", "0")):
+        layouts = Layouts(outputs=dict(zip(names, (LAST, (0, 3, 2, 1)), strict=True)))
+        with pytest.raises(InputError, match=f"{' and '.join(names)} are the same output"):
+            compare(one, other, layouts=layouts)
+
+
 def networks(
     path: Path,
     scale: float,
