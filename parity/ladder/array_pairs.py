@@ -84,7 +84,8 @@ class ArrayPairs:
             )
             for check, found in zip(checks, self.found, strict=True)
         ]
-        judged, self.drowned = [], []
+        judged: list[Compared] = []
+        self.drowned = []
         for c in made:
             if not c.ok or c.limit < most:
                 judged.append(c)
