@@ -122,20 +122,25 @@ class Watch:
     drawn = False
 
     def __enter__(self) -> Watch:
-        self.before = _states()
+        self.cuda = torch.cuda.is_initialized()
+        self.before = _states(self.cuda)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.drawn = self.before != _states()
+        self.drawn = self.before != _states(self.cuda)
 
 
-def _states() -> tuple[Any, ...]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - a network may use it
-    return (
-        torch.get_rng_state().numpy().tobytes(),
-        random.getstate(),
-        (name, np.asarray(keys).tobytes(), *rest),
-    )
+def _states(cuda: bool) -> tuple[Any, ...]:
+    torchs = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if cuda else ())]
+    numpys = np.random.get_state(legacy=False)  # noqa: NPY002 - a network may use it
+    return [state.numpy().tobytes() for state in torchs], random.getstate(), _frozen(numpys)
+
+
+def _frozen(state: Any) -> Any:
+    """Return a nested state with bytes instead of arrays, so that two can be compared."""
+    if isinstance(state, dict):
+        return {key: _frozen(value) for key, value in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +31,7 @@ from parity.report.quantity import Kind, Quantity
 from parity.spec.errors import listed
 from parity.trace.reading import TraceFile
 
+MOST_LIMIT = 0.1  # above it a derived limit passes outputs that are halved, or nearly zeros
 SINGLE_VALUES = 64.0  # roundings by which equal values of two frameworks may differ
 
 
@@ -47,6 +47,7 @@ class ArrayPairs:
         exact: The first's runs in float64, plain and disturbed, where they are known.
         found: What was measured.
         left_out: Lines on what is not judged.
+        drowned: What is not judged since its limit is too wide.
     """
 
     one: TraceFile
@@ -57,12 +58,17 @@ class ArrayPairs:
     exact: list[dict[str, Any]]
     found: list[Found]
     left_out: list[str]
+    drowned: list[Compared]
 
     def _judged(self) -> list[Compared]:
-        """Return what was measured with its limits, but for what no network could fail.
+        """Return what was measured with its limits, but for what wrong networks would not fail.
 
-        From 1 on a derived limit admits differences as large as the values: zeros would pass.
+        From 1 on a derived limit passes zeros, and well below it values that are halved. What is
+        equal but for any arithmetic's rounding is judged by that, however wide its limit is.
         """
+        exact = self.precision == FLOAT64
+        least = STRUCTURE_FORWARD if exact else floor(self.precision)
+        most = MOST_LIMIT if self.limit is None else 1.0
         checks = judge("compare", [found.measured for found in self.found], self.precision)
         made = [
             Compared(
@@ -73,14 +79,23 @@ class ArrayPairs:
                 check.error,
                 check.limit if self.limit is None else self.limit,
                 check.note,
-                found.measured.quantity.kind is Kind.BATCH,
+                found.measured.quantity.kind in (Kind.BATCH, Kind.VALUES),
+                found.returned,
             )
             for check, found in zip(checks, self.found, strict=True)
         ]
-        drowned = [c.ok and c.limit >= 1 for c in made]
-        for c in itertools.compress(made, drowned):
-            self.left_out.append(f"{c}: zeros would pass, so it is not judged")
-        return [c for c, is_drowned in zip(made, drowned, strict=True) if not is_drowned]
+        judged: list[Compared] = []
+        self.drowned = []
+        for c in made:
+            if not c.ok or c.limit < most:
+                judged.append(c)
+            elif c.error <= least:
+                judged.append(dataclasses.replace(c, limit=least))
+            else:
+                self.drowned.append(c)
+        reason = f"a limit of {most:g} or more tells too little, so it is not judged"
+        self.left_out += [f"{c}: {reason}" for c in self.drowned]
+        return judged
 
     def _orders(self, mine: str, other: str) -> list[Order]:
         """Return the orders of axes in which two arrays are nearest to each other."""
@@ -224,3 +239,9 @@ class Found:
     what: str
     one: str
     other: str
+
+    @property
+    def returned(self) -> bool:
+        """Whether it is an output of the network, or its loss."""
+        kind = self.measured.quantity.kind
+        return kind is Kind.LOSS or (kind is Kind.OUTPUT and self.one == NETWORK)

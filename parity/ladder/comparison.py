@@ -37,7 +37,8 @@ class Compared:
         error: The relative difference in the Euclidean norm, over the best order of axes.
         limit: How large it may be.
         note: Why it cannot be compared; or the order of axes, where it is another one.
-        fed: Whether the networks were given it: an input, that nobody computed.
+        fed: Whether the networks were given it: an input, or a weight, that nobody computed.
+        returned: Whether the network returns it, or it is the loss: what users take from it.
     """
 
     run: str
@@ -48,6 +49,12 @@ class Compared:
     limit: float
     note: str = ""
     fed: bool = False
+    returned: bool = False
+
+    @property
+    def mode(self) -> str:
+        """Return what runs in all precisions have in common, such as `train`."""
+        return self.run.rpartition(" ")[0]
 
     @property
     def ok(self) -> bool:
@@ -68,15 +75,26 @@ class Comparison:
     Attributes:
         compared: What was compared, run by run, a layer after the other as the first ran them.
         left_out: Lines on what has no counterpart.
+        drowned: What is within a limit that is too wide to tell anything.
     """
 
     compared: list[Compared]
     left_out: list[str]
+    drowned: list[Compared] = dataclasses.field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Return whether something that was computed was compared, and nothing differs."""
-        return not all(c.fed for c in self.compared) and all(c.ok for c in self.compared)
+        """Return whether nothing differs, and all that tells so was judged.
+
+        That is something that was computed, and all that the networks return.
+        """
+        computed = not all(c.fed for c in self.compared)
+        return computed and not self.unjudged() and all(c.ok for c in self.compared)
+
+    def unjudged(self) -> list[Compared]:
+        """Return the outputs of the network, and losses, that no run of their mode judges."""
+        judged = {(c.mode, c.what) for c in self.compared if c.returned}
+        return [c for c in self.drowned if c.returned and (c.mode, c.what) not in judged]
 
     def first(self) -> Compared | None:
         """Return the first that differs, layers before what follows from them."""

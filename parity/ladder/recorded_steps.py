@@ -12,6 +12,7 @@ from parity.ladder.recorded import loss_response
 from parity.ladder.recordings import AS_THE_REST, RunPair
 from parity.ladder.tolerances import ROUNDING, STRUCTURE_FORWARD, STRUCTURE_TRAJECTORY, floor
 from parity.report.quantity import Kind, Quantity
+from parity.spec.errors import InputError, listed
 from parity.trace.reading import TraceFile
 
 TRAJECTORY = ("trajectory", FLOAT64, None)
@@ -26,9 +27,12 @@ def compare(
 ) -> Comparison:
     """Compare weights, runs, and the state and the loss after each step of their trajectories.
 
-    Arguments, and what is raised, are those of `recordings.compare`. Weights come first: where they
-    differ, all that follows does. Updates alone are not compared: each recording makes them on
-    gradients of its own.
+    Arguments are those of `recordings.compare`. Weights come first: where they differ, all that
+    follows does. Updates alone are not compared: each recording makes them on gradients of its own.
+
+    Raises:
+        InputError: As of `recordings.compare`; or there is nothing that both computed and that can
+            be judged, neither in a run nor in a step of training.
     """
     found = recordings.compare(one, other, rename, limit, layouts)
     if one.index["state"] and other.index["state"]:
@@ -38,12 +42,29 @@ def compare(
     elif one.index["state"] or other.index["state"]:
         holder = "first" if one.index["state"] else "second"
         found.left_out.insert(0, f"before, state: only the {holder} holds one")
+    _add_trajectories(found, one, other, rename, limit)
+    if all(c.fed for c in found.compared):
+        raise InputError(
+            f"{one.path} and {other.path} hold nothing that both computed and that can be judged:"
+            f" {listed(found.left_out or ['no layer, output, loss or step of training'])}"
+        )
+    return found
+
+
+def _add_trajectories(
+    found: Comparison,
+    one: TraceFile,
+    other: TraceFile,
+    rename: Sequence[Rename],
+    limit: float | None,
+) -> None:
+    """Compare the steps of both trajectories, or say why not; `found` is added to."""
     if TRAJECTORY not in one.training or TRAJECTORY not in other.training:
         found.left_out += _without_trajectory(one, other)
-        return found
+        return
     if other.narrow and not one.narrow:  # how far rounding goes is asked of the first
         found.left_out.append(f"trajectory: give {other.path} first, recorded in {other.precision}")
-        return found
+        return
     disturbed = one.training.get((*TRAJECTORY[:2], 0), {"steps": []})["steps"]
     mine, theirs = (trace.training[TRAJECTORY]["steps"] for trace in (one, other))
     if len(mine) != len(theirs):
@@ -54,7 +75,7 @@ def compare(
         pair = StepPair((one, other), steps, exact, i + 1, rename, limit)
         found.compared += pair.compared()
         found.left_out += pair.left_out
-    return found
+        found.drowned += pair.drowned
 
 
 def _without_trajectory(one: TraceFile, other: TraceFile) -> list[str]:

@@ -38,8 +38,7 @@ def compare(
         layouts: What is returned or taken in another order of axes on purpose.
 
     Raises:
-        InputError: They have no run in common, or nothing in one that can be judged; or no input
-            or output that `layouts` names.
+        InputError: They have no run in common, or no input or output that `layouts` names.
     """
     runs = [key for key in one.runs if key in other.runs and key[2] is None]
     if one.narrow or other.narrow:  # a run is listed as float64, too
@@ -51,12 +50,8 @@ def compare(
     for pair in pairs:
         found.compared += pair.compared()
         found.left_out += pair.left_out
+        found.drowned += pair.drowned
     _refuse_unknown(pairs, layouts)
-    if all(c.fed for c in found.compared):
-        raise InputError(
-            f"{one.path} and {other.path} hold nothing that both computed and that can be judged:"
-            f" {listed(found.left_out or ['no layer, output or loss'])}"
-        )
     return found
 
 
@@ -233,12 +228,21 @@ class RunPair(ArrayPairs):
             if str(i) in self.layouts.inputs:
                 self.laid_out["input"].add(str(i))
                 found[0][i] = [self._order("input", str(i), self.layouts.inputs[str(i)], a)]
-        for i, (mine, theirs) in enumerate(returned):
-            called = {str(i), *(output["name"] for output in (mine, theirs) if output)}
-            for name in called & self.layouts.outputs.keys() if mine and theirs else ():
+        names = [{output["name"] for output in pair if output} for pair in returned]
+        by_place: dict[int, str] = {}
+        for name, axes in self.layouts.outputs.items():
+            # An output may have a number as its name, which then is not another one's place.
+            places = [i for i, known in enumerate(names) if name in known]
+            for i in places or [i for i in range(len(names)) if str(i) == name]:
+                if None in returned[i]:  # only one trace has it
+                    continue
+                if i in by_place:
+                    both = f"{by_place[i]} and {name}"
+                    raise InputError(f"--output-layout: {both} are the same output, expected one")
+                by_place[i] = name
                 self.laid_out["output"].add(name)
-                axes = self.layouts.outputs[name]
-                found[1][i] = [self._order("output", name, axes, str(_array_of(mine)))]
+                array = str(_array_of(returned[i][0]))
+                found[1][i] = [self._order("output", name, axes, array)]
         return found
 
     def _order(self, what: str, name: str, axes: Order, array: str) -> Order:

@@ -611,12 +611,13 @@ class TorchRecorder:
         args, kwargs = self._tensors(given, dtype, train)
         run["args"], run["kwargs"] = self._tree(args), self._tree(kwargs)
         hooks = Hooks(self, module, run["calls"], plain)
-        before = generator_states(torch)
+        cuda = torch.cuda.is_initialized()
+        before = generator_states(torch, cuda)
         targets = self._tensors(self.targets, dtype)
         with hooks, torch.set_grad_enabled(train), self.around(hooks.running, dtype):
             outputs = self.call(module, *args, **kwargs)
             value = self.loss(outputs, *targets) if train else None
-        if plain and before != generator_states(torch):
+        if plain and before != generator_states(torch, cuda):
             raise TraceError(f"the network draws random numbers in {mode} mode: switch that off")
         for name, item in paths(outputs):
             tensor = isinstance(item, torch.Tensor)
@@ -1415,11 +1416,19 @@ def nothing():
     yield
 
 
-def generator_states(torch):
-    """Return the states of the generators that a network may draw from."""
-    _, numbers, place = np.random.get_state()[:3]  # noqa: NPY002 - networks do draw from it
-    torchs = torch.get_rng_state().numpy().tobytes()
-    return torchs, numbers.tobytes(), place, random.getstate()
+def generator_states(torch, cuda):
+    """Return the states of the generators that a network may draw from, those of GPUs if asked."""
+    torchs = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if cuda else ())]
+    # The whole state, of whatever bit generator: a normal number may wait there to be returned.
+    numpys = np.random.get_state(legacy=False)  # noqa: NPY002 - networks do draw from it
+    return [state.numpy().tobytes() for state in torchs], frozen(numpys), random.getstate()
+
+
+def frozen(state):
+    """Return a nested state with bytes instead of arrays, so that two can be compared."""
+    if isinstance(state, dict):
+        return {key: frozen(value) for key, value in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def silenced(torch, module):

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING
 
 from parity.io.files import check_writable, write_atomically
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
+
+if TYPE_CHECKING:
+    from parity.ladder.comparison import Comparison
 
 MOST = 20  # lines on what differs, or has no counterpart, that are shown
 
@@ -84,12 +88,23 @@ def run(args: argparse.Namespace) -> int:
             | {"ok": c.ok, "error": c.error if math.isfinite(c.error) else str(c.error)}
             for c in found.compared
         ]
-        data = {"ok": found.ok, "compared": rows, "left_out": found.left_out}
+        unjudged = [str(c) for c in found.unjudged()]
+        data = {"ok": found.ok, "compared": rows, "left_out": found.left_out, "unjudged": unjudged}
         write_atomically(args.json, json.dumps(data, indent=1).encode())
-    first = found.first()
-    print(
-        f"EQUAL {len(found.compared)} comparisons, {len(found.left_out)} lines not compared"
-        if first is None
-        else f"DIFFERENT look at {first.one} first: {first}"
-    )
-    return 0 if found.ok else 1
+    text, status = _verdict(found)
+    print(text)
+    return status
+
+
+def _verdict(found: Comparison) -> tuple[str, int]:
+    """Return the last line, and the exit status."""
+    first, unjudged = found.first(), found.unjudged()
+    if first is not None:
+        return f"DIFFERENT look at {first.one} first: {first}", 1
+    if unjudged:
+        names = listed([f"{c.what} ({c.run})" for c in unjudged])
+        advice = "record both in float64, too, or give a --limit"
+        return f"UNDECIDED nothing judges what the network returns: {names}; {advice}", 2
+    count = len(found.left_out)
+    lines = f"{count:,} line{'s' * (count != 1)} not compared"
+    return f"EQUAL {len(found.compared):,} comparisons, {lines}", 0

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import textwrap
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from parity.trace.recorder import Trace
 from parity.training import overrides
 from tests import by_rules, tiny_data
 from tests.fuzz.kill_training import BLOCKS
-from tests.pages import blocks, commands, follow, printed, text_of, write
+from tests.pages import blocks, blocks_in, commands, follow, printed, text_of, write
 from tests.scenes import save
 from tests.study_folders import write_run
 from tests.unit.cli.test_port_command import MyNet, MyPort
@@ -267,6 +268,9 @@ def test_the_page_on_rules(capsys: pytest.CaptureFixture[str]) -> None:
         command, _, shown = text.partition("\n")
         run(command)
         printed(shown, capsys.readouterr().out)
+    stands = text_of("rules.md").partition("In `rules.toml` stands now")[2]
+    table = next(block.text for block in blocks_in(stands) if block.language == "toml")
+    assert tomllib.loads(Path("rules.toml").read_text()) == tomllib.loads(table)
 
 
 @follows("README.md", "sh", "parity convert --rules rules.toml llama/")

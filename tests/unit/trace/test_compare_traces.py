@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity.cli import main
 from parity.ladder import recorded_steps
 from parity.ladder.comparison import Comparison, Layouts, renames
 from parity.ladder.recordings import compare
@@ -282,19 +283,76 @@ def test_orders_of_nothing(tmp_path: Path) -> None:
             compare(one, one, layouts=layouts)
 
 
-def networks(path: Path, scale: float, disturbed: float = 0.0, layer: bool = True) -> TraceFile:
-    """Record a network whose output is multiplied; `disturbed`: in float64 too, moved so far."""
-    runs = [("float16", None, scale)]
+def test_orders_of_the_same_output(tmp_path: Path) -> None:
+    """Catches the order that was given last, or by chance, of two that contradict each other.
+
+    And an order of the output that is called `1`, taken for that of the one at place 1.
+    """
+
+    def outputs(name: str, axes: tuple, *names: str) -> TraceFile:
+        with recorder.Trace(tmp_path / name) as trace:
+            trace.run("eval")
+            trace.input("x", SQUARE)
+            for i, output in enumerate(names):
+                trace.output(output, (SQUARE * (i + 1)).transpose(axes if i == 0 else range(4)))
+        return TraceFile(tmp_path / name)
+
+    one, other = (outputs(str(i), axes, "1", "logits") for i, axes in enumerate((range(4), LAST)))
+    result = compare(one, other, layouts=Layouts(outputs={"1": LAST}))
+    assert result.ok, result.first()
+    assert compare(one, other, layouts=Layouts(outputs={"1": LAST, "logits": tuple(range(4))})).ok
+    for names in (("0", "1"), ("1", "0")):
+        layouts = Layouts(outputs=dict(zip(names, (LAST, (0, 3, 2, 1)), strict=True)))
+        with pytest.raises(InputError, match=f"{' and '.join(names)} are the same output"):
+            compare(one, other, layouts=layouts)
+
+
+def networks(
+    path: Path,
+    scale: float,
+    disturbed: float = 0.0,
+    layer: bool = True,
+    narrow: float = 1.0,
+    precision: str = "float16",
+) -> TraceFile:
+    """Record a network whose output is multiplied by `scale`, in the precision by `narrow`, too.
+
+    `disturbed`: it is recorded in float64 as well, and moved so far. `layer`: its layer is, too.
+    """
+    stored = {"bfloat16": "float32"}.get(precision, precision)
+    runs = [(precision, None, scale * narrow)]
     if disturbed:
         runs += [("float64", None, scale), ("float64", 0, scale + disturbed)]
-    with recorder.Trace(path, precision="float16") as trace:
-        for precision, disturbance, times in runs:
-            trace.run("eval", precision, disturbance)
-            trace.input("x", X.astype(precision))
+    with recorder.Trace(path, precision=precision) as trace:
+        for of_run, disturbance, times in runs:
+            dtype = stored if of_run == precision else of_run
+            trace.run("eval", of_run, disturbance)
+            trace.input("x", X.astype(dtype))
             if layer:
-                trace.tap("layer", X.astype(precision))
-            trace.output("", (X * times).astype(precision))
+                trace.tap("layer", X.astype(dtype))
+            trace.output("", (X * times).astype(dtype))
     return TraceFile(path)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("scale", [0.5, 0.9, -1.0, 0.0])
+def test_an_output_off_by_a_factor(
+    scale: float, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a network called equal whose output is halved, since limits are wide."""
+    one = networks(tmp_path / "one", 1.0, precision=precision)
+    other = networks(tmp_path / "other", scale, precision=precision)
+    assert compare(one, one).ok
+    result = compare(one, other)
+    assert not result.ok
+    differs = abs(1 - scale) > 0.6
+    assert (result.first() is not None) == differs
+    assert [c.what for c in result.unjudged()] == ([] if differs else ["output 0"])
+    traces = [str(tmp_path / name) for name in ("one", "other")]
+    assert main(["compare", *traces]) == (1 if differs else 2)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("DIFFERENT look at (network)" if differs else "UNDECIDED nothing judges")
+    assert main(["compare", *traces, "--limit", "0.05"]) == 1
 
 
 def test_limits_that_zeros_pass(tmp_path: Path) -> None:
@@ -305,18 +363,48 @@ def test_limits_that_zeros_pass(tmp_path: Path) -> None:
     assert first.what == "output 0"
     chaos = networks(tmp_path / "chaos", 1.0, 1.0)
     result = compare(chaos, zeros)
-    assert any("zeros would pass, so it is not judged" in line for line in result.left_out)
+    assert result.first() is None
+    assert not result.ok
+    assert [(c.run, c.what) for c in result.unjudged()] == [("eval float16", "output 0")]
+    assert any("tells too little, so it is not judged" in line for line in result.left_out)
     assert {c.what for c in result.compared} == {"input 0", "output 0"}  # of the layer
+    assert compare(chaos, chaos).ok
+    # Float64 judges the same output, where both hold it: there zeros differ, and only there.
+    assert not compare(chaos, networks(tmp_path / "wrong", 0.0, 1.0)).ok
+    half = compare(chaos, networks(tmp_path / "half", 1.0, 1.0, narrow=0.5))
+    assert half.ok
+    assert [c.run for c in half.drowned] == ["eval float16"]
     bare = networks(tmp_path / "bare", 1.0, 1.0, layer=False)
     with pytest.raises(InputError, match="nothing that both computed and that can be judged"):
-        compare(bare, zeros)
+        recorded_steps.compare(bare, zeros)
 
 
 def test_inputs_alone_are_no_comparison(tmp_path: Path) -> None:
-    """Catches two networks called equal because they were fed the same."""
-    for name in ("one", "other"):
-        with recorder.Trace(tmp_path / name) as trace:
-            trace.run("eval")
-            trace.input("x", X)
+    """Catches two networks called equal because they were fed the same, and hold equal weights."""
     with pytest.raises(InputError, match="nothing that both computed"):
-        compare(*(TraceFile(tmp_path / name) for name in ("one", "other")))
+        recorded_steps.compare(stepped(tmp_path / "one"), stepped(tmp_path / "other"))
+
+
+def stepped(path: Path, *after: float) -> TraceFile:
+    """Record nothing but an input, a weight, and the weight after each step of training."""
+    with recorder.Trace(path) as trace:
+        trace.state("w", np.ones(3), trained=True)
+        trace.run("train")
+        trace.input("x", X)
+        if after:
+            trace.training("trajectory", "float64", before={"w": np.ones(3)})
+        for value in after:
+            trace.step({"w": np.full(3, value)})
+    return TraceFile(path)
+
+
+def test_steps_of_training_alone_are_compared(tmp_path: Path) -> None:
+    """Catches trajectories that are refused, with an untrue reason, for runs that hold no layer."""
+    one = stepped(tmp_path / "one", 0.9, 0.8)
+    result = recorded_steps.compare(one, stepped(tmp_path / "same", 0.9, 0.8))
+    assert result.ok
+    runs = [c.run for c in result.compared]
+    assert runs == ["before", "train float64", "trajectory, step 1", "trajectory, step 2"]
+    first = recorded_steps.compare(one, stepped(tmp_path / "other", 0.9, 0.81)).first()
+    assert first is not None
+    assert first.run == "trajectory, step 2"

@@ -8,13 +8,14 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from parity.capture.torch_draws import Watch
 from parity.capture.torch_side import one_thread
 from parity.ladder import tolerances
 from parity.ladder.l4_update import STEPS
@@ -253,3 +254,45 @@ def test_draws_of_any_generator_are_refused(draw_: Callable[[], float], tmp_path
     with one_thread(), pytest.raises(recorder.TraceError, match="draws random numbers in eval"):
         recorder.record_torch(tmp_path / "x", Noisy(draw_), [torch.ones(2)], parts=())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def numpys() -> Iterator[None]:
+    """Give NumPy's global generator back as it was."""
+    before = np.random.get_bit_generator()
+    state = np.random.get_state(legacy=False)  # noqa: NPY002
+    yield
+    np.random.set_bit_generator(before)
+    np.random.set_state(state)  # noqa: NPY002
+
+
+def refused_and_seen(draw_: Callable[[], float], path: Path) -> bool:
+    """Return whether the check sees a draw, once the recorder has refused it."""
+    with Watch() as watch:
+        draw_()
+    with one_thread(), pytest.raises(recorder.TraceError, match="draws random numbers in eval"):
+        recorder.record_torch(path / "x", Noisy(draw_), [torch.ones(2)], parts=())
+    return watch.drawn
+
+
+def test_a_number_that_was_kept_is_a_draw(tmp_path: Path, numpys: None) -> None:
+    """Catches a draw of a normal number that NumPy had made together with the one before."""
+    np.random.seed(0)  # noqa: NPY002
+    np.random.randn()  # noqa: NPY002 - makes two
+    noisy = Noisy(lambda: np.random.randn())  # noqa: NPY002
+    with one_thread(), pytest.raises(recorder.TraceError, match="draws random numbers in eval"):
+        recorder.record_torch(tmp_path / "x", noisy, [torch.ones(2)], parts=())
+
+
+def test_another_bit_generator_is_watched(tmp_path: Path, numpys: None) -> None:
+    """Catches draws unseen, or a traceback, where NumPy draws by another generator than MT19937."""
+    np.random.set_bit_generator(np.random.PCG64(0))
+    assert refused_and_seen(lambda: np.random.rand(), tmp_path)  # noqa: NPY002
+
+
+def test_draws_on_a_gpu_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a network recorded that draws by the generator of a GPU; a list stands for it."""
+    state = torch.zeros(1, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [state])
+    assert refused_and_seen(lambda: float(state.add_(1)), tmp_path)
