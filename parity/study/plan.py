@@ -340,7 +340,9 @@ def state_of(out: Path, run: Run) -> Path:
 
 
 def read_state(out: Path, run: Run) -> dict[str, Any]:
-    """Read how a run ended; empty where it did not.
+    """Read how a run ended; empty where it did not, or where it is to be trained anew.
+
+    That is a run whose folder was removed, and a finished one without a log, which has no score.
 
     Raises:
         InputError: The record is damaged.
@@ -351,4 +353,5 @@ def read_state(out: Path, run: Run) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict) or found.get("status") not in ("finished", "failed"):
         raise InputError(f"{path}: not the record of a run's end")
-    return found
+    needed = out / run.name / ("log.jsonl" if found["status"] == "finished" else "")
+    return found if needed.exists() else {}
