@@ -204,6 +204,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
     """Catches an off-by-one in a range, a row left out, a key that the recipe does not know."""
     assert parse_seeds("3") == [1, 2, 3]
     assert parse_seeds("3-5") == [3, 4, 5]
+    assert len(parse_seeds("1-999,2000")) == len(parse_seeds("1000")) == 1000
     assert parse_seeds("1,9-10") == [1, 9, 10]
     assert parse_only("torch:3") == ("torch", [3])
     assert parse_only("jax:3-4") == ("jax", [3, 4])
@@ -229,7 +230,9 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--seeds", "5-3"], "--seeds '5-3', expected a number such as 5, or 3-7"),
         (["--seeds", "1,1"], "a seed is named twice"),
         (["--seeds", "1-999999999"], "--seeds '1-999999999': more than 1,000 seeds"),
-        (["--seeds", "5000"], "more than 1,000 seeds"),
+        (["--seeds", "5000"], "--seeds '5000': more than 1,000 seeds"),
+        (["--seeds", "1-999,2000-2001"], "--seeds '1-999,2000-2001': more than 1,000 seeds"),
+        (["--only", "torch:5-3"], "--only 'torch:5-3', expected a number such as 5"),
         (["--only", "tf:3"], "--only 'tf:3', expected FRAMEWORK:SEEDS"),
         (["--frameworks", "torch,tf"], "--frameworks 'tf', expected some of torch, jax"),
         (["--grid", "lr"], "--grid 'lr', expected KEY=VALUE"),
@@ -237,6 +240,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--grid", "batch=4,4.0"], "a key or value is given twice"),
         (["--grid", "lr=1", "--grid", "optimizer.lr=2"], "'optimizer.lr=2': a key or value"),
         (["--grid", "seed=1,2"], "seeds are given by --seeds"),
+        (["--grid", "devices=1,2"], "--grid 'devices=1,2': --devices sets it for the whole study"),
         (["--grid", "keep=best,last"], "keep decides nothing that is trained"),
         (["--grid", "epochs=3,4"], "--grid: epochs=3 has 3 epochs, the recipe 300"),
         (["--report"], "out holds no plan.json, expected the folder of a study"),
