@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.data import cifar10, dataset
+from parity.data.own import description, packed
 from parity.data.records import OPTIONS, Contents, Records, sample_bytes
 from parity.data.sources import described, open_folder
 from parity.io.files import check_writable
@@ -47,8 +48,10 @@ def pack(
         raise InputError(f"{of.name} is not resized, expected no size")
     reader = open_folder(of, root, split)
     check_writable(target)
-    own = None if of.name in BUILT_IN else of
-    contents = Contents(of.name, split, of.classes, size, len(reader), "", own)
+    contents = Contents(of.name, split, of.classes, size, len(reader), "")
+    if of.name not in BUILT_IN and (said := description.find(root)) is not None:
+        hashes = packed.read_as(said), packed.samples_of(said, split)[1]
+        contents = dataclasses.replace(contents, own=of, read_as=hashes[0], names=hashes[1])
     with replacing(target) as made:
         writer, digest = _Writer(made), hashlib.sha256()
         for i in range(len(reader)):

@@ -24,6 +24,7 @@ SUFFIX = ".array_record"
 FORMAT, VERSION = "parity-records", 1
 OPTIONS = "group_size:1,uncompressed"  # pixels are read faster than they are decompressed
 HEADER = struct.Struct("<III")  # height, width, bytes of the name
+HASHES = ("read_as", "names")  # only of a data set of the user's; files of 1.0 have none
 MOST_BYTES = 1 << 20  # of the last record
 
 
@@ -39,6 +40,8 @@ class Contents:
         count: Number of samples.
         sha256: Hash of all samples' records, one after the other.
         own: The data set, where it is the user's.
+        read_as: Hash of how its masks were read; None of a file that does not say.
+        names: Hash of the names of its samples, likewise.
     """
 
     data: str
@@ -48,6 +51,8 @@ class Contents:
     count: int
     sha256: str
     own: DataSet | None = None
+    read_as: str | None = None
+    names: str | None = None
 
     @property
     def pixels(self) -> bool:
@@ -61,8 +66,9 @@ class Contents:
 
     def to_bytes(self) -> bytes:
         entries = {"format": FORMAT, "version": VERSION, **plain(self)}
-        if self.own is None:
-            del entries["own"]
+        for name in ("own", *HASHES):
+            if entries[name] is None:
+                del entries[name]
         return json.dumps(entries).encode()
 
 
@@ -179,6 +185,7 @@ def parse(record: bytes, count: int, path: Path) -> Contents:
         raise InputError(f"{path}: version {version!r:.20} of its format, expected {VERSION}")
     kinds = {"data": str, "split": str, "classes": list, "count": int, "sha256": str}
     size, own = entries.get("size"), entries.pop("own", None)
+    kinds |= dict.fromkeys((name for name in HASHES if name in entries), str)
     right = set(entries) == {*kinds, "size"} and all(
         type(entries[name]) is kind for name, kind in kinds.items()
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from parity.data import DATASETS, Segmentation, cifar10, segmentation
 from parity.data.own import description, files, masks
+from parity.data.own import packed as own_packed
 from parity.data.own.description import SUFFIX as TOML
 from parity.data.records import SUFFIX, Records
 from parity.spec.augmentation import Resize
@@ -254,7 +255,9 @@ def open_data(data: str | DataSet, root: str | Path, split: str, labels: str | N
     reader: Reader
     if packed is not None:
         reader = open_packed(data, packed, split)
-        check_described(reader, root)
+        by_name = packed == root  # then nothing beside it matters
+        if not by_name and (here := description.find(root)) is not None:
+            own_packed.check(packed, reader.contents, here)
     else:
         others = sorted(path.name for path in root.glob(f"*{SUFFIX}")) if root.is_dir() else []
         try:
@@ -291,31 +294,6 @@ def open_packed(data: DataSet, path: Path, split: str) -> Records:
     if found.classes != data.classes:
         raise InputError(f"{path} holds other classes than {data.name} has")
     return records
-
-
-def check_described(records: Records, root: Path) -> None:
-    """Refuse a packed file in a data set's folder that says something else by now.
-
-    Raises:
-        InputError: The description, or the number of images, has changed since it was packed.
-    """
-    here = description.find(root) if os.path.isdir(root) else None
-    if here is None:
-        return
-    path, found, own = records.path, records.contents, records.contents.own
-    anew = f"parity pack --split {found.split} writes it anew"
-
-    def masks_of(data: DataSet) -> tuple:
-        return data.classes, data.ids or data.palette
-
-    if own is None or masks_of(own) != masks_of(here.data):
-        raise InputError(f"{path} was packed when {here.file} said something else: {anew}")
-    try:
-        count = len(open_folder(here.data, root, found.split))
-    except InputError:  # the images are no longer there
-        return
-    if count != found.count:
-        raise InputError(f"{path} holds {found.count} images, {here.file} now says {count}: {anew}")
 
 
 def open_folder(data: DataSet, root: Path, split: str) -> Reader:

@@ -289,7 +289,7 @@ def _finished(found: Sequence[Result], side: str) -> dict[int, Result]:
 def _side(plan: Plan, name: str, here: Sequence[Result]) -> Side:
     by_seed = _finished(here, name)
     seeds, runs = tuple(by_seed), list(by_seed.values())
-    several = [r for r in here if r.run.side == name and r.finished]
+    several = [r for r in here if r.run.side == name and r.finished and r.scored]
     speeds = [r.speed for r in several]
     return Side(
         name,
@@ -303,7 +303,7 @@ def _side(plan: Plan, name: str, here: Sequence[Result]) -> Side:
             statistics.median(s.validation for s in speeds),
             statistics.fmean(s.hours for s in speeds),
         ),
-        _noise([r for r in several if r.scored], plan.recipe.keep),
+        _noise(several, plan.recipe.keep),
         ", ".join(sorted({r.software for r in several})),
         " / ".join(sorted({r.machine for r in several})),
     )

@@ -31,6 +31,8 @@ def parse_grid(texts: Sequence[str]) -> list[tuple[str, ...]]:
         options = values.split(",")
         if not equals or not re.fullmatch(r"[\w.-]+", key) or not all(options):
             raise InputError(f"--grid {text!r}, expected KEY=VALUE,VALUE such as level=O1,O2")
+        if key == "devices":
+            raise InputError(f"--grid {text!r}: --devices sets it for the whole study")
         if key in SILENT:
             raise InputError(f"--grid {text!r}: {key} decides nothing that is trained")
         if bad := [v for v in options if not re.fullmatch(r"[\w.+-]+", v)]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from parity.spec.errors import listed
 from parity.study.plan import DETERMINISTIC
-from parity.study.results import FINISHED, Result
+from parity.study.results import FINISHED, THEN, Result
 from parity.training.side import FRAMEWORKS
 
 if TYPE_CHECKING:
@@ -31,10 +31,14 @@ def _missing_sides(rows: Sequence[Row]) -> list[str]:
         where = f"{row.name}: " if row.settings else ""
         names = {side.name.removesuffix(DETERMINISTIC) for side in row.sides}
         missing = [name for name in FRAMEWORKS if name not in names]
+        # Repeats do not stand in for a first run that failed, nor runs without a score for any.
+        ended = {r.run.framework for r in row.runs if r.status == FINISHED}
+        first = "first run with a score" if ended & {*missing} else "run"
         if row.sides and missing:
-            lines.append(f"{where}no finished run of {' or '.join(missing)}: nothing to compare")
+            of = " or ".join(missing)
+            lines.append(f"{where}no finished {first} of {of}: nothing to compare")
         elif not row.sides:
-            lines.append(f"{where}no finished run yet")
+            lines.append(f"{where}no finished {first} yet")
         elif not row.comparisons:
             lines.append(f"{where}both frameworks have finished runs, but of no seed in common")
     single = [(row, side.name) for row in rows for side in row.sides if len(side.seeds) == 1]
@@ -62,9 +66,13 @@ def _mixed(found: Sequence[Result]) -> list[str]:
     for side in dict.fromkeys(result.run.side for result in found):
         machines = {r.machine for r in found if r.run.side == side and r.machine}
         versions = {r.software for r in found if r.run.side == side and r.versions}
-        if len(machines) > 1:
-            lines.append(f"{side}: trained on {len(machines)} kinds of machines; times are mixed")
-        if len(versions) > 1 or any(" then " in version for version in versions):
+        settings = {one for machine in machines for one in machine.split(THEN)}
+        if len(settings) > 1:
+            lines.append(
+                f"{side}: trained under {len(settings)} settings of machine and threads; times are"
+                " mixed"
+            )
+        if len(versions) > 1 or any(THEN in version for version in versions):
             lines.append(f"{side}: trained by several versions: {'; '.join(sorted(versions))}")
     if len(places := sorted({place for result in found for place in result.data})) > 1:
         lines.append(

@@ -34,7 +34,7 @@ MARGIN = 0.5  # points
 SWEEP = "sweep"
 DETERMINISTIC = "-deterministic"
 LATER = ("margin", "images", "start")  # fields that older plans do not have
-MOST_SEEDS = 1000  # that one option names
+SEEDS_AT_ONCE = 1000  # that one option names
 RUN = re.compile(r"seed-(\d+)(?:-repeat-(\d+))?")
 MARKS = (".state.json", ".asked")  # files beside a run's folder that tell of it
 
@@ -235,13 +235,13 @@ def _magnitude(value: str) -> tuple[float, str]:
 
 
 def with_twins(found: Iterable[Run]) -> list[Run]:
-    """Add what is missing of a pair: the same seed of the other framework, if it has any run.
+    """Add what is missing of a pair: the first run of a seed, if its framework has any run.
 
-    In order.
+    That is the other framework's of the same seed, or the one that a repeat repeats. In order.
     """
     found = set(found)
     begun = {(run.row, run.side) for run in found}
-    known = {(run.row, run.side, run.seed) for run in found}
+    known = {(run.row, run.side, run.seed) for run in found if run.repeat == 1}
     twins = {
         Run(run.row, run.seed, 1, side)
         for run in found
@@ -290,21 +290,25 @@ def parse_seeds(text: str) -> list[int]:
     """Parse `5` (seeds 1 to 5), `3-7`, or `1,4,9-11`.
 
     Raises:
-        InputError: Anything else.
+        InputError: Anything else, a seed that is named twice, or too many of them.
     """
-    if re.fullmatch(r"[1-9]\d*", text, re.ASCII):
-        return parse_seeds(f"1-{text}")
+    single = re.fullmatch(r"[1-9]\d*", text, re.ASCII)
+    return _ranges(f"1-{text}" if single else text, f"--seeds {text!r}")
+
+
+def _ranges(text: str, said: str) -> list[int]:
+    """Parse `3-7` or `1,4,9-11`; `said` is what messages quote."""
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part, re.ASCII)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise InputError(f"--seeds {text!r}, expected a number such as 5, or 3-7, or 1,4,9-11")
+            raise InputError(f"{said}, expected a number such as 5, or 3-7, or 1,4,9-11")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last - first >= MOST_SEEDS:
-            raise InputError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds")
+        if len(found) + last - first >= SEEDS_AT_ONCE:
+            raise InputError(f"{said}: more than {SEEDS_AT_ONCE:,} seeds")
         found += range(first, last + 1)
     if len(found) != len(set(found)):
-        raise InputError(f"--seeds {text!r}: a seed is named twice")
+        raise InputError(f"{said}: a seed is named twice")
     return found
 
 
@@ -317,8 +321,7 @@ def parse_only(text: str) -> tuple[str, list[int]]:
     framework, colon, seeds = text.partition(":")
     if framework not in FRAMEWORKS or not colon or not seeds:
         raise InputError(f"--only {text!r}, expected FRAMEWORK:SEEDS such as torch:3 or jax:3-7")
-    single = f"{seeds}-{seeds}" if seeds.isdecimal() else seeds
-    return framework, parse_seeds(single)
+    return framework, _ranges(seeds, f"--only {text!r}")
 
 
 def ask(out: Path, runs: Iterable[Run]) -> None:
@@ -340,7 +343,9 @@ def state_of(out: Path, run: Run) -> Path:
 
 
 def read_state(out: Path, run: Run) -> dict[str, Any]:
-    """Read how a run ended; empty where it did not.
+    """Read how a run ended; empty where it did not, or where it is to be trained anew.
+
+    That is a run whose folder was removed, and a finished one without a log, which has no score.
 
     Raises:
         InputError: The record is damaged.
@@ -351,4 +356,5 @@ def read_state(out: Path, run: Run) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict) or found.get("status") not in ("finished", "failed"):
         raise InputError(f"{path}: not the record of a run's end")
-    return found
+    needed = out / run.name / ("log.jsonl" if found["status"] == "finished" else "")
+    return found if needed.exists() else {}

@@ -22,6 +22,7 @@ from parity.training import logger
 from parity.training.folder import ENVIRONMENT
 
 FINISHED, FAILED, BEGUN, MISSING = "finished", "failed", "half done", "not begun"
+THEN = " then "  # between what one start and the next say
 Curve = list[tuple[int, float]]
 
 
@@ -191,6 +192,8 @@ def _environment(path: Path, run: Run, recipe: Recipe) -> dict[str, Any]:
     try:
         starts = found["starts"]
         for start in starts:
+            if not isinstance(start.get("data", ""), str):
+                raise TypeError
             if start["framework"] != run.framework:
                 raise InputError(f"{path}: trained by {start['framework']}, not by {run.framework}")
         own = recipe_of(starts[-1]["recipe"], f"the recipe in {path}")
@@ -208,4 +211,4 @@ def _environment(path: Path, run: Run, recipe: Recipe) -> dict[str, Any]:
 
 def _then(values: Iterable[str]) -> str:
     """Join what one start after the other says, each once."""
-    return " then ".join(dict.fromkeys(values))
+    return THEN.join(dict.fromkeys(values))

@@ -20,7 +20,8 @@ from parity.study.plan import Plan, Run, read_state, state_of
 from parity.training.launch import BROKEN, PARENT
 from parity.training.stopping import STOPPED
 
-NOT_FINITE = 1
+NOT_FINITE, REFUSED = 1, 2  # exit statuses of `parity train`
+STOPPED_BY = tuple(128 + number for number in SIGNALS)  # of a process that obeyed a signal
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -102,12 +103,10 @@ def train_all(
 def _ended(out: Path, run: Run, retry_failed: bool) -> bool:
     """Return whether there is nothing left to train.
 
-    A run whose log is gone is trained anew: its record alone gives no score.
+    A run whose folder or log is gone is trained anew, however it ended.
     """
     state = read_state(out, run)
-    if state.get("status") == "finished":
-        return (out / run.name / "log.jsonl").exists()
-    return bool(state) and not retry_failed
+    return bool(state) and (state["status"] == "finished" or not retry_failed)
 
 
 def claim_of(out: Path, run: Run) -> Path:
@@ -117,7 +116,7 @@ def claim_of(out: Path, run: Run) -> Path:
 def _train(plan: Plan, run: Run, out: Path, trains: Trains) -> None:
     state_of(out, run).unlink(missing_ok=True)
     ended = trains(plan, run, out)
-    if ended.status in (128 + number for number in SIGNALS):
+    if ended.status in STOPPED_BY:
         raise Interrupted(ended.status)
     if ended.status not in (0, NOT_FINITE):
         raise InputError(f"{run.words}: {ended.why or f'exit status {ended.status}'}")
@@ -206,10 +205,11 @@ class Child:
         # An error that nobody expected, such as too little memory, ends with the same status.
         if stopped and status == NOT_FINITE:
             return Ended(NOT_FINITE, stopped.removeprefix(STOPPED))
-        why = last.removeprefix("parity train: error: ")
-        if status != NOT_FINITE:
-            return Ended(status, why)
-        return Ended(BROKEN, f"ended unexpectedly: {why} ({log} holds all that it printed)")
+        if status == REFUSED or status in STOPPED_BY:
+            return Ended(status, last.removeprefix("parity train: error: "))
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        end = f"ended unexpectedly ({how})" + f"; its last line: {last}" * bool(last)
+        return Ended(BROKEN, f"{end}; {log} holds all that it printed")
 
 
 def in_process(options: Any = None, workers: int | None = 0) -> Trains:

@@ -232,13 +232,15 @@ def classes(study: Study, row: Row, found: Comparison) -> Table:
     several = f", {found.second} - {found.first}" * (len(row.comparisons) > 1)
     below = (
         f"at the {study.plan.recipe.keep} validation; p adjusted for {tested} classes by Holm's"
-        " method, each of the two columns by itself; verdicts are at 5 % after that, so that an"
-        " interval may exclude 0, or lie inside of the margin, without one",
+        " method, each of the two columns by itself; verdicts use the adjusted p values at 5 %;"
+        " intervals are not adjusted, and may disagree; alike: all pairs are equal",
     )
     return Table(_named(row, f"{what} of each class{several}"), head, tuple(rows), below)
 
 
 def _judged(one: ClassRow) -> str:
+    if one.difference is not None and one.difference.deviation == one.difference.mean == 0:
+        return "alike"  # which is seen; a test of so few pairs may not say it after adjustment
     words = [("equivalent", one.equivalent), ("different", one.different)]
     return " and ".join(word for word, is_so in words if is_so) or "not decided"
 

@@ -121,15 +121,11 @@ def listing(of: Description, pattern: str, split: str) -> dict[str, Path]:
     Raises:
         InputError: No such folder, or two files of one name.
     """
-    if SPLIT in pattern:
-        pattern = pattern.replace(SPLIT, str(of.splits[split]))
-    parts = Path(pattern).parts
-    fixed = next((i for i, part in enumerate(parts) if "*" in part), len(parts))
-    start = of.root.joinpath(*parts[:fixed])
+    pattern = pattern.replace(SPLIT, str(of.splits[split])) if SPLIT in pattern else pattern
+    start, rest = _start(of, pattern)
     if not start.is_dir():
         fault = "not a folder" if start.exists() else "no such folder"
         raise InputError(f"{start}: {fault}, expected that of {pattern!r} in {of.file}")
-    rest = "/".join(parts[fixed:]) or "**/*"
     suffix = "" if rest.lower().endswith(PICTURES) else f"(?:{'|'.join(map(re.escape, PICTURES))})"
     wanted = re.compile(_expression(rest) + (f"(?i:{suffix})" if suffix else ""))
     found: dict[str, Path] = {}
@@ -142,6 +138,23 @@ def listing(of: Description, pattern: str, split: str) -> dict[str, Path]:
             raise InputError(f"{path} and {found[key]}: two files of one name, {key!r}")
         found[key] = path
     return found
+
+
+def gone(of: Description, split: str) -> bool:
+    """Return whether a split's images are no longer there: their folder is missing or empty.
+
+    Raises:
+        InputError: Two files of one name.
+    """
+    start, _ = _start(of, of.images.replace(SPLIT, str(of.splits[split])))
+    return not start.is_dir() or not listing(of, of.images, split)
+
+
+def _start(of: Description, pattern: str) -> tuple[Path, str]:
+    """Return the folder in which a pattern's files are looked for, and the pattern below it."""
+    parts = Path(pattern).parts
+    fixed = next((i for i, part in enumerate(parts) if "*" in part), len(parts))
+    return of.root.joinpath(*parts[:fixed]), "/".join(parts[fixed:]) or "**/*"
 
 
 def _expression(pattern: str) -> str:

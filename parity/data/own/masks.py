@@ -32,7 +32,8 @@ class OwnSegmentation(Segmentation):
     @property
     def identity(self) -> str:
         """Return a string that differs where a mask would be read as something else."""
-        said = (self.described.ids, self.described.ignored, self.described.data.palette)
+        ids = self.described.ids  # with which colours are only for pictures
+        said = (ids, self.described.ignored, () if ids else self.described.data.palette)
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
     def samples(self, root: Path, split: str) -> list[Sample]:

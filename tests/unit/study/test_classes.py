@@ -67,3 +67,23 @@ def test_a_class_is_equivalent_only_after_adjustment(tmp_path: Path) -> None:
     ]
     assert [cells[name]["pairs"] for name in ("near", "rare")] == ["4", "3"]
     assert "p adjusted for 4 classes" in shown.below[0]
+
+
+def test_a_class_that_is_equal_in_all_pairs_is_alike(tmp_path: Path) -> None:
+    """Catches "not decided" of a class that no side has learned, and "alike" of one that differs.
+
+    Five equal pairs have p 2^-5, which is above 5 % after adjustment for two classes.
+    """
+    made = plan(tmp_path)
+    for seed in range(1, 6):
+        one = {"unlearned": 0.0, "apart": 0.25}
+        write_run(made, Run((), seed, 1, "torch"), tmp_path, [0.5], one)
+        two = {"unlearned": 0.0, "apart": 0.375}
+        write_run(made, Run((), seed, 1, "jax"), tmp_path, [0.5], two)
+    found = analysis.study(made, tmp_path)
+    shown = tables.classes(found, found.rows[0], found.rows[0].comparisons[0])
+    assert {row[0]: row[-1] for row in shown.rows} == {"unlearned": "alike", "apart": "not decided"}
+    assert found.rows[0].comparisons[0].classes[0].equivalence == 2 * 2**-5
+    one = analysis.study(made, tmp_path, seeds=[1])  # one pair alone says nothing
+    shown = tables.classes(one, one.rows[0], one.rows[0].comparisons[0])
+    assert [row[-1] for row in shown.rows] == ["not decided"] * 2

@@ -152,3 +152,57 @@ def test_a_score_that_is_no_number_is_said(tmp_path: Path) -> None:
     assert found.notes == ("torch seed 5: its score is not a number, and is in no number below",)
     assert found.rows[0].comparisons[0].seeds == (1, 2, 3, 4)
     assert main(["table", str(tmp_path / "torch/seed-5"), str(tmp_path / "jax/seed-5")]) == 0
+
+
+def test_the_first_run_of_a_repeat_is_still_to_come(tmp_path: Path) -> None:
+    """Catches a pair that vanishes silently where only repeats of its seed are there."""
+    made = whole(tmp_path)
+    write_run(made, Run((), 5, 2, "torch"), tmp_path, [0.5, 0.5])
+    found = analysis.study(made, tmp_path)
+    assert found.notes == ("torch seed 5: not begun", "jax seed 5: not begun")
+    assert writing.verdicts(found)[0].startswith("jax - torch, so far: different")
+
+
+def test_repeats_alone_are_not_called_no_run(tmp_path: Path) -> None:
+    """Catches "no finished run" of a framework whose repeats have finished, or had no score."""
+    made = plan(tmp_path)
+    nan = {"status": "failed", "why": "loss is nan", "epochs": 2}
+    write_run(made, Run((), 1, 1, "torch"), tmp_path, [0.1], state=nan)
+    write_run(made, Run((), 1, 2, "torch"), tmp_path, [0.5, 0.5])
+    words = "no finished first run with a score"
+    assert analysis.study(made, tmp_path).notes[0] == f"{words} yet"
+    for seed in (1, 2):
+        write_run(made, Run((), seed, 1, "jax"), tmp_path, [0.5, 0.5])
+    assert analysis.study(made, tmp_path).notes[0] == f"{words} of torch: nothing to compare"
+
+
+def test_a_run_without_a_score_is_in_no_speed(tmp_path: Path) -> None:
+    """Catches a run that is said to be in no number, and is in the speed's."""
+    made = whole(tmp_path)
+    before = analysis.study(made, tmp_path).rows[0].sides[1].speed
+    for seed in range(5, 12):
+        for side in ("torch", "jax"):
+            run = Run((), seed, 1, side)
+            write_run(made, run, tmp_path, [None, None], images_per_second=1000.0)
+    assert analysis.study(made, tmp_path).rows[0].sides[1].speed == before
+
+
+def test_settings_of_machines_are_counted(tmp_path: Path) -> None:
+    """Catches one machine with two numbers of threads called two kinds, or three, or none."""
+    made = plan(tmp_path)
+    one, two = {"devices": ["cpu: 1 threads"]}, {"devices": ["cpu: 2 threads"]}
+    for seed in (1, 2):
+        write_run(made, Run((), seed, 1, "torch"), tmp_path, [0.5, 0.5], starts=[two, one])
+    line = "torch: trained under 2 settings of machine and threads; times are mixed"
+    assert line in analysis.study(made, tmp_path).notes
+    write_run(made, Run((), 3, 1, "torch"), tmp_path, [0.5, 0.5], starts=[one])
+    assert line in analysis.study(made, tmp_path).notes
+
+
+@pytest.mark.parametrize("data", [3, None, ["/data"], {}])
+def test_a_damaged_record_of_where_the_data_were(tmp_path: Path, data: object) -> None:
+    """Catches a traceback of a place that is no text, beside one that is."""
+    made = whole(tmp_path)
+    write_run(made, Run((), 5, 1, "torch"), tmp_path, [0.5, 0.5], starts=[{"data": data}])
+    with pytest.raises(InputError, match=r"environment.json: not the record of a run's starts"):
+        analysis.study(made, tmp_path)

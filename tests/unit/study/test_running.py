@@ -23,7 +23,7 @@ from parity.cli import main
 from parity.cli.commands import study
 from parity.spec.errors import InputError
 from parity.spec.training.written import to_toml
-from parity.study import analysis, claims, results
+from parity.study import analysis, claims, results, writing
 from parity.study.grid import full_key, parse_grid
 from parity.study.plan import (
     Plan,
@@ -65,7 +65,10 @@ class Fake:
         status = self.ends.get(run.seed, 0)
         self.trained.append(run.name)
         if not status:
+            shutil.rmtree(out / run.name, ignore_errors=True)  # of a failed one
             write_run(plan, run, out, [0.5, 0.6], state={})
+        elif status == 1:
+            (out / run.name).mkdir(parents=True, exist_ok=True)
         return Ended(status, "loss is nan" if status == 1 else "no such file")
 
 
@@ -96,13 +99,29 @@ def test_a_failed_seed_stops_no_other(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_folder_is_gone_is_trained_anew(tmp_path: Path) -> None:
-    """Catches a run that was removed to be trained again, and whose record keeps it from that."""
-    made, fake = plan(tmp_path), Fake()
-    train_all(made, RUNS, tmp_path, fake, nothing)
-    shutil.rmtree(tmp_path / RUNS[2].name)
+    """Catches a run that was removed to be trained again, and whose record keeps it from that.
+
+    And a report that counts it among those that failed, with a final verdict.
+    """
+    runs = runs_of(["torch", "jax"], [1, 2, 3])
+    made, failing = plan(tmp_path), Fake({3: 1})
+    train_all(made, runs, tmp_path, failing, nothing)
+    assert "so far" not in writing.verdicts(analysis.study(made, tmp_path))[0]
+    shutil.rmtree(tmp_path / "torch/seed-2")
+    (tmp_path / "jax/seed-2/log.jsonl").unlink()
+    for side in ("torch", "jax"):
+        shutil.rmtree(tmp_path / side / "seed-3")
+    found = analysis.study(made, tmp_path)
+    assert found.notes[-4:] == (
+        "torch seed 2: not begun",
+        "jax seed 2: 0 of 2 epochs are done",
+        "torch seed 3: not begun",
+        "jax seed 3: not begun",
+    )
+    assert writing.verdicts(found)[0].startswith("jax - torch, so far: ")
     again = Fake()
-    train_all(made, RUNS, tmp_path, again, nothing)
-    assert again.trained == [RUNS[2].name]
+    train_all(made, runs, tmp_path, again, nothing)
+    assert again.trained == [f"{side}/seed-{n}" for n in (2, 3) for side in ("torch", "jax")]
 
 
 @pytest.mark.parametrize(("status", "error"), [(2, InputError), (130, Interrupted)])
@@ -185,6 +204,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
     """Catches an off-by-one in a range, a row left out, a key that the recipe does not know."""
     assert parse_seeds("3") == [1, 2, 3]
     assert parse_seeds("3-5") == [3, 4, 5]
+    assert len(parse_seeds("1-999,2000")) == len(parse_seeds("1000")) == 1000
     assert parse_seeds("1,9-10") == [1, 9, 10]
     assert parse_only("torch:3") == ("torch", [3])
     assert parse_only("jax:3-4") == ("jax", [3, 4])
@@ -210,7 +230,9 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--seeds", "5-3"], "--seeds '5-3', expected a number such as 5, or 3-7"),
         (["--seeds", "1,1"], "a seed is named twice"),
         (["--seeds", "1-999999999"], "--seeds '1-999999999': more than 1,000 seeds"),
-        (["--seeds", "5000"], "more than 1,000 seeds"),
+        (["--seeds", "5000"], "--seeds '5000': more than 1,000 seeds"),
+        (["--seeds", "1-999,2000-2001"], "--seeds '1-999,2000-2001': more than 1,000 seeds"),
+        (["--only", "torch:5-3"], "--only 'torch:5-3', expected a number such as 5"),
         (["--only", "tf:3"], "--only 'tf:3', expected FRAMEWORK:SEEDS"),
         (["--frameworks", "torch,tf"], "--frameworks 'tf', expected some of torch, jax"),
         (["--grid", "lr"], "--grid 'lr', expected KEY=VALUE"),
@@ -218,6 +240,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--grid", "batch=4,4.0"], "a key or value is given twice"),
         (["--grid", "lr=1", "--grid", "optimizer.lr=2"], "'optimizer.lr=2': a key or value"),
         (["--grid", "seed=1,2"], "seeds are given by --seeds"),
+        (["--grid", "devices=1,2"], "--grid 'devices=1,2': --devices sets it for the whole study"),
         (["--grid", "keep=best,last"], "keep decides nothing that is trained"),
         (["--grid", "epochs=3,4"], "--grid: epochs=3 has 3 epochs, the recipe 300"),
         (["--report"], "out holds no plan.json, expected the folder of a study"),

@@ -15,6 +15,7 @@ from parity.study.statistics import Verdict
 
 STUDIES = 1000
 RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
+STUDY = RESULTS.with_name("study.md")
 
 
 def scores(seed: int, n: int, shift: float = 0.0, deviation: float = 1.0) -> tuple[list, list]:
@@ -80,14 +81,16 @@ def test_equal_sides_are_seldom_called_different() -> None:
 
 
 def measured(page: str) -> tuple[float, float]:
-    """Deviation of runs and of paired differences, in points, of a page of results."""
+    """Deviation of runs and of paired differences, in points, of the score a page reports."""
+    text = (RESULTS / page).read_text()
+    kept = re.search(r"the recipe reports the (best|last) validation", text)
+    assert kept is not None
     found = re.findall(
-        r"^\| (torch|jax) seed (\d+) \| finished \| [\d.]+ \| ([\d.]+) \|",
-        (RESULTS / page).read_text(),
-        re.MULTILINE,
+        r"^\| (torch|jax) seed \d+ \| finished \| ([\d.]+) \| ([\d.]+) \|", text, re.MULTILINE
     )
+    column = {"best": 1, "last": 2}[kept[1]]
     by_side = {
-        side: np.array([float(score) for name, _, score in found if name == side])
+        side: np.array([float(row[column]) for row in found if row[0] == side])
         for side in ("torch", "jax")
     }
     assert [len(values) for values in by_side.values()] == [5, 5]
@@ -96,14 +99,15 @@ def measured(page: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("page", "step", "called"),
-    [("study-enet-camvid.md", 0.0, 514), ("study-genet-cifar10.md", 0.1, 494)],
+    ("page", "step", "place"),
+    [("study-enet-camvid.md", 0.0, 0), ("study-genet-cifar10.md", 0.1, 1)],
 )
-def test_equal_sides_with_measured_deviations(page: str, step: float, called: int) -> None:
+def test_equal_sides_with_measured_deviations(page: str, step: float, place: int) -> None:
     """Catches a rule that calls equal sides different, with the scores that real studies have.
 
     The deviations are those of the pages of results. Accuracies of 1,000 images come in steps of
-    0.1 points, so that differences tie. The counts are those of `docs/study.md`.
+    0.1 points, so that differences tie. `docs/study.md` says both counts; they depend on
+    NumPy's generator, so another count is one as near as two such simulations are to each other.
     """
     runs, pairs = measured(page)
     rng = np.random.default_rng(0)
@@ -114,7 +118,10 @@ def test_equal_sides_with_measured_deviations(page: str, step: float, called: in
         if step:
             first, second = (np.round(side / step) * step for side in (first, second))
         different += statistics.verdict(list(first), list(second), 0.5).different
-    assert different == called
+    said = re.search(r"([\d,]+) and ([\d,]+) of 10,000\s+simulated studies", STUDY.read_text())
+    assert said is not None
+    apart = abs(different - int(said.groups()[place].replace(",", "")))
+    assert apart <= 4 * math.sqrt(2 * studies * 0.05 * 0.95)
     assert different <= stats.binom.ppf(0.999, studies, 0.05)
 
 
