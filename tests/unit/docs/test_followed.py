@@ -118,6 +118,7 @@ def test_the_port_of_the_tutorial(
 ) -> None:
     """Catches a report on a page that is not the one of the tutorial's port."""
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_port", raising=False)
     for text, checks in zip(followed(test_the_port_of_the_tutorial), (0, 0, 4), strict=True):
         write_tutorial(checks)
         (command,), shown = commands(text.partition("\n")[0]), text.partition("\n")[2]
@@ -132,6 +133,7 @@ def test_the_ladder_as_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     own_pair()
     shutil.copy("file.py", "my_port.py")
     monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.delitem(sys.modules, "my_port", raising=False)  # another test's
     given: dict[str, Any] = {}
     try:
         for text in followed(test_the_ladder_as_tests):

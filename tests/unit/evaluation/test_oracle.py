@@ -120,6 +120,7 @@ def in_half_precision(port: Port) -> None:
     """Convolves in bfloat16, but only where float32 is asked for: float64 shows nothing."""
     if port.conv.kernel.dtype == jnp.float32:
         port.conv.compute_dtype = "bfloat16"
+        port.head.compute_dtype = "float32"  # a convolution takes one dtype
 
 
 FAULTS["bfloat16 in float32"] = in_half_precision
