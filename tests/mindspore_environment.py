@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from parity.io import compilation_cache
+from tests.made_once import made_once
 
 VERSION = "2.10.0"
 
@@ -15,10 +15,10 @@ VERSION = "2.10.0"
 def mindspore_python() -> Path:
     """Return its Python; it is made once, 400 MB, where what can be made again is kept."""
     place = compilation_cache.of_user().with_name(f"mindspore-{VERSION}")
-    if not (place / "whole").exists():
-        shutil.rmtree(place, ignore_errors=True)
+
+    def make() -> None:
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
         wanted = [f"mindspore=={VERSION}", "numpy<2"]
         subprocess.run([place / "bin" / "pip", "install", "--quiet", *wanted], check=True)
-        (place / "whole").touch()
-    return place / "bin" / "python"
+
+    return made_once(place, make) / "bin" / "python"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import subprocess
 import sys
 from types import ModuleType
 
 from parity.io import compilation_cache
+from tests.made_once import made_once
 from tests.torchvision_import import torchvision
 
 VERSION = "4.55.4"  # the last release with Flax classes
@@ -34,11 +34,8 @@ def transformers() -> ModuleType:
     """Import transformers; it is installed if it is not there, 140 MB, once."""
     torchvision()  # which transformers imports by itself
     place = compilation_cache.of_user().with_name(f"transformers-{VERSION}")
-    if not (place / "whole").exists():
-        shutil.rmtree(place, ignore_errors=True)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, "--target", place, *PACKAGES], check=True)
-        (place / "whole").touch()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place)]
+    made_once(place, lambda: subprocess.run([*pip, *PACKAGES], check=True))
     if str(place) not in sys.path:
         sys.path.append(str(place))  # last: what is installed here stays what is used
     return importlib.import_module("transformers")
