@@ -133,6 +133,7 @@ HANDLED = (
             "devices-choices",
             "drift",
             "published_pairs",
+            "speed",
             "study-enet-camvid",
             "study-genet-cifar10",
         )
