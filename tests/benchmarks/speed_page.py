@@ -1,7 +1,8 @@
 """Time every network on both sides, and write the page of results.
 
-    python -m tests.benchmarks.speed_page docs/results/speed.md --runs 5      # 12 minutes on two idle cores
+    python -m tests.benchmarks.speed_page docs/results/speed.md --runs 5
 
+It takes 12 minutes on two idle cores.
 The table stands between two marks; what stands around them stays.
 """
 
