@@ -22,7 +22,7 @@ def by_eigen() -> None:
     Does nothing where JAX has begun to compute, for XLA reads its flags once; where `XLA_FLAGS` has
     the flag already, or names a file of flags; and with other releases of jaxlib.
     """
-    from importlib import metadata
+    from importlib import metadata  # `parity --help` imports this module, too
 
     given = os.environ.get("XLA_FLAGS", "")
     is_file = bool(given.strip()) and not given.strip().startswith("-")

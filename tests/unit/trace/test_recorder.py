@@ -245,7 +245,7 @@ class Noisy(torch.nn.Module):
     "draw_",
     [
         lambda: random.random(),
-        lambda: np.random.rand(),  # noqa: NPY002
+        lambda: np.random.rand(),  # noqa: NPY002 - networks do draw from it
         lambda: float(torch.rand(())),
     ],
 )
@@ -260,10 +260,10 @@ def test_draws_of_any_generator_are_refused(draw_: Callable[[], float], tmp_path
 def numpys() -> Iterator[None]:
     """Give NumPy's global generator back as it was."""
     before = np.random.get_bit_generator()
-    state = np.random.get_state(legacy=False)  # noqa: NPY002
+    state = np.random.get_state(legacy=False)  # noqa: NPY002 - networks do draw from it
     yield
     np.random.set_bit_generator(before)
-    np.random.set_state(state)  # noqa: NPY002
+    np.random.set_state(state)  # noqa: NPY002 - networks do draw from it
 
 
 def refused_and_seen(draw_: Callable[[], float], path: Path) -> bool:
@@ -277,9 +277,9 @@ def refused_and_seen(draw_: Callable[[], float], path: Path) -> bool:
 
 def test_a_number_that_was_kept_is_a_draw(tmp_path: Path, numpys: None) -> None:
     """Catches a draw of a normal number that NumPy had made together with the one before."""
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002 - networks do draw from it
     np.random.randn()  # noqa: NPY002 - makes two
-    noisy = Noisy(lambda: np.random.randn())  # noqa: NPY002
+    noisy = Noisy(lambda: np.random.randn())  # noqa: NPY002 - networks do draw from it
     with one_thread(), pytest.raises(recorder.TraceError, match="draws random numbers in eval"):
         recorder.record_torch(tmp_path / "x", noisy, [torch.ones(2)], parts=())
 
@@ -287,7 +287,7 @@ def test_a_number_that_was_kept_is_a_draw(tmp_path: Path, numpys: None) -> None:
 def test_another_bit_generator_is_watched(tmp_path: Path, numpys: None) -> None:
     """Catches draws unseen, or a traceback, where NumPy draws by another generator than MT19937."""
     np.random.set_bit_generator(np.random.PCG64(0))
-    assert refused_and_seen(lambda: np.random.rand(), tmp_path)  # noqa: NPY002
+    assert refused_and_seen(lambda: np.random.rand(), tmp_path)  # noqa: NPY002 - networks do draw from it
 
 
 def test_draws_on_a_gpu_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
