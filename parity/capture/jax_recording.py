@@ -28,13 +28,14 @@ def recording(module: nnx.Module, marker: Marker) -> Iterator[None]:
     """Context that records every call of a layer of `module`."""
     layers = list(nnx.iter_modules(module))  # which takes as long as tracing a small network
     names = {id(m): join(path) for path, m in layers if path}
-    originals: dict[Any, Any] = {type(m): type(m).__call__ for _, m in layers if callable(m)}
-    own = {cls for cls in originals if "__call__" in vars(cls)}
     running: set[int] = set()
+    thread = threading.get_ident()
 
     def wrapped(original: Any) -> Any:
         @functools.wraps(original)
         def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != thread:
+                return original(self, *args, **kwargs)
             name = names.get(id(self)) or vars(self).get(NAME)
             if not name or id(self) in running:  # the latter: a call of the parent class's
                 return original(self, *args, **kwargs)
@@ -47,6 +48,9 @@ def recording(module: nnx.Module, marker: Marker) -> Iterator[None]:
         return call
 
     with PATCHING:
+        # Read under the lock: what another thread has put there is no class's own `__call__`.
+        originals: dict[Any, Any] = {type(m): type(m).__call__ for _, m in layers if callable(m)}
+        own = {cls for cls in originals if "__call__" in vars(cls)}
         try:
             for cls, original in originals.items():
                 cls.__call__ = wrapped(original)
