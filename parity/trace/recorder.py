@@ -33,6 +33,7 @@ Anything else is recorded by plain calls, with NumPy arrays in the layout that t
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import dataclasses
@@ -44,6 +45,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Mapping
 
@@ -61,6 +63,8 @@ UPDATES = 4  # steps of the optimizer on gradients that are given
 PARTS = ("alone", "numerics", "update", "trajectory")
 KINDS = ("update", "decay", "trajectory")  # of steps of training
 PLAIN = (bool, int, float, str, type(None))
+WAITING = 1 << 28  # bytes that may wait for being written, beside one array of any size
+SYNCED = 1 << 27  # bytes after which the disk is told to store what it was given
 
 
 class TraceError(ValueError):
@@ -72,6 +76,101 @@ def generator(seed, purpose, *counters):
     key = np.frombuffer(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:16], np.uint64)
     words = np.array([0, *counters, 0, 0, 0][:4], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=words))
+
+
+class Members:
+    """A zip file of arrays that is written by a thread, so that nobody waits for the disk.
+
+    Args:
+        file: The file, open for writing.
+    """
+
+    def __init__(self, file):
+        self.file = file
+        self.zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self.changed = threading.Condition()
+        self.queue = collections.deque()
+        self.waiting = 0  # bytes in the queue, and of what is being written
+        self.ended = False
+        self.error = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def add(self, name, array):
+        """Have an array written, which must not be changed afterwards.
+
+        Raises:
+            OSError: One of those before could not be written.
+        """
+        with self.changed:
+            while self.waiting > WAITING and self.error is None:
+                self.changed.wait()
+            if self.error is not None:
+                raise self.error
+            self.queue.append((name, array))
+            self.waiting += array.nbytes
+            self.changed.notify_all()
+
+    def close(self):
+        """Write what waits, and the zip file's end.
+
+        Raises:
+            OSError: Something could not be written.
+        """
+        self._end()
+        if self.error is not None:
+            raise self.error
+        self.zip.close()
+
+    def discard(self):
+        """Forget what waits."""
+        with self.changed:
+            self.queue.clear()
+        self._end()
+        with contextlib.suppress(Exception):
+            self.zip.close()
+
+    def _end(self):
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+        self.thread.join()
+
+    def _run(self):
+        unsynced = 0
+        while True:
+            with self.changed:
+                while not self.queue and not self.ended:
+                    self.changed.wait()
+                if not self.queue:
+                    return
+                name, array = self.queue.popleft()
+            try:
+                self._write(name, array)
+                unsynced += array.nbytes
+                if unsynced > SYNCED:
+                    self.file.flush()
+                    os.fsync(self.file.fileno())
+                    unsynced = 0
+            except BaseException as error:  # told to whoever adds the next one, or closes
+                with self.changed:
+                    self.error = error
+                    self.queue.clear()
+                    self.changed.notify_all()
+                return
+            with self.changed:
+                self.waiting -= array.nbytes
+                self.changed.notify_all()
+
+    def _write(self, name, array):
+        buffer = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            buffer, np.lib.format.header_data_from_array_1_0(array)
+        )
+        info = zipfile.ZipInfo(name)  # of 1980: equal recordings are equal files
+        with self.zip.open(info, "w", force_zip64=True) as member:
+            member.write(buffer.getvalue())
+            member.write(memoryview(array.reshape(-1).view(np.uint8)))
 
 
 class Trace:
@@ -114,7 +213,7 @@ class Trace:
             prefix=".parity-writing-", dir=os.path.dirname(self.path)
         )
         self.file = os.fdopen(handle, "w+b")
-        self.zip = zipfile.ZipFile(self.file, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self.members = Members(self.file)
 
     def __enter__(self):
         return self
@@ -127,8 +226,7 @@ class Trace:
 
     def discard(self):
         """Leave nothing behind."""
-        with contextlib.suppress(Exception):
-            self.zip.close()
+        self.members.discard()
         self.file.close()
         with contextlib.suppress(OSError):
             os.unlink(self.temporary)
@@ -137,8 +235,8 @@ class Trace:
         """Write the index, and put the file in its place."""
         try:
             text = json.dumps(self.index, allow_nan=False).encode()
-            self._write(INDEX, np.frombuffer(text, np.uint8))
-            self.zip.close()
+            self.members.add(INDEX, np.frombuffer(text, np.uint8))
+            self.members.close()
             self.file.flush()
             os.fsync(self.file.fileno())
             mask = os.umask(0)
@@ -150,16 +248,6 @@ class Trace:
             self.discard()
             raise
 
-    def _write(self, name, array):
-        buffer = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            buffer, np.lib.format.header_data_from_array_1_0(array)
-        )
-        info = zipfile.ZipInfo(name)  # of 1980: equal recordings are equal files
-        with self.zip.open(info, "w", force_zip64=True) as member:
-            member.write(buffer.getvalue())
-            member.write(memoryview(array.reshape(-1).view(np.uint8)))
-
     def array(self, value, dtype=""):
         """Store an array, once however often it is given, and return its name in the file.
 
@@ -167,7 +255,7 @@ class Trace:
             value: The array.
             dtype: Its type where NumPy has none: `bfloat16`, whose values are stored as float32.
         """
-        array = np.asarray(value)
+        given = array = np.asarray(value)
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
             raise TraceError(f"an array of {array.dtype}, expected numbers of up to 64 bits")
         array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
@@ -178,7 +266,8 @@ class Trace:
         if key not in self.names:
             name = f"a{len(self.names)}"
             self.names[key] = name
-            self._write(f"{name}.npy", array)
+            owned = array.copy() if np.may_share_memory(array, given) else array
+            self.members.add(f"{name}.npy", owned)
             entry = {"dtype": dtype or array.dtype.name, "shape": list(array.shape)}
             self.index["arrays"][name] = dict(entry, sha256=digest)
         return self.names[key]

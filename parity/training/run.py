@@ -107,7 +107,7 @@ class TrainingRun:
         if place.leads:
             self.log = Logger(folder.log, tensorboard, self.moment.lines)
         self.pace = 0.0  # seconds a step, of late
-        self.compiled = False  # whether the trainer has made a step, which compiles
+        self.met: set[int] = set()  # sizes of batches for which the trainer has compiled
 
     def go(self) -> bool:
         """Train to the end.
@@ -161,7 +161,7 @@ class TrainingRun:
             f" {self._end(stage)}, step {moment.step + 1}"
         )
         trainer, epochs = self._trainer(stage), self._end(stage) - moment.epoch
-        self.compiled = False  # this trainer has made no step yet
+        self.met = set()  # this trainer has made no step yet
         # One stream for all epochs: what makes the batches goes on while the loop validates.
         batches = self.data.batches(stage, self.epoch, epochs, moment.step)
         with contextlib.closing(batches):
@@ -174,7 +174,7 @@ class TrainingRun:
                     raise
 
     def _epoch(self, stage: Stage, trainer: Trainer, batches: Batches, steps: int) -> None:
-        clock, self.compiled = Clock(self.compiled), True
+        clock = Clock(self.met)
         self._steps(stage, trainer, batches, steps, clock)
         names = self._close(stage, trainer, steps, clock)
         self._save(stage, trainer, names)
@@ -231,8 +231,9 @@ class TrainingRun:
                 self._save(stage, trainer, [])
 
     def _count(self, clock: Clock, images: int, waited: float, took: float) -> None:
+        compiled = images in self.met
         clock.add(images, waited, took)
-        if clock.warm or clock.steps > 1:  # a first one may compile
+        if compiled:
             self.pace = took if not self.pace else 0.9 * self.pace + 0.1 * took
 
     def _rate(self, stage: Stage, steps: int) -> float:
@@ -243,7 +244,7 @@ class TrainingRun:
         """Show and log the result of a step."""
         moment, speed = self.moment, clock.facts()
         left = duration(self.pace * self._left(steps)) if self.pace else "-"
-        pace = f"{speed['images_per_second']:.2f}" if clock.warm or clock.steps > 1 else "-"
+        pace = f"{speed['images_per_second']:.2f}" if clock.steady else "-"
         self.display.show(
             moment.step,
             f"loss {done.loss:.4f}  lr {rate:.3g}  {pace} images/s"
@@ -293,7 +294,7 @@ class TrainingRun:
             self.log.write("validation", facts, {"seconds": took})
             line += f", {score.name} {score.value:.4f}{' (best)' if best else ''}"
             line += f", validation loss {score.mean_loss:.4f}"
-        after = "" if clock.warm or clock.steps < 2 else " after the first step"
+        after = " without first steps" if clock.steady and clock.first[1] else ""
         line += f"; {spent['images_per_second']:.2f} images/s{after}"
         line += f", waiting {spent['waiting']:.1%}"
         self.display.say(line)

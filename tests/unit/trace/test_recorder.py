@@ -8,6 +8,8 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from parity.ladder import tolerances
 from parity.ladder.l4_update import STEPS
 from parity.spec import draw
 from parity.trace import recorder
+from parity.trace.reading import TraceFile
 
 SOURCE = Path(recorder.__file__)
 # Methods and functions that Python 3.7 lacks, and that no syntax shows.
@@ -148,6 +151,67 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(recorder.TraceError, match="no run was begun"), recorder.Trace(path) as t:
         t.tap("conv", np.ones(3))
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def record_numbers(path: Path, count: int) -> None:
+    with recorder.Trace(path) as trace:
+        for n in range(count):
+            trace.array(np.arange(n))
+
+
+def test_a_full_disk_is_the_callers_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a failure in the thread that writes: lost, or a trace without what it was about."""
+    monkeypatch.setattr(recorder.Members, "_write", full_disk)
+    for more in (0, 99):
+        with pytest.raises(OSError, match="No space"):
+            record_numbers(tmp_path / "x", 1 + more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_given_may_change_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an array that is written as it is later, such as weights after a step."""
+    begin = threading.Event()
+    write = recorder.Members._write
+
+    def late(self: recorder.Members, name: str, array: np.ndarray) -> None:
+        assert begin.wait(60)
+        write(self, name, array)
+
+    monkeypatch.setattr(recorder.Members, "_write", late)
+    with recorder.Trace(tmp_path / "x") as trace:
+        weights = [np.ones(5), np.ones((3, 2)).T, torch.ones(4)]
+        for name, array in zip("abc", weights, strict=True):
+            trace.state(name, np.asarray(array))
+            array += 1
+        begin.set()
+    file = TraceFile(tmp_path / "x")
+    file.verify()
+    for name, array in zip("abc", weights, strict=True):
+        np.testing.assert_array_equal(file.array(file.index["state"][name]), np.asarray(array) - 1)
+
+
+def test_little_waits_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a slow disk before which a whole recording piles up in memory."""
+    monkeypatch.setattr(recorder, "WAITING", 1000)
+    most, write = [], recorder.Members._write
+
+    def watched(self: recorder.Members, name: str, array: np.ndarray) -> None:
+        time.sleep(0.002)
+        most.append(self.waiting)
+        write(self, name, array)
+
+    monkeypatch.setattr(recorder.Members, "_write", watched)
+    with recorder.Trace(tmp_path / "x") as trace:
+        for n in range(50):
+            trace.array(np.full(50, float(n)))
+    assert len(most) == 51  # and the index
+    assert max(most[:-4]) <= 1000 + 400  # the last ones wait with the index
 
 
 def test_equal_recordings_are_equal_files(tmp_path: Path) -> None:

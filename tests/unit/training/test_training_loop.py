@@ -393,13 +393,22 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
 
 
 def test_a_speed_is_not_that_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches the first step, which compiles, counted in the images of a second."""
+    """Catches first steps, which compile, counted in the images of a second: of each size, once."""
     now = [0.0]
     monkeypatch.setattr("parity.training.run.time.perf_counter", lambda: now[0])
-    for warm, expected in ((False, 10.0), (True, 10 * 3 / 62.0)):
-        clock = Clock(warm, begun=now[0])
-        for took in (60.0, 1.0, 1.0):
+    steps = ((10, 60.0), (10, 1.0), (10, 1.0), (7, 60.0))
+    for met, expected in ((set(), 10.0), ({10, 7}, 37 / 122), ({10}, 30 / 62)):
+        clock = Clock(met, begun=now[0])
+        assert not clock.steady
+        for images, took in steps:
             now[0] += took
-            clock.add(10, 0.0, took)
-        assert clock.facts()["seconds"] == 62
+            clock.add(images, 0.0, took)
+        assert clock.steady
+        assert met == {10, 7}
+        assert clock.facts()["seconds"] == 122
         assert clock.facts()["images_per_second"] == pytest.approx(expected, abs=1e-3)
+    alone = Clock(begun=now[0])
+    now[0] += 5
+    alone.add(10, 0.0, 5)
+    assert not alone.steady
+    assert alone.facts()["images_per_second"] == 2
