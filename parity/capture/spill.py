@@ -46,15 +46,33 @@ class SpillFile:
         self.size += array.nbytes
         return stored
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Return so many bytes from a place in the file."""
-        return os.pread(self.file.fileno(), size, offset)
+    def read_into(self, data: np.ndarray, offset: int) -> None:
+        """Fill an array of bytes from a place in the file.
+
+        Raises:
+            OSError: The file ends before.
+        """
+        read_into(self.file.fileno(), data, offset)
+
+
+def read_into(descriptor: int, data: np.ndarray, offset: int) -> None:
+    """Fill an array of bytes from a place in a file, whoever else reads it.
+
+    Raises:
+        OSError: The file ends before.
+    """
+    rest = data.data
+    while rest:
+        count = os.preadv(descriptor, [rest], offset)
+        if not count:
+            raise OSError(f"cut off at byte {offset:,}")
+        rest, offset = rest[count:], offset + count
 
 
 class Store(Protocol):
     """A file that holds arrays."""
 
-    def read(self, offset: int, size: int) -> bytes: ...
+    def read_into(self, data: np.ndarray, offset: int) -> None: ...
 
 
 class SpilledArray:
@@ -102,6 +120,7 @@ class SpilledArray:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read it."""
         del copy  # what is read is the caller's own
-        data = self.spilled.read(self.offset, self.size * self.dtype.itemsize)
-        array = np.frombuffer(data, self.dtype).reshape(self.stored_shape).transpose(self.axes)
+        data = np.empty(self.size * self.dtype.itemsize, np.uint8)
+        self.spilled.read_into(data, self.offset)
+        array = data.view(self.dtype).reshape(self.stored_shape).transpose(self.axes)
         return array if dtype is None else array.astype(dtype)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import hashlib
 import json
 import math
 import os
+import struct
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,13 +20,13 @@ import ml_dtypes
 import numpy as np
 
 from parity.capture.run import FLOAT64
-from parity.capture.spill import SpilledArray
+from parity.capture.spill import SpilledArray, read_into
 from parity.spec.errors import InputError
 from parity.trace.recorder import INDEX
 from parity.trace.schema import checked
 
 LOCAL = 30  # bytes of a member's header in a zip file, before its name and what follows that
-HEADER = 65_546  # bytes that the header of a .npy file has at most
+HEADER = 10  # bytes of a .npy file before its description, whose length is in the last two
 # Types of a .npy file: little-endian, or of one byte.
 DESCRIPTIONS = {"|b1", "|i1", "|u1", "<f2", "<f4", "<f8"}
 DESCRIPTIONS |= {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)}
@@ -153,13 +156,20 @@ class TraceFile:
         Raises:
             InputError: The file ends before.
         """
-        data = os.pread(self.file.fileno(), size, offset)
-        while len(data) < size:
-            more = os.pread(self.file.fileno(), size - len(data), offset + len(data))
-            if not more:
-                raise InputError(f"{self.path}: cut off at byte {offset + len(data):,}")
-            data += more
-        return data
+        data = np.empty(size, np.uint8)
+        self.read_into(data, offset)
+        return data.tobytes()
+
+    def read_into(self, data: np.ndarray, offset: int) -> None:
+        """Fill an array of bytes from a place in the file.
+
+        Raises:
+            InputError: The file ends before.
+        """
+        try:
+            read_into(self.file.fileno(), data, offset)
+        except OSError as error:
+            raise InputError(f"{self.path}: {error}") from error
 
     def lazy(self, name: str) -> Any:
         """Return an array that is read, and verified, when NumPy computes with it."""
@@ -200,9 +210,11 @@ class TraceFile:
         if name not in self.places:
             info, entry = self.members[f"{name}.npy"], self.index["arrays"][name]
             local = self.read(info.header_offset, LOCAL)
-            begin = info.header_offset + LOCAL + sum(np.frombuffer(local[26:30], "<u2").tolist())
+            begin = info.header_offset + LOCAL + sum(struct.unpack("<HH", local[26:30]))
+            head = self.read(begin, min(info.file_size, HEADER))
+            length = HEADER + int.from_bytes(head[8:], "little")
             try:
-                size, shape, dtype = read_header(self.read(begin, min(info.file_size, HEADER)))
+                size, shape, dtype = read_header(self.read(begin, min(info.file_size, length)))
             except ValueError as error:
                 raise InputError(f"{self.path}: {name}.npy was altered: {error}") from error
             wanted = "float32" if entry["dtype"] == "bfloat16" else entry["dtype"]
@@ -247,7 +259,26 @@ class StoredArray(SpilledArray):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read it."""
-        return super().__array__(dtype, copy).copy()
+        del copy  # what is read is the caller's own
+        turned = self.axes != tuple(range(self.ndim))
+        size = self.size * self.dtype.itemsize
+        # Memory that is fetched anew for each array takes as long as reading does.
+        data = scratch(size) if turned else np.empty(size, np.uint8)
+        self.spilled.read_into(data, self.offset)
+        array = data.view(self.dtype).reshape(self.stored_shape).transpose(self.axes)
+        array = array.copy() if turned else array
+        return array if dtype is None else array.astype(dtype)
+
+
+LOCAL_MEMORY = threading.local()
+
+
+def scratch(size: int) -> np.ndarray:
+    """Return so many bytes of memory that the thread's next call returns again."""
+    memory: np.ndarray | None = getattr(LOCAL_MEMORY, "bytes", None)
+    if memory is None or len(memory) < size:
+        memory = LOCAL_MEMORY.bytes = np.empty(size, np.uint8)
+    return memory[:size]
 
 
 class Stored:
@@ -282,23 +313,24 @@ class Verified:
     def __init__(self, trace: TraceFile, name: str) -> None:
         self.trace, self.name = trace, name
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Return the bytes.
+    def read_into(self, data: np.ndarray, offset: int) -> None:
+        """Fill an array of bytes from a place in the file.
 
         Raises:
             InputError: They are not those that were recorded.
         """
-        data = self.trace.read(offset, size)
+        self.trace.read_into(data, offset)
         if self.name not in self.trace.verified:
-            if hashlib.sha256(data).hexdigest() != self.trace.index["arrays"][self.name]["sha256"]:
+            recorded = self.trace.index["arrays"][self.name]["sha256"]
+            if hashlib.sha256(data.data).hexdigest() != recorded:
                 raise InputError(
                     f"{self.trace.path}: {self.name}.npy was altered: its SHA-256"
                     " is not the one that the index names"
                 )
             self.trace.verified.add(self.name)
-        return data
 
 
+@functools.lru_cache(4096)  # most arrays of a network have the shape of many others
 def read_header(data: bytes) -> tuple[int, tuple[int, ...], np.dtype]:
     """Return the size of the head of a .npy file of version 1.0, the array's shape, and its type.
 
@@ -309,9 +341,9 @@ def read_header(data: bytes) -> tuple[int, tuple[int, ...], np.dtype]:
     """
     if data[:8] != b"\x93NUMPY\x01\x00":
         raise ValueError("not version 1.0 of .npy")
-    size = 10 + int.from_bytes(data[8:10], "little")
+    size = HEADER + int.from_bytes(data[8:HEADER], "little")
     try:
-        head = ast.literal_eval(data[10:size].decode("ascii").strip())
+        head = ast.literal_eval(data[HEADER:size].decode("ascii").strip())
         descr, shape, fortran = head["descr"], head["shape"], head["fortran_order"]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError("its head cannot be read") from error
