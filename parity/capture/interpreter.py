@@ -22,6 +22,7 @@ from jax.custom_derivatives import zero_from_primal
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core import primitives as p
 
+from parity.capture import convolutions
 from parity.capture.jaxprs import (
     bind,
     has_marks,
@@ -129,7 +130,7 @@ class Interpreter:
             return self.changes[id(eqn)](eqn, [self._up(v) for v in values])
         inner = list(subjaxprs(eqn))
         if not self._concerned(eqn, inner):
-            return bind(eqn, values)
+            return self._bound(eqn, values)
         if eqn.primitive in INLINED:
             return self._inlined(eqn.params[INLINED[eqn.primitive]], values)
         rules: dict[Any, Callable[[JaxprEqn, list[Any]], list[Any]]] = {
@@ -142,9 +143,19 @@ class Interpreter:
         rule = rules.get(eqn.primitive, self._lifted)
         return rule(eqn, [self._up(v) for v in values])
 
+    def _bound(
+        self, eqn: JaxprEqn, values: list[Any], params: dict[str, Any] | None = None
+    ) -> list[Any]:
+        """Bind an equation on other values; where XLA would be slow, compute the same otherwise."""
+        if self.lift and convolutions.is_slow(eqn, values):
+            return convolutions.by_products(eqn, values)
+        return bind(eqn, values, params)
+
     def _concerned(self, eqn: JaxprEqn, inner: list[Jaxpr]) -> bool:
         """Return whether an equation is to be looked into, or changed."""
         if any(has_marks(jaxpr) or self._is_changed(jaxpr) for jaxpr in inner):
+            return True
+        if self.lift and any(map(convolutions.has_slow, inner)):
             return True
         return self.lift and (any(map(has_narrow, inner)) or narrow_equation(eqn))
 
@@ -209,7 +220,7 @@ class Interpreter:
         if name == "dot_general":
             params["precision"] = None
         try:
-            return bind(eqn, values, params)
+            return self._bound(eqn, values, params)
         except Exception:  # an operation that exists in the narrower type only
             return self._kept(eqn, values)
 

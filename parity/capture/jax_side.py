@@ -99,12 +99,6 @@ class JaxSide:
             found |= getattr(program, what)
         return found
 
-    def _is_narrow(self, layer: str) -> bool:
-        """Return whether a layer was seen to compute in a narrower type, or was not seen at all."""
-        seen = {**self.narrow("lifted"), **self.narrow("kept")}
-        within = f"{layer}."
-        return not self.latest or any(n == layer or n.startswith(within) for n in seen)
-
     @property
     def rounded(self) -> bool:
         """Return whether a constant of the network is known in a narrower type only."""
@@ -246,7 +240,7 @@ class JaxSide:
                 pull = [None if c is None else self._cast(c) for c in cotangents or ()]
             run = compiled(run_layer)
             values = [self._cast(a) for a in arrays]
-            layer = (hashable(program), self.wide and self._is_narrow(call.module))
+            layer = (hashable(program), self.wide)
             trees = (trained, rest, values, pull, self._cast(noise))
             return to_result(self._guarded(run, layer, static, *trees))
 

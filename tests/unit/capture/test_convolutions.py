@@ -1,0 +1,155 @@
+"""Convolutions in float64 that are computed as products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from parity.capture import convolutions
+from parity.capture.interpreter import Interpreter
+
+Shape = tuple[int, ...]
+# The shapes of image and kernel, the order of their axes, and how the kernel moves.
+CASES: dict[str, tuple[Shape, Shape, tuple[str, str, str], dict[str, Any]]] = {
+    "plain": ((2, 7, 6, 3), (3, 3, 3, 5), ("NHWC", "HWIO", "NHWC"), {}),
+    "channels first": ((2, 20, 7, 6), (5, 20, 3, 2), ("NCHW", "OIHW", "NCHW"), {}),
+    "mixed axes": ((7, 2, 17, 6), (17, 3, 4, 2), ("HNCW", "IHOW", "CWNH"), {}),
+    "strides": (
+        (2, 9, 8, 3),
+        (3, 2, 3, 4),
+        ("NHWC", "HWIO", "NHWC"),
+        {"window_strides": (2, 3), "padding": ((1, 0), (2, 1))},
+    ),
+    "dilated": (
+        (1, 12, 11, 18),
+        (3, 3, 18, 2),
+        ("NHWC", "HWIO", "NHWC"),
+        {"rhs_dilation": (2, 3), "padding": ((2, 2), (3, 3))},
+    ),
+    "transposed": (
+        (2, 4, 5, 3),
+        (3, 3, 3, 2),
+        ("NHWC", "HWIO", "NHWC"),
+        {"lhs_dilation": (2, 3), "padding": ((1, 2), (2, 0))},
+    ),
+    "cut off": (
+        (1, 8, 8, 2),
+        (2, 2, 2, 3),
+        ("NHWC", "HWIO", "NHWC"),
+        {"padding": ((-1, 0), (0, -2))},
+    ),
+    "one axis": ((3, 9, 17), (4, 17, 2), ("NWC", "WIO", "NWC"), {"padding": ((1, 2),)}),
+    "three axes": ((1, 4, 5, 6, 2), (2, 3, 2, 2, 3), ("NDHWC", "DHWIO", "NDHWC"), {}),
+    "nothing left": ((1, 2, 2, 3), (3, 3, 3, 2), ("NHWC", "HWIO", "NHWC"), {}),
+}
+
+
+def convolution(
+    axes: tuple[str, str, str], moves: dict[str, Any], count: int
+) -> Callable[..., jax.Array]:
+    still = {"window_strides": (1,) * count, "padding": ((0, 0),) * count}
+    return lambda x, w: lax.conv_general_dilated(x, w, **(still | moves), dimension_numbers=axes)
+
+
+def by_interpreter(function: Callable[..., jax.Array]) -> Callable[..., Any]:
+    def run(*args: jax.Array) -> Any:
+        return Interpreter(True).closed(jax.make_jaxpr(function)(*args), args)[0]
+
+    return run
+
+
+def with_gradients(function: Callable[..., Any], *args: np.ndarray) -> Any:
+    """Return what a function gives, and gradients of a sum with weights that all differ."""
+
+    def loss(*args: jax.Array) -> Any:
+        found = function(*args)
+        return (found * jnp.sin(jnp.arange(found.size)).reshape(found.shape)).sum(), found
+
+    places = tuple(range(len(args)))
+    (_, found), gradients = jax.value_and_grad(loss, places, has_aux=True)(*args)
+    return [found, *gradients]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_products_are_the_convolution(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a wrong axis, stride, dilation or padding, forward or in either gradient."""
+    monkeypatch.setattr(convolutions, "LEAST", 0)
+    shape, window, axes, moves = CASES[case]
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=shape), rng.normal(size=window)
+    with jax.enable_x64(True):
+        function = convolution(axes, moves, len(shape) - 2)
+        program = str(jax.make_jaxpr(by_interpreter(function))(*args))
+        assert "conv_general_dilated" not in program
+        for mine, theirs in zip(
+            with_gradients(by_interpreter(function), *args),
+            with_gradients(function, *args),
+            strict=True,
+        ):
+            assert mine.dtype == np.float64
+            np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "groups", "least"), [(np.float32, 1, 0), (np.float64, 2, 0), (np.float64, 1, 10**6)]
+)
+def test_what_stays_a_convolution(
+    dtype: Any, groups: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches groups that are mixed, and working precision that is not computed as written."""
+    monkeypatch.setattr(convolutions, "LEAST", least)
+    x, w = np.ones((1, 5, 5, 4), dtype), np.ones((3, 3, 4 // groups, 4), dtype)
+    moves = {"feature_group_count": groups}
+    with jax.enable_x64(dtype == np.float64):
+        function = convolution(("NHWC", "HWIO", "NHWC"), moves, 2)
+        closed = jax.make_jaxpr(function)(x, w)
+        evaluated = jax.make_jaxpr(Interpreter(dtype == np.float64).closed, static_argnums=0)
+        assert "conv_general_dilated" in str(evaluated(closed, [x, w]))
+
+
+def in_jit(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return jax.jit(function)
+
+
+def in_scan(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    def run(x: jax.Array, w: jax.Array) -> jax.Array:
+        return lax.scan(lambda c, _: (function(c, w), None), x, None, length=2)[0]
+
+    return run
+
+
+@pytest.mark.parametrize("around", [in_jit, jax.checkpoint, in_scan])
+def test_inside_transformations(
+    around: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a convolution that is slow since it stands inside another program."""
+    monkeypatch.setattr(convolutions, "LEAST", 0)
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=(1, 6, 6, 3)), rng.normal(size=(3, 3, 3, 3))
+    moves = {"padding": ((1, 1), (1, 1))}
+    with jax.enable_x64(True):
+        function = around(convolution(("NHWC", "HWIO", "NHWC"), moves, 2))
+        run = by_interpreter(function)
+        assert "conv_general_dilated" not in str(jax.make_jaxpr(run)(*args))
+        for mine, theirs in zip(
+            with_gradients(run, *args), with_gradients(function, *args), strict=True
+        ):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_gradient_keeps_the_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches the parts of an image kept for a gradient: nine times the image."""
+    monkeypatch.setattr(convolutions, "LEAST", 0)
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=(1, 16, 16, 16)), rng.normal(size=(3, 3, 16, 16))
+    with jax.enable_x64(True):
+        run = by_interpreter(convolution(("NHWC", "HWIO", "NHWC"), {}, 2))
+        _, pull_back = jax.vjp(run, *args)
+        kept = sum(leaf.size for leaf in jax.tree.leaves(pull_back))
+    assert kept <= sum(a.size for a in args)
