@@ -18,6 +18,7 @@ from parity.capture.records import (
     Arrays,
     Call,
     Cotangents,
+    Kept,
     Layout,
     Loss,
     Result,
@@ -30,6 +31,7 @@ from parity.capture.snapshots import Snapshot
 from parity.capture.spill import Keeper, in_memory
 from parity.capture.torch_arrays import (
     Axes,
+    forget_gradients,
     gradients_of,
     laid_out,
     statistics,
@@ -63,10 +65,13 @@ class TorchSide:
         silenced: Names of the dropouts.
         quieted: Layers with a dropout inside that was switched off -> what it was.
         quiet: Whether functions of dropout that modules call are switched off, too.
+        kept: What runs of the whole network record; None: everything.
 
     Raises:
         InputError: It is not a module, or on another device than the CPU.
     """
+
+    kept: Kept | None = None
 
     def __init__(
         self,
@@ -111,6 +116,12 @@ class TorchSide:
     def has_parts(self, layer: str) -> bool:
         """Return whether a layer is made of layers."""
         return any(True for _ in self.module.get_submodule(layer).children())
+
+    def parts(self, layer: str) -> list[str]:
+        """Return the dotted names of a layer and of all inside it; of all layers if it is empty."""
+        start = f"{layer}." if layer else ""
+        inside = self.module.get_submodule(layer).named_modules()
+        return [f"{start}{name}" if name else layer for name, _ in inside if name or layer]
 
     def has_modes(self, layer: str) -> bool:
         """Return whether a layer may compute something else in eval mode."""
@@ -196,7 +207,9 @@ class TorchSide:
         """
         module = copy.deepcopy(self.module).train(train)
         arguments = self.inputs(inputs, loss is not None)
-        recorder = Recorder(module, self.layout, keep)
+        recorder = Recorder(module, self.layout, keep, self.kept and self.kept.layers)
+        if self.kept is not None:
+            forget_gradients(module, self.kept.tensors)
         running = recorder.running
         graded = torch.set_grad_enabled(loss is not None)
         with graded, recorder, blamed(running), self.wide(running), self.quietly(running):

@@ -24,6 +24,9 @@ from parity.spec import draw
 class Layers(Rung):
     """Rung L1: each innermost layer alone, fed the reference's input and upstream gradient."""
 
+    def absent(self) -> str:
+        return self.runs.bounded.empty("L1")
+
     def climb(self) -> list[Check]:
         """Compare each innermost layer alone, fed the reference's input and upstream gradient."""
         runs = self.runs
@@ -34,7 +37,8 @@ class Layers(Rung):
         cases: list[tuple[Call, bool]] = []
         for call in trained.values():
             pair = runs.pair(call)
-            if not runs.leaf(call) or not (runs.strict or pair):
+            asked = pair or (runs.strict and runs.bounded.compares(call.layer))
+            if not runs.leaf(call) or not asked:
                 continue
             if pair and (made := runs.names.mixed(pair)):
                 self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")

@@ -76,13 +76,13 @@ class Update(Rung):
     steps: tuple[Flat, Flat]
 
     def absent(self) -> str:
-        return self._untrained() or absent(self.runs, "update")
+        return self._untrained() or self.runs.bounded.empty("L4") or absent(self.runs, "update")
 
     def climb(self) -> list[Check]:
         self.fed = fed = self._fed()
         pool = self.runs.pool
         state = self.runs.names.in_port(self.runs.reference64.state(), None, False)
-        self.weights = {name: a for name, a in state.items() if name in self.runs.names.trained}
+        self.weights = self._compared(state)
         working = self.runs.precision
         jobs = {run: pool.submit(self._port, run, fed) for run in (PORT64, Run(Side.PORT, working))}
         oracle = self._reference(Run(Side.REFERENCE), fed)
@@ -203,7 +203,12 @@ class Update(Rung):
     def _parameters(self, training: Any, ported: bool) -> Arrays:
         """Return the parameters that both sides train, in the port's names and layout."""
         arrays = self.runs.names.in_port(training.state(), None, ported)
-        return {name: a for name, a in arrays.items() if name in self.runs.names.trained}
+        return self._compared(arrays)
+
+    def _compared(self, arrays: Arrays) -> Arrays:
+        """Return those of the port's arrays whose steps are compared."""
+        trained = self.runs.names.trained
+        return self.runs.bounded.only({n: a for n, a in arrays.items() if n in trained})
 
     def _step(self, key: Key, oracle: Flat, found: Differences) -> Measurement:
         differences = {run: each[key] for run, each in found.items()}

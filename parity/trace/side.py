@@ -66,9 +66,8 @@ class RecordedSide(TorchSide):
         self.quiet = False
         self._layers = trace.index["layers"]
         called = {c["layer"].partition("#")[0] for r in trace.index["runs"] for c in r["calls"]}
-        self._outer = {
-            name[:i] for name in {*called, *self._layers} for i, c in enumerate(name) if c == "."
-        }
+        self._names = {*called, *self._layers} - {""}
+        self._outer = {name[:i] for name in self._names for i, c in enumerate(name) if c == "."}
 
     # The network.
 
@@ -82,6 +81,11 @@ class RecordedSide(TorchSide):
     def has_parts(self, layer: str) -> bool:
         """Return whether a layer is made of layers."""
         return bool(self._layers.get(layer, {}).get("parts", layer in self._outer))
+
+    def parts(self, layer: str) -> list[str]:
+        """Return the dotted names of a layer and of all inside it; of all layers if it is empty."""
+        inside = f"{layer}." if layer else ""
+        return sorted(n for n in self._names if n == layer or n.startswith(inside))
 
     def has_modes(self, layer: str) -> bool:
         """Return whether a layer may compute something else in eval mode."""
