@@ -89,6 +89,7 @@ KINDS: dict[int, tuple[type[Unit | Bottleneck], int, tuple[int, ...]]] = {
     14: (Bottleneck, 256, (1, 1, 1, 1)),
     18: (Unit, 64, (2, 2, 2, 2)),
     50: (Bottleneck, 256, (3, 4, 6, 3)),
+    101: (Bottleneck, 256, (3, 4, 23, 3)),
 }
 
 

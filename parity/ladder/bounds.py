@@ -94,9 +94,7 @@ class Bounds:
 
 
 EVERYTHING = Bounds()
-EXPECTED = (
-    "expected how many layers of each kind, such as 1, or which share of them, such as 0.25"
-)
+EXPECTED = "expected how many layers of each kind, such as 1, or which share of them, such as 0.25"
 
 
 def _parts(pattern: str) -> Sequence[str]:
@@ -123,9 +121,7 @@ def parse_sample(text: str) -> float:
 
 def _is_inside(name: str, pattern: str) -> bool:
     parts = name.split(".")
-    return any(
-        fnmatch.fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1)
-    )
+    return any(fnmatch.fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
 
 
 def nearest(pattern: str, names: Sequence[str]) -> list[str]:
