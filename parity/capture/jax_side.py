@@ -324,8 +324,8 @@ class JaxSide:
         """
         array = np.asarray(value)
         if jnp.issubdtype(array.dtype, jnp.floating):
-            return array.astype(self.dtype)
-        return array.astype(NARROWER.get(array.dtype, array.dtype))
+            return array.astype(self.dtype, copy=False)
+        return array.astype(NARROWER.get(array.dtype, array.dtype), copy=False)
 
     def _guarded(self, call: Callable[..., Any], *args: Any) -> Any:
         try:

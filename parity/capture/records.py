@@ -36,8 +36,8 @@ class Kept:
         tensors: The parameters whose gradients are kept.
     """
 
-    layers: frozenset[str]
-    tensors: frozenset[str]
+    layers: frozenset[str] = frozenset()
+    tensors: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass

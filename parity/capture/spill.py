@@ -38,6 +38,9 @@ class SpillFile:
         self.file = tempfile.TemporaryFile(prefix="parity-")  # noqa: SIM115 - closed with the last
         self.size = 0
 
+    def __del__(self) -> None:
+        self.file.close()
+
     def __call__(self, array: np.ndarray) -> SpilledArray:
         """Keep an array."""
         stored = SpilledArray(self, self.size, array.shape, array.dtype)

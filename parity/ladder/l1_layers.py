@@ -31,8 +31,8 @@ class Layers(Rung):
         """Compare each innermost layer alone, fed the reference's input and upstream gradient."""
         runs = self.runs
         trained = runs.oracle(True).calls  # also finds what the reference draws by itself
-        rng = draw.generator(0, "rounding")
-        disturbed = runs.reference64.disturbed(tolerances.ROUNDING[runs.precision], rng)
+        scale = tolerances.ROUNDING[runs.precision]
+        disturbed = runs.reference64.noisy(scale, lambda: draw.generator(0, "rounding"))
         evaluated = runs.oracle(False).calls
         cases: list[tuple[Call, bool]] = []
         for call in trained.values():

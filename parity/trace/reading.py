@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ from parity.trace.schema import checked
 
 LOCAL = 30  # bytes of a member's header in a zip file, before its name and what follows that
 HEADER = 65_546  # bytes that the header of a .npy file has at most
+# Python 3.11 raises SystemError where two threads parse at the same time.
+PARSING = threading.Lock()
 # Types of a .npy file: little-endian, or of one byte.
 DESCRIPTIONS = {"|b1", "|i1", "|u1", "<f2", "<f4", "<f8"}
 DESCRIPTIONS |= {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)}
@@ -311,7 +314,8 @@ def read_header(data: bytes) -> tuple[int, tuple[int, ...], np.dtype]:
         raise ValueError("not version 1.0 of .npy")
     size = 10 + int.from_bytes(data[8:10], "little")
     try:
-        head = ast.literal_eval(data[10:size].decode("ascii").strip())
+        with PARSING:
+            head = ast.literal_eval(data[10:size].decode("ascii").strip())
         descr, shape, fortran = head["descr"], head["shape"], head["fortran_order"]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError("its head cannot be read") from error

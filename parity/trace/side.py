@@ -150,6 +150,10 @@ class RecordedSide(TorchSide):
         side.disturbance = 0
         return side
 
+    def noisy(self, scale: float = 0.0, make: Any = None) -> RecordedSide:
+        """Return the side that gives back disturbed layers; see `disturbed`."""
+        return self.disturbed(scale, make)
+
     def key(self, train: bool) -> tuple[str, str, int | None]:
         """Return the mode, precision and disturbance of the runs that are given back."""
         return "train" if train else "eval", self.dtype, self.disturbance

@@ -14,7 +14,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,7 +239,7 @@ def page(
     )
 
 
-def measured(families: dict[str, Sequence[str]], progress: Callable[[str], None]) -> Any:
+def measured(families: Mapping[str, Sequence[str]], progress: Callable[[str], None]) -> Any:
     """Check networks by family, whole and bounded; say on standard error what broke off."""
     found: dict[str, dict[str, Pair]] = {}
     for family, names in families.items():

