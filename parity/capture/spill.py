@@ -44,7 +44,7 @@ class SpillFile:
     def __call__(self, array: np.ndarray) -> SpilledArray:
         """Keep an array."""
         stored = SpilledArray(self, self.size, array.shape, array.dtype)
-        self.file.write(np.ascontiguousarray(array).data)
+        self.file.write(np.ascontiguousarray(array).view(np.uint8).data)  # of any type: bfloat16
         self.file.flush()
         self.size += array.nbytes
         return stored
