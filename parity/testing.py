@@ -36,6 +36,9 @@ def ladder(
     make_port: Callable[[], Port],
     levels: Sequence[str] = ("L0", "L1", "L2", "L3", "L4", "L5"),
     precision: str = "float32",
+    layers: str | Sequence[str] = (),
+    sample: float | None = None,
+    sample_seed: int = 0,
 ) -> Callable[..., None]:
     """One test per rung and layer of the reference.
 
@@ -45,6 +48,9 @@ def ladder(
         make_port: Called once to name the tests, and once to run them.
         levels: See `parity.check`. L4 and L5 have tests only where the port has optimizers.
         precision: See `parity.check`.
+        layers: See `parity.check`; the tests of other layers are skipped.
+        sample: See `parity.check`.
+        sample_seed: Decides which ones.
 
     Returns:
         A parametrised test function: bind it to a name that starts with `test`.
@@ -69,7 +75,8 @@ def ladder(
         port = make_port()
         known = set(cases(port, levels))
         found: Found = {}
-        report = check(port, levels, precision)
+        bounds = (layers, sample, sample_seed)
+        report = check(port, levels, precision, lambda _: None, *bounds)
         every: list[Check | Omission] = [*report.checks, *report.left_out]
         for c in every:
             case = (c.rung, layer_of(c))

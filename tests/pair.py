@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import torch
@@ -64,9 +65,10 @@ def reference() -> Reference:
     torch.manual_seed(0)
     module = Reference()
     with torch.no_grad():
-        for tensor in (module.norm.weight, module.norm.running_var):
+        norm: Any = module.norm
+        for tensor in (norm.weight, norm.running_var):
             tensor.uniform_(0.5, 1.5)
-        for tensor in (module.norm.bias, module.norm.running_mean):
+        for tensor in (norm.bias, norm.running_mean):
             tensor.normal_(0, 0.1)
     return module
 
@@ -75,7 +77,7 @@ def ported() -> Ported:
     return Ported(rngs=nnx.Rngs(0))
 
 
-def port(**changes: object) -> Port:
+def port(**changes: Any) -> Port:
     made = Port(reference(), ported(), inputs=SIZE, weights=MAP)
     return dataclasses.replace(made, **changes)
 

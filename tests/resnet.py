@@ -15,7 +15,7 @@ class Norm(nnx.BatchNorm):
     def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
         super().__init__(width, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override] # Flax's has a mask
         before, n = self.var[...], x.size // x.shape[-1]
         y = super().__call__(x)
         if not self.use_running_average:
@@ -89,6 +89,7 @@ KINDS: dict[int, tuple[type[Unit | Bottleneck], int, tuple[int, ...]]] = {
     14: (Bottleneck, 256, (1, 1, 1, 1)),
     18: (Unit, 64, (2, 2, 2, 2)),
     50: (Bottleneck, 256, (3, 4, 6, 3)),
+    101: (Bottleneck, 256, (3, 4, 23, 3)),
 }
 
 

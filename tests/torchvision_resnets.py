@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from flax import nnx
 from torch import nn
@@ -44,12 +46,12 @@ def reference(depth: int) -> nn.Module:
     resnets = torchvision().models.resnet
     module: nn.Module = resnets.ResNet(getattr(resnets, PARTS[unit][0]), list(counts))
     with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                for tensor in (layer.weight, layer.running_var):
-                    tensor.uniform_(0.5, 1.5)
-                for tensor in (layer.bias, layer.running_mean):
-                    tensor.normal_(0, 0.1)
+        norms: Any = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+        for norm in norms:
+            for tensor in (norm.weight, norm.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (norm.bias, norm.running_mean):
+                tensor.normal_(0, 0.1)
     return module
 
 

@@ -308,11 +308,15 @@ def _same(leaf: Any) -> Any:
 
 def named(tree: Any) -> Arrays:
     """Dotted path -> array."""
+    return unique([(name, to_numpy(leaf)) for name, leaf in named_leaves(tree)], "tensors")
+
+
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """Return the dotted path of each array, and the array, which may be traced."""
     if isinstance(tree, nnx.State):
-        state = nnx.to_flat_state(tree)
-        return unique([(join(path), np.asarray(leaf[...])) for path, leaf in state], "tensors")
+        return [(join(path), leaf[...]) for path, leaf in nnx.to_flat_state(tree)]
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return unique([(join(keys(path)), to_numpy(leaf)) for path, leaf in flat], "tensors")
+    return [(join(keys(path)), leaf) for path, leaf in flat]
 
 
 def refill(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:

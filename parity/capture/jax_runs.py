@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ import numpy as np
 from jax.experimental import io_callback
 
 from parity.capture.interpreter import Interpreter
-from parity.capture.jax_models import Program, floats_of, named, restored
-from parity.capture.records import Arrays, Loss, Result, is_array, leaves, with_arrays
+from parity.capture.jax_models import Program, floats_of, named, named_leaves, restored
+from parity.capture.marks import SITES
+from parity.capture.records import Arrays, Kept, Loss, Result, is_array, leaves, with_arrays
 from parity.capture.signature import Static
 from parity.capture.traced import Traced, gathered
 from parity.io import quick_compilation
@@ -50,8 +51,24 @@ def compiled(function: Callable[..., Any], optimize: bool = False) -> Callable[.
     return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
 
 
+class Way(NamedTuple):
+    """How a network is run.
+
+    Attributes:
+        program: The network.
+        sink: See `JaxSide.run`.
+        fed: Whether calls hold their arguments, too.
+        kept: What is returned of the layers and gradients; None: everything.
+    """
+
+    program: Traced
+    sink: Sink = None
+    fed: bool = False
+    kept: Kept | None = None
+
+
 def run_network(
-    static: tuple[Traced, Sink, bool],
+    way: Way,
     loss: Loss | None,
     trained: Any,
     rest: Any,
@@ -60,11 +77,13 @@ def run_network(
     noise: Any = None,
 ) -> dict[str, Any]:
     """Run a network, and return all results as a pytree."""
-    program, sink, fed = static
+    program, sink, fed, kept = way
 
     def forward(trained: Any, floats: list[jax.Array]) -> tuple[Any, dict[str, Any]]:
         args = restored(inputs, floats)
         outputs, statistics, seen = program(trained, rest, args, noise)
+        if kept is not None:
+            seen = [call for call in seen if SITES[call.site].layer in kept.layers]
         if sink is not None:
             for name, call in program.calls(gathered(seen, False)).items():
                 hand_over(functools.partial(sink, name), call.outputs)
@@ -77,6 +96,8 @@ def run_network(
         return forward(trained, floats)[1]
     differentiate = jax.value_and_grad(forward, argnums=(0, 1), has_aux=True)
     (value, found), (d_trained, d_inputs) = differentiate(trained, floats)
+    if kept is not None:
+        d_trained = {n: g for n, g in named_leaves(d_trained) if n in kept.tensors}
     return found | {"loss": value, "d_trained": d_trained, "d_inputs": d_inputs}
 
 
@@ -106,9 +127,9 @@ def hand_over(sink: Callable[..., None], outputs: Sequence[Any]) -> None:
     )
 
 
-def train_network(static: tuple[Traced, Sink, bool], loss: Loss, *arrays: Any) -> dict[str, Any]:
+def train_network(way: Way, loss: Loss, *arrays: Any) -> dict[str, Any]:
     """Run a network, and return only the loss, the gradients and the new statistics."""
-    found = run_network(static, loss, *arrays)
+    found = run_network(way, loss, *arrays)
     return {name: found[name] for name in ("loss", "d_trained", "statistics")}
 
 

@@ -21,6 +21,7 @@ from parity.capture.jax_models import (
 )
 from parity.capture.jax_runs import (
     Sink,
+    Way,
     compiled,
     hashable,
     run_layer,
@@ -33,6 +34,7 @@ from parity.capture.records import (
     Call,
     Cotangents,
     ForwardError,
+    Kept,
     Loss,
     Result,
     Returned,
@@ -59,9 +61,14 @@ class JaxSide:
         optimize: Whether whole runs are compiled with all of LLVM's optimisation, which pays where
             running takes longer than compiling.
 
+    Attributes:
+        kept: What runs of the whole network record; None: everything.
+
     Raises:
         InputError: The port is none of these, or its parameters are missing.
     """
+
+    kept: Kept | None = None
 
     def __init__(
         self,
@@ -144,8 +151,8 @@ class JaxSide:
             with self.precision():
                 trees = self.trees(inputs, train)
                 program = self.program(trees, train)
-                static = (program, None, True)
-                found = jax.eval_shape(functools.partial(run_network, static, None), *trees, ())
+                way = Way(program, fed=True)
+                found = jax.eval_shape(functools.partial(run_network, way, None), *trees, ())
             self.traced[train] = program.calls(found["calls"])
         return self.traced[train]
 
@@ -207,7 +214,8 @@ class JaxSide:
             program = self.program(trees, train)
             run = compiled(run_network, self.optimize)
             arrays = (*trees, self._arrays(targets), self._cast(noise))
-            found = to_result(self._guarded(run, (program, sink, fed), loss, *arrays), program)
+            way = Way(program, sink, fed, self.kept)
+            found = to_result(self._guarded(run, way, loss, *arrays), program)
             if sink is not None:
                 jax.effects_barrier()
             return found
@@ -287,12 +295,13 @@ class JaxSide:
         """
         _, trained, rest = network
         # What has been compiled for `run` serves again, but keeps every activation.
-        run = compiled(train_network if self.optimize else run_network, self.optimize)
+        whole = self.kept is None and not self.optimize
+        run = compiled(run_network if whole else train_network, self.optimize)
         with self.precision():
             trees = (trained, rest, self._arrays(inputs))
             program = self.program(trees, True)
             arrays = (*trees, self._arrays(targets), self._cast(0.0))
-            return self._guarded(run, (program, None, False), loss, *arrays)
+            return self._guarded(run, Way(program), loss, *arrays)
 
     def precision(self) -> Any:
         """Context in which JAX computes in this precision."""
@@ -309,8 +318,8 @@ class JaxSide:
         """
         array = np.asarray(value)
         if jnp.issubdtype(array.dtype, jnp.floating):
-            return array.astype(self.dtype)
-        return array.astype(NARROWER.get(array.dtype, array.dtype))
+            return array.astype(self.dtype, copy=False)
+        return array.astype(NARROWER.get(array.dtype, array.dtype), copy=False)
 
     def _guarded(self, call: Callable[..., Any], *args: Any) -> Any:
         try:

@@ -25,6 +25,21 @@ NHWC: Layout = {4: (0, 2, 3, 1)}
 NETWORK = "(network)"  # the layer that stands for the whole
 
 
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What is kept of a run of a whole network; all the rest is computed and forgotten.
+
+    The network's outputs, its loss, the gradients of its inputs and its statistics always are.
+
+    Attributes:
+        layers: The layers whose calls are kept, by dotted name.
+        tensors: The parameters whose gradients are kept.
+    """
+
+    layers: frozenset[str] = frozenset()
+    tensors: frozenset[str] = frozenset()
+
+
 @dataclasses.dataclass
 class Call:
     """One call of one layer.

@@ -38,10 +38,13 @@ class SpillFile:
         self.file = tempfile.TemporaryFile(prefix="parity-")  # noqa: SIM115 - closed with the last
         self.size = 0
 
+    def __del__(self) -> None:
+        self.file.close()
+
     def __call__(self, array: np.ndarray) -> SpilledArray:
         """Keep an array."""
         stored = SpilledArray(self, self.size, array.shape, array.dtype)
-        self.file.write(np.ascontiguousarray(array).data)
+        self.file.write(np.ascontiguousarray(array).view(np.uint8).data)  # of any type: bfloat16
         self.file.flush()
         self.size += array.nbytes
         return stored

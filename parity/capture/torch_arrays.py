@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -22,6 +22,24 @@ def gradients_of(module: nn.Module) -> Arrays:
         for name, p in module.named_parameters()
         if p.grad is not None
     }
+
+
+def forget_gradients(module: nn.Module, wanted: Collection[str]) -> None:
+    """Let a module drop each gradient as it is made, but for those of the parameters of some names.
+
+    Args:
+        module: The module.
+        wanted: Dotted names; of a tied parameter, one of its names is enough.
+    """
+    every = list(module.named_parameters(remove_duplicate=False))
+    kept = {id(parameter) for name, parameter in every if name in wanted}
+    for parameter in module.parameters():
+        if id(parameter) not in kept and parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_forget)
+
+
+def _forget(parameter: torch.Tensor) -> None:
+    parameter.grad = None
 
 
 def statistics(module: nn.Module) -> Arrays:

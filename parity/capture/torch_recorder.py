@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -27,12 +27,25 @@ def blamed(running: list[str]) -> Iterator[None]:
 class Recorder:
     """Context manager that records each call of each layer, with arguments and output gradients.
 
+    Args:
+        module: The network.
+        layout: The permutations of axes from PyTorch's layout to the port's.
+        keep: Stores an array.
+        layers: The layers that are recorded; None: all.
+
     Attributes:
         calls: The calls by `Call.layer`, in the order in which they returned.
         running: The layers that have begun and not returned, innermost last.
     """
 
-    def __init__(self, module: nn.Module, layout: Layout, keep: Keeper) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        layout: Layout,
+        keep: Keeper,
+        layers: Collection[str] | None = None,
+    ) -> None:
+        self.layers = layers
         self.keep = keep
         self.module = module
         self.layout = layout
@@ -51,6 +64,10 @@ class Recorder:
             handle.remove()
 
     def _hook(self, layer: nn.Module, name: str) -> None:
+        if self.layers is not None and name not in self.layers:
+            self._watch(layer, name)
+            return
+
         def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
             # Kept before the layer runs: it may work in place.
             self.pending.append(mapped((args, kwargs), self._keep))
@@ -72,6 +89,18 @@ class Recorder:
 
         self.handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
         self.handles.append(layer.register_forward_hook(after, with_kwargs=True))
+
+    def _watch(self, layer: nn.Module, name: str) -> None:
+        """Follow when a layer runs, for messages, and record nothing of it."""
+
+        def before(*_: Any) -> None:
+            self.running.append(name)
+
+        def after(*_: Any) -> None:
+            self.running.pop()
+
+        self.handles.append(layer.register_forward_pre_hook(before))
+        self.handles.append(layer.register_forward_hook(after))
 
     def _keep(self, value: Any) -> Any:
         """Return a copy; an array passed from one layer to the next is stored once."""

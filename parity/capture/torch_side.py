@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +18,7 @@ from parity.capture.records import (
     Arrays,
     Call,
     Cotangents,
+    Kept,
     Layout,
     Loss,
     Result,
@@ -30,6 +31,7 @@ from parity.capture.snapshots import Snapshot
 from parity.capture.spill import Keeper, in_memory
 from parity.capture.torch_arrays import (
     Axes,
+    forget_gradients,
     gradients_of,
     laid_out,
     statistics,
@@ -37,6 +39,7 @@ from parity.capture.torch_arrays import (
     to_numpy,
     turned_back,
 )
+from parity.capture.torch_copies import Noise, borrowed, float_tensors
 from parity.capture.torch_draws import Quiet, silence
 from parity.capture.torch_lifting import Lifted
 from parity.capture.torch_recorder import Recorder, blamed
@@ -63,10 +66,15 @@ class TorchSide:
         silenced: Names of the dropouts.
         quieted: Layers with a dropout inside that was switched off -> what it was.
         quiet: Whether functions of dropout that modules call are switched off, too.
+        kept: What runs of the whole network record; None: everything.
+        noise: What layers that are run alone are disturbed by.
 
     Raises:
         InputError: It is not a module, or on another device than the CPU.
     """
+
+    kept: Kept | None = None
+    noise: Noise | None = None
 
     def __init__(
         self,
@@ -90,7 +98,7 @@ class TorchSide:
         self.output_axes: dict[bool, dict[int, Axes]] = {False: {}, True: {}}
         self.lifted: dict[str, str] = {}  # layers in which a cast was left out, and what it was
         try:
-            self.module = copy.deepcopy(module).to(self.dtype)
+            self.module = borrowed(module).to(self.dtype)  # what runs is a copy of this one
         except Exception as error:  # a module's own way of copying
             reason = str(error).partition("\n")[0]
             raise InputError(f"the reference cannot be copied: {reason}") from error
@@ -112,6 +120,12 @@ class TorchSide:
         """Return whether a layer is made of layers."""
         return any(True for _ in self.module.get_submodule(layer).children())
 
+    def parts(self, layer: str) -> list[str]:
+        """Return the dotted names of a layer and of all inside it; of all layers if it is empty."""
+        start = f"{layer}." if layer else ""
+        inside = self.module.get_submodule(layer).named_modules()
+        return [f"{start}{name}" if name else layer for name, _ in inside if name or layer]
+
     def has_modes(self, layer: str) -> bool:
         """Return whether a layer may compute something else in eval mode."""
         module = self.module.get_submodule(layer)
@@ -126,10 +140,20 @@ class TorchSide:
         side = copy.copy(self)
         side.module = copy.deepcopy(self.module)
         with torch.no_grad():
-            for tensor in (*side.module.parameters(), *side.module.buffers()):
-                if tensor.is_floating_point():
-                    noise = torch.tensor(rng.uniform(-scale, scale, tuple(tensor.shape)))
-                    tensor.mul_(1 + noise.to(tensor.dtype))
+            for tensor in float_tensors(side.module):
+                noise = torch.tensor(rng.uniform(-scale, scale, tuple(tensor.shape)))
+                tensor.mul_(1 + noise.to(tensor.dtype))
+        return side
+
+    def noisy(self, scale: float, make: Callable[[], np.random.Generator]) -> TorchSide:
+        """Return a side whose layers, run alone, are those of `disturbed`; it takes no memory.
+
+        Args:
+            scale: Of the noise.
+            make: Returns the generator, at its beginning.
+        """
+        side = copy.copy(self)
+        side.noise = Noise(self.module, scale, make)
         return side
 
     def constants(self, assigned: Set[str]) -> list[str]:
@@ -196,7 +220,11 @@ class TorchSide:
         """
         module = copy.deepcopy(self.module).train(train)
         arguments = self.inputs(inputs, loss is not None)
-        recorder = Recorder(module, self.layout, keep)
+        layers = None
+        if self.kept is not None:
+            layers = self.kept.layers
+            forget_gradients(module, self.kept.tensors)
+        recorder = Recorder(module, self.layout, keep, layers)
         running = recorder.running
         graded = torch.set_grad_enabled(loss is not None)
         with graded, recorder, blamed(running), self.wide(running), self.quietly(running):
@@ -239,7 +267,10 @@ class TorchSide:
         Raises:
             ForwardError: The layer raised.
         """
-        module = copy.deepcopy(self.module.get_submodule(call.module)).train(train)
+        layer = self.module.get_submodule(call.module)
+        module = copy.deepcopy(layer).train(train)
+        if self.noise is not None:
+            self.noise.disturb(layer, module)
         differentiate = any(c is not None for c in cotangents or ())
         args, kwargs = self._to_torch((call.args, call.kwargs), differentiate)
         running = [call.layer]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from parity.diagnosis import causes
 from parity.diagnosis.partings import parting, port_line
 from parity.diagnosis.remedies import remedy
+from parity.ladder.bounds import Bounds
 from parity.ladder.climb import Ladder, climb
 from parity.ladder.port import Port
 from parity.report.report import RUNGS, Report
@@ -18,6 +19,9 @@ def check(
     levels: Sequence[str] = tuple(RUNGS),
     precision: str = "float32",
     progress: Callable[[str], None] = lambda _: None,
+    layers: str | Sequence[str] = (),
+    sample: float | None = None,
+    sample_seed: int = 0,
 ) -> Report:
     """Run the rungs of the ladder, and explain the first fault, if there is one.
 
@@ -26,16 +30,25 @@ def check(
         levels: Which rungs, of `L0` to `L5`.
         precision: The working precision: `float32`, `bfloat16` or `float16`.
         progress: Called with the name of a rung when it begins.
+        layers: Patterns of dotted names of either side, such as `encoder.*`: only these layers, and
+            all inside them, are compared one by one, and only their tensors on L2 to L5. All if
+            there is none. Weights, outputs, losses and the inputs' gradients are always compared.
+        sample: How many of the layers that are alike but for their values are compared, such as 1,
+            or which share of them, such as 0.25; at least one of each kind. All if None.
+        sample_seed: Decides which ones.
 
     Returns:
-        Everything that was compared; `report.ok` is the verdict.
+        Everything that was compared; `report.ok` is the verdict, and `report.bounds` says what
+        `layers` and `sample` left out.
 
     Raises:
         ValueError: An unknown rung or precision, or no rung.
-        InputError: The port cannot be compared: see `Port` for what it must be.
+        InputError: The port cannot be compared: see `Port` for what it must be. Or a pattern fits
+            no layer, or `sample` is neither a number of layers nor a share.
         ForwardError: A network raised while it ran; see `parity.ladder.climb.climb`.
     """
-    return climb(port, levels, precision, progress, explain)
+    bounds = Bounds.of(layers, sample, sample_seed)
+    return climb(port, levels, precision, progress, explain, bounds)
 
 
 def explain(ladder: Ladder, report: Report) -> None:

@@ -15,6 +15,7 @@ from parity.capture.jax_draws import drawn
 from parity.capture.records import ForwardError
 from parity.capture.spill import release
 from parity.capture.torch_side import one_thread
+from parity.ladder.bounds import EVERYTHING, Bounds
 from parity.ladder.drawing import switched_off
 from parity.ladder.l0_weights import Weights
 from parity.ladder.l1_layers import Layers
@@ -43,6 +44,7 @@ def climb(
     precision: str = "float32",
     progress: Progress = lambda _: None,
     explain: Explain = lambda ladder, report: None,
+    bounds: Bounds = EVERYTHING,
 ) -> Report:
     """Run the rungs of the ladder, in order.
 
@@ -53,6 +55,7 @@ def climb(
         progress: Called with the name of a rung when it begins.
         explain: Called with the ladder and its report at the end, while both sides can still be
             run, to put the causes that are proved into the report.
+        bounds: Which layers are compared.
 
     Returns:
         Everything that was compared; `report.ok` is the verdict.
@@ -65,15 +68,20 @@ def climb(
     """
     levels = _known(levels, precision)
     with ThreadPoolExecutor(2) as pool, one_thread():
-        runs = Runs(port, precision, pool)
+        runs = Runs(port, precision, pool, bounds)
         ladder, port = Ladder(runs), runs.port
         ladder.notes += runs.reach.notes()
         report = Report(
             port.name,
             precision,
             notes=ladder.notes,
-            unseen=[*unseen(levels, port.train), *runs.reach.unseen()],
+            unseen=[
+                *unseen(levels, port.train),
+                *map(str, runs.bounded.bound()),
+                *runs.reach.unseen(),
+            ],
             inference=not port.train,
+            bounds=runs.bounded.bound(),
         )
         if {"L2", "L3"} & set(levels):
             runs.start((True, False) if "L2" in levels else (True,))
@@ -81,6 +89,8 @@ def climb(
             if reason := ladder.rungs[level].absent():
                 ladder.notes.append(f"{level} left out: {reason}")
                 report.left_out += absent_rung(runs, level, reason)
+                if reason == runs.bounded.empty(level):
+                    report.left_out += runs.bounded.omissions(level)
                 continue
             if runs.failed and level in ("L2", "L3", "L4", "L5"):
                 raise _explained(runs.failed, report)

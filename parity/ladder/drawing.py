@@ -31,7 +31,8 @@ def settled(sides: Sequence[TorchSide], train: bool, run: Callable[[], Result]) 
         result = run()
     if not watch.drawn:
         return result
-    known = dict(sides[0].quieted)
+    known, kept = dict(sides[0].quieted), sides[0].kept
+    sides[0].kept = None  # which layer draws is seen where all are recorded
     for side in sides:
         side.quiet = True
     while True:
@@ -48,6 +49,7 @@ def settled(sides: Sequence[TorchSide], train: bool, run: Callable[[], Result]) 
                 f"the reference gives two answers in {Mode.of(train)} mode: first {place}, which"
                 " draws random numbers; switch that off in the reference"
             )
+    sides[0].kept = kept
     if not train:  # which no dropout should be at work in
         quieted = sides[0].quieted
         quieted |= {n: f"{w} in eval mode" for n, w in quieted.items() if n not in known}

@@ -37,12 +37,15 @@ def flattened(runs: Runs, result: Result, train: bool, ported: bool) -> Flat:
         flat[Key(NETWORK, Quantity(Kind.OUTPUT, index=i, mode=mode))] = output
     if not train:
         return flat
-    flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), _statistics(runs, result, ported))
-    gradients = runs.names.in_port(result.parameter_gradients, None, ported)
+    only = runs.bounded.only
+    flat |= by_layer(Quantity(Kind.STATISTIC, mode=mode), only(_statistics(runs, result, ported)))
+    gradients = only(runs.names.in_port(result.parameter_gradients, None, ported))
     gradients = without(gradients, runs.tensors.opaque | runs.names.frozen(None))
     if knows_gradients(runs.reference64):
         flat |= by_layer(Quantity(Kind.PARAMETER_GRADIENT), gradients)
     for tied in runs.projections:
+        if not only(dict.fromkeys(tied.port)):
+            continue
         along = tied.project(result.parameter_gradients, ported)
         if along is not None:
             dtype = result.loss.dtype if result.loss is not None else along.dtype
@@ -74,7 +77,7 @@ def _outputs(
     for call in result.calls.values():
         pair = (runs.by_port if ported else runs.alignment.pairs).get(call.layer)
         if pair is None:
-            if runs.strict:
+            if runs.strict and runs.bounded.compares(call.layer):
                 yield call.layer, call.outputs
         elif ported:
             yield pair.port, call.outputs

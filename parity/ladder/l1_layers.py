@@ -24,17 +24,21 @@ from parity.spec import draw
 class Layers(Rung):
     """Rung L1: each innermost layer alone, fed the reference's input and upstream gradient."""
 
+    def absent(self) -> str:
+        return self.runs.bounded.empty("L1")
+
     def climb(self) -> list[Check]:
         """Compare each innermost layer alone, fed the reference's input and upstream gradient."""
         runs = self.runs
         trained = runs.oracle(True).calls  # also finds what the reference draws by itself
-        rng = draw.generator(0, "rounding")
-        disturbed = runs.reference64.disturbed(tolerances.ROUNDING[runs.precision], rng)
+        scale = tolerances.ROUNDING[runs.precision]
+        disturbed = runs.reference64.noisy(scale, lambda: draw.generator(0, "rounding"))
         evaluated = runs.oracle(False).calls
         cases: list[tuple[Call, bool]] = []
         for call in trained.values():
             pair = runs.pair(call)
-            if not runs.leaf(call) or not (runs.strict or pair):
+            asked = pair or (runs.strict and runs.bounded.compares(call.layer))
+            if not runs.leaf(call) or not asked:
                 continue
             if pair and (made := runs.names.mixed(pair)):
                 self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from parity.capture import jax_training, torch_training
 from parity.capture.jax_training import JaxTraining
 from parity.capture.records import NETWORK, Arrays
 from parity.capture.run import FLOAT64, Run, Side
+from parity.capture.spill import SpillFile
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer, full_name
 from parity.ladder.port_rounding import Differences, compared
@@ -24,7 +25,7 @@ from parity.ladder.recorded import (
     training_of,
 )
 from parity.ladder.rung import Rung
-from parity.ladder.runs import DISTURBED, PORT64
+from parity.ladder.runs import DISTURBED, LARGE, PORT64
 from parity.ladder.tolerances import STRUCTURE_UPDATE, Difference, Measurement, difference
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
@@ -50,9 +51,23 @@ class FedGradients:
         """Return the gradients disturbed at random by as much as rounding would."""
         rng = draw.generator(0, "rounding/gradients")
         disturb = tolerances.ROUNDING[precision]
-        return FedGradients(
-            [tolerances.disturb(g, disturb, rng) for g in self.gradients], self.zeros
-        )
+        steps = (tolerances.disturb(g, disturb, rng) for g in self.gradients)
+        spilled = isinstance(self.gradients, SpilledSteps)
+        return FedGradients(SpilledSteps(steps) if spilled else list(steps), self.zeros)
+
+
+class SpilledSteps(Sequence[Arrays]):
+    """Arrays of several steps, by name, that are kept in a file and read a step at a time."""
+
+    def __init__(self, steps: Iterable[Arrays]) -> None:
+        keep = SpillFile()
+        self.steps = [{name: keep(a) for name, a in arrays.items()} for arrays in steps]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, step: Any) -> Any:
+        return {name: np.asarray(array) for name, array in self.steps[step].items()}
 
 
 class Update(Rung):
@@ -76,29 +91,38 @@ class Update(Rung):
     steps: tuple[Flat, Flat]
 
     def absent(self) -> str:
-        return self._untrained() or absent(self.runs, "update")
+        return self._untrained() or self.runs.bounded.empty("L4") or absent(self.runs, "update")
 
     def climb(self) -> list[Check]:
-        self.fed = fed = self._fed()
-        pool = self.runs.pool
         state = self.runs.names.in_port(self.runs.reference64.state(), None, False)
-        self.weights = {name: a for name, a in state.items() if name in self.runs.names.trained}
+        self.weights = self._compared(state)
+        self.fed = fed = self._fed()
         working = self.runs.precision
-        jobs = {run: pool.submit(self._port, run, fed) for run in (PORT64, Run(Side.PORT, working))}
+        ported = Run(Side.PORT, working)
+        # A large network's runs are made one after the other, and compared before the next.
+        concurrent = () if self._is_large() else (PORT64, ported)
+        jobs = {run: self.runs.pool.submit(self._port, run, fed) for run in concurrent}
         oracle = self._reference(Run(Side.REFERENCE), fed)
+
+        def steps(run: Run) -> Flat:
+            if run in jobs:
+                return jobs.pop(run).result()
+            return (self._port if run.ported else self._reference)(run, fed)
+
         if self.runs.coarse:
             moved = self._port(PORT64, fed.disturbed(working))
-            exact, rounded = jobs[PORT64].result(), jobs[Run(Side.PORT, working)].result()
+            exact, rounded = steps(PORT64), steps(ported)
             return self._judged(oracle, compared(working, oracle, exact, rounded, moved))
-        others = [Run(Side.REFERENCE, working), DISTURBED[0]]
-        if not has_numerics(self.runs, "update"):
-            others, jobs = [], {run: job for run, job in jobs.items() if run == PORT64}
-        found = {run: self._reference(run, fed) for run in others}
-        found |= {run: job.result() for run, job in jobs.items()}
-        self.steps = oracle, found[PORT64]
-        return self._judged(
-            oracle, {run: _differences(run, flat, oracle) for run, flat in found.items()}
-        )
+        self.steps = oracle, steps(PORT64)
+        found = {PORT64: _differences(PORT64, self.steps[1], oracle)}
+        known = has_numerics(self.runs, "update")
+        for run in (Run(Side.REFERENCE, working), DISTURBED[0], ported) if known else ():
+            found[run] = _differences(run, steps(run), oracle)
+        return self._judged(oracle, found)
+
+    def _is_large(self) -> bool:
+        """Return whether steps of all that is trained are kept in a file, not in memory."""
+        return 8 * sum(a.size for a in self.weights.values()) > LARGE
 
     def _judged(self, oracle: Flat, found: Differences) -> list[Check]:
         """Judge the steps, and the rates."""
@@ -146,13 +170,18 @@ class Update(Rung):
         if isinstance(self.runs.reference64, RecordedSide):
             return FedGradients(*fed_gradients(self.runs.reference64))
         first = self.runs.oracle(True).parameter_gradients
-        gradients = []
-        for step in range(STEPS):
+        precision = self.runs.precision
+
+        def fed(step: int) -> Arrays:
             rng = draw.generator(0, "update", step)
             shaken = {n: g * rng.standard_normal(g.shape) if step else g for n, g in first.items()}
-            precision = self.runs.precision
-            gradients.append({n: tolerances.round_to(g, precision) for n, g in shaken.items()})
-        return FedGradients(gradients, {n: np.zeros_like(g) for n, g in first.items()})
+            return {n: tolerances.round_to(g, precision) for n, g in shaken.items()}
+
+        steps = map(fed, range(STEPS))
+        gradients = SpilledSteps(steps) if self._is_large() else list(steps)
+        # Zeros that take no memory, whatever their shape.
+        zeros = {n: np.broadcast_to(np.zeros((), g.dtype), g.shape) for n, g in first.items()}
+        return FedGradients(gradients, zeros)
 
     def _reference(self, run: Run, fed: FedGradients) -> Flat:
         """Return the steps of the reference: in one precision, or disturbed."""
@@ -189,13 +218,14 @@ class Update(Rung):
     def _steps(self, training: Any, fed: FedGradients, ported: bool) -> Flat:
         """Return one side's steps, by the port's names and layers."""
         found: Flat = {}
+        keep: Callable[[np.ndarray], Any] = SpillFile() if self._is_large() else lambda a: a
         for kind, gradients in ((Kind.STEP, fed.gradients), (Kind.DECAY_STEP, [fed.zeros])):
             side = training("update" if kind is Kind.STEP else "decay")
             before = self._parameters(side, ported)
             for i, g in enumerate(gradients, 1):
                 side.update(self.runs.names.in_port(g, None, False) if ported else g)
                 after = self._parameters(side, ported)
-                steps = {name: array - before[name] for name, array in after.items()}
+                steps = {name: keep(array - before[name]) for name, array in after.items()}
                 found |= by_layer(Quantity(kind, step=i if kind is Kind.STEP else 0), steps)
                 before = after
         return found
@@ -203,7 +233,12 @@ class Update(Rung):
     def _parameters(self, training: Any, ported: bool) -> Arrays:
         """Return the parameters that both sides train, in the port's names and layout."""
         arrays = self.runs.names.in_port(training.state(), None, ported)
-        return {name: a for name, a in arrays.items() if name in self.runs.names.trained}
+        return self._compared(arrays)
+
+    def _compared(self, arrays: Arrays) -> Arrays:
+        """Return those of the port's arrays whose steps are compared."""
+        trained = self.runs.names.trained
+        return self.runs.bounded.only({n: a for n, a in arrays.items() if n in trained})
 
     def _step(self, key: Key, oracle: Flat, found: Differences) -> Measurement:
         differences = {run: each[key] for run, each in found.items()}

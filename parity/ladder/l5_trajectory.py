@@ -56,7 +56,8 @@ class Trajectory(Rung):
         self.left_out: list[Omission] = []  # steps that say nothing
 
     def absent(self) -> str:
-        return self._untrained() or absent(self.runs, "trajectory")
+        empty = self.runs.bounded.empty("L5")
+        return self._untrained() or empty or absent(self.runs, "trajectory")
 
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers
@@ -135,7 +136,7 @@ class Trajectory(Rung):
     def _state(self, training: Steps) -> Arrays:
         """Parameters and statistics in the port's names and layout."""
         ported, names = isinstance(training, JaxTraining), self.runs.names
-        found = names.in_port(training.state(), None, ported)
+        found = self.runs.bounded.only(names.in_port(training.state(), None, ported))
         if not ported or not self.runs.stateless:
             return found
         # A function's statistics are among its parameters, where they stay as they were.

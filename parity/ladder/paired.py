@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,17 +31,14 @@ def pairs(port: Port, precision: str = "float32") -> list[Paired]:
 def paired(runs: Runs) -> Iterator[Paired]:
     """Yield every tensor, then every call of a layer, with those that have no counterpart."""
     yield from _tensors(runs)
-    calls = (runs.oracle(False).calls, runs.port64.traced.get(False, {}))
-    for name, pair in runs.alignment.pairs.items():
-        shapes = [
-            _shape(call.outputs[0]) if call and call.outputs else ""
-            for call in (calls[0].get(name), calls[1].get(pair.port))
-        ]
-        yield Paired("layer", name, pair.port, shapes[0], shapes[1], pair.how)
-    for name in runs.alignment.reference:
-        yield Paired("layer", name, NONE, _first(calls[0].get(name)), "", "not paired")
-    for name in runs.alignment.port:
-        yield Paired("layer", NONE, name, "", _first(calls[1].get(name)), "not paired")
+    whole, ported = runs.bounded.whole, runs.port64.traced.get(False, {})
+    for name, pair in whole.pairs.items():
+        shapes = _text(runs.shapes.get(name)), _first(ported.get(pair.port))
+        yield Paired("layer", name, pair.port, *shapes, pair.how)
+    for name in whole.reference:
+        yield Paired("layer", name, NONE, _text(runs.shapes.get(name)), "", "not paired")
+    for name in whole.port:
+        yield Paired("layer", NONE, name, "", _first(ported.get(name)), "not paired")
 
 
 def _tensors(runs: Runs) -> Iterator[Paired]:
@@ -65,4 +62,8 @@ def _first(call: Any) -> str:
 
 
 def _shape(array: Any) -> str:
-    return "x".join(map(str, array.shape)) or "number"
+    return _text(array.shape)
+
+
+def _text(shape: Sequence[int] | None) -> str:
+    return "" if shape is None else "x".join(map(str, shape)) or "number"

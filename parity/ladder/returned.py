@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.capture.records import Result, Returned
+from parity.capture.records import Kept, Result, Returned
 from parity.ladder.outputs import Outputs, output_axes, pair_outputs
 from parity.ladder.probe_loss import probe_losses
 from parity.ladder.recorded import probe_of
@@ -119,7 +120,9 @@ class Whole:
         runs, inputs = self.runs, self.runs.inputs[train]
         laid_out = runs.port.output_layouts
         alone = laid_out or (train and runs.port.losses is None)  # the oracle waits for this
-        result = runs.reference64.run(inputs, train) if alone else runs.oracle(train)
+        outer = copy.copy(runs.reference64)
+        outer.kept = Kept()  # of no layer: what they give would be held twice
+        result = outer.run(inputs, train) if alone else runs.oracle(train)
         theirs = result.returned if runs.failed else runs.port64.outputs(train)
         theirs = self._without_statistics(theirs, train)
         found = pair_outputs(result.returned, theirs, runs.port.outputs)
@@ -127,7 +130,7 @@ class Whole:
         if axes := output_axes(found, laid_out, dims):
             for side in (runs.reference64, runs.reference_working):
                 side.output_axes[train] = axes
-            result = runs.reference64.run(inputs, train)
+            result = outer.run(inputs, train)
         return found, result
 
     def _make_probe(self) -> Any:

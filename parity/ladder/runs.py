@@ -27,6 +27,8 @@ from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import port_rounding, tolerances
+from parity.ladder.bounded import Bounded, names_of
+from parity.ladder.bounds import EVERYTHING, Bounds
 from parity.ladder.correspondence import Correspondence
 from parity.ladder.drawing import settled
 from parity.ladder.drift import Drift
@@ -70,12 +72,19 @@ class Runs:
         port: The port to compare with its reference.
         precision: The working precision.
         pool: Runs compilations concurrently; XLA compiles outside Python's lock.
+        bounds: Which layers are compared.
 
     Raises:
-        InputError: The port cannot be compared; see `Port`.
+        InputError: The port cannot be compared, see `Port`; or nothing is within the bounds.
     """
 
-    def __init__(self, port: Port, precision: str, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        port: Port,
+        precision: str,
+        pool: ThreadPoolExecutor,
+        bounds: Bounds = EVERYTHING,
+    ) -> None:
         self.port = port = filled(port)
         self.precision = precision
         self.pool = pool
@@ -123,13 +132,14 @@ class Runs:
                 self.port64.trace(self.inputs[train], train)
         except ForwardError as error:
             self.failed = error
+        bounds.refuse_unknown(names_of(self) if bounds.layers else ())
         self.large = not self.failed and self._bytes() > LARGE
         self.port64.optimize = self.port_working.optimize = self.large
+        self.bounded = Bounded(self, Alignment({}), EVERYTHING)
         self.reach = self._reach()
         self.inputs[False] = self.reach.inputs
         self._try_reference()
-        self.alignment = self._align()
-        self.by_port = self.alignment.of_port()
+        self._bound(self._align(), bounds)
 
     def _reach(self) -> Reach:
         """Return inputs in eval mode that reach the reference's bounds."""
@@ -140,6 +150,19 @@ class Runs:
             return reaching(self.port, lambda inputs: self.run(self.reference64, False, inputs))
         except ForwardError:  # it is explained where the reference is run next
             return plain
+
+    def _bound(self, whole: Alignment, bounds: Bounds) -> None:
+        """Leave out what is not within the bounds, now that layers are paired."""
+        calls = self.oracle(False).calls
+        self.shapes = {n: tuple(c.outputs[0].shape) for n, c in calls.items() if c.outputs}
+        self.bounded = bounded = Bounded(self, whole, bounds)
+        self.alignment = bounded.alignment
+        self.by_port = self.alignment.of_port()
+        for side in (self.reference64, self.reference_working):
+            side.kept = bounded.of_reference
+        for port in (self.port64, self.port_working):
+            port.kept = bounded.of_port
+        self.oracles[False] = bounded.recorded(self.oracles[False])
 
     def _try_reference(self) -> None:
         """Run the reference, and explain what it refuses.
@@ -187,9 +210,8 @@ class Runs:
                 self.whole.outputs(train)
             if train not in self.oracles:
                 sides = (self.reference64, self.reference_working)
-                self.oracles[train] = settled(
-                    sides, train, lambda: self.run(self.reference64, train)
-                )
+                found = settled(sides, train, lambda: self.run(self.reference64, train))
+                self.oracles[train] = self.bounded.recorded(found)
             return self.oracles[train]
 
     def flat(self, train: bool) -> Flat:
@@ -275,7 +297,7 @@ class Runs:
 
         def compared(name: str, *outputs: Any) -> None:
             """Compare a layer's outputs as the port makes them."""
-            if name not in self.by_port and not self.strict:
+            if name not in self.by_port and not (self.strict and self.bounded.compares(name)):
                 return
             for i, output in enumerate(outputs):
                 key = Key(name, Quantity(Kind.OUTPUT, index=i, mode=Mode.of(train)))

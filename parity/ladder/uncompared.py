@@ -41,7 +41,8 @@ def left_out(runs: Runs, rung: str, checks: Iterable[Check]) -> list[Omission]:
         all compared has not been shown to be the reference.
     """
     compared = {Key(c.layer, c.quantity) for c in checks}
-    return [*RULES[rung](runs, rung, compared), *lacking(runs, rung)]
+    found = RULES[rung](runs, rung, compared)
+    return [*found, *lacking(runs, rung), *runs.bounded.omissions(rung)]
 
 
 def _values(runs: Runs, rung: str, _: set[Key]) -> Iterator[Omission]:
@@ -63,9 +64,10 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
         yield Omission(rung, name, name, OUTPUT, UNPAIRED)
     for name in runs.alignment.port:
         yield Omission(rung, name, "(none)", OUTPUT, UNPAIRED)
-    known = {*runs.alignment.pairs, *runs.alignment.reference}
+    known = {*runs.alignment.pairs, *runs.alignment.reference, *runs.bounded.left}
     for name, call in runs.oracle(True).calls.items():
-        if name not in known and runs.leaf(call):  # it is called in train mode only
+        asked = name not in known and runs.bounded.compares(name)
+        if asked and runs.leaf(call):  # it is called in train mode only
             yield Omission(rung, name, name, OUTPUT, UNPAIRED)
     if rung != "L1":
         return
@@ -118,12 +120,14 @@ def _statistics(
             k for n in given if key_of(n, quantity) in compared for k in runs.tensors.keys(n)
         }
         for key, after in runs.oracle(True).statistics.items():
+            if runs.bounded.leaves_out(key):
+                continue
             moved = key in before and not np.array_equal(before[key], after)
             if moved and key.rpartition(".")[2] != COUNTER and key not in answered:
                 layer, what = key_of(key, quantity)
                 yield Omission(rung, layer, key, what, FORGETS if given else FUNCTION)
         return
-    for name in sorted(runs.tensors.opaque - parameters):
+    for name in sorted(runs.tensors.opaque - parameters - runs.bounded.tensors.keys()):
         entry = key_of(name, quantity)
         if entry not in compared:
             reason = REPEATED if name in runs.assignment.parts else MADE
@@ -149,7 +153,7 @@ def _parameters(
             yield Omission(rung, *_place(entry, "(none)"), reason, not runs.stateless)
             continue
         keys = runs.tensors.held(name)
-        if entry in compared:
+        if entry in compared or name in runs.bounded.tensors:
             for key, places in keys.items():
                 used[key] = used[key] | places if key in used else places
             continue

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from parity.diagnosis.check import check
 from parity.export import third_backend
 from parity.export.reading import open_network
+from parity.ladder.bounds import Bounds
 from parity.ladder.port import Port
 from parity.model_checks import networks
 from parity.model_checks.recipes import optimizers
@@ -56,6 +57,9 @@ def check_model(
     seed: int = 0,
     onnx: Sequence[str | Path] = (),
     progress: Progress = lambda _: None,
+    layers: str | Sequence[str] = (),
+    sample: float | None = None,
+    sample_seed: int = 0,
 ) -> Report:
     """Run the ladder for one of the project's own networks.
 
@@ -75,13 +79,17 @@ def check_model(
         onnx: ONNX files to compare with the network, too; `EXPORTED` stands for both sides'
             exports.
         progress: Called with the name of a rung when it begins.
+        layers: Which layers are compared; see `parity.check`. What is compared of recipes, and L5
+            of networks that have one, is of small networks and is not bounded.
+        sample: Of how many alike; see `parity.check`.
+        sample_seed: Decides which ones.
 
     Returns:
         Everything that was compared; `report.ok` is the verdict.
 
     Raises:
-        InputError: An unknown network, a size that it cannot process, no image, or an ONNX file
-            that cannot be opened.
+        InputError: An unknown network, a size that it cannot process, no image, an ONNX file that
+            cannot be opened, or bounds within which there is nothing.
         ValueError: An unknown rung or precision, or no rung.
     """
     if onnx and model in MODELS:
@@ -89,12 +97,16 @@ def check_model(
     files = [name for name in onnx if name != EXPORTED]
     for name in files:  # before minutes of work
         open_network(name)
+    bounds = Bounds.of(layers, sample, sample_seed)
     port, subject = port_of(model, checkpoint, size, batch, seed)
     report = Report(port.name, precision)
     recipe = bool(recipes.of_model(model))
     # L5 of networks with a recipe is that of the recipe.
-    if rungs := [level for level in levels if level != "L5" or not recipe]:
-        report = check(port, rungs, precision, progress)
+    rungs = [level for level in levels if level != "L5" or not recipe]
+    if bounds and not rungs:
+        raise InputError(f"{bounds.text}: L5 alone is of {model}'s recipe, which is not bounded")
+    if rungs:
+        report = check(port, rungs, precision, progress, bounds.layers, sample, sample_seed)
     if {"L4", "L5"} & set(levels):
         recipes.add(report, model, levels, progress)
     if onnx:

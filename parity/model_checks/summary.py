@@ -22,7 +22,7 @@ import jax_impl.models
 import torch_impl.models
 from parity.capture.jax_models import NnxModel
 from parity.capture.jax_recording import join
-from parity.capture.jax_runs import run_network
+from parity.capture.jax_runs import Way, run_network
 from parity.capture.records import NHWC, count_name
 from parity.capture.torch_arrays import tensors_of
 from parity.capture.traced import Traced
@@ -177,7 +177,7 @@ def of_jax(config: Config, size: tuple[int, ...]) -> tuple[dict[str, Layer], int
     given = jax.ShapeDtypeStruct(input_shape(config, 1, size), dtype)
     trees = (trained, rest, (given,))
     traced = Traced(program, {}, trees, lift=False)
-    run = functools.partial(run_network, (traced, None, False), None)
+    run = functools.partial(run_network, Way(traced), None)
     calls = traced.calls(jax.eval_shape(run, *trees, ())["calls"])
     shapes = {join(path): leaf.shape for path, leaf in nnx.to_flat_state(trained)}
     held = by_layer(shapes)

@@ -23,6 +23,7 @@ RUNGS = {
 ONNX = "onnx"  # the rung of ONNX files, which only our own networks have
 TITLES = {**RUNGS, ONNX: "ONNX Runtime"}
 
+WHOLE = "(network)"  # the layer that stands for the whole network
 RIGHT_ALONE = 1e-9  # the relative difference in float64 of a layer that is right
 MOST_CAUSES = 4  # that are printed, where several give the same numbers
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -115,6 +116,7 @@ class Omission:
         quantity: What would have been compared.
         reason: Why it was not.
         counts: Whether the rung cannot be passed without it, as it cannot without a parameter.
+        option: The option that left it out, such as `--layers`; empty where none did.
     """
 
     rung: str
@@ -123,6 +125,7 @@ class Omission:
     quantity: Quantity
     reason: str
     counts: bool = False
+    option: str = ""
 
     def sentence(self) -> str:
         """What was not compared, in one line."""
@@ -130,6 +133,31 @@ class Omission:
         if self.reference != self.layer:
             name += f" (reference: {self.reference})"
         return f"{name}: {self.quantity}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """How much of the networks an option left out.
+
+    Attributes:
+        option: The option with its value, such as `--layers encoder.*`.
+        layers: How many layers it left out.
+        of_layers: How many layers the networks have, each call counted.
+        arrays: How many arrays it left out: those layers' outputs in each mode, and the tensors
+            whose gradients and steps were not compared. Each is counted once.
+        elements: How many numbers these hold.
+    """
+
+    option: str
+    layers: int
+    of_layers: int
+    arrays: int
+    elements: int
+
+    def __str__(self) -> str:
+        count = f"{self.layers:,} of {self.of_layers:,} layers"
+        arrays = f"{self.arrays:,} arrays of {self.elements:,} elements"
+        return f"{self.option} left out {count}, {arrays}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +203,7 @@ class Findings:
             of the layer at fault that runs; false where it is not known.
         fix: How to mend the simplest proved cause, where it is a fault of the catalogue.
         unsought: Why causes were not looked for; empty where they were.
+        bounds: What the user left out, by option; nothing where all layers were compared.
     """
 
     name: str
@@ -192,6 +221,7 @@ class Findings:
     port_line: SourceLine = NO_LINE
     fix: str = ""
     unsought: str = ""
+    bounds: list[Bound] = dataclasses.field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -256,8 +286,15 @@ class Findings:
 
         Several causes with which the reference gives the same numbers are all named.
         """
-        if self.fault() is None:
+        if (fault := self.fault()) is None:
             return []
+        lines = self._causes()
+        if self.bounds and fault.layer == WHOLE:
+            options = " and ".join(bound.option.split()[0] for bound in self.bounds)
+            lines.append(f"it may lie in a layer that was left out: check without {options}")
+        return lines
+
+    def _causes(self) -> list[str]:
         if self.causes:
             first, *others = (str(cause) for cause in self.causes[:MOST_CAUSES])
             lines = [f"proved: {first}", *(f"or: {other}" for other in others)]

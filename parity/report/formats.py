@@ -29,6 +29,10 @@ def junit(report: Findings) -> str:
     for entry in every:
         cases.setdefault((entry.rung, entry.layer), []).append(entry)
     suite = ElementTree.Element("testsuite", name=report.name, tests=str(len(cases)), errors="0")
+    if report.bounds:
+        properties = ElementTree.SubElement(suite, "properties")
+        for bound in report.bounds:
+            ElementTree.SubElement(properties, "property", name="left out", value=str(bound))
     failed = skipped = 0
     for (rung, layer), entries in cases.items():
         name = f"{rung} {TITLES[rung]}"
@@ -60,13 +64,17 @@ def junit(report: Findings) -> str:
 def github(report: Findings, factory: SourceLine) -> str:
     """Return one workflow command of GitHub Actions: an error at the port's line, or a notice.
 
+    It is a warning where all that was compared agreed and an option left something out.
+
     Args:
         report: What was compared.
         factory: Where the error is shown if the port's line is not known.
     """
     if report.ok:
-        told = f"{report.compared} comparisons passed"
-        return f"::notice title={_escaped(report.name, IN_PROPERTIES)}::{told}"
+        level = "warning" if report.bounds else "notice"
+        told = "; ".join([f"{report.compared} comparisons passed", *map(str, report.bounds)])
+        title = _escaped(report.name, IN_PROPERTIES)
+        return f"::{level} title={title}::{_escaped(told, IN_MESSAGES)}"
     line = report.port_line or factory
     properties = {"title": f"{report.name}: not faithful"}
     if line:

@@ -86,7 +86,8 @@ class RungRow(NamedTuple):
 
     Attributes:
         left_out: Number of quantities not compared.
-        missing: Whether a required quantity was not compared.
+        mark: The colour of that number: `bad` where a required quantity is among them, `part` where
+            an option left some out, else `good`.
     """
 
     name: str
@@ -96,14 +97,15 @@ class RungRow(NamedTuple):
     margin: str
     worst: str
     left_out: int
-    missing: bool
+    mark: str
 
 
 def _rungs(report: Findings) -> Iterator[RungRow]:
     for name, kind, compared, failed, margin, worst in report.rows():
         here = [o for o in report.left_out if o.rung == name[:2] and kind == "structure"]
-        missing = any(o.counts for o in here)
-        yield RungRow(name, kind, compared, failed, margin, worst, len(here), missing)
+        part = "part" if any(o.option for o in here) else "good"
+        mark = "bad" if any(o.counts for o in here) else part
+        yield RungRow(name, kind, compared, failed, margin, worst, len(here), mark)
 
 
 class Excerpt(NamedTuple):

@@ -19,7 +19,16 @@ from rich.table import Table
 
 from parity.io.files import write_atomically
 from parity.report.console import WIDTH, print_first, standard_output
-from parity.report.findings import ONNX, PRECISIONS, RUNGS, Check, Findings, Omission, Parting
+from parity.report.findings import (
+    ONNX,
+    PRECISIONS,
+    RUNGS,
+    Bound,
+    Check,
+    Findings,
+    Omission,
+    Parting,
+)
 from parity.report.page import page
 from parity.report.quantity import Kind
 from parity.report.source import SourceLine
@@ -28,7 +37,7 @@ from parity.spec.errors import listed
 SHOWN = 5  # lines of failures, and of what was not compared, that are printed at first
 SCHEMA = "parity-report-1"  # of the JSON that `to_dict` returns; see report.schema.json
 
-__all__ = ["ONNX", "PRECISIONS", "RUNGS", "Check", "Omission", "Parting", "Report"]
+__all__ = ["ONNX", "PRECISIONS", "RUNGS", "Bound", "Check", "Omission", "Parting", "Report"]
 
 
 @dataclasses.dataclass
@@ -56,6 +65,8 @@ class Report(Findings):
             if self.left_out:
                 here = [o for o in self.left_out if o.rung == rung[:2] and kind == "structure"]
                 colour = "red" if any(o.counts for o in here) else "default"
+                if colour == "default" and any(o.option for o in here):
+                    colour = "yellow"
                 cells.append(f"[{colour}]{len(here)}[/{colour}]" if kind == "structure" else "")
             table.add_row(*cells, escape(worst))
         return table
@@ -82,12 +93,17 @@ class Report(Findings):
         lines = [check.sentence() for check in failed] if verbose else self._grouped(failed)
         print_first(console, lines, most, f" (--verbose prints all {len(failed)} failures)")
         print_first(console, self._omitted(), most, " (--verbose prints all)")
+        for bound in self.bounds:
+            name = bound.option.split()[0]
+            left = dict.fromkeys(o.layer for o in self.left_out if o.option == name)
+            console.print(f"left out by {name}: {listed(left)}", markup=False, soft_wrap=True)
         seconds = f"{sum(self.seconds.values()):.0f} s"
         for note in [*self.notes, *self.drowned()]:
             whole = verbose or len(note) <= 300
             console.print(note if whole else f"{note[:300]} ...", markup=False)
         if self.ok:
-            console.print(f"[green]PASSED[/green] {self.compared} comparisons ({seconds})")
+            word = "[yellow]PASSED IN PART[/yellow]" if self.bounds else "[green]PASSED[/green]"
+            console.print(f"{word} {self.compared} comparisons ({seconds})")
         else:
             reason = escape(self.reason())
             console.print(f"[red]FAILED[/red] {reason} ({seconds})", soft_wrap=True)
@@ -114,11 +130,12 @@ class Report(Findings):
         return lines
 
     def _omitted(self) -> list[str]:
-        """What was not compared, a line each, but for layers that a note names already."""
+        """What could not be compared, a line each, but for layers that a note names already."""
         named = set(re.split(r"[\s,:]+", " ".join(self.notes)))
         return [
             omission.sentence()
             for omission in sorted(self.left_out, key=lambda o: (not o.counts, o.rung))
+            if not omission.option  # these are counted in a line of their own
             if omission.counts
             or omission.quantity.kind is not Kind.OUTPUT
             or omission.layer not in named
@@ -145,6 +162,7 @@ class Report(Findings):
             "notes": self.notes,
             "unseen": self.unseen,
             "seconds": self.seconds,
+            "bounds": [dataclasses.asdict(bound) for bound in self.bounds],
             "left_out": [_fields(omission) for omission in self.left_out],
             "checks": [_check(c) for c in self.checks],
         }

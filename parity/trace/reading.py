@@ -27,6 +27,8 @@ from parity.trace.schema import checked
 
 LOCAL = 30  # bytes of a member's header in a zip file, before its name and what follows that
 HEADER = 10  # bytes of a .npy file before its description, whose length is in the last two
+# Python 3.11 raises SystemError where two threads parse at the same time.
+PARSING = threading.Lock()
 # Types of a .npy file: little-endian, or of one byte.
 DESCRIPTIONS = {"|b1", "|i1", "|u1", "<f2", "<f4", "<f8"}
 DESCRIPTIONS |= {f"<{sign}{size}" for sign in "iu" for size in (2, 4, 8)}
@@ -107,7 +109,8 @@ class TraceFile:
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
             raise InputError(f"{self.path}: {INDEX} was altered: {error}") from error
         try:
-            size, shape, dtype = read_header(data)
+            length = HEADER + int.from_bytes(data[8:HEADER], "little")
+            size, shape, dtype = read_header(data[:length])
             if len(shape) != 1 or dtype != np.uint8:
                 raise ValueError(f"{dtype} {shape}, expected bytes")
             self.sha256 = hashlib.sha256(data[size:]).hexdigest()
@@ -343,7 +346,8 @@ def read_header(data: bytes) -> tuple[int, tuple[int, ...], np.dtype]:
         raise ValueError("not version 1.0 of .npy")
     size = HEADER + int.from_bytes(data[8:HEADER], "little")
     try:
-        head = ast.literal_eval(data[HEADER:size].decode("ascii").strip())
+        with PARSING:
+            head = ast.literal_eval(data[HEADER:size].decode("ascii").strip())
         descr, shape, fortran = head["descr"], head["shape"], head["fortran_order"]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError("its head cannot be read") from error

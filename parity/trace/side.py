@@ -66,9 +66,8 @@ class RecordedSide(TorchSide):
         self.quiet = False
         self._layers = trace.index["layers"]
         called = {c["layer"].partition("#")[0] for r in trace.index["runs"] for c in r["calls"]}
-        self._outer = {
-            name[:i] for name in {*called, *self._layers} for i, c in enumerate(name) if c == "."
-        }
+        self._names = {*called, *self._layers} - {""}
+        self._outer = {name[:i] for name in self._names for i, c in enumerate(name) if c == "."}
 
     # The network.
 
@@ -82,6 +81,11 @@ class RecordedSide(TorchSide):
     def has_parts(self, layer: str) -> bool:
         """Return whether a layer is made of layers."""
         return bool(self._layers.get(layer, {}).get("parts", layer in self._outer))
+
+    def parts(self, layer: str) -> list[str]:
+        """Return the dotted names of a layer and of all inside it; of all layers if it is empty."""
+        inside = f"{layer}." if layer else ""
+        return sorted(n for n in self._names if n == layer or n.startswith(inside))
 
     def has_modes(self, layer: str) -> bool:
         """Return whether a layer may compute something else in eval mode."""
@@ -145,6 +149,10 @@ class RecordedSide(TorchSide):
         side = copy.copy(self)
         side.disturbance = 0
         return side
+
+    def noisy(self, scale: float = 0.0, make: Any = None) -> RecordedSide:
+        """Return the side that gives back disturbed layers; see `disturbed`."""
+        return self.disturbed(scale, make)
 
     def key(self, train: bool) -> tuple[str, str, int | None]:
         """Return the mode, precision and disturbance of the runs that are given back."""

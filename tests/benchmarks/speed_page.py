@@ -93,12 +93,12 @@ def page(forward: dict[str, Result], trained: dict[str, Result]) -> str:
     )
 
 
-def placed(text: str, made: str) -> str:
+def placed(text: str, made: str, begin: str = BEGIN) -> str:
     """Put the tables between the marks of a page."""
-    before, _, rest = text.partition(BEGIN)
+    before, _, rest = text.partition(begin)
     if END not in rest:
-        raise SystemExit(f"error: the page has no marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{made}\n{END}{rest.partition(END)[2]}"
+        raise SystemExit(f"error: the page has no marks {begin} and {END}")
+    return f"{before}{begin}\n\n{made}\n{END}{rest.partition(END)[2]}"
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from parity.cli.arguments import add_choice, choice_of, parse_devices, parse_input_size
 from parity.io.files import check_writable
+from parity.ladder.bounds import Bounds, parse_sample
 from parity.ladder.factory import is_factory, line_of_factory, make_port
 from parity.report import formats
 from parity.report.formats import FORMATS
@@ -78,6 +79,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, help="images or sequences (default: 2)")
     parser.add_argument(
+        "--layers",
+        action="append",
+        metavar="PATTERN",
+        help="compare only layers of these names, of either side, and all inside them, such as"
+        " 'encoder.*'; several with a comma between, or given several times. Weights, outputs and"
+        " losses are compared whole",
+    )
+    parser.add_argument(
+        "--sample",
+        metavar="N|SHARE",
+        help="of the layers that are alike but for their values, compare so many, such as 1, or"
+        " such a share, such as 0.25; at least one of each kind",
+    )
+    parser.add_argument(
+        "--sample-seed", type=int, metavar="SEED", help="of the sample (default: 0)"
+    )
+    parser.add_argument(
         "--devices",
         metavar="LIST",
         help="instead: DDP, pmap and shard_map on so many virtual devices each (such as 1,2,4,8)"
@@ -119,19 +137,33 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.json, args.html):
         if path is not None:
             check_writable(path)
+    bounds = bounds_of(args)
     if args.eval and not is_factory(args.model):
         raise InputError(f"--eval is for a pair of your own; {args.model} is trained")
     if args.devices is not None:
         return shown(several(args), args)
     try:
-        return shown((theirs if is_factory(args.model) else ours)(levels, args), args)
+        check = theirs if is_factory(args.model) else ours
+        return shown(check(levels, bounds, args), args)
     except InputError as error:
         if args.debug and error.__cause__ is not None:
             raise error.__cause__ from None
         raise
 
 
-def ours(levels: list[str], args: argparse.Namespace) -> Report:
+def bounds_of(args: argparse.Namespace) -> Bounds:
+    """Return which layers are to be compared.
+
+    Raises:
+        InputError: They are not what they must be.
+    """
+    if args.sample is None and args.sample_seed is not None:
+        raise InputError("--sample-seed is of --sample, which is not given")
+    sample = None if args.sample is None else parse_sample(args.sample)
+    return Bounds.of(args.layers or (), sample, args.sample_seed or 0)
+
+
+def ours(levels: list[str], bounds: Bounds, args: argparse.Namespace) -> Report:
     """Check one of the project's own networks."""
     if args.model not in MODELS:  # before a framework is loaded
         raise InputError(
@@ -155,6 +187,9 @@ def ours(levels: list[str], args: argparse.Namespace) -> Report:
             args.seed or 0,
             args.onnx or (),
             progress,
+            bounds.layers,
+            bounds.sample,
+            bounds.seed,
         )
 
 
@@ -169,7 +204,7 @@ def loaded(args: argparse.Namespace) -> Checkpoint:
     return checkpoint
 
 
-def theirs(levels: list[str], args: argparse.Namespace) -> Report:
+def theirs(levels: list[str], bounds: Bounds, args: argparse.Namespace) -> Report:
     """Check the port that a user's function makes."""
     if given := [name for name in OURS if getattr(args, name) is not None]:
         raise InputError(f"--{given[0]} is for our own networks; {args.model} makes its own")
@@ -182,7 +217,8 @@ def theirs(levels: list[str], args: argparse.Namespace) -> Report:
 
     try:
         with working() as progress:
-            return check(port, levels, args.precision, progress)
+            asked = (bounds.layers, bounds.sample, bounds.seed)
+            return check(port, levels, args.precision, progress, *asked)
     except SystemExit as error:  # of a network
         raise InputError(f"{args.model}: a network ended the program") from error
 
@@ -195,6 +231,8 @@ def several(args: argparse.Namespace) -> Report:
         raise InputError(f"--{given[0]} is not for --devices, where all is small")
     if args.precision != PRECISIONS[0]:
         raise InputError(f"--precision {args.precision} is not for --devices: all is float64")
+    if given := [name for name in ("layers", "sample") if getattr(args, name) is not None]:
+        raise InputError(f"--{given[0]} is not for --devices, where all is small")
     counts = [parse_devices(text) for text in args.devices.split(",")]
     levels = None if args.levels is None else args.levels.split(",")
 

@@ -63,6 +63,11 @@ HANDLED = (
     Handled("tutorial.md", "python", "", TUTORIAL),
     Handled("tutorial.md", "console", "", TUTORIAL),
     Handled("checking.md", "python", "", f"{PAGE}::test_the_examples_run"),
+    parsed(
+        "checking.md",
+        "parity check path/to/file.py:make_port --layers",
+        "tests/unit/ladder/test_bounds.py gives these options to a port of its own",
+    ),
     Handled("rules.md", "python", "", f"{PAGE}::test_the_examples_run"),
     Handled("rules.md", "toml", "", RULES),
     Handled(
@@ -128,6 +133,7 @@ HANDLED = (
         for name in (
             "camvid",
             "causes",
+            "check-scaling",
             "checkpoints",
             "devices",
             "devices-choices",
