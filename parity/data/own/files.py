@@ -92,20 +92,33 @@ def _interval(of: Description, split: str) -> tuple[float, float]:
 
 
 def _listed(path: Path, images: dict[str, Path], of: Description) -> list[str]:
-    """The keys that a list file names, a line each: a name below the folder, suffix or not."""
+    """The keys that a list file names, a line each.
+
+    A line is what the wildcards of `images` stand for, or a file's name below their folder; either
+    with or without suffix.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}, expected the list of a split") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a list of names in UTF-8") from error
+    start, _ = _start(of, of.images)
+    exact = {image.relative_to(start).as_posix(): key for key, image in images.items()}
+    whole = {_without_suffix(name): key for name, key in exact.items()}
     found: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         name = line.strip()
         if not name or name.startswith("#"):
             continue
-        key = name if name in images else _without_suffix(name)
-        if key not in images:
+        meant = {exact[name]} if name in exact else set()
+        short = _without_suffix(name)
+        meant = meant or {one for one in (name, short, whole.get(short)) if one in images}
+        if len(meant) > 1:
+            both = " or ".join(str(images[one]) for one in sorted(meant))
+            raise InputError(f"{path}: line {number}: {name!r} may be {both}: name the whole file")
+        key = next(iter(meant), None)
+        if key is None:
             raise InputError(f"{path}: line {number}: no image {name!r} in {of.root / of.images}")
         if key in found:
             raise InputError(

@@ -134,6 +134,29 @@ def test_lists(tmp_path: Path) -> None:
     assert [s.name for s in files.samples(found, "val")] == ["b", "d"]
 
 
+def test_lists_of_files_that_a_pattern_finds(tmp_path: Path) -> None:
+    """Catches a list of the files that are there refused, since a `*` stands for less."""
+    for name in ("a", "b", "a_i"):
+        save(tmp_path / "p" / "x" / f"{name}_i.png", np.zeros((4, 4, 3), np.uint8))
+        save(tmp_path / "p" / "x" / f"{name}_m.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "dataset.toml").write_text(
+        'images = "p/*/*_i.png"\nmasks = "p/*/*_m.png"\nclasses = ["no", "yes"]\n'
+        'splits = {train = "train.txt", val = "val.txt"}\n'
+    )
+    (tmp_path / "train.txt").write_text("x/b_i.png\nx/a\n")
+    found = read(tmp_path / "dataset.toml")
+    assert [s.image.name for s in files.samples(found, "train")] == ["a_i.png", "b_i.png"]
+    for text, name in (("x/b_i", "b_i.png"), ("x/a_i.png", "a_i.png"), ("x/b.png", "b_i.png")):
+        (tmp_path / "val.txt").write_text(text)
+        assert [s.image.name for s in files.samples(found, "val")] == [name]
+    (tmp_path / "val.txt").write_text("x/b\nx/b_i.png")
+    with pytest.raises(InputError, match=r"line 2: 'x/b_i\.png' is there twice, in line 1"):
+        files.samples(found, "val")
+    (tmp_path / "val.txt").write_text("x/a_i")
+    with pytest.raises(InputError, match=r"line 1: 'x/a_i' may be .*a_i\.png or .*a_i_i\.png"):
+        files.samples(found, "val")
+
+
 def test_shares_depend_on_the_name_alone(tmp_path: Path) -> None:
     """Catches images that change their split when others come, overlap, or fall out of both."""
     text = BY_ID.replace('{train = "train.txt", val = "val.txt"}', "{train = 0.75, val = 0.25}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -67,3 +68,14 @@ def test_links_lead_somewhere(wrong: list[str]) -> None:
     assert all(f'id="{link}"' in text for link in links)
     assert text.count("<details") == text.count("</details>")
     assert text.count('class="bad first"') == (wrong != ["stages.3.blocks.7"])
+
+
+def test_a_filter_hides_no_row_that_a_link_leads_to() -> None:
+    """Catches a link that does nothing, since the layer's first row is of a rung left out."""
+    made = report("stem")
+    (failed,) = made.failures()
+    made.checks.append(dataclasses.replace(failed, rung="L1"))
+    hides = re.findall(r"body:has\(#only-(L\d):checked\) ([^{]+)\{ display: none; \}", page(made))
+    assert [rung for rung, _ in hides] == ["L1", "L2"]
+    for rung, rows in hides:
+        assert rows.strip() == f'#failed tr[data-rung]:not([data-rung="{rung}"], :target)'

@@ -17,6 +17,7 @@ from parity.ladder.recorded_steps import compare
 from parity.ladder.recording import record
 from parity.trace import recorder
 from parity.trace.reading import TraceFile
+from tests.made_once import made_once
 from tests.recorded import live, recorded
 
 pytestmark = pytest.mark.old_torch
@@ -53,15 +54,15 @@ recorder.record_torch(
 def old_python() -> Path:
     """Return the environment's Python; it is made once, where what can be made again is kept."""
     place = compilation_cache.of_user().with_name(f"torch-{VERSION}")
-    if not (place / "whole").exists():
+
+    def make() -> None:
         if PYTHON not in os.environ:
             pytest.skip(f"${PYTHON} does not say where a Python 3.7 is")
-        shutil.rmtree(place, ignore_errors=True)
         subprocess.run([os.environ[PYTHON], "-m", "venv", place], check=True)
         wanted = [f"torch=={VERSION}", "numpy"]
         subprocess.run([place / "bin/pip", "install", "--quiet", *wanted], check=True)
-        (place / "whole").touch()
-    return place / "bin/python"
+
+    return made_once(place, make) / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
