@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,14 @@ from parity.cli import main
 from parity.ladder import tolerances
 from parity.spec import draw
 from parity.spec.errors import InputError
+from parity.spec.models import MODELS
+from parity.spec.training.losses import Loss
+from parity.spec.training.optimizers import Optimizer
+from parity.spec.training.trainer import Batch
 from torch_impl import layers
 from torch_impl.evaluate import Predictor
 from torch_impl.ops import compilation
+from torch_impl.train import Trainer
 
 # PyTorch's compiler uses what PyTorch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
@@ -124,3 +130,33 @@ def test_float64_is_refused() -> None:
     """Catches exact numbers by a compiler."""
     with pytest.raises(InputError, match="dtype float64"):
         Predictor(network().double(), "float64").compile()
+
+
+@needs_compiler
+@pytest.mark.long
+def test_a_compiled_step_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a step that trains otherwise, statistics that are not updated, and NaN as 0.
+
+    In float64: a loss or parameter may be off by what sums in another order round to.
+    """
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    config = dataclasses.replace(MODELS["genet-mean8"], depth=10, width=1)
+    arrays = draw.weights(config, 0)
+    rng = draw.generator(0, "compile")
+    images, labels = rng.random((2, 32, 32, 3)), rng.integers(0, 10, 2, np.int32)
+    batch = Batch(images, (labels,), {}, np.arange(2))
+    optimizer, loss = Optimizer("sgd", lr=0.1), Loss("cross_entropy")
+    made = [Trainer(config, optimizer, loss, arrays, precision="fp64") for _ in range(2)]
+    said: list[str] = []
+    made[0].compile(said.append)
+    for _ in range(2):
+        ours, theirs = (trainer.step(batch, 0.1) for trainer in made)
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-12)
+    ours, theirs = (trainer.evaluate(batch) for trainer in made)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    assert ours[1] == pytest.approx(theirs[1], rel=1e-12)
+    assert len(said) == 2  # a step, and a prediction
+    one, other = (trainer.snapshot().arrays for trainer in made)
+    for key, array in other.items():
+        np.testing.assert_allclose(one[key], array, rtol=1e-10, atol=1e-13, err_msg=key)
+        assert not np.array_equal(array, arrays[key]) or "fc" in key or array.ndim == 0, key
