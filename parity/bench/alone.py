@@ -124,9 +124,11 @@ def in_process(job: Job, folder: str) -> Call:
         "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
     }
     command = [sys.executable, "-m", MODULE, json.dumps(dataclasses.asdict(job))]
-    done = subprocess.run(command, env=os.environ | caches, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=os.environ | caches, capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"{job.name}: the process of its first call failed ({done.returncode})")
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        why = said[-1] if said else f"status {done.returncode}"
+        raise InputError(f"{job.name}: the process of its first call failed: {why}")
     return Call(**json.loads(done.stdout.splitlines()[-1]))
 
 
