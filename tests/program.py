@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from parity.cli import Parser
-from parity.io import compilation_cache, garbage, interrupts
+from parity.io import compilation_cache, garbage, interrupts, openmp, xla_convolutions
 from parity.spec.errors import InputError, printable
 
 Arguments = Callable[[argparse.ArgumentParser], None]
@@ -33,6 +33,8 @@ def start(module: str, add_arguments: Arguments, run: Run, argv: Sequence[str] |
     add_arguments(parser)
     args = parser.parse_args(argv)
     compilation_cache.keep_compiled(compilation_cache.of_user())
+    xla_convolutions.by_eigen()
+    openmp.wait_asleep()
     if argv is None:
         garbage.collect_rarely()
     try:

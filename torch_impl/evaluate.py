@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
+from parity.spec.errors import InputError
 from parity.spec.models import Config
 from parity.spec.preprocessing import PLAIN, Preprocessing
-from torch_impl.ops import inference
+from torch_impl.ops import compilation, inference
 from torch_impl.state import build
 
 
@@ -37,7 +38,8 @@ class Predictor:
     """Images to classes, on the CPU, in eval mode.
 
     Large images in float32 are predicted by a program that `torch_impl.ops.inference` records at
-    the first of each shape, unless `records` is set to false: equal but for rounding.
+    the first of each shape, unless `records` is set to false: equal but for rounding. After
+    `compile` images of every size are, by that program compiled.
 
     Args:
         model: The network; it is put into eval mode and, for float32, channels-last memory, in
@@ -56,6 +58,21 @@ class Predictor:
         self.model = model.eval().to(memory_format=self.layout)  # type: ignore[call-overload]  # no such stub
         self.records = True  # false: every image by the network itself
         self.programs: dict[tuple[int, ...], inference.Network] = {}
+        self.finish: Callable[[inference.Network], inference.Network] | None = None
+
+    def compile(self, say: compilation.Say = lambda line: None) -> None:
+        """Have `torch.compile` compile the programs; JAX always compiles.
+
+        Args:
+            say: Told how long each took.
+
+        Raises:
+            InputError: There is no compiler, or images are in float64, which say what is exact.
+        """
+        if self.dtype != "float32":
+            raise InputError(f"torch.compile: dtype {self.dtype}, expected float32")
+        compilation.check_compiler()
+        self.finish = lambda program: compilation.Compiled(program, say)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the class of each pixel: the first of equal maxima.
@@ -98,7 +115,9 @@ class Predictor:
     def _program(self, x: torch.Tensor) -> inference.Network | None:
         """Return the program for images of this shape, if there is or should be one."""
         shape = tuple(x.shape)
-        worth = x.dtype == torch.float32 and x[:, 0].numel() >= inference.LARGE
+        large = x[:, 0].numel() >= inference.LARGE
+        worth = x.dtype == torch.float32 and (large or self.finish is not None)
         if worth and shape not in self.programs and len(self.programs) < inference.MOST_PROGRAMS:
-            self.programs[shape] = inference.program(self.model, x)
+            program = inference.program(self.model, x)
+            self.programs[shape] = program if self.finish is None else self.finish(program)
         return self.programs.get(shape)

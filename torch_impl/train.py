@@ -18,11 +18,12 @@ What is computed in which precision:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
+from parity.spec.errors import InputError
 from parity.spec.models import Config
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer, idle, parameters
@@ -31,6 +32,7 @@ from parity.spec.training.scaling import LossScale, not_finite
 from parity.spec.training.trainer import Batch, Snapshot, Step
 from torch_impl import layers, optim
 from torch_impl.losses import Normalizer, training_loss
+from torch_impl.ops import compilation
 from torch_impl.parallel import Group, first, join, mean
 from torch_impl.state import build
 
@@ -93,11 +95,25 @@ class Trainer:
             self.parameters[key].requires_grad_(False)
         if group and parallel.batch_norm == "sync":
             layers.synchronize(self.model)
-        self.replica = group.wrap(self.model) if group else self.model
+        self.replica: Callable = group.wrap(self.model) if group else self.model
+        self.alone: Callable = self.model  # of this process's batch, in eval mode
         self.class_weights = None if class_weights is None else self._tensor(class_weights)
         self.scale = LossScale.of(loss_scale)
         self.steps = 0
         self.built = optim.build(config, optimizer, self.masters)
+
+    def compile(self, say: compilation.Say = lambda line: None) -> None:
+        """Have `torch.compile` compile the network, for steps and predictions; JAX always compiles.
+
+        Args:
+            say: Told how long it took.
+
+        Raises:
+            InputError: There is no compiler, or there are several devices.
+        """
+        if self.group:
+            raise InputError("torch.compile: several devices, expected one")
+        self.replica = self.alone = compilation.Compiled(self.model, say)
 
     def step(self, batch: Batch, rate: float) -> Step:
         """Run forward, backward and update; a fault or a skipped step leaves the weights unchanged.
@@ -194,7 +210,7 @@ class Trainer:
         drops = {site: self._mask(mask) for site, mask in batch.masks.items()} if masks else {}
         casts = self.half is not None and self.level == "O1"
         with torch.autocast(self.device.type, self.half, enabled=casts):
-            network = self.replica if masks else self.model
+            network = self.replica if masks else self.alone
             return network(x, drops) if drops else network(x)
 
     def _loss(

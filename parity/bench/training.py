@@ -18,17 +18,29 @@ from parity.spec.training.trainer import Batch, Trainer
 from weights_convert import to_jax
 
 SIDES = ("torch", "jax")
+NAMES = ("torch", "torch.compile", "jax")
 RATE = 5e-4  # of Adam
 
 
 def trainers(
-    model: str, size: tuple[int, int], batch: int, threads: int
+    names: tuple[str, ...], model: str, size: tuple[int, int], batch: int, threads: int
 ) -> dict[str, Callable[[], object]]:
-    """Return functions that run one training step of each side's trainer on the same batch."""
+    """Return functions that run one training step of each trainer on the same batch.
+
+    Args:
+        names: Some of `NAMES`.
+        model: The network, a key of `parity.spec.models.MODELS`.
+        size: Height and width, in pixels.
+        batch: Number of images.
+        threads: PyTorch's.
+    """
     import torch
 
     torch.set_num_threads(threads)
-    return steps({side: trainer(side, model) for side in SIDES}, model, size, batch)
+    made: dict[str, Any] = {name: trainer(name.partition(".")[0], model) for name in names}
+    if "torch.compile" in made:
+        made["torch.compile"].compile()
+    return steps(made, model, size, batch)
 
 
 def steps(

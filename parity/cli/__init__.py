@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from parity.cli import checkout
-from parity.io import compilation_cache, garbage, interrupts, xla_convolutions
+from parity.io import compilation_cache, garbage, interrupts, openmp, xla_convolutions
 from parity.spec.errors import InputError, all_listed, printable
 from parity.training.dist_env import started
 
@@ -108,6 +108,7 @@ def _run(argv: Sequence[str] | None) -> int:
     args.invocation = [sys.executable, *own]
     compilation_cache.keep_compiled(compilation_cache.of_user())
     xla_convolutions.by_eigen()
+    openmp.wait_asleep()
     if argv is None:
         garbage.collect_rarely()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding

@@ -47,6 +47,26 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """Add `--compile` to a command in which networks compute."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile PyTorch's network by torch.compile, which takes a minute or more and needs a"
+        " C++ compiler; results are equal but for rounding (JAX always compiles)",
+    )
+
+
+def check_compile(args: argparse.Namespace, parts: int) -> None:
+    """Refuse `--compile` on several devices, before their processes start.
+
+    Raises:
+        InputError: There are several.
+    """
+    if args.compile and parts > 1:
+        raise InputError(f"--compile with {parts} devices, expected one")
+
+
 def choice_of(args: argparse.Namespace) -> Choice:
     """Return the options that `add_choice` defined, as a `Choice`."""
     return Choice(args.key, args.prefix)

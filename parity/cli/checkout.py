@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +62,8 @@ def run(module: str, arguments: Sequence[str]) -> int:
     Raises:
         InputError: This `parity` is not in a checkout.
     """
+    import subprocess  # `parity --help` imports this module, too
+
     path = ROOT.joinpath(*module.split("."))
     if not path.with_suffix(".py").is_file() and not (path / "__main__.py").is_file():
         command = " ".join(["python -m", module, *arguments])

@@ -113,6 +113,7 @@ def evaluate(
     size: Pair | None = None,
     count_size: Pair | None = None,
     say: Callable[[Path, Assumptions], None] | None = None,
+    compiled: bool = False,
 ) -> list[Measured]:
     """Evaluate every checkpoint in a folder, or one, and write the results next to each.
 
@@ -134,6 +135,7 @@ def evaluate(
         count_size: Height and width to which predictions are enlarged (the nearest pixel of each
             place) before they are compared with labels of that size; not at all if not given.
         say: Called with each checkpoint before it is measured, and what is assumed of it.
+        compiled: Compile PyTorch's network by `torch.compile`; notes say how long that took.
 
     Raises:
         InputError: There is no checkpoint, or one cannot be read or belongs to no stage of the
@@ -146,7 +148,9 @@ def evaluate(
         raise InputError("--devices needs --framework, which starts them")
     recipe = None if recipe is None else for_data(recipe, data)
     paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, DataLoader]()
-    sides = {name: Side(name, place) for name in FRAMEWORKS}
+    took: list[str] = []
+    compile_with = took.append if compiled else None
+    sides = {name: Side(name, place, compile_with) for name in FRAMEWORKS}
     group = sides[framework].meet() if framework else SingleProcess()
     for i, path in enumerate(paths):
         if progress:
@@ -172,7 +176,8 @@ def evaluate(
                     held.recipe, data, workers, split, place, images, count_size
                 )
             score, note = _score(held, feeds[key], sides[held.framework], group)
-            said += [note] if note else []
+            said += [*([note] if note else []), *took]
+            took.clear()
         name, sha256 = held.stage.name, held.checkpoint.sha256
         facts = (path, sha256, held.framework, name, held.epoch, score, assumed, count_size)
         done.append(Measured(*facts, notes=tuple(said)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import importlib.metadata
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +17,8 @@ from parity.data import Sample, Segmentation
 from parity.data import dataset as find_dataset
 from parity.data.makers import nearest, predicted_size
 from parity.evaluation.result import DTYPES, ImageScore, Result, Score, Sizes
-from parity.evaluation.rounding import Oracle
+from parity.evaluation.rounding import Judgement, Oracle
+from parity.io.background import Behind, ahead
 from parity.spec import metrics
 from parity.spec.augmentation import NEAREST, resample
 from parity.spec.errors import InputError
@@ -50,6 +53,7 @@ def miou(
     choice: Choice = ANY,
     count_size: Pair | None = None,
     say: Callable[[Path, Assumptions], None] | None = None,
+    compiled: bool = False,
 ) -> Result:
     """Evaluate a checkpoint on a data set and compare what the frameworks predict.
 
@@ -74,6 +78,8 @@ def miou(
             before they are counted against the labels resized to it from their files; not at all if
             not given.
         say: Called with the checkpoint and what is assumed of it, before anything is predicted.
+        compiled: Compile PyTorch's network by `torch.compile`; the result's notes say how long that
+            took.
 
     Raises:
         InputError: Anything given cannot be used; one line says what.
@@ -108,18 +114,16 @@ def miou(
         return predictor(framework, checkpoint, dtype, pixels)
 
     predictors = {name: made(name, dtype, pixels) for name in frameworks}
+    took: list[str] = []
+    if compiled and "torch" in predictors:
+        predictors["torch"].compile(took.append)
     order = str(assumed.labels.value)
     predicted = predicted_size(checkpoint.config, size)
     sizes = Sizes(size, predicted, count_size or predicted)
     # Where both sides computed in float64 there is nothing more exact to ask.
     oracle = Oracle(made, pixels) if len(frameworks) > 1 and dtype != "float64" else None
     run = SideRun(source, order, predictors, sizes, pictures, oracle)
-    for i, sample in enumerate(samples):
-        if progress:
-            progress(i, len(samples), sample.name if i else "first call of each framework")
-        run.add(sample)
-    if progress:
-        progress(len(samples), len(samples), "done")
+    run.over(samples, progress)
     return Result(
         model=model or name_of(checkpoint.config),
         weights=path,
@@ -133,12 +137,27 @@ def miou(
         images=run.images,
         pictures=run.pictures,
         versions={name: importlib.metadata.version(name) for name in frameworks},
-        notes=tuple(notes.lines(checkpoint)),
+        notes=(*notes.lines(checkpoint), *took),
     )
+
+
+class Read(NamedTuple):
+    """An image and its truth.
+
+    Attributes:
+        image: (H, W, 3) uint8, resized.
+        truth: The trainIds to compare predictions with, (H, W) uint8, at the size they are counted.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
 
 
 class SideRun:
     """One pass over the images, which keeps only confusion matrices and pictures.
+
+    While the networks predict an image, one thread reads and resizes the next, and another counts
+    the last. Memory holds three images and their predictions.
 
     Args:
         source: The data set.
@@ -166,26 +185,60 @@ class SideRun:
         self.outputs = outputs(order, len(source.classes))
         self.images: list[ImageScore] = []
         self.pictures: list[Picture] = []
-        self.first_call = dict.fromkeys(predictors, 0.0)
+        self.first_call: dict[str, float] = {}
         self.seconds = dict.fromkeys(predictors, 0.0)
 
-    def add(self, sample: Sample) -> None:
-        """Predict one image on every side.
+    def over(self, samples: Sequence[Sample], progress: Progress | None = None) -> None:
+        """Predict images on every side, and count what is predicted.
+
+        Args:
+            samples: The images.
+            progress: As in `miou`.
 
         Raises:
-            InputError: The image or its label map cannot be used.
+            InputError: An image or its label map cannot be used.
             FloatingPointError: A network's outputs are not finite.
         """
+        with (
+            Behind() as counting,
+            contextlib.closing(ahead(lambda i: self.read(samples[i]), len(samples))) as coming,
+        ):
+            for i, sample in enumerate(samples):
+                if progress:
+                    progress(i, len(samples), sample.name if i else "first call of each framework")
+                read = next(coming)
+                predictions = {
+                    name: self._predict(name, sample, read.image) for name in self.predictors
+                }
+                judged = self._judge(read.image, predictions)
+                counting.do(functools.partial(self._count, sample, read, predictions, judged))
+        if progress:
+            progress(len(samples), len(samples), "done")
+
+    def read(self, sample: Sample) -> Read:
+        """Read an image and its label map, and resize them."""
         image, train_ids = self.source.load(sample, *self.sizes.images)
-        counted = self.truth(sample, train_ids)
-        predictions = {name: self._predict(name, sample, image) for name in self.predictors}
-        differ, judged = None, None
+        return Read(image, self.truth(sample, train_ids))
+
+    def _judge(self, image: np.ndarray, predictions: dict[str, np.ndarray]) -> Judgement | None:
+        """Judge pixels on which two sides differ; networks predict here, so not in the thread."""
+        if not self.oracle or len(predictions) < 2:
+            return None
+        one, other = predictions.values()
+        return None if np.array_equal(one, other) else self.oracle.judge(image, one, other)
+
+    def _count(
+        self,
+        sample: Sample,
+        read: Read,
+        predictions: dict[str, np.ndarray],
+        judged: Judgement | None,
+    ) -> None:
+        differ = None
         if len(predictions) > 1:
             one, other = predictions.values()
             differ = one != other
-            if self.oracle and differ.any():
-                judged = self.oracle.judge(image, one, other)
-        truth = self.outputs[counted]
+        truth = self.outputs[read.truth]
         self.images.append(
             ImageScore(
                 sample.name,
@@ -202,8 +255,9 @@ class SideRun:
 
             by_output = np.argsort(self.outputs).astype(np.uint8)
             maps = {name: by_output[classes] for name, classes in predictions.items()}
-            maps = {"truth": counted, **maps}
-            self.pictures.append(picture(sample.name, image, maps, differ, self.source.palette))
+            maps = {"truth": read.truth, **maps}
+            shown = picture(sample.name, read.image, maps, differ, self.source.palette)
+            self.pictures.append(shown)
 
     def truth(self, sample: Sample, train_ids: np.ndarray) -> np.ndarray:
         """Return the trainIds to compare predictions with, (H, W) uint8.
@@ -233,7 +287,7 @@ class SideRun:
 
     def _predict(self, name: str, sample: Sample, image: np.ndarray) -> np.ndarray:
         try:
-            if not self.images:
+            if name not in self.first_call:
                 _, self.first_call[name] = timed(self.predictors[name], image[None])
             classes, seconds = timed(self.predictors[name], image[None])
         except FloatingPointError as error:

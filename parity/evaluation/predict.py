@@ -65,6 +65,7 @@ def predict(
     ids: bool = False,
     choice: Choice = ANY,
     progress: Progress | None = None,
+    compiled: bool = False,
 ) -> Predicted:
     """Predict images of any size, and draw what was predicted.
 
@@ -89,6 +90,8 @@ def predict(
         ids: Also write label maps as the data set's own are.
         choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
         progress: Called with (images done, images, what happens next).
+        compiled: Compile PyTorch's network by `torch.compile`; the result's notes say how long that
+            took.
 
     Raises:
         InputError: Anything given cannot be used. Then nothing is written.
@@ -99,7 +102,11 @@ def predict(
     if fit not in FITS:
         raise InputError(f"fit {fit!r}, expected {' or '.join(FITS)}")
     items = items_of(images)
-    network = opened(Path(weights), framework, model, data, labels, size, choice)
+    if compiled and fit == "pad":
+        raise InputError("--compile with --fit pad: each size of an image would be compiled")
+    took: list[str] = []
+    compile_with = took.append if compiled else None
+    network = opened(Path(weights), framework, model, data, labels, size, choice, compile_with)
     if fit == "pad" and (network.fixed or not network.pixels):
         why = "takes images of one size" if network.fixed else "classifies whole images"
         raise InputError(f"{weights}: fit pad, but the network {why}")
@@ -112,7 +119,7 @@ def predict(
                 progress(i, len(items), item.name)
             painter.add(item, folder)
         painter.finish(folder)
-    shown = (network.framework, network.said, network.assumed, network.notes)
+    shown = (network.framework, network.said, network.assumed, (*network.notes, *took))
     return Predicted(target, len(items), *shown)
 
 

@@ -76,6 +76,7 @@ def opened(
     labels: str | None = None,
     size: Pair | None = None,
     choice: Choice = ANY,
+    compile_with: Callable[[str], object] | None = None,
 ) -> Predictor:
     """Open a network's file.
 
@@ -87,6 +88,7 @@ def opened(
         labels: The order of its outputs, if the user specifies it.
         size: Height and width of its images, if the user specifies them.
         choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
+        compile_with: If given, PyTorch's network is compiled, and it is told how long that took.
 
     Raises:
         InputError: The file cannot be used, or not by this framework.
@@ -130,6 +132,9 @@ def opened(
     predict = miou.predictor(framework, checkpoint, "float32", assumed.pixels.value)
     if framework == "torch":
         predict.records = False  # pictures have any sizes, and recording takes longer than one
+    if framework == "torch" and compile_with:
+        predict.records = True
+        predict.compile(compile_with)
     return Predictor(
         path,
         framework,

@@ -6,71 +6,19 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:  # commands that print no table do without
+    from rich.console import Console
 
-WIDEST = 10_000  # of a table in a file
 WIDTH = 140  # used where the output has no width, such as a file
 QUIET = 30  # seconds after which a file, too, gets a line on what is being done
 
 
-class Output(Console):
-    """Standard output.
-
-    A table that is too wide for the terminal is printed row by row, a line for each cell, so that
-    no name or number is broken. A reader that has enough, such as `head`, is left to the command
-    line.
-    """
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print as `rich` does, but for wide tables; in a file these are as wide as they need."""
-        if len(objects) != 1 or not isinstance(objects[0], Table) or _fits(objects[0], self):
-            super().print(*objects, **options)
-        elif self.is_terminal:
-            for line in _records(objects[0]):
-                super().print(line, soft_wrap=True)
-        else:
-            width, self.width = self.width, WIDEST
-            self.width = Measurement.get(self, self.options, objects[0]).maximum
-            super().print(*objects, **options)
-            self.width = width
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-def _plain(cell: RenderableType) -> Text:
-    return Text.from_markup(cell) if isinstance(cell, str) else Text(str(cell))
-
-
-def _fits(table: Table, console: Console) -> bool:
-    """Return whether each word of a table is whole where the table is as wide as the terminal."""
-    with console.capture() as capture:
-        Console.print(console, table)
-    shown = set(Text.from_ansi(capture.get()).plain.split())
-    columns = ((column.header, *column.cells) for column in table.columns)
-    return all(set(_plain(cell).plain.split()) <= shown for cells in columns for cell in cells)
-
-
-def _records(table: Table) -> Iterator[Text]:
-    """Yield the rows of a table: the first cell that is not empty, then a line for each other."""
-    if table.title:
-        yield Text.assemble(_plain(table.title), style="italic")
-    headers = [_plain(column.header).plain for column in table.columns]
-    width = max(map(len, headers), default=0)
-    for cells in zip(*(column.cells for column in table.columns), strict=True):
-        filled = [(h, _plain(cell)) for h, cell in zip(headers, cells, strict=True) if cell]
-        for number, (header, cell) in enumerate(filled):
-            lead = f"  {header:{width}}  " if number else ""
-            yield Text.assemble(lead, cell, style="" if number else "bold")
-
-
 def standard_output() -> Console:
     """Standard output; tables are as wide as the terminal, and wide enough in a file."""
+    from parity.report.output import Output
+
     found = Output()
     return found if found.is_terminal else Output(width=WIDTH)
 
@@ -117,6 +65,7 @@ def working() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield Lines().show
         return
+    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     text = TextColumn("{task.description}", markup=False)  # a path may look like some
@@ -136,6 +85,7 @@ def counting(first: str) -> Iterator[Callable[[int, int, str], None]]:
     if not sys.stderr.isatty():
         yield Lines().count
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     text = TextColumn("{task.description}", markup=False)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from parity.spec import draw
 
 Pair = tuple[int, int]
 Pixels = Callable[[np.ndarray], np.ndarray]
-BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+# Pillow's numbers; it is imported where pixels are resized, which most commands do not.
+BILINEAR, NEAREST = 2, 0
 
 
 def check_range(low: float, high: float, least: float) -> None:
@@ -200,6 +200,8 @@ class Blur:
         chance, between = rng.random(2).tolist()
         if chance >= self.p:
             return example
+        from PIL import Image, ImageFilter
+
         blur = ImageFilter.GaussianBlur(self.low + (self.high - self.low) * between)
         return example._replace(image=np.asarray(Image.fromarray(example.image).filter(blur)))
 
@@ -232,11 +234,13 @@ def resized(example: Example, size: Pair) -> Example:
     )
 
 
-def resample(pixels: np.ndarray, size: Pair, how: Image.Resampling) -> np.ndarray:
+def resample(pixels: np.ndarray, size: Pair, how: int) -> np.ndarray:
     """Resample with Pillow; pixels that already have the size are returned unchanged."""
     height, width = size
     if pixels.shape[:2] == (height, width):
         return pixels
+    from PIL import Image
+
     return np.asarray(Image.fromarray(pixels).resize((width, height), how))
 
 

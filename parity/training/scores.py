@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity.data.makers import nearest
+from parity.io.background import Behind
 from parity.spec import metrics
 from parity.spec.labels import outputs
 from parity.spec.training.recipe import Recipe
@@ -173,20 +175,21 @@ class Count:
 def measure(
     trainer: Trainer, batches: Iterable[Batch], count: Count
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Evaluate batches with a trainer, and count the results.
+    """Evaluate batches with a trainer, and count the results: each while the next is predicted.
 
     Returns:
-        An iterator of each batch and its predicted classes.
+        An iterator of each batch and its predicted classes. At its end, all are counted.
 
     Raises:
         FloatingPointError: A loss is not finite.
     """
-    for several in together(batches, trainer.together):
-        for batch, (classes, loss) in zip(several, trainer.evaluate_each(several), strict=True):
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss}")
-            count.add(batch, classes, loss)
-            yield batch, classes
+    with Behind() as counting:
+        for several in together(batches, trainer.together):
+            for batch, (classes, loss) in zip(several, trainer.evaluate_each(several), strict=True):
+                if not math.isfinite(loss):
+                    raise FloatingPointError(f"the loss is {loss}")
+                counting.do(functools.partial(count.add, batch, classes, loss))
+                yield batch, classes
 
 
 def together(batches: Iterable[Batch], most: int) -> Iterator[list[Batch]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,18 @@ class Side:
     Args:
         framework: `torch` or `jax`; also the name of its naming scheme.
         place: Where this process and its devices are.
+        compile_with: If given, PyTorch's networks are compiled by `torch.compile`, and it is told
+            how long that took; JAX's always are.
     """
 
-    def __init__(self, framework: str, place: DistEnv = ALONE) -> None:
+    def __init__(
+        self,
+        framework: str,
+        place: DistEnv = ALONE,
+        compile_with: Callable[[str], object] | None = None,
+    ) -> None:
         self.framework, self.place = framework, place
+        self.compile_with = compile_with
         self.group: Any = None  # of one device there is none: it computes the same without
 
     def meet(self) -> ProcessGroup:
@@ -66,7 +75,7 @@ class Side:
             InputError: The arrays are not the network's.
         """
         module: Any = importlib.import_module(f"{self.framework}_impl.train")
-        return module.Trainer(
+        made = module.Trainer(
             stage.config,
             stage.optimizer,
             stage.loss,
@@ -78,6 +87,9 @@ class Side:
             recipe.parallel,
             self.group,
         )
+        if self.compile_with and self.framework == "torch":
+            made.compile(self.compile_with)
+        return made
 
     def published(self, stage: Stage, snapshot: Snapshot) -> Snapshot:
         """Return the framework's snapshot with published names and shapes."""

@@ -61,6 +61,7 @@ def train(
     display: Display | None = None,
     place: DistEnv = ALONE,
     labels: str | None = None,
+    compiled: bool = False,
 ) -> Trained:
     """Train a network by a recipe, or resume a run.
 
@@ -81,6 +82,8 @@ def train(
         place: Where this process and its devices are. All processes of a run are given the same;
             the first one writes.
         labels: Which output of `start` is void; overrides its manifest.
+        compiled: Compile PyTorch's network by `torch.compile`. A run is then repeated, and resumed,
+            bit for bit by runs that compile, too.
 
     Raises:
         InputError: Anything given cannot be used, or a file cannot be written; earlier checkpoints
@@ -97,7 +100,7 @@ def train(
             f" --set stages.{name}.epochs=N makes it longer"
         )
     place.check(recipe)
-    begin, side = StageStart(recipe, start, choice, labels, from_stage), Side(framework, place)
+    begin = StageStart(recipe, start, choice, labels, from_stage)
     skipped = sum(stage.epochs for stage in recipe.stages[: begin.first])
     if options.epochs is not None and options.epochs <= skipped:
         raise InputError(
@@ -106,6 +109,7 @@ def train(
         )
     folder, given = Folder(out), None if isinstance(resume, bool) else Path(resume)
     display = (display or Lines()) if place.leads else Silent()
+    side = Side(framework, place, display.say if compiled else None)
     loader = DataLoader(recipe, data, workers, place=place)
     loader.open()
     found = checkpoints.read(given) if given is not None and place.leads else None

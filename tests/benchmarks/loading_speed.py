@@ -46,7 +46,8 @@ class Row:
         seconds: In which they were.
         waited: Part of these in which the consumer waited.
         cpu: Seconds of processor time that this process took for them, which other programs on the
-            machine change less; none where workers take it.
+            machine change less. With workers it is what the training process has to do itself: it
+            takes the batches out of shared memory.
     """
 
     consumer: str
@@ -55,7 +56,7 @@ class Row:
     images: int
     seconds: float
     waited: float
-    cpu: float | None
+    cpu: float
 
     @property
     def speed(self) -> float:
@@ -111,8 +112,7 @@ def _row(
             images += len(batch.images)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     waited = batches.waited / seconds
-    taken = None if workers else cpu
-    return Row(consumer, workers, batches.first, images, seconds, waited, taken)
+    return Row(consumer, workers, batches.first, images, seconds, waited, cpu)
 
 
 @contextlib.contextmanager
@@ -146,15 +146,32 @@ def table(recipe: Recipe, rows: Sequence[Row]) -> Table:
     stage = recipe.stages[0]
     height, width = pipeline.training_size(recipe, stage)
     made = Table(title=f"{recipe.name}, batches of {stage.batch} images of {height}x{width}")
-    columns = ("taken by", "workers", "first after", "images/s", "CPU ms an image", "waited")
+    here = "CPU ms an image, this process"
+    columns = ("taken by", "workers", "first after", "images/s", here, "waited")
     for column in columns:
         made.add_column(column, justify="left" if column == "taken by" else "right")
     for row in rows:
-        cpu = "" if row.cpu is None else f"{1e3 * row.cpu / row.images:.1f}"
+        cpu = f"{1e3 * row.cpu / row.images:.1f}"
         figures = (f"{row.first:.1f} s", f"{row.speed:.1f}", cpu)
         waited = "" if row.consumer == "nobody" else f"{row.waited:.1%}"
         made.add_row(row.consumer, str(row.workers), *figures, waited)
     return made
+
+
+def on_paper(rows: Sequence[Row], workers: int) -> str | None:
+    """Say how many images a second so many workers would make, each on a core of its own.
+
+    Returns:
+        A line; None where batches were not made both by a thread and by processes, with nobody to
+        train on them.
+    """
+    cost = {bool(r.workers): r.cpu / r.images for r in rows if r.consumer == CONSUMERS[0]}
+    if len(cost) < 2 or not all(cost.values()):
+        return None
+    return (
+        f"on paper: {workers} workers make {workers / cost[False]:,.0f} images/s, and the training"
+        f" process can take {1 / cost[True]:,.0f} a second out of shared memory"
+    )
 
 
 def parse_count(text: str) -> int:
@@ -178,6 +195,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", metavar="LIST", default="0,1", help="processes (default: %(default)s)")
     takers = ",".join(CONSUMERS)
     add("--consumers", metavar="LIST", default=CONSUMERS[0], help=f"who takes them, of {takers}")
+    add("--paper", type=int, default=8, metavar="N", help="workers (default: %(default)s)")
     add("--json", metavar="FILE", help="write the times to this file")
 
 
@@ -196,6 +214,8 @@ def run(args: argparse.Namespace) -> int:
     with working() as progress:
         rows = measure(recipe, source, workers, consumers, args.runs, progress)
     standard_output().print(table(recipe, rows))
+    if line := on_paper(rows, args.paper):
+        print(line)
     if args.json is not None:
         entries = [dataclasses.asdict(row) | {"images_per_second": row.speed} for row in rows]
         write_atomically(args.json, json.dumps(entries, indent=1).encode())

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.speed_page docs/results/speed.md --runs 5
 
-It takes 12 minutes on two idle cores.
+It takes half an hour on two idle cores. First calls and memory are those of `parity bench
+--first-call`; --compile also times `torch.compile` and takes many minutes more.
 The table stands between two marks; what stands around them stays.
 """
 
@@ -23,6 +24,7 @@ BEGIN, END = "<!-- made by tests.benchmarks.speed_page -->", "<!-- end -->"
 FORWARD = ("enet", "erfnet", "icnet", "genet", "enet-mindspore")
 TRAINED = ("enet", "erfnet", "icnet", "genet")
 IMAGES = "256x512"  # of a step of training, two of them; GENet's are 32 of 32x32
+NAMES = {"torch": "PyTorch", "torch.compile": "torch.compile", "jax": "JAX"}
 PACKAGES = ("python", "torch", "jax", "jaxlib", "onnxruntime")
 
 Result = dict[str, Any]
@@ -46,17 +48,33 @@ def step(model: str) -> list[str]:
 
 
 def forward_row(model: str, found: Result) -> list[str]:
-    """One row: medians in ms, the ratios, and the first calls in seconds."""
-    median, first = found["median"], found["first_call"]
+    """One row: medians in ms, and the ratios."""
+    median = found["median"]
     times = [median[name] for name in ("plain", "torch", "jax", "torch.onnx", "jax.onnx")]
     ratios = [median["jax"] / median["torch"], median["torch"] / median["torch.onnx"]]
-    return [model, *milliseconds(times), *shares(ratios), *firsts(first)]
+    return [model, *milliseconds(times), *shares(ratios), *compiled(median)]
 
 
 def step_row(model: str, found: Result) -> list[str]:
-    median, first = found["median"], found["first_call"]
+    median = found["median"]
     times = milliseconds([median["torch"], median["jax"]])
-    return [model, *times, *shares([median["jax"] / median["torch"]]), *firsts(first)]
+    return [model, *times, *shares([median["jax"] / median["torch"]]), *compiled(median)]
+
+
+def compiled(median: dict[str, float]) -> list[str]:
+    """The time of PyTorch's compiled network, if it was measured."""
+    return milliseconds([median["torch.compile"]]) if "torch.compile" in median else []
+
+
+def first_rows(model: str, mode: str, found: Result) -> list[list[str]]:
+    """Rows of first calls: seconds and MiB, cold and warm."""
+    rows = []
+    for name, calls in found["alone"].items():
+        each = [calls["cold"], calls["warm"]]
+        seconds = [f"{call['seconds']:.1f}" if call else "-" for call in each]
+        memory = [f"{call['memory'] / 2**20:.0f}" if call else "-" for call in each]
+        rows.append([model, mode, NAMES[name], *seconds, *memory])
+    return rows
 
 
 def milliseconds(seconds: list[float]) -> list[str]:
@@ -67,12 +85,10 @@ def shares(ratios: list[float]) -> list[str]:
     return [f"{ratio:.2f}" for ratio in ratios]
 
 
-def firsts(calls: dict[str, float]) -> list[str]:
-    return [f"{calls[side]:.1f}" for side in ("torch", "jax")]
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    head = f"| {' | '.join(columns)} |\n|---|{'--:|' * (len(columns) - 1)}\n"
+def table(columns: list[str], rows: list[list[str]], words: int = 1) -> str:
+    """Return a table in Markdown, whose first columns hold words and the others numbers."""
+    marks = "---|" * words + "--:|" * (len(columns) - words)
+    head = f"| {' | '.join(columns)} |\n|{marks}\n"
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -81,15 +97,21 @@ def page(forward: dict[str, Result], trained: dict[str, Result]) -> str:
     one = next(iter((forward | trained).values()))
     used = ", ".join(f"{name} {one['versions'][name]}" for name in PACKAGES)
     machine = one["hardware"]
-    calls = ["first call of PyTorch, s", "of JAX, s"]
+    more = ["torch.compile"] * ("torch.compile" in one["median"])
     columns = ["", "plain PyTorch", "PyTorch", "JAX", "PyTorch's export", "JAX's export"]
-    columns += ["JAX / PyTorch", "PyTorch / its export", *calls]
+    columns += ["JAX / PyTorch", "PyTorch / its export", *more]
     passes = table(columns, [forward_row(*pair) for pair in forward.items()])
-    columns = ["", "PyTorch", "JAX", "JAX / PyTorch", *calls]
+    columns = ["", "PyTorch", "JAX", "JAX / PyTorch", *more]
     steps = table(columns, [step_row(*pair) for pair in trained.items()])
+    rows = [row for model, found in forward.items() for row in first_rows(model, "forward", found)]
+    rows += [row for model, found in trained.items() for row in first_rows(model, "step", found)]
+    columns = ["", "", "", "cold, s", "warm, s", "cold, peak MiB", "warm, peak MiB"]
+    calls = table(columns, rows, words=3)
     return (
         f"{machine['cores']} cores of {machine['processor']}; {used}.\n\n"
-        f"Forward pass, median ms:\n\n{passes}\nStep of training, median ms:\n\n{steps}"
+        f"Forward pass, median ms:\n\n{passes}\nStep of training, median ms:\n\n{steps}\n"
+        "First call in a process of its own, with nothing compiled before (cold), and with what"
+        f" that one has left compiled on disk (warm):\n\n{calls}"
     )
 
 
@@ -105,9 +127,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("page", type=Path)
     parser.add_argument("--runs", default="11")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile")
     args = parser.parse_args()
     placed(args.page.read_text(), "")  # or refused before anything is measured
-    runs = ["--runs", args.runs]
+    runs = ["--runs", args.runs, "--first-call", *["--compile"] * args.compile]
     forward = {model: bench(["--model", model, "--onnx", *runs]) for model in FORWARD}
     trained = {model: bench([*step(model), *runs]) for model in TRAINED}
     made = placed(args.page.read_text(), page(forward, trained))

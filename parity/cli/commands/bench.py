@@ -7,19 +7,29 @@ side's export is timed in ONNX Runtime, too: `torch.onnx` and `jax.onnx`. With -
 step is timed instead, as in `parity train`: forward, backward, update; with --devices its steady
 speed with the batch divided among that many devices. The first call, in which all is compiled, is a
 column of its own: JAX has no cache if JAX_ENABLE_COMPILATION_CACHE=false, and the ONNX files are
-read before.
+read before. --compile adds `torch.compile`, PyTorch's network compiled. --first-call measures first
+calls and memory in processes of their own: with nothing compiled before, and again with what the
+first of them has left on disk; memory is by how much the process grew at most, from when the
+libraries were imported and nothing was built.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
+from typing import TYPE_CHECKING
 
-from parity.cli.arguments import BATCHES, SIZES, parse_devices, size_for
+from parity.cli.arguments import BATCHES, SIZES, add_compile, parse_devices, size_for
 from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, check_takes_images, usual_batch
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from parity.bench.alone import First
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="of --train: divide the batch among so many devices (such as 1,2), processes of"
         " PyTorch or virtual devices of JAX, as `parity train --devices` does",
+    )
+    add_compile(parser)
+    parser.add_argument(
+        "--first-call",
+        action="store_true",
+        help="also the first calls, cold and warm, and memory, each in a process of its own",
     )
     parser.add_argument("--json", metavar="FILE", help="write the times to this file")
 
@@ -55,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--train with --onnx: an exported network does not train")
     if args.devices is not None and (not args.train or args.threads is not None):
         raise InputError("--devices is for --train, where each process has its own threads")
+    if args.devices is not None and (args.compile or args.first_call):
+        raise InputError("--devices with --compile or --first-call: these are of one process")
     if args.json is not None:
         check_writable(args.json)
     if args.devices is not None:
@@ -66,28 +84,56 @@ def in_one_process(
     size: tuple[int, int], batch: int, threads: int, args: argparse.Namespace
 ) -> int:
     """Time forward passes or steps of training, print and write."""
-    from rich.table import Table
-
-    from parity.bench import forward, training
+    from parity.bench import alone, forward, training
     from parity.bench.turns import in_turn
     from parity.report.console import standard_output, working
     from parity.training import environment
 
-    model = args.model
+    model, known = args.model, training.NAMES if args.train else forward.NAMES
+    names = tuple(name for name in known if args.compile or name != "torch.compile")
+    if args.compile:
+        from torch_impl.ops.compilation import check_compiler
+
+        check_compiler()
     with working() as progress:
         progress(f"building {model} on both sides")
         both = training.trainers if args.train else forward.networks
-        timed = both(model, size, batch, threads)
+        timed = both(names, model, size, batch, threads)
         if args.onnx:
             progress("exporting what both sides run")
             timed |= forward.exported(model, size, batch, threads)
         first_calls: dict[str, float] = {}
         seconds = in_turn(timed, args.runs, progress, first_calls)
+        firsts: dict[str, First] = {}
+        if args.first_call:
+            own = [name for name in names if name != "plain"]
+            firsts = alone.first_calls(own, model, size, batch, threads, args.train, progress)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
 
     images = f"{batch} image{'s' if batch > 1 else ''} of {size[0]}x{size[1]}"
     what = ", a step of training" if args.train else ""
-    table = Table(title=f"{model}, {images}, float32, {threads} threads{what}")
+    title = f"{model}, {images}, float32, {threads} threads{what}"
+    standard_output().print(times(title, seconds, medians, first_calls))
+    if firsts:
+        standard_output().print(first_table(firsts))
+    if args.json is not None:
+        found = {"seconds": seconds, "median": medians, "first_call": first_calls}
+        found |= {"alone": {name: dataclasses.asdict(first) for name, first in firsts.items()}}
+        found |= {"versions": environment.versions(), "hardware": environment.hardware()}
+        write_atomically(args.json, json.dumps(found).encode())
+    return 0
+
+
+def times(
+    title: str,
+    seconds: dict[str, list[float]],
+    medians: dict[str, float],
+    first_calls: dict[str, float],
+) -> Table:
+    """A line for each network: its times, beside PyTorch's."""
+    from rich.table import Table
+
+    table = Table(title=title)
     beside = [name for name in ("plain", "torch") if name in medians]
     columns = ("", "median ms", "min", "max", *(f"x {name}" for name in beside), "first s")
     for column in columns:
@@ -98,12 +144,23 @@ def in_one_process(
         shown = (f"{1e3 * t:.0f}" for t in figures)
         first = f"{first_calls[name]:.1f}"
         table.add_row(name, *shown, *(f"{r:.2f}" for r in ratios), first)
-    standard_output().print(table)
-    if args.json is not None:
-        found = {"seconds": seconds, "median": medians, "first_call": first_calls}
-        found |= {"versions": environment.versions(), "hardware": environment.hardware()}
-        write_atomically(args.json, json.dumps(found).encode())
-    return 0
+    return table
+
+
+def first_table(firsts: dict[str, First]) -> Table:
+    """A line for each network: its first calls in processes of their own."""
+    from rich.table import Table
+
+    table = Table(title="first call in a process of its own")
+    for column in ("", "cold s", "warm s", "cold, peak MiB", "warm, peak MiB"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, first in firsts.items():
+        calls = (first.cold, first.warm)
+        shown = [f"{call.seconds:.1f}" if call else "-" for call in calls]
+        memory = [call.memory if call else None for call in calls]
+        shown += ["-" if of is None else f"{of / 2**20:.0f}" for of in memory]
+        table.add_row(name, *shown)
+    return table
 
 
 def on_devices(size: tuple[int, int], batch: int, args: argparse.Namespace) -> int:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from parity.cli.arguments import (
     FRAMEWORKS,
     add_choice,
+    add_compile,
     add_count_size,
+    check_compile,
     check_data,
     choice_of,
     no_folder,
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="divide the images among so many; every one is counted once (default: 1)",
     )
+    add_compile(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load data")
     parser.add_argument("--json", metavar="FILE", help="write all numbers to this file, too")
 
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from parity.training import launch
 
     place = asked(args.framework, args.devices)
+    check_compile(args, place.parts)
     if started() and args.framework == "torch":
         place = by_torchrun(place)
     if launch.needed(args.framework, place):
@@ -109,6 +113,7 @@ def measured(args: argparse.Namespace, place: DistEnv) -> int:
         labels=args.labels,
         size=optional_size(args.size),
         count_size=optional_size(args.count_size),
+        compiled=args.compile,
     )
 
 

@@ -12,6 +12,7 @@ import sys
 
 from parity.cli.arguments import (
     add_choice,
+    add_compile,
     add_count_size,
     check_data,
     choice_of,
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which sides, with a comma between (default: %(default)s)",
     )
     parser.add_argument("--dtype", default="float32", help="float32 (default) or float64")
+    add_compile(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--json", metavar="FILE", help="write all numbers to this file")
     parser.add_argument("--html", metavar="DIR", help="write a page, index.html, to this folder")
@@ -97,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
                 choice=choice_of(args),
                 count_size=optional_size(args.count_size),
                 say=reporter(args.command),
+                compiled=args.compile,
             )
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)

@@ -16,7 +16,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from parity.cli.arguments import add_choice, choice_of, no_folder, optional_size, reporter
+from parity.cli.arguments import (
+    add_choice,
+    add_compile,
+    choice_of,
+    no_folder,
+    optional_size,
+    reporter,
+)
 from parity.spec.datasets import BUILT_IN
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
@@ -58,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="resize",
         help="what is done with images of another size (default: %(default)s)",
     )
+    add_compile(parser)
     add("--ids", action="store_true", help="write label maps with the data set's ids, too")
 
 
@@ -82,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
                 ids=args.ids,
                 choice=choice_of(args),
                 progress=progress,
+                compiled=args.compile,
             )
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)

@@ -19,6 +19,8 @@ from typing import Any
 from parity.cli.arguments import (
     FRAMEWORKS,
     add_choice,
+    add_compile,
+    check_compile,
     check_data,
     choice_of,
     no_folder,
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="then evaluate every checkpoint that was kept, as parity eval OUT does",
     )
+    add_compile(parser)
     of = parser.add_argument_group("the recipe, changed")
     add = of.add_argument
     add("--recipe-file", metavar="FILE.toml", help="what is different in it")
@@ -122,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} {value}, expected {smallest} or more")
     place = place_of(args)
     place.check(recipe)
+    check_compile(args, place.parts)
 
     from parity.training.stopping import ANSWER
 
@@ -164,6 +168,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
                 display=shown,
                 place=place,
                 labels=args.labels,
+                compiled=args.compile,
             )
     except FloatingPointError as error:
         if place.leads:
@@ -185,7 +190,8 @@ def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
         return 0
     from parity.cli.commands.eval import evaluated
 
-    return evaluated(args.out, args.data, args.command, ALONE, workers=args.workers)
+    compiled, workers = args.compile, args.workers
+    return evaluated(args.out, args.data, args.command, ALONE, workers=workers, compiled=compiled)
 
 
 def place_of(args: argparse.Namespace) -> DistEnv:

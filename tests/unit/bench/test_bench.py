@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from parity.bench import devices
+from parity.bench import alone, devices
 from parity.cli import main
 from parity.report import console
+from parity.spec.errors import InputError
 from parity.spec.training.parallel import WAYS
 
 Capture = pytest.CaptureFixture[str]
@@ -103,3 +104,43 @@ def test_usage(argv: list[str], what: str, capsys: Capture) -> None:
     """Catches minutes of timing that begin with what cannot be used."""
     assert main(["bench", *argv]) == 2
     assert what in capsys.readouterr().err
+
+
+def test_a_first_call_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Catches memory of the process that asks, of the libraries, or none; and a call not made.
+
+    A process begins with the `ru_maxrss` of the one that started it.
+    """
+    held = bytearray(600 << 20)  # this process is larger than that one may become
+    held[:: 1 << 12] = b"1" * (600 << 8)
+    found = alone.in_process(
+        alone.Job("torch", "genet-mean8", (32, 32), 1, 1, False), str(tmp_path)
+    )
+    assert found.seconds > 0
+    assert found.memory is None or 1 << 20 < found.memory < 500 << 20
+    del held
+
+
+def test_cold_and_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a warm call without what the cold one left, or of a side that leaves nothing."""
+    folders: list[tuple[str, str]] = []
+
+    def called(job: alone.Job, folder: str) -> alone.Call:
+        folders.append((job.name, folder))
+        return alone.Call(float(len(folders)), None)
+
+    monkeypatch.setattr(alone, "in_process", called)
+    names = ("torch", "torch.compile", "jax")
+    found = alone.first_calls(names, "enet", (8, 8), 1, 1, True, lambda stage: None)
+    assert [name for name, _ in folders] == ["torch", *["torch.compile"] * 2, *["jax"] * 2]
+    assert folders[1][1] == folders[2][1] != folders[3][1] == folders[4][1]
+    assert found["torch"].warm is None
+    assert [found["jax"].cold.seconds, found["jax"].warm and found["jax"].warm.seconds] == [4, 5]
+
+
+def test_a_process_that_fails_is_one_line(tmp_path: Path) -> None:
+    """Catches a traceback, or a result in the place of the one that failed."""
+    job = alone.Job("none", "genet-mean8", (32, 32), 1, 1, False)
+    with pytest.raises(InputError, match="none: the process of its first call failed: ") as caught:
+        alone.in_process(job, str(tmp_path))
+    assert str(caught.value).endswith("No module named 'none_impl'")

@@ -1,0 +1,26 @@
+"""How the threads by which PyTorch computes wait for one another.
+
+Each operation is divided among OpenMP's threads, and ends when the last is done. GNU's OpenMP,
+which PyTorch's wheels bring, lets the others spin meanwhile, for milliseconds, on a core of their
+own. Where another process wants that core, the system stops one of the threads, perhaps the one
+that still has work, and hundreds of operations of a forward pass each wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Each says how threads wait; GNU's OpenMP reads the first two, LLVM's and Intel's the others.
+SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+
+
+def wait_asleep() -> None:
+    """Have threads of this process and its children sleep while they wait, not spin.
+
+    Does nothing where a variable of OpenMP says otherwise, and where PyTorch is imported already,
+    since it reads them then.
+    """
+    if "torch" in sys.modules or any(name in os.environ for name in SETTINGS):
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"
