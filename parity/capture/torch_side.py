@@ -90,7 +90,7 @@ class TorchSide:
         self.output_axes: dict[bool, dict[int, Axes]] = {False: {}, True: {}}
         self.lifted: dict[str, str] = {}  # layers in which a cast was left out, and what it was
         try:
-            self.module = copy.deepcopy(module).to(self.dtype)
+            self.module = copied(module).to(self.dtype)
         except Exception as error:  # a module's own way of copying
             reason = str(error).partition("\n")[0]
             raise InputError(f"the reference cannot be copied: {reason}") from error
@@ -211,7 +211,7 @@ class TorchSide:
         if value is not None:
             result.loss = to_numpy(value)
             with blamed([]):
-                value.backward()
+                self.pull_back([value])
             self._gradients(result, module, arguments, self.input_axes)
         return result
 
@@ -256,7 +256,7 @@ class TorchSide:
             if any(o.shape != c.shape for o, c in pairs):
                 return result  # outputs of another shape have no gradient to compare
             with blamed([call.layer]):
-                torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
+                self.pull_back([o for o, _ in pairs], [c for _, c in pairs])
             self._gradients(result, module, (args, kwargs), {})
         return result
 
@@ -289,6 +289,20 @@ class TorchSide:
         with Lifted(running) as lifted:
             yield
         self.lifted |= lifted.layers
+
+    def pull_back(
+        self, outputs: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        """Run backward in the contexts of the forward pass, parts of which may run once more.
+
+        `torch.utils.checkpoint` computes again what it did not keep. Of tensors, `backward` is a
+        function that the contexts see, and within which they are not active; of edges it is none.
+        """
+        edges = [torch.autograd.graph.get_gradient_edge(output) for output in outputs]
+        wide = Lifted([]) if self.dtype == torch.float64 else contextlib.nullcontext()
+        quiet = Quiet([], {}) if self.quiet else contextlib.nullcontext()
+        with wide, quiet:
+            torch.autograd.backward(edges, gradients)
 
     def called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Run a module; what changes it while it runs overrides this."""
@@ -338,6 +352,21 @@ class TorchSide:
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Convert from the port's layout; the tensor owns its memory."""
         return turned_back(array, self.layout.get(array.ndim))
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Return a deep copy, also of a layer of `nn.utils.weight_norm` or `spectral_norm`.
+
+    Such a layer keeps the weight that it computed last, which PyTorch refuses to copy, and computes
+    it anew before each call.
+    """
+    memo: dict[int, Any] = {}
+    for layer in module.modules():
+        for hook in layer._forward_pre_hooks.values():
+            weight = vars(layer).get(getattr(hook, "name", ""))
+            if isinstance(weight, torch.Tensor) and not weight.is_leaf:
+                memo[id(weight)] = weight.detach().clone()
+    return copy.deepcopy(module, memo)
 
 
 def _is_short(buffer: torch.Tensor) -> bool:
