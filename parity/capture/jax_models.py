@@ -18,7 +18,7 @@ from flax import linen, nnx
 
 from parity.capture.jax_dropout import draws, silence, silence_linen
 from parity.capture.jax_recording import NAME, join, recording
-from parity.capture.jaxprs import is_narrow
+from parity.capture.jaxprs import is_key, is_narrow
 from parity.capture.marks import Marker
 from parity.capture.records import Arrays, unique
 from parity.spec.errors import InputError
@@ -177,8 +177,8 @@ class LinenProgram:
         self, trained: Any, rest: Any, args: Any, kwargs: Any, marker: Marker | None
     ) -> tuple[Any, Any]:
         def intercept(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
-            if self.wide and is_narrow(getattr(context.module, "param_dtype", None)):
-                object.__setattr__(context.module, "param_dtype", jnp.float64)
+            if self.wide:
+                _widen(context.module)
             if silence_linen(context.module):
                 return args[0]
             name = ".".join(context.module.path)
@@ -194,6 +194,16 @@ class LinenProgram:
 
     def moved(self, rest: Any, statistics: Any) -> Any:
         return rest | statistics
+
+
+def _widen(module: linen.Module) -> None:
+    """Let a layer that runs, and those that it was given, make their own arrays in float64.
+
+    A recurrent layer asks its cell for a carry by a method that nothing intercepts.
+    """
+    for layer in (module, *vars(module).values()):
+        if isinstance(layer, linen.Module) and is_narrow(getattr(layer, "param_dtype", None)):
+            object.__setattr__(layer, "param_dtype", jnp.float64)
 
 
 class LinenModel:
@@ -345,11 +355,6 @@ def below(tree: Any, path: str) -> Any:
 def to_numpy(leaf: Any) -> np.ndarray:
     """Return an array; a random key as the numbers that it is made of."""
     return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-
-
-def is_key(leaf: Any) -> bool:
-    """Return whether it is a random key, as `jax.random.key` makes them."""
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def is_trained(leaf: Any) -> bool:

@@ -159,7 +159,9 @@ def run_layer(
     pulled, pull_back, found = jax.vjp(forward, trained, floats, has_aux=True)
     if [o.shape for o in pulled] != [c.shape for c in cotangents if c is not None]:
         return found  # outputs of the wrong shape have no gradient to compare
-    d_trained, d_inputs = pull_back([c for c in cotangents if c is not None])
+    given = [c for c in cotangents if c is not None]
+    # A layer may give a narrower type than it is fed.
+    d_trained, d_inputs = pull_back([c.astype(o.dtype) for o, c in zip(pulled, given, strict=True)])
     return found | {"d_trained": d_trained, "d_inputs": d_inputs}
 
 

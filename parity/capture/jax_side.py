@@ -270,9 +270,8 @@ class JaxSide:
         return called, trained, rest
 
     def outputs(self, train: bool) -> list[Returned]:
-        """Return what the network returned when it was traced; see `CalledProgram.known`."""
-        program = self.network(train)[0]
-        return program.known() if isinstance(program, CalledProgram) else []
+        """Return what the network returned when it was traced: everything, by name."""
+        return self.returned.get(train, [])
 
     def parameters(self) -> set[str]:
         """Return the names of the trained parameters."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
@@ -58,3 +59,8 @@ def is_narrow(dtype: Any) -> bool:
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         return False
     return np.dtype(dtype).itemsize < 8
+
+
+def is_key(leaf: Any) -> bool:
+    """Return whether it is a random key, as `jax.random.key` makes them."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parity.capture.records import is_array
+from parity.capture.remembered import Remembered
 
 # Classes of timm, torchvision, transformers and others, which do nothing where the rate is 0.
 PATHS = re.compile(r".*(DropPath|StochasticDepth)")
@@ -51,19 +52,17 @@ def _quiet_copy(settings: Any) -> tuple[Any, list[str]]:
     found = _rates(settings)
     if not found:
         return settings, []
-    known, made = COPIES.get(id(settings), (None, None))
+    known, made = COPIES.get(id(settings)) or (None, None)
     wanted = {**vars(settings), **dict.fromkeys(found, ZERO)}
     if known is not settings or any(vars(made).get(k, made) is not v for k, v in wanted.items()):
         made = copy.copy(settings)
         _set(made, object.__setattr__)
-        while len(COPIES) >= MOST:
-            COPIES.pop(next(iter(COPIES)))
-        COPIES[id(settings)] = settings, made
+        COPIES.put(id(settings), (settings, made))
     return made, found
 
 
-COPIES: dict[int, tuple[Any, Any]] = {}  # by the `id` of the settings, which are kept with it
-MOST = 64
+# By the `id` of the settings, which are kept with it.
+COPIES: Remembered[int, tuple[Any, Any]] = Remembered(64)
 
 
 def _rates(holder: Any) -> list[str]:

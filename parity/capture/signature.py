@@ -78,7 +78,7 @@ class CalledProgram:
     Attributes:
         program: The network's; see `jax_models.Program`.
         signature: How the network is called.
-        returned: Takes, under `train`, everything that the network returned.
+        returned: Takes, under `train`, everything that the network returned, by name.
         train: The mode.
     """
 
@@ -99,35 +99,8 @@ class CalledProgram:
             return outputs
 
         outputs = self.signature.run(network, args)
-        self._remember(outputs)
+        self.returned[self.train] = returned(outputs, is_array)
         return outputs, statistics
 
     def moved(self, rest: Any, statistics: Any) -> Any:
         return self.program.moved(rest, statistics)
-
-    def _remember(self, outputs: Any) -> None:
-        """Keep the outputs' names; a program that is traced only once may be another object."""
-        found = returned(outputs, is_array)
-        self.returned[self.train] = found
-        if (key := self._key()) is not None:
-            while len(RETURNED) >= MOST:
-                RETURNED.pop(next(iter(RETURNED)))
-            RETURNED[key] = found
-
-    def _key(self) -> CalledProgram | None:
-        try:
-            hash(self)
-        except TypeError:
-            return None
-        return dataclasses.replace(self, returned={})
-
-    def known(self) -> list[Returned]:
-        """Return what the network returned when it was traced: everything, by name."""
-        key = self._key()
-        if self.train in self.returned or key is None:
-            return self.returned[self.train]
-        return RETURNED[key]
-
-
-RETURNED: dict[CalledProgram, list[Returned]] = {}
-MOST = 128  # programs that are remembered

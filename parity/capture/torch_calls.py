@@ -73,7 +73,9 @@ SIGNATURES = {
     "view_as_complex": "input",
     "view_as_real": "input",
     **dict.fromkeys(("reshape", "view", "permute", "neg", "sqrt", "rsqrt", "exp"), "input"),
-    **dict.fromkeys(("sigmoid", "tanh", "erf", "clone", "contiguous", "square", "float"), "input"),
+    **dict.fromkeys(
+        ("sigmoid", "tanh", "erf", "clone", "contiguous", "square", "float", "detach"), "input"
+    ),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "minimum", "maximum"), "input other"),
 }
 SAME_NAME = {"truediv": "div", "rtruediv": "rdiv", "radd": "add", "rmul": "mul", "iadd": "add"}

@@ -24,6 +24,25 @@ def borrowed(module: nn.Module) -> nn.Module:
         for p in module.parameters()
         if type(p) is nn.Parameter
     }
+    return copied(module, memo)
+
+
+def copied(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
+    """Return a deep copy, also of a layer of `nn.utils.weight_norm` or `spectral_norm`.
+
+    Such a layer keeps the weight that it computed last, which PyTorch refuses to copy, and computes
+    it anew before each call.
+
+    Args:
+        module: What is copied.
+        memo: Objects by their `id` that take the place of their copies.
+    """
+    memo = {} if memo is None else memo
+    for layer in module.modules():
+        for hook in layer._forward_pre_hooks.values():
+            weight = vars(layer).get(getattr(hook, "name", ""))
+            if isinstance(weight, torch.Tensor) and not weight.is_leaf:
+                memo[id(weight)] = weight.detach().clone()
     return copy.deepcopy(module, memo)
 
 

@@ -58,7 +58,7 @@ class Lifted(TorchFunctionMode):
         if any(map(_is_narrow, args)) or named != dict(kwargs or {}):
             self._note(func)
         if func not in FACTORIES or "dtype" in named:
-            return func(*wide, **named)
+            return _of_integers(func, wide, named)
         try:
             found = func(*wide, **named)
         except RuntimeError:  # a number that only float64 holds, such as its least one in a mask
@@ -70,6 +70,21 @@ class Lifted(TorchFunctionMode):
     def _note(self, func: Callable[..., Any]) -> None:
         name = getattr(func, "__name__", "a cast")
         self.layers.setdefault(self.running[-1] if self.running else "", name)
+
+
+def _of_integers(func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Call a function; of integers, such as a share of them, in float64."""
+    found = func(*args, **named)
+    if not (isinstance(found, torch.Tensor) and found.dtype in NARROW):
+        return found
+    tensors = [a for a in (*args, *named.values()) if isinstance(a, torch.Tensor)]
+    if not tensors or any(a.is_floating_point() or a.is_complex() for a in tensors):
+        return found
+    return func(*map(_wide, args), **{k: _wide(v) for k, v in named.items()})
+
+
+def _wide(value: Any) -> Any:
+    return value.double() if isinstance(value, torch.Tensor) else value
 
 
 def _is_narrow(value: Any) -> bool:

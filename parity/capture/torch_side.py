@@ -239,7 +239,7 @@ class TorchSide:
         if value is not None:
             result.loss = to_numpy(value)
             with blamed([]):
-                value.backward()
+                self.pull_back([value])
             self._gradients(result, module, arguments, self.input_axes)
         return result
 
@@ -287,7 +287,7 @@ class TorchSide:
             if any(o.shape != c.shape for o, c in pairs):
                 return result  # outputs of another shape have no gradient to compare
             with blamed([call.layer]):
-                torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
+                self.pull_back([o for o, _ in pairs], [c for _, c in pairs])
             self._gradients(result, module, (args, kwargs), {})
         return result
 
@@ -320,6 +320,20 @@ class TorchSide:
         with Lifted(running) as lifted:
             yield
         self.lifted |= lifted.layers
+
+    def pull_back(
+        self, outputs: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        """Run backward in the contexts of the forward pass, parts of which may run once more.
+
+        `torch.utils.checkpoint` computes again what it did not keep. Of tensors, `backward` is a
+        function that the contexts see, and within which they are not active; of edges it is none.
+        """
+        edges = [torch.autograd.graph.get_gradient_edge(output) for output in outputs]
+        wide = Lifted([]) if self.dtype == torch.float64 else contextlib.nullcontext()
+        quiet = Quiet([], {}) if self.quiet else contextlib.nullcontext()
+        with wide, quiet:
+            torch.autograd.backward(edges, gradients)
 
     def called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Run a module; what changes it while it runs overrides this."""

@@ -73,7 +73,7 @@ class TorchTraining:
             value = loss(
                 self.side.whole(self.module, arguments, True), *self.side.arguments(targets)
             )
-            value.backward()
+            self.side.pull_back([value])
         return gradients_of(self.module), float(value.detach())
 
     def update(self, gradients: Mapping[str, np.ndarray]) -> None:

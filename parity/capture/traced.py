@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from parity.capture.interpreter import Change, Interpreter
-from parity.capture.jaxprs import sites_of
+from parity.capture.jaxprs import is_key, sites_of
 from parity.capture.marks import SITES, Marker
 from parity.capture.records import Call, ForwardError, count_name, is_array, leaves, with_arrays
+from parity.capture.remembered import Remembered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,30 +205,47 @@ def not_taken(value: Any) -> bool:
     return not isinstance(value, jax.ShapeDtypeStruct) and not bool(value)
 
 
-TRACED: dict[Hashable, Traced] = {}
+TRACED: Remembered[Hashable, Traced] = Remembered(64)  # each holds its network's constants
 
 
 def traced(
     program: Any, modes: Mapping[str, Any], trees: tuple[Any, Any, Any], lift: bool
 ) -> Traced:
-    """Trace a network, unless one that is equal but for its arrays has been traced before.
+    """Trace a network; where it is one that was traced before, return that, which is compiled.
+
+    Networks are looked for by what they are made of, but only their traces tell whether they are
+    the same: what a network computes may also depend on a global constant, or on a method that was
+    replaced since.
 
     Raises:
         ForwardError: The network raised.
     """
+    made = Traced(program, modes, trees, lift)
     key = (program, tuple(sorted(modes.items())), signature(trees), lift)
     try:
-        hash(key)
-    except TypeError:  # such as a module that holds a list
-        return Traced(program, modes, trees, lift)
-    if key not in TRACED:
-        while len(TRACED) >= MOST:
-            TRACED.pop(next(iter(TRACED)))
-        TRACED[key] = Traced(program, modes, trees, lift)
-    return TRACED[key]
+        known = TRACED.get(key)
+    except TypeError:  # it has no hash, such as a module that holds a list
+        return made
+    if known is not None:
+        if same_program(known.closed, made.closed):
+            return known
+        jax.clear_caches()  # of layers, too, which are found by what they are made of
+    TRACED.put(key, made)
+    return made
 
 
-MOST = 64  # programs that are remembered; each holds its network's constants
+def same_program(one: ClosedJaxpr, other: ClosedJaxpr) -> bool:
+    """Return whether two traces are of the same program, whatever the numbers of its marks."""
+    consts = [[np.asarray(c) for c in closed.consts if not is_key(c)] for closed in (one, other)]
+    return _text(one) == _text(other) and all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(*consts, strict=True)
+    )
+
+
+def _text(closed: ClosedJaxpr) -> str:
+    """Return a program as text, with the names of layers, without addresses."""
+    text = re.sub(r"\bcall=(\d+)", lambda found: SITES[int(found[1])].layer, str(closed.jaxpr))
+    return re.sub(r"0x[0-9a-f]+", "", text)
 
 
 def signature(trees: Any) -> Hashable:

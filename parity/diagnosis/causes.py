@@ -26,7 +26,7 @@ from parity.diagnosis.experiments.layer import Alone, WholeNetwork
 from parity.ladder.climb import Ladder
 from parity.ladder.evidence import Evidence
 from parity.ladder.runs import Runs
-from parity.report.quantity import Kind, Mode
+from parity.report.quantity import Kind, Mode, Scope
 from parity.report.report import Check, Report
 
 MOST_OPERATIONS = 300  # of a network that is tried whole, where a span of it explains nothing
@@ -67,15 +67,20 @@ def explained(ladder: Ladder, report: Report) -> Findings:
         return Findings()
     if fault.rung == "L0":
         return Findings(_of_weights(ladder.runs, report))
-    if fault.rung == "L1":
+    if fault.rung == "L1" and not _is_whole(fault):
         return _of_layer(ladder, report, fault)
     if fault.rung == "L3" and fault.quantity.kind is Kind.LOSS:
         return Findings(*of_loss.explained(ladder))
-    if fault.rung in ("L2", "L3"):
+    if fault.rung in ("L2", "L3") or _is_whole(fault):
         return _of_network(ladder, report, fault)
     if fault.rung == "L4":
         return Findings(optimizers.of_update(ladder.update, report))
     return Findings(optimizers.of_trajectory(ladder.trajectory))
+
+
+def _is_whole(fault: Check) -> bool:
+    """Return whether a layer's output was compared in the network, since none can be run alone."""
+    return fault.quantity.scope is Scope.ONLY_LAYER and fault.layer != NETWORK
 
 
 def _is_finite(fault: Check) -> bool:
@@ -132,11 +137,12 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
     """Where every layer is right alone: what happens between them, up to the first that is not."""
     runs = ladder.runs
     call = _call_of(runs, fault)
-    if fault.rung == "L2" and fault.quantity.kind is Kind.OUTPUT and fault.kind == "structure":
+    compared = fault.rung == "L2" or _is_whole(fault)
+    if compared and fault.quantity.kind is Kind.OUTPUT and fault.kind == "structure":
         train = fault.quantity.mode is Mode.TRAIN
         side = runs.port64
         ported = runs.run(side, train)
-        failed = {c.layer for c in report.failures() if c.rung == "L2"}
+        failed = {c.layer for c in report.failures() if c.rung == fault.rung}
         known = [name for name, pair in _pairs(runs) if pair not in failed]
         index = fault.quantity.index
         if fault.layer == NETWORK:
@@ -150,11 +156,12 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
         else:
             return Findings()
         tape = Tape(runs.reference64, runs.inputs[train], train, place, known)
-        proofs = engine.prove(tape, [target], runs.port.layout)
+        limit = engine.allowed(fault)
+        proofs = engine.prove(tape, [target], runs.port.layout, limit)
         if not proofs and len(tape.every) <= MOST_OPERATIONS:
             # Such as a norm at another place: then layers do not stand where their partners do.
             tape_of_all = Tape(runs.reference64, runs.inputs[train], train, Place(fed=False))
-            proofs = engine.prove(tape_of_all, [ported.outputs[0]], runs.port.layout)
+            proofs = engine.prove(tape_of_all, [ported.outputs[0]], runs.port.layout, limit)
         # Where the reference does nothing, what comes before is shown.
         return Findings(proofs, tape.operations or tape.every[-1:])
     whole = WholeNetwork(runs, ladder.layers)

@@ -7,7 +7,7 @@ although it has what the operation takes, is where they part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from parity.capture.equations import equations
 from parity.capture.fingerprints import same_print
 from parity.capture.records import NETWORK
 from parity.capture.source_lines import line_of
+from parity.capture.torch_calls import Operation
 from parity.capture.torch_operations import Place, Tape
 from parity.ladder.runs import Runs
 from parity.report.quantity import Kind, Mode
@@ -99,9 +100,17 @@ class Prints:
 
 def _first(tape: Tape, ported: jax_operations.Operations) -> Parting | None:
     theirs = Prints([np.asarray(one) for one in ported.prints])
+    has = {
+        o.index: _has(theirs, made)
+        for o in tape.operations
+        if (made := tape.prints.get(o.index, []))
+    }
+    varying = _varying(tape.operations, tape.side.parameters())
+    met = _met(tape.operations, has)
     for operation in tape.operations:
-        made = tape.prints.get(operation.index, [])
-        if not made or operation.name in MOVES or _has(theirs, made):
+        if has.get(operation.index, True) or operation.name in MOVES:
+            continue
+        if operation.index in met or operation.index not in varying:
             continue
         fed = tape.fed_prints.get(operation.index, [])
         taken = {place for one in fed for place in theirs.places(one)}
@@ -110,6 +119,27 @@ def _first(tape: Tape, ported: jax_operations.Operations) -> Parting | None:
             return Parting(str(operation), reference_line=operation.line)
         return Parting(str(operation), str(theirs_first), operation.line, theirs_first.line)
     return None
+
+
+def _varying(operations: Sequence[Operation], parameters: Collection[str]) -> set[int]:
+    """Return operations that depend on inputs or weights; tables may be made in another way."""
+    found: set[int] = set()
+    for operation in operations:
+        for value in operation.values():
+            given = value.source.startswith(("input ", "the output of "))
+            given = given or value.source in parameters
+            if value.operation in found or (value.operation is None and given):
+                found.add(operation.index)
+    return found
+
+
+def _met(operations: Sequence[Operation], has: Mapping[int, bool]) -> set[int]:
+    """Return operations behind which both sides have the same again."""
+    found: set[int] = set()
+    for operation in reversed(operations):
+        if has.get(operation.index) or operation.index in found:
+            found |= {v.operation for v in operation.values() if v.operation is not None}
+    return found
 
 
 def _has(prints: Prints, made: Sequence[np.ndarray]) -> bool:

@@ -262,6 +262,8 @@ def _with_isolated(checks: list[Check]) -> list[Check]:
 
 QUESTIONED = "it was paired by {how}, which is in question: {why}, and the network is right"
 ALONE, INSIDE = "alone it is right", "it is fed other arrays than the reference's"
+MADE = "its tensors are made of several"
+OUTSIDE = "the port does what it lacks outside of it"
 
 
 def question_pairs(runs: Runs, report: Report) -> None:
@@ -269,30 +271,49 @@ def question_pairs(runs: Runs, report: Report) -> None:
 
     A layer that nobody named may be paired with another one that holds equal weights. Where the
     whole network's outputs, statistics and gradients are right, and a layer is right alone, or is
-    fed other arrays than the reference's, it is no pair, and the port is not wrong.
+    fed other arrays than the reference's, or holds what was folded into it, it is no pair, and the
+    port is not wrong. Nor is it where a layer alone gives another gradient of its parameters, and
+    the network the right one: then the port does outside of it what the reference does inside, such
+    as not to train the row of a padding.
     """
     failed = report.failures()
-    if runs.strict or not failed or not {"L1", "L2", "L3"} <= set(report.seconds):
+    needed = {"L1", "L2", "L3"} if runs.port.train else {"L1", "L2"}
+    if runs.strict or not failed or not needed <= set(report.seconds):
         return
-    how = {pair.port: pair.how for pair in runs.alignment.pairs.values()}
+    pairs = {pair.port: pair for pair in runs.alignment.pairs.values()}
+    how = {name: pair.how for name, pair in pairs.items()}
+    folded = {name for name, pair in pairs.items() if pair.how == "name" and runs.names.mixed(pair)}
     wrong: dict[str, set[str]] = {}
     for check in failed:
         output = check.rung == "L2" and check.quantity.kind is Kind.OUTPUT
-        if not (output or check.rung == "L1") or how.get(check.layer) not in GUESSED:
+        guessed = how.get(check.layer) in GUESSED or check.layer in folded
+        if not (output or check.rung == "L1") or not guessed:
             return
         wrong.setdefault(check.layer, set()).add(check.rung)
     # Arithmetic that is less exact says nothing of the pair.
     if not set(wrong) <= {c.layer for c in failed if c.kind == "structure"}:
         return
     inside = {layer for layer, rungs in wrong.items() if "L1" in rungs}
-    if inside and not inside <= runs.fed_otherwise():
+    outside = {layer for layer in inside if _is_done_outside(runs, report, layer)}
+    if inside - outside and not inside - outside <= runs.fed_otherwise():
         return
+    why = dict.fromkeys(wrong, ALONE) | dict.fromkeys(folded, MADE) | dict.fromkeys(inside, INSIDE)
+    why |= dict.fromkeys(outside, OUTSIDE)
     report.checks = [c for c in report.checks if c.rung not in wrong.get(c.layer, ())]
     for layer, rungs in sorted(wrong.items()):
-        reason = QUESTIONED.format(how=how[layer], why=INSIDE if layer in inside else ALONE)
+        reason = QUESTIONED.format(how=how[layer], why=why[layer])
         for rung in sorted(rungs):
             check = next(c for c in failed if (c.layer, c.rung) == (layer, rung))
             report.left_out.append(Omission(rung, layer, check.reference, check.quantity, reason))
+
+
+def _is_done_outside(runs: Runs, report: Report, layer: str) -> bool:
+    """Return whether a layer alone has wrong gradients, and the network the right ones of it."""
+    mine = [c for c in report.checks if c.layer == layer]
+    alone = {c.quantity for c in mine if c.rung == "L1" and not c.ok}
+    right = {c.quantity.parameter for c in mine if c.rung == "L3" and c.ok}
+    gradients = all(q.kind is Kind.PARAMETER_GRADIENT for q in alone)
+    return runs.port.train and gradients and {q.parameter for q in alone} <= right
 
 
 GUESSED = ("weights", "value", "order")  # how pairs are made that nobody named

@@ -58,9 +58,24 @@ class Correspondence:
         state = self.reference.state() | self.reference.unsaved()
         return {name: array.shape for name, array in state.items()}
 
+    def zeros(self, name: str) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of parameters that count as zero in a derived tensor if absent.
+
+        Where the reference trains only some of a tensor's elements, the others' gradient is zero.
+        """
+        keys = self.assignment.parts[name].keys
+        frozen = self.frozen if self.shapes.keys() & set(keys) else {}
+        return self.shapes | frozen
+
+    @functools.cached_property
+    def frozen(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the reference's parameters that it does not train."""
+        every = (key for names in self.reference.aliases().values() for key in names)
+        return {key: self.state_shapes[key] for key in every if key not in self.shapes}
+
     def gathered(self, arrays: Arrays) -> Arrays:
         """Return the reference's arrays, gathered into the port's derived tensors."""
-        found = {n: self.assignment.parts[n].gathered(arrays, self.shapes) for n in self.parts}
+        found = {n: self.assignment.parts[n].gathered(arrays, self.zeros(n)) for n in self.parts}
         return {name: array for name, array in found.items() if array is not None}
 
     def source_of(self, name: str) -> str:

@@ -52,7 +52,8 @@ class Elements:
             return None
         if not all(key in arrays or key in zeros for key in self.keys):
             return None
-        parts = [arrays[k] if k in arrays else np.zeros(zeros[k]) for k in self.keys]
+        dtype = next(arrays[k].dtype for k in self.keys if k in arrays)
+        parts = [arrays[k] if k in arrays else np.zeros(zeros[k], dtype) for k in self.keys]
         return np.concatenate([part.ravel() for part in parts])[self.index]
 
     def axes(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from parity.ladder.layer_alone import UnlikeError
 from parity.ladder.port_rounding import compared
 from parity.ladder.rung import Rung
 from parity.ladder.runs import DISTURBED, PORT64
-from parity.ladder.tolerances import Difference, Measurement, difference
+from parity.ladder.tolerances import Difference, Measurement, difference, of_layer
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
 from parity.spec import draw
@@ -169,7 +169,12 @@ class Layers(Rung):
         for key in dict.fromkeys([*oracle, *found[PORT64]]):
             target = against(key, oracle, found[PORT64])
             differences = {
-                run: difference(flat.get(key), target, run.precision) for run, flat in found.items()
+                run: difference(
+                    of_layer(flat[key], run.precision) if key in flat else None,
+                    target,
+                    run.precision,
+                )
+                for run, flat in found.items()
             }
             measured.append(self._measure_one(key, target, differences, reference))
         return measured

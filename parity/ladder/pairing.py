@@ -246,13 +246,16 @@ class Aligner:
 
         Networks such as ConvNeXt and Swin have their channels last inside.
         """
-        turned = self.layout.get(reference.ndim)
-        asis = tuple(range(reference.ndim))
-        if turned is None:
-            return None if reference.ndim == port.ndim else _with_units(asis, reference, port)
+        n = reference.ndim
+        asis = tuple(range(n))
+        turned = self.layout.get(n) or (asis if n < 3 else (0, *range(2, n), 1))
         back = tuple(int(i) for i in np.argsort(turned))
-        options = (back, asis) if call in self.last else (asis, back)
-        if reference.ndim != port.ndim:
+        options: tuple[tuple[int, ...], ...]
+        if n not in self.layout:  # both sides may have it alike, or as convolutions do
+            options = (asis, turned, back)
+        else:
+            options = (back, asis) if call in self.last else (asis, back)
+        if n != port.ndim:
             found = (_with_units(axes, reference, port) for axes in options)
             return next((axes for axes in found if axes is not None), None)
         shapes = [tuple(reference.shape[i] for i in axes) for axes in options]

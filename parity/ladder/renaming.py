@@ -65,7 +65,8 @@ class Renaming:
         mine, other = _prefix(pair.port), _prefix(pair.reference)
         full = {f"{other}{key}": array for key, array in arrays.items()}
         parts = {n: self.assignment.parts[n] for n in self.tensors.parts if n.startswith(mine)}
-        found = {n.removeprefix(mine): part.gathered(full, {}) for n, part in parts.items()}
+        zeros = self.tensors.frozen
+        found = {n.removeprefix(mine): part.gathered(full, zeros) for n, part in parts.items()}
         return {name: array for name, array in found.items() if array is not None}
 
     def _find_tensors_of(self, pair: Pair | None) -> list[tuple[str, str, Axes]]:
@@ -82,6 +83,7 @@ class Renaming:
     def _find_frozen(self, pair: Pair | None) -> frozenset[str]:
         """Return a port layer's tensors whose reference is not trained, or in another layer.
 
+        Where some elements are trained, the gradient of the others is zero; see `Correspondence`.
         The latter occurs where layers share a tensor; its summed gradient is compared on L3.
         """
         mine, other = ("", "") if pair is None else (_prefix(pair.port), _prefix(pair.reference))
@@ -91,7 +93,7 @@ class Renaming:
             name.removeprefix(mine)
             for name, each in keys.items()
             if name.startswith(mine)
-            and not all(key.startswith(other) and key in trained for key in each)
+            and not (all(key.startswith(other) for key in each) and trained & set(each))
         )
 
     def mixed(self, pair: Pair) -> list[str]:

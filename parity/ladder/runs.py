@@ -108,6 +108,7 @@ class Runs:
             self.port64.state(),
             port.filled,
             self.reference64.unsaved(),
+            self._uses() if port.weights is None else ((), ()),
         )
         if self.assignment.arrays is not None:
             self.port64.fill(self.assignment.arrays)
@@ -140,6 +141,19 @@ class Runs:
         self.inputs[False] = self.reach.inputs
         self._try_reference()
         self._bound(self._align(), bounds)
+
+    def _uses(self) -> tuple[list[str], list[str]]:
+        """Return the layers of both sides in the order in which they return; none if one raises."""
+        train = self.port.train
+        inputs = self.port.arrays(train)
+        try:
+            ours = self.reference64.run(inputs, train).calls
+            theirs = self.port64.trace(inputs, train)
+        except ForwardError:  # it is explained where it is run next
+            return [], []
+        calls = ([c.module for c in side.values()] for side in (ours, theirs))
+        ours_used, theirs_used = (list(dict.fromkeys(each)) for each in calls)
+        return ours_used, theirs_used
 
     def _reach(self) -> Reach:
         """Return inputs in eval mode that reach the reference's bounds."""

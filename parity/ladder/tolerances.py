@@ -191,6 +191,20 @@ def difference(
     return _located(norm(diff), diff, port, reference)
 
 
+def of_layer(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Return a layer's array in the working precision, where the layer gives a narrower type.
+
+    Its numbers then tell how much less exact it is. In float64, and of what a network returns,
+    another type is a fault.
+    """
+    narrow = (
+        dtype != "float64"
+        and is_float(array.dtype)
+        and array.dtype.itemsize < np.dtype(dtype).itemsize
+    )
+    return array.astype(dtype) if narrow else array
+
+
 def spread_difference(
     port: np.ndarray, reference: np.ndarray | None, dtype: str = "float64"
 ) -> Difference:
@@ -200,6 +214,7 @@ def spread_difference(
     samples on the other: they are one answer where all rows are equal. Arguments as in
     `difference`.
     """
+    port = of_layer(port, dtype)
     if reference is None or port.shape == reference.shape or port.ndim != reference.ndim:
         return difference(port, reference, dtype)
     if not port.size or not reference.size:  # any row could be repeated no times

@@ -82,6 +82,7 @@ def assign(
     target: Arrays,
     filled: bool,
     constants: Mapping[str, np.ndarray] = MappingProxyType({}),
+    uses: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Assignment:
     """Decide where each tensor of the port comes from.
 
@@ -94,12 +95,14 @@ def assign(
             says what is wrong.
         constants: The reference's non-persistent buffers by name. They need no counterpart; what
             nothing else fills is compared with the one that it equals up to float32's rounding.
+        uses: Layers of the reference and of the port in the order in which they are used, by which
+            equal tensors are matched whose names say nothing.
 
     Raises:
         InputError: A tensor is left over on either side, named twice, unknown or of another shape.
     """
     if weights is None:
-        return _with_constants(Assignment(by_value(source, target)), target, constants)
+        return _with_constants(Assignment(by_value(source, target, uses)), target, constants)
     if callable(weights):
         return _converted(weights, source, target, constants)
     if isinstance(weights, Mapping):
@@ -190,13 +193,22 @@ def _memory(array: np.ndarray) -> Any:
     return array.__array_interface__["data"][0], array.shape, array.strides
 
 
-def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
+def by_value(
+    source: Arrays, target: Arrays, uses: tuple[Sequence[str], Sequence[str]] = ((), ())
+) -> dict[str, tuple[str, Axes]]:
     """Find the tensor of the reference that each of the port's equals up to a permutation.
 
     Where several do, as fresh norms do, names decide: the whole name, the layer already found, the
-    last part, how many parts are in common; else the order, with numbers in names as numbers.
-    What nothing equals is given what fits its name and shape, so that L0 can show both.
+    last part, how many parts are in common; else the order of use, as far as it is known; else the
+    order, with numbers in names as numbers. What nothing equals is given what fits its name and
+    shape, so that L0 can show both.
+
+    Args:
+        source: The reference's tensors by name, in their order.
+        target: The port's tensors by name.
+        uses: As for `assign`.
     """
+    ours, theirs = ({layer: i for i, layer in enumerate(each)} for each in uses)
     alike: dict[Any, list[str]] = defaultdict(list)
     for key, array in source.items():
         alike[_fingerprint(array)].append(key)
@@ -206,9 +218,12 @@ def by_value(source: Arrays, target: Arrays) -> dict[str, tuple[str, Axes]]:
     layers: dict[str, str] = {}  # of the port -> of the reference
     for exact in (True, False):
         rest = [name for name in target if name not in found]
-        for name in sorted(rest, key=lambda n: (len(candidates[n]), _natural(n))):
+        for name in sorted(
+            rest, key=lambda n: (len(candidates[n]), _place(theirs, n), _natural(n))
+        ):
             keys = candidates[name] if exact else list(source)
             options = [k for k in keys if k not in taken and (exact or _fits(k, name))]
+            options.sort(key=functools.partial(_place, ours))
             options.sort(key=functools.partial(_unlikeness, name, layers.get(_layer(name))))
             for key in options:
                 axes = (
@@ -234,6 +249,11 @@ def _unlikeness(name: str, layer: str | None, key: str) -> tuple:
     """
     common = Counter(_layer(name).split(".")) & Counter(_layer(key).split("."))
     return key != name, layer != _layer(key), not _fits(key, name), -common.total()
+
+
+def _place(uses: Mapping[str, int], name: str) -> int:
+    """Return the place of a tensor's layer in the order of use; unknown ones come last."""
+    return uses.get(_layer(name), len(uses))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

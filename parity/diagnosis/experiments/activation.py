@@ -121,6 +121,9 @@ def _activation(o: Operation) -> Changes:
                 word = "slope" if o.name == "leaky_relu" else "alpha"
                 text = f"{word} {number(other)} instead of {number(slope)}"
                 yield given(o, "negative-slope", text, COMMON, **{key: other})
+    if o.name == "softplus" and o.arguments.get("beta", 1) != 1:
+        text = f"beta 1 instead of {number(o.arguments['beta'])}"
+        yield one(o, "softplus-beta", text, lambda call: functional.softplus(call["input"]))
     if o.name == "prelu":
         text = "the slope not applied (ReLU)"
         yield one(o, "negative-slope", text, lambda call: functional.relu(call["input"]))

@@ -92,6 +92,8 @@ def _operands(o: Operation) -> Changes:
     if o.name == "mul":
         text = "a factor of 1 + the other, not the other"
         yield one(o, "operation", text, lambda call: call["input"] * (1 + call["other"]), ODD)
+        text = "a factor of 1 + the first, not the first"
+        yield one(o, "operation", text, lambda call: (1 + call["input"]) * call["other"], ODD)
 
 
 def _two(function: Callable[..., torch.Tensor]) -> Replacement:
@@ -222,6 +224,10 @@ def _other_factor(o: Operation, inner: Operation, side: str, other: str) -> Chan
 
 def _stopped(o: Operation) -> Changes:
     """No gradient through an operation, or to one of its parameters."""
+    if o.name == "detach":
+        text = "the gradient that `detach` stops"
+        yield one(o, "stop-gradient", text, lambda call: call["input"] * 1.0)
+        return
     if not o.outputs or any("float" not in v.dtype for v in o.outputs):
         return
     if len(o.outputs) == 1:

@@ -14,8 +14,10 @@ from parity.capture.records import ForwardError, Layout
 from parity.capture.torch_operations import Operation, Replacements, Tape
 from parity.diagnosis.experiments.change import Change
 from parity.diagnosis.experiments.families import changes_of
+from parity.report.report import Check
 
 EXACT = 1e-10  # the relative difference of two arrays in float64 that are the same
+DISTINCT = 1e3  # times farther a fault must be than what is left of it
 # Seconds of this thread's processor time that experiments on one fault may take; the rest is not
 # tried. Not of the clock: what is found must not depend on what else the machine does.
 PATIENCE = 120.0
@@ -132,13 +134,23 @@ def _safely(agrees: Agrees, run: str, make: Make) -> bool:
         return False
 
 
-def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout) -> Proofs:
+def allowed(fault: Check) -> float:
+    """Return how far from a fault's value one that is proved may be.
+
+    That is more than `EXACT` where constants are known in float32 alone, but so little of the
+    fault that no change is taken for another one.
+    """
+    return max(EXACT, min(fault.limit, fault.error / DISTINCT))
+
+
+def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float = EXACT) -> Proofs:
     """Find the changes of the reference with which a span of it gives the port's value.
 
     Args:
         tape: The reference's operations that lead to the value.
         target: The port's array of the value, in float64, alone in a list.
         layout: The layout of the reference's arrays, which the tape gives in the port's.
+        limit: The relative difference of two arrays that are the same.
 
     Returns:
         The proofs, the simplest first; empty where no change gives the value.
@@ -148,19 +160,19 @@ def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout) -> Proofs:
 
     def agrees(run: str, make: Make) -> bool:
         del run
-        return same_value(tape.replay(make()), wanted)
+        return same_value(tape.replay(make()), wanted, limit)
 
     return tried({"span": tape.operations}, agrees)
 
 
-def same_value(found: np.ndarray, target: np.ndarray) -> bool:
+def same_value(found: np.ndarray, target: np.ndarray, limit: float = EXACT) -> bool:
     """Return whether two arrays are the same up to rounding; where shapes differ, up to axes."""
     if found.shape == target.shape:
-        return close(found, target)
+        return close(found, target, limit)
     if sorted(found.shape) != sorted(target.shape):
         return False
     permuted = (found.transpose(axes) for axes in itertools.permutations(range(found.ndim)))
-    return any(p.shape == target.shape and close(p, target) for p in permuted)
+    return any(p.shape == target.shape and close(p, target, limit) for p in permuted)
 
 
 def close(found: np.ndarray, target: np.ndarray, limit: float = EXACT) -> bool:

@@ -22,9 +22,14 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _averages(operation)
     elif operation.name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"):
         yield from _regression(operation)
+    elif operation.name == "kl_div":
+        yield from _reductions(operation, ("sum", "mean", "batchmean"))
     elif operation.name == "binary_cross_entropy_with_logits":
         yield one(operation, Fault.SOFTMAX, "the sigmoid twice", _sigmoid_first)
         yield from _reductions(operation)
+        for name, what in (("pos_weight", "weight of positives"), ("weight", "weights")):
+            if operation.tensor(name) is not None:
+                yield given(operation, "loss-weights", f"no {what}", **{name: None})
 
 
 def _cross_entropy(o: Operation) -> Changes:
@@ -43,6 +48,12 @@ def _cross_entropy(o: Operation) -> Changes:
         if smoothing != o.arguments.get("label_smoothing", 0.0):
             text = f"label smoothing {smoothing}"
             yield given(o, "label-smoothing", text, PLAIN, label_smoothing=smoothing)
+    smoothing = o.arguments.get("label_smoothing", 0.0)
+    if smoothing:
+        classes = x.shape[1]
+        text = f"label smoothing {smoothing} shared by the other {classes - 1} classes alone"
+        among_others = smoothing * classes / (classes - 1)
+        yield given(o, "label-smoothing", text, label_smoothing=among_others)
 
 
 def _over(axis: int, instead: bool) -> Callable[[Invocation], Any]:
@@ -76,8 +87,8 @@ def _averages(o: Operation) -> Changes:
     yield one(o, Fault.LOSS_MEAN, text, _scaled(_counted), ODD)
 
 
-def _reductions(o: Operation) -> Changes:
-    for reduction in ("sum", "mean"):
+def _reductions(o: Operation, every: Sequence[str] = ("sum", "mean")) -> Changes:
+    for reduction in every:
         if reduction != o.arguments.get("reduction"):
             text = f"the {reduction}, not the {o.arguments.get('reduction')}"
             yield given(o, "loss-reduction", text, reduction=reduction)
@@ -95,18 +106,17 @@ def _labels(call: Invocation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor 
 
 def _valid(call: Invocation) -> Any:
     """Return the share of elements that count; of weighted ones, those of a weight above 0."""
-    labels, counts, each = _labels(call)
-    return (counts if each is None else each > 0).sum() / labels.numel()
+    _, counts, each = _labels(call)
+    return (counts if each is None else each > 0).double().mean()
 
 
 def _counted(call: Invocation) -> Any:
-    labels, counts, _ = _labels(call)
-    return counts.sum() / labels.numel()
+    return _labels(call)[1].double().mean()
 
 
 def _weights_over_all(call: Invocation) -> Any:
-    labels, counts, each = _labels(call)
-    return (counts if each is None else each).sum() / labels.numel()
+    _, counts, each = _labels(call)
+    return (counts if each is None else each).double().mean()
 
 
 def _weights_over_valid(call: Invocation) -> Any:
@@ -132,6 +142,11 @@ def _regression(o: Operation) -> Changes:
     yield from _reductions(o)
     yield one(o, "loss-scale", "half of it", lambda call: call() / 2)
     yield one(o, "loss-scale", "twice of it", lambda call: call() * 2)
+    key = {"smooth_l1_loss": "beta", "huber_loss": "delta"}.get(o.name)
+    for other in (0.1, 0.5, 1.0, 1 / 9, 2.0) if key else ():
+        if key and other != o.arguments.get(key):
+            text = f"{key} {other:g} instead of {o.arguments.get(key):g}"
+            yield given(o, "loss-settings", text, **{key: other})
 
 
 def _sigmoid_first(call: Invocation) -> Any:

@@ -38,6 +38,11 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         )
     elif operation.name == "interpolate":
         yield from _resize(operation)
+    elif operation.name == "grid_sample":
+        yield from _sampled(operation)
+    elif operation.name == "adaptive_max_pool2d":
+        text = "the average of each window"
+        yield one(operation, "pool-kind", text, _adaptive_mean, PLAIN)
 
 
 def _max(o: Operation) -> Changes:
@@ -216,6 +221,27 @@ def _fixed(call: Invocation) -> torch.Tensor:
 def _area(call: Invocation) -> torch.Tensor:
     bins = tuple_of(call["output_size"], 2)
     return functional.interpolate(call["input"], bins, mode="bilinear", antialias=True)
+
+
+def _adaptive_mean(call: Invocation) -> torch.Tensor:
+    return functional.adaptive_avg_pool2d(call["input"], call["output_size"])
+
+
+def _sampled(o: Operation) -> Changes:
+    """Yield a sampling at a grid whose corners, border or interpolation is another one."""
+    aligned = bool(o.arguments.get("align_corners"))
+    text = f"align_corners={not aligned}"
+    yield given(o, Fault.ALIGN_CORNERS_UP, text, align_corners=not aligned)
+    for name, others in (
+        ("padding_mode", ("zeros", "border", "reflection")),
+        ("mode", ("bilinear", "nearest", "bicubic")),
+    ):
+        for other in others:
+            if other != o.arguments[name]:
+                text = f"{name} `{other}` instead of `{o.arguments[name]}`"
+                yield given(o, "grid-sample", text, **{name: other})
+    text = "its grid's x and y swapped"
+    yield one(o, "grid-sample", text, lambda call: call(grid=call["grid"].flip(-1)))
 
 
 def _resize(o: Operation) -> Changes:

@@ -191,6 +191,7 @@ CASES: tuple[tuple[str, Any, Callable, np.ndarray, str, str], ...] = (
         "negative-slope",
         "slope 0.2 instead of 0.01",
     ),
+    ("softplus", nn.Softplus(2), jax.nn.softplus, ROWS, "softplus-beta", "beta 1 instead of 2"),
     ("ReLU6", nn.ReLU(), lambda x: jnp.clip(x, 0, 6), 4 * ROWS, "activation", "ReLU6"),
     ("SiLU", nn.ReLU(), jax.nn.silu, ROWS, "activation", "SiLU"),
     (
