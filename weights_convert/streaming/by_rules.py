@@ -96,12 +96,21 @@ def _is_reverse(
         what = (
             "fit both sides of the rules: say --forward or --reverse"
             if forth
-            else ("fit neither side of the rules")
+            else f"fit neither side of the rules{_no_way_back(rules)}"
         )
         raise InputError(
             f"{rules.name}: the source's names, such as {listed(source, shown=2)}, {what}"
         )
     return back > forth
+
+
+def _no_way_back(rules: Rules) -> str:
+    """Return why the names of the port were not looked for, if they were not."""
+    try:
+        rules.inverted()
+    except InputError as error:
+        return f"; {error}"
+    return ""
 
 
 def _fitting(rules: Rules, source: Mapping[str, Tensor], back: bool) -> int:

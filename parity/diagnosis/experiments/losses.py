@@ -146,7 +146,8 @@ def _regression(o: Operation) -> Changes:
     for other in (0.1, 0.5, 1.0, 1 / 9, 2.0) if key else ():
         if key and other != o.arguments.get(key):
             text = f"{key} {other:g} instead of {o.arguments.get(key):g}"
-            yield given(o, "loss-settings", text, **{key: other})
+            arguments: dict[str, Any] = {key: other}
+            yield given(o, "loss-settings", text, **arguments)
 
 
 def _sigmoid_first(call: Invocation) -> Any:

@@ -239,7 +239,8 @@ def _sampled(o: Operation) -> Changes:
         for other in others:
             if other != o.arguments[name]:
                 text = f"{name} `{other}` instead of `{o.arguments[name]}`"
-                yield given(o, "grid-sample", text, **{name: other})
+                arguments: dict[str, Any] = {name: other}
+                yield given(o, "grid-sample", text, **arguments)
     text = "its grid's x and y swapped"
     yield one(o, "grid-sample", text, lambda call: call(grid=call["grid"].flip(-1)))
 

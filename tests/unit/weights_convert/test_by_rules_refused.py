@@ -187,6 +187,18 @@ def test_a_way_that_names_do_not_tell(shards: Path, tmp_path: Path, capsys: Capt
     assert main([*command, "--reverse"]) == 0
 
 
+LEAVES_OUT = "rules = [['kv', ['k', []], '(k + v) -> k, v', {k = 2}]]"
+
+
+def test_a_table_without_a_way_back(tmp_path: Path, capsys: Capture) -> None:
+    """Catches names of the port that fit no rule, and no word of why they were not looked for."""
+    save_file({"k": torch.ones(2)}, tmp_path / "in.safetensors")
+    out = tmp_path / "out.safetensors"
+    said = refused(tmp_path, tmp_path / "in.safetensors", out, capsys, LEAVES_OUT)
+    assert "fit neither side of the rules; " in said
+    assert "has no way back: it leaves a part out" in said
+
+
 def test_bad_targets_and_options(shards: Path, tmp_path: Path, capsys: Capture) -> None:
     """Catches a target replaced, or an option that is silently without effect."""
     there = tmp_path / "there.safetensors"
