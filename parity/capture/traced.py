@@ -245,7 +245,8 @@ def same_program(one: ClosedJaxpr, other: ClosedJaxpr) -> bool:
 def _text(closed: ClosedJaxpr) -> str:
     """Return a program as text, with the names of layers, without addresses."""
     text = re.sub(r"\bcall=(\d+)", lambda found: SITES[int(found[1])].layer, str(closed.jaxpr))
-    return re.sub(r"0x[0-9a-f]+", "", text)
+    # Where lines are broken depends on how many digits the numbers of the marks had.
+    return " ".join(re.sub(r"0x[0-9a-f]+", "", text).split())
 
 
 def signature(trees: Any) -> Hashable:
