@@ -22,7 +22,9 @@ from parity.capture.jaxprs import subjaxprs
 
 LEAST = 1 << 23  # products of numbers: below, compiling takes longer than what is saved
 MOST_TAPS = 64  # elements of a kernel's window; each is a product of its own
-FEW = 16  # channels, of which a product for each element of the window would be slow
+FEW = 64  # channels: products of fewer are slow, so elements of the window are taken together
+MOST_PRODUCTS = 16  # and so are those of a large window, each of which is compiled
+MOST_BYTES = 1 << 28  # of what is taken together
 
 
 def is_slow(eqn: JaxprEqn, values: Sequence[Any]) -> bool:
@@ -64,6 +66,18 @@ def by_products(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     return [product(*values)]
 
 
+def together(taps: int, channels: int, pixels: int) -> int:
+    """Return of how many elements of a window the product is computed at once.
+
+    Args:
+        taps: Elements of the window.
+        channels: Of the image.
+        pixels: Of the result, of all images.
+    """
+    wanted = max(FEW // channels, taps // MOST_PRODUCTS, 1)
+    return min(wanted, max(MOST_BYTES // max(8 * channels * pixels, 1), 1))
+
+
 def _product(params: Mapping[str, Any], shape: Sequence[int], lhs: Any, rhs: Any) -> Any:
     specs = params["dimension_numbers"]
     batch, feature, *spatial = specs.lhs_spec
@@ -83,10 +97,11 @@ def _product(params: Mapping[str, Any], shape: Sequence[int], lhs: Any, rhs: Any
         return lax.slice(x, (0, *begin, 0), (len(x), *end, x.shape[-1]), (1, *strides, 1))
 
     places = list(itertools.product(*map(range, kernel.shape[:-2])))
-    if x.shape[-1] < FEW:
-        rows = jnp.concatenate([seen_by(place) for place in places], axis=-1)
-        found = rows @ kernel.reshape(-1, kernel.shape[-1])
-    else:
-        found = sum(seen_by(place) @ kernel[place] for place in places)
+    taps = kernel.reshape(-1, *kernel.shape[-2:])
+    size = together(len(places), x.shape[-1], len(x) * math.prod(sizes))
+    found: Any = 0
+    for i in range(0, len(places), size):
+        rows = jnp.concatenate([seen_by(place) for place in places[i : i + size]], axis=-1)
+        found = found + rows @ taps[i : i + size].reshape(-1, taps.shape[-1])
     order = np.argsort([specs.out_spec[0], *specs.out_spec[2:], specs.out_spec[1]])
     return found.transpose(order)

@@ -44,6 +44,13 @@ CASES: dict[str, tuple[Shape, Shape, tuple[str, str, str], dict[str, Any]]] = {
         ("NHWC", "HWIO", "NHWC"),
         {"padding": ((-1, 0), (0, -2))},
     ),
+    "stride and cut off": (
+        (1, 9, 9, 2),
+        (2, 2, 2, 3),
+        ("NHWC", "HWIO", "NHWC"),
+        {"window_strides": (2, 2), "padding": ((-2, 0), (1, -1))},
+    ),
+    "large window": ((1, 9, 9, 70), (5, 5, 70, 2), ("NHWC", "HWIO", "NHWC"), {}),
     "one axis": ((3, 9, 17), (4, 17, 2), ("NWC", "WIO", "NWC"), {"padding": ((1, 2),)}),
     "three axes": ((1, 4, 5, 6, 2), (2, 3, 2, 2, 3), ("NDHWC", "DHWIO", "NDHWC"), {}),
     "nothing left": ((1, 2, 2, 3), (3, 3, 3, 2), ("NHWC", "HWIO", "NHWC"), {}),
@@ -97,15 +104,21 @@ def test_products_are_the_convolution(case: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("dtype", "groups", "least"), [(np.float32, 1, 0), (np.float64, 2, 0), (np.float64, 1, 10**6)]
+    ("dtype", "groups", "batches", "least"),
+    [
+        (np.float32, 1, 1, 0),
+        (np.float64, 2, 1, 0),
+        (np.float64, 1, 2, 0),
+        (np.float64, 1, 1, 10**6),
+    ],
 )
 def test_what_stays_a_convolution(
-    dtype: Any, groups: int, least: int, monkeypatch: pytest.MonkeyPatch
+    dtype: Any, groups: int, batches: int, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches groups that are mixed, and working precision that is not computed as written."""
     monkeypatch.setattr(convolutions, "LEAST", least)
-    x, w = np.ones((1, 5, 5, 4), dtype), np.ones((3, 3, 4 // groups, 4), dtype)
-    moves = {"feature_group_count": groups}
+    x, w = np.ones((2, 5, 5, 4), dtype), np.ones((3, 3, 4 // groups, 4), dtype)
+    moves = {"feature_group_count": groups, "batch_group_count": batches}
     with jax.enable_x64(dtype == np.float64):
         function = convolution(("NHWC", "HWIO", "NHWC"), moves, 2)
         closed = jax.make_jaxpr(function)(x, w)
@@ -141,6 +154,17 @@ def test_inside_transformations(
             with_gradients(run, *args), with_gradients(function, *args), strict=True
         ):
             np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("taps", "channels", "pixels", "expected"),
+    [(9, 3, 100, 21), (9, 64, 100, 1), (9, 32, 100, 2), (49, 64, 100, 3), (49, 3, 2**20, 10)],
+)
+def test_how_much_is_computed_at_once(taps: int, channels: int, pixels: int, expected: int) -> None:
+    """Catches products too many to compile, too small to be fast, or too large for memory."""
+    found = convolutions.together(taps, channels, pixels)
+    assert found == expected
+    assert found == 1 or found * channels * pixels * 8 <= 2**28
 
 
 def test_a_gradient_keeps_the_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
