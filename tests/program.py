@@ -34,7 +34,7 @@ def start(module: str, add_arguments: Arguments, run: Run, argv: Sequence[str] |
     args = parser.parse_args(argv)
     compilation_cache.keep_compiled(compilation_cache.of_user())
     xla_convolutions.by_eigen()
-    openmp.wait_asleep()
+    openmp.wait_asleep_if_busy()
     if argv is None:
         garbage.collect_rarely()
     try:

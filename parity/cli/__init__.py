@@ -108,7 +108,7 @@ def _run(argv: Sequence[str] | None) -> int:
     args.invocation = [sys.executable, *own]
     compilation_cache.keep_compiled(compilation_cache.of_user())
     xla_convolutions.by_eigen()
-    openmp.wait_asleep()
+    openmp.wait_asleep_if_busy()
     if argv is None:
         garbage.collect_rarely()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding

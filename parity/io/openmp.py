@@ -15,12 +15,18 @@ import sys
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 
-def wait_asleep() -> None:
-    """Have threads of this process and its children sleep while they wait, not spin.
+def wait_asleep_if_busy() -> None:
+    """Have threads of this process and its children sleep while they wait, if cores are wanted.
 
-    Does nothing where a variable of OpenMP says otherwise, and where PyTorch is imported already,
-    since it reads them then.
+    On an idle machine spinning is faster, so nothing is set there, nor where one of `SETTINGS` is,
+    nor where PyTorch is imported already, which reads them then.
     """
     if "torch" in sys.modules or any(name in os.environ for name in SETTINGS):
         return
-    os.environ["OMP_WAIT_POLICY"] = "passive"
+    if is_busy():
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def is_busy() -> bool:
+    """Return whether more processes wanted to run in the last minute than there are cores."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
