@@ -157,7 +157,8 @@ class SideRun:
     """One pass over the images, which keeps only confusion matrices and pictures.
 
     While the networks predict an image, one thread reads and resizes the next, and another counts
-    the last. Memory holds three images and their predictions.
+    the last. Memory holds three images and their predictions. That work is done while the first
+    network predicts, so each is the first in its turn.
 
     Args:
         source: The data set.
@@ -207,9 +208,7 @@ class SideRun:
                 if progress:
                     progress(i, len(samples), sample.name if i else "first call of each framework")
                 read = next(coming)
-                predictions = {
-                    name: self._predict(name, sample, read.image) for name in self.predictors
-                }
+                predictions = self._predictions(i, sample, read.image)
                 judged = self._judge(read.image, predictions)
                 counting.do(functools.partial(self._count, sample, read, predictions, judged))
         if progress:
@@ -284,6 +283,14 @@ class SideRun:
             )
             for name in self.predictors
         }
+
+    def _predictions(self, i: int, sample: Sample, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict the image of this number on every side; another one begins each time."""
+        names = list(self.predictors)
+        first = i % len(names)
+        turns = names[first:] + names[:first]
+        found = {name: self._predict(name, sample, image) for name in turns}
+        return {name: found[name] for name in names}
 
     def _predict(self, name: str, sample: Sample, image: np.ndarray) -> np.ndarray:
         try:

@@ -49,7 +49,8 @@ class Score:
         confusion: (outputs, outputs) int64, rows truth, columns prediction, in the order of the
             network's outputs.
         iou: (classes,) float64 in the data set's order, NaN where a class is absent.
-        images_per_second: Speed of prediction alone, without reading files or compiling.
+        images_per_second: Speed of prediction while the next image is read and the last one
+            counted, without compiling. The sides take turns to begin, so both bear that alike.
         first_call_seconds: Duration of the call before, which compiles or warms up.
     """
 
