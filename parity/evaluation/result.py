@@ -122,6 +122,7 @@ class Result:
         pictures: Pictures of the first images, for the page; see `parity.evaluation.page.Picture`.
         versions: Framework -> its version.
         notes: Remarks on the checkpoint; see `weights_convert.notes`.
+        compiled: Whether `torch.compile` compiled PyTorch's network.
     """
 
     model: str
@@ -137,6 +138,7 @@ class Result:
     pictures: list[Picture]
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
+    compiled: bool = False
 
     @property
     def labels(self) -> str:
@@ -287,6 +289,7 @@ class Result:
             "predicted_size": list(self.sizes.predicted),
             "counted_size": list(self.sizes.counted),
             "dtype": self.dtype,
+            "compiled": self.compiled,
             "weights": str(self.weights),
             "weights_sha256": self.weights_sha256,
             "versions": self.versions,
