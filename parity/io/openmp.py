@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import sys
 
-# Each says how threads wait; GNU's OpenMP reads the first two, LLVM's and Intel's the others.
+# Each says how threads wait, to one of the OpenMP libraries or to several.
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 
 def wait_asleep() -> None:
     """Have threads of this process and its children sleep while they wait, not spin.
 
-    Does nothing where a variable of OpenMP says otherwise, and where PyTorch is imported already,
+    Does nothing where one of `SETTINGS` is set, and where PyTorch is imported already,
     since it reads them then.
     """
     if "torch" in sys.modules or any(name in os.environ for name in SETTINGS):
