@@ -39,7 +39,8 @@ class Predictor:
 
     Large images in float32 are predicted by a program that `torch_impl.ops.inference` records at
     the first of each shape, unless `records` is set to false: equal but for rounding. After
-    `compile` images of every size are, by that program compiled.
+    `compile` so are small ones, by that program compiled. Programs are those of the first two
+    shapes (`inference.MOST_PROGRAMS`); images of others go through the network itself.
 
     Args:
         model: The network; it is put into eval mode and, for float32, channels-last memory, in

@@ -74,7 +74,7 @@ class Trainer:
         group: Group | None = None,
     ) -> None:
         self.optimizer, self.loss = optimizer, loss
-        self.parallel, self.group = parallel, group
+        self.parallel, self.group, self.precision = parallel, group, precision
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.half, self.level = HALVES.get(precision), level
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -109,10 +109,11 @@ class Trainer:
             say: Told how long it took.
 
         Raises:
-            InputError: There is no compiler, or there are several devices.
+            InputError: There is no compiler, the precision is half, or there are several devices.
         """
         if self.group:
-            raise InputError("torch.compile: several devices, expected one")
+            raise InputError("--compile with several devices, expected one")
+        compilation.check_precision(self.precision)
         self.replica = self.alone = compilation.Compiled(self.model, say)
 
     def step(self, batch: Batch, rate: float) -> Step:

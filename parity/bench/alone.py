@@ -26,6 +26,7 @@ MODULE = "parity.bench.alone"
 MORE = 2  # calls after the first, in which memory may grow
 KEEPS = ("jax", "torch.compile")  # those that keep on disk what they compiled
 STATUS = Path("/proc/self/status")  # Linux
+RESET = Path("/proc/self/clear_refs")  # 5 sets VmHWM to VmRSS, see proc(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,13 @@ class First:
 
     cold: Call
     warm: Call | None
+
+    def cells(self) -> list[str]:
+        """Return seconds, cold and warm, and MiB more, alike, as text; `-` is unknown."""
+        calls = (self.cold, self.warm)
+        seconds = [f"{call.seconds:.1f}" if call else "-" for call in calls]
+        memory = [call.memory if call else None for call in calls]
+        return [*seconds, *("-" if found is None else f"{found / 2**20:.0f}" for found in memory)]
 
 
 def first_calls(
@@ -137,6 +145,7 @@ def measured(job: Job) -> Call:
     module = importlib.import_module(f"parity.bench.{'training' if job.train else 'forward'}")
     importlib.import_module(f"{job.name.partition('.')[0]}_impl.train")
     build = module.trainers if job.train else module.networks
+    forget_peak()
     before = resident("VmRSS")
     call = build((job.name,), job.model, job.size, job.batch, job.threads)[job.name]
     start = time.perf_counter()
@@ -148,8 +157,14 @@ def measured(job: Job) -> Call:
     return Call(seconds, None if before is None or peak is None else peak - before)
 
 
+def forget_peak() -> None:
+    """Have `VmHWM` begin anew, where the system lets a process: imports may have taken more."""
+    with contextlib.suppress(OSError):
+        RESET.write_text("5")
+
+
 def resident(key: str) -> int | None:
-    """Return the memory of this process in bytes: `VmRSS`, of now, or `VmHWM`, the most so far.
+    """Return the memory of this process in bytes: `VmRSS`, of now, or `VmHWM`, the most of late.
 
     Not `ru_maxrss`: a new process begins with that of the one that started it.
     """

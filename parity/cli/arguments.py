@@ -52,8 +52,9 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile PyTorch's network by torch.compile, which takes a minute or more and needs a"
-        " C++ compiler; results are equal but for rounding (JAX always compiles)",
+        help="compile PyTorch's network by torch.compile, once for each size of a batch, for steps"
+        " and for predictions: each takes a minute or more and needs a C++ compiler; results are"
+        " equal but for rounding (JAX always compiles)",
     )
 
 

@@ -24,7 +24,7 @@ from parity.training.folder import SUFFIX
 from parity.training.parts import ProcessGroup, SingleProcess
 from parity.training.progress import KEY, parse
 from parity.training.scores import Count, Score, Task, measure
-from parity.training.side import FRAMEWORKS, Side, slow
+from parity.training.side import FRAMEWORKS, Side, check_compiled, slow
 from weights_convert import Checkpoint, formats, notes
 from weights_convert.assumptions import Assumed, Assumptions, Pair, assume
 from weights_convert.checkpoint import told, understand
@@ -48,6 +48,7 @@ class Measured:
         assumed: The assumptions on its inputs and outputs.
         count_size: Height and width at which predictions were counted, where it was asked for.
         notes: Remarks on the file; see `weights_convert.notes`.
+        compiled: Whether `torch.compile` compiled the network.
     """
 
     path: Path
@@ -59,12 +60,14 @@ class Measured:
     assumed: Assumptions
     count_size: Pair | None = None
     notes: tuple[str, ...] = ()
+    compiled: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         fields: dict[str, Any] = {"checkpoint": self.path.name, "sha256": self.sha256}
         fields |= {"framework": self.framework, "stage": self.stage, "epoch": self.epoch}
         fields |= self.assumed.to_dict()
+        fields["compiled"] = self.compiled
         fields["count_size"] = None if self.count_size is None else list(self.count_size)
         return fields | self.score.to_dict()
 
@@ -114,6 +117,7 @@ def evaluate(
     count_size: Pair | None = None,
     say: Callable[[Path, Assumptions], None] | None = None,
     compiled: bool = False,
+    report: Callable[[str], object] = lambda line: None,
 ) -> list[Measured]:
     """Evaluate every checkpoint in a folder, or one, and write the results next to each.
 
@@ -135,7 +139,8 @@ def evaluate(
         count_size: Height and width to which predictions are enlarged (the nearest pixel of each
             place) before they are compared with labels of that size; not at all if not given.
         say: Called with each checkpoint before it is measured, and what is assumed of it.
-        compiled: Compile PyTorch's network by `torch.compile`; notes say how long that took.
+        compiled: Compile PyTorch's networks by `torch.compile`; JAX's are compiled anyway.
+        report: Told how long each took to compile, once it is.
 
     Raises:
         InputError: There is no checkpoint, or one cannot be read or belongs to no stage of the
@@ -146,16 +151,17 @@ def evaluate(
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
     if framework is None and place.parts > 1:
         raise InputError("--devices needs --framework, which starts them")
+    check_compiled(compiled, FRAMEWORKS if framework is None else [framework])
+    sides = {name: Side(name, place, report if compiled else None) for name in FRAMEWORKS}
     recipe = None if recipe is None else for_data(recipe, data)
     paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, DataLoader]()
-    took: list[str] = []
-    compile_with = took.append if compiled else None
-    sides = {name: Side(name, place, compile_with) for name in FRAMEWORKS}
     group = sides[framework].meet() if framework else SingleProcess()
     for i, path in enumerate(paths):
         if progress:
             progress(i, len(paths), path.name)
         held = read(path, recipe, framework, choice)
+        side = sides[held.framework]
+        side.check(held.recipe)
         for_data(held.recipe, data)  # refuses other classes than it was trained on
         assumed = assumptions(path, held, labels, size)
         if say and place.leads:
@@ -175,12 +181,11 @@ def evaluate(
                 feeds[key] = DataLoader(
                     held.recipe, data, workers, split, place, images, count_size
                 )
-            score, note = _score(held, feeds[key], sides[held.framework], group)
-            said += [*([note] if note else []), *took]
-            took.clear()
+            score, note = _score(held, feeds[key], side, group)
+            said += [note] if note else []
         name, sha256 = held.stage.name, held.checkpoint.sha256
         facts = (path, sha256, held.framework, name, held.epoch, score, assumed, count_size)
-        done.append(Measured(*facts, notes=tuple(said)))
+        done.append(Measured(*facts, tuple(said), side.compile_with is not None))
         if place.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
     if place.leads and paths != [Path(folder)]:

@@ -25,6 +25,7 @@ from parity.spec.errors import InputError
 from parity.spec.labels import outputs
 from parity.spec.models import CLASSIFIERS, MODELS, Config, check_takes_images, name_of
 from parity.spec.preprocessing import Preprocessing
+from parity.training.side import check_compiled
 from weights_convert.assumptions import Assumptions, assume
 from weights_convert.wrapping import ANY, Choice
 
@@ -85,7 +86,7 @@ def miou(
         InputError: Anything given cannot be used; one line says what.
         FloatingPointError: A network's outputs are not finite.
     """
-    check_arguments(model, size, frameworks, dtype, limit, pictures)
+    check_arguments(model, size, frameworks, dtype, limit, pictures, compiled)
     root, path = Path(data), Path(weights)
     source = find_dataset(root, dataset)
     samples = source.samples(root, split)[:limit]
@@ -115,7 +116,7 @@ def miou(
 
     predictors = {name: made(name, dtype, pixels) for name in frameworks}
     took: list[str] = []
-    if compiled and "torch" in predictors:
+    if compiled:
         predictors["torch"].compile(took.append)
     order = str(assumed.labels.value)
     predicted = predicted_size(checkpoint.config, size)
@@ -138,6 +139,7 @@ def miou(
         pictures=run.pictures,
         versions={name: importlib.metadata.version(name) for name in frameworks},
         notes=(*notes.lines(checkpoint), *took),
+        compiled=compiled,
     )
 
 
@@ -157,7 +159,8 @@ class SideRun:
     """One pass over the images, which keeps only confusion matrices and pictures.
 
     While the networks predict an image, one thread reads and resizes the next, and another counts
-    the last. Memory holds three images and their predictions.
+    the last. Memory holds three images and their predictions. That work is done while the first
+    network predicts, so each is the first in its turn.
 
     Args:
         source: The data set.
@@ -207,9 +210,7 @@ class SideRun:
                 if progress:
                     progress(i, len(samples), sample.name if i else "first call of each framework")
                 read = next(coming)
-                predictions = {
-                    name: self._predict(name, sample, read.image) for name in self.predictors
-                }
+                predictions = self._predictions(i, sample, read.image)
                 judged = self._judge(read.image, predictions)
                 counting.do(functools.partial(self._count, sample, read, predictions, judged))
         if progress:
@@ -285,6 +286,14 @@ class SideRun:
             for name in self.predictors
         }
 
+    def _predictions(self, i: int, sample: Sample, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict the image of this number on every side; another one begins each time."""
+        names = list(self.predictors)
+        first = i % len(names)
+        turns = names[first:] + names[:first]
+        found = {name: self._predict(name, sample, image) for name in turns}
+        return {name: found[name] for name in names}
+
     def _predict(self, name: str, sample: Sample, image: np.ndarray) -> np.ndarray:
         try:
             if name not in self.first_call:
@@ -348,6 +357,7 @@ def check_arguments(
     dtype: str,
     limit: int | None,
     pictures: int,
+    compiled: bool,
 ) -> None:
     """Refuse what cannot be meant, before any file is read.
 
@@ -365,6 +375,7 @@ def check_arguments(
     for name in frameworks:
         if name not in FRAMEWORKS:
             raise InputError(f"unknown framework {name!r}, expected {' or '.join(FRAMEWORKS)}")
+    check_compiled(compiled, frameworks)
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r}, expected {' or '.join(DTYPES)}")
     if limit is not None and limit < 1:

@@ -14,7 +14,7 @@ from parity.data.own.description import UNKNOWN, named
 from parity.data.segmentation import PICTURES, picture_of
 from parity.evaluation.drawing import coloured, labelled, overlaid, save
 from parity.evaluation.infer import Item, check_target, find, stem
-from parity.evaluation.predictors import Predictor, opened
+from parity.evaluation.predictors import Predictor, framework_of, opened
 from parity.io.replacing import replacing
 from parity.spec.augmentation import BILINEAR, NEAREST, resample
 from parity.spec.datasets import DataSet
@@ -102,6 +102,7 @@ def predict(
     if fit not in FITS:
         raise InputError(f"fit {fit!r}, expected {' or '.join(FITS)}")
     items = items_of(images)
+    framework = framework_of(Path(weights), framework, compiled)
     if compiled and fit == "pad":
         raise InputError("--compile with --fit pad: each size of an image would be compiled")
     took: list[str] = []

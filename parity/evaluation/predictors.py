@@ -93,16 +93,10 @@ def opened(
     Raises:
         InputError: The file cannot be used, or not by this framework.
     """
-    is_onnx = path.suffix.lower() == ONNX
-    framework = framework or ("onnx" if is_onnx else "torch")
-    if framework not in FRAMEWORKS:
-        raise InputError(f"framework {framework!r}, expected {', '.join(FRAMEWORKS)}")
-    if is_onnx != (framework == "onnx"):
-        wanted = "an ONNX file" if framework == "onnx" else "a checkpoint; --framework onnx runs it"
-        raise InputError(f"{path}: framework {framework} needs {wanted}")
+    framework = framework_of(path, framework, compile_with is not None)
     if model is not None and model not in MODELS:
         raise InputError(f"unknown model {model!r}, expected one of {', '.join(MODELS)}")
-    if is_onnx:
+    if framework == "onnx":
         return _onnx(path, data, labels, size)
     contents = formats.read(path, key=choice.key, foreign=True)
     recipe = None
@@ -147,6 +141,30 @@ def opened(
         known,
         tuple(notes.lines(checkpoint)),
     )
+
+
+def framework_of(path: Path, framework: str | None, compiled: bool = False) -> str:
+    """Return what runs a network's file: the framework given, or the file's own.
+
+    Args:
+        path: The file, as for `opened`.
+        framework: As for `opened`.
+        compiled: Whether `torch.compile` is to compile it.
+
+    Raises:
+        InputError: It is unknown, does not run such a file, or is not PyTorch, and `compiled`.
+    """
+    is_onnx = path.suffix.lower() == ONNX
+    framework = framework or ("onnx" if is_onnx else "torch")
+    if framework not in FRAMEWORKS:
+        raise InputError(f"framework {framework!r}, expected {', '.join(FRAMEWORKS)}")
+    if is_onnx != (framework == "onnx"):
+        wanted = "an ONNX file" if framework == "onnx" else "a checkpoint; --framework onnx runs it"
+        raise InputError(f"{path}: framework {framework} needs {wanted}")
+    if compiled and framework != "torch":
+        runs = "ONNX Runtime" if is_onnx else "JAX, which always compiles"
+        raise InputError(f"--compile is of PyTorch's network; {path} is run by {runs}")
+    return framework
 
 
 def _onnx(path: Path, data: DataSet | None, labels: str | None, size: Pair | None) -> Predictor:

@@ -49,7 +49,8 @@ class Score:
         confusion: (outputs, outputs) int64, rows truth, columns prediction, in the order of the
             network's outputs.
         iou: (classes,) float64 in the data set's order, NaN where a class is absent.
-        images_per_second: Speed of prediction alone, without reading files or compiling.
+        images_per_second: Speed of prediction while the next image is read and the last one
+            counted, without compiling. The sides take turns to begin, so both bear that alike.
         first_call_seconds: Duration of the call before, which compiles or warms up.
     """
 
@@ -121,6 +122,7 @@ class Result:
         pictures: Pictures of the first images, for the page; see `parity.evaluation.page.Picture`.
         versions: Framework -> its version.
         notes: Remarks on the checkpoint; see `weights_convert.notes`.
+        compiled: Whether `torch.compile` compiled PyTorch's network.
     """
 
     model: str
@@ -136,6 +138,7 @@ class Result:
     pictures: list[Picture]
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
+    compiled: bool = False
 
     @property
     def labels(self) -> str:
@@ -286,6 +289,7 @@ class Result:
             "predicted_size": list(self.sizes.predicted),
             "counted_size": list(self.sizes.counted),
             "dtype": self.dtype,
+            "compiled": self.compiled,
             "weights": str(self.weights),
             "weights_sha256": self.weights_sha256,
             "versions": self.versions,

@@ -2,11 +2,14 @@
 
 For work between two calls of a network, which leave Python free while they compute: reading and
 resizing the next image, counting the last one. Both keep the order, so results are those of one
-thread; both are at most one item apart from their user, so memory is bounded.
+thread; both are at most one item apart from their user, so memory is bounded. Context variables
+have the values that they have for their user, such as how much a message lists (`--verbose`).
 """
 
 from __future__ import annotations
 
+import contextvars
+import functools
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -29,11 +32,13 @@ def ahead(make: Callable[[int], T], count: int) -> Generator[T, None, None]:
         Exception: What `make` raised, where its item would come.
     """
     with ThreadPoolExecutor(1, "ahead") as thread:
-        coming = thread.submit(make, 0) if count else None
+        coming = _submit(thread, functools.partial(make, 0)) if count else None
         for following in range(1, count + 1):
             assert coming
             made = coming.result()
-            coming = thread.submit(make, following) if following < count else None
+            coming = None
+            if following < count:
+                coming = _submit(thread, functools.partial(make, following))
             yield made
 
 
@@ -54,7 +59,7 @@ class Behind:
             Exception: What the one before raised.
         """
         self._finish()
-        self._pending = self._thread.submit(call)
+        self._pending = _submit(self._thread, call)
 
     def _finish(self) -> None:
         pending, self._pending = self._pending, None
@@ -73,3 +78,8 @@ class Behind:
         self._thread.shutdown()
         if kind is None:  # else that one is told
             self._finish()
+
+
+def _submit(thread: ThreadPoolExecutor, call: Callable[[], T]) -> Future[T]:
+    """Have a function called in a thread, with this one's context variables."""
+    return thread.submit(contextvars.copy_context().run, call)

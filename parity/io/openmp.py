@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-# Each says how threads wait; GNU's OpenMP reads the first two, LLVM's and Intel's the others.
+# Each says how threads wait, to one of the OpenMP libraries or to several.
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 

@@ -19,7 +19,6 @@ class Clock:
     begun: float = dataclasses.field(default_factory=time.perf_counter)
     waited: float = 0.0
     images: int = 0
-    steps: int = 0
     first: tuple[float, int] = (0.0, 0)  # seconds and images of first steps
 
     def add(self, images: int, waited: float, took: float) -> None:
@@ -29,7 +28,6 @@ class Clock:
             self.first = self.first[0] + took, self.first[1] + images
         self.waited += waited
         self.images += images
-        self.steps += 1
 
     @property
     def steady(self) -> bool:

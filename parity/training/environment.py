@@ -32,11 +32,19 @@ PACKAGES = (
     "onnxruntime",
 )
 # Settings of the process that may change what comes out, or how fast.
-SETTINGS = ("JAX_", "XLA_", "TORCH_", "OMP_", "MKL_", "CUDA_", "NCCL_", "CUBLAS_")
+SETTINGS = (
+    *("JAX_", "XLA_", "CUDA_", "NCCL_", "CUBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_"),
+    *("TORCH_", "TORCHDYNAMO_", "TORCHINDUCTOR_", "CXX"),
+)
 
 
 def facts(
-    recipe: Recipe, framework: str, data: Path, resumed: Path | None, place: DistEnv = ALONE
+    recipe: Recipe,
+    framework: str,
+    data: Path,
+    resumed: Path | None,
+    place: DistEnv = ALONE,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Return the facts of a start of a run, as JSON values.
 
@@ -46,11 +54,13 @@ def facts(
         data: The data set.
         resumed: The checkpoint that it continues from.
         place: Where this process and its devices are.
+        compiled: Whether `torch.compile` compiles PyTorch's network.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "framework": framework,
+        "compiled": compiled,
         "devices": devices(framework),
         "place": dataclasses.asdict(place),
         "data": str(data.absolute()),

@@ -177,6 +177,9 @@ def measure(
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Evaluate batches with a trainer, and count the results: each while the next is predicted.
 
+    Of batches that several devices predict together, it is the last that is counted while the next
+    group is predicted.
+
     Returns:
         An iterator of each batch and its predicted classes. At its end, all are counted.
 

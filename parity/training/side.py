@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe, Stage
 from parity.spec.training.trainer import Arrays, Snapshot, Trainer
 from parity.training.dist_env import ALONE, DistEnv
@@ -27,6 +28,9 @@ class Side:
         place: Where this process and its devices are.
         compile_with: If given, PyTorch's networks are compiled by `torch.compile`, and it is told
             how long that took; JAX's always are.
+
+    Raises:
+        InputError: They are, and there is no compiler.
     """
 
     def __init__(
@@ -36,7 +40,11 @@ class Side:
         compile_with: Callable[[str], object] | None = None,
     ) -> None:
         self.framework, self.place = framework, place
-        self.compile_with = compile_with
+        self.compile_with = compile_with if framework == "torch" else None
+        if self.compile_with:
+            from torch_impl.ops.compilation import check_compiler
+
+            check_compiler()  # or it is missed when all data has been read
         self.group: Any = None  # of one device there is none: it computes the same without
 
     def meet(self) -> ProcessGroup:
@@ -54,6 +62,17 @@ class Side:
         if self.framework == "jax":
             self.group = dataclasses.replace(self.group, way=place.way)
         return self.group
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a recipe whose precision cannot be compiled, before any data is read.
+
+        Raises:
+            InputError: Its precision is half, and PyTorch's networks are compiled.
+        """
+        if self.compile_with:
+            from torch_impl.ops.compilation import check_precision
+
+            check_precision(recipe.precision)
 
     def leave(self) -> None:
         """Leave the group, once all processes have arrived here."""
@@ -87,7 +106,7 @@ class Side:
             recipe.parallel,
             self.group,
         )
-        if self.compile_with and self.framework == "torch":
+        if self.compile_with:
             made.compile(self.compile_with)
         return made
 
@@ -118,6 +137,20 @@ class Side:
                 for slot, a in snapshot.slots.items()
             },
         )
+
+
+def check_compiled(compiled: bool, frameworks: Sequence[str]) -> None:
+    """Refuse to compile by `torch.compile` where no network is PyTorch's.
+
+    Args:
+        compiled: Whether it is asked for.
+        frameworks: Those that compute.
+
+    Raises:
+        InputError: PyTorch is none of them.
+    """
+    if compiled and "torch" not in frameworks:
+        raise InputError("--compile is of PyTorch's network; JAX always compiles its own")
 
 
 def slow(framework: str, precision: str) -> str:

@@ -21,7 +21,7 @@ from parity.training.progress import TrainProgress
 from parity.training.progress_bar import Display, Lines, Silent
 from parity.training.run import Options, TrainingRun
 from parity.training.scores import Score
-from parity.training.side import FRAMEWORKS, Side, slow
+from parity.training.side import FRAMEWORKS, Side, check_compiled, slow
 from parity.training.stage_start import StageStart
 from parity.training.stopping import Stop
 from weights_convert.wrapping import ANY, Choice
@@ -92,7 +92,11 @@ def train(
     """
     if framework not in FRAMEWORKS:
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
+    display = (display or Lines()) if place.leads else Silent()
+    check_compiled(compiled, [framework])
+    side = Side(framework, place, display.say if compiled else None)
     recipe = for_data(recipe, data)
+    side.check(recipe)
     if options.epochs is not None and not 1 <= options.epochs <= recipe.epochs:
         name = recipe.stages[-1].name
         raise InputError(
@@ -108,8 +112,6 @@ def train(
             " epochs of the recipe"
         )
     folder, given = Folder(out), None if isinstance(resume, bool) else Path(resume)
-    display = (display or Lines()) if place.leads else Silent()
-    side = Side(framework, place, display.say if compiled else None)
     loader = DataLoader(recipe, data, workers, place=place)
     loader.open()
     found = checkpoints.read(given) if given is not None and place.leads else None
@@ -139,12 +141,25 @@ def train(
         found = _agreed(group, place, found, facts)
         if place.leads:
             origin = found.path if found else None
-            folder.started(environment.facts(recipe, framework, Path(data), origin, place))
+            if found and (line := _compiled_otherwise(folder, framework, compiled)):
+                display.say(line)
+            start_of = (recipe, framework, Path(data), origin, place, compiled)
+            folder.started(environment.facts(*start_of))
         parts = (recipe, side, loader, folder, begin, options, display, stop, found)
         run = TrainingRun(*parts, place=place, group=group, first=begin.first)
         done = run.go()
         side.leave()
         return Trained(folder, run.moment, run.score, 0 if done else stop.status)
+
+
+def _compiled_otherwise(folder: Folder, framework: str, compiled: bool) -> str:
+    """Return a line where the last start was compiled and this is not, or the reverse; else ""."""
+    last = (folder.starts() or [{}])[-1]
+    before = last.get("compiled", False)  # version 1.0 did not compile
+    if last.get("framework") != framework or before == compiled:
+        return ""
+    was, now = ("", "without") if before else ("not ", "with")
+    return f"this run was {was}compiled until now; {now} --compile it goes on, but not bit for bit"
 
 
 def _told(place: DistEnv, found: list[str]) -> str:

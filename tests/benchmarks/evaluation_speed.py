@@ -3,8 +3,10 @@
     python -m tests.benchmarks.evaluation_speed --weights enet.pth --data DIR
 
 `forward` is the network alone, on an image that is there and preprocessed; `predictor` takes it as
-it was resized and gives classes; `miou` and `eval` are what the commands do with the data set, from
-its files to the counts, compiled before. All take turns, so that other load changes all alike.
+it was resized and gives classes; `read` reads and resizes an image and its label map; `miou` and
+`eval` are what the commands do with the data set, from its files to the counts, compiled before.
+All take turns, so that other load changes all alike. `CPU ms` is processor time of an image, over
+all threads of this process, which other load changes less; processes that read are not counted.
 `miou` predicts one image at a time. `eval` takes the recipe's batches and computes their loss; its
 `forward` is that of a batch.
 """
@@ -20,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -44,7 +46,34 @@ from parity.training.scores import Count, Task, measure
 from parity.training.side import Side
 from tests import program
 
-Timed = Callable[[], tuple[int, float]]  # images and the seconds that they took
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """What some images took.
+
+    Attributes:
+        images: Their number.
+        seconds: From the first to the last.
+        cpu_seconds: Processor time of this process's threads.
+    """
+
+    images: int
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def since(cls, start: tuple[float, float], images: int) -> Spent:
+        """What so many images took since `now()` was `start`."""
+        seconds, cpu_seconds = (after - before for before, after in zip(start, now(), strict=True))
+        return cls(images, seconds, cpu_seconds)
+
+
+Timed = Callable[[], Spent]
+
+
+def now() -> tuple[float, float]:
+    """Return a time, and the processor time so far of this process's threads, in seconds."""
+    return time.perf_counter(), time.process_time()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +95,11 @@ class Repeated:
         return getattr(self.source, name)
 
 
-def called(call: Callable[[], object], images: int, times: int) -> tuple[int, float]:
-    start = time.perf_counter()
+def called(call: Callable[[], object], images: int, times: int) -> Spent:
+    start = now()
     for _ in range(times):
         call()
-    return images * times, time.perf_counter() - start
+    return Spent.since(start, images * times)
 
 
 def of_miou(
@@ -90,14 +119,15 @@ def of_miou(
     image = run.read(samples[0]).image[None]
     bare()
 
-    def whole() -> tuple[int, float]:
-        start = time.perf_counter()
+    def whole() -> Spent:
+        start = now()
         run.over(samples * times)
-        return count * times, time.perf_counter() - start
+        return Spent.since(start, count * times)
 
     return {
         "forward": lambda: called(bare, 1, count * times),
         "predictor": lambda: called(lambda: predict(image), 1, count * times),
+        "read": lambda: called(lambda: [run.read(sample) for sample in samples], count, times),
         "miou": whole,
     }
 
@@ -133,15 +163,15 @@ def of_eval(
     trainer.evaluate(batch)
     bare()
 
-    def whole() -> tuple[int, float]:
+    def whole() -> Spent:
         count = Count(Task.of(recipe))
         with contextlib.closing(loader.validation(stage)) as batches:
             results = measure(trainer, batches, count)
             next(results)  # before it, processes start
-            start, done = time.perf_counter(), 0
+            start, done = now(), 0
             for one, _ in results:
                 done += len(one.samples)
-            return done, time.perf_counter() - start
+            return Spent.since(start, done)
 
     return {
         "forward, a batch": lambda: called(bare, images, times),
@@ -150,28 +180,40 @@ def of_eval(
     }
 
 
+class Speed(NamedTuple):
+    """A row of the table."""
+
+    images_per_second: float
+    cpu_ms_per_image: float
+
+
 def measured(
     timed: dict[tuple[str, str], Timed], rounds: int, progress: Callable[[str], None]
-) -> dict[tuple[str, str], float]:
-    """Return images a second: medians of the rounds, in each of which all take turns."""
-    found: dict[tuple[str, str], list[float]] = {key: [] for key in timed}
+) -> dict[tuple[str, str], Speed]:
+    """Return speeds: medians of the rounds, in each of which all take turns."""
+    found: dict[tuple[str, str], list[Spent]] = {key: [] for key in timed}
     for i in range(rounds):
         for key, call in timed.items():
             progress(f"{', '.join(key)}: round {i + 1} of {rounds}")
-            images, seconds = call()
-            found[key].append(images / seconds)
-    return {key: statistics.median(speeds) for key, speeds in found.items()}
+            found[key].append(call())
+    return {
+        key: Speed(
+            statistics.median(one.images / one.seconds for one in spent),
+            statistics.median(1e3 * one.cpu_seconds / one.images for one in spent),
+        )
+        for key, spent in found.items()
+    }
 
 
-def table(found: dict[tuple[str, str], float]) -> Table:
+def table(found: dict[tuple[str, str], Speed]) -> Table:
     """The speeds, beside those of the forward pass above them."""
     made = Table()
-    for column in ("", "", "images/s", "of forward"):
+    for column in ("", "", "images/s", "of forward", "CPU ms"):
         made.add_column(column, justify="right" if column else "left")
     bare = 0.0
-    for (framework, what), speed in found.items():
+    for (framework, what), (speed, cpu) in found.items():
         bare = speed if what.startswith("forward") else bare
-        made.add_row(framework, what, f"{speed:.2f}", f"{speed / bare:.2f}")
+        made.add_row(framework, what, f"{speed:.2f}", f"{speed / bare:.2f}", f"{cpu:.0f}")
     return made
 
 
@@ -218,7 +260,7 @@ def run(args: argparse.Namespace) -> int:
         found = measured(timed, args.rounds, progress)
     standard_output().print(table(found))
     if args.json is not None:
-        rows = [{"framework": f, "what": w, "images_per_second": s} for (f, w), s in found.items()]
+        rows = [{"framework": f, "what": w, **s._asdict()} for (f, w), s in found.items()]
         write_atomically(args.json, json.dumps(rows, indent=1).encode())
     return 0
 

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from parity.bench.alone import Call, First
 from parity.io.files import write_atomically
 
 BEGIN, END = "<!-- made by tests.benchmarks.speed_page -->", "<!-- end -->"
@@ -69,11 +70,9 @@ def compiled(median: dict[str, float]) -> list[str]:
 def first_rows(model: str, mode: str, found: Result) -> list[list[str]]:
     """Rows of first calls: seconds and MiB, cold and warm."""
     rows = []
-    for name, calls in found["alone"].items():
-        each = [calls["cold"], calls["warm"]]
-        seconds = [f"{call['seconds']:.1f}" if call else "-" for call in each]
-        memory = [f"{call['memory'] / 2**20:.0f}" if call else "-" for call in each]
-        rows.append([model, mode, NAMES[name], *seconds, *memory])
+    for name, calls in found["first_calls_in_own_process"].items():
+        cold, warm = (call and Call(**call) for call in (calls["cold"], calls["warm"]))
+        rows.append([model, mode, NAMES[name], *First(cold, warm).cells()])
     return rows
 
 
@@ -105,7 +104,7 @@ def page(forward: dict[str, Result], trained: dict[str, Result]) -> str:
     steps = table(columns, [step_row(*pair) for pair in trained.items()])
     rows = [row for model, found in forward.items() for row in first_rows(model, "forward", found)]
     rows += [row for model, found in trained.items() for row in first_rows(model, "step", found)]
-    columns = ["", "", "", "cold, s", "warm, s", "cold, peak MiB", "warm, peak MiB"]
+    columns = ["", "", "", "cold, s", "warm, s", "cold, MiB more", "warm, MiB more"]
     calls = table(columns, rows, words=3)
     return (
         f"{machine['cores']} cores of {machine['processor']}; {used}.\n\n"

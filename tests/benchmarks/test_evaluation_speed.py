@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from parity.spec import draw
 from parity.spec.models import MODELS
 from tests.benchmarks import evaluation_speed
+from tests.benchmarks.evaluation_speed import Speed, Spent
 from tests.scenes import cityscapes, save_weights
 
 Capture = pytest.CaptureFixture[str]
@@ -24,11 +26,20 @@ def test_every_row(tmp_path: Path, capsys: Capture) -> None:
     argv += ["--times", "2", "--rounds", "1", "--threads", "1", "--json", str(file)]
     assert evaluation_speed.main(argv) == 0
     rows = json.loads(file.read_text())
-    whats = ("forward", "predictor", "miou", "forward, a batch", "predictor, a batch", "eval")
+    whats = (
+        "forward",
+        "predictor",
+        "read",
+        "miou",
+        "forward, a batch",
+        "predictor, a batch",
+        "eval",
+    )
     assert [(r["framework"], r["what"]) for r in rows] == [
         (side, what) for side in ("torch", "jax") for what in whats
     ]
     assert all(row["images_per_second"] > 0 for row in rows)
+    assert all(row["cpu_ms_per_image"] > 0 for row in rows)
     assert "of forward" in capsys.readouterr().out
 
 
@@ -36,8 +47,26 @@ def test_shares_are_of_the_forward_pass_above() -> None:
     """Catches an evaluation beside another side's forward pass, or that of another batch."""
     speeds = (10.0, 8.0, 4.0, 2.0)
     whats = ("forward", "miou", "forward, a batch", "eval")
-    made = evaluation_speed.table({("jax", w): s for w, s in zip(whats, speeds, strict=True)})
+    found = {("jax", w): Speed(s, 7.6) for w, s in zip(whats, speeds, strict=True)}
+    made = evaluation_speed.table(found)
     assert list(made.columns[3].cells) == ["1.00", "0.80", "1.00", "0.50"]
+    assert list(made.columns[4].cells) == ["8"] * 4
+
+
+def test_processor_time_is_that_of_an_image() -> None:
+    """Catches time of waiting or of a whole round in the column of processor time."""
+    rounds = iter([Spent(4, 2.0, 0.4), Spent(4, 9.0, 0.2), Spent(4, 1.0, 4.0)])
+    found = evaluation_speed.measured({("jax", "miou"): lambda: next(rounds)}, 3, lambda text: None)
+    assert found == {("jax", "miou"): (2.0, pytest.approx(100.0))}
+
+    def asleep_and_awake() -> None:
+        time.sleep(0.3)
+        sum(range(10**5))
+
+    spent = evaluation_speed.called(asleep_and_awake, images=2, times=2)
+    assert spent.images == 4
+    assert spent.seconds > 0.6
+    assert 0 < spent.cpu_seconds < 0.6
 
 
 def test_a_split_is_repeated() -> None:

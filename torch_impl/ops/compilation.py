@@ -14,6 +14,7 @@ import torch
 from parity.spec.errors import InputError
 
 Say = Callable[[str], object]
+MOST = 64  # programs of one network; PyTorch's own limit is 8, past which it computes uncompiled
 
 
 def check_compiler() -> None:
@@ -26,6 +27,22 @@ def check_compiler() -> None:
     if shutil.which(name) is None:
         raise InputError(
             f"torch.compile needs a C++ compiler, and {name} is not there: install it, or set CXX"
+        )
+
+
+def check_precision(precision: str) -> None:
+    """Refuse to compile in half precision.
+
+    Compiled code rounds only the results of a fused sequence of operations to half precision, and
+    keeps what is between them in float32.
+
+    Raises:
+        InputError: It names the precision.
+    """
+    if precision not in ("fp32", "fp64"):
+        raise InputError(
+            f"--compile with precision {precision}, expected fp32 or fp64: compiled, results"
+            " between operations are not rounded to half precision"
         )
 
 
@@ -55,20 +72,33 @@ class Compiled:
             *more: What the network takes besides.
 
         Raises:
-            InputError: PyTorch cannot compile it; one line says why.
+            InputError: PyTorch cannot compile it, or has compiled too many; one line says why.
         """
         key = (x.shape, torch.is_grad_enabled())
         if key in self.seen:
-            return self.fast(x, *more)
-        from torch._dynamo.exc import TorchDynamoException  # a second, for those who compile
-
+            return self._run(x, *more)
         start = time.perf_counter()
-        try:
-            found = self.fast(x, *more)
-        except TorchDynamoException as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise InputError(f"torch.compile failed: {' '.join(lines[:2])[:300]}") from error
+        found = self._run(x, *more)
         self.seen.add(key)
         seconds = time.perf_counter() - start
         self.say(f"torch.compile: {seconds:.1f} s for images of {'x'.join(map(str, x.shape))}")
         return found
+
+    def _run(self, x: torch.Tensor, *more: Any) -> Any:
+        """Run what is compiled, or compile; never the network uncompiled."""
+        from torch._dynamo import config, exc  # a second, for those who compile
+
+        strictly = config.patch(
+            recompile_limit=MOST, fail_on_recompile_limit_hit=True, suppress_errors=False
+        )
+        try:
+            with strictly:
+                return self.fast(x, *more)
+        except exc.FailOnRecompileLimitHit as error:
+            raise InputError(
+                f"torch.compile: more than {MOST} programs of one network, for images of"
+                f" {'x'.join(map(str, x.shape))}; without --compile it computes any number of sizes"
+            ) from error
+        except exc.TorchDynamoException as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise InputError(f"torch.compile failed: {' '.join(lines[:2])[:300]}") from error

@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--first-call",
         action="store_true",
-        help="also the first calls, cold and warm, and memory, each in a process of its own",
+        help="also the first calls, cold and warm, and memory, each in a process of its own; not of"
+        " the plain network and of exports",
     )
     parser.add_argument("--json", metavar="FILE", help="write the times to this file")
 
@@ -118,7 +119,11 @@ def in_one_process(
         standard_output().print(first_table(firsts))
     if args.json is not None:
         found = {"seconds": seconds, "median": medians, "first_call": first_calls}
-        found |= {"alone": {name: dataclasses.asdict(first) for name, first in firsts.items()}}
+        found |= {
+            "first_calls_in_own_process": {
+                name: dataclasses.asdict(first) for name, first in firsts.items()
+            }
+        }
         found |= {"versions": environment.versions(), "hardware": environment.hardware()}
         write_atomically(args.json, json.dumps(found).encode())
     return 0
@@ -152,14 +157,10 @@ def first_table(firsts: dict[str, First]) -> Table:
     from rich.table import Table
 
     table = Table(title="first call in a process of its own")
-    for column in ("", "cold s", "warm s", "cold, peak MiB", "warm, peak MiB"):
+    for column in ("", "cold s", "warm s", "cold, MiB more", "warm, MiB more"):
         table.add_column(column, justify="right" if column else "left")
     for name, first in firsts.items():
-        calls = (first.cold, first.warm)
-        shown = [f"{call.seconds:.1f}" if call else "-" for call in calls]
-        memory = [call.memory if call else None for call in calls]
-        shown += ["-" if of is None else f"{of / 2**20:.0f}" for of in memory]
-        table.add_row(name, *shown)
+        table.add_row(name, *first.cells())
     return table
 
 

@@ -8,6 +8,7 @@ mean_loss), and for a folder metrics.json with all results.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import math
 import sys
@@ -82,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
     from parity.training import launch
 
     place = asked(args.framework, args.devices)
-    check_compile(args, place.parts)
     if started() and args.framework == "torch":
         place = by_torchrun(place)
+    check_compile(args, place.parts)
     if launch.needed(args.framework, place):
         words = launch.Words("eval", answer="parity eval: interrupted")
         return launch.run(args.invocation, args.framework, place, words)
@@ -138,7 +139,13 @@ def evaluated(
     try:
         with counting("reading the data set") as progress:
             found = evaluate(
-                folder, data, progress=progress, place=place, say=reporter(command), **how
+                folder,
+                data,
+                progress=progress,
+                place=place,
+                say=reporter(command),
+                report=functools.partial(print, flush=True),
+                **how,
             )
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)

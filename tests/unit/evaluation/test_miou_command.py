@@ -15,6 +15,7 @@ from parity.spec import draw
 from parity.spec.models import MODELS
 from parity.spec.networks.enet import ENetConfig
 from tests.scenes import NAMES, cityscapes, save, save_weights
+from torch_impl.evaluate import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,19 @@ def check_json(written: dict, weights: Path) -> None:
     assert written["weights_sha256"] == weights_convert.load(weights).sha256
     total = np.sum([image["confusion"]["jax"] for image in written["images"]], axis=0)
     assert total.tolist() == written["frameworks"]["jax"]["confusion"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_it_says_whether_it_compiled(
+    compiled: bool, weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches numbers of a compiled network that look like the network's own."""
+    monkeypatch.setattr(Predictor, "compile", lambda self, say: say("torch.compile: 1.0 s"))
+    out = tmp_path / "miou.json"
+    arguments = ["miou", "--weights", str(weights), "--data", str(data), "--size", "24x40"]
+    arguments += ["--frameworks", "torch", "--limit", "1", "--json", str(out)]
+    assert cli.main(arguments + ["--compile"] * compiled) == 0
+    assert json.loads(out.read_text())["compiled"] is compiled
 
 
 def test_one_framework_compares_nothing(

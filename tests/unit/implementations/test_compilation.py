@@ -18,6 +18,7 @@ from parity.spec.models import MODELS
 from parity.spec.training.losses import Loss
 from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.trainer import Batch
+from parity.training.dist_env import TORCHRUN
 from torch_impl import layers
 from torch_impl.evaluate import Predictor
 from torch_impl.ops import compilation
@@ -28,6 +29,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is dep
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="there is no C++ compiler, g++, which torch.compile needs"
 )
+
+JAX = "--compile is of PyTorch's network; JAX always compiles its own"
+TRAIN = ["train", "enet-camvid", "--data", "y", "--out", "z"]
 
 
 def network() -> torch.nn.Module:
@@ -102,11 +106,24 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
             ["predict", "x.png", "--weights", "x", "--out", "y", "--fit", "pad", "--compile"],
             "--compile with --fit pad",
         ),
+        (
+            ["predict", "x.png", "--weights", "n.onnx", "--out", "y", "--fit", "pad", "--compile"],
+            "--compile is of PyTorch's network; n.onnx is run by ONNX Runtime",
+        ),
+        (
+            ["predict", "x.png", "--weights", "x", "--out", "y", "--framework", "jax", "--compile"],
+            "--compile is of PyTorch's network; x is run by JAX",
+        ),
+        (["miou", "--weights", "x", "--data", "y", "--frameworks", "jax", "--compile"], JAX),
+        (["eval", "x", "--data", "y", "--framework", "jax", "--compile"], JAX),
+        ([*TRAIN, "--framework", "jax", "--compile"], JAX),
         (["bench", "--train", "--devices", "2", "--compile"], "--devices with --compile"),
         (
             ["eval", "x", "--data", "y", "--framework", "jax", "--devices", "2", "--compile"],
             "--compile with 2 devices",
         ),
+        ([*TRAIN, "--framework", "torch", "--compile"], "nowhere-g++ is not there"),
+        (["eval", "x", "--data", "y", "--compile"], "nowhere-g++ is not there"),
     ],
 )
 def test_refused(
@@ -124,6 +141,60 @@ def test_refused(
     captured = capsys.readouterr().err
     assert named in captured
     assert len(captured.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_refused_to_each_of_several(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches processes that torchrun started and that compile, each for itself."""
+    env = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
+    for name, value in (env | {"MASTER_ADDR": "127.0.0.1", TORCHRUN: "x"}).items():
+        monkeypatch.setenv(name, value)
+    assert main(["eval", "x", "--data", "y", "--framework", "torch", "--compile"]) == 2
+    error = capsys.readouterr().err
+    assert "--compile with 2 devices" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_refused(
+    precision: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a run that rounds elsewhere than its precision says, before any data is read."""
+    monkeypatch.setattr(compilation, "check_compiler", lambda: None)
+    given = [*TRAIN, "--framework", "torch", "--precision", precision, "--compile"]
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert f"--compile with precision {precision}, expected fp32 or fp64" in error
+    assert len(error.splitlines()) == 1
+    for fine in ("fp32", "fp64"):
+        compilation.check_precision(fine)
+
+
+def test_never_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a network that runs uncompiled, and says nothing, past PyTorch's limit of programs.
+
+    Nothing is compiled to machine code here: how programs are counted does not depend on that.
+    """
+    monkeypatch.setattr(compilation, "check_compiler", lambda: None)
+    monkeypatch.setattr(compilation, "MOST", 9)  # one more than PyTorch has by itself
+    made, traced = compilation.Compiled(network().eval()), list[int]()
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        traced.append(1)
+        return graph
+
+    torch.compiler.reset()
+    made.fast = torch.compile(made.network, dynamic=False, backend=backend)
+    with torch.inference_mode():
+        for side in range(1, 10):
+            made(torch.zeros(1, 3, side, 4))
+        with pytest.raises(InputError, match=r"more than 9 programs.*images of 1x3x10x4") as caught:
+            made(torch.zeros(1, 3, 10, 4))
+    torch.compiler.reset()
+    assert len(traced) == 9
+    assert "\n" not in str(caught.value)
 
 
 def test_float64_is_refused() -> None:
@@ -160,3 +231,9 @@ def test_a_compiled_step_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for key, array in other.items():
         np.testing.assert_allclose(one[key], array, rtol=1e-10, atol=1e-13, err_msg=key)
         assert not np.array_equal(array, arrays[key]) or "fc" in key or array.ndim == 0, key
+    for trainer in made:
+        with torch.no_grad():
+            next(iter(trainer.parameters.values())).fill_(torch.nan)
+    faults = [trainer.step(batch, 0.1).fault for trainer in made]
+    assert faults[0] == faults[1]
+    assert "nan" in faults[0]

@@ -8,13 +8,8 @@ import threading
 import pytest
 
 from parity.io.background import Behind, ahead
-from parity.spec.errors import InputError
-
-PATIENCE = 20  # seconds, where something would otherwise wait for ever
-
-
-def threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith(("ahead", "behind"))]
+from parity.spec.errors import InputError, all_listed, listed
+from tests.background_threads import BRIEFLY, PATIENCE, threads
 
 
 def test_the_next_is_made_while_one_is_used() -> None:
@@ -31,9 +26,22 @@ def test_the_next_is_made_while_one_is_used() -> None:
         for i in range(4):
             assert next(items) == i
             assert i == 3 or begun[i + 1].wait(PATIENCE)
-            assert made == list(range(min(i + 2, 4)))  # and no further
+            assert i + 2 >= 4 or not begun[i + 2].wait(BRIEFLY)  # and no further
+            assert made == list(range(min(i + 2, 4)))
         assert next(items, None) is None
     assert threads() == []
+
+
+def test_messages_list_all_in_the_thread_too() -> None:
+    """Catches `--verbose` that is forgotten where an image is read or counted."""
+    counted: list[str] = []
+    with all_listed():
+        assert list(ahead(lambda i: listed(range(9)), 2)) == ["0, 1, 2, 3, 4, 5, 6, 7, 8"] * 2
+        with Behind() as counting:
+            for _ in range(2):
+                counting.do(lambda: counted.append(listed(range(9))))
+    assert counted == ["0, 1, 2, 3, 4, 5, 6, 7, 8"] * 2
+    assert list(ahead(lambda i: listed(range(9)), 1)) == ["0, 1, 2, 3, 4 and 4 more"]
 
 
 def test_nothing_to_make() -> None:

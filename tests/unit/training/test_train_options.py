@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from parity.training.stage_start import StageStart
 from tests import small_runs
 from tests.fuzz import kill_training
 from tests.small_runs import arguments, numbers, train
+from torch_impl.ops import compilation
+from torch_impl.train import Trainer
 
 data, small = small_runs.data, small_runs.small  # the same fixtures
 
@@ -45,6 +48,76 @@ def test_every_checkpoint_is_evaluated_at_the_end(whole: Path, data: Path) -> No
     file.unlink()
     assert main(["eval", str(whole), "--data", str(data), "--workers", "0"]) == 0
     assert json.loads(file.read_text()) == at_end
+
+
+def compiled_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `--compile` say that it compiled, in no time."""
+    monkeypatch.setattr(compilation, "check_compiler", lambda: None)
+    monkeypatch.setattr(Trainer, "compile", lambda self, say: say("torch.compile: 1.0 s"))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "line"),
+    [
+        (True, False, "compiled until now; without --compile it goes on, but not bit for bit"),
+        (False, True, "not compiled until now; with --compile it goes on, but not bit for bit"),
+        (None, True, "not compiled until now; with --compile it goes on, but not bit for bit"),
+        (True, True, None),
+        (False, False, None),
+    ],
+)
+def test_a_run_that_is_compiled_otherwise_says_so(
+    before: bool | None,
+    now: bool,
+    line: str | None,
+    whole: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches a run that silently is not repeatable, and a start that does not record it."""
+    compiled_by_nothing(monkeypatch)
+    out = Folder(shutil.copytree(whole, tmp_path / "out"))
+    (start,) = out.starts()
+    assert start.pop("compiled") is False
+    start |= {} if before is None else {"compiled": before}
+    out.environment.write_text(json.dumps({"starts": [start]}))
+    more = ["--resume", *["--compile"] * now]
+    assert train(tmp_path, data, out.path, "torch", *more, recipe=kill_training.recipe("fp64")) == 0
+    said = [text for text in capsys.readouterr().out.splitlines() if "until now" in text]
+    assert said == ([] if line is None else [f"this run was {line}"])
+    assert [entry.get("compiled") for entry in out.starts()] == [before, now]
+
+
+def test_compiling_is_said_once_and_recorded(
+    whole: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches a note that an equal file repeats, and results that do not say what computed them."""
+    compiled_by_nothing(monkeypatch)
+    for name in ("a", "b"):
+        shutil.copy(Folder(whole).last, tmp_path / f"{name}.safetensors")
+    command = ["eval", str(tmp_path), "--data", str(data), "--workers", "0"]
+    for more, said in (([], 0), (["--compile"], 1)):
+        assert main([*command, *more]) == 0
+        assert capsys.readouterr().out.count("torch.compile") == said
+        found = json.loads((tmp_path / "metrics.json").read_text())
+        assert [entry["compiled"] for entry in found] == [bool(said)] * 2
+
+
+def test_settings_of_compilers_and_threads_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a run that cannot be repeated because a variable that changes it was left out."""
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY", "CXX", "XLA_FLAGS")
+    names += ("TORCHINDUCTOR_FREEZING", "TORCHDYNAMO_DISABLE", "TORCH_LOGS")
+    for name in names:
+        monkeypatch.setenv(name, "0")
+    found = environment.facts(RECIPES["enet-camvid"], "torch", Path("x"), None)
+    assert set(names) <= found["settings"].keys()
+    assert "HOME" not in found["settings"]
 
 
 def test_one_checkpoint_is_evaluated(
