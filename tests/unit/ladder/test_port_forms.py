@@ -73,9 +73,8 @@ class Convolution(nnx.Module):
         return self.d(jax.nn.relu(self.c(x)))
 
 
-@pytest.mark.parametrize("eps", [1e-5, 1e-3])
-def test_a_batch_norm_folded_into_a_convolution(eps: float) -> None:
-    """Catches a folded convolution that fails since it gives more than the one of its name."""
+def folded(eps: float) -> Any:
+    """Return a function that folds the norm into the first convolution, by this epsilon."""
 
     def fold(a: Any) -> dict[str, np.ndarray]:
         scale = a["norm.weight"] / np.sqrt(a["norm.running_var"] + eps)
@@ -84,12 +83,48 @@ def test_a_batch_norm_folded_into_a_convolution(eps: float) -> None:
         last = {"d.kernel": a["d.weight"].transpose(2, 3, 1, 0), "d.bias": a["d.bias"]}
         return {"c.kernel": kernel, "c.bias": bias} | last
 
-    report = check(Port(Folded(), Convolution(), (2, 3, 3, 3), weights=fold, train=False))
+    return fold
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-3])
+def test_a_batch_norm_folded_into_a_convolution(eps: float) -> None:
+    """Catches a folded convolution that fails since it gives more than the one of its name."""
+    weights = folded(eps)
+    report = check(Port(Folded(), Convolution(), (2, 3, 3, 3), weights=weights, train=False))
     assert report.ok == (eps == 1e-5)
     if report.ok:
         assert any("made of several" in o.reason for o in report.left_out)
     else:
         assert "eps 0.001 instead of 1e-05" in str(report.causes[0])
+
+
+class Aside(Folded):
+    """Its first output does not depend on what is folded; its second one does, if it has one."""
+
+    def __init__(self, second: bool) -> None:
+        super().__init__()
+        self.second = second
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.norm(self.c(x))
+        out = {"out": self.d(torch.cat([x, x[:, :1]], 1)) + 0 * y}
+        return out | {"second": y} if self.second else out
+
+
+class ConvolutionAside(Convolution):
+    def __call__(self, x: jax.Array) -> Any:
+        return {"out": self.d(jnp.concatenate([x, x[..., :1]], -1)) + 0 * self.c(x)}
+
+
+@pytest.mark.parametrize(("eps", "second"), [(1e-5, False), (1e-3, False), (1e-5, True)])
+def test_a_wrong_fold_beside_a_right_output(eps: float, second: bool) -> None:
+    """Catches a fold that is excused where no output that is compared depends on it."""
+    inputs, weights = (2, 3, 3, 3), folded(eps)
+    port = Port(Aside(second), ConvolutionAside(), inputs, weights=weights, train=False)
+    report = check(port, levels=("L1", "L2"))
+    assert report.ok == (eps == 1e-5 and not second)
+    if eps != 1e-5:
+        assert any(c.layer == "c" for c in report.failures())
 
 
 class Words(nn.Module):
@@ -102,28 +137,73 @@ class Words(nn.Module):
 
 
 class WordsPort(nnx.Module):
-    def __init__(self, stopped: bool) -> None:
+    def __init__(self, stopped: bool, factor: float = 1.0) -> None:
         self.words, self.head = nnx.Embed(5, 4, rngs=RNGS), nnx.Linear(4, 3, rngs=RNGS)
-        self.stopped = stopped
+        self.stopped, self.factor = stopped, factor
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         x = self.words(ids)
         if self.stopped:
             x = jnp.where((ids == 1)[..., None], jax.lax.stop_gradient(x), x)
-        return self.head(x)
+        return self.head(x * self.factor)
+
+
+def words_port(stopped: bool, factor: float = 1.0, ids: Any = ((0, 1, 3), (4, 1, 1))) -> Port:
+    reference = Words()
+    torch.nn.init.normal_(reference.words.weight)
+    weights = [(r"words\.weight", "words.embedding"), *LINEAR]
+    return Port(reference, WordsPort(stopped, factor), np.array(ids), weights=weights)
 
 
 @pytest.mark.parametrize("stopped", [True, False])
 def test_what_a_layer_lacks_may_be_done_outside_of_it(stopped: bool) -> None:
     """Catches an embedding called wrong whose padding row is not trained, for another reason."""
-    weights = [(r"words\.weight", "words.embedding"), *LINEAR]
-    reference = Words()
-    torch.nn.init.normal_(reference.words.weight)
-    ids = np.array([[0, 1, 3], [4, 1, 1]])
-    report = check(Port(reference, WordsPort(stopped), ids, weights=weights))
+    report = check(words_port(stopped))
     assert report.ok == stopped
     if stopped:
         assert any("outside of it" in o.reason for o in report.left_out)
+
+
+def test_what_is_done_outside_hides_no_other_fault() -> None:
+    """Catches a fault that is not looked for, since an embedding alone trains its padding row."""
+    report = check(words_port(stopped=True, factor=1.001), levels=("L1", "L2", "L3"))
+    fault = report.fault()
+    assert fault is not None
+    assert fault.layer != "words"
+    assert not any("padding row" in str(cause) for cause in report.causes)
+
+
+class Perceptron(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.b(torch.tanh(self.a(x)))
+
+
+class Detached(nnx.Linear):
+    """A layer whose bias is not trained where it is alone, nor in the network."""
+
+    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        return x @ self.kernel[...] + jax.lax.stop_gradient(self.bias[...])
+
+
+class Compensated(nnx.Module):
+    """Trains, outside of the layer, what the layer alone does not."""
+
+    def __init__(self) -> None:
+        self.a, self.b = Detached(4, 4, rngs=RNGS), nnx.Linear(4, 3, rngs=RNGS)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        bias = self.a.bias[...]
+        return self.b(jnp.tanh(self.a(x) + bias - jax.lax.stop_gradient(bias)))
+
+
+def test_a_wrong_gradient_of_a_layer_is_not_taken_back() -> None:
+    """Catches a layer alone that trains its bias otherwise, excused since the network is right."""
+    report = check(Port(Perceptron(), Compensated(), (5, 4), weights=LINEAR), ("L1", "L2", "L3"))
+    assert {(c.rung, c.layer) for c in report.failures()} == {("L1", "a")}
 
 
 @pytest.mark.parametrize("stopped", [True, False])
