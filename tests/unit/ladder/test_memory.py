@@ -124,6 +124,27 @@ def test_a_weights_function_may_write_to_what_it_is_given() -> None:
     report.assert_faithful()
 
 
+def test_a_run_for_the_order_of_layers_keeps_no_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches all activations held for the names of the layers that gave them."""
+    kept: list[Any] = []
+    plain = TorchSide.run
+
+    def run(self: TorchSide, *args: Any, **kwargs: Any) -> Any:
+        result = plain(self, *args, **kwargs)
+        kept.append([o.size for call in result.calls.values() for o in call.outputs])
+        return result
+
+    monkeypatch.setattr(TorchSide, "run", run)
+    module = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    params = {"w": jnp.asarray(module[0].weight.detach().numpy().T), "b": jnp.zeros(2)}
+    with torch.no_grad():
+        module[0].bias.zero_()
+    made = Port(module, lambda p, x: jnp.tanh(x @ p["w"] + p["b"]), (4, 3), params=params)
+    with ThreadPoolExecutor(1) as pool:
+        assert Runs(made, "float32", pool).assignment.map["w"][0] == "0.weight"
+    assert kept[0] == [0, 0]
+
+
 def test_a_run_for_its_outputs_keeps_no_layers() -> None:
     """Catches all activations of train mode held beside those of the oracle, for the loss alone."""
     with ThreadPoolExecutor(1) as pool:
