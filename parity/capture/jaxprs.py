@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +31,54 @@ def subjaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
                 yield item.jaxpr
             elif isinstance(item, Jaxpr):
                 yield item
+
+
+def constants(closed: ClosedJaxpr) -> Iterator[Any]:
+    """Yield the arrays that a program holds, and those of the programs inside it."""
+    yield from closed.consts
+    yield from _inner_constants(closed.jaxpr)
+
+
+def _inner_constants(jaxpr: Jaxpr) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        for value in eqn.params.values():
+            for item in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(item, ClosedJaxpr):
+                    yield from constants(item)
+                elif isinstance(item, Jaxpr):
+                    yield from _inner_constants(item)
+
+
+# Whose functions with gradient rules of their own are the same in every trace.
+LIBRARIES = tuple(
+    f"{folder}{os.sep}"
+    for folder in (
+        Path(jax.__file__).parent,
+        Path(flax.__file__).parent,
+        Path(__file__).resolve().parents[2] / "jax_impl",
+    )
+)
+# Their files that wrap a function of somebody else's.
+WRAPPERS = {"autodiff.py", "custom_derivatives.py", "lift.py", "transforms.py"}
+
+
+def has_foreign_rules(jaxpr: Jaxpr) -> bool:
+    """Return whether gradients may follow rules of a user's, which a program does not show.
+
+    A rule is traced when gradients are taken, and may then depend on what has changed since.
+    """
+    return any(
+        _is_foreign_rule(eqn) or any(map(has_foreign_rules, subjaxprs(eqn))) for eqn in jaxpr.eqns
+    )
+
+
+def _is_foreign_rule(eqn: JaxprEqn) -> bool:
+    if eqn.primitive.name not in ("custom_jvp_call", "custom_vjp_call"):
+        return False
+    debug_info = getattr(eqn.params["call_jaxpr"].jaxpr, "debug_info", None)
+    source = getattr(debug_info, "func_src_info", None) or ""  # name at /path/file.py:1
+    path = Path(source.partition(" at ")[2].rpartition(":")[0])
+    return not str(path).startswith(LIBRARIES) or path.name in WRAPPERS
 
 
 def has_marks(jaxpr: Jaxpr) -> bool:

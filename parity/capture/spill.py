@@ -31,6 +31,11 @@ def in_memory(array: np.ndarray) -> np.ndarray:
     return array.copy()
 
 
+def nowhere(array: np.ndarray) -> np.ndarray:
+    """Return an empty array, where nobody wants the values."""
+    return np.empty(0, array.dtype)
+
+
 class SpillFile:
     """A temporary file of arrays; it vanishes with the last of them."""
 

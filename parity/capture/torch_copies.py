@@ -28,7 +28,7 @@ def borrowed(module: nn.Module) -> nn.Module:
 
 
 def copied(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
-    """Return a deep copy, also of a layer of `nn.utils.weight_norm` or `spectral_norm`.
+    """Return a deep copy, also of a layer of `nn.utils.weight_norm`, `spectral_norm` or `prune`.
 
     Such a layer keeps the weight that it computed last, which PyTorch refuses to copy, and computes
     it anew before each call.
@@ -39,10 +39,9 @@ def copied(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Modul
     """
     memo = {} if memo is None else memo
     for layer in module.modules():
-        for hook in layer._forward_pre_hooks.values():
-            weight = vars(layer).get(getattr(hook, "name", ""))
-            if isinstance(weight, torch.Tensor) and not weight.is_leaf:
-                memo[id(weight)] = weight.detach().clone()
+        for held in vars(layer).values():
+            if isinstance(held, torch.Tensor) and not held.is_leaf:
+                memo[id(held)] = held.detach().clone()
     return copy.deepcopy(module, memo)
 
 

@@ -53,6 +53,8 @@ class Lifted(TorchFunctionMode):
         if func in CASTS and args[0].is_floating_point():
             self._note(func)
             return args[0].double() if args[0].dtype in NARROW else args[0]
+        if func in CASTS and not args[0].is_complex():  # whole numbers, from which shares are made
+            return args[0].double()
         wide = tuple(torch.float64 if _is_narrow(a) else a for a in args)
         named = {k: torch.float64 if _is_narrow(v) else v for k, v in named.items()}
         if any(map(_is_narrow, args)) or named != dict(kwargs or {}):

@@ -26,12 +26,13 @@ from parity.ladder.lacking import absent_rung
 from parity.ladder.noise import without_noise
 from parity.ladder.paired import paired
 from parity.ladder.port import Port
+from parity.ladder.questioned import question_pairs, take_back_outside
 from parity.ladder.recorded import UNSOUGHT, is_recorded, recorded_notes
 from parity.ladder.rung import Rung
 from parity.ladder.runs import Runs
 from parity.ladder.uncompared import left_out
 from parity.report.quantity import Kind, Mode, Scope
-from parity.report.report import PRECISIONS, RUNGS, Check, Omission, Report
+from parity.report.report import PRECISIONS, RUNGS, Check, Report
 from parity.spec.errors import listed
 
 Progress = Callable[[str], None]
@@ -107,6 +108,7 @@ def climb(
                 release()
         if runs.failed and report.ok:
             raise runs.failed
+        take_back_outside(runs, report)
         if "L1" in levels and {c.rung for c in report.failures()} & {"L2", "L3"}:
             progress("L1 blocks")
             report.checks += ladder.layers.blocks(report)
@@ -258,65 +260,6 @@ def _with_isolated(checks: list[Check]) -> list[Check]:
         else c
         for c in checks
     ]
-
-
-QUESTIONED = "it was paired by {how}, which is in question: {why}, and the network is right"
-ALONE, INSIDE = "alone it is right", "it is fed other arrays than the reference's"
-MADE = "its tensors are made of several"
-OUTSIDE = "the port does what it lacks outside of it"
-
-
-def question_pairs(runs: Runs, report: Report) -> None:
-    """Take back failures of layers that may be no pair, where all the rest is right.
-
-    A layer that nobody named may be paired with another one that holds equal weights. Where the
-    whole network's outputs, statistics and gradients are right, and a layer is right alone, or is
-    fed other arrays than the reference's, or holds what was folded into it, it is no pair, and the
-    port is not wrong. Nor is it where a layer alone gives another gradient of its parameters, and
-    the network the right one: then the port does outside of it what the reference does inside, such
-    as not to train the row of a padding.
-    """
-    failed = report.failures()
-    needed = {"L1", "L2", "L3"} if runs.port.train else {"L1", "L2"}
-    if runs.strict or not failed or not needed <= set(report.seconds):
-        return
-    pairs = {pair.port: pair for pair in runs.alignment.pairs.values()}
-    how = {name: pair.how for name, pair in pairs.items()}
-    folded = {name for name, pair in pairs.items() if pair.how == "name" and runs.names.mixed(pair)}
-    wrong: dict[str, set[str]] = {}
-    for check in failed:
-        output = check.rung == "L2" and check.quantity.kind is Kind.OUTPUT
-        guessed = how.get(check.layer) in GUESSED or check.layer in folded
-        if not (output or check.rung == "L1") or not guessed:
-            return
-        wrong.setdefault(check.layer, set()).add(check.rung)
-    # Arithmetic that is less exact says nothing of the pair.
-    if not set(wrong) <= {c.layer for c in failed if c.kind == "structure"}:
-        return
-    inside = {layer for layer, rungs in wrong.items() if "L1" in rungs}
-    outside = {layer for layer in inside if _is_done_outside(runs, report, layer)}
-    if inside - outside and not inside - outside <= runs.fed_otherwise():
-        return
-    why = dict.fromkeys(wrong, ALONE) | dict.fromkeys(folded, MADE) | dict.fromkeys(inside, INSIDE)
-    why |= dict.fromkeys(outside, OUTSIDE)
-    report.checks = [c for c in report.checks if c.rung not in wrong.get(c.layer, ())]
-    for layer, rungs in sorted(wrong.items()):
-        reason = QUESTIONED.format(how=how[layer], why=why[layer])
-        for rung in sorted(rungs):
-            check = next(c for c in failed if (c.layer, c.rung) == (layer, rung))
-            report.left_out.append(Omission(rung, layer, check.reference, check.quantity, reason))
-
-
-def _is_done_outside(runs: Runs, report: Report, layer: str) -> bool:
-    """Return whether a layer alone has wrong gradients, and the network the right ones of it."""
-    mine = [c for c in report.checks if c.layer == layer]
-    alone = {c.quantity for c in mine if c.rung == "L1" and not c.ok}
-    right = {c.quantity.parameter for c in mine if c.rung == "L3" and c.ok}
-    gradients = all(q.kind is Kind.PARAMETER_GRADIENT for q in alone)
-    return runs.port.train and gradients and {q.parameter for q in alone} <= right
-
-
-GUESSED = ("weights", "value", "order")  # how pairs are made that nobody named
 
 
 def _explained(error: ForwardError, report: Report) -> ForwardError:

@@ -124,7 +124,7 @@ def _converted(convert: Converter, source: Arrays, made: Arrays) -> Arrays:
     """Apply the function to other values; return nothing where it does not accept them."""
     try:
         with np.errstate(all="ignore"):
-            found = {name: np.asarray(array) for name, array in convert(source).items()}
+            found = {name: np.asarray(array) for name, array in convert(Watched(source)).items()}
     except Exception:  # it expects something of the values
         return {}
     return {n: a for n, a in found.items() if n in made and a.shape == made[n].shape}
@@ -209,24 +209,36 @@ def repeated(same: Whole, parts: Mapping[str, Elements], source: Arrays) -> froz
 
 
 class Watched(dict[str, np.ndarray]):
-    """A dictionary that remembers which keys were read."""
+    """A dictionary that remembers which keys were read, and gives copies: they may be written to.
+
+    An array is copied when it is first read; so one that is given twice is one array.
+    """
 
     def __init__(self, arrays: Arrays) -> None:
         super().__init__(arrays)
         self.seen: set[str] = set()
+        self._own: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
         return super().__iter__()  # with its own `__iter__`, `dict` copies through `__getitem__`
 
     def __getitem__(self, key: str) -> np.ndarray:
         self.seen.add(key)
+        if key in self and key not in self._own:
+            self[key] = super().__getitem__(key).copy()
         return super().__getitem__(key)
+
+    def __setitem__(self, key: str, array: Any) -> None:
+        self._own.add(key)
+        super().__setitem__(key, array)
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self else default  # noqa: SIM401 - marks it as read
 
     def pop(self, key: str, *default: Any) -> Any:
         self.seen.add(key)
+        if key in self:
+            return (self[key], super().pop(key))[0]
         return super().pop(key, *default)
 
     def items(self) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from parity.capture.records import Arrays, is_float
-from parity.ladder.elements import Converter
+from parity.ladder.elements import Converter, Watched
 from parity.spec import draw
 
 DIRECTIONS = 16  # as many numbers as are enough for a norm of their own; see `tolerances.FEW`
@@ -123,6 +123,6 @@ def _drawn(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _converted(convert: Converter, source: Arrays) -> Arrays:
     """Apply the function; return nothing where it does not accept these values."""
     try:
-        return {name: np.asarray(array) for name, array in convert(source).items()}
+        return {name: np.asarray(array) for name, array in convert(Watched(source)).items()}
     except Exception:  # it expects something of the values
         return {}

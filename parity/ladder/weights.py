@@ -314,9 +314,11 @@ def _converted(
         for name, (key, axes) in by_value(free, rest).items()
         if np.array_equal(transposed(source[key], axes), arrays[name])
     }
+    kept = {n: transposed(source[key], axes) for n, (key, axes) in same.items()}
+    kept = {n: a for n, a in kept.items() if _equal(a, arrays[n])}  # held once
     return Assignment(
         same | made.map,
-        {name: target[name] for name in own} | (made.arrays or {}),
+        {name: target[name] for name in own} | (made.arrays or {}) | kept,
         frozenset(arrays) - frozenset(same),
         frozenset(source) - {key for key, _ in same.values()},
         frozenset(spare),
@@ -325,6 +327,10 @@ def _converted(
         own,
         made.constants,
     )
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _refuse(made: Assignment, source: Arrays, target: Arrays, every: Arrays) -> None:

@@ -20,6 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from parity.capture.interpreter import subjaxprs
 from parity.capture.jax_models import named
 from parity.capture.jax_side import JaxSide
+from parity.capture.torch_copies import copied
 from parity.capture.torch_side import TorchSide
 
 
@@ -133,7 +134,7 @@ def of_reference(side: TorchSide, inputs: Any, layers: Mapping[str, str]) -> Flo
         layers: Tensor -> its layer.
     """
     flow = Flow(layers)
-    module = side.module.eval()
+    module = copied(side.module).eval()  # some modules write to their tensors while they run
     arguments = side.inputs(inputs)
     follow = _Follow(flow, module)
     follow.feed(arguments)

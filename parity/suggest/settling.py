@@ -6,6 +6,7 @@ zeros and fresh norms ones, and would hide that two are exchanged.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from parity.capture.records import Arrays, ForwardError
+from parity.capture.torch_copies import copied
 from parity.ladder.pairing import permutation
 from parity.ladder.ruled import is_counter
 from parity.spec import draw
@@ -53,7 +55,7 @@ def settle(pair: Pair, made: Suggestion) -> Settled:
     """Run both sides in float64, in eval mode, by each candidate's rules.
 
     Args:
-        pair: Both sides; the reference's tensors are changed.
+        pair: Both sides.
         made: What was suggested for it.
     """
     choices = _choices(made.rows)
@@ -63,7 +65,8 @@ def settle(pair: Pair, made: Suggestion) -> Settled:
         return Settled(made, 0, 0, reason)
     if any(made.alone()):
         return Settled(made, 0, 0, "tensors are left for which nothing was found")
-    reference, port = pair.sides
+    reference, port = copy.copy(pair.sides[0]), pair.sides[1]
+    reference.module = copied(reference.module)  # it may share its author's memory
     _draw(reference.module)
     inputs = pair.port.arrays(False)
     expected = reference.run(inputs, False).outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,6 +19,9 @@ from parity.report.report import Check
 
 EXACT = 1e-10  # the relative difference of two arrays in float64 that are the same
 DISTINCT = 1e3  # times farther a fault must be than what is left of it
+# Times more that one change may leave than another one that explains the same: a value that is
+# near the port's leaves more than the port's own, of which rounding of constants is left.
+ALIKE = 10.0
 # Seconds of this thread's processor time that experiments on one fault may take; the rest is not
 # tried. Not of the clock: what is found must not depend on what else the machine does.
 PATIENCE = 120.0
@@ -32,12 +36,14 @@ class Proof:
         what: What is changed.
         where: The operation, or the layer, that it is about; empty if `what` says it.
         order: Of several, the simplest is first.
+        left: The relative difference that is left with it, where that was measured.
     """
 
     fault: str
     what: str
     where: str = ""
     order: int = 0
+    left: float = dataclasses.field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         where = f", in {self.where}" if self.where else ""
@@ -58,13 +64,16 @@ class Proofs(list[Proof]):
     untried = 0
 
 
-def tried(runs: Mapping[str, Sequence[Operation]], agrees: Agrees) -> Proofs:
+def tried(
+    runs: Mapping[str, Sequence[Operation]], agrees: Agrees, left: Callable[[], float] = float
+) -> Proofs:
     """Try every change of a module's operations, in each of its runs.
 
     Args:
         runs: The name of a run, such as `train` and `eval` -> the operations that it made.
         agrees: Makes a run with some operations replaced; returns whether all of its numbers are
             the port's.
+        left: Returns the relative difference of the run that `agrees` made last; zero if not given.
 
     Returns:
         The changes with which all runs give the port's numbers, the simplest first.
@@ -96,12 +105,19 @@ def tried(runs: Mapping[str, Sequence[Operation]], agrees: Agrees) -> Proofs:
         if all(same(run, changes.get(run)) for run in runs):
             change = next(iter(changes.values()))
             where = str(change.at)
-            proofs.append(Proof(change.fault, change.what, where, change.order))
-    return _specific(proofs)
+            proofs.append(Proof(change.fault, change.what, where, change.order, left()))
+    return _specific(_nearest(proofs))
 
 
 def _order(changes: Mapping[str, Change]) -> int:
     return next(iter(changes.values())).order
+
+
+def _nearest(proofs: Proofs) -> Proofs:
+    """Leave out what is only near: it leaves many times more than what leaves least."""
+    most = max(EXACT, ALIKE * min((proof.left for proof in proofs), default=0.0))
+    proofs[:] = [proof for proof in proofs if proof.left <= most]
+    return proofs
 
 
 # Faults in general words: what is left of one that is proved in better ones at the same place.
@@ -138,9 +154,9 @@ def allowed(fault: Check) -> float:
     """Return how far from a fault's value one that is proved may be.
 
     That is more than `EXACT` where constants are known in float32 alone, but so little of the
-    fault that no change is taken for another one.
+    fault, and of the value, that no change is taken for another one.
     """
-    return max(EXACT, min(fault.limit, fault.error / DISTINCT))
+    return max(EXACT, min(fault.limit, min(fault.error, 1.0) / DISTINCT))
 
 
 def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float = EXACT) -> Proofs:
@@ -157,29 +173,38 @@ def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float
     """
     del layout  # the tape knows it: its arrays are already in the port's
     (wanted,) = (np.asarray(array) for array in target)
+    left = 0.0
 
     def agrees(run: str, make: Make) -> bool:
+        nonlocal left
         del run
-        return same_value(tape.replay(make()), wanted, limit)
+        left = nearest(tape.replay(make()), wanted)
+        return left <= limit
 
-    return tried({"span": tape.operations}, agrees)
+    return tried({"span": tape.operations}, agrees, lambda: left)
 
 
-def same_value(found: np.ndarray, target: np.ndarray, limit: float = EXACT) -> bool:
-    """Return whether two arrays are the same up to rounding; where shapes differ, up to axes."""
+def nearest(found: np.ndarray, target: np.ndarray) -> float:
+    """Return the relative difference of two arrays; where shapes differ, the least up to axes."""
     if found.shape == target.shape:
-        return close(found, target, limit)
+        return distance(found, target)
     if sorted(found.shape) != sorted(target.shape):
-        return False
+        return math.inf
     permuted = (found.transpose(axes) for axes in itertools.permutations(range(found.ndim)))
-    return any(p.shape == target.shape and close(p, target, limit) for p in permuted)
+    return min(distance(p, target) for p in permuted if p.shape == target.shape)
+
+
+def distance(found: np.ndarray, target: np.ndarray) -> float:
+    """Return |found - target| / |target|; infinite unless both are finite and of one shape."""
+    if found.shape != target.shape:
+        return math.inf
+    a, b = np.asarray(found, np.float64), np.asarray(target, np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return math.inf
+    apart, size = (float(np.linalg.norm(np.ravel(each))) for each in (a - b, b))
+    return apart and (apart / size if size else math.inf)
 
 
 def close(found: np.ndarray, target: np.ndarray, limit: float = EXACT) -> bool:
     """Return whether |found - target| <= limit |target|, both finite and of one shape."""
-    if found.shape != target.shape:
-        return False
-    a, b = np.asarray(found, np.float64), np.asarray(target, np.float64)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return False
-    return bool(np.linalg.norm(np.ravel(a - b)) <= limit * np.linalg.norm(np.ravel(b)))
+    return distance(found, target) <= limit

@@ -49,7 +49,7 @@ def _cross_entropy(o: Operation) -> Changes:
             text = f"label smoothing {smoothing}"
             yield given(o, "label-smoothing", text, PLAIN, label_smoothing=smoothing)
     smoothing = o.arguments.get("label_smoothing", 0.0)
-    if smoothing:
+    if smoothing and len(x.shape) > 1 and x.shape[1] > 1:
         classes = x.shape[1]
         text = f"label smoothing {smoothing} shared by the other {classes - 1} classes alone"
         among_others = smoothing * classes / (classes - 1)

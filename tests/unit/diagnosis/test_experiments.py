@@ -21,7 +21,9 @@ from parity.capture.torch_operations import Place, Tape
 from parity.capture.torch_side import TorchSide, one_thread
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments import weights
-from parity.diagnosis.experiments.engine import Proof, prove
+from parity.diagnosis.experiments.engine import Proof, allowed, prove
+from parity.report.quantity import Kind, Quantity
+from parity.report.report import Check
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(1, 2, (2, 8, 10, 4))
@@ -42,15 +44,70 @@ class Function(nn.Module):
 
 
 def proved(
-    module: nn.Module | Callable[..., torch.Tensor], port: Callable, x: np.ndarray
+    module: nn.Module | Callable[..., torch.Tensor],
+    port: Callable,
+    x: np.ndarray,
+    error: float = 0.0,
+    limit: float = 0.0,
 ) -> list[Proof]:
-    """What is proved where `port` computes what the module does not, with JAX in float64."""
+    """What is proved where `port` computes what the module does not, with JAX in float64.
+
+    Args:
+        module: The reference.
+        port: The function.
+        x: The input of both.
+        error: Of the fault.
+        limit: Of the fault, whose constants are rounded to float32 if it is not zero.
+    """
     made = module if isinstance(module, nn.Module) else Function(module)
     tape = Tape(TorchSide(made, "float64"), (x,), False, Place(fed=False))
     with one_thread(), jax.enable_x64(True):
         target = np.asarray(port(jnp.asarray(x)))
         assert target.dtype == np.float64
-        return prove(tape, [target], NHWC)
+        if limit:
+            target = target * (1 + 1e-8 * np.cos(np.arange(target.size)).reshape(target.shape))
+        fault = Check("L2", "structure", "a", "a", Quantity(Kind.OUTPUT), error, limit)
+        return prove(tape, [target], NHWC, allowed(fault))
+
+
+@pytest.mark.parametrize("approximate", [True, False])
+def test_of_neighbours_the_nearest_is_proved(approximate: bool) -> None:
+    """Catches another function proved, where only float32 says what the constants are."""
+    found = proved(
+        functional.relu, lambda x: jax.nn.gelu(x, approximate=approximate), ROWS, math.inf, 2.0
+    )
+    assert found
+    whats = {proof.what for proof in found}
+    assert all(("tanh" in what) == approximate and "GELU" in what.upper() for what in whats), whats
+
+
+def test_a_wide_limit_proves_no_other_epsilon() -> None:
+    """Catches an epsilon proved beside the port's own, since a fault's limit is wide."""
+
+    def port(x: jax.Array) -> jax.Array:
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-7)
+
+    layer = nn.LayerNorm(8, eps=1e-2, elementwise_affine=False)
+    found = proved(layer, port, 0.2 * ROWS, math.inf, 2.0)
+    assert [proof.what for proof in found] == ["eps 1e-07 instead of 0.01"]
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 1)])
+def test_a_loss_of_unbatched_logits_or_of_one_class(shape: tuple[int, ...]) -> None:
+    """Catches causes that are not looked for, since a change of the loss cannot be made."""
+    target = torch.zeros(shape[:-1], dtype=torch.long)
+
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        return 3 + functional.cross_entropy(x, target, label_smoothing=0.1)
+
+    def port(x: jax.Array) -> jax.Array:
+        return 4 - jax.nn.log_softmax(x)[..., 0].mean()
+
+    assert not proved(reference, port, RNG.normal(size=shape))
+    if shape == (5,):
+        found = proved(reference, lambda x: port(x) - 1, RNG.normal(size=shape))
+        assert any(proof.what == "label smoothing 0.0" for proof in found)
 
 
 def conv(**settings: Any) -> nn.Conv2d:

@@ -6,16 +6,20 @@ import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import optax
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
-from parity import Report, check
+from parity import Port, Report, check
 from parity.capture.records import Call
 from parity.capture.spill import SpillFile
+from parity.capture.torch_copies import copied
 from parity.capture.torch_side import TorchSide
 from parity.ladder import l4_update
 from parity.ladder.runs import Runs
@@ -82,6 +86,63 @@ def test_a_module_that_writes_to_its_weights(dtype: str) -> None:
     side.run((np.arange(4),), False)
     assert torch.equal(module.table.weight, before)
     assert torch.equal(side.module.table.weight, kept)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("prepared", ["prune", "spectral_norm"])
+def test_a_module_that_keeps_what_it_computed(prepared: str) -> None:
+    """Catches a layer refused because PyTorch does not copy the weight that it computed last."""
+    layer = nn.Linear(4, 3)
+    if prepared == "prune":
+        prune.l1_unstructured(layer, "weight", amount=0.5)
+    else:
+        layer = nn.utils.spectral_norm(layer)
+    side = TorchSide(nn.Sequential(layer), "float64")
+    x = np.ones((2, 4))
+    with torch.no_grad():
+        expected = copied(layer).double().eval()(torch.tensor(x))
+    assert np.array_equal(side.run((x,), False).outputs[0], expected.numpy())
+
+
+def test_a_weights_function_may_write_to_what_it_is_given() -> None:
+    """Catches an author's float64 module, or what it is compared with, changed by the function."""
+    module = nn.Sequential(nn.Linear(4, 3)).double()
+    before = module[0].weight.detach().clone()
+
+    def weights(arrays: Any) -> dict[str, np.ndarray]:
+        kernel = arrays.pop("0.weight")
+        kernel *= 2
+        arrays["0.bias"] += 1
+        return {"w": kernel.T, "b": arrays["0.bias"]}
+
+    def doubled(p: Any, x: jax.Array) -> jax.Array:
+        return x @ (p["w"] / 2) + p["b"] - 1
+
+    params = {"w": jnp.zeros((4, 3)), "b": jnp.zeros(3)}
+    made = Port(module, doubled, (2, 4), params=params, weights=weights)
+    report = check(made, levels=("L0", "L2", "L3"))
+    assert torch.equal(module[0].weight, before)
+    report.assert_faithful()
+
+
+def test_a_run_for_the_order_of_layers_keeps_no_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches all activations held for the names of the layers that gave them."""
+    kept: list[Any] = []
+    plain = TorchSide.run
+
+    def run(self: TorchSide, *args: Any, **kwargs: Any) -> Any:
+        result = plain(self, *args, **kwargs)
+        kept.append([o.size for call in result.calls.values() for o in call.outputs])
+        return result
+
+    monkeypatch.setattr(TorchSide, "run", run)
+    module = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    params = {"w": jnp.asarray(module[0].weight.detach().numpy().T), "b": jnp.zeros(2)}
+    with torch.no_grad():
+        module[0].bias.zero_()
+    made = Port(module, lambda p, x: jnp.tanh(x @ p["w"] + p["b"]), (4, 3), params=params)
+    with ThreadPoolExecutor(1) as pool:
+        assert Runs(made, "float32", pool).assignment.map["w"][0] == "0.weight"
+    assert kept[0] == [0, 0]
 
 
 def test_a_run_for_its_outputs_keeps_no_layers() -> None:

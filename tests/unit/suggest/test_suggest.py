@@ -15,7 +15,9 @@ from flax import nnx
 from torch import nn
 
 from parity import Port
+from parity.capture.torch_side import TorchSide
 from parity.cli import main
+from parity.suggest.flow import of_reference
 from parity.suggest.layouts import joins, options
 from parity.suggest.rows import Row
 from parity.suggest.settling import settle
@@ -91,6 +93,18 @@ def test_layers_side_by_side_are_marked_and_settled() -> None:
     assert not [row for row in settled.suggestion.rows if row.doubts]
     assert "IN DOUBT" in found.text("")
     assert "IN DOUBT" not in settled.suggestion.text("")
+
+
+def test_the_reference_stays_as_it_is() -> None:
+    """Catches an author's float64 module that is drawn anew, or renormalised, for good."""
+    made = pair()
+    table = nn.Embedding(4, 3, max_norm=0.1).double()
+    before, drawn_before = table.weight.clone(), made.reference.double().a.weight.clone()
+    both = Pair.of(made)
+    assert settle(both, suggest_pair(both)).tried == 2
+    assert torch.equal(made.reference.a.weight, drawn_before)
+    of_reference(TorchSide(table, "float64"), (np.arange(4),), {"weight": ""})
+    assert torch.equal(table.weight, before)
 
 
 def test_a_port_that_is_wrong_is_not_settled() -> None:
