@@ -60,7 +60,11 @@ class Lifted(TorchFunctionMode):
         if any(map(_is_narrow, args)) or named != dict(kwargs or {}):
             self._note(func)
         if func not in FACTORIES or "dtype" in named:
-            return _of_integers(func, wide, named)
+            # Called here: bounds and operations are told by the line above the modes' own.
+            found = func(*wide, **named)
+            if _is_of_integers(found, (*wide, *named.values())):
+                found = func(*map(_wide, wide), **{k: _wide(v) for k, v in named.items()})
+            return found
         try:
             found = func(*wide, **named)
         except RuntimeError:  # a number that only float64 holds, such as its least one in a mask
@@ -74,15 +78,12 @@ class Lifted(TorchFunctionMode):
         self.layers.setdefault(self.running[-1] if self.running else "", name)
 
 
-def _of_integers(func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Call a function; of integers, such as a share of them, in float64."""
-    found = func(*args, **named)
+def _is_of_integers(found: Any, values: Sequence[Any]) -> bool:
+    """Return whether a function made narrow numbers of integers alone, such as a share of them."""
     if not (isinstance(found, torch.Tensor) and found.dtype in NARROW):
-        return found
-    tensors = [a for a in (*args, *named.values()) if isinstance(a, torch.Tensor)]
-    if not tensors or any(a.is_floating_point() or a.is_complex() for a in tensors):
-        return found
-    return func(*map(_wide, args), **{k: _wide(v) for k, v in named.items()})
+        return False
+    tensors = [v for v in values if isinstance(v, torch.Tensor)]
+    return bool(tensors) and not any(t.is_floating_point() or t.is_complex() for t in tensors)
 
 
 def _wide(value: Any) -> Any:
