@@ -29,7 +29,8 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _reductions(operation)
         for name, what in (("pos_weight", "weight of positives"), ("weight", "weights")):
             if operation.tensor(name) is not None:
-                yield given(operation, "loss-weights", f"no {what}", **{name: None})
+                none: dict[str, Any] = {name: None}
+                yield given(operation, "loss-weights", f"no {what}", **none)
 
 
 def _cross_entropy(o: Operation) -> Changes:
