@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from parity.capture.records import Arrays, leaves
+from parity.capture.records import Arrays, is_exact, leaves
 
 Axes = tuple[int, ...] | None  # from the reference's to the port's
 
@@ -55,6 +55,13 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
+
+
+def is_short(buffer: torch.Tensor) -> bool:
+    """Return whether numbers are short enough to be exact in float32, or were never in it."""
+    array = to_numpy(buffer)
+    narrow = array.astype(np.float32)
+    return not np.array_equal(narrow.astype(array.dtype), array, equal_nan=True) or is_exact(narrow)
 
 
 def turned_back(array: np.ndarray, axes: Axes) -> torch.Tensor:

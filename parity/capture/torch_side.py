@@ -22,7 +22,6 @@ from parity.capture.records import (
     Layout,
     Loss,
     Result,
-    is_exact,
     mapped,
     returned,
 )
@@ -33,6 +32,7 @@ from parity.capture.torch_arrays import (
     Axes,
     forget_gradients,
     gradients_of,
+    is_short,
     laid_out,
     statistics,
     tensors_of,
@@ -162,7 +162,7 @@ class TorchSide:
         return [
             name
             for name, tensor in (*self.module.named_buffers(), *frozen)
-            if name not in assigned and tensor.is_floating_point() and not _is_short(tensor)
+            if name not in assigned and tensor.is_floating_point() and not is_short(tensor)
         ]
 
     def with_noise(self, names: Sequence[str], scale: float, rng: np.random.Generator) -> TorchSide:
@@ -383,13 +383,6 @@ class TorchSide:
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Convert from the port's layout; the tensor owns its memory."""
         return turned_back(array, self.layout.get(array.ndim))
-
-
-def _is_short(buffer: torch.Tensor) -> bool:
-    """Return whether numbers are short enough to be exact in float32, or were never in it."""
-    array = to_numpy(buffer)
-    narrow = array.astype(np.float32)
-    return not np.array_equal(narrow.astype(array.dtype), array, equal_nan=True) or is_exact(narrow)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from parity.ladder.pairing import Alignment, Pair
 from parity.report.findings import Bound, Omission
 from parity.report.quantity import Kind, Quantity
 from parity.spec import draw
+from parity.spec.errors import InputError, listed
 
 if TYPE_CHECKING:
     from parity.ladder.runs import Runs
@@ -70,6 +71,19 @@ class Bounded:
                 for names in (whole.reference, whole.port)
             )
             self.alignment = Alignment(pairs, *unpaired)
+        if bounds.layers and not (runs.strict or runs.failed):
+            self._refuse_unanswered()
+
+    def _refuse_unanswered(self) -> None:
+        """Refuse patterns that fit layers of one side alone, of which nothing can be compared.
+
+        Raises:
+            InputError: It names them.
+        """
+        if not self.alignment.pairs and not self.only(self.runs.port64.state()):
+            names = [*self.alignment.reference, *self.alignment.port]
+            of = f"answers {listed(names)}" if names else "answers them"
+            raise InputError(f"{self.bounds.by_name}: nothing of the other side {of}")
 
     # What is left out.
 
@@ -81,8 +95,13 @@ class Bounded:
         for name in (*self.whole.reference, *self.whole.port):
             if not fits(_module(name)):
                 self.alone[name] = BY_NAME
+        compared = [p for n, p in self.whole.pairs.items() if n not in self.left]
+        inside = tuple(f"{_module(pair.port)}." for pair in compared)
         for name in self.runs.port64.state():
-            if not any(map(fits, (name, *self.runs.tensors.keys(name)))):
+            keys = self.runs.tensors.keys(name)
+            # What was computed of several is not known by their names.
+            asked = any(map(fits, (name, *keys))) or (not keys and name.startswith(inside))
+            if not asked:
                 self.tensors[name] = BY_NAME
 
     def _leave_out_alike(self, sample: float) -> None:

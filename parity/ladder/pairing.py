@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Set
 
 import numpy as np
@@ -65,6 +66,22 @@ class Alignment:
         return [f"not paired, {side}: {listed(names)}" for side, names in sides if names]
 
 
+def is_over_places(kind: str) -> bool:
+    """Return whether PyTorch's layers of a class are convolutions or pool, channels before places.
+
+    Where there are as many places as channels, shapes do not tell how the port turns them.
+    """
+    return bool(re.fullmatch(r"(Lazy)?Conv(Transpose)?\dd|(Adaptive)?\w*Pool\dd", kind))
+
+
+def containers(calls: Mapping[str, Call]) -> set[str]:
+    """Return the calls of layers within which another layer was called."""
+    modules = {c.module for c in calls.values()}
+    outer = {m.rpartition(".")[0] for m in modules}
+    outer |= {".".join(m.split(".")[:i]) for m in modules for i in range(1, m.count(".") + 1)}
+    return {name for name, call in calls.items() if call.module in outer}
+
+
 def by_names(reference: Iterable[str], port: Iterable[str]) -> Alignment:
     """Pair every layer with the one of its name; the others stay unpaired."""
     ours, theirs = list(reference), set(port)
@@ -81,6 +98,7 @@ class Aligner:
         layout: The layout of the reference's arrays, which are already converted to the port's.
         last: Calls of the reference's layers whose channels are on the last axis, such as those of
             a linear layer, however many axes there are.
+        first: Calls of those whose channels are always on the second axis; see `is_over_places`.
     """
 
     def __init__(
@@ -90,12 +108,13 @@ class Aligner:
         parts: tuple[set[str], set[str]],
         layout: Layout,
         last: Set[str] = frozenset(),
+        first: Set[str] = frozenset(),
     ) -> None:
         self.reference = reference
         self.port = port
         self.parts = parts
         self.layout = layout
-        self.last = last
+        self.last, self.first = last, first
         self.pairs: dict[str, Pair] = {}
         self.used: set[str] = set()
 
@@ -252,7 +271,7 @@ class Aligner:
         back = tuple(int(i) for i in np.argsort(turned))
         options: tuple[tuple[int, ...], ...]
         if n not in self.layout:  # both sides may have it alike, or as convolutions do
-            options = (asis, turned, back)
+            options = (turned, asis, back) if call in self.first else (asis, turned, back)
         else:
             options = (back, asis) if call in self.last else (asis, back)
         if n != port.ndim:

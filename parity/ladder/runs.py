@@ -35,7 +35,15 @@ from parity.ladder.drift import Drift
 from parity.ladder.flattening import flattened
 from parity.ladder.keys import Flat, Key, against
 from parity.ladder.layer_alone import Layers
-from parity.ladder.pairing import Aligner, Alignment, Pair, by_names, permutation
+from parity.ladder.pairing import (
+    Aligner,
+    Alignment,
+    Pair,
+    by_names,
+    containers,
+    is_over_places,
+    permutation,
+)
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
 from parity.ladder.reach import Reach, reaching
@@ -297,10 +305,12 @@ class Runs:
             found = result.calls
         port = {name: found[name] for name in self.port64.traced[False] if name in found}
         parts = (containers(reference), containers(port))
-        last = {n for n, c in reference.items() if self.reference64.channels_last(c.module)}
+        side = self.reference64
+        last = {n for n, c in reference.items() if side.channels_last(c.module)}
+        first = {n for n, c in reference.items() if is_over_places(side.kind(c.module))}
         quiet = set(self.reference64.silenced)
         ours = {n: c for n, c in reference.items() if c.module not in quiet}
-        aligner = Aligner(ours, port, parts, self.port.layout, last)
+        aligner = Aligner(ours, port, parts, self.port.layout, last, first)
         given = None if isinstance(self.port.layers, str) else self.port.layers
         return aligner.align(given, without(self.assignment.map, self.assignment.fixed))
 
@@ -387,11 +397,3 @@ class Runs:
         """Return the size in bytes of one run's activations in float64."""
         calls = self.port64.traced[self.port.train].values()
         return sum(8 * int(np.prod(o.shape)) for c in calls for o in c.outputs if is_array(o))
-
-
-def containers(calls: Mapping[str, Call]) -> set[str]:
-    """Return the calls of layers within which another layer was called."""
-    modules = {c.module for c in calls.values()}
-    outer = {m.rpartition(".")[0] for m in modules}
-    outer |= {".".join(m.split(".")[:i]) for m in modules for i in range(1, m.count(".") + 1)}
-    return {name for name, call in calls.items() if call.module in outer}

@@ -139,10 +139,7 @@ class Measurement:
         self, numerics: Difference, reference_distance: float, sensitivity: float
     ) -> Measurement:
         return dataclasses.replace(
-            self,
-            numerics=numerics,
-            reference_distance=reference_distance,
-            sensitivity=sensitivity,
+            self, numerics=numerics, reference_distance=reference_distance, sensitivity=sensitivity
         )
 
     @property

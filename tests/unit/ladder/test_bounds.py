@@ -323,8 +323,8 @@ def test_other_formats_say_it(named: Report, whole: Report) -> None:
     assert formats.github(whole, NO_LINE).startswith("::notice ")
 
 
-def test_rungs_with_nothing_within_the_bounds() -> None:
-    """Catches a rung without a parameter that fails for having compared nothing."""
+def gelu_port() -> Port:
+    """A layer with parameters, and one without."""
     layers = nn.Sequential(nn.Linear(6, 6), nn.GELU(approximate="tanh"))
 
     class Gelu(nnx.Module):
@@ -339,12 +339,65 @@ def test_rungs_with_nothing_within_the_bounds() -> None:
             return self.two(self.one(x))
 
     rules: list = [(r"0\.weight", "one.kernel", (1, 0)), (r"0\.bias", "one.bias")]
-    made = Port(layers, Two(), (3, 6), weights=rules, optimizers=ADAM)
-    report = check(made, layers="two")
+    return Port(layers, Two(), (3, 6), weights=rules, optimizers=ADAM)
+
+
+def test_rungs_with_nothing_within_the_bounds() -> None:
+    """Catches a rung without a parameter that fails for having compared nothing."""
+    report = check(gelu_port(), layers="two")
     report.assert_faithful()
     assert "L4 left out: no parameter is within --layers two" in report.notes
     assert {"L4", "L5"} <= {o.rung for o in report.left_out if o.option}
     assert {c[2] for c in seen(report, "L1")} == {"two"}
+
+
+def test_rungs_of_pytest_with_nothing_within_the_bounds() -> None:
+    """Catches tests that fail where the command passes, since a rung has nothing to compare."""
+    test = ladder(gelu_port, levels=("L1", "L4"), layers="two")
+    test("L1", "(network)")
+    with pytest.raises(pytest.skip.Exception, match="left out by --layers"):
+        test("L4", "(network)")
+
+
+def test_layers_that_nothing_answers() -> None:
+    """Catches a check that passes and compares nothing of what it was asked for."""
+    reference = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+    rules: list = [(r"0\.weight", "w", (1, 0)), (r"0\.bias", "b")]
+
+    def function(p: Any, x: jax.Array) -> jax.Array:
+        return jax.numpy.tanh(x @ p["w"] + p["b"]) * 1
+
+    params = {"w": jax.numpy.zeros((6, 6)), "b": jax.numpy.zeros(6)}
+    made = Port(reference, function, (3, 6), params=params, weights=rules)
+    with pytest.raises(InputError, match="--layers 1: nothing of the other side answers 1"):
+        check(made, ("L2",), layers="1")
+    assert check(made, ("L3",), layers="0").ok
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_tensors_that_were_computed_of_several(factor: float) -> None:
+    """Catches the gradient of a scaled tensor left out, though its layer was asked for."""
+
+    class Halved(nnx.Linear):
+        def __call__(self, x: jax.Array, *_: Any, **__: Any) -> jax.Array:
+            kernel = self.kernel[...]
+            moved = factor * kernel - jax.lax.stop_gradient((factor - 1) * kernel)
+            return x @ moved / 2 + self.bias[...]
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.one, self.two = (kind(6, 6, rngs=nnx.Rngs(0)) for kind in (Halved, nnx.Linear))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.two(jax.numpy.tanh(self.one(x)))
+
+    def doubled(a: Any) -> dict[str, Any]:
+        found = {f"{n}.bias": a[f"{m}.bias"] for m, n in (("0", "one"), ("2", "two"))}
+        return found | {"one.kernel": 2 * a["0.weight"].T, "two.kernel": a["2.weight"].T}
+
+    reference = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    made = Port(reference, Net(), (3, 6), weights=doubled)
+    assert check(made, ("L3",), layers="0").ok == (factor == 1.0)
 
 
 def test_our_own_networks() -> None:

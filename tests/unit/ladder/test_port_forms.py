@@ -123,6 +123,8 @@ def test_a_wrong_fold_beside_a_right_output(eps: float, second: bool) -> None:
     port = Port(Aside(second), ConvolutionAside(), inputs, weights=weights, train=False)
     report = check(port, levels=("L1", "L2"))
     assert report.ok == (eps == 1e-5 and not second)
+    if not second:  # nor where layers that may be the ones were left out
+        assert not check(port, levels=("L1", "L2"), layers="c").ok or eps == 1e-5
     if eps != 1e-5:
         assert any(c.layer == "c" for c in report.failures())
 
@@ -347,6 +349,31 @@ def test_series_with_channels_last_behind_a_fault() -> None:
     report = check(port, levels=("L1", "L2"))
     assert {c.rung for c in report.failures()} == {"L2"}
     assert not any(c.note for c in report.failures())
+
+
+def test_series_as_long_as_it_has_channels() -> None:
+    """Catches a convolution behind a fault that is not turned, since its shape is the same."""
+    torch.manual_seed(0)
+    reference = nn.Sequential(nn.Conv1d(5, 5, 3, padding=1), nn.Tanh(), nn.Conv1d(5, 5, 1))
+    rules = [
+        (rf"{m}\.{a}", f"{n}.{b}", *axes)
+        for m, n in (("0", "a"), ("2", "b"))
+        for a, b, *axes in (("weight", "kernel", (2, 1, 0)), ("bias", "bias"))
+    ]
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.a = nnx.Conv(5, 5, 3, padding=1, rngs=RNGS)
+            self.b = nnx.Conv(5, 5, 1, rngs=RNGS)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.b(jnp.tanh(self.a(x) * 1.001))
+
+    last = {0: (0, 2, 1)}
+    port = Port(reference, Net(), (2, 5, 5), rules, input_layouts=last, output_layouts=last)
+    report = check(port, levels=("L1", "L2"))
+    assert not [c for c in report.failures() if c.rung == "L1"]
+    assert report.failures()
 
 
 class Narrow(nnx.Module):
