@@ -93,10 +93,11 @@ def test_a_pair_of_ones_own() -> None:
     """Catches a command on a reader's pair that does not do what its page says."""
     own_pair()
     asked = {tuple(words) for text in followed(test_a_pair_of_ones_own) for words in commands(text)}
-    assert len(asked) == 4
+    assert len(asked) == 5
     for _, *arguments in sorted(asked):
         few = ["--count", "3"] if arguments[0] == "faults" else []
-        assert main([*arguments, *few]) == 0, arguments
+        own = ["first" if word == "encoder.*" else word for word in arguments]  # no encoder here
+        assert main([*own, *few]) == 0, arguments
 
 
 def write_tutorial(checks: int) -> None:
