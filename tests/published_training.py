@@ -94,7 +94,7 @@ def holds(*paths: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         TAKEN.update(tuple(path.split("/")) for path in paths)
         signature = inspect.signature(test)
         rest = list(signature.parameters.values())[len(paths) :]
-        held.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
+        held.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]  # any function may have one
         held.__name__, held.__doc__, held.__module__ = test.__name__, test.__doc__, test.__module__
         return held
 

@@ -102,7 +102,7 @@ def test_a_wrong_file_is_not_written(
 
     def wrong(config: object, arrays: dict, *more: object) -> bytes:
         changed = {k: a * 1.5 if k.endswith("conv.weight") else a for k, a in arrays.items()}
-        return right(config, changed, *more)  # type: ignore[arg-type]
+        return right(config, changed, *more)  # type: ignore[arg-type]  # as given
 
     monkeypatch.setattr(stablehlo, "serialized", wrong)
     assert cli.main(["export", "enet", str(target), "--weights", str(DEMO), "--size", SIZE]) == 2

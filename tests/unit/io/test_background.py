@@ -95,7 +95,7 @@ def test_calls_behind_are_done_in_order_and_one_at_a_time() -> None:
         assert done == []  # it came back before
         gate.set()
         for i in range(1, 5):
-            counting.do(lambda i=i: call(i))  # type: ignore[misc]
+            counting.do(lambda i=i: call(i))  # type: ignore[misc]  # a default binds i
             assert len(done) >= i  # at most one is unfinished
     assert done == [0, 1, 2, 3, 4]
     assert threads() == []

@@ -277,7 +277,7 @@ def test_a_fault_in_a_layer_that_is_left_out() -> None:
     assert any("check without --layers" in line for line in report.explanation())
     found = check(port(wrong=2), EVERY, layers="units.2")
     assert found.fault() is not None
-    assert found.fault().layer == "units.2.normalise"  # type: ignore[union-attr]
+    assert found.fault().layer == "units.2.normalise"  # type: ignore[union-attr]  # it failed
     assert "eps 0.01 instead of 1e-05" in str(found.causes[0])
 
 
@@ -481,7 +481,7 @@ def test_bad_bounds_are_one_line(
     try:
         status = main(["check", factory, *options])
     except SystemExit as error:
-        status = error.code  # type: ignore[assignment]
+        status = error.code  # type: ignore[assignment]  # a number here
     err = capsys.readouterr().err
     assert status == 2
     assert message in err

@@ -82,10 +82,10 @@ def test_a_module_that_writes_to_its_weights(dtype: str) -> None:
     module = Renormalised()
     before = module.table.weight.detach().clone()
     side = TorchSide(module, dtype)
-    kept = side.module.table.weight.detach().clone()  # type: ignore[union-attr]
+    kept = side.module.table.weight.detach().clone()  # type: ignore[union-attr]  # a module
     side.run((np.arange(4),), False)
     assert torch.equal(module.table.weight, before)
-    assert torch.equal(side.module.table.weight, kept)  # type: ignore[union-attr]
+    assert torch.equal(side.module.table.weight, kept)  # type: ignore[union-attr]  # a module
 
 
 @pytest.mark.parametrize("prepared", ["prune", "spectral_norm"])

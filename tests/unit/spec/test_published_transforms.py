@@ -92,10 +92,10 @@ class Told(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.values = list(values)
 
-    def random(self, *args: Any) -> Any:  # type: ignore[override]
+    def random(self, *args: Any) -> Any:  # type: ignore[override]  # few of its forms are called
         return self.values.pop(0)
 
-    def integers(self, *args: Any) -> Any:  # type: ignore[override]
+    def integers(self, *args: Any) -> Any:  # type: ignore[override]  # few of its forms are called
         return np.asarray(self.values.pop(0))
 
 

@@ -121,7 +121,7 @@ class Script(Fake):
             loss = losses[int(batch.samples[0]) // 2]
             return scripted(batch.truth, epoch).astype(np.int32), loss
 
-        made.evaluate = evaluate  # type: ignore[method-assign]
+        made.evaluate = evaluate  # type: ignore[method-assign]  # of this trainer alone
         return made
 
 
@@ -199,7 +199,7 @@ class Classifier(Fake):
             loss = torch.nn.functional.cross_entropy(torch.from_numpy(values), labels)
             return values.argmax(1).astype(np.int32), loss.item()
 
-        made.evaluate = evaluate  # type: ignore[method-assign]
+        made.evaluate = evaluate  # type: ignore[method-assign]  # of this trainer alone
         return made
 
 
