@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jax_impl.models import NETWORKS
+from jax_impl.ops import float64_convolution
 from parity.spec.models import Config
 from parity.spec.tensors import check_names
 
@@ -26,6 +27,8 @@ def build(config: Config, arrays: Mapping[str, np.ndarray], dtype: str = "float3
         InputError: A path is missing, left over, or of another shape.
         ValueError: `dtype` is float64 and JAX is not set to hold it, or a counter above 2^31.
     """
+    if dtype == "float64":
+        float64_convolution.use()
     network = NETWORKS[config.family]
     # Abstract, so that an unfilled leaf cannot pass as initialised.
     graph, target = nnx.split(nnx.eval_shape(lambda: network(config, rngs=OneKey(0))))

@@ -4,20 +4,24 @@
 
 A step of training is forward, backward and update; a forward pass is that of a validation, with the
 loss and the largest logit. Both take a batch from the memory of the host and return numbers to it,
-so they wait for the device. Half precision is at level O1.
+so they wait for the device. Half precision is at level O1. `tf32` is `fp32` with products and
+convolutions whose factors a GPU rounds to 10 bits; in `fp32` both frameworks are told not to.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax
+import torch
 from rich.table import Table
 
 from parity.bench.training import RATE, SIDES, batch_of, trainer
@@ -28,6 +32,8 @@ from parity.report.console import standard_output
 from parity.spec.training.recipe import PRECISIONS
 from parity.training.environment import devices, versions
 
+TF32 = "tf32"
+KNOWN = (*PRECISIONS, TF32)
 Row = tuple[str, str, dict[str, float]]  # precision, what was timed, side -> images per second
 
 
@@ -37,15 +43,15 @@ def main() -> None:
     parser.add_argument("--size", default="360x480", metavar="HxW")
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--runs", type=int, default=20, help="timed, of each")
-    parser.add_argument("--precisions", default="fp32,bf16,fp16", help=", ".join(PRECISIONS))
+    parser.add_argument("--precisions", default="fp32,bf16,fp16", help=", ".join(KNOWN))
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="after which no other precision is begun"
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     begun, named = time.monotonic(), args.precisions.split(",")
-    if unknown := [name for name in named if name not in PRECISIONS]:
-        parser.error(f"--precisions {unknown[0]!r}, expected some of {', '.join(PRECISIONS)}")
+    if unknown := [name for name in named if name not in KNOWN]:
+        parser.error(f"--precisions {unknown[0]!r}, expected some of {', '.join(KNOWN)}")
     batch = batch_of(args.model, parse_size(args.size), args.batch)
     rows: list[Row] = []
     left: list[str] = []
@@ -53,15 +59,17 @@ def main() -> None:
         if args.seconds is not None and time.monotonic() - begun > args.seconds:
             left.append(precision)
             continue
-        made = {side: trainer(side, args.model, precision=precision) for side in SIDES}
-        calls: dict[str, dict[str, Callable[[], object]]] = {
-            "forward": {s: functools.partial(t.evaluate, batch) for s, t in made.items()},
-            "training": {s: functools.partial(t.step, batch, RATE) for s, t in made.items()},
-        }
-        for what, call in calls.items():
-            seconds = in_turn(call, args.runs)
-            medians = {side: statistics.median(times) for side, times in seconds.items()}
-            rows.append((precision, what, {s: args.batch / m for s, m in medians.items()}))
+        held = "fp32" if precision == TF32 else precision
+        with products_in(precision):
+            made = {side: trainer(side, args.model, precision=held) for side in SIDES}
+            calls: dict[str, dict[str, Callable[[], object]]] = {
+                "forward": {s: functools.partial(t.evaluate, batch) for s, t in made.items()},
+                "training": {s: functools.partial(t.step, batch, RATE) for s, t in made.items()},
+            }
+            for what, call in calls.items():
+                seconds = in_turn(call, args.runs)
+                medians = {side: statistics.median(times) for side, times in seconds.items()}
+                rows.append((precision, what, {s: args.batch / m for s, m in medians.items()}))
         if args.json:  # after each, as another one may take too long
             facts = {"rows": rows, "versions": versions(), "model": args.model, "size": args.size}
             facts |= {"batch": args.batch, "devices": {side: devices(side) for side in SIDES}}
@@ -71,6 +79,27 @@ def main() -> None:
         print(f"{side}: {', '.join(devices(side))}")
     if left:
         print(f"left out, as {args.seconds:g} s were over: {', '.join(left)}")
+
+
+@contextlib.contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Context in which float32 products are exact, or of TF32, in both frameworks.
+
+    Half precision leaves both as they come.
+    """
+    if precision not in ("fp32", TF32):
+        yield
+        return
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = precision == TF32
+    try:
+        with jax.default_matmul_precision("tensorfloat32" if precision == TF32 else "highest"):
+            yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def table(args: argparse.Namespace, rows: Sequence[Row]) -> Table:

@@ -26,21 +26,9 @@ mkdir -p "$out"
 # JAX would take three quarters of the memory at once, and leave PyTorch none of it.
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 
-share() { # PERCENT of the time that is left, in seconds
-    local left=$((60 * minutes - SECONDS + begun))
-    echo $((left * $1 > 100 ? left * $1 / 100 : 1))
-}
-within() { # PERCENT COMMAND...: its status; 0, and a line, where its time was over
-    local limit code=0
-    limit=$(share "$1")
-    # By Ctrl-C, at which a study stores where it is.
-    timeout --signal=INT --kill-after=20 "$limit" "${@:2}" || code=$?
-    if [ "$code" = 124 ] || [ "$code" = 137 ]; then
-        echo "stopped: its $limit s were over; the same call goes on"
-        return 0
-    fi
-    return "$code"
-}
+again="the same call goes on"
+# shellcheck source=docs/results/timing.sh
+source "$here/timing.sh"
 
 echo "== 1 of 3: the checks on the device"
 status=0

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import psutil
 from rich.table import Table
 
 from parity.cli.arguments import parse_size
@@ -48,6 +49,8 @@ class Row:
         cpu: Seconds of processor time that this process took for them, which other programs on the
             machine change less. With workers it is what the training process has to do itself: it
             takes the batches out of shared memory.
+        workers_cpu: Seconds of processor time of the workers meanwhile, who also put the batches
+            into shared memory; 0 without workers.
     """
 
     consumer: str
@@ -57,6 +60,7 @@ class Row:
     seconds: float
     waited: float
     cpu: float
+    workers_cpu: float = 0.0
 
     @property
     def speed(self) -> float:
@@ -106,20 +110,27 @@ def _row(
     with _batches(recipe, source, workers, steps + 1) as made:
         batches, images = Watched(made), 0
         take(next(batches))
-        start, cpu = time.perf_counter(), time.process_time()
+        before = _spent()
         for batch in batches:
             take(batch)
             images += len(batch.images)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        seconds, cpu, others = (b - a for a, b in zip(before, _spent(), strict=True))
     waited = batches.waited / seconds
-    return Row(consumer, workers, batches.first, images, seconds, waited, cpu)
+    return Row(consumer, workers, batches.first, images, seconds, waited, cpu, others)
+
+
+def _spent() -> tuple[float, float, float]:
+    """Return a time, and the processor time so far of this process and of its children."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    children = sum(t.user + t.system for t in times)
+    return time.perf_counter(), time.process_time(), children
 
 
 @contextlib.contextmanager
 def _batches(recipe: Recipe, source: Source, workers: int, steps: int) -> Iterator[Iterator[Batch]]:
-    """So many, from as many epochs as it takes."""
+    """So many, from one epoch more than it takes: no worker ends while it is measured."""
     stage = recipe.stages[0]
-    epochs = -(-steps // max(1, pipeline.steps(recipe, stage, len(source))))
+    epochs = 1 - (-steps // max(1, pipeline.steps(recipe, stage, len(source))))
     made: Any = pipeline.batches(source, recipe, stage, 0, epochs=epochs, workers=workers)
     try:
         yield (next(made) for _ in range(steps))
@@ -146,13 +157,13 @@ def table(recipe: Recipe, rows: Sequence[Row]) -> Table:
     stage = recipe.stages[0]
     height, width = pipeline.training_size(recipe, stage)
     made = Table(title=f"{recipe.name}, batches of {stage.batch} images of {height}x{width}")
-    here = "CPU ms an image, this process"
-    columns = ("taken by", "workers", "first after", "images/s", here, "waited")
+    cost = ("CPU ms an image: this process", "workers")
+    columns = ("taken by", "workers", "first after", "images/s", *cost, "waited")
     for column in columns:
         made.add_column(column, justify="left" if column == "taken by" else "right")
     for row in rows:
-        cpu = f"{1e3 * row.cpu / row.images:.1f}"
-        figures = (f"{row.first:.1f} s", f"{row.speed:.1f}", cpu)
+        cpu = [f"{1e3 * spent / row.images:.1f}" for spent in (row.cpu, row.workers_cpu)]
+        figures = (f"{row.first:.1f} s", f"{row.speed:.1f}", *cpu)
         waited = "" if row.consumer == "nobody" else f"{row.waited:.1%}"
         made.add_row(row.consumer, str(row.workers), *figures, waited)
     return made
@@ -162,15 +173,16 @@ def on_paper(rows: Sequence[Row], workers: int) -> str | None:
     """Say how many images a second so many workers would make, each on a core of its own.
 
     Returns:
-        A line; None where batches were not made both by a thread and by processes, with nobody to
-        train on them.
+        A line; None where no processes made batches with nobody to train on them.
     """
-    cost = {bool(r.workers): r.cpu / r.images for r in rows if r.consumer == CONSUMERS[0]}
-    if len(cost) < 2 or not all(cost.values()):
+    made = [r for r in rows if r.workers and r.consumer == CONSUMERS[0]]
+    if not made or not (made[0].cpu and made[0].workers_cpu):
         return None
+    first = made[0]
     return (
-        f"on paper: {workers} workers make {workers / cost[False]:,.0f} images/s, and the training"
-        f" process can take {1 / cost[True]:,.0f} a second out of shared memory"
+        f"on paper: {workers} workers make {workers * first.images / first.workers_cpu:,.0f}"
+        f" images/s, and the training process can take {first.images / first.cpu:,.0f} a second"
+        " out of shared memory"
     )
 
 

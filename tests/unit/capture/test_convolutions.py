@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from parity.capture import convolutions
+from jax_impl.ops import float64_convolution
 from parity.capture.interpreter import Interpreter
 
 Shape = tuple[int, ...]
@@ -51,6 +52,13 @@ CASES: dict[str, tuple[Shape, Shape, tuple[str, str, str], dict[str, Any]]] = {
         {"window_strides": (2, 2), "padding": ((-2, 0), (1, -1))},
     ),
     "large window": ((1, 9, 9, 70), (5, 5, 70, 2), ("NHWC", "HWIO", "NHWC"), {}),
+    "small result": (
+        (4, 20, 19, 3),
+        (9, 9, 3, 5),
+        ("NHWC", "HWIO", "NHWC"),
+        {"window_strides": (2, 1), "rhs_dilation": (2, 2), "padding": ((0, 1), (1, 0))},
+    ),
+    "small result, mixed axes": ((3, 2, 12, 11), (3, 4, 10, 9), ("CNHW", "IOHW", "CNHW"), {}),
     "one axis": ((3, 9, 17), (4, 17, 2), ("NWC", "WIO", "NWC"), {"padding": ((1, 2),)}),
     "three axes": ((1, 4, 5, 6, 2), (2, 3, 2, 2, 3), ("NDHWC", "DHWIO", "NDHWC"), {}),
     "nothing left": ((1, 2, 2, 3), (3, 3, 3, 2), ("NHWC", "HWIO", "NHWC"), {}),
@@ -86,7 +94,7 @@ def with_gradients(function: Callable[..., Any], *args: np.ndarray) -> Any:
 @pytest.mark.parametrize("case", CASES)
 def test_products_are_the_convolution(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a wrong axis, stride, dilation or padding, forward or in either gradient."""
-    monkeypatch.setattr(convolutions, "LEAST", 0)
+    monkeypatch.setattr(float64_convolution, "MIN_WORK", 0)
     shape, window, axes, moves = CASES[case]
     rng = np.random.default_rng(0)
     args = rng.normal(size=shape), rng.normal(size=window)
@@ -116,7 +124,7 @@ def test_what_stays_a_convolution(
     dtype: Any, groups: int, batches: int, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches groups that are mixed, and working precision that is not computed as written."""
-    monkeypatch.setattr(convolutions, "LEAST", least)
+    monkeypatch.setattr(float64_convolution, "MIN_WORK", least)
     x, w = np.ones((2, 5, 5, 4), dtype), np.ones((3, 3, 4 // groups, 4), dtype)
     moves = {"feature_group_count": groups, "batch_group_count": batches}
     with jax.enable_x64(dtype == np.float64):
@@ -124,6 +132,40 @@ def test_what_stays_a_convolution(
         closed = jax.make_jaxpr(function)(x, w)
         evaluated = jax.make_jaxpr(Interpreter(dtype == np.float64).closed, static_argnums=0)
         assert "conv_general_dilated" in str(evaluated(closed, [x, w]))
+
+
+@pytest.mark.parametrize("case", ["mixed axes", "strides", "transposed", "small result"])
+def test_compiled_by_jax(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a float64 network of ours that XLA computes by loops, also in its gradients.
+
+    A gradient of an image whose kernel is large stays: its window and its result are both large.
+    """
+    monkeypatch.setattr(float64_convolution, "MIN_WORK", 0)
+    float64_convolution.use()
+    shape, window, axes, moves = CASES[case]
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=shape), rng.normal(size=window)
+    function = convolution(axes, moves, len(shape) - 2)
+    with jax.enable_x64(True):
+        run = jax.jit(functools.partial(with_gradients, function))
+        left = run.lower(*args).as_text().count("stablehlo.convolution(")
+        assert left == (case == "small result")
+        for mine, theirs in zip(
+            run(*args), with_gradients(by_interpreter(function), *args), strict=True
+        ):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("moves", [{}, {"feature_group_count": 2}])
+def test_other_convolutions_are_compiled_as_before(moves: dict[str, Any]) -> None:
+    """Catches float32, or groups, computed in another way than JAX's own."""
+    float64_convolution.use()
+    args = (
+        jnp.ones((2, 50, 50, 32)),
+        jnp.ones((3, 3, 32 // moves.get("feature_group_count", 1), 64)),
+    )
+    function = convolution(("NHWC", "HWIO", "NHWC"), moves, 2)
+    assert "convolution(" in jax.jit(function).lower(*args).as_text()
 
 
 def in_jit(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -142,7 +184,7 @@ def test_inside_transformations(
     around: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a convolution that is slow since it stands inside another program."""
-    monkeypatch.setattr(convolutions, "LEAST", 0)
+    monkeypatch.setattr(float64_convolution, "MIN_WORK", 0)
     rng = np.random.default_rng(0)
     args = rng.normal(size=(1, 6, 6, 3)), rng.normal(size=(3, 3, 3, 3))
     moves = {"padding": ((1, 1), (1, 1))}
@@ -162,14 +204,14 @@ def test_inside_transformations(
 )
 def test_how_much_is_computed_at_once(taps: int, channels: int, pixels: int, expected: int) -> None:
     """Catches products too many to compile, too small to be fast, or too large for memory."""
-    found = convolutions.together(taps, channels, pixels)
+    found = float64_convolution.taps_at_once(taps, channels, pixels)
     assert found == expected
     assert found == 1 or found * channels * pixels * 8 <= 2**28
 
 
 def test_a_gradient_keeps_the_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches the parts of an image kept for a gradient: nine times the image."""
-    monkeypatch.setattr(convolutions, "LEAST", 0)
+    monkeypatch.setattr(float64_convolution, "MIN_WORK", 0)
     rng = np.random.default_rng(0)
     args = rng.normal(size=(1, 16, 16, 16)), rng.normal(size=(3, 3, 16, 16))
     with jax.enable_x64(True):

@@ -1,4 +1,4 @@
-"""The script for whoever has one GPU for ten minutes, with programs that only say what they do."""
+"""The scripts for whoever has one GPU for ten minutes, with programs that only say what they do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
+import torch
 
 RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
 
@@ -24,7 +26,8 @@ with open("called", "a") as file:
 if verb == os.environ.get("SLOW"):
     time.sleep(60)
 if verb == "check":
-    sys.exit(int(os.environ.get("CHECK_ENDS", 0)))
+    tf32 = os.environ.get("JAX_DEFAULT_MATMUL_PRECISION") == "tensorfloat32"
+    sys.exit(int(os.environ.get("TF32_ENDS" if tf32 else "CHECK_ENDS", 0)))
 if verb == "study":
     out = sys.argv[sys.argv.index("--out") + 1]
     os.makedirs(out, exist_ok=True)
@@ -38,7 +41,7 @@ if verb == "pack":
 """
 # Stands for `python`: the speeds take a GPU's time.
 PYTHON = """#!/bin/sh
-case "$1" in *fps.py) echo "speeds $*" >> called; exit 0;; esac
+case "$1" in -c) echo "${{GPU:-0}}"; exit 0;; *fps.py) echo "speeds $*" >> called; exit 0;; esac
 exec {python} "$@"
 """
 
@@ -53,9 +56,9 @@ def script(tmp_path: Path) -> Script:
         (programs / name).write_text(text.format(python=sys.executable))
         (programs / name).chmod(0o755)
 
-    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    def run(*arguments: str, name: str = "gpu.sh", **variables: str) -> subprocess.CompletedProcess:
         variables = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"} | variables
-        command = ["bash", str(RESULTS / "gpu.sh"), *arguments]
+        command = ["bash", str(RESULTS / name), *arguments]
         environment = os.environ | variables
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -102,6 +105,55 @@ def test_a_part_that_takes_too_long_is_stopped(script: Script, tmp_path: Path) -
     assert done.returncode == 0
     assert "stopped: its 1 s were over; the same call goes on" in done.stdout
     assert called(tmp_path)[-1].split()[0] == "study"
+
+
+def test_speed_of_each_network(script: Script, tmp_path: Path) -> None:
+    """Catches a network, a precision or one device that is left out."""
+    done = script("out", "1", name="gpu_speed.sh", MODELS="enet genet")
+    assert done.returncode == 0, done.stderr
+    check, again, bench, enet, genet = called(tmp_path)
+    assert check.startswith("check enet")
+    assert again.startswith("check enet")
+    assert "--train --devices 1 --size 512x1024" in bench
+    assert "--model enet --size 512x1024 --batch 8" in enet
+    assert "--model genet --size 32x32 --batch 128" in genet
+    assert all("--precisions fp32,tf32,bf16,fp16" in line for line in (enet, genet))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "exact", "rounded", "expected"),
+    [
+        ("0", "0", "0", 0),
+        ("1", "0", "1", 0),
+        ("1", "0", "0", 1),
+        ("1", "1", "1", 1),
+        ("1", "2", "1", 2),
+    ],
+)
+def test_a_check_that_does_not_tell_tf32(
+    gpu: str, exact: str, rounded: str, expected: int, script: Script, tmp_path: Path
+) -> None:
+    """Catches a script that is content with a check which passes with TF32, or fails without."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "check-tf32.json").touch()  # the check would write it
+    ends = {"CHECK_ENDS": exact, "TF32_ENDS": rounded}
+    done = script("out", name="gpu_speed.sh", GPU=gpu, MODELS="enet", **ends)
+    assert done.returncode == expected
+    assert ("did not tell TF32" in done.stdout) == (gpu == "1" and rounded == "0")
+
+
+def test_precisions_of_products() -> None:
+    """Catches TF32 left on in what is called fp32, or left on for what comes after."""
+    program = runpy.run_path(str(RESULTS / "fps.py"))
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for precision, allowed in (("fp32", False), ("tf32", True)):
+        with program["products_in"](precision):
+            assert [backend.allow_tf32 for backend in backends] == [allowed, allowed]
+            meant = "tensorfloat32" if allowed else "highest"
+            assert jax.config.jax_default_matmul_precision == meant
+    assert [backend.allow_tf32 for backend in backends] == before
+    assert jax.config.jax_default_matmul_precision is None
 
 
 @pytest.mark.parametrize(
