@@ -64,7 +64,46 @@ class Rule:
 
 def known(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether `Stepper` can make this optimizer's steps."""
-    return type(optimizer).__name__ in ("Adam", "AdamW", "SGD")
+    return type(optimizer).__name__ in ("Adam", "AdamW", "SGD", "RMSprop")
+
+
+# Settings of PyTorch's optimizers, and others that ports use.
+EPS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-10, 1e-12, 1e-15, 1e-16, 1e-30, 0.0)
+SETTINGS: dict[str, tuple[Any, ...]] = {
+    "eps": EPS,
+    "alpha": (0.9, 0.99, 0.95, 0.999),
+    "rho": (0.9, 0.95, 0.99),
+    "betas": (*BETAS, (0.95, 0.98), (0.9, 0.98)),
+    "momentum": (0.9, 0.0, 0.99, 0.95),
+    "momentum_decay": (4e-3, 0.0),
+    "lr_decay": (0.0, 1e-4),
+    "initial_accumulator_value": (0.0, 0.1, 1.0),
+    "centered": (True, False),
+    "nesterov": (True, False),
+    "decoupled_weight_decay": (True, False),
+}
+
+
+def with_setting(make: MakeOptimizer, key: str, value: Any) -> MakeOptimizer:
+    """Return the optimizer that `make` gives, with another setting of all of its groups."""
+
+    def built(module: nn.Module) -> torch.optim.Optimizer:
+        optimizer = make(module)
+        for group in optimizer.param_groups:
+            group[key] = value
+        return optimizer
+
+    return built
+
+
+def settings(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any, str]]:
+    """Yield each other setting of an optimizer that it reads at every step, and it in words."""
+    group = optimizer.param_groups[0]
+    for key, values in SETTINGS.items():
+        now = group.get(key)
+        for value in values if now is not None else ():
+            if value != (tuple(now) if isinstance(now, list) else now):
+                yield key, value, f"{key} {number(value)} instead of {number(now)}"
 
 
 def altered(
@@ -128,7 +167,8 @@ class Stepper:
         weight = p.clone()
         if coupled and decay:
             g = g + decay * weight
-        step = self._sgd(g, held, group) if self.kind == "SGD" else self._adam(g, held, group)
+        steps = {"SGD": self._sgd, "RMSprop": self._rmsprop}
+        step = steps.get(self.kind, self._adam)(g, held, group)
         p.sub_(step if rule.rate_in_momentum else rate * step)
         if not coupled and decay:
             p.sub_((1.0 if rule.unscaled_decay else rate) * decay * weight)
@@ -147,6 +187,19 @@ class Stepper:
             held["trace"] = momentum * held["trace"] + (1 - dampening) * g
         ahead = bool(group["nesterov"]) if rule.nesterov is None else rule.nesterov
         return g + momentum * held["trace"] if ahead else held["trace"].clone()
+
+    def _rmsprop(
+        self, g: torch.Tensor, held: dict[str, Any], group: dict[str, Any]
+    ) -> torch.Tensor:
+        rule, alpha, eps = self.rule, float(group["alpha"]), float(group["eps"])
+        v = held["v"] = alpha * held.get("v", torch.zeros_like(g)) + (1 - alpha) * g * g
+        if group["centered"]:
+            mean = alpha * held.get("mean", torch.zeros_like(g)) + (1 - alpha) * g
+            held["mean"] = mean
+            v = v - mean * mean
+        root = torch.sqrt(v + eps) if rule.eps == "inside" else torch.sqrt(v) + eps
+        held["trace"] = float(group["momentum"]) * held.get("trace", torch.zeros_like(g)) + g / root
+        return held["trace"].clone()
 
     def _adam(self, g: torch.Tensor, held: dict[str, Any], group: dict[str, Any]) -> torch.Tensor:
         rule, t = self.rule, held["count"] + self.rule.offset
@@ -171,6 +224,8 @@ class Stepper:
         return m / first / root
 
 
+SETTING = "optimizer-setting"
+RMSPROP_EPS = "rmsprop-eps"
 Hypothesis = tuple[str, str, Rule, int]  # fault, description, rule, how simple it is
 
 
@@ -188,6 +243,8 @@ def hypotheses(optimizer: torch.optim.Optimizer) -> Iterator[Hypothesis]:
     yield Fault.UNUSED_PARAMETERS_DECAY, text, Rule(absent_is_zero=True), COMMON
     if kind == "SGD":
         yield from _of_sgd(groups[0])
+    elif kind == "RMSprop":
+        yield RMSPROP_EPS, "eps inside the square root", Rule(eps="inside"), COMMON
     else:
         yield from _of_adam(groups[0])
 
@@ -211,7 +268,7 @@ def _of_adam(group: dict[str, Any]) -> Iterator[Hypothesis]:
     yield Fault.ADAM_EPS_HAT, "eps where TensorFlow puts it", Rule(eps="hat"), COMMON
     text = "eps where PyTorch puts it, the same at every step"
     yield Fault.ADAM_EPS_HAT, text, Rule(eps="constant"), PLAIN
-    for other in (1e-8, 1e-7, 1e-6, 1e-5, 1e-3, 1e-10, 1e-12, 1e-15, 0.0):
+    for other in EPS:
         if other != eps:
             text = f"eps {number(other)} instead of {number(eps)}"
             yield "adam-eps", text, Rule(new_eps=other), COMMON
@@ -240,15 +297,39 @@ def of_update(update: Update, report: Report) -> list[Proof]:
         fixed = update.agrees(make, late)
         return [Proof(Fault.SCHEDULE_OFFSET, what)] if fixed else []
     optimizer = make(update.runs.reference64.module)
-    if update.rates_differ or not known(optimizer) or not update.gives(altered(make, Rule())):
+    if update.rates_differ:
         return []
-    found = []
-    for fault, what, rule, order in hypotheses(optimizer):
-        if update.agrees(altered(make, rule)):
-            found.append(Proof(fault, what, f"{type(optimizer).__name__}'s step", order))
-    if not found:
+    found = _proofs(optimizer, make, update.agrees, lambda: update.gives(altered(make, Rule())))
+    if not found and known(optimizer):
         found += _decay_mask(update, optimizer, report)
     return sorted(found, key=lambda proof: proof.order)
+
+
+def _proofs(
+    optimizer: torch.optim.Optimizer,
+    make: MakeOptimizer,
+    agrees: Callable[[MakeOptimizer], bool],
+    is_as_known: Callable[[], bool] = lambda: True,
+) -> list[Proof]:
+    """Return the changes of an optimizer's rule, or of one of its settings, that are proved.
+
+    Args:
+        optimizer: The reference's.
+        make: Makes it.
+        agrees: Whether the steps of another one are the port's.
+        is_as_known: Whether the steps that are written out here are PyTorch's.
+    """
+    where, found = f"{type(optimizer).__name__}'s step", []
+    if known(optimizer) and is_as_known():
+        for fault, what, rule, order in hypotheses(optimizer):
+            if agrees(altered(make, rule)):
+                found.append(Proof(fault, what, where, order))
+    if type(optimizer).__name__ in ("Adam", "AdamW", "SGD"):
+        return found  # their settings are among the rules
+    for key, value, what in settings(optimizer):
+        if agrees(with_setting(make, key, value)):
+            found.append(Proof(SETTING, what, where, PLAIN))
+    return found
 
 
 def _decay_mask(update: Update, optimizer: torch.optim.Optimizer, report: Report) -> list[Proof]:
@@ -302,10 +383,5 @@ def of_trajectory(trajectory: Trajectory) -> list[Proof]:
     assert optimizers is not None
     make = optimizers[0]
     optimizer = make(trajectory.runs.reference64.module)
-    if not known(optimizer):
-        return []
-    found = []
-    for fault, what, rule, order in hypotheses(optimizer):
-        if trajectory.agrees(altered(make, rule)):
-            found.append(Proof(fault, what, f"{type(optimizer).__name__}'s step", order))
+    found = _proofs(optimizer, make, trajectory.agrees)
     return sorted(found, key=lambda proof: proof.order)

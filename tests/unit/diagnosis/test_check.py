@@ -223,6 +223,10 @@ def sgd(**settings: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
     return lambda module: torch.optim.SGD(module.parameters(), 0.1, **settings)
 
 
+def rmsprop(**settings: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    return lambda module: torch.optim.RMSprop(module.parameters(), 0.01, **settings)
+
+
 OPTIMIZERS: tuple[tuple[Any, Any, str, str], ...] = (
     (
         adam(eps=1e-3),
@@ -244,6 +248,13 @@ OPTIMIZERS: tuple[tuple[Any, Any, str, str], ...] = (
         "exponential moving average",
     ),
     (sgd(momentum=0.9), optax.sgd(0.1, 0.9, nesterov=True), Fault.NESTEROV, "Nesterov"),
+    (rmsprop(), optax.rmsprop(0.01, 0.99, 1e-8), "rmsprop-eps", "eps inside the square root"),
+    (
+        rmsprop(momentum=0.9, centered=True),
+        optax.rmsprop(0.01, 0.9, 1e-8, centered=True, momentum=0.9, eps_in_sqrt=False),
+        "optimizer-setting",
+        "alpha 0.9 instead of 0.99",
+    ),
     (
         sgd(momentum=0.9, weight_decay=0.1),
         optax.chain(
