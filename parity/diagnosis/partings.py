@@ -16,7 +16,7 @@ from parity.capture.equations import equations
 from parity.capture.fingerprints import same_print
 from parity.capture.records import NETWORK
 from parity.capture.source_lines import line_of
-from parity.capture.torch_calls import Operation
+from parity.capture.torch_calls import Operation, Origin
 from parity.capture.torch_operations import Place, Tape
 from parity.ladder.runs import Runs
 from parity.report.quantity import Kind, Mode
@@ -126,8 +126,9 @@ def _varying(operations: Sequence[Operation], parameters: Collection[str]) -> se
     found: set[int] = set()
     for operation in operations:
         for value in operation.values():
-            given = value.source.startswith(("input ", "the output of "))
-            given = given or value.source in parameters
+            given = value.origin in (Origin.INPUT, Origin.LAYER) or (
+                value.origin is Origin.STORED and value.source in parameters
+            )
             if value.operation in found or (value.operation is None and given):
                 found.add(operation.index)
     return found
