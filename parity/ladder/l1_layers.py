@@ -13,7 +13,7 @@ from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, against
 from parity.ladder.layer_alone import UnlikeError
 from parity.ladder.port_rounding import compared
-from parity.ladder.rung import Rung
+from parity.ladder.rung import Absence, Lacking, Rung
 from parity.ladder.runs import DISTURBED, PORT64
 from parity.ladder.tolerances import Difference, Measurement, difference, of_layer
 from parity.report.quantity import Kind, Mode, Quantity, Scope
@@ -24,8 +24,8 @@ from parity.spec import draw
 class Layers(Rung):
     """Rung L1: each innermost layer alone, fed the reference's input and upstream gradient."""
 
-    def absent(self) -> str:
-        return self.runs.bounded.empty("L1")
+    def absent(self) -> Absence | None:
+        return Absence.first({Lacking.BOUNDS: self.runs.bounded.empty("L1")})
 
     def climb(self) -> list[Check]:
         """Compare each innermost layer alone, fed the reference's input and upstream gradient."""

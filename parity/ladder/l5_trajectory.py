@@ -14,9 +14,9 @@ from parity.capture.torch_training import MakeOptimizer, TorchTraining
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
 from parity.ladder.noise import CHAOTIC, says_something, tells_weights
-from parity.ladder.recorded import absent, has_steps, is_narrow, loss_response, training_of
+from parity.ladder.recorded import has_steps, is_narrow, loss_response, training_of
 from parity.ladder.renaming import without
-from parity.ladder.rung import Rung
+from parity.ladder.rung import Absence, Rung
 from parity.ladder.runs import PORT64, Runs
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
 from parity.report.quantity import Kind, Quantity
@@ -55,9 +55,8 @@ class Trajectory(Rung):
         super().__init__(runs, notes)
         self.left_out: list[Omission] = []  # steps that say nothing
 
-    def absent(self) -> str:
-        empty = self.runs.bounded.empty("L5")
-        return self._untrained() or empty or absent(self.runs, "trajectory")
+    def absent(self) -> Absence | None:
+        return self._without_steps("L5", "trajectory")
 
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers
