@@ -17,6 +17,7 @@ from parity.study import analysis
 from parity.study.plan import Plan, Run, runs_of
 from parity.study.running import Ended, Trains, in_process, train_all
 from parity.training import overrides
+from tests.batches import batch_bytes
 
 pytestmark = pytest.mark.long
 SEEDS = [1, 2, 3, 4, 5, 6]
@@ -42,7 +43,7 @@ def data(root: Path) -> Path:
     folder.mkdir(parents=True)
     for split, count in (("train", TRAIN), ("test", TEST)):
         for name in cifar10.SPLITS[split]:
-            bytes_ = cifar10.batch_bytes(*images(len(name) + ord(name[-1]), count), name)
+            bytes_ = batch_bytes(*images(len(name) + ord(name[-1]), count), name)
             (folder / name).write_bytes(bytes_)
     return root
 
