@@ -94,7 +94,7 @@ class FakeTrainer:
         loss = float(abs(self.held.arrays["fc.bias"]).sum())
         return ((batch.samples + ~right) % 3).astype(np.int32), loss
 
-    together = 1
+    batches_at_once = 1
 
     def evaluate_each(self, batches: list[Batch]) -> list[tuple[np.ndarray, float]]:
         return [self.evaluate(batch) for batch in batches]
@@ -197,7 +197,7 @@ def state(out: Path, name: str = "last") -> dict[str, np.ndarray]:
     """Every number of a checkpoint, and where the run was."""
     found = checkpoints.read(Folder(out).checkpoint(name))
     slots = {f"{s}/{k}": a for s, held in found.snapshot.slots.items() for k, a in held.items()}
-    facts = {**dataclasses.asdict(found.origin.moment), "updates": found.origin.updates}
+    facts = {**dataclasses.asdict(found.origin.progress), "updates": found.origin.updates}
     return found.snapshot.arrays | slots | {k: np.asarray(v) for k, v in facts.items()}
 
 

@@ -66,7 +66,7 @@ def by_products(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     return [product(*values)]
 
 
-def together(taps: int, channels: int, pixels: int) -> int:
+def window_elements(taps: int, channels: int, pixels: int) -> int:
     """Return of how many elements of a window the product is computed at once.
 
     Args:
@@ -98,7 +98,7 @@ def _product(params: Mapping[str, Any], shape: Sequence[int], lhs: Any, rhs: Any
 
     places = list(itertools.product(*map(range, kernel.shape[:-2])))
     taps = kernel.reshape(-1, *kernel.shape[-2:])
-    size = together(len(places), x.shape[-1], len(x) * math.prod(sizes))
+    size = window_elements(len(places), x.shape[-1], len(x) * math.prod(sizes))
     found: Any = 0
     for i in range(0, len(places), size):
         rows = jnp.concatenate([seen_by(place) for place in places[i : i + size]], axis=-1)

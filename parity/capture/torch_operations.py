@@ -175,7 +175,7 @@ class ChangedSide(TorchSide):
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class CallValue:
     """A value in a module's forward pass.
 
     Attributes:
@@ -226,7 +226,7 @@ class Tape:
         side: TorchSide,
         inputs: tuple[Any, ...],
         train: bool,
-        place: Place,
+        place: CallValue,
         known: Sequence[str] = (),
         prints: bool = False,
     ) -> None:

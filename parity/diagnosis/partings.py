@@ -17,7 +17,7 @@ from parity.capture.fingerprints import same_print
 from parity.capture.records import NETWORK
 from parity.capture.source_lines import line_of
 from parity.capture.torch_calls import Operation, Origin
-from parity.capture.torch_operations import Place, Tape
+from parity.capture.torch_operations import CallValue, Tape
 from parity.ladder.runs import Runs
 from parity.report.quantity import Kind, Mode
 from parity.report.report import Check, Parting
@@ -53,7 +53,7 @@ def parting(runs: Runs, fault: Check) -> Parting | None:
     call = "" if fault.layer == NETWORK else fault.reference
     if call and call not in runs.oracle(train).calls:
         return None
-    place = Place(call, False, fault.quantity.index)
+    place = CallValue(call, False, fault.quantity.index)
     tape = Tape(runs.reference64, runs.inputs[train], train, place, prints=True)
     ported = jax_operations.recorded(runs.port64, runs.inputs[train], train)
     return _first(tape, ported)

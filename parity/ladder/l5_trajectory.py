@@ -68,7 +68,7 @@ class Trajectory(Rung):
         )
         self.rates, self.momentum = [reference.rate], reference.momentum
         disturbed, checks = None, []
-        told: tuple[int, list[Check]] = 0, []
+        failing: tuple[int, list[Check]] = 0, []
         trained = self.runs.port64.parameters()
         for step in range(self.runs.port.steps):
             oracle, ported = self._step(reference, step), self._step(port, step)
@@ -88,17 +88,17 @@ class Trajectory(Rung):
             if any(not c.ok for c in checks):
                 return sorted(checks, key=furthest_first)
             if says_something(checks, trained):
-                told = step, checks
-        return self._latest(told, checks)
+                failing = step, checks
+        return self._latest(failing, checks)
 
-    def _latest(self, told: tuple[int, list[Check]], checks: list[Check]) -> list[Check]:
+    def _latest(self, failing: tuple[int, list[Check]], checks: list[Check]) -> list[Check]:
         """Return the checks of the last step that says something, and note those after it.
 
         Args:
-            told: That step, counted from 0, and its checks; none if there is no such step.
+            failing: That step, counted from 0, and its checks; none if there is no such step.
             checks: Those of the last step.
         """
-        step, latest = told
+        step, latest = failing
         if not latest:
             return checks
         if step + 1 < self.runs.port.steps:

@@ -152,7 +152,7 @@ def test_faults_are_found_and_explained() -> None:
 
 @pytest.mark.devices
 def test_all_faults_are_found() -> None:
-    """Catches the same in every way in which a fault can be planted, on both sides."""
+    """Catches the same in every way in which a fault can be injected, on both sides."""
     rows = list(several.rows_of("tiny", recipe(), fast=False))
     assert [row.name for row in rows] == list(INJECTIONS)
     assert all(row.killed and not row.wrong for row in rows)

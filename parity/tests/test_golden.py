@@ -248,7 +248,7 @@ def swapped_activation(network: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "named"),
+    ("inject", "named"),
     [
         (doubled_bias, "asymmetric2_3.ext_conv2.1 is off"),
         (changed_padding, "initial_block.ext_branch is off"),
@@ -256,14 +256,14 @@ def swapped_activation(network: torch.nn.Module) -> None:
     ],
 )
 def test_a_wrong_reference_is_named(
-    golden: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable, named: str
+    golden: Path, monkeypatch: pytest.MonkeyPatch, inject: Callable, named: str
 ) -> None:
     """Catches golden vectors that a fault in the reference itself would get past."""
     build = torch_impl.state.build
 
     def wrong(*args: object) -> torch.nn.Module:
         network = build(*args)
-        plant(network)
+        inject(network)
         return network
 
     monkeypatch.setattr(torch_impl.state, "build", wrong)

@@ -36,7 +36,7 @@ class DecoderConfig:
     family: ClassVar[str] = "decoder"
     check_size: ClassVar[tuple[int, ...]] = (12,)
     halves: ClassVar[int] = 2  # of a head, which the rotary embedding turns by one angle
-    hidden: ClassVar[tuple[str, ...]] = ("head_dim", "base", "eps")
+    unstored: ClassVar[tuple[str, ...]] = ("head_dim", "base", "eps")
     guessed: ClassVar[tuple[str, ...]] = ("head_dim",)  # by `of`, so that it divides what it must
     unnamed: ClassVar[tuple[str, ...]] = (
         *("num_classes", "width", "depth", "query_width", "kv_width", "mlp_width"),

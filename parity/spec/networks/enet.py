@@ -89,7 +89,7 @@ class ENetConfig:
 
     family: ClassVar[str] = "enet"
     check_size: ClassVar[tuple[int, int]] = (72, 136)  # the widest dilation meets an eighth of it
-    hidden: ClassVar[tuple[str, ...]] = ("bilinear", "same_padding", "channel_dropout")
+    unstored: ClassVar[tuple[str, ...]] = ("bilinear", "same_padding", "channel_dropout")
 
     num_classes: int = 20
     encoder_relu: bool = False
@@ -201,7 +201,7 @@ class ENetConfig:
             "decoder_relu": self.decoder_relu,
         }
         return shown | differences(
-            self, ("channel_slopes", "row_first", "encoder_only", *self.hidden)
+            self, ("channel_slopes", "row_first", "encoder_only", *self.unstored)
         )
 
     @staticmethod

@@ -58,7 +58,7 @@ class GENetConfig:
     check_size: ClassVar[tuple[int, int]] = (SIDE, SIDE)
 
     @property
-    def hidden(self) -> tuple[str, ...]:
+    def unstored(self) -> tuple[str, ...]:
         """Return the fields that no tensor shows: the extent of means."""
         return () if self.extra_params else ("extent",)
 

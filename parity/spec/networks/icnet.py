@@ -56,7 +56,7 @@ class ICNetConfig:
 
     family: ClassVar[str] = "icnet"
     idle: ClassVar[tuple[str, ...]] = ("pretrained.fc.",)  # held and not used
-    loose: ClassVar[tuple[str, ...]] = ("classifier",)  # a file may lack it
+    ambiguous: ClassVar[tuple[str, ...]] = ("classifier",)  # a file may lack it
     check_size: ClassVar[tuple[int, int]] = (128, 256)
 
     num_classes: int = 19

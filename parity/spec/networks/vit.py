@@ -31,7 +31,7 @@ class ViTConfig:
     """
 
     family: ClassVar[str] = "vit"
-    hidden: ClassVar[tuple[str, ...]] = ("head_dim", "eps")
+    unstored: ClassVar[tuple[str, ...]] = ("head_dim", "eps")
     guessed: ClassVar[tuple[str, ...]] = ("head_dim",)  # by `of`, so that it divides the width
     unnamed: ClassVar[tuple[str, ...]] = (
         *("num_classes", "side", "patch", "width", "depth", "mlp_width"),

@@ -162,7 +162,7 @@ def test_inside_transformations(
 )
 def test_how_much_is_computed_at_once(taps: int, channels: int, pixels: int, expected: int) -> None:
     """Catches products too many to compile, too small to be fast, or too large for memory."""
-    found = convolutions.together(taps, channels, pixels)
+    found = convolutions.window_elements(taps, channels, pixels)
     assert found == expected
     assert found == 1 or found * channels * pixels * 8 <= 2**28
 

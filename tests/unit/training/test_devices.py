@@ -252,7 +252,7 @@ def test_a_machine_that_dies_ends_the_others(
         "parity train: error: a process of another machine is gone, those of this one were ended;"
         " --resume goes on\n"
     )
-    assert np.isfinite(checkpoints.read(Folder(outs[0]).last).origin.moment.loss)
+    assert np.isfinite(checkpoints.read(Folder(outs[0]).last).origin.progress.loss)
 
 
 @pytest.mark.long

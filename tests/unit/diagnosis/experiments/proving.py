@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from parity.capture.records import NHWC
-from parity.capture.torch_operations import Place, Tape
+from parity.capture.torch_operations import CallValue, Tape
 from parity.capture.torch_side import TorchSide, one_thread
 from parity.diagnosis.experiments.engine import Proof, allowed, prove
 from parity.report.quantity import Kind, Quantity
@@ -55,7 +55,7 @@ def proved(
         limit: Of the fault, whose constants are rounded to float32 if it is not zero.
     """
     made = module if isinstance(module, nn.Module) else Function(module)
-    tape = Tape(TorchSide(made, "float64"), (x,), False, Place(fed=False))
+    tape = Tape(TorchSide(made, "float64"), (x,), False, CallValue(fed=False))
     with one_thread(), jax.enable_x64(True):
         target = np.asarray(port(jnp.asarray(x)))
         assert target.dtype == np.float64

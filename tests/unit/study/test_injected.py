@@ -1,4 +1,4 @@
-"""A fault that costs accuracy, planted in one side, is found by a study; long."""
+"""A fault that costs accuracy, injected in one side, is found by a study; long."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def with_momentum(trains: Trains, momentum: float) -> Trains:
-    """The same, but PyTorch's batch norms have this momentum: the fault, planted in one side.
+    """The same, but PyTorch's batch norms have this momentum: the fault, injected in one side.
 
     0.01 is Flax's default, which calls it 0.99, and a common fault of ports.
     """
