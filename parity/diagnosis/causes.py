@@ -95,7 +95,7 @@ def of_evidence(evidence: Evidence) -> list[Proof]:
 
 
 def _of_weights(runs: Runs, report: Report) -> list[Proof]:
-    """Of the first layer whose tensors are wrong: what explains all of its wrong tensors."""
+    """Return what explains all wrong tensors of the first layer that has any."""
     failed = [c for c in report.failures() if c.rung == "L0"]
     layer = failed[0].layer.rpartition(".")[0]
     source, target = runs.reference64.state(), runs.port64.state()

@@ -274,7 +274,7 @@ class Findings:
         return self.incomplete() or "a rung compared nothing"
 
     def incomplete(self) -> str:
-        """Of what is missing: how much on which rungs, and the first; empty where nothing is."""
+        """Say how much is missing on which rungs, and what comes first; empty where nothing is."""
         if not (missing := self.missing()):
             return ""
         rungs = ", ".join(sorted({omission.rung for omission in missing}))

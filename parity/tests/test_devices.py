@@ -107,7 +107,7 @@ def evaluations(plan: Plan) -> list[Job]:
 
 
 def check_evaluations(plan: Plan, runs: DeviceRuns) -> None:
-    """The same weights, on any number of devices of either side; all losses to rounding."""
+    """Check that the same weights give the same losses on any number of devices of either side."""
     first, *others = evaluations(plan)
     for images in plan.images:
         matrix, loss, count = runs.evaluation(first, "before", images)

@@ -156,7 +156,7 @@ def test_eval_layers(answer: Answer) -> None:
 
 
 def recorded(case: Golden) -> list[str]:
-    """Of each entry the call whose output it holds.
+    """Return the call whose output each entry holds.
 
     ICNet's reference adds and rectifies in place: where it does, the entry of a batch norm holds,
     number for number, what the ReLU soon after it made of the norm's output.
@@ -197,7 +197,7 @@ def test_gradients(answer: Answer) -> None:
 
 
 def per_taps(gradients: dict[str, np.ndarray], sizes: dict[str, float]) -> np.ndarray:
-    """Of each bias's gradient the least to measure it against; see `parity.ladder.tolerances`."""
+    """Return the least that each bias's gradient is measured against, as `tolerances` has it."""
     least = []
     for name in sizes:
         kernel = f"{name.removesuffix('bias')}weight"

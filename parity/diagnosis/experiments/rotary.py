@@ -60,7 +60,7 @@ def _halves(o: Operation, sums: Sequence[Operation], among: Sequence[Operation])
         return x * cos + turned * sin
 
     def other_tables(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """Halves, turned by the angles of neighbours."""
+        """Return halves turned by the angles of neighbours."""
         at = torch.arange(x.shape[-1]) // 2
         return x * cos[..., at] + _turned(x) * sin[..., at]
 

@@ -53,7 +53,7 @@ def serialized(model: str, side: str, batch: int | None) -> bytes:
 
 
 def made_small(model: str, side: str) -> tuple[Any, tuple[int, int]]:
-    """Of MindSpore's ENet only what ENet lacks is left to PyTorch's exporter."""
+    """Export with PyTorch; of MindSpore's ENet only what ENet lacks."""
     return small(model, least=(model, side) == ("enet-mindspore", "torch"))
 
 

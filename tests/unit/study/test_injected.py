@@ -60,7 +60,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def with_momentum(trains: Trains, momentum: float) -> Trains:
-    """The same, but PyTorch's batch norms have this momentum: the fault, injected in one side.
+    """Train with this momentum in PyTorch's batch norms: the fault, injected in one side.
 
     0.01 is Flax's default, which calls it 0.99, and a common fault of ports.
     """

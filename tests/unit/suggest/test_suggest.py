@@ -50,7 +50,7 @@ def linear(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 
 def beside(params: Params, x: jax.Array) -> jax.Array:
-    """The same, and the second branch is computed first."""
+    """`Beside`, whose second branch is computed first."""
     x = jnp.tanh(linear(params["in"], x))
     gate = linear(params["p"], x)
     return linear(params["out"], jnp.tanh(linear(params["r"], x)) * gate)

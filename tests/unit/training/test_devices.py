@@ -40,7 +40,7 @@ def recipe(epochs: int = 2, batch: int = 2) -> Recipe:
 
 
 def arguments(data: Path, out: Path, framework: str, *more: str, of: Recipe | None = None) -> list:
-    """Of `parity train`."""
+    """Arguments of `parity train`."""
     file = out.with_suffix(".toml")
     file.write_text(to_toml(of or recipe()))
     common = ["--data", str(data), "--workers", "0", "--log-every", "1", "--save-every", "2"]

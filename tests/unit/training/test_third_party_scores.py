@@ -37,7 +37,7 @@ def task_of(labels: str) -> Task:
 
 
 def camvid() -> Recipe:
-    """Of six epochs; eleven classes and void."""
+    """A recipe of six epochs, eleven classes and void."""
     (stage,) = recipe().stages
     made = recipe(dataclasses.replace(stage, epochs=6))
     return dataclasses.replace(made, data="camvid", labels="void-last")
