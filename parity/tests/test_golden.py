@@ -23,7 +23,7 @@ from parity.spec.networks.erfnet import ERFNetConfig
 from parity.spec.networks.erfnet_imagenet import ERFNetImageNetConfig
 from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import ICNetConfig
-from tests.golden_vectors import Golden, parametrize, probe
+from tests.golden_vectors import Golden, parametrize, probe, without_dropout
 from weights_convert import to_jax
 
 LIMIT = 1e-9
@@ -112,7 +112,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def answer(request: pytest.FixtureRequest, golden: Path) -> Answer:
     case, framework = request.param
-    config = CASES[case].without_dropout()
+    config = without_dropout(CASES[case])
     return Answer(Golden(golden / f"{case}.npz"), config, framework)
 
 
@@ -228,7 +228,7 @@ def test_every_batch_is_counted(answer: Answer) -> None:
 @pytest.mark.parametrize("name", TORCH_ALONE)
 def test_weights_fit(name: str, golden: Path) -> None:
     """Catches a JAX network of other layers or shapes, in the cases that JAX does not compute."""
-    config = CASES[name].without_dropout()
+    config = without_dropout(CASES[name])
     arrays = to_jax(config, Golden(golden / f"{name}.npz").weights())
     held = jax_impl.state.state(jax_impl.state.build(config, arrays))  # which refuses others
     assert {k: a.shape for k, a in held.items()} == {k: a.shape for k, a in arrays.items()}
@@ -267,7 +267,7 @@ def test_a_wrong_reference_is_named(
         return network
 
     monkeypatch.setattr(torch_impl.state, "build", wrong)
-    config = CASES["enet_c12"].without_dropout()
+    config = without_dropout(CASES["enet_c12"])
     answer = Answer(Golden(golden / "enet_c12.npz"), config, "torch")
     with pytest.raises(AssertionError, match=named):
         test_eval_layers(answer)

@@ -149,10 +149,6 @@ class DecoderConfig:
         del length
         return {}
 
-    def without_dropout(self) -> DecoderConfig:
-        """Return this network, which has no dropout."""
-        return self
-
     def check_input(self, length: int) -> None:
         """Refuse a sequence that the reference cannot process either.
 

@@ -147,10 +147,6 @@ class ENetConfig:
             sites[b.name] = (self.rate(b), (*size, b.out_channels))
         return sites
 
-    def without_dropout(self) -> ENetConfig:
-        """Return this network with every dropout probability set to 0."""
-        return dataclasses.replace(self, dropout=(0.0, 0.0))
-
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.
 

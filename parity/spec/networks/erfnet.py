@@ -122,10 +122,6 @@ class ERFNetConfig:
                 sites[name] = (self.rate(block), (*size, block.out_channels))
         return sites
 
-    def without_dropout(self) -> ERFNetConfig:
-        """Return this network with every dropout probability set to 0."""
-        return dataclasses.replace(self, dropout=(0.0, 0.0))
-
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.
 

@@ -162,10 +162,6 @@ class GENetConfig:
         del height, width
         return {}
 
-    def without_dropout(self) -> GENetConfig:
-        """Return this network, which has no dropout."""
-        return self
-
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.
 

@@ -89,10 +89,6 @@ class ICNetConfig:
         del height, width
         return {}
 
-    def without_dropout(self) -> ICNetConfig:
-        """Return this network, which has no dropout."""
-        return self
-
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.
 

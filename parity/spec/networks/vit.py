@@ -132,10 +132,6 @@ class ViTConfig:
         del height, width
         return {}
 
-    def without_dropout(self) -> ViTConfig:
-        """Return this network, which has no dropout."""
-        return self
-
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.
 
