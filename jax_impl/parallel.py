@@ -217,7 +217,7 @@ def start(
 
 def lost(error: BaseException) -> bool:
     """Return whether an error means that another process has died."""
-    signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "UNAVAILABLE")
+    phrases = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "UNAVAILABLE")
     return isinstance(error, RuntimeError) and any(
-        sign.lower() in str(error).lower() for sign in signs
+        phrase.lower() in str(error).lower() for phrase in phrases
     )

@@ -141,7 +141,7 @@ class Trainer:
             return np.array(classes), float(loss)
 
     @property
-    def together(self) -> int:
+    def batches_at_once(self) -> int:
         """Return how many batches `evaluate_each` takes at once."""
         return 1 if self.group is None else self.group.local
 
@@ -150,7 +150,7 @@ class Trainer:
         if self.group is None:
             return [self.evaluate(batch) for batch in batches]
         # Spare devices evaluate the last batch again; that result is ignored.
-        all_of = [*batches, *[batches[-1]] * (self.together - len(batches))]
+        all_of = [*batches, *[batches[-1]] * (self.batches_at_once - len(batches))]
         own, each = self.group.own, [self._given(batch._replace(masks={})) for batch in all_of]
         with holding(self.dtype):
             arrays = self.group.taken(self.state.trained | self.state.rest)

@@ -32,7 +32,7 @@ SAMPLES = 10
 
 
 def recipe(*stages: Stage) -> Recipe:
-    """Of these stages, or of one of 3 epochs; MODELS must have `tiny`."""
+    """A recipe of these stages, or of one of 3 epochs; MODELS must have `tiny`."""
     optimizer = Optimizer("sgd", lr=0.01)
     one = Stage("whole", "tiny", epochs=3, optimizer=optimizer, batch=4)
     return Recipe(name="fake", about="", data="cifar10", stages=stages or (one,), size=(8, 8))
@@ -68,7 +68,7 @@ class Fake:
 
 
 class FakeTrainer:
-    """See `parity.spec.training.trainer.Trainer`."""
+    """Stands for a side's trainer; see `parity.spec.training.trainer.Trainer`."""
 
     def __init__(self, side: Fake, arrays: Arrays) -> None:
         self.side = side
@@ -94,7 +94,7 @@ class FakeTrainer:
         loss = float(abs(self.held.arrays["fc.bias"]).sum())
         return ((batch.samples + ~right) % 3).astype(np.int32), loss
 
-    together = 1
+    batches_at_once = 1
 
     def evaluate_each(self, batches: list[Batch]) -> list[tuple[np.ndarray, float]]:
         return [self.evaluate(batch) for batch in batches]
@@ -154,7 +154,7 @@ class FakeData:
 
 
 def begin(stage: Stage, before: tuple[Stage, Snapshot] | None) -> Snapshot:
-    """See `parity.training.stage_start.StageStart`."""
+    """Stands for what a stage begins with; see `parity.training.stage_start.StageStart`."""
     del stage
     return Snapshot(before[1].arrays if before else draw.weights(TINY, 3), {})
 
@@ -197,7 +197,7 @@ def state(out: Path, name: str = "last") -> dict[str, np.ndarray]:
     """Every number of a checkpoint, and where the run was."""
     found = checkpoints.read(Folder(out).checkpoint(name))
     slots = {f"{s}/{k}": a for s, held in found.snapshot.slots.items() for k, a in held.items()}
-    facts = {**dataclasses.asdict(found.origin.moment), "updates": found.origin.updates}
+    facts = {**dataclasses.asdict(found.origin.progress), "updates": found.origin.updates}
     return found.snapshot.arrays | slots | {k: np.asarray(v) for k, v in facts.items()}
 
 

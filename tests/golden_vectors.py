@@ -12,9 +12,11 @@ ports do, and hold how far every parameter went in five steps of MindSpore's Ada
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -101,3 +103,13 @@ def parametrize(
     late = () if metafunc.function.__name__ in in_eval_mode else forward
     made = [pytest.param(run, marks=[pytest.mark.long] if run in late else []) for run in runs]
     metafunc.parametrize("answer", made, indirect=True, ids="-".join, scope="module")
+
+
+C = TypeVar("C")
+
+
+def without_dropout(config: C) -> C:
+    """Return the config of a network with every dropout probability set to 0."""
+    if not hasattr(config, "dropout"):
+        return config
+    return dataclasses.replace(config, dropout=(0.0, 0.0))  # type: ignore[type-var]  # a Config is

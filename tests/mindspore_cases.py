@@ -14,7 +14,7 @@ from parity.spec.models import Config
 from parity.spec.recipes import recipe
 from parity.spec.training.recipe import Stage
 from parity.spec.training.trainer import Batch
-from tests.golden_vectors import Golden, probe
+from tests.golden_vectors import Golden, probe, without_dropout
 from weights_convert import naming
 
 # Case -> recipe and stage.
@@ -47,7 +47,7 @@ class Case:
         self.name = name
         self.golden = Golden(folder / f"{name}.npz")
         self.stage = stage_of(name)
-        self.config: Config = self.stage.config.without_dropout()
+        self.config: Config = without_dropout(self.stage.config)
         named = {k: a.astype(np.float32) for k, a in self.golden.weights().items()}
         self.arrays = naming.to_canonical(self.config, named, "mindspore")
         keys = naming.names(self.config, "mindspore")

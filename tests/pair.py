@@ -37,7 +37,7 @@ class Reference(nn.Module):
 
 
 class Ported(nnx.Module):
-    """The same under other names."""
+    """The port of `Reference`, under other names."""
 
     def __init__(self, *, rngs: nnx.Rngs) -> None:
         self.first = nnx.Conv(3, 8, (3, 3), padding=((1, 1), (1, 1)), rngs=rngs)

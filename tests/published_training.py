@@ -80,7 +80,7 @@ def part(path: str) -> Any:
 
 
 def holds(*paths: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Of a test: it is given these parts first, and fails if it leaves anything of them unread."""
+    """Give a test these parts first; it fails if it leaves anything of them unread."""
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         def held(**fixtures: Any) -> None:

@@ -51,7 +51,7 @@ class PReLU(nnx.Module):
 
 
 class Ported(nnx.Module):
-    """The same; `leak` is a fault of its own when it is not 0."""
+    """The port of `Reference`; `leak` is a fault when it is not 0."""
 
     def __init__(self, leak: float = 0.0, *, rngs: nnx.Rngs) -> None:
         self.leak = leak
@@ -97,7 +97,7 @@ def live(**changes: object) -> Port:
 
 
 def recorded(trace: object, **changes: object) -> Port:
-    """The same pair, its reference in a trace."""
+    """A pair whose reference is in a trace."""
     made = Port(
         str(trace),
         ported(),

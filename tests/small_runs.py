@@ -35,7 +35,7 @@ def small() -> Iterator[None]:
 
 
 def arguments(tmp_path: Path, data: Path, recipe: Recipe, *more: str) -> list[str]:
-    """Of `parity train`, without a framework."""
+    """Runs of `parity train` without a framework."""
     file = tmp_path / "recipe.toml"
     file.write_text(to_toml(recipe))
     common = ["--data", str(data), "--workers", "0", "--keep-every", "1", "--log-every", "1"]

@@ -24,6 +24,7 @@ from parity.data.segmentation import UNREADABLE
 from parity.report.console import working
 from parity.spec.errors import InputError
 from tests import program
+from tests.batches import batch_bytes
 from weights_convert.replacing import replacing
 
 MOST_BYTES = 1 << 30  # of one array of the file, unpacked
@@ -70,7 +71,7 @@ def unpack(
             counts[split] = sum(map(len, parts))
             for i, (name, part) in enumerate(zip(files, parts, strict=True)):
                 title = f"{split} batch {i + 1} of {len(files)}"
-                data = cifar10.batch_bytes(images[part], labels[part], title)
+                data = batch_bytes(images[part], labels[part], title)
                 (made / cifar10.FOLDER / name).write_bytes(data)
     return counts
 

@@ -134,9 +134,9 @@ class _Pulse(threading.Thread):
             try:
                 self.store.set(self.own, str(beat))
                 for key, (last, _) in self.heard.items():
-                    told = self.store.get(key) if self.store.check([key]) else b""
-                    if told != last:
-                        self.heard[key] = told, time.monotonic()
+                    said = self.store.get(key) if self.store.check([key]) else b""
+                    if said != last:
+                        self.heard[key] = said, time.monotonic()
             except RuntimeError:
                 return
 
@@ -213,7 +213,7 @@ def start(
 
 def lost(error: BaseException) -> bool:
     """Return whether an error means that another process has died."""
-    signs = (
+    phrases = (
         "gloo",
         "NCCL",
         "Connection closed by peer",
@@ -222,5 +222,5 @@ def lost(error: BaseException) -> bool:
         "recvValue",
     )
     return isinstance(error, distributed.DistError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
     )

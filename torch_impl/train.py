@@ -147,7 +147,7 @@ class Trainer:
             return logits.argmax(dim=1).int().cpu().numpy(), loss.item()
 
     @property
-    def together(self) -> int:
+    def batches_at_once(self) -> int:
         """Return how many batches `evaluate_each` takes at once."""
         return 1
 

@@ -144,7 +144,7 @@ def understand(
             "optimizer": optimizer.describe(config) if optimizer else None,  # its step, too
         }
         state = optimizer.flat() if optimizer else {}
-        open_ = (*loose(config), *known.manifest.assumed)
+        open_ = (*ambiguous(config), *known.manifest.assumed)
         manifests.verify(known.manifest, found, arrays | state, path, open_)
     return Checkpoint(
         arrays=arrays,
@@ -276,7 +276,7 @@ def identify(
     manifest = manifests.parse(contents.metadata, path)
     try:
         shown = naming.config_in(family, named, naming_scheme)
-        config, assumed = _with_hidden(shown, network, manifest, naming_scheme)
+        config, assumed = _with_unstored(shown, network, manifest, naming_scheme)
     except ValueError as error:  # a last layer without outputs
         raise InputError(f"{path} is not a checkpoint of {family}: {error}") from error
     _check_stage(shown, network, naming_scheme, path)
@@ -287,7 +287,7 @@ def identify(
             f"{path} has {config.num_classes} classes, but {network} has"
             f" {classes} (model {family} takes any number)"
         )
-    if network != family and told(config, free) != told(MODELS[network], free):
+    if network != family and described(config, free) != described(MODELS[network], free):
         raise InputError(f"{path} holds {ONE_OF[family]}, but not {network}: {config.describe()}")
     found = wrapping.without_numbers(found, naming.names(config, naming_scheme))
     known = Identity(family, config, naming_scheme, manifest, found, beside, rest, assumed=assumed)
@@ -340,22 +340,22 @@ def _optimizer(
     return optimizers.restored(found, manifest.optimizer if manifest else None), left
 
 
-def loose(config: Config) -> tuple[str, ...]:
+def ambiguous(config: Config) -> tuple[str, ...]:
     """Return the fields in which a config may differ from a named variant's or a manifest's."""
-    return getattr(config, "loose", ())
+    return getattr(config, "ambiguous", ())
 
 
-def told(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the description of a variant without loose and other ignored fields."""
-    return {k: v for k, v in config.describe().items() if k not in (*loose(config), *without)}
+def described(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the description of a variant without ambiguous and other ignored fields."""
+    return {k: v for k, v in config.describe().items() if k not in (*ambiguous(config), *without)}
 
 
-def _hidden(config: Config) -> dict[str, Any]:
+def _unstored(config: Config) -> dict[str, Any]:
     """Return the fields of a config that no tensor shows."""
-    return {name: getattr(config, name) for name in getattr(config, "hidden", ())}
+    return {name: getattr(config, name) for name in getattr(config, "unstored", ())}
 
 
-def _with_hidden(
+def _with_unstored(
     config: Config, network: str, manifest: Manifest | None, naming_scheme: str
 ) -> tuple[Config, tuple[str, ...]]:
     """Complete a config from variant, manifest or naming scheme; also return the assumed fields."""
@@ -364,14 +364,14 @@ def _with_hidden(
         stage = "-encoder" if getattr(config, "encoder_only", False) else ""
         known = MODELS[f"{network}-mindspore{stage}"]
     guessed = getattr(config, "guessed", ()) if network == config.family else ()
-    hidden = {n: getattr(config if n in guessed else known, n) for n in _hidden(config)}
+    unstored = {n: getattr(config if n in guessed else known, n) for n in _unstored(config)}
     assumed = tuple(getattr(config, "assumptions", {})) if network == config.family else ()
     if network == config.family and manifest:
         given = manifest.config if isinstance(manifest.config, dict) else {}
-        said = {k: given[k] for k, v in hidden.items() if type(given.get(k)) is type(v)}
-        hidden |= said
+        said = {k: given[k] for k, v in unstored.items() if type(given.get(k)) is type(v)}
+        unstored |= said
         assumed = tuple(k for k in assumed if k not in said or k in manifest.assumed)
-    return dataclasses.replace(cast(Any, config), **hidden), assumed
+    return dataclasses.replace(cast(Any, config), **unstored), assumed
 
 
 def _check_stage(config: Config, network: str, naming_scheme: str, path: Path) -> None:

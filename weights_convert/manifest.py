@@ -152,7 +152,7 @@ def verify(
     found: Mapping[str, object],
     arrays: Mapping[str, np.ndarray],
     where: Path,
-    loose: tuple[str, ...] = (),
+    ignored: tuple[str, ...] = (),
 ) -> None:
     """Refuse a checkpoint that contradicts its manifest.
 
@@ -161,7 +161,7 @@ def verify(
         found: The actual `network`, `config`, `naming_scheme` and so on.
         arrays: Published key -> array, in the published order.
         where: The file, for the message.
-        loose: Fields of `config` to ignore.
+        ignored: Fields of `config` to ignore.
 
     Raises:
         InputError: One of them differs, or a tensor does.
@@ -169,7 +169,7 @@ def verify(
 
     def counted(value: Any) -> str:
         if isinstance(value, dict):
-            value = {k: v for k, v in value.items() if k not in loose}
+            value = {k: v for k, v in value.items() if k not in ignored}
             if isinstance(value.get("absent"), list):  # in no fixed order
                 value["absent"] = sorted(value["absent"])
         return json.dumps(value, sort_keys=True)  # in which NaN is NaN

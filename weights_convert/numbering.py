@@ -46,7 +46,7 @@ class Group:
     named: bool = False
 
     def describe(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the values as a dict for JSON."""
         return {
             "params": list(self.keys),
             "hyperparameters": self.hyperparameters,

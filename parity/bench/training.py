@@ -52,7 +52,7 @@ def steps(
 
 
 def batch_of(model: str, size: tuple[int, int], batch: int) -> Batch:
-    """Random images, labels and masks."""
+    """Return a batch of random images, labels and masks."""
     config, rng = MODELS[model], draw.generator(0, "bench")
     images = rng.random((batch, *size, 3), np.float32)
     targets = TASKS[config.family](config, rng, images.shape[:3])[1]

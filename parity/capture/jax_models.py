@@ -128,7 +128,7 @@ class NnxModel:
         return self.by_name
 
     def meet(self, train: bool, layers: Mapping[str, Any]) -> None:
-        """All are known from the beginning."""
+        """Do nothing: all layers of a Flax NNX module are known from the beginning."""
 
     def cast(self, cast: Cast) -> NnxModel:
         graph, state, random = self._parts()

@@ -200,7 +200,7 @@ def to_result(out: dict[str, Any], program: Traced | None = None) -> Result:
 
 
 def flat_statistics(tree: Any) -> Arrays:
-    """Dotted name -> array; Linen's are in collections, whose names do not count."""
+    """Return statistics by dotted name; names of Linen's collections are no part of it."""
     if not isinstance(tree, dict):
         return named(tree)
     return {name: array for part in tree.values() for name, array in named(part).items()}

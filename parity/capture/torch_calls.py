@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.overrides import resolve_name
 
@@ -84,6 +86,16 @@ SAME_NAME |= {"itruediv": "div", "concat": "cat", "hardtanh": "hardtanh"}
 UNNAMED = "argument "  # and its number: of an argument whose name is not known
 
 
+class Origin(enum.Enum):
+    """What a tensor is that an operation takes or gives."""
+
+    INPUT = enum.auto()  # of the module
+    STORED = enum.auto()  # a parameter or buffer of the module
+    LAYER = enum.auto()  # the output of a layer that agrees in the port
+    OPERATION = enum.auto()  # made by an operation
+    UNKNOWN = enum.auto()
+
+
 @dataclasses.dataclass(frozen=True)
 class Value:
     """A tensor that an operation was given, or gave.
@@ -91,14 +103,24 @@ class Value:
     Attributes:
         shape: Its shape.
         dtype: Such as `float64`.
-        source: Where it comes from, such as `input 0`, `weight`, or the operation's name.
+        origin: What it is.
+        source: That in words, such as `input 0`, `weight`, or the operation's name.
         operation: The index of the operation that made it; None where none did.
     """
 
     shape: tuple[int, ...]
     dtype: str
+    origin: Origin
     source: str
     operation: int | None = None
+
+    @classmethod
+    def of(
+        cls, tensor: torch.Tensor, origin: Origin, source: str, operation: int | None = None
+    ) -> Value:
+        """Describe a tensor."""
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return cls(tuple(tensor.shape), dtype, origin, source, operation)
 
     def __str__(self) -> str:
         return f"{self.source} {self.shape}"

@@ -24,7 +24,7 @@ import parity
 from parity.capture.fingerprints import fingerprint
 from parity.capture.records import count_name
 from parity.capture.torch_arrays import laid_out, tensors_of, to_numpy
-from parity.capture.torch_calls import Invocation, Operation, Value
+from parity.capture.torch_calls import Invocation, Operation, Origin, Value
 from parity.capture.torch_side import TorchSide
 from parity.report.source import NO_LINE, SourceLine
 
@@ -92,7 +92,7 @@ class Operations(TorchFunctionMode):
             self.fed_prints[index], self.prints[index] = fed, prints_of(outputs)
         made = []
         for tensor in tensors_of(args[0] if invocation.name == "__setitem__" else outputs):
-            value = Value(tuple(tensor.shape), _dtype(tensor), invocation.name, index)
+            value = Value.of(tensor, Origin.OPERATION, invocation.name, index)
             self._remember(tensor, value)
             made.append(value)
         module = self.modules[-1] if self.modules else ""
@@ -106,9 +106,9 @@ class Operations(TorchFunctionMode):
         """Name the tensors that a module holds, and those that it is given."""
         for kind in (module.named_parameters, module.named_buffers):
             for name, tensor in kind():
-                self._remember(tensor, Value(tuple(tensor.shape), _dtype(tensor), name))
+                self._remember(tensor, Value.of(tensor, Origin.STORED, name))
         for i, tensor in enumerate(tensors_of(arguments)):
-            self._remember(tensor, Value(tuple(tensor.shape), _dtype(tensor), f"input {i}"))
+            self._remember(tensor, Value.of(tensor, Origin.INPUT, f"input {i}"))
 
     def _remember(self, tensor: torch.Tensor, value: Value) -> None:
         self.sources[id(tensor)] = value
@@ -132,7 +132,7 @@ class Operations(TorchFunctionMode):
         if not isinstance(leaf, torch.Tensor):
             return leaf
         known = self.sources.get(id(leaf))
-        return known or Value(tuple(leaf.shape), _dtype(leaf), "a tensor")
+        return known or Value.of(leaf, Origin.UNKNOWN, "a tensor")
 
 
 class ChangedSide(TorchSide):
@@ -175,7 +175,7 @@ class ChangedSide(TorchSide):
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class CallValue:
     """A value in a module's forward pass.
 
     Attributes:
@@ -196,7 +196,7 @@ def _whole(
     inputs, made = tensors_of((args, kwargs)), tensors_of(outputs)
     if len(inputs) != 1 or len(args) != 1 or len(made) != 1 or inputs[0].shape != made[0].shape:
         return ()
-    value = Value(tuple(made[0].shape), _dtype(made[0]), type(module).__name__, WHOLE)
+    value = Value.of(made[0], Origin.OPERATION, type(module).__name__, WHOLE)
     given = {"input": mode.sources[id(inputs[0])]}
     return (Operation(WHOLE, type(module).__name__, given, (value,), "", NO_LINE),)
 
@@ -226,7 +226,7 @@ class Tape:
         side: TorchSide,
         inputs: tuple[Any, ...],
         train: bool,
-        place: Place,
+        place: CallValue,
         known: Sequence[str] = (),
         prints: bool = False,
     ) -> None:
@@ -269,7 +269,7 @@ class Tape:
                 raise _Reached(tensors_of(outputs)[self.place.index])
             if call in known:
                 for tensor in tensors_of(outputs):
-                    value = Value(tuple(tensor.shape), _dtype(tensor), f"the output of {call}")
+                    value = Value.of(tensor, Origin.LAYER, f"the output of {call}")
                     mode._remember(tensor, value)
 
         try:
@@ -365,7 +365,3 @@ def line_of_call() -> SourceLine:
     if frame is None:
         return NO_LINE
     return SourceLine(frame.f_code.co_filename, frame.f_lineno)
-
-
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

@@ -34,7 +34,7 @@ COMMANDS = {
     "export": "write a network as an ONNX file, from either side",
     "inspect": "say what a checkpoint or ONNX file holds",
     "drift": "how fast both sides part in float32, beside how fast one parts from itself",
-    "faults": "plant the faults of the catalogue, and count those that are found and named",
+    "faults": "inject the faults of the catalogue, and count those that are found and named",
     "summary": "print the layers of both sides: shapes, parameters",
     "miou": "evaluate both sides on a data set and compare every pixel",
     "infer": "predict a folder of images with an ONNX file",

@@ -148,12 +148,12 @@ def reporter(command: str) -> Callable[[object, Assumptions], None]:
 
     Warnings go to standard error.
     """
-    told: set[str] = set()
+    shown: set[str] = set()
 
     def say(where: object, assumed: Assumptions) -> None:
         for line in assumed.lines():
-            if line not in told:
-                told.add(line)
+            if line not in shown:
+                shown.add(line)
                 print(printable(line), flush=True)
         for warning in assumed.warnings(where):
             print(printable(f"parity {command}: warning: {warning}"), file=sys.stderr)
@@ -171,9 +171,9 @@ def add_dataset(
         known: The names of the data sets.
         required: Whether the data set cannot be detected from the folder.
     """
-    told = "" if required else " (default: told by the layout)"
+    default = "" if required else " (default: detected from the layout)"
     names = " or ".join(known)
-    parser.add_argument("--dataset", metavar="NAME", help=f"which data set it is: {names}{told}")
+    parser.add_argument("--dataset", metavar="NAME", help=f"which data set it is: {names}{default}")
     parser.add_argument("--data", help=argparse.SUPPRESS)  # as it was called
 
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way.add_argument(
         "--forward",
         action="store_true",
-        help="IN has the reference's names (default: told by the names)",
+        help="IN has the reference's names (default: detected from the names)",
     )
     group.add_argument(
         "--shard-size",

@@ -67,7 +67,7 @@ def stream(
         for _ in range(last - first):
             yield next(iterator)
     except (InputError, RuntimeError) as error:
-        failure = _told(error)
+        failure = _without_frames(error)
     finally:
         iterator.close()
         del iterator
@@ -80,7 +80,7 @@ def stream(
         raise failure
 
 
-def _told(error: Exception) -> Exception:
+def _without_frames(error: Exception) -> Exception:
     """Return a worker's error without the frames that keep its batches alive."""
     text = str(error)
     if isinstance(error, InputError):

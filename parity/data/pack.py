@@ -78,7 +78,7 @@ def recognised(root: Path, name: str | None = None) -> DataSet:
 
     Args:
         root: The folder; or the TOML file of a data set of the user's.
-        name: Of a data set that is not the user's; told by the folder if not given.
+        name: Of a data set that is not the user's; detected from the folder if not given.
 
     Raises:
         InputError: It is of none.

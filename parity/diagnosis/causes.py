@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from parity.capture.records import NETWORK, Call
-from parity.capture.torch_operations import Operation, Place, Tape
+from parity.capture.torch_operations import CallValue, Operation, Tape
 from parity.diagnosis.experiments import (
     engine,
     masks,
@@ -95,7 +95,7 @@ def of_evidence(evidence: Evidence) -> list[Proof]:
 
 
 def _of_weights(runs: Runs, report: Report) -> list[Proof]:
-    """Of the first layer whose tensors are wrong: what explains all of its wrong tensors."""
+    """Return what explains all wrong tensors of the first layer that has any."""
     failed = [c for c in report.failures() if c.rung == "L0"]
     layer = failed[0].layer.rpartition(".")[0]
     source, target = runs.reference64.state(), runs.port64.state()
@@ -147,10 +147,10 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
         index = fault.quantity.index
         if fault.layer == NETWORK:
             mine, other = runs.whole.outputs(train).pairs[index]
-            place, target = Place("", False, mine.place), ported.outputs[other.place]
+            place, target = CallValue("", False, mine.place), ported.outputs[other.place]
         elif call is not None and fault.layer in ported.calls:
             place, target = (
-                Place(call.layer, False, index),
+                CallValue(call.layer, False, index),
                 ported.calls[fault.layer].outputs[index],
             )
         else:
@@ -160,7 +160,7 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
         proofs = engine.prove(tape, [target], runs.port.layout, limit)
         if not proofs and len(tape.every) <= MOST_OPERATIONS:
             # Such as a norm at another place: then layers do not stand where their partners do.
-            tape_of_all = Tape(runs.reference64, runs.inputs[train], train, Place(fed=False))
+            tape_of_all = Tape(runs.reference64, runs.inputs[train], train, CallValue(fed=False))
             proofs = engine.prove(tape_of_all, [ported.outputs[0]], runs.port.layout, limit)
         # Where the reference does nothing, what comes before is shown.
         return Findings(proofs, tape.operations or tape.every[-1:])

@@ -16,8 +16,8 @@ from parity.capture.equations import equations
 from parity.capture.fingerprints import same_print
 from parity.capture.records import NETWORK
 from parity.capture.source_lines import line_of
-from parity.capture.torch_calls import Operation
-from parity.capture.torch_operations import Place, Tape
+from parity.capture.torch_calls import Operation, Origin
+from parity.capture.torch_operations import CallValue, Tape
 from parity.ladder.runs import Runs
 from parity.report.quantity import Kind, Mode
 from parity.report.report import Check, Parting
@@ -53,7 +53,7 @@ def parting(runs: Runs, fault: Check) -> Parting | None:
     call = "" if fault.layer == NETWORK else fault.reference
     if call and call not in runs.oracle(train).calls:
         return None
-    place = Place(call, False, fault.quantity.index)
+    place = CallValue(call, False, fault.quantity.index)
     tape = Tape(runs.reference64, runs.inputs[train], train, place, prints=True)
     ported = jax_operations.recorded(runs.port64, runs.inputs[train], train)
     return _first(tape, ported)
@@ -126,8 +126,9 @@ def _varying(operations: Sequence[Operation], parameters: Collection[str]) -> se
     found: set[int] = set()
     for operation in operations:
         for value in operation.values():
-            given = value.source.startswith(("input ", "the output of "))
-            given = given or value.source in parameters
+            given = value.origin in (Origin.INPUT, Origin.LAYER) or (
+                value.origin is Origin.STORED and value.source in parameters
+            )
             if value.operation in found or (value.operation is None and given):
                 found.add(operation.index)
     return found

@@ -27,7 +27,7 @@ from parity.training.scores import Count, Score, Task, measure
 from parity.training.side import FRAMEWORKS, Side, check_compiled, slow
 from weights_convert import Checkpoint, formats, notes
 from weights_convert.assumptions import Assumed, Assumptions, Pair, assume
-from weights_convert.checkpoint import told, understand
+from weights_convert.checkpoint import described, understand
 from weights_convert.wrapping import ANY, Choice
 
 METRICS = ".metrics.txt"
@@ -109,7 +109,7 @@ def evaluate(
     split: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
-    place: DistEnv = ALONE,
+    env: DistEnv = ALONE,
     choice: Choice = ANY,
     *,
     labels: str | None = None,
@@ -130,7 +130,7 @@ def evaluate(
         split: The data set's split; the recipe's validation split if not given.
         workers: Number of processes that load data.
         progress: Called with (checkpoints done, checkpoints, what comes next).
-        place: Where this process and its devices are; several need a framework. Every image is
+        env: Where this process and its devices are; several need a framework. Every image is
             counted once, whatever their number; the first process writes.
         choice: Which of the checkpoints' tensors to read; see `weights_convert.load`.
         labels: Which output is void; if not given, as in the checkpoint's manifest, else as in the
@@ -149,10 +149,10 @@ def evaluate(
     """
     if framework not in (None, *FRAMEWORKS):
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
-    if framework is None and place.parts > 1:
+    if framework is None and env.parts > 1:
         raise InputError("--devices needs --framework, which starts them")
     check_compiled(compiled, FRAMEWORKS if framework is None else [framework])
-    sides = {name: Side(name, place, report if compiled else None) for name in FRAMEWORKS}
+    sides = {name: Side(name, env, report if compiled else None) for name in FRAMEWORKS}
     recipe = None if recipe is None else for_data(recipe, data)
     paths, done, feeds = find(Path(folder)), list[Measured](), dict[str, DataLoader]()
     group = sides[framework].meet() if framework else SingleProcess()
@@ -164,7 +164,7 @@ def evaluate(
         side.check(held.recipe)
         for_data(held.recipe, data)  # refuses other classes than it was trained on
         assumed = assumptions(path, held, labels, size)
-        if say and place.leads:
+        if say and env.leads:
             say(path, assumed)
         held = held.taken(assumed)
         same = (held.checkpoint.sha256, assumed)
@@ -176,19 +176,17 @@ def evaluate(
             images = assumed.pixels.value
             key = repr((dataclasses.replace(held.recipe, stages=(held.stage,)), images))
             if key not in feeds:
-                if place.leads and (warning := slow(held.framework, held.recipe.precision)):
+                if env.leads and (warning := slow(held.framework, held.recipe.precision)):
                     print(warning, file=sys.stderr)
-                feeds[key] = DataLoader(
-                    held.recipe, data, workers, split, place, images, count_size
-                )
+                feeds[key] = DataLoader(held.recipe, data, workers, split, env, images, count_size)
             score, note = _score(held, feeds[key], side, group)
             said += [note] if note else []
         name, sha256 = held.stage.name, held.checkpoint.sha256
         facts = (path, sha256, held.framework, name, held.epoch, score, assumed, count_size)
         done.append(Measured(*facts, tuple(said), side.compile_with is not None))
-        if place.leads:
+        if env.leads:
             write_atomically(metrics_of(path), score.to_text(path).encode())
-    if place.leads and paths != [Path(folder)]:
+    if env.leads and paths != [Path(folder)]:
         text = json.dumps([measured.to_dict() for measured in done], indent=1)
         write_atomically(paths[0].parent / "metrics.json", text.encode())
     if framework:
@@ -227,14 +225,16 @@ def read(path: Path, recipe: Recipe | None, framework: str | None, choice: Choic
     if KEY in contents.metadata and recipe is None:
         origin = parse(contents.metadata[KEY], path)
         own = recipe_of(origin.recipe, f"the recipe in {path}")
-        stage = own.stages[origin.moment.stage]
+        stage = own.stages[origin.progress.stage]
         checkpoint = understand(contents, path, config=stage.config, choice=choice)
         side = framework or origin.framework
-        return Held(own, stage, side, origin.moment.epoch, checkpoint, origin.weights)
+        return Held(own, stage, side, origin.progress.epoch, checkpoint, origin.weights)
     assert recipe
     checkpoint = understand(contents, path, choice=choice)
     free = checkpoint.assumed  # the recipe says them
-    of = [s for s in recipe.stages if told(s.config, free) == told(checkpoint.config, free)]
+    of = [
+        s for s in recipe.stages if described(s.config, free) == described(checkpoint.config, free)
+    ]
     if not of:
         raise InputError(
             f"{path} holds the network {checkpoint.network}, but recipe {recipe.name} trains"
@@ -250,7 +250,7 @@ def _trained(recipe: Recipe, checkpoint: Checkpoint, free: tuple[str, ...]) -> s
     """Describe the networks of a recipe, and how they differ if they share a family."""
     said = dict[str, None]()
     for stage in recipe.stages:
-        names = told(stage.config, free) | told(checkpoint.config, free)
+        names = described(stage.config, free) | described(checkpoint.config, free)
         pairs = {k: [getattr(c, k, None) for c in (stage.config, checkpoint.config)] for k in names}
         differ = [f"{k} {wanted}, not {has}" for k, (wanted, has) in pairs.items() if wanted != has]
         same = stage.config.family == checkpoint.network
@@ -301,7 +301,7 @@ def _score(
     """Return the score, and why it has no loss, if so."""
     weights, note = held.weights, None
     if held.epoch is None:
-        weights, note = group.broadcast(_weights(held, loader) if side.place.leads else None)
+        weights, note = group.broadcast(_weights(held, loader) if side.env.leads else None)
     trainer = side.trainer(held.recipe, held.stage, held.checkpoint.arrays, weights)
     own, count = Count(Task.of(held.recipe)), Count(Task.of(held.recipe))
     for _ in measure(trainer, loader.validation(held.stage), own):

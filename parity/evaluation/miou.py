@@ -64,7 +64,7 @@ def miou(
         size: (H, W) to which images are resized, and labels, to the nearest pixel; what the
             checkpoint's manifest says if not given, else as published. The labels of an encoder,
             which predicts at an eighth, are resized once more, as its training does it.
-        model: The network's name; told by the names of its tensors if not given.
+        model: The network's name; detected from the names of its tensors if not given.
         dataset: `cityscapes` or `camvid`; detected from the folder's layout if not given.
         split: Such as `val`.
         labels: `void-last` or `void-first`, the network's order of outputs; what the checkpoint's

@@ -77,9 +77,9 @@ def predict(
             networks that classify whole images `classes.csv`.
         framework: `torch`, `jax` or `onnx`; ONNX Runtime for an ONNX file if not given, else
             PyTorch.
-        model: The network's name; told by its tensors if not given.
-        data: The data set of its classes; what the file says if not given, else told by the number
-            of its outputs.
+        model: The network's name; detected from its tensors if not given.
+        data: The data set of its classes; what the file says if not given, else detected from
+            the number of its outputs.
         labels: `void-last` or `void-first`; what the file says if not given, else `void-last`.
         size: Height and width of the network's images; what the file says if not given, else as
             published.

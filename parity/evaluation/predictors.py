@@ -83,7 +83,7 @@ def opened(
     Args:
         path: A checkpoint in any format that `weights_convert.load` reads, or an ONNX file.
         framework: One of `FRAMEWORKS`; ONNX Runtime for an ONNX file if not given, else PyTorch.
-        model: The network's name; told by the names of its tensors if not given.
+        model: The network's name; detected from the names of its tensors if not given.
         data: The data set of its classes, if the user specifies it.
         labels: The order of its outputs, if the user specifies it.
         size: Height and width of its images, if the user specifies them.
@@ -243,9 +243,9 @@ def data_for(
         if fits or (data is asked and outputs is None and data.pixels == pixels):
             return data
         if data is asked:
-            sorts = {True: "pixels", False: "whole images"}
+            kinds = {True: "pixels", False: "whole images"}
             raise InputError(
-                f"the network has {outputs} outputs for {sorts[pixels]}, but data set {data.name}"
-                f" has {len(data.classes)} classes of {sorts[data.pixels]}"
+                f"the network has {outputs} outputs for {kinds[pixels]}, but data set {data.name}"
+                f" has {len(data.classes)} classes of {kinds[data.pixels]}"
             )
     return None

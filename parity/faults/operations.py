@@ -1,7 +1,7 @@
-"""Faults planted in the operations of any port, to measure how much a check of it would find.
+"""Faults injected in the operations of any port, to measure how much a check of it would find.
 
 They fit whatever the network is made of: an operation is left out, its result scaled, its operands
-exchanged, a constant changed, another function taken, its gradient stopped. Each is planted alone
+exchanged, a constant changed, another function taken, its gradient stopped. Each is injected alone
 in the port's program, and both sides are compared as on L2 and L3, in float64.
 """
 
@@ -176,7 +176,7 @@ def campaign(
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Power:
-    """Plant faults in a port's operations, one at a time, and compare.
+    """Inject faults in a port's operations, one at a time, and compare.
 
     Args:
         port: A port that passes.
@@ -261,7 +261,7 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """How many planted faults a check of one port finds.
+    """How many injected faults a check of one port finds.
 
     Attributes:
         name: The port's name.
@@ -283,9 +283,9 @@ class Power:
 
     def table(self) -> Table:
         """Return a row per kind of fault; `rich` prints it."""
-        table = Table(title=f"{self.name}: planted faults", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=f"{self.name}: injected faults", box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("fault")
-        for column in ("planted", "found", "no effect", "layer right"):
+        for column in ("injected", "found", "no effect", "layer right"):
             table.add_column(column, justify="right")
         for kind in dict.fromkeys(o.mutant.kind for o in self.outcomes):
             here = [o for o in self.outcomes if o.mutant.kind == kind]
@@ -305,7 +305,7 @@ class Power:
         verdict = "[green]PASSED[/green]" if self.ok else "[red]FAILED[/red]"
         console.print(
             f"{verdict} {self.count('killed')} of {real} faults found"
-            f" ({len(self.outcomes)} planted of {self.possible} possible,"
+            f" ({len(self.outcomes)} injected of {self.possible} possible,"
             f" {self.count('equivalent')} change nothing)",
             soft_wrap=True,
         )

@@ -175,7 +175,7 @@ class Bounded:
         return asked or not self.bounds.layers
 
     def leaves_out(self, key: str) -> bool:
-        """Return whether a tensor of the reference is left out: all that is made of it, or it."""
+        """Return whether a tensor of the reference is left out: it, or all that is made of it."""
         made = self._made.get(key)
         if made is None:
             return bool(self.bounds.layers) and not self.bounds.fits(key)

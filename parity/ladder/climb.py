@@ -87,11 +87,9 @@ def climb(
         if {"L2", "L3"} & set(levels):
             runs.start((True, False) if "L2" in levels else (True,))
         for level in levels:
-            if reason := ladder.rungs[level].absent():
-                ladder.notes.append(f"{level} left out: {reason}")
-                report.left_out += absent_rung(runs, level, reason)
-                if reason == runs.bounded.empty(level):
-                    report.left_out += runs.bounded.omissions(level)
+            if absence := ladder.rungs[level].absent():
+                ladder.notes.append(f"{level} left out: {absence.reason}")
+                report.left_out += absent_rung(runs, level, absence)
                 continue
             if runs.failed and level in ("L2", "L3", "L4", "L5"):
                 raise _explained(runs.failed, report)
@@ -127,6 +125,7 @@ def climb(
                 "in eval mode all agrees: if the port is for inference alone, say so with"
                 " Port(train=False) or --eval"
             )
+        report.noted = {*runs.alignment.reference, *runs.alignment.port, *ladder.layers.unfed}
         report.pairs = list(paired(runs))
         question_pairs(runs, report)
         if is_recorded(port):

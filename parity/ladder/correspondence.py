@@ -78,10 +78,6 @@ class Correspondence:
         found = {n: self.assignment.parts[n].gathered(arrays, self.zeros(n)) for n in self.parts}
         return {name: array for name, array in found.items() if array is not None}
 
-    def source_of(self, name: str) -> str:
-        """Return the reference's tensor that a port's tensor comes from; the first of several."""
-        return next(iter(self.keys(name)), name)
-
     def keys(self, name: str) -> tuple[str, ...]:
         """Return the reference's tensors that a port's tensor consists of; empty if unknown."""
         if name in self.assignment.map:

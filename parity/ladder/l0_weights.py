@@ -9,7 +9,7 @@ import numpy as np
 from parity.capture.records import NETWORK, transposed
 from parity.ladder.constants import CONSTANT, constant_error
 from parity.ladder.recorded import stateless
-from parity.ladder.rung import Rung
+from parity.ladder.rung import Absence, Lacking, Rung
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
@@ -21,8 +21,8 @@ MADE = "(made by the function)"
 class Weights(Rung):
     """Rung L0: every source tensor used once, every target filled once, bit for bit."""
 
-    def absent(self) -> str:
-        return stateless(self.runs)
+    def absent(self) -> Absence | None:
+        return Absence.first({Lacking.TRACE: stateless(self.runs)})
 
     def climb(self) -> list[Check]:
         """Check that every source tensor is used once and every target filled once, bit for bit."""

@@ -13,8 +13,8 @@ from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, against
 from parity.ladder.layer_alone import UnlikeError
 from parity.ladder.port_rounding import compared
-from parity.ladder.rung import Rung
-from parity.ladder.runs import DISTURBED, PORT64
+from parity.ladder.rung import Absence, Lacking, Rung
+from parity.ladder.runs import DISTURBED, PORT64, Runs
 from parity.ladder.tolerances import Difference, Measurement, difference, of_layer
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
@@ -22,10 +22,18 @@ from parity.spec import draw
 
 
 class Layers(Rung):
-    """Rung L1: each innermost layer alone, fed the reference's input and upstream gradient."""
+    """Rung L1: each innermost layer alone, fed the reference's input and upstream gradient.
 
-    def absent(self) -> str:
-        return self.runs.bounded.empty("L1")
+    Attributes:
+        unfed: The port's layers that could not be fed alone; a note says why.
+    """
+
+    def __init__(self, runs: Runs, notes: list[str]) -> None:
+        super().__init__(runs, notes)
+        self.unfed: set[str] = set()
+
+    def absent(self) -> Absence | None:
+        return Absence.first({Lacking.BOUNDS: self.runs.bounded.empty("L1")})
 
     def climb(self) -> list[Check]:
         """Compare each innermost layer alone, fed the reference's input and upstream gradient."""
@@ -41,7 +49,7 @@ class Layers(Rung):
             if not runs.leaf(call) or not asked:
                 continue
             if pair and (made := runs.names.mixed(pair)):
-                self.notes.append(f"not fed alone: {pair.port} holds {made[0]}, which was made")
+                self._not_fed(pair.port, f"holds {made[0]}, which was made")
                 continue
             cases.append((call, True))
             if runs.port.train and call.layer in evaluated and self._has_modes(call):
@@ -51,6 +59,10 @@ class Layers(Rung):
         if not measured:  # such as a function: the whole is the only layer there is
             measured += self._network()
         return self._judge("L1", measured)
+
+    def _not_fed(self, layer: str, reason: str) -> None:
+        self.unfed.add(layer)
+        self.notes.append(f"not fed alone: {layer} {reason}")
 
     def blocks(self, report: Report) -> list[Check]:
         """Blocks alone, in float64, where the network is wrong although every layer is right.
@@ -106,7 +118,7 @@ class Layers(Rung):
                 return [
                     self._measure_one(Key(pair.port, output), call.outputs[0], lost, call.layer)
                 ]
-            self.notes.append(f"not fed alone: {pair.port} {reason}")
+            self._not_fed(pair.port, str(reason))
             return []
         if not alone:  # inputs' gradients, and what several calls share, are not known
             found = {run: {k: flat[k] for k in flat if k in oracle} for run, flat in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.ladder.rung import INFERENCE, Rung
+from parity.ladder.rung import INFERENCE, Absence, Lacking, Rung
 from parity.report.quantity import Kind
 from parity.report.report import Check
 
@@ -21,8 +21,8 @@ class Whole(Rung):
 class Gradients(Rung):
     """The loss, and its gradient for every parameter and input."""
 
-    def absent(self) -> str:
-        return "" if self.runs.port.train else INFERENCE
+    def absent(self) -> Absence | None:
+        return None if self.runs.port.train else Absence(Lacking.PORT, INFERENCE)
 
     def climb(self) -> list[Check]:
         """Compare the loss, and its gradient for every parameter and input."""

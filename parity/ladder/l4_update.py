@@ -17,14 +17,13 @@ from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer, full_name
 from parity.ladder.port_rounding import Differences, compared
 from parity.ladder.recorded import (
-    absent,
     fed_gradients,
     has_numerics,
     is_narrow,
     rates_of,
     training_of,
 )
-from parity.ladder.rung import Rung
+from parity.ladder.rung import Absence, Rung
 from parity.ladder.runs import DISTURBED, LARGE, PORT64
 from parity.ladder.tolerances import STRUCTURE_UPDATE, Difference, Measurement, difference
 from parity.report.quantity import Kind, Quantity
@@ -90,8 +89,8 @@ class Update(Rung):
     fed: FedGradients
     steps: tuple[Flat, Flat]
 
-    def absent(self) -> str:
-        return self._untrained() or self.runs.bounded.empty("L4") or absent(self.runs, "update")
+    def absent(self) -> Absence | None:
+        return self._without_steps("L4", "update")
 
     def climb(self) -> list[Check]:
         state = self.runs.names.in_port(self.runs.reference64.state(), None, False)

@@ -14,9 +14,9 @@ from parity.capture.torch_training import MakeOptimizer, TorchTraining
 from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, by_layer
 from parity.ladder.noise import CHAOTIC, says_something, tells_weights
-from parity.ladder.recorded import absent, has_steps, is_narrow, loss_response, training_of
+from parity.ladder.recorded import has_steps, is_narrow, loss_response, training_of
 from parity.ladder.renaming import without
-from parity.ladder.rung import Rung
+from parity.ladder.rung import Absence, Rung
 from parity.ladder.runs import PORT64, Runs
 from parity.ladder.tolerances import STRUCTURE_TRAJECTORY, Measurement, difference
 from parity.report.quantity import Kind, Quantity
@@ -55,9 +55,8 @@ class Trajectory(Rung):
         super().__init__(runs, notes)
         self.left_out: list[Omission] = []  # steps that say nothing
 
-    def absent(self) -> str:
-        empty = self.runs.bounded.empty("L5")
-        return self._untrained() or empty or absent(self.runs, "trajectory")
+    def absent(self) -> Absence | None:
+        return self._without_steps("L5", "trajectory")
 
     def climb(self) -> list[Check]:
         optimizers = self.runs.port.optimizers
@@ -69,7 +68,7 @@ class Trajectory(Rung):
         )
         self.rates, self.momentum = [reference.rate], reference.momentum
         disturbed, checks = None, []
-        told: tuple[int, list[Check]] = 0, []
+        failing: tuple[int, list[Check]] = 0, []
         trained = self.runs.port64.parameters()
         for step in range(self.runs.port.steps):
             oracle, ported = self._step(reference, step), self._step(port, step)
@@ -89,17 +88,17 @@ class Trajectory(Rung):
             if any(not c.ok for c in checks):
                 return sorted(checks, key=furthest_first)
             if says_something(checks, trained):
-                told = step, checks
-        return self._latest(told, checks)
+                failing = step, checks
+        return self._latest(failing, checks)
 
-    def _latest(self, told: tuple[int, list[Check]], checks: list[Check]) -> list[Check]:
+    def _latest(self, failing: tuple[int, list[Check]], checks: list[Check]) -> list[Check]:
         """Return the checks of the last step that says something, and note those after it.
 
         Args:
-            told: That step, counted from 0, and its checks; none if there is no such step.
+            failing: That step, counted from 0, and its checks; none if there is no such step.
             checks: Those of the last step.
         """
-        step, latest = told
+        step, latest = failing
         if not latest:
             return checks
         if step + 1 < self.runs.port.steps:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.capture.records import NETWORK
 from parity.ladder.recorded import coarse, has_numerics, lacks_step_loss, numerics_of
+from parity.ladder.rung import Absence, Lacking
 from parity.report.quantity import Kind, Mode, Quantity
 from parity.report.report import Omission
 from parity.trace.side import RecordedSide
@@ -100,10 +101,12 @@ def _alone_numerics(side: RecordedSide, narrow: RecordedSide, train: bool) -> bo
     )
 
 
-def absent_rung(runs: Runs, rung: str, reason: str) -> list[Omission]:
-    """Return a rung that was left out because a trace lacks it, as something not compared."""
-    if not reason.startswith("the trace"):
+def absent_rung(runs: Runs, rung: str, absence: Absence) -> list[Omission]:
+    """Return what a rung that is left out does not compare; nothing where the port has none."""
+    if absence.by is Lacking.PORT:
         return []
+    if absence.by is Lacking.BOUNDS:
+        return list(runs.bounded.omissions(rung))
     kinds = {"L0": Quantity(Kind.VALUES), "L4": Quantity(Kind.STEP, step=1)}
     quantity = kinds.get(rung, Quantity(Kind.STATE, step=1))
-    return [Omission(rung, NETWORK, NETWORK, quantity, reason)]
+    return [Omission(rung, NETWORK, NETWORK, quantity, absence.reason)]

@@ -122,18 +122,18 @@ def _done_outside(runs: Runs, report: Report) -> list[str]:
     for check in report.failures():
         if check.rung == "L1":
             wrong.setdefault(check.layer, set()).add(check.quantity)
-    suspects = {
+    doubtful = {
         layer: quantities
         for layer, quantities in wrong.items()
         if layer in runs.by_port
         and runs.by_port[layer].how in GUESSED
         and all(q.kind is Kind.PARAMETER_GRADIENT for q in quantities)
     }
-    if not suspects:
+    if not doubtful:
         return []
     whole = (runs.flat(True), runs.port_flat(runs.port64, runs.inputs[True], True))
     found = []
-    for layer, quantities in suspects.items():
+    for layer, quantities in doubtful.items():
         pair = runs.by_port[layer]
         call = runs.oracle(True).calls[pair.reference]
         fed = runs.layers.fed(call, True)

@@ -314,7 +314,7 @@ def rates_of(side: TorchSide, count: int) -> np.ndarray:
     return np.array(rates[:count], np.float64)
 
 
-def absent(runs: Runs, kind: str) -> str:
+def lacking_steps(runs: Runs, kind: str) -> str:
     """Return why steps of a kind cannot be compared; empty if they can."""
     side = runs.reference64
     if not isinstance(side, RecordedSide):

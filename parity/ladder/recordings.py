@@ -298,7 +298,7 @@ class RunPair(ArrayPairs):
         self.left_out += [f"{self.name}, {name}, {what}: only the second has it" for name in rest]
 
     def _orders_before(self, one: str, other: str) -> list[Order] | None:
-        """Return the orders of a tensor's axes before anything has run; None if not known."""
+        """Return how a tensor's axes may be ordered, as far as its shapes tell; None if unknown."""
         mine, theirs = (t.index["state"].get(n) for t, n in ((self.one, one), (self.other, other)))
         return (self._orders(mine, theirs) or None) if mine and theirs else None
 

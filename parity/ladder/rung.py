@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
@@ -11,7 +12,7 @@ from parity.capture.records import NETWORK
 from parity.capture.run import Run, Side
 from parity.ladder import tolerances
 from parity.ladder.keys import Key
-from parity.ladder.recorded import is_recorded, loss_response
+from parity.ladder.recorded import is_recorded, lacking_steps, loss_response
 from parity.ladder.runs import DISTURBED, PORT64, Runs
 from parity.ladder.tolerances import (
     STRUCTURE_FORWARD,
@@ -26,6 +27,32 @@ from parity.report.report import Check
 from parity.trace.reading import TraceFile
 
 INFERENCE = "it is an inference check"  # why a rung is absent
+
+
+class Lacking(enum.Enum):
+    """Who lacks what a rung compares."""
+
+    PORT = enum.auto()  # it gives no optimizers, or is for inference
+    BOUNDS = enum.auto()  # the user left it out
+    TRACE = enum.auto()  # it was not recorded
+
+
+@dataclasses.dataclass(frozen=True)
+class Absence:
+    """Why a rung is left out.
+
+    Attributes:
+        by: Who lacks what it compares.
+        reason: What is lacking, in words.
+    """
+
+    by: Lacking
+    reason: str
+
+    @classmethod
+    def first(cls, reasons: Mapping[Lacking, str]) -> Absence | None:
+        """Return the first reason that is not empty; None if all are."""
+        return next((cls(by, reason) for by, reason in reasons.items() if reason), None)
 
 
 class Rung:
@@ -44,9 +71,19 @@ class Rung:
         """Compare everything that belongs to the rung."""
         raise NotImplementedError
 
-    def absent(self) -> str:
-        """Return why the port has no such rung; empty if it has."""
-        return ""
+    def absent(self) -> Absence | None:
+        """Return why the rung is left out; None if it is not."""
+        return None
+
+    def _without_steps(self, rung: str, kind: str) -> Absence | None:
+        """Return why a rung cannot compare optimizer steps of a kind; None if it can."""
+        return Absence.first(
+            {
+                Lacking.PORT: self._untrained(),
+                Lacking.BOUNDS: self.runs.bounded.empty(rung),
+                Lacking.TRACE: lacking_steps(self.runs, kind),
+            }
+        )
 
     def _untrained(self) -> str:
         """Return why nothing is trained; empty if something is."""

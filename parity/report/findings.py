@@ -204,6 +204,7 @@ class Findings:
         fix: How to mend the simplest proved cause, where it is a fault of the catalogue.
         unsought: Why causes were not looked for; empty where they were.
         bounds: What the user left out, by option; nothing where all layers were compared.
+        noted: Layers of which a note says that they could not be paired or fed alone.
     """
 
     name: str
@@ -222,6 +223,7 @@ class Findings:
     fix: str = ""
     unsought: str = ""
     bounds: list[Bound] = dataclasses.field(default_factory=list)
+    noted: set[str] = dataclasses.field(default_factory=set)
 
     @property
     def ok(self) -> bool:
@@ -272,7 +274,7 @@ class Findings:
         return self.incomplete() or "a rung compared nothing"
 
     def incomplete(self) -> str:
-        """Of what is missing: how much on which rungs, and the first; empty where nothing is."""
+        """Say how much is missing on which rungs, and what comes first; empty where nothing is."""
         if not (missing := self.missing()):
             return ""
         rungs = ", ".join(sorted({omission.rung for omission in missing}))

@@ -56,7 +56,7 @@ def junit(report: Findings) -> str:
     suite.set("skipped", str(skipped))
     suite.set("time", f"{sum(report.seconds.values()):.1f}")
     if not report.ok:
-        ElementTree.SubElement(suite, "system-out").text = "\n".join(_told(report))
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(_lines(report))
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
 
@@ -72,22 +72,22 @@ def github(report: Findings, factory: SourceLine) -> str:
     """
     if report.ok:
         level = "warning" if report.bounds else "notice"
-        told = "; ".join([f"{report.compared} comparisons passed", *map(str, report.bounds)])
+        passed = "; ".join([f"{report.compared} comparisons passed", *map(str, report.bounds)])
         title = _escaped(report.name, IN_PROPERTIES)
-        return f"::{level} title={title}::{_escaped(told, IN_MESSAGES)}"
+        return f"::{level} title={title}::{_escaped(passed, IN_MESSAGES)}"
     line = report.port_line or factory
     properties = {"title": f"{report.name}: not faithful"}
     if line:
         properties = {"file": _relative(line.path), "line": str(line.number)} | properties
     listed = ",".join(f"{key}={_escaped(text, IN_PROPERTIES)}" for key, text in properties.items())
-    return f"::error {listed}::{_escaped(chr(10).join(_told(report)), IN_MESSAGES)}"
+    return f"::error {listed}::{_escaped(chr(10).join(_lines(report)), IN_MESSAGES)}"
 
 
 def _wrong(entries: Sequence[Check | Omission]) -> list[Check | Omission]:
     return [e for e in entries if (e.counts if isinstance(e, Omission) else not e.ok)]
 
 
-def _told(report: Findings) -> list[str]:
+def _lines(report: Findings) -> list[str]:
     """What is known of a failed report, a line each."""
     fault = report.fault()
     lines = [report.reason(), fault.sentence() if fault else ""]

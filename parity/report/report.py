@@ -7,7 +7,6 @@ import html
 import io
 import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,14 +130,13 @@ class Report(Findings):
 
     def _omitted(self) -> list[str]:
         """What could not be compared, a line each, but for layers that a note names already."""
-        named = set(re.split(r"[\s,:]+", " ".join(self.notes)))
         return [
             omission.sentence()
             for omission in sorted(self.left_out, key=lambda o: (not o.counts, o.rung))
             if not omission.option  # these are counted in a line of their own
             if omission.counts
             or omission.quantity.kind is not Kind.OUTPUT
-            or omission.layer not in named
+            or omission.layer not in self.noted
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -56,9 +56,6 @@ class Config(Protocol):
             (H', W', C) where elements are.
         """
 
-    def without_dropout(self) -> Config:
-        """Return this network with every dropout probability set to 0."""
-
     @property
     def check_input(self) -> Callable[..., None]:
         """Refuse an input, of the size in the arguments, that the reference cannot process either.

@@ -69,7 +69,7 @@ def as_there(
 
 
 def short_setting(setting: str) -> str:
-    """Return a setting as rows are named: `optimizer.lr=0.1` of `lr=0.1`."""
+    """Return a setting as names of rows have it, such as `optimizer.lr=0.1` for `lr=0.1`."""
     return full_key(setting).removeprefix(ALL)
 
 

@@ -236,7 +236,7 @@ def in_process(options: Any = None, workers: int | None = 0) -> Trains:
                 workers=workers,
                 options=chosen,
                 display=Silent(),
-                place=asked(run.framework, plan.devices),
+                env=asked(run.framework, plan.devices),
             )
         except FloatingPointError as error:
             return Ended(NOT_FINITE, str(error))

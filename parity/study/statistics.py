@@ -98,9 +98,9 @@ class Verdict:
 
     @functools.cached_property
     def more_at_most(self) -> int | None:
-        """The same where the true deviation is the upper end of its 95 % interval.
+        """How many pairs are needed if the true deviation is the upper end of its 95 % interval.
 
-        None, too, where all pairs differ by the same.
+        None as for `more`, or where all pairs differ by the same.
         """
         if self.difference.n < 2 or self.difference.deviation == 0:
             return None

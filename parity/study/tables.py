@@ -260,7 +260,7 @@ def runs(study: Study, row: Row) -> Table:
 
 
 def sweep(study: Study) -> Table:
-    """The rows of a sweep beside each other."""
+    """Return a table that shows the rows of a sweep beside each other."""
     rows_of = [[short_setting(s).partition("=") for s in row.settings] for row in study.rows]
     keys = list(dict.fromkeys(key for row in rows_of for key, _, _ in row))
     names = list(dict.fromkeys(side.name for row in study.rows for side in row.sides))

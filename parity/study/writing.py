@@ -72,7 +72,7 @@ def write_study(study: Study, out: Path) -> list[Path]:
 
 
 def to_dict(study: Study) -> dict[str, Any]:
-    """Everything as JSON values; null for what is no number."""
+    """Return the study as JSON values; null stands for what is no number."""
     entries: dict[str, Any] = {"recipe": plain(study.plan.recipe), "epochs": study.plan.epochs}
     entries |= {"devices": study.plan.devices, "data": study.plan.data, "score": study.score}
     entries["images"] = study.plan.images

@@ -39,7 +39,7 @@ class Layer:
 
 
 def role_of(leaf: str) -> str:
-    """Return what a tensor is in its layer."""
+    """Return a tensor's role in its layer, such as `weight`, by the last part of its name."""
     return ROLES.get(leaf.lower(), leaf)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
 from parity.suggest.layers import Graph, parts_of
-
-PARTS = "which part is which"
-SIDE_BY_SIDE = "layers of equal shapes, side by side"
 
 MARGIN = 0.1  # by how much a name must be more alike than any other to decide
 # Words that layers are called by, and what they mean.
@@ -23,6 +21,35 @@ MEANINGS = {
 }  # fmt: skip
 
 
+class DoubtKind(enum.StrEnum):
+    """What is not decided, in the words of the table."""
+
+    PARTS = "which part is which"
+    SIDE_BY_SIDE = "layers of equal shapes, side by side"
+    AXES = "the shapes do not tell which axis is which"
+    NAME = "the name says otherwise"
+    SHAPE = "only its shape says so"
+    PARTLY = "only one side has all of these tensors"
+    MISFIT = "no usual rearrangement fits the shapes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubt:
+    """Something in a suggestion that is not decided.
+
+    Attributes:
+        kind: What it is about.
+        choices: Between what: layers of the reference, or formulas of axes; empty if not known.
+    """
+
+    kind: DoubtKind
+    choices: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        shown = f": {' or '.join(self.choices)}" if self.choices else ""
+        return f"{self.kind}{shown}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Match:
     """A layer of the reference and one of the port.
@@ -31,15 +58,13 @@ class Match:
         reference: Names of the reference's layers: one, or those that are stacked or joined.
         port: Names of the port's.
         how: Why they are thought to be the same.
-        doubt: What is not decided; empty if nothing.
-        rivals: The layers of the reference that it may be instead.
+        doubt: What is not decided, and which layers of the reference it may be instead.
     """
 
     reference: tuple[str, ...]
     port: tuple[str, ...]
     how: str
-    doubt: str = ""
-    rivals: tuple[str, ...] = ()
+    doubt: Doubt | None = None
 
 
 def likeness(one: str, other: str) -> float:
@@ -124,13 +149,12 @@ class Matcher:
         rows = [g.in_a_row(n) for g, n in zip(self.graphs, (ours, theirs), strict=True)]
         if len(ours) == 1 or (rows[0] and rows[1]):
             for a, b in zip(rows[0] or ours, rows[1] or theirs, strict=True):
-                doubt = ""
-                rivals: tuple[str, ...] = ()
+                doubt = None
                 if b in names and names[b] != a:
-                    doubt, rivals = "the name says otherwise", (names[b],)
+                    doubt = Doubt(DoubtKind.NAME, (names[b],))
                 elif how == "shape" and a != b and likeness(a, b) < MARGIN and len(ours) == 1:
-                    doubt = "only its shape says so"
-                self._add(a, b, "name and " + how if names.get(b) == a else how, doubt, rivals)
+                    doubt = Doubt(DoubtKind.SHAPE)
+                self._add(a, b, "name and " + how if names.get(b) == a else how, doubt)
             return
         for a, b in self._decided(ours, theirs):
             self._add(a, b, f"name, among layers of equal {how}")
@@ -159,8 +183,8 @@ class Matcher:
             same = names.get(name)
             chosen = same if same in free else self._next(free)
             rivals = tuple(n for n in ours[layer.sizes] if n != chosen)
-            doubt = "" if chosen == same else SIDE_BY_SIDE
-            self._add(str(chosen), name, "name" if chosen == same else "order", doubt, rivals)
+            doubt = None if chosen == same else Doubt(DoubtKind.SIDE_BY_SIDE, rivals)
+            self._add(str(chosen), name, "name" if chosen == same else "order", doubt)
 
     def _partly(self) -> None:
         """Match layers whose weights alone are of equal size, as where one side has no bias."""
@@ -173,7 +197,7 @@ class Matcher:
             ]
             if free and len(layer.sizes) * len(self.graphs[0].layers[free[0]].sizes) > 1:
                 free.sort(key=lambda n: (-likeness(n, name), self.graphs[0].order.get(n, 0)))
-                self._add(free[0], name, "weight", "only one side has all of these tensors")
+                self._add(free[0], name, "weight", Doubt(DoubtKind.PARTLY))
 
     def _next(self, free: list[str]) -> str:
         return min(free, key=lambda n: self.graphs[0].order.get(n, len(self.graphs[0].order)))
@@ -183,9 +207,9 @@ class Matcher:
         left = [(n, la) for n, la in graph.layers.items() if n not in self.matches]
         return sorted(left, key=lambda item: graph.order.get(item[0], len(graph.order)))
 
-    def _add(self, a: str, b: str, how: str, doubt: str = "", rivals: tuple[str, ...] = ()) -> None:
+    def _add(self, a: str, b: str, how: str, doubt: Doubt | None = None) -> None:
         if a not in self.taken and b not in self.matches:
-            self.matches[b] = Match((a,), (b,), how, doubt, rivals)
+            self.matches[b] = Match((a,), (b,), how, doubt)
             self.taken.add(a)
 
 
@@ -207,7 +231,7 @@ def joined(reference: Graph, port: Graph, taken: set[str], matched: set[str]) ->
                 free = [n for n in free if n not in parts]
                 sides = (name,), tuple(parts)
                 ours, theirs = sides[::-1] if swapped else sides
-                found.append(Match(ours, theirs, "sizes", PARTS))
+                found.append(Match(ours, theirs, "sizes", Doubt(DoubtKind.PARTS)))
     return found
 
 

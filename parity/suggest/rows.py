@@ -11,10 +11,9 @@ import numpy as np
 
 from parity.suggest import layouts
 from parity.suggest.layers import Layer
-from parity.suggest.matching import Match
+from parity.suggest.matching import Doubt, DoubtKind, Match
 
 STAR = "*"  # the number, in a name, of layers that the port stacks
-SQUARE = "the shapes do not tell which axis is which"
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -37,9 +36,13 @@ class Row:
     port: tuple[str, ...]
     formula: str
     how: str
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     kind: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+
+    def doubted(self, kind: DoubtKind) -> list[Doubt]:
+        """Return the doubts of a kind."""
+        return [doubt for doubt in self.doubts if doubt.kind is kind]
 
 
 def stacked(reference: Shapes, port: Shapes) -> dict[str, str]:
@@ -136,10 +139,8 @@ def _row(
         found = layouts.joins(whole[0], parts, apart)
     found = [_scanned(f, len(made)) if scan else f for f in found]
     doubts = (match.doubt,) if match.doubt else ()
-    if match.rivals:
-        doubts = (f"{match.doubt}: {' or '.join(match.rivals)}",)
     if not found:
-        doubts = (*doubts, "no usual rearrangement fits the shapes")
+        doubts = (*doubts, Doubt(DoubtKind.MISFIT))
     family = kind(ours[0].name), made[0].rpartition(".")[2], str(len(shapes[0][0])), str(len(made))
     formula = found[0] if found else ""
     return Row(names, made, formula, match.how, doubts, family, tuple(found))
@@ -169,7 +170,8 @@ def _decided(rows: list[Row]) -> list[Row]:
         options = [f for f in common[row.kind] if f in row.options] or list(row.options)
         doubts = row.doubts
         if len(options) > 1:
-            doubts = (*doubts, f"{SQUARE}: {' or '.join(repr(f or 'as it is') for f in options)}")
+            choices = tuple(repr(f or "as it is") for f in options)
+            doubts = (*doubts, Doubt(DoubtKind.AXES, choices))
         formula = options[0] if options else ""
         found.append(
             dataclasses.replace(row, formula=formula, doubts=doubts, options=tuple(options))

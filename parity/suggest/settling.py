@@ -23,8 +23,8 @@ from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.suggest import wording
 from parity.suggest.layers import layer_names
-from parity.suggest.matching import PARTS, SIDE_BY_SIDE
-from parity.suggest.rows import SQUARE, Row
+from parity.suggest.matching import DoubtKind
+from parity.suggest.rows import Row
 from parity.suggest.suggestion import Pair, Suggestion
 from weights_convert.rules import Rules
 
@@ -119,12 +119,12 @@ def _applied(rows: Sequence[Row], source: Arrays, target: Arrays) -> Arrays | No
 def _choices(rows: Sequence[Row]) -> list[list[Change]]:
     """Return, for each thing in doubt, the changes of rows that may be right."""
     found: list[list[Change]] = []
-    for kind in dict.fromkeys(r.kind for r in rows if any(d.startswith(SQUARE) for d in r.doubts)):
+    for kind in dict.fromkeys(r.kind for r in rows if r.doubted(DoubtKind.AXES)):
         options = next(r.options for r in rows if r.kind == kind and len(r.options) > 1)
         found.append([_with_formula(kind, options[0], formula) for formula in options])
     families: dict[str, int] = {}
     for row in rows:
-        if PARTS in row.doubts:
+        if row.doubted(DoubtKind.PARTS):
             families[_family(row)] = max(len(row.port), len(row.reference))
     for family, count in families.items():
         orders = itertools.permutations(range(count))
@@ -149,7 +149,7 @@ def _with_formula(kind: tuple[str, ...], usual: str, formula: str) -> Change:
 
 def _with_order(family: str, order: Sequence[int]) -> Change:
     def change(row: Row) -> Row:
-        if PARTS not in row.doubts or _family(row) != family:
+        if not row.doubted(DoubtKind.PARTS) or _family(row) != family:
             return row
         if len(row.port) > 1:
             return dataclasses.replace(row, port=tuple(row.port[i] for i in order))
@@ -160,13 +160,12 @@ def _with_order(family: str, order: Sequence[int]) -> Change:
 
 def _exchanges(rows: Sequence[Row]) -> list[list[Change]]:
     """Return the orders of layers of equal shapes side by side; those of many are not tried."""
-    doubted = [r for r in rows if any(d.startswith(SIDE_BY_SIDE) for d in r.doubts)]
-    groups: dict[tuple, dict[str, dict[str, Row]]] = {}
-    for row in doubted:
-        (layer, role), (_, _) = (layer_names({n: ()})[n] for n in (row.port[0], row.reference[0]))
-        rivals = tuple(d for d in row.doubts if d.startswith(SIDE_BY_SIDE))
-        members = frozenset([_layer(row.reference[0]), *rivals[0].partition(": ")[2].split(" or ")])
-        groups.setdefault((members,), {}).setdefault(layer, {})[role] = row
+    groups: dict[frozenset[str], dict[str, dict[str, Row]]] = {}
+    for row in rows:
+        for doubt in row.doubted(DoubtKind.SIDE_BY_SIDE):
+            layer, role = layer_names({row.port[0]: ()})[row.port[0]]
+            members = frozenset((_layer(row.reference[0]), *doubt.choices))
+            groups.setdefault(members, {}).setdefault(layer, {})[role] = row
     found = []
     for layers in groups.values():
         if 1 < len(layers) <= LARGEST:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from parity.spec.errors import InputError, listed
+from parity.suggest.matching import Doubt
 from parity.suggest.rows import STAR, Row
 from weights_convert.rules.rule import Rule, parse
 
@@ -183,7 +184,7 @@ def text_of(
     """
     lines = [f"# {title}", "rules = ["]
     for given, rows in rules:
-        doubts: dict[str, list[str]] = {}
+        doubts: dict[Doubt, list[str]] = {}
         for row in rows:
             for doubt in row.doubts:
                 doubts.setdefault(doubt, []).append(row.port[0])

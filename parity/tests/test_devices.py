@@ -107,7 +107,7 @@ def evaluations(plan: Plan) -> list[Job]:
 
 
 def check_evaluations(plan: Plan, runs: DeviceRuns) -> None:
-    """The same weights, on any number of devices of either side; all losses to rounding."""
+    """Check that the same weights give the same losses on any number of devices of either side."""
     first, *others = evaluations(plan)
     for images in plan.images:
         matrix, loss, count = runs.evaluation(first, "before", images)
@@ -152,7 +152,7 @@ def test_faults_are_found_and_explained() -> None:
 
 @pytest.mark.devices
 def test_all_faults_are_found() -> None:
-    """Catches the same in every way in which a fault can be planted, on both sides."""
+    """Catches the same in every way in which a fault can be injected, on both sides."""
     rows = list(several.rows_of("tiny", recipe(), fast=False))
     assert [row.name for row in rows] == list(INJECTIONS)
     assert all(row.killed and not row.wrong for row in rows)

@@ -57,7 +57,7 @@ def test_fault(enet: list[Mutant], fault: Fault) -> None:
     (mutant,) = (m for m in enet if m.fault is fault)
     row = run(mutant, explained=fault in PROVED_HERE)
     assert row.killed
-    assert row.right is not False, f"{row.named} named, planted in {row.place}"
+    assert row.right is not False, f"{row.named} named, injected in {row.place}"
     assert row.proved or fault in PROVED_ELSEWHERE, row.causes
 
 
@@ -88,7 +88,7 @@ def test_fault_of_a_transformer(
     (mutant,) = (m for m in transformers[model] if m.fault is fault)
     row = run(mutant, explained=False)
     assert (row.killed, row.rung) == (True, rung)
-    assert row.right, f"{row.named} named, planted in {row.place}"
+    assert row.right, f"{row.named} named, injected in {row.place}"
 
 
 def test_evaluation() -> None:

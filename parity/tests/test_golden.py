@@ -23,7 +23,7 @@ from parity.spec.networks.erfnet import ERFNetConfig
 from parity.spec.networks.erfnet_imagenet import ERFNetImageNetConfig
 from parity.spec.networks.genet import GENetConfig
 from parity.spec.networks.icnet import ICNetConfig
-from tests.golden_vectors import Golden, parametrize, probe
+from tests.golden_vectors import Golden, parametrize, probe, without_dropout
 from weights_convert import to_jax
 
 LIMIT = 1e-9
@@ -112,7 +112,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def answer(request: pytest.FixtureRequest, golden: Path) -> Answer:
     case, framework = request.param
-    config = CASES[case].without_dropout()
+    config = without_dropout(CASES[case])
     return Answer(Golden(golden / f"{case}.npz"), config, framework)
 
 
@@ -156,7 +156,7 @@ def test_eval_layers(answer: Answer) -> None:
 
 
 def recorded(case: Golden) -> list[str]:
-    """Of each entry the call whose output it holds.
+    """Return the call whose output each entry holds.
 
     ICNet's reference adds and rectifies in place: where it does, the entry of a batch norm holds,
     number for number, what the ReLU soon after it made of the norm's output.
@@ -197,7 +197,7 @@ def test_gradients(answer: Answer) -> None:
 
 
 def per_taps(gradients: dict[str, np.ndarray], sizes: dict[str, float]) -> np.ndarray:
-    """Of each bias's gradient the least to measure it against; see `parity.ladder.tolerances`."""
+    """Return the least that each bias's gradient is measured against, as `tolerances` has it."""
     least = []
     for name in sizes:
         kernel = f"{name.removesuffix('bias')}weight"
@@ -228,7 +228,7 @@ def test_every_batch_is_counted(answer: Answer) -> None:
 @pytest.mark.parametrize("name", TORCH_ALONE)
 def test_weights_fit(name: str, golden: Path) -> None:
     """Catches a JAX network of other layers or shapes, in the cases that JAX does not compute."""
-    config = CASES[name].without_dropout()
+    config = without_dropout(CASES[name])
     arrays = to_jax(config, Golden(golden / f"{name}.npz").weights())
     held = jax_impl.state.state(jax_impl.state.build(config, arrays))  # which refuses others
     assert {k: a.shape for k, a in held.items()} == {k: a.shape for k, a in arrays.items()}
@@ -248,7 +248,7 @@ def swapped_activation(network: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "named"),
+    ("inject", "named"),
     [
         (doubled_bias, "asymmetric2_3.ext_conv2.1 is off"),
         (changed_padding, "initial_block.ext_branch is off"),
@@ -256,18 +256,18 @@ def swapped_activation(network: torch.nn.Module) -> None:
     ],
 )
 def test_a_wrong_reference_is_named(
-    golden: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable, named: str
+    golden: Path, monkeypatch: pytest.MonkeyPatch, inject: Callable, named: str
 ) -> None:
     """Catches golden vectors that a fault in the reference itself would get past."""
     build = torch_impl.state.build
 
     def wrong(*args: object) -> torch.nn.Module:
         network = build(*args)
-        plant(network)
+        inject(network)
         return network
 
     monkeypatch.setattr(torch_impl.state, "build", wrong)
-    config = CASES["enet_c12"].without_dropout()
+    config = without_dropout(CASES["enet_c12"])
     answer = Answer(Golden(golden / "enet_c12.npz"), config, "torch")
     with pytest.raises(AssertionError, match=named):
         test_eval_layers(answer)

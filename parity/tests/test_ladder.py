@@ -1,4 +1,4 @@
-"""The ladder on clean networks, and on networks with a fault planted in the port."""
+"""The ladder on clean networks, and on networks with a fault injected in the port."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def swapped(module: nnx.Module) -> None:
     module.kernel.set_value(module.kernel[...].swapaxes(2, 3))
 
 
-def become(module: nnx.Module, cls: type) -> None:
+def set_class(module: nnx.Module, cls: type) -> None:
     module.__class__ = cls
 
 
@@ -130,19 +130,19 @@ def layer(network: nnx.Module, path: str) -> nnx.Module:
 
 # Where, the rung that must see it first, what is done to the port; test_faults.py has the others.
 FAULTS: dict[str, tuple[str, str, Callable[[nnx.Module], object]]] = {
-    "biased variance": ("regular1_1.ext_conv2.1", "L1", lambda m: become(m, Biased)),
+    "biased variance": ("regular1_1.ext_conv2.1", "L1", lambda m: set_class(m, Biased)),
     "dropout rate": ("upsample5_0.ext_regul", "L1", lambda m: setattr(m, "p", 0.2)),
     "kernel swapped": ("regular1_1.ext_conv2.0", "L0", swapped),
-    "relu": ("regular1_1.out_activation", "L1", lambda m: become(m, layers.ReLU)),
+    "relu": ("regular1_1.out_activation", "L1", lambda m: set_class(m, layers.ReLU)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_named(name: str) -> None:
     """Catches a ladder that is blind to a fault, or blames the wrong layer."""
-    where, rung, plant = FAULTS[name]
+    where, rung, inject = FAULTS[name]
     p = least()
-    plant(layer(p.port, where))
+    inject(layer(p.port, where))
     report = climb(p, levels=("L0", "L1"))
     assert not report.ok
     fault = report.fault()

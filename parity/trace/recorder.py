@@ -123,7 +123,7 @@ class Members:
         self.zip.close()
 
     def discard(self):
-        """Forget what waits."""
+        """Drop the arrays that wait to be written, and close the file."""
         with self.changed:
             self.queue.clear()
         self._end()

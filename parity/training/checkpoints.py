@@ -45,19 +45,19 @@ class Found:
     @property
     def stage(self) -> Stage:
         """Return the stage that was trained, as adjusted for the run's devices."""
-        return stage_at(self.recipe, self.origin.moment)
+        return stage_at(self.recipe, self.origin.progress)
 
 
-def stage_at(recipe: Recipe, moment: TrainProgress) -> Stage:
+def stage_at(recipe: Recipe, progress: TrainProgress) -> Stage:
     """Return the stage that a run is in, as adjusted for its devices."""
-    return recipe.stages[moment.stage].on(max(moment.devices, 1))
+    return recipe.stages[progress.stage].on(max(progress.devices, 1))
 
 
 def write(
     paths: Sequence[Path],
     recipe: Recipe,
     framework: str,
-    moment: TrainProgress,
+    progress: TrainProgress,
     snapshot: Snapshot,
     class_weights: np.ndarray | None,
     preprocessing: Preprocessing,
@@ -68,7 +68,7 @@ def write(
         paths: The files; the last one, from which a run is resumed, is replaced after all others.
         recipe: The run's recipe.
         framework: The framework whose names the file uses.
-        moment: Where the run is.
+        progress: Where the run is.
         snapshot: Weights and optimizer state, with published names and shapes.
         class_weights: Class weights of the stage's loss.
         preprocessing: The preprocessing that the network expects.
@@ -76,8 +76,8 @@ def write(
     Raises:
         InputError: A file cannot be written; those before it are written, the others unchanged.
     """
-    stage = stage_at(recipe, moment)
-    origin = Origin.of(recipe, framework, moment, snapshot, class_weights)
+    stage = stage_at(recipe, progress)
+    origin = Origin.of(recipe, framework, progress, snapshot, class_weights)
     optimizer = None
     if snapshot.slots:
         numbers = hyperparameters(stage.optimizer)
@@ -106,9 +106,9 @@ def read(path: Path) -> Found:
     contents = formats.read(path)
     origin = parse(contents.metadata.get(KEY), path)
     recipe = recipe_of(origin.recipe, f"the recipe in {path}")
-    if not 0 <= origin.moment.stage < len(recipe.stages):
+    if not 0 <= origin.progress.stage < len(recipe.stages):
         raise InputError(f"{path}: what it says of its run is damaged")
-    config = stage_at(recipe, origin.moment).config
+    config = stage_at(recipe, origin.progress).config
     checkpoint = understand(contents, path, config=config)
     if recipe.labels and checkpoint.labels not in (None, recipe.labels):
         raise InputError(
@@ -136,24 +136,25 @@ def check_same(found: Found, recipe: Recipe, samples: int, devices: int = 1) -> 
     pairs = {} if networks[0] == networks[1] else {"network": tuple(networks)}
     pairs |= differences(plain(found.recipe), plain(recipe))
     if pairs:
-        told = listed((f"{key} {a}, here {b}" for key, (a, b) in pairs.items()), "; ")
-        raise InputError(f"{found.path} is of another recipe: {told}")
-    if found.origin.moment.samples != samples:
+        shown = listed((f"{key} {a}, here {b}" for key, (a, b) in pairs.items()), "; ")
+        raise InputError(f"{found.path} is of another recipe: {shown}")
+    if found.origin.progress.samples != samples:
         raise InputError(
-            f"{found.path} was trained on {found.origin.moment.samples} images, here are {samples}"
+            f"{found.path} was trained on {found.origin.progress.samples} images, here are"
+            f" {samples}"
         )
-    moment = found.origin.moment
-    if moment.step and moment.devices:
+    progress = found.origin.progress
+    if progress.step and progress.devices:
         before, now = (
             (stage.batch, steps(recipe, stage, samples, n))
-            for n in (moment.devices, devices)
-            for stage in (recipe.stages[moment.stage].on(n),)
+            for n in (progress.devices, devices)
+            for stage in (recipe.stages[progress.stage].on(n),)
         )
         if before != now:
             raise InputError(
-                f"{found.path} is inside of epoch {moment.epoch + 1}, of {before[1]} batches of"
+                f"{found.path} is inside of epoch {progress.epoch + 1}, of {before[1]} batches of"
                 f" {before[0]} images; --devices {devices} has {now[1]} of {now[0]}: go on with"
-                f" --devices {moment.devices}, or from a checkpoint at the end of an epoch"
+                f" --devices {progress.devices}, or from a checkpoint at the end of an epoch"
             )
 
 
@@ -170,16 +171,16 @@ def adopt(found: Found, folder: Folder) -> Found:
     Raises:
         InputError: It cannot be written.
     """
-    moment = found.origin.moment
-    if moment.best is None:
+    progress = found.origin.progress
+    if progress.best is None:
         return found
-    name = f"{prefix(found.recipe, moment.stage)}best"
+    name = f"{prefix(found.recipe, progress.stage)}best"
     best = found.path.with_name(folder.checkpoint(name).name)
-    if best.exists() and read(best).origin.moment.best == moment.best:
+    if best.exists() and read(best).origin.progress.best == progress.best:
         copy_atomically(best, folder.checkpoint(name))
         return found
-    moment = dataclasses.replace(moment, best=None, best_epoch=0)
-    return dataclasses.replace(found, origin=dataclasses.replace(found.origin, moment=moment))
+    progress = dataclasses.replace(progress, best=None, best_epoch=0)
+    return dataclasses.replace(found, origin=dataclasses.replace(found.origin, progress=progress))
 
 
 def prefix(recipe: Recipe, stage: int) -> str:

@@ -35,7 +35,7 @@ class DataLoader:
         workers: Number of processes that load data; by default one per remaining core, at most
             `MOST_WORKERS`; 0 uses a thread of this process.
         split: The split to validate on; the recipe's if not given.
-        place: The process whose part of each batch is made.
+        env: The process whose part of each batch is made.
         images: The preprocessing; that of the network's published code if not given.
         count_size: Height and width at which predictions are counted; those of the predictions if
             not given.
@@ -53,13 +53,13 @@ class DataLoader:
         root: str | Path,
         workers: int | None,
         split: str | None = None,
-        place: DistEnv = ALONE,
+        env: DistEnv = ALONE,
         images: Preprocessing | None = None,
         count_size: tuple[int, int] | None = None,
     ) -> None:
-        self.recipe, self.root, self.place = recipe.on(place.parts), Path(root), place
+        self.recipe, self.root, self.env = recipe.on(env.parts), Path(root), env
         self.images, self.count_size = images, count_size
-        self.workers = default_workers(place) if workers is None else workers
+        self.workers = default_workers(env) if workers is None else workers
         self.dtype = "float64" if recipe.precision == "fp64" else "float32"
         self.measured = pipeline.open_source(recipe, root, split or recipe.val_split)
 
@@ -77,7 +77,7 @@ class DataLoader:
 
     def steps(self, stage: Stage) -> int:
         """Return the number of steps of an epoch."""
-        return pipeline.steps(self.recipe, stage, self.samples, self.place.parts)
+        return pipeline.steps(self.recipe, stage, self.samples, self.env.parts)
 
     def batches(self, stage: Stage, epoch: int, epochs: int, first_step: int) -> Batches:
         """Return the batches of so many epochs, counted over the whole run, from this step on."""
@@ -90,9 +90,9 @@ class DataLoader:
             epochs=epochs,
             workers=self.workers,
             dtype=self.dtype,
-            rank=self.place.process,
-            ranks=self.place.processes,
-            parts=self.place.parts,
+            rank=self.env.process,
+            ranks=self.env.processes,
+            parts=self.env.parts,
         )
         return cast(Batches, made)  # a generator, which is to be closed
 
@@ -104,8 +104,8 @@ class DataLoader:
             stage,
             workers=self.workers,
             dtype=self.dtype,
-            rank=self.place.process,
-            ranks=self.place.processes,
+            rank=self.env.process,
+            ranks=self.env.processes,
             images=self.images,
             count_size=self.count_size,
         )
@@ -150,7 +150,7 @@ class DataLoader:
         return f"{sample:04}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', stem)}"
 
 
-def default_workers(place: DistEnv = ALONE) -> int:
+def default_workers(env: DistEnv = ALONE) -> int:
     """Return this process's number of workers: one per core not used for training."""
-    here = place.processes // place.nodes
+    here = env.processes // env.nodes
     return min(MOST_WORKERS, max(1, ((os.cpu_count() or 1) - here) // here))

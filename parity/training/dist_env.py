@@ -92,24 +92,24 @@ def asked(
     if way is not None and framework != "jax":
         raise InputError(f"--map {way} is how JAX maps a step, --framework is {framework}")
     each = devices if framework == "torch" else 1
-    place = DistEnv(devices, nodes, node, None, nodes * each, node * each, way or WAYS[0])
+    env = DistEnv(devices, nodes, node, None, nodes * each, node * each, way or WAYS[0])
     if nodes == 1:
         if coordinator is not None:
             raise InputError("--coordinator is for several machines: --nodes M")
-        return place
+        return env
     if coordinator is None:
         raise InputError(f"--nodes {nodes} needs --coordinator HOST:PORT, of machine 0")
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InputError(f"--coordinator {coordinator!r}, expected HOST:PORT")
-    return dataclasses.replace(place, coordinator=(host.strip("[]"), int(port)))
+    return dataclasses.replace(env, coordinator=(host.strip("[]"), int(port)))
 
 
-def by_torchrun(place: DistEnv, environment: Mapping[str, str] = os.environ) -> DistEnv:
+def by_torchrun(env: DistEnv, environment: Mapping[str, str] = os.environ) -> DistEnv:
     """Return this process's place among those started by `torchrun` or by our launcher.
 
     Args:
-        place: The command line's settings; its devices are 1, or as many as there are processes.
+        env: The command line's settings; its devices are 1, or as many as there are processes.
         environment: The process's environment variables.
 
     Raises:
@@ -121,9 +121,9 @@ def by_torchrun(place: DistEnv, environment: Mapping[str, str] = os.environ) -> 
         host = environment["MASTER_ADDR"]
     except (KeyError, ValueError) as error:
         raise InputError(f"the environment of torchrun is not whole: {error}") from None
-    if place.devices not in (1, devices) or place.nodes not in (1, world // devices):
+    if env.devices not in (1, devices) or env.nodes not in (1, world // devices):
         raise InputError(
-            f"--devices {place.devices} --nodes {place.nodes}, but torchrun started {devices}"
+            f"--devices {env.devices} --nodes {env.nodes}, but torchrun started {devices}"
             f" processes on each of {world // devices} machines"
         )
     nodes, node = world // devices, rank // devices

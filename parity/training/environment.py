@@ -43,7 +43,7 @@ def facts(
     framework: str,
     data: Path,
     resumed: Path | None,
-    place: DistEnv = ALONE,
+    env: DistEnv = ALONE,
     compiled: bool = False,
 ) -> dict[str, Any]:
     """Return the facts of a start of a run, as JSON values.
@@ -53,7 +53,7 @@ def facts(
         framework: `torch` or `jax`.
         data: The data set.
         resumed: The checkpoint that it continues from.
-        place: Where this process and its devices are.
+        env: Where this process and its devices are.
         compiled: Whether `torch.compile` compiles PyTorch's network.
     """
     return {
@@ -62,7 +62,7 @@ def facts(
         "framework": framework,
         "compiled": compiled,
         "devices": devices(framework),
-        "place": dataclasses.asdict(place),
+        "place": dataclasses.asdict(env),
         "data": str(data.absolute()),
         "resumed": None if resumed is None else str(resumed.absolute()),
         "versions": versions(),

@@ -45,32 +45,32 @@ SHOWN = 30  # lines of a log, at most
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def needed(framework: str, place: DistEnv) -> bool:
+def needed(framework: str, env: DistEnv) -> bool:
     """Return whether other processes must be started; not in a process that was itself started."""
-    several = place.processes > 1 if framework == "torch" else place.nodes > 1
+    several = env.processes > 1 if framework == "torch" else env.nodes > 1
     return several and not started()
 
 
-def environments(framework: str, place: DistEnv) -> list[dict[str, str]]:
+def environments(framework: str, env: DistEnv) -> list[dict[str, str]]:
     """Return each process's environment variables; for PyTorch, those that `torchrun` sets.
 
     Raises:
         InputError: The coordinator's port is in use, or it cannot be reached.
     """
-    if place.coordinator and place.node == 0:
-        check_port(*place.coordinator)
-    elif place.coordinator:
-        check_coordinator(*place.coordinator)
+    if env.coordinator and env.node == 0:
+        check_port(*env.coordinator)
+    elif env.coordinator:
+        check_coordinator(*env.coordinator)
     if framework != "torch":
         return [{}]
-    host, port = place.coordinator or (LOCAL, free_port())
+    host, port = env.coordinator or (LOCAL, free_port())
     shared = {
-        "WORLD_SIZE": place.processes,
-        "LOCAL_WORLD_SIZE": place.devices,
+        "WORLD_SIZE": env.processes,
+        "LOCAL_WORLD_SIZE": env.devices,
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
     }
-    own = [{"RANK": place.process + i, "LOCAL_RANK": i} for i in range(place.devices)]
+    own = [{"RANK": env.process + i, "LOCAL_RANK": i} for i in range(env.devices)]
     return [{name: str(value) for name, value in (shared | more).items()} for more in own]
 
 
@@ -114,7 +114,7 @@ class Words:
     answer: str = ""
 
 
-def run(command: Sequence[str], framework: str, place: DistEnv, words: Words) -> int:
+def run(command: Sequence[str], framework: str, env: DistEnv, words: Words) -> int:
     """Run a command in the processes of this machine until all have ended, or one has failed.
 
     The first one's output is this process's. The first signal goes to all, the second ends them.
@@ -122,7 +122,7 @@ def run(command: Sequence[str], framework: str, place: DistEnv, words: Words) ->
     Args:
         command: The command with its arguments, the same for all.
         framework: `torch` or `jax`.
-        place: The place of this machine.
+        env: Where this machine's processes and devices are.
         words: The messages about them.
 
     Returns:
@@ -131,7 +131,7 @@ def run(command: Sequence[str], framework: str, place: DistEnv, words: Words) ->
     Raises:
         InputError: As for `environments`.
     """
-    several = environments(framework, place)
+    several = environments(framework, env)
     with tempfile.TemporaryDirectory(prefix="parity-launch-") as folder:
         workers: list[Worker] = []
         asked: list[int] = []
@@ -153,12 +153,12 @@ def run(command: Sequence[str], framework: str, place: DistEnv, words: Words) ->
             with watched(words.answer, kill):
                 for i, more in enumerate(several):
                     log = Path(folder) / f"{i}"
-                    workers.append(_start(command, more, place.process + i, log))
+                    workers.append(_start(command, more, env.process + i, log))
                     if asked:
                         break
                 _watch(workers, asked)
             failed = [worker for worker in workers if worker.code]
-            return Teller(words, place).told(failed, asked)
+            return Teller(words, env).status(failed, asked)
         finally:
             _end(workers)
             for number, handler in before.items():
@@ -252,13 +252,13 @@ class Teller:
 
     Attributes:
         words: The messages about the command.
-        place: The place of this machine.
+        env: Where this machine's processes and devices are.
     """
 
     words: Words
-    place: DistEnv
+    env: DistEnv
 
-    def told(self, failed: Sequence[Worker], asked: Sequence[int]) -> int:
+    def status(self, failed: Sequence[Worker], asked: Sequence[int]) -> int:
         """Print the reason, unless the first process did so; return the exit status."""
         if not failed:
             return 0
@@ -269,8 +269,8 @@ class Teller:
         worker = min(failed, key=lambda w: (_order(w.code), w.rank))
         code, rank, lines = worker.code or 0, worker.rank, worker.lines
         if code == -signal.SIGABRT and any("RegisterTask" in line for line in lines):  # JAX's way
-            where = "{}:{}".format(*self.place.coordinator or (LOCAL, 0))
-            count = self.place.processes
+            where = "{}:{}".format(*self.env.coordinator or (LOCAL, 0))
+            count = self.env.processes
             self._say(f"{where}: {count} processes did not meet there within {MEETING} s")
             return 2
         if code == LOST or (code == -signal.SIGABRT and any("task died" in line for line in lines)):

@@ -146,13 +146,13 @@ class TensorBoardLogger:
             folder.mkdir(parents=True)
             self.writer = EventsWriter(str(folder / "events"))
 
-    def add(self, values: dict[str, float], step: int, moment: float) -> None:
+    def add(self, values: dict[str, float], step: int, seconds: float) -> None:
         """Add points to curves.
 
         Args:
             values: Curve -> value.
             step: Number of the step in the whole run.
-            moment: Seconds since 1970.
+            seconds: Seconds since 1970.
         """
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
@@ -160,7 +160,7 @@ class TensorBoardLogger:
         with writing(self.folder):
             for name, value in values.items():
                 self.writer.write_event(
-                    Event(wall_time=moment, step=step, summary=scalar(name, value))
+                    Event(wall_time=seconds, step=step, summary=scalar(name, value))
                 )
 
     def flush(self) -> None:

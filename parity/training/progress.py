@@ -62,7 +62,7 @@ class Origin:
     Attributes:
         recipe: The recipe, from `parity.spec.training.written.plain`.
         framework: `torch` or `jax`.
-        moment: Where the run was.
+        progress: Where the run was.
         updates: Number of updates made by the stage's optimizer.
         scale: The loss scale.
         good: Number of steps since the loss scale changed.
@@ -71,7 +71,7 @@ class Origin:
 
     recipe: dict[str, Any]
     framework: str
-    moment: TrainProgress
+    progress: TrainProgress
     updates: int
     scale: float
     good: int
@@ -82,14 +82,14 @@ class Origin:
         cls,
         recipe: Recipe,
         framework: str,
-        moment: TrainProgress,
+        progress: TrainProgress,
         snapshot: Snapshot,
         class_weights: np.ndarray | None,
     ) -> Origin:
         """Create the record for the run's current position."""
         weights = None if class_weights is None else class_weights.tolist()
         counts = (snapshot.step, snapshot.scale, snapshot.good)
-        return cls(plain(recipe), framework, dataclasses.replace(moment), *counts, weights)
+        return cls(plain(recipe), framework, dataclasses.replace(progress), *counts, weights)
 
     @property
     def weights(self) -> np.ndarray | None:
@@ -97,7 +97,9 @@ class Origin:
         return None if self.class_weights is None else np.asarray(self.class_weights, np.float64)
 
     def to_json(self) -> str:
-        return json.dumps({"version": VERSION, **dataclasses.asdict(self)})
+        entries = dataclasses.asdict(self)
+        entries["moment"] = entries.pop("progress")  # as files of version 1.0 call it
+        return json.dumps({"version": VERSION, **entries})
 
 
 def parse(text: str | None, where: object) -> Origin:
@@ -117,7 +119,8 @@ def parse(text: str | None, where: object) -> Origin:
         version = entries.pop("version")
         if version != VERSION:
             raise InputError(f"{where}: its run is of version {version}, expected {VERSION}")
-        return Origin(**entries | {"moment": TrainProgress(**entries["moment"])})
+        progress = TrainProgress(**entries.pop("moment"))
+        return Origin(**entries, progress=progress)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

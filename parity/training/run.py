@@ -66,7 +66,8 @@ class TrainingRun:
         stop: Whether a stop was requested.
         found: The checkpoint to resume, of this recipe and data, or None.
         curves: Whether to write TensorBoard's files.
-        place: This process's place; only the first process writes files and shows progress.
+        env: Where this process and its devices are; only the first process writes files and
+            shows progress.
         others: The process group; all processes make the same steps.
         first: Index of the stage that a new run begins with.
     """
@@ -83,29 +84,29 @@ class TrainingRun:
         stop: Stop,
         found: checkpoints.Found | None = None,
         curves: bool = True,
-        place: DistEnv = ALONE,
+        env: DistEnv = ALONE,
         group: ProcessGroup | None = None,
         first: int = 0,
     ) -> None:
-        self.place, self.group = place, group or SingleProcess()
+        self.env, self.group = env, group or SingleProcess()
         self.recipe, self.side, self.data, self.folder = recipe, side, data, folder
         self.begin, self.options, self.display, self.stop = begin, options, display, stop
         self.task = Task.of(recipe)
-        self.stages = recipe.on(place.parts).stages
-        self.moment = TrainProgress(stage=first, samples=data.samples)
+        self.stages = recipe.on(env.parts).stages
+        self.progress = TrainProgress(stage=first, samples=data.samples)
         self.state: Snapshot | None = None  # of this stage, with published names
         self.before: tuple[Stage, Snapshot] | None = None  # what the stage before it left
         self.weights: np.ndarray | None = None  # of this stage's classes
         self.score: Score | None = None  # of the latest validation
         if found:
-            self.moment = dataclasses.replace(found.origin.moment)
+            self.progress = dataclasses.replace(found.origin.progress)
             self.state = found.snapshot
             self.weights = found.origin.weights
-        self.moment.devices = place.parts
+        self.progress.devices = env.parts
         tensorboard = folder.tensorboard if curves else None
         self.log: Logger | NullLogger = NullLogger()
-        if place.leads:
-            self.log = Logger(folder.log, tensorboard, self.moment.lines)
+        if env.leads:
+            self.log = Logger(folder.log, tensorboard, self.progress.lines)
         self.pace = 0.0  # seconds a step, of late
         self.met: set[int] = set()  # sizes of batches for which the trainer has compiled
 
@@ -123,15 +124,15 @@ class TrainingRun:
         try:
             stages = self.stages
             while not self._limited():
-                stage = stages[self.moment.stage]
-                if self.moment.epoch < stage.epochs:
+                stage = stages[self.progress.stage]
+                if self.progress.epoch < stage.epochs:
                     self._train(stage)
-                elif self.moment.stage == len(stages) - 1:
+                elif self.progress.stage == len(stages) - 1:
                     break
                 else:
                     assert self.state
                     self.before, self.state = (stage, self.state), None
-                    self.moment.next_stage()
+                    self.progress.next_stage()
             return True
         except Stopped:
             return False
@@ -141,14 +142,14 @@ class TrainingRun:
     @property
     def epoch(self) -> int:
         """Return the number of finished epochs of the whole run."""
-        stages = self.stages[: self.moment.stage]
-        return sum(stage.epochs for stage in stages) + self.moment.epoch
+        stages = self.stages[: self.progress.stage]
+        return sum(stage.epochs for stage in stages) + self.progress.epoch
 
     def _limited(self) -> bool:
         return self.options.epochs is not None and self.epoch >= self.options.epochs
 
     def _train(self, stage: Stage) -> None:
-        steps, moment = self.data.steps(stage), self.moment
+        steps, progress = self.data.steps(stage), self.progress
         if not steps:
             raise InputError(
                 f"stage {stage.name}: a batch is {stage.batch} images, the data set has"
@@ -157,13 +158,13 @@ class TrainingRun:
         self.display.say(
             f"{stage.name}: {stage.model} by {self.side.framework}, {self.recipe.precision},"
             f"{self._devices()} {self.data.samples} images, {steps}"
-            f" step{'s' * (steps != 1)} an epoch, from epoch {moment.epoch + 1} of"
-            f" {self._end(stage)}, step {moment.step + 1}"
+            f" step{'s' * (steps != 1)} an epoch, from epoch {progress.epoch + 1} of"
+            f" {self._end(stage)}, step {progress.step + 1}"
         )
-        trainer, epochs = self._trainer(stage), self._end(stage) - moment.epoch
+        trainer, epochs = self._trainer(stage), self._end(stage) - progress.epoch
         self.met = set()  # this trainer has made no step yet
         # One stream for all epochs: what makes the batches goes on while the loop validates.
-        batches = self.data.batches(stage, self.epoch, epochs, moment.step)
+        batches = self.data.batches(stage, self.epoch, epochs, progress.step)
         with contextlib.closing(batches):
             for _ in range(epochs):
                 try:
@@ -183,11 +184,11 @@ class TrainingRun:
         """Return the number of the stage's epochs to train in this process."""
         if self.options.epochs is None:
             return stage.epochs
-        return min(stage.epochs, self.options.epochs - self.epoch + self.moment.epoch)
+        return min(stage.epochs, self.options.epochs - self.epoch + self.progress.epoch)
 
     def _trainer(self, stage: Stage) -> Trainer:
         if not self.state:
-            leads = self.place.leads
+            leads = self.env.leads
             own = self.data.class_weights(stage, self._count_labels) if leads else None
             self.weights = self.group.broadcast(own)
         state = self.state or self.begin(stage, self.before)
@@ -207,10 +208,10 @@ class TrainingRun:
         self, stage: Stage, trainer: Trainer, batches: Batches, steps: int, clock: Clock
     ) -> None:
         """Train the remaining steps of an epoch."""
-        moment = self.moment
-        epochs = f"{moment.epoch + 1}/{self._end(stage)}"
-        self.display.begin(f"{stage.name} {epochs}", moment.step, steps)
-        while moment.step < steps:
+        progress = self.progress
+        epochs = f"{progress.epoch + 1}/{self._end(stage)}"
+        self.display.begin(f"{stage.name} {epochs}", progress.step, steps)
+        while progress.step < steps:
             begun = time.perf_counter()
             batch = next(batches)
             ready = time.perf_counter()
@@ -220,14 +221,14 @@ class TrainingRun:
                 hint = advice(self.recipe.precision, self.recipe.loss_scale, done.loss)
                 fault = f"{self._where(stage, steps)}: {done.fault}"
                 raise FloatingPointError(f"{fault}; {hint}" if hint else fault)
-            images = len(batch.images) * self.place.processes
+            images = len(batch.images) * self.env.processes
             self._count(clock, images, ready - begun, time.perf_counter() - begun)
-            moment.step += 1
-            moment.batches += 1
-            moment.loss += done.loss
+            progress.step += 1
+            progress.batches += 1
+            progress.loss += done.loss
             self._tell(stage, steps, done, rate, clock)
             self._obey(stage, trainer)
-            if moment.step % self.options.save_every == 0 and moment.step < steps:
+            if progress.step % self.options.save_every == 0 and progress.step < steps:
                 self._save(stage, trainer, [])
 
     def _count(self, clock: Clock, images: int, waited: float, took: float) -> None:
@@ -237,36 +238,36 @@ class TrainingRun:
             self.pace = took if not self.pace else 0.9 * self.pace + 0.1 * took
 
     def _rate(self, stage: Stage, steps: int) -> float:
-        epoch = stage.first_epoch + self.moment.epoch
-        return stage.optimizer.lr * stage.schedule.factor(epoch, self.moment.step, steps)
+        epoch = stage.first_epoch + self.progress.epoch
+        return stage.optimizer.lr * stage.schedule.factor(epoch, self.progress.step, steps)
 
     def _tell(self, stage: Stage, steps: int, done: Step, rate: float, clock: Clock) -> None:
         """Show and log the result of a step."""
-        moment, speed = self.moment, clock.facts()
+        progress, speed = self.progress, clock.facts()
         left = duration(self.pace * self._left(steps)) if self.pace else "-"
         pace = f"{speed['images_per_second']:.2f}" if clock.steady else "-"
         self.display.show(
-            moment.step,
+            progress.step,
             f"loss {done.loss:.4f}  lr {rate:.3g}  {pace} images/s"
             f"  waiting {speed['waiting']:.0%}  left {left}",
         )
-        due = moment.step % self.options.log_every == 0 or moment.step == steps
+        due = progress.step % self.options.log_every == 0 or progress.step == steps
         if due or done.skipped:
-            facts = {"stage": stage.name, "epoch": moment.epoch + 1, "step": moment.step}
-            facts |= {"steps": steps, "batches": moment.batches, "loss": done.loss, "rate": rate}
+            facts = {"stage": stage.name, "epoch": progress.epoch + 1, "step": progress.step}
+            facts |= {"steps": steps, "batches": progress.batches, "loss": done.loss, "rate": rate}
             facts |= {"scale": done.scale, "skipped": done.skipped}
             self.log.write("step", facts, speed)
 
     def _left(self, steps: int) -> int:
         """Steps to the end of the run."""
-        moment, epochs = self.moment, self.options.epochs or self.recipe.epochs
-        total = -moment.step
+        progress, epochs = self.progress, self.options.epochs or self.recipe.epochs
+        total = -progress.step
         for i, stage in enumerate(self.stages):
             here = min(stage.epochs, epochs)
             epochs -= here
-            done = moment.epoch if i == moment.stage else 0
-            total += max(here - done, 0) * self.data.steps(stage) if i >= moment.stage else 0
-        return max(total, steps - moment.step)
+            done = progress.epoch if i == progress.stage else 0
+            total += max(here - done, 0) * self.data.steps(stage) if i >= progress.stage else 0
+        return max(total, steps - progress.step)
 
     def _close(self, stage: Stage, trainer: Trainer, steps: int, clock: Clock) -> list[str]:
         """End an epoch: validate where it is due, and log.
@@ -274,23 +275,23 @@ class TrainingRun:
         Returns:
             Under which names its checkpoint is kept.
         """
-        moment, spent, done = self.moment, clock.facts(), self.moment.epoch + 1
+        progress, spent, done = self.progress, clock.facts(), self.progress.epoch + 1
         due = done % self.recipe.validate_every == 0 or done == stage.epochs
         due = due or self.epoch + 1 == self.options.epochs
         begun = time.perf_counter()
         score = self._validate(stage, trainer, steps) if due else None
         self._obey(stage, trainer)
-        place = {"stage": stage.name, "epoch": done, "batches": moment.batches}
-        mean = moment.loss / steps
+        at = {"stage": stage.name, "epoch": done, "batches": progress.batches}
+        mean = progress.loss / steps
         # Not before: a validation that is cut short is done again, and so is all of this.
-        self.log.write("epoch", {**place, "loss": mean}, spent)
-        prefix = checkpoints.prefix(self.recipe, moment.stage)
+        self.log.write("epoch", {**at, "loss": mean}, spent)
+        prefix = checkpoints.prefix(self.recipe, progress.stage)
         line, names = f"{stage.name} {done}/{self._end(stage)}: loss {mean:.4f}", []
         if score:
             best = self._judge(score, done)
             names += [f"{prefix}best"] * best
             took = round(time.perf_counter() - begun, 3)
-            facts = {**place, **score.to_dict(), "best": best}
+            facts = {**at, **score.to_dict(), "best": best}
             self.log.write("validation", facts, {"seconds": took})
             line += f", {score.name} {score.value:.4f}{' (best)' if best else ''}"
             line += f", validation loss {score.mean_loss:.4f}"
@@ -302,15 +303,16 @@ class TrainingRun:
             names.append(f"{prefix}epoch-{done:04}")
         if prefix and done == stage.epochs:
             names.append(f"{prefix}last")
-        moment.next_epoch()
+        progress.next_epoch()
         return names
 
     def _judge(self, score: Score, epoch: int) -> bool:
         """Record a score, and return whether it is the best of the stage."""
-        self.score, moment = score, self.moment
-        best = not math.isnan(score.value) and (moment.best is None or score.value > moment.best)
+        self.score, progress = score, self.progress
+        better = progress.best is None or score.value > progress.best
+        best = not math.isnan(score.value) and better
         if best:
-            moment.best, moment.best_epoch = score.value, epoch
+            progress.best, progress.best_epoch = score.value, epoch
         return best
 
     def _validate(self, stage: Stage, trainer: Trainer, steps: int) -> Score | None:
@@ -337,22 +339,22 @@ class TrainingRun:
         score = count.score()
         if not score.images:
             raise InputError("the validation has no images")
-        if self.place.leads:
+        if self.env.leads:
             image_grid.write(self.folder.pictures)
         return score
 
     def _save(self, stage: Stage, trainer: Trainer, names: list[str]) -> None:
         """Write a checkpoint under these names, and under the one from which a run is resumed."""
         self.state = self.side.published(stage, trainer.snapshot())
-        if not self.place.leads:
+        if not self.env.leads:
             return
-        self.moment.lines = self.log.lines
+        self.progress.lines = self.log.lines
         self.log.sync()
         checkpoints.write(
             [*map(self.folder.checkpoint, names), self.folder.last],
             self.recipe,
             self.side.framework,
-            self.moment,
+            self.progress,
             self.state,
             self.weights,
             self.data.preprocessing(stage),
@@ -369,9 +371,9 @@ class TrainingRun:
         raise Stopped
 
     def _devices(self) -> str:
-        return f" {self.place.parts} devices," if self.place.parts > 1 else ""
+        return f" {self.env.parts} devices," if self.env.parts > 1 else ""
 
     def _where(self, stage: Stage, steps: int) -> str:
-        moment = self.moment
-        step = f"step {moment.step + 1} of {steps}" if moment.step < steps else "its end"
-        return f"stage {stage.name}, epoch {moment.epoch + 1}, {step}"
+        progress = self.progress
+        step = f"step {progress.step + 1} of {steps}" if progress.step < steps else "its end"
+        return f"stage {stage.name}, epoch {progress.epoch + 1}, {step}"

@@ -187,7 +187,7 @@ def measure(
         FloatingPointError: A loss is not finite.
     """
     with Behind() as counting:
-        for several in together(batches, trainer.together):
+        for several in grouped(batches, trainer.batches_at_once):
             for batch, (classes, loss) in zip(several, trainer.evaluate_each(several), strict=True):
                 if not math.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss}")
@@ -195,7 +195,7 @@ def measure(
                 yield batch, classes
 
 
-def together(batches: Iterable[Batch], most: int) -> Iterator[list[Batch]]:
+def grouped(batches: Iterable[Batch], most: int) -> Iterator[list[Batch]]:
     """Yield batches in order, in groups of up to `most` of one size."""
     held: list[Batch] = []
     for batch in batches:

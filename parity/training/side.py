@@ -25,7 +25,7 @@ class Side:
 
     Args:
         framework: `torch` or `jax`; also the name of its naming scheme.
-        place: Where this process and its devices are.
+        env: Where this process and its devices are.
         compile_with: If given, PyTorch's networks are compiled by `torch.compile`, and it is told
             how long that took; JAX's always are.
 
@@ -36,10 +36,10 @@ class Side:
     def __init__(
         self,
         framework: str,
-        place: DistEnv = ALONE,
+        env: DistEnv = ALONE,
         compile_with: Callable[[str], object] | None = None,
     ) -> None:
-        self.framework, self.place = framework, place
+        self.framework, self.env = framework, env
         self.compile_with = compile_with if framework == "torch" else None
         if self.compile_with:
             from torch_impl.ops.compilation import check_compiler
@@ -53,14 +53,14 @@ class Side:
         Raises:
             InputError: There are fewer devices, or the other processes are not there in time.
         """
-        place = self.place
-        if place.parts == 1:
+        env = self.env
+        if env.parts == 1:
             return SingleProcess()
         parallel: Any = importlib.import_module(f"{self.framework}_impl.parallel")
-        where = place.coordinator if place.processes > 1 else None
-        self.group = parallel.start(where, place.devices, place.processes, place.process)
+        where = env.coordinator if env.processes > 1 else None
+        self.group = parallel.start(where, env.devices, env.processes, env.process)
         if self.framework == "jax":
-            self.group = dataclasses.replace(self.group, way=place.way)
+            self.group = dataclasses.replace(self.group, way=env.way)
         return self.group
 
     def check(self, recipe: Recipe) -> None:

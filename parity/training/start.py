@@ -35,13 +35,13 @@ class Trained:
 
     Attributes:
         folder: The folder it wrote.
-        moment: Its position.
+        progress: Its position.
         score: The score of this process's latest validation, if there was one.
         status: 0 if it finished, else the exit status for the signal that stopped it.
     """
 
     folder: Folder
-    moment: TrainProgress
+    progress: TrainProgress
     score: Score | None
     status: int
 
@@ -59,7 +59,7 @@ def train(
     workers: int | None = None,
     options: Options = NOW,
     display: Display | None = None,
-    place: DistEnv = ALONE,
+    env: DistEnv = ALONE,
     labels: str | None = None,
     compiled: bool = False,
 ) -> Trained:
@@ -79,7 +79,7 @@ def train(
         workers: Number of processes that load data; 0 loads in this one.
         options: Settings that do not affect the trained weights.
         display: Where progress is shown; lines on standard output if not given.
-        place: Where this process and its devices are. All processes of a run are given the same;
+        env: Where this process and its devices are. All processes of a run are given the same;
             the first one writes.
         labels: Which output of `start` is void; overrides its manifest.
         compiled: Compile PyTorch's network by `torch.compile`. A run is then repeated, and resumed,
@@ -92,9 +92,9 @@ def train(
     """
     if framework not in FRAMEWORKS:
         raise InputError(f"framework {framework!r}, expected {' or '.join(FRAMEWORKS)}")
-    display = (display or Lines()) if place.leads else Silent()
+    display = (display or Lines()) if env.leads else Silent()
     check_compiled(compiled, [framework])
-    side = Side(framework, place, display.say if compiled else None)
+    side = Side(framework, env, display.say if compiled else None)
     recipe = for_data(recipe, data)
     side.check(recipe)
     if options.epochs is not None and not 1 <= options.epochs <= recipe.epochs:
@@ -103,7 +103,7 @@ def train(
             f"--epochs {options.epochs}, expected 1 to {recipe.epochs}, which the recipe has;"
             f" --set stages.{name}.epochs=N makes it longer"
         )
-    place.check(recipe)
+    env.check(recipe)
     begin = StageStart(recipe, start, choice, labels, from_stage)
     skipped = sum(stage.epochs for stage in recipe.stages[: begin.first])
     if options.epochs is not None and options.epochs <= skipped:
@@ -112,44 +112,44 @@ def train(
             " epochs of the recipe"
         )
     folder, given = Folder(out), None if isinstance(resume, bool) else Path(resume)
-    loader = DataLoader(recipe, data, workers, place=place)
+    loader = DataLoader(recipe, data, workers, env=env)
     loader.open()
-    found = checkpoints.read(given) if given is not None and place.leads else None
+    found = checkpoints.read(given) if given is not None and env.leads else None
     inside = given is not None and given.resolve().parent == folder.checkpoints.resolve()
     if found:
-        checkpoints.check_same(found, recipe, loader.samples, place.parts)
-    elif place.leads and (resume is not True or not folder.last.exists()):
+        checkpoints.check_same(found, recipe, loader.samples, env.parts)
+    elif env.leads and (resume is not True or not folder.last.exists()):
         for line in [*begin.check(), *begin.notes]:
             display.say(line)
-    claim = folder.claimed(resume is True or inside) if place.leads else contextlib.nullcontext()
+    claim = folder.claimed(resume is True or inside) if env.leads else contextlib.nullcontext()
     with claim, Stop(answers=not started()).listening() as stop:
         group = side.meet()
-        if place.parts > 1:
-            display.say(_told(place, environment.devices(framework)))
+        if env.parts > 1:
+            display.say(_devices(env, environment.devices(framework)))
         if warning := slow(framework, recipe.precision):
             display.say(warning)
-        if resume is True and place.leads and folder.last.exists():
+        if resume is True and env.leads and folder.last.exists():
             found = checkpoints.read(folder.last)
-            checkpoints.check_same(found, recipe, loader.samples, place.parts)
+            checkpoints.check_same(found, recipe, loader.samples, env.parts)
         elif resume is True:
             display.say(f"{folder.path} holds no checkpoint: from the beginning")
         elif found and not inside:
             found = checkpoints.adopt(found, folder)
-        if found and found.origin.moment.stage < begin.first:
+        if found and found.origin.progress.stage < begin.first:
             raise InputError(f"{found.path} is in stage {found.stage.name}, before {from_stage}")
         facts = _facts(recipe, loader, start, options) | {"--from-stage": from_stage}
-        found = _agreed(group, place, found, facts)
-        if place.leads:
+        found = _agreed(group, env, found, facts)
+        if env.leads:
             origin = found.path if found else None
             if found and (line := _compiled_otherwise(folder, framework, compiled)):
                 display.say(line)
-            start_of = (recipe, framework, Path(data), origin, place, compiled)
+            start_of = (recipe, framework, Path(data), origin, env, compiled)
             folder.started(environment.facts(*start_of))
         parts = (recipe, side, loader, folder, begin, options, display, stop, found)
-        run = TrainingRun(*parts, place=place, group=group, first=begin.first)
+        run = TrainingRun(*parts, env=env, group=group, first=begin.first)
         done = run.go()
         side.leave()
-        return Trained(folder, run.moment, run.score, 0 if done else stop.status)
+        return Trained(folder, run.progress, run.score, 0 if done else stop.status)
 
 
 def _compiled_otherwise(folder: Folder, framework: str, compiled: bool) -> str:
@@ -162,11 +162,11 @@ def _compiled_otherwise(folder: Folder, framework: str, compiled: bool) -> str:
     return f"this run was {was}compiled until now; {now} --compile it goes on, but not bit for bit"
 
 
-def _told(place: DistEnv, found: list[str]) -> str:
+def _devices(env: DistEnv, found: list[str]) -> str:
     """Describe the devices of a run on several devices."""
-    text = f"{place.parts} devices in {place.processes} process{'es' * (place.processes > 1)}"
-    if place.nodes > 1:
-        text += f" on {place.nodes} machines"
+    text = f"{env.parts} devices in {env.processes} process{'es' * (env.processes > 1)}"
+    if env.nodes > 1:
+        text += f" on {env.nodes} machines"
     if found[0].startswith("cpu"):
         text += f", of the CPU, which has {os.cpu_count()} cores"
     return text
@@ -188,7 +188,7 @@ def _facts(
 
 
 def _agreed(
-    group: ProcessGroup, place: DistEnv, found: checkpoints.Found | None, facts: dict[str, object]
+    group: ProcessGroup, env: DistEnv, found: checkpoints.Found | None, facts: dict[str, object]
 ) -> checkpoints.Found | None:
     """Share the checkpoint found by process 0; the others need no access to its folder.
 
@@ -199,7 +199,7 @@ def _agreed(
     for name, value in facts.items():
         if there[name] != value:
             raise InputError(
-                f"process {place.process} has another {name} than process 0: {value}, there"
+                f"process {env.process} has another {name} than process 0: {value}, there"
                 f" {there[name]}"
             )
     return found

@@ -34,7 +34,7 @@ from parity.spec.training.trainer import Arrays
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """Of a choice, in one network on one number of devices.
+    """What a choice changes, in one network on one number of devices.
 
     Attributes:
         model: The network.
@@ -87,7 +87,7 @@ def measure(model: str, counts: Sequence[int], steps: int = STEPS) -> Iterator[E
 def effect(
     stage: Stage, model: str, job: Job, found: DeviceRun, one: DeviceRun, expected: DeviceRun
 ) -> Effect:
-    """Of one run, from that of one device."""
+    """Return how far one run is from that of one device."""
     specs = tensors(stage.config)
     kept = [k for k, spec in specs.items() if spec.kind in ("mean", "var")]
     trained = [k for k, spec in specs.items() if spec.kind not in STATISTICS]

@@ -48,7 +48,7 @@ def fit(
         epochs: How often it sees each image, half the time mirrored.
         seed: Of the weights it starts from, the order of images and the mirroring.
     """
-    config = config.without_dropout()
+    config = dataclasses.replace(config, dropout=(0.0, 0.0))
     model = torch_impl.state.build(config, initial_weights(config, seed))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # no such stub
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True)

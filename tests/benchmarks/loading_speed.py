@@ -153,7 +153,7 @@ def _consumer(name: str, recipe: Recipe, source: Source) -> Callable[[Batch], ob
 
 
 def table(recipe: Recipe, rows: Sequence[Row]) -> Table:
-    """The same to be read."""
+    """Return a table of the rows."""
     stage = recipe.stages[0]
     height, width = pipeline.training_size(recipe, stage)
     made = Table(title=f"{recipe.name}, batches of {stage.batch} images of {height}x{width}")

@@ -107,7 +107,7 @@ def resnet() -> tuple[Port, dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def renamed(port: Port) -> tuple[Port, dict[str, str]]:
-    """The same pair as a function of arrays whose layers are numbers drawn at random.
+    """Return the pair as a function of arrays, whose layers are called by numbers drawn at random.
 
     Returns:
         The pair, and the port's former name of each tensor -> its new one.

@@ -275,7 +275,7 @@ def _train(of: Recipe, framework: str, data: Path, out: Path, log: Path, place: 
         os.dup2(handle, 2)
         from parity.training.start import train as run
 
-        run(of, framework, data, out, resume=True, workers=0, options=OPTIONS, place=place)
+        run(of, framework, data, out, resume=True, workers=0, options=OPTIONS, env=place)
         status = 0
     except BaseException:
         traceback.print_exc()

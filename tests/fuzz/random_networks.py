@@ -3,7 +3,7 @@
     python -m tests.fuzz.random_networks --count 100
     python -m tests.fuzz.random_networks --count 20 --faults 20
 
-A right pair must pass, with no cause proved; faults planted in one must be found.
+A right pair must pass, with no cause proved; faults injected in one must be found.
 """
 
 from __future__ import annotations
@@ -229,13 +229,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--faults", type=int, default=0, help="plant so many in each instead")
+    parser.add_argument("--faults", type=int, default=0, help="inject so many in each instead")
     args = parser.parse_args(argv)
-    wrong = found = planted = 0
+    wrong = found = injected = 0
     for seed in range(args.first, args.first + args.count):
         if args.faults:
             power = campaign(network(seed), args.faults, seed)
-            planted += len(power.outcomes) - power.count("equivalent")
+            injected += len(power.outcomes) - power.count("equivalent")
             found += power.count("killed")
             for o in power.outcomes:
                 if o.outcome == "survived":
@@ -247,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
             wrong += 1
             print(f"seed {seed}: {report}")
     if args.faults:
-        print(f"{found} of {planted} faults found in {args.count} networks")
+        print(f"{found} of {injected} faults found in {args.count} networks")
     else:
         print(f"{args.count - wrong} of {args.count} right networks pass, {wrong} false alarms")
     return 1 if wrong else 0

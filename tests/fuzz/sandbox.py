@@ -235,7 +235,7 @@ class Sandbox:
 
 
 def size_of(path: Path) -> int:
-    """Of a file, or of all files of a directory, in bytes; links are not followed."""
+    """Return the bytes of a file, or of all files of a directory; links are not followed."""
     if path.is_dir():
         return sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
     return path.stat().st_size if path.exists() else 0

@@ -1,4 +1,4 @@
-"""Plant faults in what both sides read and share, where the ladder sees nothing.
+"""Inject faults in what both sides read and share, where the ladder sees nothing.
 
     python -m tests.mutation --fast
 

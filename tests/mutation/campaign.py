@@ -106,7 +106,7 @@ def run(
     progress: Progress = lambda _: None,
     quick: bool = False,
 ) -> Result:
-    """Plant each fault alone and ask its judges.
+    """Inject each fault alone and ask its judges.
 
     Args:
         faults: Which.
@@ -120,7 +120,7 @@ def run(
         InputError: A fault's text is not there, or a judge's tests fail without a fault.
     """
     if lines := stale(faults, root):
-        raise InputError(f"{len(lines)} of {len(faults)} faults cannot be planted: {lines[0]}")
+        raise InputError(f"{len(lines)} of {len(faults)} faults cannot be injected: {lines[0]}")
     with Forks(root, preload, progress) as made:
         skipped = {} if quick else _judges(made, faults)
         titles = [f"{fault.kind}: {fault.title}" for fault in faults]

@@ -30,7 +30,7 @@ class Fault:
         title: What is done wrong.
         file: Where, relative to the checkout.
         right: The text that stands there, exactly once.
-        wrong: What is planted in its place.
+        wrong: What is injected in its place.
         judges: Keys of `JUDGES`: whose tests may find it.
         equivalent: Why nothing computed or written differs; empty where something does.
     """
@@ -56,7 +56,7 @@ class Fault:
 
 
 def stale(faults: Iterable[Fault], root: Path) -> list[str]:
-    """One line for each fault that cannot be planted: its text is not there exactly once."""
+    """One line for each fault that cannot be injected: its text is not there exactly once."""
     texts: dict[str, str] = {}
     found = []
     for fault in faults:

@@ -1,7 +1,7 @@
-"""Run pytest once for each planted fault, in a fork of one process that has loaded the frameworks.
+"""Run pytest once for each injected fault, in a fork of one process that has loaded the frameworks.
 
 A program of its own that imports nothing of the project: whatever it had loaded could not be
-planted any more. Reads lines of JSON from standard input, see `main`, and writes one for each job
+injected any more. Reads lines of JSON from standard input, see `main`, and writes one for each job
 to standard output as soon as it is done.
 """
 
@@ -29,7 +29,7 @@ PLUGINS = ("-p", "no:cacheprovider", "-p", "no:jaxtyping")
 PYTEST = ("-x", "-q", "-n", "0", *PLUGINS, "--no-header", "--tb=short")
 
 
-class Planted(importlib.machinery.SourceFileLoader):
+class Injected(importlib.machinery.SourceFileLoader):
     """Loads a file with a text replaced, and no bytecode."""
 
     right: str
@@ -44,7 +44,7 @@ class Planted(importlib.machinery.SourceFileLoader):
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds one module, whose file is planted.
+    """Finds one module, whose file is injected.
 
     Args:
         module: Its name.
@@ -55,7 +55,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
     def __init__(self, module: str, path: str, right: str, wrong: str) -> None:
         self.module, self.path, self.loaded = module, path, False
-        self.loader = Planted(module, path)
+        self.loader = Injected(module, path)
         self.loader.right, self.loader.wrong = right, wrong
 
     def find_spec(
@@ -89,7 +89,7 @@ class First:
 
 
 def child(job: dict[str, Any], root: str, folder: Path) -> None:
-    """Plant, run pytest, and write what became of it; does not return."""
+    """Inject, run pytest, and write what became of it; does not return."""
     status = 70
     try:
         with open(folder / "out", "wb") as out:

@@ -25,7 +25,7 @@ def golden(case: str) -> tuple[str, ...]:
 
 
 def mindspore(case: str) -> tuple[str, ...]:
-    """The same of a case that MindSpore itself computed and trained."""
+    """Return the judges of a case that MindSpore itself computed and trained."""
     path = "parity/tests/test_mindspore_training.py"
     tests = ("test_outputs", "test_first_loss", "test_gradients_and_steps", "test_later_losses")
     return tuple(f"{path}::{test}[{case}-torch]" for test in tests)

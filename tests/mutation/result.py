@@ -60,7 +60,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Of all faults that were planted.
+    """What became of all faults that were injected.
 
     Attributes:
         rows: One for each.

@@ -1,4 +1,4 @@
-"""Faults planted in the contract: that the campaign tells what is found from what is not."""
+"""Faults injected in the contract: that the campaign tells what is found from what is not."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_clean_run_that_fails_is_no_kill(checkout: Path) -> None:
 
 
 def test_a_text_that_is_not_there_is_refused(checkout: Path) -> None:
-    """Catches a fault that is planted nowhere because somebody rewrote the line."""
+    """Catches a fault that is injected nowhere because somebody rewrote the line."""
     gone = dataclasses.replace(RULE, right="x + 7")
     with pytest.raises(InputError, match=r"'x \+ 7' stands 0 times in house/rule.py, not once"):
         states(checkout, RULE, gone)

@@ -95,23 +95,23 @@ OPTIMIZERS = (
 LOOP = (
     loop(
         "a stage's first epoch not added",
-        "stage.first_epoch + self.moment.epoch",
-        "self.moment.epoch",
+        "stage.first_epoch + self.progress.epoch",
+        "self.progress.epoch",
     ),
     loop(
         "a rate of steps taken per epoch",
-        "factor(epoch, self.moment.step, steps)",
+        "factor(epoch, self.progress.step, steps)",
         "factor(epoch, 0, steps)",
     ),
     loop(
         "the run's epochs for the stage's",
-        "stage.first_epoch + self.moment.epoch",
+        "stage.first_epoch + self.progress.epoch",
         "stage.first_epoch + self.epoch",
     ),
     loop(
         "a rate that is counted by another number of steps",
-        "factor(epoch, self.moment.step, steps)",
-        "factor(epoch, self.moment.step, steps + 1)",
+        "factor(epoch, self.progress.step, steps)",
+        "factor(epoch, self.progress.step, steps + 1)",
     ),
     loop(
         "a rate that is logged and not used",
@@ -120,10 +120,12 @@ LOOP = (
     ),
     loop(
         "the next step's rate",
-        "epoch, self.moment.step, steps)",
-        "epoch, self.moment.step + 1, steps)",
+        "epoch, self.progress.step, steps)",
+        "epoch, self.progress.step + 1, steps)",
     ),
-    loop("an epoch's loss as a sum", "mean = moment.loss / steps", "mean = moment.loss", "scores"),
+    loop(
+        "an epoch's loss as a sum", "mean = progress.loss / steps", "mean = progress.loss", "scores"
+    ),
     loop(
         "the best checkpoint is one that was not",
         '[f"{prefix}best"] * best',
@@ -132,18 +134,21 @@ LOOP = (
     ),
     loop(
         "the last of equals is the best",
-        "score.value > moment.best",
-        "score.value >= moment.best",
+        "score.value > progress.best",
+        "score.value >= progress.best",
         "scores",
     ),
     loop(
         "the last one is the best",
-        "(moment.best is None or score.value > moment.best)",
-        "True",
+        "better = progress.best is None or score.value > progress.best",
+        "better = True",
         "scores",
     ),
     loop(
-        "the worst is the best", "score.value > moment.best", "score.value < moment.best", "scores"
+        "the worst is the best",
+        "score.value > progress.best",
+        "score.value < progress.best",
+        "scores",
     ),
     loop(
         "a stage must beat the one before it",

@@ -297,6 +297,20 @@ def test_functions_take_the_same_arguments(name: str) -> None:
         assert torch[function] == jax[function], function
 
 
+def docstrings(path: Path) -> list[str]:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    return [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+def test_docstrings_can_be_read_alone() -> None:
+    """Catches a docstring that continues the one before it, or the name of its function."""
+    for folder in (*PACKAGES, "tests", "docs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for text in docstrings(path):
+                assert not re.match(r"(Of|The same|See there|Likewise)\b", text), f"{path}: {text}"
+
+
 def test_layers_say_what_is_computed_and_ops_say_how() -> None:
     """Catches a formulation for XLA that lies between the layers again."""
     for path in (ROOT / "jax_impl" / "layers").glob("*.py"):

@@ -33,6 +33,12 @@ def test_nothing_of_the_laboratory_is_installed() -> None:
     assert not [path for path in modules if path.name.startswith(("test_", "conftest"))]
 
 
+def test_no_plugin_for_our_own_tests_is_installed() -> None:
+    """Catches what orders our tests, or finds their data, where a user's pytest would load it."""
+    for path in (path for paths in installed().values() for path in paths):
+        assert "pytest_" not in path.read_text(), path
+
+
 def test_every_module_of_the_product_is_installed() -> None:
     """Catches a room that works in a checkout and is missing where the wheel is installed."""
     shipped = {path for paths in installed().values() for path in paths}

@@ -58,8 +58,8 @@ def flatten(
     arrays = {name: np.array(leaf) for name, leaf in named if isinstance(leaf, np.ndarray)}
     others = [(name, type(leaf).__name__) for name, leaf in named if name not in arrays]
     if not arrays:
-        told = listed((f"{name} is a {kind}" for name, kind in others), "; ")
-        raise InputError(f"{path} holds {told or 'nothing'}; expected named arrays")
+        shown = listed((f"{name} is a {kind}" for name, kind in others), "; ")
+        raise InputError(f"{path} holds {shown or 'nothing'}; expected named arrays")
     return arrays, (*beside, *(f"{name} ({kind})" for name, kind in others))
 
 

@@ -115,12 +115,12 @@ class Rule:
     def _inverted_names(self) -> tuple[tuple[Pattern, ...], tuple[Template, ...]]:
         if self.quotes:
             raise InputError(f"{self} has no way back: it repeats a whole name")
-        told = {key for t in self.templates if t for key in t.groups()} | set(self.scanned[0])
+        known = {key for t in self.templates if t for key in t.groups()} | set(self.scanned[0])
         for each in self.patterns:
             if each.parts is None:
                 way = r"only groups may stand for many texts, and a dot is written \."
                 raise InputError(f"{self} has no way back: {each.text!r}: {way}")
-            if lost := [key for key in each.groups.values() if key not in told]:
+            if lost := [key for key in each.groups.values() if key not in known]:
                 raise InputError(f"{self} has no way back: group {lost[0]} is in no name")
         regexes = [invert(self.patterns[0], t)[0] for t in self.templates if t]
         found = tuple(map(pattern, regexes))

@@ -37,11 +37,6 @@ class Plan:
         """Return every tensor that is made: name -> shape and dtype."""
         return {name: spec for step in self.steps for name, spec in step.made.items()}
 
-    @functools.cached_property
-    def step_of(self) -> dict[str, Step]:
-        """Return the step that makes each tensor of the right side."""
-        return {name: step for step in self.steps for name in step.made}
-
 
 @dataclasses.dataclass(frozen=True)
 class Rules:

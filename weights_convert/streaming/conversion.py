@@ -168,7 +168,7 @@ def _check_room(needed: int, folder: Path) -> None:
 
 
 def _source_sha256(source: Source) -> str:
-    """Return the source's hash, once it is found to be what its manifest was written for."""
+    """Check that the source is what its manifest was written for; return its hash."""
     sha256 = source.sha256()
     metadata = dict(source.metadata)
     if KEY not in metadata:

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="naming_scheme",
         choices=NAMING_SCHEMES,
-        help="whose names IN carries (default: told by the names)",
+        help="whose names IN carries (default: detected from the names)",
     )
     parser.add_argument(
         "--to",

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ORDERS,
         help="which output is void (default: what the checkpoint says of itself, else the recipe)",
     )
-    parser.add_argument("--size", metavar="HxW", help="of the images (default: told alike)")
+    parser.add_argument("--size", metavar="HxW", help="of the images (default: found alike)")
     add_count_size(parser)
     parser.add_argument(
         "--devices",
@@ -82,20 +82,20 @@ def run(args: argparse.Namespace) -> int:
 
     from parity.training import launch
 
-    place = asked(args.framework, args.devices)
+    env = asked(args.framework, args.devices)
     if started() and args.framework == "torch":
-        place = by_torchrun(place)
-    check_compile(args, place.parts)
-    if launch.needed(args.framework, place):
+        env = by_torchrun(env)
+    check_compile(args, env.parts)
+    if launch.needed(args.framework, env):
         words = launch.Words("eval", answer="parity eval: interrupted")
-        return launch.run(args.invocation, args.framework, place, words)
+        return launch.run(args.invocation, args.framework, env, words)
     if not started():
-        return measured(args, place)
+        return measured(args, env)
     parallel: Any = importlib.import_module(f"{args.framework}_impl.parallel")
-    return launch.work(lambda: measured(args, place), parallel.lost)
+    return launch.work(lambda: measured(args, env), parallel.lost)
 
 
-def measured(args: argparse.Namespace, place: DistEnv) -> int:
+def measured(args: argparse.Namespace, env: DistEnv) -> int:
     """Evaluate in this process, which may be one of several."""
     from parity.training.overrides import find
 
@@ -104,7 +104,7 @@ def measured(args: argparse.Namespace, place: DistEnv) -> int:
         args.folder,
         args.data,
         args.command,
-        place,
+        env,
         args.json,
         framework=args.framework,
         recipe=recipe,
@@ -119,7 +119,7 @@ def measured(args: argparse.Namespace, place: DistEnv) -> int:
 
 
 def evaluated(
-    folder: str, data: str, command: str, place: DistEnv, file: str | None = None, **how: Any
+    folder: str, data: str, command: str, env: DistEnv, file: str | None = None, **how: Any
 ) -> int:
     """Evaluate, print and write the results; return the exit status.
 
@@ -127,7 +127,7 @@ def evaluated(
         folder: As in `parity.evaluation.checkpoints.evaluate`.
         data: The data set's folder.
         command: Name of the command, for messages.
-        place: Where this process and its devices are.
+        env: Where this process and its devices are.
         file: A JSON file to write all numbers to.
         **how: Other arguments of `evaluate`.
     """
@@ -142,7 +142,7 @@ def evaluated(
                 folder,
                 data,
                 progress=progress,
-                place=place,
+                env=env,
                 say=reporter(command),
                 report=functools.partial(print, flush=True),
                 **how,
@@ -150,7 +150,7 @@ def evaluated(
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
-    if not place.leads:
+    if not env.leads:
         return 0
     for one in found:
         if one.notes:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def theirs(args: argparse.Namespace) -> int:
-    """Plant faults in the operations of a user's port."""
+    """Inject faults in the operations of a user's port."""
     if not is_factory(args.port):
         raise InputError(f"{args.port!r}, expected FILE.py:FUNCTION, or --model NAME")
     if args.model is not None or args.fast or args.clean is not None:

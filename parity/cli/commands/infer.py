@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help=f"whose classes: {' or '.join(DATASETS)} (default: told by their number)",
+        help=f"whose classes: {' or '.join(DATASETS)} (default: detected from their number)",
     )
     parser.add_argument(
         "--labels",

@@ -27,7 +27,7 @@ from parity.spec.labels import ORDERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="the network (default: told by its tensors)")
+    parser.add_argument("--model", help="the network (default: detected from its tensors)")
     parser.add_argument("--weights", required=True, metavar="FILE", help="the checkpoint")
     add_choice(parser)
     parser.add_argument(
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help=f"{' or '.join(DATASETS)} (default: told by the folder's layout)",
+        help=f"{' or '.join(DATASETS)} (default: detected from the folder's layout)",
     )
     parser.add_argument("--split", default="val", help="of the data set (default: %(default)s)")
     parser.add_argument(

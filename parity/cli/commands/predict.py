@@ -44,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("torch", "jax", "onnx"),
         help="what predicts (default: onnx for an ONNX file, else torch)",
     )
-    add("--model", metavar="NAME", help="the network (default: told by its tensors)")
+    add("--model", metavar="NAME", help="the network (default: detected from its tensors)")
     add_choice(parser)
     add(
         "--dataset",
         metavar="NAME|FILE",
         help=f"whose classes: {' or '.join(BUILT_IN)}, or a TOML file or its folder (default: what"
-        " the checkpoint says of itself, else told by their number)",
+        " the checkpoint says of itself, else detected from their number)",
     )
     add(
         "--labels",
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ORDERS,
         help="which output is void (default: what the checkpoint says of itself, else void-last)",
     )
-    add("--size", metavar="HxW", help="of the network's images (default: told alike)")
+    add("--size", metavar="HxW", help="of the network's images (default: found alike)")
     add(
         "--fit",
         choices=("resize", "pad"),

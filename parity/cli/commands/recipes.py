@@ -89,13 +89,13 @@ def facts(recipe: Recipe, width: int | None = None) -> list[str]:
         recipe: The recipe.
         width: Characters of a line; longer ones go on below their values. No limit if None.
     """
-    lines = [f"{name:<18}{text}" for name, text in _told(recipe, "stages").items()]
+    lines = [f"{name:<18}{text}" for name, text in _settings(recipe, "stages").items()]
     for stage in recipe.stages:
         lines += ["", f"{'stage':<18}{stage.name}"]
-        told = _told(stage, "name")
+        shown = _settings(stage, "name")
         if stage.dropout is None:
-            told["dropout"] = dropout(stage)
-        lines += [f"  {name:<16}{text}" for name, text in told.items()]
+            shown["dropout"] = dropout(stage)
+        lines += [f"  {name:<16}{text}" for name, text in shown.items()]
     return lines if width is None else [_wrapped(line, width) for line in lines]
 
 
@@ -110,11 +110,11 @@ def _wrapped(line: str, width: int) -> str:
     )
 
 
-def _told(part: Recipe | Stage, apart: str) -> dict[str, str]:
+def _settings(part: Recipe | Stage, without: str) -> dict[str, str]:
     """Return the text of each field but one, and but those of `OTHERWISE` that are not set."""
-    fields = [field.name for field in dataclasses.fields(part) if field.name != apart]
-    told = {name: getattr(part, name) for name in fields}
-    return {n: _text(v) for n, v in told.items() if v is not None or n not in OTHERWISE}
+    fields = [field.name for field in dataclasses.fields(part) if field.name != without]
+    shown = {name: getattr(part, name) for name in fields}
+    return {n: _text(v) for n, v in shown.items() if v is not None or n not in OTHERWISE}
 
 
 def dropout(stage: Stage) -> str:
@@ -140,8 +140,8 @@ def _text(value: Any) -> str:
         return (" | " if any(parts) else ", ").join(map(_text, value)) or "none"
     if dataclasses.is_dataclass(value):
         fields = [f for f in dataclasses.fields(value) if f.name != "kind"]
-        told = [f.name for f in fields if f.default != getattr(value, f.name)]
+        shown = [f.name for f in fields if f.default != getattr(value, f.name)]
         kind = KINDS.get(type(value)) or getattr(value, "kind", None)
-        pairs = [f"{name} {_text(getattr(value, name))}" for name in told]
+        pairs = [f"{name} {_text(getattr(value, name))}" for name in shown]
         return ", ".join([kind, *pairs] if kind else pairs) or "as by default"
     return f"{value:g}" if isinstance(value, float) else str(value)

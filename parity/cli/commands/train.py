@@ -123,22 +123,22 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < smallest:
             raise InputError(f"--{name.replace('_', '-')} {value}, expected {smallest} or more")
-    place = place_of(args)
-    place.check(recipe)
-    check_compile(args, place.parts)
+    env = env_of(args)
+    env.check(recipe)
+    check_compile(args, env.parts)
 
     from parity.training.stopping import ANSWER
 
-    if launch.needed(args.framework, place):
+    if launch.needed(args.framework, env):
         words = launch.Words("train", "--resume goes on", ANSWER)
-        return launch.run(args.invocation, args.framework, place, words)
+        return launch.run(args.invocation, args.framework, env, words)
     if not started():
-        return train(args, recipe, place)
+        return train(args, recipe, env)
     parallel: Any = importlib.import_module(f"{args.framework}_impl.parallel")
-    return launch.work(lambda: train(args, recipe, place), parallel.lost)
+    return launch.work(lambda: train(args, recipe, env), parallel.lost)
 
 
-def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
+def train(args: argparse.Namespace, recipe: Recipe, env: DistEnv) -> int:
     """Train in this process, which may be one of several."""
     from parity.training.determinism import deterministic
     from parity.training.progress_bar import Silent, display
@@ -150,7 +150,7 @@ def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
     try:
         with (
             display() as shown,
-            deterministic(args.framework, shown.say if place.leads else Silent().say)
+            deterministic(args.framework, shown.say if env.leads else Silent().say)
             if args.deterministic
             else contextlib.nullcontext(),
         ):
@@ -166,22 +166,22 @@ def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
                 workers=args.workers,
                 options=options,
                 display=shown,
-                place=place,
+                env=env,
                 labels=args.labels,
                 compiled=args.compile,
             )
     except FloatingPointError as error:
-        if place.leads:
+        if env.leads:
             print(f"{STOPPED}{error}", file=sys.stderr)
         return 1
-    if not place.leads:
+    if not env.leads:
         return done.status
     if done.status:
         last = done.folder.last
         on = f"goes on from {last}" if last.exists() else "begins again"
         print(
-            f"parity train: stopped in epoch {done.moment.epoch + 1} after"
-            f" {done.moment.step} steps; --resume {on}",
+            f"parity train: stopped in epoch {done.progress.epoch + 1} after"
+            f" {done.progress.step} steps; --resume {on}",
             file=sys.stderr,
         )
         return done.status
@@ -194,18 +194,18 @@ def train(args: argparse.Namespace, recipe: Recipe, place: DistEnv) -> int:
     return evaluated(args.out, args.data, args.command, ALONE, workers=workers, compiled=compiled)
 
 
-def place_of(args: argparse.Namespace) -> DistEnv:
+def env_of(args: argparse.Namespace) -> DistEnv:
     """Return this process's place among those that the command line or `torchrun` starts."""
-    place = asked(
+    env = asked(
         args.framework, args.devices, args.nodes, args.node_rank, args.coordinator, args.map
     )
     if not started():
-        return place
+        return env
     if args.framework == "torch":
-        return by_torchrun(place)
+        return by_torchrun(env)
     if TORCHRUN in os.environ:
         raise InputError("torchrun starts PyTorch's processes; JAX needs --devices N alone")
-    return place
+    return env
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

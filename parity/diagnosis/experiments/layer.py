@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parity.capture.records import NETWORK, Call, ForwardError
+from parity.capture.torch_calls import Origin
 from parity.capture.torch_operations import ChangedSide, Operation
 from parity.diagnosis.experiments.engine import Make, Proofs, tried
 from parity.ladder.flattening import flattened
@@ -87,7 +88,11 @@ class Alone:
 def is_counter(operation: Operation) -> bool:
     """Return whether an operation only counts batches."""
     value = operation.tensor("input")
-    return value is not None and value.source.endswith(COUNTER)
+    return (
+        value is not None
+        and value.origin is Origin.STORED
+        and value.source.rpartition(".")[2] == COUNTER
+    )
 
 
 class WholeNetwork:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from parity.capture.torch_operations import Invocation, Operation, Replacement, Value
+from parity.capture.torch_calls import Invocation, Operation, Origin, Value
+from parity.capture.torch_operations import Replacement
 from parity.diagnosis.experiments.change import ODD, Changes, given, linked, maker, number, one
 
 BASES = (10_000.0, 500_000.0, 1_000_000.0, 100_000.0, 100.0, 1_000.0)
@@ -59,7 +60,7 @@ def _halves(o: Operation, sums: Sequence[Operation], among: Sequence[Operation])
         return x * cos + turned * sin
 
     def other_tables(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """Halves, turned by the angles of neighbours."""
+        """Return halves turned by the angles of neighbours."""
         at = torch.arange(x.shape[-1]) // 2
         return x * cos[..., at] + _turned(x) * sin[..., at]
 
@@ -141,9 +142,9 @@ def _from_complex(o: Operation, every: Sequence[Operation]) -> Any:
 def _frequencies(o: Operation) -> Changes:
     """Yield a stored table of inverse frequencies, of another base."""
     for name, value in o.arguments.items():
-        if not isinstance(value, Value) or "inv_freq" not in value.source or len(value.shape) != 1:
+        if not isinstance(value, Value) or value.origin is not Origin.STORED:
             continue
-        if value.operation is None and value.shape[0] > 1:
+        if "inv_freq" in value.source and len(value.shape) == 1 and value.shape[0] > 1:
             for base in BASES:
                 yield one(o, "rope-base", f"a base of {number(base)}", _rebased(name, base))
 

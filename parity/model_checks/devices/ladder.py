@@ -225,7 +225,7 @@ def note(stage: Stage, job: Job, predicted: DeviceRun, one: DeviceRun) -> str:
 
 
 def distance(stage: Stage, a: Arrays, b: Arrays, before: Arrays) -> float:
-    """Return the distance of two runs' parameters, relative to the second's way so far."""
+    """Return the distance between two runs' parameters, relative to how far the second moved."""
     keys = [k for k, spec in tensors(stage.config).items() if spec.kind not in STATISTICS]
     between = math.hypot(*(tolerances.norm(a[k] - b[k]) for k in keys))
     return between / math.hypot(*(tolerances.norm(b[k] - before[k]) for k in keys))

@@ -49,7 +49,7 @@ def train(plan: Plan, job: Job, trainer: Trainer, share: Share) -> Found:
         losses.append(step.loss)
         if number in (0, plan.steps - 1):
             after = Side(job.side).published(stage, trainer.snapshot())
-            found |= told(stage, after, "first" if number == 0 else "last")
+            found |= arrays_of(stage, after, "first" if number == 0 else "last")
     found |= {"losses": np.array(losses), "samples": flat(handed), "masks": flat(masks)}
     return {f"{job.key}:{name}": array for name, array in found.items()}
 
@@ -88,7 +88,7 @@ def scored(name: str, images: int, count: Count) -> Found:
     return {f"{name}/{images}/matrix": score.matrix, f"{name}/{images}/loss": numbers}
 
 
-def told(stage: Stage, snapshot: Snapshot, when: str) -> Found:
+def arrays_of(stage: Stage, snapshot: Snapshot, when: str) -> Found:
     """Return a snapshot's arrays; after the first step with the optimizer's arrays."""
     found = {f"{when}/{key}": array for key, array in snapshot.arrays.items()}
     if when == "first" and stage.optimizer.slots:
@@ -143,7 +143,7 @@ def measured_and_trained(plan: Plan, job: Job, group: Any, share: Share) -> Foun
 
 
 @contextlib.contextmanager
-def planted(job: Job) -> Any:
+def injected(job: Job) -> Any:
     """Context manager that injects the job's fault, if it has one."""
     if not job.fault:
         yield
@@ -168,7 +168,7 @@ def torch_process(plan: Plan, folder: Path, rank: int, ports: dict[int, int], st
             group = parallel.start(("127.0.0.1", ports[devices]), devices, devices, rank)
         for job in (j for j in plan.jobs if (j.side, j.devices) == ("torch", devices)):
             share = Share(rank, max(devices, 1), max(devices, 1))
-            with planted(job):
+            with injected(job):
                 made = measured_and_trained(plan, job, group, share)
             found |= made if rank == 0 else {k: made[k] for k in made if k.endswith(HANDED)}
         if group:
@@ -211,7 +211,7 @@ def jax_side(plan: Plan, folder: Path) -> int:
     found: Found = {}
     for job in (j for j in plan.jobs if j.side == "jax"):
         group = None if job.devices == ALONE else parallel.Group(job.devices, job.way)
-        with planted(job):
+        with injected(job):
             found |= measured_and_trained(plan, job, group, Share(0, 1, max(job.devices, 1)))
     np.savez(folder / "jax-0.npz", **found)  # type: ignore[arg-type]  # its stub is narrower
     return 0

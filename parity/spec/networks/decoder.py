@@ -36,7 +36,7 @@ class DecoderConfig:
     family: ClassVar[str] = "decoder"
     check_size: ClassVar[tuple[int, ...]] = (12,)
     halves: ClassVar[int] = 2  # of a head, which the rotary embedding turns by one angle
-    hidden: ClassVar[tuple[str, ...]] = ("head_dim", "base", "eps")
+    unstored: ClassVar[tuple[str, ...]] = ("head_dim", "base", "eps")
     guessed: ClassVar[tuple[str, ...]] = ("head_dim",)  # by `of`, so that it divides what it must
     unnamed: ClassVar[tuple[str, ...]] = (
         *("num_classes", "width", "depth", "query_width", "kv_width", "mlp_width"),
@@ -148,10 +148,6 @@ class DecoderConfig:
         """Return no dropout sites; see `parity.spec.models.Config`."""
         del length
         return {}
-
-    def without_dropout(self) -> DecoderConfig:
-        """Return this network, which has no dropout."""
-        return self
 
     def check_input(self, length: int) -> None:
         """Refuse a sequence that the reference cannot process either.

@@ -89,7 +89,7 @@ class ENetConfig:
 
     family: ClassVar[str] = "enet"
     check_size: ClassVar[tuple[int, int]] = (72, 136)  # the widest dilation meets an eighth of it
-    hidden: ClassVar[tuple[str, ...]] = ("bilinear", "same_padding", "channel_dropout")
+    unstored: ClassVar[tuple[str, ...]] = ("bilinear", "same_padding", "channel_dropout")
 
     num_classes: int = 20
     encoder_relu: bool = False
@@ -147,10 +147,6 @@ class ENetConfig:
             sites[b.name] = (self.rate(b), (*size, b.out_channels))
         return sites
 
-    def without_dropout(self) -> ENetConfig:
-        """Return this network with every dropout probability set to 0."""
-        return dataclasses.replace(self, dropout=(0.0, 0.0))
-
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.
 
@@ -201,7 +197,7 @@ class ENetConfig:
             "decoder_relu": self.decoder_relu,
         }
         return shown | differences(
-            self, ("channel_slopes", "row_first", "encoder_only", *self.hidden)
+            self, ("channel_slopes", "row_first", "encoder_only", *self.unstored)
         )
 
     @staticmethod

@@ -83,8 +83,8 @@ class ERFNetConfig:
     family: ClassVar[str] = "erfnet"
     check_size: ClassVar[tuple[int, int]] = (136, 136)  # the widest dilation meets an eighth of it
 
-    hidden: ClassVar[tuple[str, ...]] = ("encoder_only", "channel_dropout", "same_padding")
-    loose: ClassVar[tuple[str, ...]] = ("encoder_only",)  # of the same tensors
+    unstored: ClassVar[tuple[str, ...]] = ("encoder_only", "channel_dropout", "same_padding")
+    ambiguous: ClassVar[tuple[str, ...]] = ("encoder_only",)  # of the same tensors
     output_conv: ClassVar[bool] = True  # whether the encoder has one
     norms_last: ClassVar[bool] = False  # whether blocks register both norms after all convolutions
 
@@ -121,10 +121,6 @@ class ERFNetConfig:
                 size = () if self.channel_dropout else (height, width)
                 sites[name] = (self.rate(block), (*size, block.out_channels))
         return sites
-
-    def without_dropout(self) -> ERFNetConfig:
-        """Return this network with every dropout probability set to 0."""
-        return dataclasses.replace(self, dropout=(0.0, 0.0))
 
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.
@@ -173,7 +169,7 @@ class ERFNetConfig:
 
     def describe(self) -> dict[str, int | bool]:
         """Return the fields of the variant; see `parity.spec.models.Config`."""
-        return {"num_classes": self.num_classes} | differences(self, self.hidden)
+        return {"num_classes": self.num_classes} | differences(self, self.unstored)
 
 
 def named_blocks(config: ERFNetConfig) -> Iterator[tuple[str, Block]]:

@@ -18,7 +18,7 @@ class ERFNetImageNetConfig(ERFNetConfig):
 
     family: ClassVar[str] = "erfnet-imagenet"
     check_size: ClassVar[tuple[int, int]] = (224, 224)
-    hidden: ClassVar[tuple[str, ...]] = ()
+    unstored: ClassVar[tuple[str, ...]] = ()
     output_conv: ClassVar[bool] = False
     norms_last: ClassVar[bool] = True
 

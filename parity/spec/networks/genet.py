@@ -58,7 +58,7 @@ class GENetConfig:
     check_size: ClassVar[tuple[int, int]] = (SIDE, SIDE)
 
     @property
-    def hidden(self) -> tuple[str, ...]:
+    def unstored(self) -> tuple[str, ...]:
         """Return the fields that no tensor shows: the extent of means."""
         return () if self.extra_params else ("extent",)
 
@@ -161,10 +161,6 @@ class GENetConfig:
         """Return no dropout sites; see `parity.spec.models.Config`."""
         del height, width
         return {}
-
-    def without_dropout(self) -> GENetConfig:
-        """Return this network, which has no dropout."""
-        return self
 
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.

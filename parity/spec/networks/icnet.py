@@ -56,7 +56,7 @@ class ICNetConfig:
 
     family: ClassVar[str] = "icnet"
     idle: ClassVar[tuple[str, ...]] = ("pretrained.fc.",)  # held and not used
-    loose: ClassVar[tuple[str, ...]] = ("classifier",)  # a file may lack it
+    ambiguous: ClassVar[tuple[str, ...]] = ("classifier",)  # a file may lack it
     check_size: ClassVar[tuple[int, int]] = (128, 256)
 
     num_classes: int = 19
@@ -88,10 +88,6 @@ class ICNetConfig:
         """Return no dropout sites; see `parity.spec.models.Config`."""
         del height, width
         return {}
-
-    def without_dropout(self) -> ICNetConfig:
-        """Return this network, which has no dropout."""
-        return self
 
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.

@@ -31,7 +31,7 @@ class ViTConfig:
     """
 
     family: ClassVar[str] = "vit"
-    hidden: ClassVar[tuple[str, ...]] = ("head_dim", "eps")
+    unstored: ClassVar[tuple[str, ...]] = ("head_dim", "eps")
     guessed: ClassVar[tuple[str, ...]] = ("head_dim",)  # by `of`, so that it divides the width
     unnamed: ClassVar[tuple[str, ...]] = (
         *("num_classes", "side", "patch", "width", "depth", "mlp_width"),
@@ -131,10 +131,6 @@ class ViTConfig:
         """Return no dropout sites; see `parity.spec.models.Config`."""
         del height, width
         return {}
-
-    def without_dropout(self) -> ViTConfig:
-        """Return this network, which has no dropout."""
-        return self
 
     def check_input(self, height: int, width: int) -> None:
         """Refuse an image that the reference cannot process either.

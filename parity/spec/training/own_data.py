@@ -44,10 +44,10 @@ def applied(recipe: Recipe, data: DataSet, splits: Iterable[str]) -> Recipe:
         return recipe
     pixels = recipe.stages[0].config.family not in CLASSIFIERS
     if pixels != data.pixels:
-        sorts = {True: "a class for each pixel", False: "one class for each image"}
+        kinds = {True: "a class for each pixel", False: "one class for each image"}
         raise InputError(
-            f"recipe {recipe.name} trains {sorts[pixels]}, but data set {data.name} has"
-            f" {sorts[data.pixels]}"
+            f"recipe {recipe.name} trains {kinds[pixels]}, but data set {data.name} has"
+            f" {kinds[data.pixels]}"
         )
     names = list(splits)
     choices = [name for name in (recipe.val_split, *VALIDATION) if name in names]
@@ -72,10 +72,10 @@ def check_same(recipe: Recipe, data: DataSet) -> None:
     if recipe.own.same(data):
         return
     ours, theirs = (", ".join(d.classes) for d in (recipe.own, data))
-    sort = "" if recipe.own.pixels == data.pixels else ", of pixels in one and images in the other"
+    kind = "" if recipe.own.pixels == data.pixels else ", of pixels in one and images in the other"
     raise InputError(
         f"the network is trained on data set {recipe.own.name} with classes {listed([ours])}, but"
-        f" {data.name} has {listed([theirs])}{sort}"
+        f" {data.name} has {listed([theirs])}{kind}"
     )
 
 

@@ -113,14 +113,14 @@ class Trainer(Protocol):
         """Predict in eval mode: classes, (N, H, W) or (N,) int32, and the loss."""
 
     @property
-    def together(self) -> int:
+    def batches_at_once(self) -> int:
         """Return how many batches `evaluate_each` takes at once: one per device of the process."""
 
     def evaluate_each(self, batches: Sequence[Batch]) -> list[tuple[np.ndarray, float]]:
         """Evaluate several batches of one size.
 
         Args:
-            batches: From 1 to `together` batches.
+            batches: From 1 to `batches_at_once` batches.
         """
 
     def snapshot(self) -> Snapshot:

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from parity.capture.records import Call
-from parity.capture.torch_operations import ChangedSide, Place, Tape
+from parity.capture.torch_calls import Origin
+from parity.capture.torch_operations import CallValue, ChangedSide, Tape
 from parity.capture.torch_side import TorchSide
 
 X = np.random.default_rng(0).normal(size=(2, 6, 5, 3))
@@ -37,7 +38,7 @@ def side() -> TorchSide:
 
 def test_operations_keep_their_meaning() -> None:
     """Catches an operation that is lost, or whose settings, origin or line are."""
-    tape = Tape(side(), (X,), False, Place(fed=False))
+    tape = Tape(side(), (X,), False, CallValue(fed=False))
     names = [o.name for o in tape.operations]
     assert names == ["conv2d", "max_pool2d", "group_norm", "mul", "add", "gelu", "conv2d"]
     first, pool, norm, *_, gelu, last = tape.operations
@@ -57,16 +58,40 @@ def test_operations_keep_their_meaning() -> None:
 
 def test_a_span_begins_where_both_sides_agree() -> None:
     """Catches operations of layers that are right, tried as causes of what comes after them."""
-    tape = Tape(side(), (X,), False, Place("last", fed=True), known=("first", "norm"))
+    tape = Tape(side(), (X,), False, CallValue("last", fed=True), known=("first", "norm"))
     assert [o.name for o in tape.operations] == ["mul", "add", "gelu"]
-    fed = Tape(side(), (X,), False, Place("norm", fed=True), known=("first",))
+    fed = Tape(side(), (X,), False, CallValue("norm", fed=True), known=("first",))
     assert [o.name for o in fed.operations] == ["max_pool2d"]
     assert fed.value.shape == (2, 3, 2, 4)  # the port's layout
 
 
+def test_a_tensor_says_what_it_is() -> None:
+    """Catches a stored table taken for an input, or for a layer's output, because of its name."""
+
+    class Tables(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.register_buffer("input 0 table", torch.ones(3, 1, 1))
+            self.register_buffer("the output of a table", torch.ones(3, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for table in self.buffers():
+                x = x * table
+            return self.conv(x + 1) * x.detach()
+
+    tape = Tape(TorchSide(Tables(), "float64"), (X,), False, CallValue(fed=False), known=("conv",))
+    found = {v.source: v.origin for o in tape.every for v in o.values()}
+    assert found.pop("input 0 table") is found.pop("the output of a table") is Origin.STORED
+    assert found["input 0"] is Origin.INPUT
+    assert found["conv.weight"] is Origin.STORED
+    assert found["the output of conv"] is Origin.LAYER
+    assert found["add"] is Origin.OPERATION
+
+
 def test_a_replay_is_the_run_with_one_change() -> None:
     """Catches a replay that is another run, or in which something else is replaced."""
-    tape = Tape(side(), (X,), False, Place(fed=False))
+    tape = Tape(side(), (X,), False, CallValue(fed=False))
     np.testing.assert_array_equal(tape.replay({}), tape.value)
     halved = next(o for o in tape.operations if o.name == "mul")
     changed = tape.replay({halved.index: lambda call: call(other=2.0)})

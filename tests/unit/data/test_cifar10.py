@@ -11,10 +11,10 @@ import pytest
 
 from parity.data import cifar10
 from parity.spec.errors import InputError
-from tests.batches import arrays, cifar
+from tests.batches import arrays, batch_bytes, cifar
 
 IMAGES, LABELS = arrays(0)
-BATCH = cifar10.batch_bytes(IMAGES, LABELS, "training batch 1 of 5")
+BATCH = batch_bytes(IMAGES, LABELS, "training batch 1 of 5")
 
 
 def contents() -> dict[str, object]:

@@ -25,7 +25,7 @@ TIED = (2, 4)  # classes whose weights differ by a rounding, so that it decides 
 
 
 def weights() -> dict[str, np.ndarray]:
-    """Of both networks, PyTorch's shapes."""
+    """Return the weights of both networks, in PyTorch's shapes."""
     rng = np.random.default_rng(0)
     head = rng.normal(size=(CLASSES, WIDTH, 1, 1)).astype(np.float32)
     noise = rng.choice([-1, 0, 1], head[0].shape) * 2.0**-23
@@ -60,7 +60,7 @@ class Reference(torch.nn.Module):
 
 
 class Port(nnx.Module):
-    """The same."""
+    """The network in JAX."""
 
     def __init__(self, arrays: dict[str, np.ndarray], dtype: str) -> None:
         rngs = nnx.Rngs(0)

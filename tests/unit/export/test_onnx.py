@@ -53,7 +53,7 @@ def serialized(model: str, side: str, batch: int | None) -> bytes:
 
 
 def made_small(model: str, side: str) -> tuple[Any, tuple[int, int]]:
-    """Of MindSpore's ENet only what ENet lacks is left to PyTorch's exporter."""
+    """Export with PyTorch; of MindSpore's ENet only what ENet lacks."""
     return small(model, least=(model, side) == ("enet-mindspore", "torch"))
 
 
@@ -198,7 +198,7 @@ def test_table_is_sorted() -> None:
     assert list(primitives.TABLE) == sorted(primitives.TABLE)
 
 
-# Faults to plant in a file: from its model and its large initializers' names.
+# Faults to inject in a file: from its model and its large initializers' names.
 
 
 def weight(model: onnx.ModelProto) -> None:
@@ -238,7 +238,7 @@ def shift(
 
 
 @pytest.mark.parametrize("fault", [weight, mean, transposed, channels])
-def test_planted_faults(fault: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
+def test_injected_faults(fault: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
     """Catches a witness that lets a wrong file pass, or does not name the output."""
     config = small("erfnet")[0]
     arrays = draw.weights(config, 3)

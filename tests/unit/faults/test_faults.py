@@ -33,7 +33,7 @@ def test_catalogue_is_complete() -> None:
 
 
 def test_every_fault_can_be_planted() -> None:
-    """Catches an entry that no code plants."""
+    """Catches an entry that no code injects."""
     injected = {p.fault for p in (*INJECTIONS, *TRANSFORMERS)} | {f[0] for f in evaluation.FAULTS}
     # Of losses and updates, a block, labels, stages, a head.
     elsewhere = (*range(23, 35), 47, 49, 54, 89)

@@ -26,7 +26,7 @@ def make_wrong():
 
 
 def test_faults_of_every_kind_are_found_also_inside_transformations(tmp_path: Path) -> None:
-    """Catches a check that misses a fault in a port, or a campaign that plants none."""
+    """Catches a check that misses a fault in a port, or a campaign that injects none."""
     power = campaign(transformed("scan"), most=30)
     assert power.ok
     kinds = {o.mutant.kind for o in power.outcomes if o.outcome == "killed"}
@@ -46,7 +46,7 @@ def test_a_fault_that_changes_nothing_is_not_counted() -> None:
 
 
 def test_a_port_that_is_wrong_as_it_is_is_refused() -> None:
-    """Catches a score of a check that fails before any fault is planted."""
+    """Catches a score of a check that fails before any fault is injected."""
     with pytest.raises(InputError, match="not right as it is"):
         campaign(transformed("jit", factor=1.1))
 

@@ -104,7 +104,7 @@ def test_each_layer_gives_the_same_precision(model: str, precision: str, level: 
 
 
 def gradient(side: str, model: str, precision: str, level: str) -> dict[str, np.ndarray]:
-    """Of every parameter, and what the statistics gain; in float64."""
+    """Return every parameter's gradient, and what the statistics gain; in float64."""
     options = {} if precision == "fp64" else {"level": level, "loss_scale": 1024.0}
     made = trainer(side, model, GRADIENT, precision, **options)
     before = all_of(side, model, made.snapshot())

@@ -204,7 +204,7 @@ def library(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int) ->
 
 
 def of_optax(schedule: Schedule, steps: int) -> optax.Schedule:
-    """The same of optax."""
+    """Return the schedule as optax has it."""
     s, unit = schedule, steps if schedule.per_step else 1
     if s.kind == "step":
         return optax.exponential_decay(1.0, s.every, s.gamma, staircase=True)

@@ -63,7 +63,7 @@ def by_autocast(model: str, half: torch.dtype) -> tuple[dict[str, torch.Tensor],
 
 
 def by_half(model: str, half: torch.dtype) -> tuple[dict[str, torch.Tensor], dict, float]:
-    """The same of a network in half precision but for its batch norms, as Apex's O2 has it."""
+    """Train a network in half precision but for its batch norms, as Apex's O2 has it."""
     network, x, masks, loss = plain(model)
     network = network.to(half)
     whole = dict(plain(model)[0].named_buffers())

@@ -137,7 +137,7 @@ def test_no_interrupt_reaches_a_process_that_starts() -> None:
 
 
 def command_lines() -> list[bytes]:
-    """Of every process of this machine."""
+    """Return the command lines of all processes of this machine."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -71,7 +71,7 @@ class PortedBlock(nnx.Module):
 
 
 class Ported(nnx.Module):
-    """The same under other names; `wrong` is the number of the block with another epsilon."""
+    """The port of `Net`; `wrong` is the number of the block with another epsilon."""
 
     def __init__(self, wrong: int | None = None) -> None:
         rngs = nnx.Rngs(0)

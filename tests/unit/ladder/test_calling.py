@@ -66,7 +66,7 @@ class Took(nnx.Module):
 
 
 class Renamed(Took):
-    """The same with other names, in another order."""
+    """`Took`, whose arguments have other names and another order."""
 
     def __call__(self, *, indices: Any = None, hidden: Any, keep: Any, factor: Any) -> jax.Array:
         return super().__call__(hidden, keep, factor, False, indices)

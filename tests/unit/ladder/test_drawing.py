@@ -95,7 +95,7 @@ class Path(nn.Module):
 
 
 class DropPath(Path):
-    """The same under its usual name."""
+    """`Path` under its usual name."""
 
 
 def with_layer(layer: nn.Module) -> Port:

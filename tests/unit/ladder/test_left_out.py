@@ -38,7 +38,7 @@ def two_layers(p: dict, x: jax.Array) -> jax.Array:
 
 
 def frozen(*names: str) -> Any:
-    """The same, of which some parameters would never be trained."""
+    """Return a function some of whose parameters would never be trained."""
 
     def run(p: dict, x: jax.Array) -> jax.Array:
         return two_layers(p | {name: jax.lax.stop_gradient(p[name]) for name in names}, x)

@@ -238,7 +238,7 @@ class Biased(nn.Module):
 
 
 class PortBias(nnx.Module):
-    """The same table without the batch's axis, (heads, T, T)."""
+    """A table of biases without the batch's axis, (heads, T, T)."""
 
     def __init__(self) -> None:
         self.table = nnx.Param(jnp.zeros((6, 2)))

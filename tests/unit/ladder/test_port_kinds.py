@@ -157,16 +157,16 @@ def epsilon(network: nnx.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "named"),
+    ("inject", "named"),
     [
         (epsilon, "units.3.first_norm"),
         (lambda n: setattr(n.units[2].first, "padding", "SAME"), "units.2.first"),
     ],
 )
-def test_resnet_with_a_fault(resnets: Callable[[], Port], plant: Callable, named: str) -> None:
+def test_resnet_with_a_fault(resnets: Callable[[], Port], inject: Callable, named: str) -> None:
     """Catches a fault in a network of other names that is not found where it is."""
     p = resnets()
-    plant(p.port)
+    inject(p.port)
     report = climb(p, levels=("L1",))
     assert report.fault().layer == named
     assert {c.layer for c in report.failures()} == {named}

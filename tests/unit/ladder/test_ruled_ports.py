@@ -50,7 +50,7 @@ class Stacked(nn.Module):
 
 
 class Attention(nnx.Module):
-    """The same with three projections into heads."""
+    """Attention with three projections into heads."""
 
     def __init__(self, rngs: nnx.Rngs, names: tuple[str, ...] = ("query", "key", "value")) -> None:
         for name in names:
@@ -133,7 +133,7 @@ def port(module: Any, rules: Any, **fields: Any) -> Port:
 
 
 def exchanged(rules: list[tuple]) -> list[tuple]:
-    """The same rules with the query's and the key's names exchanged."""
+    """Return the rules with the query's and the key's names exchanged."""
     return [
         (pattern, [t[1], t[0], t[2]] if isinstance(t, list) else t, axes)
         for pattern, t, axes in rules
@@ -216,7 +216,7 @@ class Words(nn.Module):
 
 
 def words(params: dict, x: jax.Array) -> jax.Array:
-    """The same with the table twice, and its mean subtracted by hand."""
+    """Embed words, with the table twice and its mean subtracted by hand."""
     y = params["table"][x]
     y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-5)
     return (y * params["scale"] + params["bias"]) @ params["head"]

@@ -82,7 +82,7 @@ class Network(nnx.Module):
 
 
 class Reference(nn.Module):
-    """The same with PyTorch's settings."""
+    """The reference, with PyTorch's settings."""
 
     def __init__(self) -> None:
         super().__init__()

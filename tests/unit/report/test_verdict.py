@@ -15,7 +15,7 @@ from torch import nn
 
 from parity import Port, check
 from parity.report.quantity import Kind, Quantity, Scope
-from parity.report.report import Check, Report
+from parity.report.report import Check, Omission, Report
 
 
 def port(slip: float = 1.0, loss: float = 1.0) -> Port:
@@ -112,3 +112,12 @@ def test_a_layer_fails_in_one_line() -> None:
     text = io.StringIO()
     failing(7).print(Console(file=text, width=80), verbose=True)
     assert sum("differs by 1" in line for line in text.getvalue().splitlines()) == 28
+
+
+def test_a_layer_in_another_note_is_still_said_to_be_left_out() -> None:
+    """Catches a layer that was not compared, hidden since a note on something else names it."""
+    kept = [Omission("L1", name, name, Quantity(Kind.OUTPUT), "left out") for name in "ab"]
+    notes = ["not fed alone: b takes two inputs", "the port computes in float32 inside: a"]
+    found = str(Report("net", "float32", notes=notes, left_out=kept, noted={"b"}))
+    assert "L1 not compared: a:" in found
+    assert "L1 not compared: b:" not in found

@@ -127,7 +127,7 @@ def test_precision_and_devices(name: str) -> None:
 
 def rate(name: str, epoch: int) -> float:
     """What the loop trains with in the first stage; the epoch counted from 0."""
-    loop: Any = SimpleNamespace(moment=TrainProgress(epoch=epoch))
+    loop: Any = SimpleNamespace(progress=TrainProgress(epoch=epoch))
     return TrainingRun._rate(loop, of(name).stages[0], 10)
 
 

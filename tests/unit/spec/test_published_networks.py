@@ -68,13 +68,13 @@ def jax_modules(config: Config, kind: type[nnx.Module]) -> dict[str, nnx.Module]
 
 @functools.cache
 def of_jax(config: Config) -> dict[str, tuple[float, bool]]:
-    """The same of the JAX side, whose paths are the same."""
+    """Return the dropouts of the JAX side, whose paths are those of PyTorch's."""
     drops = jax_modules(config, JaxDropout)
     return {name: (m.p, isinstance(m, JaxDropout2d)) for name, m in drops.items()}
 
 
 def check_dropout(stage: Stage, expected: dict[str, float], channels: bool) -> None:
-    """Of both sides' modules, and of the masks that are drawn for them."""
+    """Check both sides' modules, and the masks that are drawn for them."""
     config = stage.config
     told = {name: (p, channels) for name, p in expected.items()}
     assert of_torch(config) == told

@@ -64,7 +64,7 @@ def named(prefix: str) -> list[Recipe]:
 
 def rate(stage: Stage, epoch: int, step: int = 0, steps: int = 10) -> float:
     """What the loop of a run trains with; epoch and step counted from 0, in the stage."""
-    loop: Any = SimpleNamespace(moment=TrainProgress(epoch=epoch, step=step))
+    loop: Any = SimpleNamespace(progress=TrainProgress(epoch=epoch, step=step))
     return TrainingRun._rate(loop, stage, steps)
 
 

@@ -59,7 +59,7 @@ def test_equivalence_is_judged_by_the_90_percent_interval() -> None:
 
 
 def rates(deviation: float, shift: float, margin: float, n: int = 5) -> tuple[float, float]:
-    """Of simulated studies, which share is called different, and which equivalent."""
+    """Return which share of simulated studies is called different, and which equivalent."""
     found: list[Verdict] = [
         statistics.verdict(*scores(seed, n, shift, deviation), margin) for seed in range(STUDIES)
     ]

@@ -19,6 +19,7 @@ from parity.capture.torch_side import TorchSide
 from parity.cli import main
 from parity.suggest.flow import of_reference
 from parity.suggest.layouts import joins, options
+from parity.suggest.matching import Doubt, DoubtKind
 from parity.suggest.rows import Row
 from parity.suggest.settling import settle
 from parity.suggest.suggestion import Pair, Suggestion, suggest, suggest_pair
@@ -49,7 +50,7 @@ def linear(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 
 def beside(params: Params, x: jax.Array) -> jax.Array:
-    """The same, and the second branch is computed first."""
+    """`Beside`, whose second branch is computed first."""
     x = jnp.tanh(linear(params["in"], x))
     gate = linear(params["p"], x)
     return linear(params["out"], jnp.tanh(linear(params["r"], x)) * gate)
@@ -93,6 +94,28 @@ def test_layers_side_by_side_are_marked_and_settled() -> None:
     assert not [row for row in settled.suggestion.rows if row.doubts]
     assert "IN DOUBT" in found.text("")
     assert "IN DOUBT" not in settled.suggestion.text("")
+
+
+class Branches(Beside):
+    """`Beside` whose branches are keys of a dict, in words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by = nn.ModuleDict({"left or first": self.a, "right: gate": self.b})
+        del self.a, self.b
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, (a, b) = torch.tanh(self.first(x)), self.by.values()
+        return self.last(torch.tanh(a(x)) * b(x))
+
+
+def test_layers_may_be_called_anything() -> None:
+    """Catches doubts whose layers are read out of a sentence, which a name can take apart."""
+    torch.manual_seed(0)
+    both = Pair.of(Port(Branches(), beside, (2, 3), params=drawn(SHAPES), layout={}))
+    found = settle(both, suggest_pair(both))
+    assert (found.agreed, found.tried) == (1, 2)
+    assert made_of(found.suggestion)["p.kernel"] == "by.right: gate.weight"
 
 
 def test_the_reference_stays_as_it_is() -> None:
@@ -144,7 +167,7 @@ def test_square_kernels() -> None:
     params = {n: {"w": np.eye(4, dtype=np.float32)} for n in "xy"}
     both = Pair.of(Port(square, run, (2, 4), params=params, layout={}))
     found = suggest_pair(both)
-    assert all("which axis is which" in row.doubts[0] for row in found.rows)
+    assert all(row.doubted(DoubtKind.AXES) for row in found.rows)
     settled = settle(both, found)
     assert (settled.agreed, settled.tried) == (1, 2)
     assert {row.formula for row in settled.suggestion.rows} == {"o i -> i o"}
@@ -165,8 +188,8 @@ def test_a_scanned_and_fused_port() -> None:
             assert np.array_equal(step.apply(state)[name], array)
     assert len(rules) == 4
     doubts = {row.port[0]: row.doubts for row in found.rows if row.doubts}
-    assert doubts["blocks.query.kernel"] == ("which part is which",)
-    assert "which axis is which" in doubts["blocks.out.kernel"][0]
+    assert doubts["blocks.query.kernel"] == (Doubt(DoubtKind.PARTS),)
+    assert doubts["blocks.out.kernel"][0].kind is DoubtKind.AXES
 
 
 def test_a_network_whose_layers_are_numbers_drawn_at_random() -> None:
@@ -280,6 +303,6 @@ def test_what_has_no_counterpart_is_named() -> None:
     both = Pair.of(Port(nn.Linear(3, 2), Lonely(), (2, 3), layout={}))
     found = suggest_pair(both)
     assert found.alone() == (["bias"], ["extra"])
-    assert all("only one side has all" in row.doubts[0] for row in found.rows)
+    assert all(row.doubted(DoubtKind.PARTLY) for row in found.rows)
     assert "# NOT FOUND, of the port: extra" in found.text("")
     assert settle(both, found).reason == "tensors are left for which nothing was found"

@@ -40,7 +40,7 @@ def recipe(epochs: int = 2, batch: int = 2) -> Recipe:
 
 
 def arguments(data: Path, out: Path, framework: str, *more: str, of: Recipe | None = None) -> list:
-    """Of `parity train`."""
+    """Arguments of `parity train`."""
     file = out.with_suffix(".toml")
     file.write_text(to_toml(of or recipe()))
     common = ["--data", str(data), "--workers", "0", "--log-every", "1", "--save-every", "2"]
@@ -252,7 +252,7 @@ def test_a_machine_that_dies_ends_the_others(
         "parity train: error: a process of another machine is gone, those of this one were ended;"
         " --resume goes on\n"
     )
-    assert np.isfinite(checkpoints.read(Folder(outs[0]).last).origin.moment.loss)
+    assert np.isfinite(checkpoints.read(Folder(outs[0]).last).origin.progress.loss)
 
 
 @pytest.mark.long

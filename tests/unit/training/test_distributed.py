@@ -77,7 +77,7 @@ def test_the_loop_trains_by_it(devices: int, tmp_path: Path) -> None:
     np.testing.assert_allclose([x[2] for x in found], [x[2] for x in expected], rtol=1e-12)
     saved = checkpoints.read(Folder(tmp_path).last)
     assert saved.stage.optimizer.lr == lr
-    assert saved.origin.moment.devices == devices
+    assert saved.origin.progress.devices == devices
 
 
 class Asking(FakeData):
@@ -120,8 +120,8 @@ def test_old_checkpoints_do_not_say_their_devices(tmp_path: Path) -> None:
     """Catches a checkpoint of an older version that is refused for what it does not say."""
     assert run(tmp_path, options=Options(epochs=1)).go()
     found = checkpoints.read(Folder(tmp_path).last)
-    moment = dataclasses.replace(found.origin.moment, step=1, devices=0)
-    old = dataclasses.replace(found, origin=dataclasses.replace(found.origin, moment=moment))
+    progress = dataclasses.replace(found.origin.progress, step=1, devices=0)
+    old = dataclasses.replace(found, origin=dataclasses.replace(found.origin, progress=progress))
     checkpoints.check_same(old, recipe(), FakeData.samples, 2)
     assert old.stage == recipe().stages[0]
 

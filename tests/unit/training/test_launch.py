@@ -98,7 +98,7 @@ def test_what_libraries_print_is_not_shown(capfd: pytest.CaptureFixture) -> None
 
 
 def started(body: str, **options: object) -> subprocess.Popen:
-    """The same in a process of its own, which can be killed."""
+    """Run a body in a process of its own, which can be killed."""
     command = [sys.executable, "-c", STARTER, HEAD.format(body=body)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 

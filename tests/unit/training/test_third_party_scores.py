@@ -37,7 +37,7 @@ def task_of(labels: str) -> Task:
 
 
 def camvid() -> Recipe:
-    """Of six epochs; eleven classes and void."""
+    """A recipe of six epochs, eleven classes and void."""
     (stage,) = recipe().stages
     made = recipe(dataclasses.replace(stage, epochs=6))
     return dataclasses.replace(made, data="camvid", labels="void-last")
@@ -161,11 +161,11 @@ def test_the_best_of_a_run(tmp_path: Path) -> None:
     assert [x["best"] for x in lines] == [means[i] > max([-1, *means[:i]]) for i in range(6)]
     folder = Folder(tmp_path)
     kept, same = (checkpoints.read(folder.checkpoint(n)) for n in ("best", f"epoch-{best + 1:04}"))
-    assert kept.origin.moment.best_epoch == best + 1
-    assert kept.origin.moment.best == pytest.approx(means[best], rel=1e-12)
+    assert kept.origin.progress.best_epoch == best + 1
+    assert kept.origin.progress.best == pytest.approx(means[best], rel=1e-12)
     for key, array in same.snapshot.arrays.items():
         assert kept.snapshot.arrays[key].tobytes() == array.tobytes()
-    assert checkpoints.read(folder.last).origin.moment.best_epoch == best + 1
+    assert checkpoints.read(folder.last).origin.progress.best_epoch == best + 1
 
 
 def test_each_stage_has_a_best_of_its_own(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_each_stage_has_a_best_of_its_own(tmp_path: Path) -> None:
     np.testing.assert_allclose([x["score"] for x in lines], [*right, *right], rtol=1e-12)
     assert [x["best"] for x in lines] == 2 * [True, True, True, False]
     for name in ("one", "two"):
-        kept = checkpoints.read(Folder(tmp_path).checkpoint(f"{name}-best")).origin.moment
+        kept = checkpoints.read(Folder(tmp_path).checkpoint(f"{name}-best")).origin.progress
         assert (kept.best_epoch, kept.epoch) == (3, 3)
 
 

@@ -71,7 +71,7 @@ def test_a_run_goes_on_in_the_other_framework(
     assert train(tmp_path, data, part, then, "--resume", recipe=recipe) == 0
     a, b = numbers(part), numbers(joined)
     assert [k for k in a if a[k].tobytes() != b[k].tobytes()] == []
-    moments = [checkpoints.read(Folder(out).last).origin.moment for out in (part, joined)]
+    moments = [checkpoints.read(Folder(out).last).origin.progress for out in (part, joined)]
     assert moments[0].best == moments[1].best
     assert numbers(joined, "second-best").keys() == numbers(part, "second-best").keys()
 
@@ -169,8 +169,8 @@ def test_a_rate_that_is_too_large_stops_the_run(
     said = capsys.readouterr().err
     assert said.startswith("parity train: stopped: stage second, epoch 1, step 2 of 3: ")
     assert said.count("\n") == 1
-    moment = checkpoints.read(Folder(out).last).origin.moment
-    assert (moment.stage, moment.epoch) == (0, 2)
+    progress = checkpoints.read(Folder(out).last).origin.progress
+    assert (progress.stage, progress.epoch) == (0, 2)
     assert all(np.isfinite(array).all() for array in numbers(out).values())
 
 
@@ -192,7 +192,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_says_so(data: Path, tmp_path
     assert answer == ANSWER
     assert after.startswith("parity train: stopped in epoch ")
     assert f"--resume goes on from {Folder(out).last}" in after
-    assert checkpoints.read(Folder(out).last).origin.moment.batches >= 2
+    assert checkpoints.read(Folder(out).last).origin.progress.batches >= 2
 
 
 def lines(capsys: pytest.CaptureFixture) -> str:

@@ -114,8 +114,8 @@ def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_an_epo
     with stop.listening():
         assert not run(tmp_path / "broken", stop=stop, data=Asking()).go()
     assert stop.status == 130
-    moment = checkpoints.read(Folder(tmp_path / "broken").last).origin.moment
-    assert (moment.epoch, moment.step) == (1, 2)
+    progress = checkpoints.read(Folder(tmp_path / "broken").last).origin.progress
+    assert (progress.epoch, progress.step) == (1, 2)
     assert run(tmp_path / "broken").go()
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
@@ -141,8 +141,8 @@ def test_a_signal_that_ends_the_loading_processes_too_is_still_obeyed(
 
     setattr(Dying, split, ended)
     assert not run(tmp_path / "broken", stop=stop, data=Dying()).go()
-    moment = checkpoints.read(Folder(tmp_path / "broken").last).origin.moment
-    assert (moment.epoch, moment.step) == (0, 1 if split == "batches" else 3)
+    progress = checkpoints.read(Folder(tmp_path / "broken").last).origin.progress
+    assert (progress.epoch, progress.step) == (0, 1 if split == "batches" else 3)
     assert run(tmp_path / "broken").go()
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
@@ -185,7 +185,7 @@ def test_a_stop_during_validation_repeats_it_and_nothing_else(tmp_path: Path) ->
 
     assert not run(tmp_path / "broken", stop=stop, data=Asking()).go()
     assert stop.status == 143
-    assert checkpoints.read(Folder(tmp_path / "broken").last).origin.moment.step == 3
+    assert checkpoints.read(Folder(tmp_path / "broken").last).origin.progress.step == 3
     assert run(tmp_path / "broken").go()
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
@@ -196,8 +196,8 @@ def test_a_limit_of_epochs_is_only_a_stop(tmp_path: Path) -> None:
     for epochs in (1, 2, 3):
         short = Options(epochs=epochs, log_every=1, keep_every=2)
         assert run(tmp_path / "parts", two_stages(), options=short).go()
-        moment = checkpoints.read(Folder(tmp_path / "parts").last).origin.moment
-        assert moment.epoch + 2 * moment.stage == epochs
+        progress = checkpoints.read(Folder(tmp_path / "parts").last).origin.progress
+        assert progress.epoch + 2 * progress.stage == epochs
     assert run(tmp_path / "parts", two_stages()).go()
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
@@ -220,7 +220,7 @@ def test_checkpoints_are_named_by_what_they_are(tmp_path: Path) -> None:
     assert names == both | {"last"}
     lines = logger.read(tmp_path / "log.jsonl")
     scores = [x["score"] for x in lines if x["kind"] == "validation" and x["stage"] == "whole"]
-    best = checkpoints.read(Folder(tmp_path).checkpoint("whole-best")).origin.moment
+    best = checkpoints.read(Folder(tmp_path).checkpoint("whole-best")).origin.progress
     assert best.best == max(scores)
     assert scores[best.epoch - 1] == max(scores)
 
@@ -243,7 +243,7 @@ def test_a_stage_begins_with_what_the_one_before_it_left(tmp_path: Path) -> None
     assert given[0] is None
     (stage, snapshot), left = given[1], checkpoints.read(Folder(tmp_path).checkpoint("whole-last"))
     assert (len(given), stage.name) == (2, "whole")
-    assert left.origin.moment.best_epoch == 1  # so that the last one is another
+    assert left.origin.progress.best_epoch == 1  # so that the last one is another
     for key, array in left.snapshot.arrays.items():
         assert snapshot.arrays[key].tobytes() == array.tobytes()
 
@@ -255,8 +255,8 @@ def test_a_number_that_is_not_finite_stops_the_run_and_the_last_checkpoint_stays
     where = r"stage whole, epoch 2, step 2 of 3: gradient of fc\.weight: 3 of 640 are not finite"
     with pytest.raises(FloatingPointError, match=where):
         run(tmp_path, side=Fake(fault_at=5)).go()
-    moment = checkpoints.read(Folder(tmp_path).last).origin.moment
-    assert (moment.epoch, moment.step) == (1, 0)
+    progress = checkpoints.read(Folder(tmp_path).last).origin.progress
+    assert (progress.epoch, progress.step) == (1, 0)
     assert run(tmp_path).go()
 
 

@@ -68,7 +68,7 @@ def torch_miou(path: Path, data: Path, **more: Any) -> Result:
 
 
 def agree(found: dict[str, Any], expected: Result) -> None:
-    """The same IoU, but for a pixel that rounding decides, as batches are of another size."""
+    """Check that both have one IoU, but for what rounding decides: batches differ in size."""
     ious = [np.nan if x is None else x for x in found["iou_class"].values()]
     np.testing.assert_allclose(ious, expected.frameworks["torch"].iou, atol=3e-3)
 

@@ -1,4 +1,4 @@
-"""A fault that costs accuracy, planted in one side, is found by a study; long."""
+"""A fault that costs accuracy, injected in one side, is found by a study; long."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from parity.study import analysis
 from parity.study.plan import Plan, Run, runs_of
 from parity.study.running import Ended, Trains, in_process, train_all
 from parity.training import overrides
+from tests.batches import batch_bytes
 
 pytestmark = pytest.mark.long
 SEEDS = [1, 2, 3, 4, 5, 6]
@@ -42,7 +43,7 @@ def data(root: Path) -> Path:
     folder.mkdir(parents=True)
     for split, count in (("train", TRAIN), ("test", TEST)):
         for name in cifar10.SPLITS[split]:
-            bytes_ = cifar10.batch_bytes(*images(len(name) + ord(name[-1]), count), name)
+            bytes_ = batch_bytes(*images(len(name) + ord(name[-1]), count), name)
             (folder / name).write_bytes(bytes_)
     return root
 
@@ -59,7 +60,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def with_momentum(trains: Trains, momentum: float) -> Trains:
-    """The same, but PyTorch's batch norms have this momentum: the fault, planted in one side.
+    """Train with this momentum in PyTorch's batch norms: the fault, injected in one side.
 
     0.01 is Flax's default, which calls it 0.99, and a common fault of ports.
     """

@@ -1,0 +1,122 @@
+"""Changes of attention, of heads and of positions that experiments prove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.unit.diagnosis.experiments.proving import ROWS, Case, check_case
+
+
+def heads(x: jax.Array) -> jax.Array:
+    return x.reshape(2, 6, 2, 4).transpose(0, 2, 1, 3)
+
+
+def torch_heads(x: torch.Tensor) -> torch.Tensor:
+    return x.view(2, 6, 2, 4).transpose(1, 2)
+
+
+def attended(x: jax.Array, scale: float, mask: jax.Array | None = None) -> jax.Array:
+    q = heads(x)
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, q) * scale
+    scores = scores if mask is None else jnp.where(mask, scores, -jnp.inf)
+    return jax.nn.softmax(scores, -1) @ q
+
+
+def sdpa(**settings: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        q = torch_heads(x)
+        return functional.scaled_dot_product_attention(q, q, q, **settings)
+
+    return attention
+
+
+def rotated(x: torch.Tensor) -> torch.Tensor:
+    angles = torch.outer(torch.arange(6.0), torch.tensor([1.0, 0.1, 0.01, 0.001]))
+    table = torch.cat((angles, angles), -1)
+    first, second = x.chunk(2, -1)
+    return x * table.cos() + torch.cat((-second, first), -1) * table.sin()
+
+
+def rotated_pairs(x: jax.Array) -> jax.Array:
+    angles = jnp.outer(jnp.arange(6.0), jnp.asarray([1.0, 0.1, 0.01, 0.001], float))
+    angles = jnp.repeat(angles, 2, -1)
+    turned = jnp.stack((-x[..., 1::2], x[..., ::2]), -1).reshape(x.shape)
+    return x * jnp.cos(angles) + turned * jnp.sin(angles)
+
+
+def split_heads(x: torch.Tensor, heads: int = 2) -> torch.Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def interleaved(x: jax.Array, heads: int = 2) -> jax.Array:
+    return x.reshape(2, 6, -1, heads).transpose(0, 3, 1, 2)
+
+
+def tril(shift: int) -> jax.Array:
+    return jnp.tril(jnp.ones((6, 6), bool), shift)
+
+
+CASES: tuple[Case, ...] = (
+    (
+        "scale of attention",
+        sdpa(),
+        lambda x: attended(x, 1.0),
+        ROWS,
+        "attention-scale",
+        "not scaled",
+    ),
+    (
+        "no causal mask",
+        sdpa(is_causal=True),
+        lambda x: attended(x, 0.5),
+        ROWS,
+        "attention-mask",
+        "no mask",
+    ),
+    (
+        "causal offset",
+        sdpa(is_causal=True),
+        lambda x: attended(x, 0.5, tril(1)),
+        ROWS,
+        "causal-offset",
+        "moved by 1",
+    ),
+    (
+        "shared heads",
+        lambda x: x.repeat_interleave(2, 1),
+        lambda x: jnp.tile(x, (1, 2, 1)),
+        ROWS,
+        "gqa-order",
+        "in turn",
+    ),
+    ("rotary pairs", rotated, rotated_pairs, ROWS, "rope-pairs", "neighbours, not of halves"),
+    (
+        "interleaved heads",
+        lambda x: split_heads(x) * split_heads(x[..., 4:], 1),
+        lambda x: interleaved(x) * interleaved(x[..., 4:], 1),
+        ROWS,
+        "heads-order",
+        "split in the opposite order (interleaved)",
+    ),
+    (
+        "class token without its position",
+        lambda x: torch.cat((x[:, :1] * 2, x), 1) + torch.arange(1, 8)[:, None],
+        lambda x: jnp.concatenate((x[:, :1] * 2, x + jnp.arange(2, 8)[:, None]), 1),
+        ROWS,
+        "part-not-added",
+        "not added to part 1 of the 2 joined",
+    ),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_cause_is_proved(case: Case) -> None:
+    """Catches a change that is not tried, and another one that is called proved instead."""
+    check_case(case)
