@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from parity.capture.torch_calls import Origin
 from parity.capture.torch_operations import Invocation, Operation, Replacement, Value
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import (
@@ -233,10 +234,11 @@ def _stopped(o: Operation) -> Changes:
     if len(o.outputs) == 1:
         text = f"no gradient through `{o.name}` (stop_gradient)"
         yield one(o, "stop-gradient", text, lambda call: call().detach(), ODD)
-    for name in ("weight", "bias"):
+    for name in o.arguments:
         value = o.tensor(name)
-        if value is not None and value.operation is None:
-            text = f"no gradient to `{o.name}`'s {name} (stop_gradient)"
+        if value is not None and value.origin is Origin.STORED:
+            # Not always by that function: the port may hold a copy of what the reference shares.
+            text = f"no gradient to `{o.name}`'s {name} ({value.source}: stop_gradient, or a copy)"
             yield one(o, "stop-gradient", text, _detached(name), ODD)
 
 

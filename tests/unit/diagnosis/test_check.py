@@ -278,6 +278,31 @@ def test_optimizers(case: tuple) -> None:
     assert words in report.explanation()[0]
 
 
+class Product(nn.Module):
+    """A product with a parameter that is of no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.linspace(-1, 1, 12).reshape(4, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.w
+
+
+def test_no_gradient_to_a_parameter_of_no_layer() -> None:
+    """Catches a stopped gradient that is proved of layers' weights alone."""
+    port = Port(
+        reference=Product(),
+        port=lambda params, x: x @ jax.lax.stop_gradient(params["w"]),
+        inputs=(5, 4),
+        params={"w": np.zeros((4, 3), np.float32)},
+        weights=[("w", "w")],
+    )
+    report = check(port, levels=("L2", "L3"))
+    assert [c.fault for c in report.causes] == ["stop-gradient"], report.explanation()
+    assert "no gradient to `matmul`'s other (w: stop_gradient" in report.explanation()[0]
+
+
 def test_a_late_schedule() -> None:
     """Catches rates that are off by a step unexplained, and other rates explained by that."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,25 @@ def sdpa(**settings: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         return functional.scaled_dot_product_attention(q, q, q, **settings)
 
     return attention
+
+
+def unfused(scale: float, low: float | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        q = torch_heads(x)
+        scores = q @ q.transpose(-1, -2)
+        scores = scores if scale == 1.0 else scores * scale
+        if low is not None:
+            later = torch.ones(6, 6, dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(later, low)
+        return scores.softmax(-1) @ q
+
+    return attention
+
+
+def weakly_masked(x: jax.Array, low: float) -> jax.Array:
+    q = heads(x)
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, q) * 0.5
+    return jax.nn.softmax(jnp.where(tril(0), scores, low), -1) @ q
 
 
 def rotated(x: torch.Tensor) -> torch.Tensor:
@@ -79,6 +99,22 @@ CASES: tuple[Case, ...] = (
         ROWS,
         "attention-mask",
         "no mask",
+    ),
+    (
+        "scores that are not scaled",
+        unfused(1.0),
+        lambda x: attended(x, 0.5),
+        ROWS,
+        "attention-scale",
+        "scaled by 1 / sqrt(width of a head) (0.5)",
+    ),
+    (
+        "weak mask",
+        unfused(0.5, -math.inf),
+        lambda x: weakly_masked(x, -10.0),
+        ROWS,
+        "mask-value",
+        "-10 where masked instead of -inf",
     ),
     (
         "causal offset",
