@@ -88,8 +88,7 @@ def use() -> None:
         entry = mlir._platform_specific_lowerings["cpu"][lax.conv_general_dilated_p]
     except (AttributeError, KeyError):
         return
-    # The name in 0.10 and 0.11; before, the table held the rule itself.
-    rule = getattr(entry, "rule", entry)
+    rule: Any = getattr(entry, "rule", entry)  # before 0.10 the table held the rule itself
 
     def lower(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
         shape = getattr(ctx.avals_out[0], "shape", ())
@@ -115,8 +114,7 @@ def _by_taps(
     found: Any = 0
     for i in range(0, len(places), count):
         parts = [
-            _every(x, np.multiply(place, dilations), sizes, strides)
-            for place in places[i : i + count]
+            _every(x, _scaled(place, dilations), sizes, strides) for place in places[i : i + count]
         ]
         rows = jnp.concatenate(parts, axis=-1)
         found = found + rows @ taps[i : i + count].reshape(-1, taps.shape[-1])
@@ -133,11 +131,15 @@ def _by_pixels(
     """As `_by_taps`, one product for each element of the result."""
     weights = kernel.reshape(-1, kernel.shape[-1])
     found = [
-        _every(x, np.multiply(place, strides), kernel.shape[:-2], dilations).reshape(len(x), -1)
+        _every(x, _scaled(place, strides), kernel.shape[:-2], dilations).reshape(len(x), -1)
         @ weights
         for place in itertools.product(*map(range, sizes))
     ]
     return jnp.stack(found, axis=1).reshape(len(x), *sizes, -1)
+
+
+def _scaled(place: Sequence[int], by: Sequence[int]) -> list[int]:
+    return [i * factor for i, factor in zip(place, by, strict=True)]
 
 
 def _every(x: Any, begin: Sequence[int], sizes: Sequence[int], steps: Sequence[int]) -> Any:

@@ -22,9 +22,10 @@ from parity.diagnosis.experiments.change import (
     one,
 )
 
+LOWEST = float(torch.finfo(torch.float32).min)
 # The last ones are too weak: in float64 they show in every row, not only in those without a key.
-LOW = (-math.inf, -1e9, -1e10, -1e4, float(torch.finfo(torch.float32).min), -1e30, -1e5, -100.0)
-LOW += (-50.0, -20.0, -10.0, -5.0, -1.0)
+WEAK = (-50.0, -20.0, -10.0, -5.0, -1.0)
+LOW = (-math.inf, -1e9, -1e10, -1e4, LOWEST, -1e30, -1e5, -100.0, *WEAK)
 OFFSETS = (1, 2, -1)
 
 
