@@ -26,6 +26,7 @@ Size = tuple[int, int]
 Progress = Callable[[int, int, str], None]
 THREADS = min(4, os.cpu_count() or 1)  # decoding does not hold Python's lock
 VERSION = 1  # of what is counted; a cache of another is not read
+CONSTANTS = (1.02, 1.1, 1.2)  # c of ENet, and of ERFNet's decoder and encoder
 COUNTED = ("log", "median")  # rules of class weights that depend on the numbers of pixels
 
 
@@ -208,6 +209,52 @@ def _write(path: Path, key: dict[str, Any], counts: Counts) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as made:
             made.write_text(json.dumps(entries), encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What `parity statistics` shows of a split.
+
+    Attributes:
+        classes: Names of a network's outputs, void among them where there is void.
+        counts: Pixels of each, or images.
+        mean: (3,) float64, of each channel of pixels in [0, 1].
+        deviation: (3,) float64.
+        weights: Rule of class weights -> those of each output; `log c` for each of `CONSTANTS`.
+    """
+
+    classes: list[str]
+    counts: Counts
+    mean: np.ndarray
+    deviation: np.ndarray
+    weights: dict[str, np.ndarray]
+
+
+def summarize(
+    source: Source, size: Size | None = None, progress: Progress | None = None
+) -> Summary:
+    """Count the classes of a split, weigh them by each rule, and measure its images.
+
+    Args:
+        source: The split.
+        size: Height and width that images and labels are resized to; their own if not given.
+        progress: Called with (images done, images, what is done).
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    counts = count(source, size, progress=progress)
+    mean, deviation = moments(source, size, progress)
+    names = list(source.classes)
+    if source.pixels:
+        names.insert(source.void, "void")
+    rules = {f"log {c}": ClassWeights("log", c=c) for c in CONSTANTS}
+    rules["median"] = ClassWeights("median")
+    by_rule = {
+        name: weights(rule, counts, len(source.classes), source.void, source.pixels)
+        for name, rule in rules.items()
+    }
+    return Summary(names, counts, mean, deviation, by_rule)
 
 
 def moments(

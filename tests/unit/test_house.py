@@ -256,6 +256,16 @@ OWN = {
     ("jax", "layers/normalization"): {"DEVICES"},
     ("jax", "layers/convolution"): {"Pair", "pair"},
 }
+# Methods of one side's class that the other cannot have.
+OWN_METHODS = {
+    ("torch", "train"): {"Trainer.compile"},  # torch.compile; JAX compiles anyway
+    ("torch", "evaluate"): {"Predictor.compile"},
+    ("torch", "parallel"): {"Group.wrap"},  # PyTorch wraps a module, JAX maps a function
+    ("jax", "parallel"): {
+        *("Group.first", "Group.parts", "Group.own", "Group.put", "Group.local", "Group.map"),
+        *("Group.copies", "Group.taken"),
+    },
+}
 # Functions whose arguments differ: name -> why.
 OTHER_ARGUMENTS = {
     "hyperparameters": "torch.optim keeps them in the optimizer, optax takes them with each update",
@@ -282,10 +292,27 @@ def signatures(path: Path, call: str) -> dict[str, list[str]]:
         prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
         for item in inside:
             if isinstance(item, ast.FunctionDef):
-                name = "(call)" if item.name == call else item.name
+                name = "(call)" if item.name in (call, "__call__") else item.name
                 taken = [*item.args.posonlyargs, *item.args.args, *item.args.kwonlyargs]
                 found[prefix + name] = [a.arg for a in taken if a.arg != "rngs"]
     return {n: a for n, a in found.items() if not n.rpartition(".")[2].startswith("_")}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_methods_answer_name_by_name(name: str) -> None:
+    """Catches a public method that one side's class has and the other's lacks."""
+    found = {}
+    for side, call in (("torch", "forward"), ("jax", "__call__")):
+        own = OWN.get((side, name), set()), OWN_METHODS.get((side, name), set())
+        found[side] = {
+            method
+            for method in signatures(ROOT / f"{side}_impl" / f"{name}.py", call)
+            # Layers that PyTorch has itself have no `forward` here.
+            if not (name.startswith("layers/") and method.endswith(".(call)"))
+            if method.partition(".")[0] not in own[0]
+            if method not in own[1] and not method.startswith("_")
+        }
+    assert found["torch"] == found["jax"]
 
 
 @pytest.mark.parametrize("name", MODULES)

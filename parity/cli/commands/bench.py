@@ -16,9 +16,7 @@ libraries were imported and nothing was built.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import statistics
 from typing import TYPE_CHECKING
 
 from parity.cli.arguments import BATCHES, SIZES, add_compile, parse_devices, size_for
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from parity.bench.alone import First
+    from parity.bench.timing import Timing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,69 +84,48 @@ def in_one_process(
     size: tuple[int, int], batch: int, threads: int, args: argparse.Namespace
 ) -> int:
     """Time forward passes or steps of training, print and write."""
-    from parity.bench import alone, forward, training
-    from parity.bench.turns import in_turn
+    from parity.bench.timing import bench
     from parity.report.console import standard_output, working
-    from parity.training import environment
 
-    model, known = args.model, training.NAMES if args.train else forward.NAMES
-    names = tuple(name for name in known if args.compile or name != "torch.compile")
-    if args.compile:
-        from torch_impl.ops.compilation import check_compiler
-
-        check_compiler()
     with working() as progress:
-        progress(f"building {model} on both sides")
-        both = training.trainers if args.train else forward.networks
-        timed = both(names, model, size, batch, threads)
-        if args.onnx:
-            progress("exporting what both sides run")
-            timed |= forward.exported(model, size, batch, threads)
-        first_calls: dict[str, float] = {}
-        seconds = in_turn(timed, args.runs, progress, first_calls)
-        firsts: dict[str, First] = {}
-        if args.first_call:
-            own = [name for name in names if name != "plain"]
-            firsts = alone.first_calls(own, model, size, batch, threads, args.train, progress)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-
+        timing = bench(
+            args.model,
+            size,
+            batch,
+            threads,
+            args.runs,
+            train=args.train,
+            onnx=args.onnx,
+            compiled=args.compile,
+            first_call=args.first_call,
+            progress=progress,
+        )
     images = f"{batch} image{'s' if batch > 1 else ''} of {size[0]}x{size[1]}"
     what = ", a step of training" if args.train else ""
-    title = f"{model}, {images}, float32, {threads} threads{what}"
-    standard_output().print(times(title, seconds, medians, first_calls))
-    if firsts:
-        standard_output().print(first_table(firsts))
+    title = f"{args.model}, {images}, float32, {threads} threads{what}"
+    standard_output().print(times(title, timing))
+    if timing.alone:
+        standard_output().print(first_table(timing.alone))
     if args.json is not None:
-        found = {"seconds": seconds, "median": medians, "first_call": first_calls}
-        found |= {
-            "first_calls_in_own_process": {
-                name: dataclasses.asdict(first) for name, first in firsts.items()
-            }
-        }
-        found |= {"versions": environment.versions(), "hardware": environment.hardware()}
-        write_atomically(args.json, json.dumps(found).encode())
+        write_atomically(args.json, json.dumps(timing.to_dict()).encode())
     return 0
 
 
-def times(
-    title: str,
-    seconds: dict[str, list[float]],
-    medians: dict[str, float],
-    first_calls: dict[str, float],
-) -> Table:
+def times(title: str, timing: Timing) -> Table:
     """A line for each network: its times, beside PyTorch's."""
     from rich.table import Table
 
+    medians = timing.medians
     table = Table(title=title)
     beside = [name for name in ("plain", "torch") if name in medians]
     columns = ("", "median ms", "min", "max", *(f"x {name}" for name in beside), "first s")
     for column in columns:
         table.add_column(column, justify="right" if column else "left")
-    for name, times in seconds.items():
+    for name, times in timing.seconds.items():
         figures = (medians[name], min(times), max(times))
         ratios = [medians[name] / medians[other] for other in beside]
         shown = (f"{1e3 * t:.0f}" for t in figures)
-        first = f"{first_calls[name]:.1f}"
+        first = f"{timing.first[name]:.1f}"
         table.add_row(name, *shown, *(f"{r:.2f}" for r in ratios), first)
     return table
 

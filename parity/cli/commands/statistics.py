@@ -21,9 +21,7 @@ from parity.spec.training.recipe import DATA
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from parity.data.sources import Source
-
-CONSTANTS = (1.02, 1.1, 1.2)  # c of ENet, and of ERFNet's decoder and encoder
+    from parity.data.statistics import Summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from parity.data.sources import described, open_data
-    from parity.data.statistics import count, moments
+    from parity.data.statistics import summarize
     from parity.report.console import standard_output
 
     size = parse_size(args.size) if args.size else None
@@ -65,43 +63,31 @@ def run(args: argparse.Namespace) -> int:
     name = data[0].name
     source = open_data(data[0], args.root, args.split, args.labels)
     with counting("opening the data set") as progress:
-        counts = count(source, size, progress=progress)
-        mean, deviation = moments(source, size, progress)
-    rows = columns(source, counts)
-    standard_output().print(table(rows, f"{name}, {args.split}: {counts.images} images"))
-    print(f"mean      {' '.join(f'{x:.4f}' for x in mean)}")
-    print(f"deviation {' '.join(f'{x:.4f}' for x in deviation)}")
+        found = summarize(source, size, progress)
+    rows = columns(found)
+    standard_output().print(table(rows, f"{name}, {args.split}: {found.counts.images} images"))
+    print(f"mean      {' '.join(f'{x:.4f}' for x in found.mean)}")
+    print(f"deviation {' '.join(f'{x:.4f}' for x in found.deviation)}")
     if args.json is not None:
-        found = {
+        entries = {
             "data": name,
             "split": args.split,
             "labels": args.labels,
             "size": size,
-            "images": counts.images,
-            "mean": mean.tolist(),
-            "deviation": deviation.tolist(),
+            "images": found.counts.images,
+            "mean": found.mean.tolist(),
+            "deviation": found.deviation.tolist(),
             **rows,
         }
-        write_atomically(args.json, json.dumps(found, indent=1).encode())
+        write_atomically(args.json, json.dumps(entries, indent=1).encode())
     return 0
 
 
-def columns(source: Source, counts: Any) -> dict[str, list[Any]]:
+def columns(found: Summary) -> dict[str, list[Any]]:
     """Column -> its values, a row for each output."""
-    from parity.data.statistics import weights
-    from parity.spec.training.losses import ClassWeights
-
-    names = list(source.classes)
-    if source.pixels:
-        names.insert(source.void, "void")
-    rules = {f"log {c}": ClassWeights("log", c=c) for c in CONSTANTS}
-    rules["median"] = ClassWeights("median")
-    by_rule = {
-        said: weights(rule, counts, len(source.classes), source.void, source.pixels).tolist()
-        for said, rule in rules.items()
-    }
-    shares = counts.shares.tolist()
-    return {"class": names, "count": counts.pixels.tolist(), "share": shares, **by_rule}
+    counted = {"count": found.counts.pixels, "share": found.counts.shares}
+    values = {name: array.tolist() for name, array in (counted | found.weights).items()}
+    return {"class": found.classes, **values}
 
 
 def table(rows: dict[str, list[Any]], title: str) -> Table:

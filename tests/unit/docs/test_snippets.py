@@ -66,7 +66,7 @@ HANDLED = (
     parsed(
         "checking.md",
         "parity check path/to/file.py:make_port --layers",
-        "tests/unit/ladder/test_bounds.py gives these options to a port of its own",
+        "tests/unit/ladder/test_bounds_options.py gives these options to a port of its own",
     ),
     Handled("rules.md", "python", "", f"{PAGE}::test_the_examples_run"),
     Handled("rules.md", "toml", "", RULES),

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.resources
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,17 +17,14 @@ import torch
 from flax import nnx
 from torch import nn
 
-from parity import Port, Report, check, check_model
-from parity.cli import main
+from parity import Port, Report, check
 from parity.ladder import runs as ladder_runs
-from parity.ladder.bounds import Bounds, nearest, parse_sample
+from parity.ladder.bounds import Bounds
 from parity.ladder.layer_alone import Layers
-from parity.ladder.recording import record
 from parity.ladder.runs import Runs
 from parity.report import formats
 from parity.report.page import page
 from parity.report.source import NO_LINE
-from parity.spec.errors import InputError
 from parity.testing import ladder
 
 ALIKE = 3  # blocks
@@ -323,201 +319,4 @@ def test_other_formats_say_it(named: Report, whole: Report) -> None:
     assert formats.github(whole, NO_LINE).startswith("::notice ")
 
 
-def gelu_port() -> Port:
-    """A layer with parameters, and one without."""
-    layers = nn.Sequential(nn.Linear(6, 6), nn.GELU(approximate="tanh"))
-
-    class Gelu(nnx.Module):
-        def __call__(self, x: jax.Array) -> jax.Array:
-            return nnx.gelu(x)
-
-    class Two(nnx.Module):
-        def __init__(self) -> None:
-            self.one, self.two = nnx.Linear(6, 6, rngs=nnx.Rngs(0)), Gelu()
-
-        def __call__(self, x: jax.Array) -> jax.Array:
-            return self.two(self.one(x))
-
-    rules: list = [(r"0\.weight", "one.kernel", (1, 0)), (r"0\.bias", "one.bias")]
-    return Port(layers, Two(), (3, 6), weights=rules, optimizers=ADAM)
-
-
-def test_rungs_with_nothing_within_the_bounds() -> None:
-    """Catches a rung without a parameter that fails for having compared nothing."""
-    report = check(gelu_port(), layers="two")
-    report.assert_faithful()
-    assert "L4 left out: no parameter is within --layers two" in report.notes
-    assert {"L4", "L5"} <= {o.rung for o in report.left_out if o.option}
-    assert {c[2] for c in seen(report, "L1")} == {"two"}
-
-
-def test_rungs_of_pytest_with_nothing_within_the_bounds() -> None:
-    """Catches tests that fail where the command passes, since a rung has nothing to compare."""
-    test = ladder(gelu_port, levels=("L1", "L4"), layers="two")
-    test("L1", "(network)")
-    with pytest.raises(pytest.skip.Exception, match="left out by --layers"):
-        test("L4", "(network)")
-
-
-def test_layers_that_nothing_answers() -> None:
-    """Catches a check that passes and compares nothing of what it was asked for."""
-    reference = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
-    rules: list = [(r"0\.weight", "w", (1, 0)), (r"0\.bias", "b")]
-
-    def function(p: Any, x: jax.Array) -> jax.Array:
-        return jax.numpy.tanh(x @ p["w"] + p["b"]) * 1
-
-    params = {"w": jax.numpy.zeros((6, 6)), "b": jax.numpy.zeros(6)}
-    made = Port(reference, function, (3, 6), params=params, weights=rules)
-    with pytest.raises(InputError, match="--layers 1: nothing of the other side answers 1"):
-        check(made, ("L2",), layers="1")
-    assert check(made, ("L3",), layers="0").ok
-
-
-@pytest.mark.parametrize("factor", [1.0, 1.001])
-def test_tensors_that_were_computed_of_several(factor: float) -> None:
-    """Catches the gradient of a scaled tensor left out, though its layer was asked for."""
-
-    class Halved(nnx.Linear):
-        def __call__(self, x: jax.Array, *_: Any, **__: Any) -> jax.Array:
-            kernel = self.kernel[...]
-            moved = factor * kernel - jax.lax.stop_gradient((factor - 1) * kernel)
-            return x @ moved / 2 + self.bias[...]
-
-    class Net(nnx.Module):
-        def __init__(self) -> None:
-            self.one, self.two = (kind(6, 6, rngs=nnx.Rngs(0)) for kind in (Halved, nnx.Linear))
-
-        def __call__(self, x: jax.Array) -> jax.Array:
-            return self.two(jax.numpy.tanh(self.one(x)))
-
-    def doubled(a: Any) -> dict[str, Any]:
-        found = {f"{n}.bias": a[f"{m}.bias"] for m, n in (("0", "one"), ("2", "two"))}
-        return found | {"one.kernel": 2 * a["0.weight"].T, "two.kernel": a["2.weight"].T}
-
-    reference = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
-    made = Port(reference, Net(), (3, 6), weights=doubled)
-    assert check(made, ("L3",), layers="0").ok == (factor == 1.0)
-
-
-def test_our_own_networks() -> None:
-    """Catches a layer that is left out called missing where layers are paired by name alone."""
-    report = check_model("vit", ("L1", "L2", "L3"), layers="blocks.1.mlp")
-    report.assert_faithful()
-    layers = {c[2] for c in seen(report, "L1")}
-    assert layers
-    assert all(name.startswith("blocks.1.mlp") for name in layers)
-    assert not [o for o in report.left_out if not o.option]
-    with pytest.raises(InputError, match="L5 alone is of enet's recipe"):
-        check_model("enet", ("L5",), layers="*")
-
-
-def test_a_recorded_reference(tmp_path: Path) -> None:
-    """Catches a trace, which holds every layer, compared with what the port did not keep."""
-    trace = tmp_path / "reference.trace"
-    record(port(), trace)
-    made = dataclasses.replace(port(), reference=trace, inputs=None)
-    report = check(made, EVERY, layers="units.1.*")
-    report.assert_faithful()
-    assert {c[2] for c in seen(report, "L1")} == {"units.1.dense", "units.1.normalise"}
-    sampled = check(made, EVERY, sample=1)
-    sampled.assert_faithful()
-    assert len([n for n in {c[2] for c in seen(sampled, "L1")} if n.endswith("dense")]) == 1
-
-
 test_of_pytest = ladder(right, levels=("L0", "L1"), layers="units.1.*")
-
-
-@pytest.mark.parametrize(
-    ("name", "fits"),
-    [
-        ("encoder.layers.0.conv", True),
-        ("encoder", False),
-        ("decoder.head", True),
-        ("decoder.head.weight", True),
-        ("decoder.heads", False),
-        ("stem.Conv", False),
-    ],
-)
-def test_patterns(name: str, fits: bool) -> None:
-    """Catches a `*` that stops at a dot, a name that fits in part, and one in other letters."""
-    assert Bounds(("encoder.*", "decoder.head", "stem.conv")).fits(name) is fits
-
-
-FILE = """
-from tests.unit.ladder import test_bounds
-
-def make_port():
-    return test_bounds.port()
-"""
-
-
-@pytest.fixture
-def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[3]))
-    (tmp_path / "mine.py").write_text(FILE)
-    return f"{tmp_path}/mine.py:make_port"
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--layers", "unitz.1"], "--layers 'unitz.1' fits no layer of either side; the nearest"),
-        (["--layers", "units.1,nothing.*"], "--layers 'nothing.*' fits no layer"),
-        (["--layers", ""], "--layers '', expected a pattern"),
-        (["--layers", "units.1,"], "--layers '', expected a pattern"),
-        (["--sample", "0"], "--sample '0', expected how many layers of each kind"),
-        (["--sample", "1.5"], "--sample '1.5', expected"),
-        (["--sample", "-1"], "--sample '-1', expected"),
-        (["--sample", "many"], "--sample 'many', expected"),
-        (["--sample-seed", "3"], "--sample-seed is of --sample"),
-        (["--sample", "1", "--sample-seed", "x"], "invalid int value"),
-    ],
-)
-def test_bad_bounds_are_one_line(
-    factory: str, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Catches a bound that is none and is taken for one that leaves nothing, or everything, out."""
-    try:
-        status = main(["check", factory, *options])
-    except SystemExit as error:
-        status = error.code  # type: ignore[assignment]  # a number here
-    err = capsys.readouterr().err
-    assert status == 2
-    assert message in err
-    assert err.count("\n") == 1
-
-
-def test_devices_are_not_bounded(capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches an option that would be silently ignored."""
-    assert main(["check", "enet", "--devices", "2", "--sample", "1"]) == 2
-    assert "--sample is not for --devices" in capsys.readouterr().err
-
-
-def test_on_the_command_line(factory: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches options that the command does not hand over."""
-    options = ["--layers", "units.0.dense", "--layers", "units.3", "--levels", "L1"]
-    assert main(["check", factory, *options, "--format", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert {c["layer"] for c in found["checks"]} == {
-        "units.0.dense",
-        "units.3.dense",
-        "units.3.normalise",
-    }
-    assert main(["check", factory, "--sample", "1", "--sample-seed", "7", "--levels", "L1"]) == 0
-    assert "--sample 1 --sample-seed 7 left out 7 of 13 layers" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("text", "value"), [("1", 1), ("12", 12), ("0.25", 0.25), (".5", 0.5)])
-def test_samples(text: str, value: float) -> None:
-    """Catches a number of layers taken for a share, or the reverse."""
-    found = parse_sample(text)
-    assert found == value
-    assert type(found) is type(value)
-
-
-def test_the_nearest_names() -> None:
-    """Catches a message that names anything but what the user may have meant."""
-    names = ["encoder.0.conv", "encoder.1.conv", "decoder.0.conv", "head"]
-    assert nearest("encodr.*", names)[0] == "encoder"
-    assert nearest("encoder.1.cov", names)[0] == "encoder.1.conv"
