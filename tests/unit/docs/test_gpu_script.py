@@ -17,11 +17,12 @@ RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
 
 # Stands for `parity`: notes its arguments, writes what the script reads, and ends as it is told.
 PARITY = """#!{python}
-import json, os, sys, time
+import json, os, subprocess, sys, time
 verb, out = sys.argv[1], None
 with open("called", "a") as file:
     print(*sys.argv[1:], file=file)
 if verb == os.environ.get("SLOW"):
+    subprocess.Popen(["sh", "-c", "trap 'touch heard' INT; sleep 3 & wait"])  # of its group
     time.sleep(60)
 if verb == "check":
     sys.exit(int(os.environ.get("CHECK_ENDS", 0)))
@@ -102,6 +103,12 @@ def test_a_part_that_takes_too_long_is_stopped(script: Script, tmp_path: Path) -
     assert done.returncode == 0
     assert "stopped: its 1 s were over; the same call goes on" in done.stdout
     assert called(tmp_path)[-1].split()[0] == "study"
+
+
+def test_a_part_is_interrupted_once(script: Script, tmp_path: Path) -> None:
+    """Catches a Ctrl-C to the program and to its group: the second ends it with nothing stored."""
+    script("CAMVID", "out", "0", EPOCHS="3", SLOW="study")
+    assert not (tmp_path / "heard").exists()
 
 
 @pytest.mark.parametrize(
