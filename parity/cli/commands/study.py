@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from parity.study.plan import Plan, Run
 
 ANSWER = "parity study: ending the run that is being trained; Ctrl-C again stops at once"
+GOES_ON = "parity study: stopped; the same command goes on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,8 +127,11 @@ def run(args: argparse.Namespace) -> int:
         held = [] if args.report else trained(args, plan, runs, out, report)
     except Interrupted as interrupted:
         report()
-        print("parity study: stopped; the same command goes on", file=sys.stderr)
+        print(GOES_ON, file=sys.stderr)
         return interrupted.status
+    except KeyboardInterrupt:  # between two runs
+        print(GOES_ON, file=sys.stderr)
+        raise
     found = study(plan, out, runs, margin)
     paths = write_study(found, out)
     print_study(found, standard_output())
