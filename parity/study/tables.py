@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table as Printed
 
 from parity.spec.training.written import differences, plain
@@ -39,11 +40,11 @@ class Table:
         return "\n".join([f"### {self.title}", "", *lines, *after])
 
     def printed(self) -> Printed:
-        made = Printed(title=self.title, title_justify="left")
+        made = Printed(title=escape(self.title), title_justify="left")
         for i, name in enumerate(self.head):
-            made.add_column(name, justify="right" if i else "left")
+            made.add_column(escape(name), justify="right" if i else "left")
         for row in self.rows:
-            made.add_row(*row)
+            made.add_row(*map(escape, row))
         return made
 
 
