@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table as Printed
 
+from parity.spec.training.recipe import HALF
 from parity.spec.training.written import differences, plain
 from parity.study.analysis import ClassRow, Comparison, Row, RowDifference, Side, Study
 from parity.study.grid import short_setting
@@ -124,7 +125,7 @@ def speed(study: Study, row: Row) -> Table:
     )
     head += ("FPS, validation", "ms a step", "hours a run", "epochs", "AMP", "devices", "versions")
     recipe, rows = plan.recipe, []
-    amp = recipe.level if recipe.precision in ("bf16", "fp16") else "-"
+    amp = recipe.level if recipe.precision in HALF else "-"
     for side in row.sides:
         kept = side.best if recipe.keep == "best" else side.last
         cells = [side.name, f"{kept.mean:.2f}", number(side.speed.images_per_second)]

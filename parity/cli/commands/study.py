@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from parity.cli.arguments import FRAMEWORKS, check_data
 from parity.spec.errors import InputError
-from parity.spec.training.recipe import PRECISIONS, Recipe
+from parity.spec.training.recipe import HALF, PRECISIONS, Recipe
 from parity.training.dist_env import asked
 
 if TYPE_CHECKING:
@@ -107,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
     if args.report and not (out / STUDY).exists():
         raise InputError(f"{out} holds no {STUDY}, expected the folder of a study")
     runs = runs_of(args, out)
-    for one in {run.row: run for run in runs}.values():  # before anything is written
+    rows = list({run.row: run for run in runs}.values())
+    for one in rows:  # before anything is written
         check_row(plan, one, args.devices)
+    check_levels(plan, rows)
     plan = dataclasses.replace(
         plan,
         margin=MARGIN if margin is None else margin,
@@ -195,6 +197,21 @@ def check_row(plan: Plan, run: Run, devices: int) -> None:
         raise InputError(
             f"--grid: {' '.join(run.row)} has {recipe.epochs} epochs, the recipe"
             f" {plan.recipe.epochs}: each length is a study of its own"
+        )
+
+
+def check_levels(plan: Plan, rows: list[Run]) -> None:
+    """Refuse a sweep of levels of mixed precision where no row has any: all would be alike.
+
+    Raises:
+        InputError: It says so.
+    """
+    swept = any(setting.startswith("level=") for run in rows for setting in run.row)
+    precisions = {plan.recipe_for(run).precision for run in rows}
+    if swept and not precisions & {*HALF}:
+        raise InputError(
+            f"--grid level=...: {', '.join(sorted(precisions))} has no levels, expected"
+            f" --precision {' or '.join(HALF)}"
         )
 
 

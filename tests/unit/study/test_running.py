@@ -249,6 +249,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--report"], "out holds no plan.json, expected the folder of a study"),
         (["--grid", "rate=1,2"], "--grid: unknown key 'rate'"),
         (["--grid", "level=O1,O3"], "--grid"),
+        (["--grid", "level=O1,O2"], "fp32 has no levels, expected --precision bf16 or fp16"),
         (["--margin", "0"], "--margin 0, expected points above 0"),
         (["--epochs", "0"], "--epochs 0, expected 1 to 300"),
         (["--devices", "3"], "does not divide among 3 devices"),
