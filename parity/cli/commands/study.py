@@ -34,7 +34,7 @@ GOES_ON = "parity study: stopped; the same command goes on"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", metavar="RECIPE", help="its name, or a TOML file")
-    add("--data", required=True, metavar="DIR", help="the data set's folder")
+    add("--data", required=True, metavar="DIR", help="the data set's folder, or its TOML file")
     add("--out", required=True, metavar="DIR", help="the study's folder")
     add(
         "--frameworks",
