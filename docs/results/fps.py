@@ -27,6 +27,7 @@ from rich.table import Table
 from parity.bench.training import RATE, SIDES, batch_of, trainer
 from parity.bench.turns import in_turn
 from parity.cli.arguments import parse_size
+from parity.io import compilation_cache, xla_convolutions
 from parity.io.files import write_atomically
 from parity.report.console import standard_output
 from parity.spec.training.recipe import PRECISIONS
@@ -113,6 +114,9 @@ def table(args: argparse.Namespace, rows: Sequence[Row]) -> Table:
 
 
 if __name__ == "__main__":
+    # What an earlier call has compiled is there; and so are the command line's convolutions.
+    compilation_cache.keep_compiled(compilation_cache.of_user())
+    xla_convolutions.by_eigen()
     try:
         main()
     except KeyboardInterrupt:  # by gpu.sh, whose time for it is over; --json has what was done

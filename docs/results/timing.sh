@@ -7,8 +7,9 @@ share() { # PERCENT of the time that is left, in seconds
 within() { # PERCENT COMMAND...: its status; 0, and a line, where its time was over
     local limit code=0
     limit=$(share "$1")
-    # By Ctrl-C, at which a study stores where it is.
-    timeout --signal=INT --kill-after=20 "$limit" "${@:2}" || code=$?
+    # By Ctrl-C, at which a study stores where it is. In the foreground, as it would come twice
+    # otherwise, to the program and to its group; the second ends it at once.
+    timeout --foreground --signal=INT --kill-after=20 "$limit" "${@:2}" || code=$?
     if [ "$code" = 124 ] || [ "$code" = 137 ]; then
         echo "stopped: its $limit s were over${again:+; $again}"
         return 0

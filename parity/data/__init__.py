@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from parity.data import records
 from parity.data.camvid import CAMVID
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.own import description, masks
 from parity.data.segmentation import Sample, Segmentation, require_folder
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, listed
 
 __all__ = ["DATASETS", "Sample", "Segmentation", "dataset"]
 
@@ -23,8 +24,8 @@ def dataset(root: Path, name: str | None = None) -> Segmentation:
         name: A key of `DATASETS`; detected from the layout if not given.
 
     Raises:
-        InputError: An unknown name, no folder, a folder of no known layout, or a data set whose
-            images have one class each.
+        InputError: An unknown name, no folder, a folder of no known layout or of packed files, or a
+            data set whose images have one class each.
     """
     if name is not None:
         if name not in DATASETS:
@@ -36,5 +37,10 @@ def dataset(root: Path, name: str | None = None) -> Segmentation:
     for data in DATASETS.values():
         if data.recognises(root):
             return data
+    if packed := sorted(path.name for path in root.glob(f"*{records.SUFFIX}")):
+        raise InputError(
+            f"{root} holds {listed(packed)}, expected the folder that was packed: images are told"
+            " by their names here"
+        )
     layouts = "; ".join(f"{data.name}: {data.layout}" for data in DATASETS.values())
     raise InputError(f"{root}: no known layout, expected {layouts}; or a {description.FILE}")

@@ -261,15 +261,16 @@ class Result:
 
     def table(self) -> Table:
         """Return the table for a terminal."""
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=self.title)
+        table = Table(title=escape(self.title))
         table.add_column("IoU in percent")
         for heading in self.headings():
             table.add_column(heading, justify="right")
         for section in self.rows():
             for row in section:
-                table.add_row(*row)
+                table.add_row(*map(escape, row))
             table.add_section()
         return table
 

@@ -46,7 +46,7 @@ class Report(Findings):
     def table(self) -> Table:
         """A row per rung and kind, with the worst check of each; `rich` prints it."""
         table = Table(
-            title=f"{self.name}: port against reference, {self.precision}"
+            title=f"{escape(self.name)}: port against reference, {self.precision}"
             + ", inference only" * self.inference,
             box=SIMPLE_HEAD,
             pad_edge=False,

@@ -292,8 +292,12 @@ def parse_seeds(text: str) -> list[int]:
     Raises:
         InputError: Anything else, a seed that is named twice, or too many of them.
     """
-    single = re.fullmatch(r"[1-9]\d*", text, re.ASCII)
-    return _ranges(f"1-{text}" if single else text, f"--seeds {text!r}")
+    said = f"--seeds {text!r}"
+    if not re.fullmatch(r"\d+", text, re.ASCII):
+        return _ranges(text, said)
+    if not text.strip("0"):
+        raise InputError(f"{said} names no seed; 5 is seeds 1 to 5, 0-0 is seed 0 alone")
+    return _ranges(f"1-{text.lstrip('0')}", said)
 
 
 def _ranges(text: str, said: str) -> list[int]:

@@ -6,8 +6,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table as Printed
 
+from parity.spec.training.recipe import HALF
 from parity.spec.training.written import differences, plain
 from parity.study.analysis import ClassRow, Comparison, Row, RowDifference, Side, Study
 from parity.study.grid import short_setting
@@ -39,11 +41,11 @@ class Table:
         return "\n".join([f"### {self.title}", "", *lines, *after])
 
     def printed(self) -> Printed:
-        made = Printed(title=self.title, title_justify="left")
+        made = Printed(title=escape(self.title), title_justify="left")
         for i, name in enumerate(self.head):
-            made.add_column(name, justify="right" if i else "left")
+            made.add_column(escape(name), justify="right" if i else "left")
         for row in self.rows:
-            made.add_row(*row)
+            made.add_row(*map(escape, row))
         return made
 
 
@@ -123,7 +125,7 @@ def speed(study: Study, row: Row) -> Table:
     )
     head += ("FPS, validation", "ms a step", "hours a run", "epochs", "AMP", "devices", "versions")
     recipe, rows = plan.recipe, []
-    amp = recipe.level if recipe.precision in ("bf16", "fp16") else "-"
+    amp = recipe.level if recipe.precision in HALF else "-"
     for side in row.sides:
         kept = side.best if recipe.keep == "best" else side.last
         cells = [side.name, f"{kept.mean:.2f}", number(side.speed.images_per_second)]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from parity.report.plot import Line, plot
@@ -74,7 +75,7 @@ def table(found: Sequence[Curve]) -> Table:
     made = Table(title="validation: mean IoU (of images: accuracy) in percent, and mean loss")
     made.add_column("batches", justify="right")
     for curve in found:
-        made.add_column(curve.name, justify="right")
+        made.add_column(escape(curve.name), justify="right")
         made.add_column("loss", justify="right")
     two = len(found) == 2
     if two:

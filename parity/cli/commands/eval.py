@@ -166,6 +166,7 @@ def evaluated(
 def table(found: list[Measured]) -> Table:
     """A line for each checkpoint."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD)
@@ -184,5 +185,6 @@ def table(found: list[Measured]) -> Table:
         mean_loss = one.score.mean_loss
         loss = "-" if math.isnan(mean_loss) else f"{mean_loss:.4f}"
         images = f"{one.score.images:,}"
-        made.add_row(one.path.name, one.framework, one.stage, epoch, *numbers, loss, images)
+        name, stage = escape(one.path.name), escape(one.stage)
+        made.add_row(name, one.framework, stage, epoch, *numbers, loss, images)
     return made

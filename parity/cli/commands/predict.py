@@ -13,6 +13,7 @@ multiples of 8.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -123,8 +124,8 @@ def dataset_of(text: str) -> DataSet:
 
 
 def listed_paths() -> list[Path]:
-    """The paths on standard input, one a line; empty lines are left out."""
+    """The paths on standard input, one a line, in any encoding; empty lines are left out."""
     from pathlib import Path
 
-    lines = (line.rstrip("\r\n") for line in sys.stdin)
-    return [Path(line) for line in lines if line]
+    lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+    return [Path(os.fsdecode(line)) for line in lines if line]

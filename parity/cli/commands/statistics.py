@@ -92,11 +92,12 @@ def columns(found: Summary) -> dict[str, list[Any]]:
 
 def table(rows: dict[str, list[Any]], title: str) -> Table:
     """Return the rows as a printable table."""
+    from rich.markup import escape
     from rich.table import Table
 
-    made = Table(title=title)
+    made = Table(title=escape(title))
     for name in rows:
         made.add_column(name, justify="left" if name == "class" else "right")
     for name, pixels, share, *found in zip(*rows.values(), strict=True):
-        made.add_row(name, f"{pixels:,}", f"{share:.4%}", *(f"{x:.4g}" for x in found))
+        made.add_row(escape(name), f"{pixels:,}", f"{share:.4%}", *(f"{x:.4g}" for x in found))
     return made

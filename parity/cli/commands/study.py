@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from parity.cli.arguments import FRAMEWORKS, check_data
 from parity.spec.errors import InputError
-from parity.spec.training.recipe import PRECISIONS, Recipe
+from parity.spec.training.recipe import HALF, PRECISIONS, Recipe
 from parity.training.dist_env import asked
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from parity.study.plan import Plan, Run
 
 ANSWER = "parity study: ending the run that is being trained; Ctrl-C again stops at once"
+GOES_ON = "parity study: stopped; the same command goes on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", metavar="RECIPE", help="its name, or a TOML file")
-    add("--data", required=True, metavar="DIR", help="the data set's folder")
+    add("--data", required=True, metavar="DIR", help="the data set's folder, or its TOML file")
     add("--out", required=True, metavar="DIR", help="the study's folder")
     add(
         "--frameworks",
@@ -106,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
     if args.report and not (out / STUDY).exists():
         raise InputError(f"{out} holds no {STUDY}, expected the folder of a study")
     runs = runs_of(args, out)
-    for one in {run.row: run for run in runs}.values():  # before anything is written
+    rows = list({run.row: run for run in runs}.values())
+    for one in rows:  # before anything is written
         check_row(plan, one, args.devices)
+    check_levels(plan, rows)
     plan = dataclasses.replace(
         plan,
         margin=MARGIN if margin is None else margin,
@@ -126,8 +129,11 @@ def run(args: argparse.Namespace) -> int:
         held = [] if args.report else trained(args, plan, runs, out, report)
     except Interrupted as interrupted:
         report()
-        print("parity study: stopped; the same command goes on", file=sys.stderr)
+        print(GOES_ON, file=sys.stderr)
         return interrupted.status
+    except KeyboardInterrupt:  # between two runs
+        print(GOES_ON, file=sys.stderr)
+        raise
     found = study(plan, out, runs, margin)
     paths = write_study(found, out)
     print_study(found, standard_output())
@@ -191,6 +197,21 @@ def check_row(plan: Plan, run: Run, devices: int) -> None:
         raise InputError(
             f"--grid: {' '.join(run.row)} has {recipe.epochs} epochs, the recipe"
             f" {plan.recipe.epochs}: each length is a study of its own"
+        )
+
+
+def check_levels(plan: Plan, rows: list[Run]) -> None:
+    """Refuse a sweep of levels of mixed precision where no row has any: all would be alike.
+
+    Raises:
+        InputError: It says so.
+    """
+    swept = any(setting.startswith("level=") for run in rows for setting in run.row)
+    precisions = {plan.recipe_for(run).precision for run in rows}
+    if swept and not precisions & {*HALF}:
+        raise InputError(
+            f"--grid level=...: {', '.join(sorted(precisions))} has no levels, expected"
+            f" --precision {' or '.join(HALF)}"
         )
 
 

@@ -14,7 +14,8 @@ from parity.spec.training.optimizers import Optimizer
 from parity.spec.training.parallel import DDP, Distributed, Parallel
 from parity.spec.training.schedules import Schedule
 
-PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
+HALF = ("bf16", "fp16")
+PRECISIONS = ("fp64", "fp32", *HALF)
 LEVELS = ("O1", "O2")
 INITIALS = ("torch", "xavier", "he-fan-out")
 CONSTANT, CROSS_ENTROPY, SAME = Schedule(), Loss(), Distributed()

@@ -203,6 +203,9 @@ def test_layouts(tmp_path: Path) -> None:
         dataset(root, "voc")
     with pytest.raises(InputError, match="camvid: not cityscapes, expected leftImg8bit"):
         dataset(root, "cityscapes").samples(root, "val")
+    (tmp_path / "empty" / "val.array_record").touch()
+    with pytest.raises(InputError, match=r"empty holds val\.array_record, expected the folder"):
+        dataset(tmp_path / "empty")
 
 
 def write(name: str, data: bytes) -> Callable[[Path], None]:

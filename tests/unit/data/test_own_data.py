@@ -272,6 +272,15 @@ def test_refused(tmp_path: Path, break_it: Callable[[Path], None], message: str)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
 
 
+def test_names_that_look_like_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a class whose name ends the command, or of which a part is not printed."""
+    root = written(tmp_path, BY_ID.replace('"round"', '"[/car]"').replace('"square"', '"a [b]"'))
+    assert cli.main(["statistics", str(root)]) == 0
+    said = capsys.readouterr().out
+    assert "[/car]" in said
+    assert "a [b]" in said
+
+
 def test_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a traceback, or a file or folder that is written before the data set is read."""
     root = written(tmp_path / "data", BY_ID)

@@ -19,11 +19,12 @@ RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
 
 # Stands for `parity`: notes its arguments, writes what the script reads, and ends as it is told.
 PARITY = """#!{python}
-import json, os, sys, time
+import json, os, subprocess, sys, time
 verb, out = sys.argv[1], None
 with open("called", "a") as file:
     print(*sys.argv[1:], file=file)
 if verb == os.environ.get("SLOW"):
+    subprocess.Popen(["sh", "-c", "trap 'touch heard' INT; sleep 3 & wait"])  # of its group
     time.sleep(60)
 if verb == "check":
     tf32 = os.environ.get("JAX_DEFAULT_MATMUL_PRECISION") == "tensorfloat32"
@@ -154,6 +155,12 @@ def test_precisions_of_products() -> None:
             assert jax.config.jax_default_matmul_precision == meant
     assert [backend.allow_tf32 for backend in backends] == before
     assert jax.config.jax_default_matmul_precision is None
+
+
+def test_a_part_is_interrupted_once(script: Script, tmp_path: Path) -> None:
+    """Catches a Ctrl-C to the program and to its group: the second ends it with nothing stored."""
+    script("CAMVID", "out", "0", EPOCHS="3", SLOW="study")
+    assert not (tmp_path / "heard").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -120,12 +121,30 @@ def test_padded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["odd.png"], found["even.png"][:45, :70])
 
 
+def listing(*paths: Path) -> io.TextIOWrapper:
+    """Standard input in strict UTF-8 that holds these paths, one a line."""
+    lines = b"".join(os.fsencode(path) + b"\n" for path in paths)
+    return io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8", errors="strict")
+
+
+def test_paths_in_another_encoding(
+    streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a name in Latin-1, as old archives hold, that is a traceback."""
+    image = tmp_path / os.fsdecode(b"stra\xdfe.png")
+    image.symlink_to(next((streets / "leftImg8bit").rglob("*.png")))
+    monkeypatch.setattr("sys.stdin", listing(image))
+    command = ["predict", "-", "--weights", str(DEMO), "--size", "40x72"]
+    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "color" / image.name).exists()
+
+
 def test_paths_on_standard_input(
     streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Path
 ) -> None:
     """Catches a list whose lines are not paths, and names that depend on how images are given."""
     paths = sorted((streets / "leftImg8bit").rglob("*.png"))[:2]
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in paths)))
+    monkeypatch.setattr("sys.stdin", listing(*paths))
     command = ["predict", "-", "--weights", str(DEMO), "--size", "40x72"]
     assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
     expected = pixels(drawn, "color")
@@ -175,7 +194,7 @@ def test_bad_input(
         assert named in said
     with pytest.raises(InputError, match="two images of one name, 'aachen_000000_000019'"):
         predict(DEMO, [image, twin], out)
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert cli.main(["predict", "-", *base[1:], "--out", str(out)]) == 2
     assert "no image to predict" in capsys.readouterr().err
     assert not out.exists()

@@ -249,3 +249,18 @@ def test_a_damaged_file_is_one_line(
     (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
     assert main(["table", str(tmp_path)]) == 2
     assert str(tmp_path / name) in capsys.readouterr().err
+
+
+def test_names_that_look_like_markup_are_printed_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Catches a class or folder whose name ends the report, or of which a part is not printed."""
+    made, names = plan(tmp_path / "[b]"), {"[/car]": 0.5, "car [parked]": 0.5}
+    for side in ("torch", "jax"):
+        write_run(made, Run((), 1, 1, side), tmp_path / "[b]", [0.5], names)
+    for path in ("[b]", "[b]/torch/seed-1"):
+        assert main(["table", str(tmp_path / path)]) == 0
+    out = capsys.readouterr().out
+    first = {line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")}
+    assert {*names} <= first
+    assert "[b]/torch/seed-1" in out

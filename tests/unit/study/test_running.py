@@ -203,6 +203,8 @@ def test_a_process_of_the_same_number_does_not_hold_it(tmp_path: Path) -> None:
 def test_lists_of_seeds_and_sweeps_are_read() -> None:
     """Catches an off-by-one in a range, a row left out, a key that the recipe does not know."""
     assert parse_seeds("3") == [1, 2, 3]
+    assert parse_seeds("03") == [1, 2, 3]
+    assert parse_seeds("0-0") == [0]
     assert parse_seeds("3-5") == [3, 4, 5]
     assert len(parse_seeds("1-999,2000")) == len(parse_seeds("1000")) == 1000
     assert parse_seeds("1,9-10") == [1, 9, 10]
@@ -229,6 +231,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
     [
         (["--seeds", "5-3"], "--seeds '5-3', expected a number such as 5, or 3-7"),
         (["--seeds", "1,1"], "a seed is named twice"),
+        (["--seeds", "0"], "--seeds '0' names no seed; 5 is seeds 1 to 5, 0-0 is seed 0 alone"),
         (["--seeds", "1-999999999"], "--seeds '1-999999999': more than 1,000 seeds"),
         (["--seeds", "5000"], "--seeds '5000': more than 1,000 seeds"),
         (["--seeds", "1-999,2000-2001"], "--seeds '1-999,2000-2001': more than 1,000 seeds"),
@@ -246,6 +249,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--report"], "out holds no plan.json, expected the folder of a study"),
         (["--grid", "rate=1,2"], "--grid: unknown key 'rate'"),
         (["--grid", "level=O1,O3"], "--grid"),
+        (["--grid", "level=O1,O2"], "fp32 has no levels, expected --precision bf16 or fp16"),
         (["--margin", "0"], "--margin 0, expected points above 0"),
         (["--epochs", "0"], "--epochs 0, expected 1 to 300"),
         (["--devices", "3"], "does not divide among 3 devices"),
