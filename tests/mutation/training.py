@@ -123,6 +123,12 @@ LOOP = (
         "epoch, self.moment.step, steps)",
         "epoch, self.moment.step + 1, steps)",
     ),
+    loop(
+        "validated an epoch early",
+        "done % self.recipe.validate_every == 0",
+        "(done + 1) % self.recipe.validate_every == 0",
+        "scores",
+    ),
     loop("an epoch's loss as a sum", "mean = moment.loss / steps", "mean = moment.loss", "scores"),
     loop(
         "the best checkpoint is one that was not",
