@@ -30,8 +30,10 @@ HEADS = {
 }
 
 # Files in a folder that hold weights, the likeliest first.
-WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt", "*.msgpack", "*.npz", "*.tar")
-WEIGHTS += ("checkpoint_*",)  # of Flax, as it was before Orbax
+WEIGHTS = (
+    *("*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt", "*.msgpack", "*.npz", "*.tar"),
+    "checkpoint_*",  # of Flax, as it was before Orbax
+)
 # How TensorFlow's file begins that names its last checkpoint.
 LAST_OF_TENSORFLOW = b"model_checkpoint_path"
 # Other files that training leaves in such a folder.
