@@ -374,7 +374,7 @@ def _check_numbers(kinds: Mapping[str, str], arrays: Mapping[str, np.ndarray], w
         name: INTEGERS + FLOATS if kind == "count" else FLOATS for name, kind in kinds.items()
     }
     wrong = [
-        f"{name} is {arrays[name]}, expected a whole number"
+        f"{name} is {arrays[name]}, expected a whole number from 0 to {LARGEST_COUNT:.3g}"
         for name, kind in kinds.items()
         if kind == "count" and arrays[name].dtype.name in FLOATS and not _whole(arrays[name])
     ]

@@ -27,7 +27,8 @@ def notes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         some = (
             f"; only {len(counters)} of {every} counters are" if 0 < len(counters) < every else ""
         )
-        made.append(("absent", f"set to 0: {len(filled)} tensors, {named(filled)}{some}"))
+        count = f"{len(filled)} tensor{'s' * (len(filled) != 1)}"
+        made.append(("absent", f"set to 0: {count}, {named(filled)}{some}"))
     if floats := checkpoint.counters:
         dtypes = "floating-point numbers, all whole: taken as integers"
         made.append(("counters", f"{len(floats)} counters such as {floats[0]} are {dtypes}"))

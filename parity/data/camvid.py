@@ -11,6 +11,7 @@ from parity.spec.errors import InputError
 IMAGES = (".png", ".jpg", ".jpeg")
 
 CLASSES = datasets.CAMVID
+DATA = datasets.BUILT_IN["camvid"]
 
 
 def splits(root: Path) -> list[str]:
@@ -37,10 +38,10 @@ def find(root: Path, split: str) -> segmentation.Files:
 
 
 CAMVID = segmentation.Segmentation(
-    name="camvid",
-    classes=tuple(name for name, _ in CLASSES),
-    palette=(*(colour for _, colour in CLASSES), (0, 0, 0)),
-    train_ids=tuple(range(len(CLASSES) + 1)),
+    name=DATA.name,
+    classes=DATA.classes,
+    palette=DATA.palette,
+    train_ids=DATA.ids,
     layout="SPLIT/NAME.png (or .jpg) and SPLITannot/NAME.png",
     recognises=recognises,
     find=find,

@@ -13,6 +13,7 @@ LABEL = "_gtFine_labelIds.png"
 BESIDE = ("_color.png", "_instanceIds.png", "_labelTrainIds.png", "_instanceTrainIds.png")
 
 CLASSES = datasets.CITYSCAPES
+DATA = datasets.BUILT_IN["cityscapes"]
 LABEL_IDS = 34  # 0 to 33; no file holds the licence plates' -1
 TRAIN_IDS = {label_id: train_id for train_id, (_, label_id, _) in enumerate(CLASSES)}
 
@@ -42,9 +43,9 @@ def _key(path: Path, suffix: str) -> str:
 
 
 CITYSCAPES = segmentation.Segmentation(
-    name="cityscapes",
-    classes=tuple(name for name, _, _ in CLASSES),
-    palette=(*(colour for _, _, colour in CLASSES), (0, 0, 0)),
+    name=DATA.name,
+    classes=DATA.classes,
+    palette=DATA.palette,
     train_ids=tuple(TRAIN_IDS.get(i, len(CLASSES)) for i in range(LABEL_IDS)),
     layout=f"leftImg8bit/SPLIT/CITY/*{IMAGE} and gtFine/SPLIT/CITY/*{LABEL}",
     recognises=recognises,

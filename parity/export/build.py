@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parity.spec.errors import InputError
@@ -10,6 +10,7 @@ from parity.spec.models import Config
 
 if TYPE_CHECKING:
     import onnx
+    from flax import nnx
 
 FRAMEWORKS = ("torch", "jax")
 
@@ -44,14 +45,27 @@ def network(
         from parity.export import from_jax
         from weights_convert import to_jax
 
-        port = jax_impl.state.build(config, to_jax(config, arrays))
-        port.eval()
-        return tuned(from_jax.graph_of(lambda x: port(x), size, names, batch))
+        port = predicting(jax_impl.state.build(config, to_jax(config, arrays)))
+        return tuned(from_jax.graph_of(port, size, names, batch))
     import torch_impl.state
     from parity.export import from_torch
 
     reference = torch_impl.state.build(config, arrays).eval()
     return tuned(from_torch.graph_of(reference, size, names, batch))
+
+
+def predicting(network: nnx.Module) -> Callable[[Any], Any]:
+    """Return what a JAX network predicts, as a function that makes its modules anew.
+
+    Those of another trace could not be updated, as `nnx.remat` around a layer does.
+    """
+    import jax
+    from flax import nnx
+
+    network.eval()
+    graph, state = nnx.split(network)
+    leaves, form = jax.tree.flatten(state)
+    return lambda images: nnx.merge(graph, jax.tree.unflatten(form, leaves))(images)
 
 
 def outputs_of(config: Config) -> tuple[str, ...]:

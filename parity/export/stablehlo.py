@@ -27,6 +27,7 @@ from parity.export import (
     manifest_of,
     outputs_of,
 )
+from parity.export.build import predicting
 from parity.spec.errors import InputError
 from parity.spec.models import Config
 from weights_convert import Manifest
@@ -157,8 +158,7 @@ def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> by
         config.check_input(*size)
     except ValueError as error:
         raise InputError(f"size: {error}") from None
-    network = jax_impl.state.build(config, to_jax(config, arrays))
-    network.eval()
+    network = predicting(jax_impl.state.build(config, to_jax(config, arrays)))
 
     def run(images: jax.Array) -> tuple[jax.Array, ...]:
         outputs = network(images)

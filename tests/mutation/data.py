@@ -68,6 +68,30 @@ FAULTS: tuple[Fault, ...] = (
     ),
     fault("spec/datasets.py", "a colour of CamVid's", "(64, 0, 128)", "(64, 128, 0)"),
     fault(
+        "spec/datasets.py",
+        "void in white",
+        "BLACK: Colour = (0, 0, 0)",
+        "BLACK: Colour = (255, 255, 255)",
+    ),
+    fault(
+        "spec/datasets.py",
+        "void written as another id",
+        "label_id, _ in CITYSCAPES), 0)",
+        "label_id, _ in CITYSCAPES), 255)",
+    ),
+    fault(
+        "spec/preprocessing.py",
+        "the size of ImageNet's images",
+        "Preprocessing((224, 224)",
+        "Preprocessing((256, 256)",
+    ),
+    fault(
+        "spec/preprocessing.py",
+        "the size of CamVid's images",
+        "CAMVID_SIZE = (360, 480)",
+        "CAMVID_SIZE = (352, 480)",
+    ),
+    fault(
         "spec/labels.py",
         "void first: the classes turned the other way",
         "(last + 1) % (classes + 1)",

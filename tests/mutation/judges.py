@@ -55,7 +55,10 @@ JUDGES: dict[str, Judge] = {
         "published facts of the networks",
         tuple(
             f"{SPEC}/test_published_networks.py::test_{name}"
-            for name in ("parameters", "initial_rules", "bounds_of_initial_weights")
+            for name in (
+                *("parameters", "initial_rules", "bounds_of_initial_weights"),
+                *("means_of_genet", "numbers_of_transformers"),
+            )
         ),
     ),
     "losses": Judge("torch.nn.CrossEntropyLoss", (f"{SPEC}/test_published_losses.py",)),
@@ -87,6 +90,7 @@ JUDGES: dict[str, Judge] = {
         (
             f"{SPEC}/test_initial.py::test_as_pytorch_initialises[drawn-enet]",
             f"{SPEC}/test_initial.py::test_as_pytorch_initialises[drawn-erfnet]",
+            f"{SPEC}/test_initial.py::test_as_pytorch_initialises[drawn-decoder]",
             f"{SPEC}/test_initial.py::test_xavier",
             f"{SPEC}/test_initial.py::test_he_fan_out",
         ),

@@ -75,6 +75,34 @@ FAULTS: tuple[Fault, ...] = (
         "layers",
     ),
     fault(
+        "models.py",
+        "means over an extent that no weight shows",
+        '"genet-mean4": GENetConfig(extent=4)',
+        '"genet-mean4": GENetConfig(extent=2)',
+        "layers",
+    ),
+    fault(
+        "networks/vit.py",
+        "the eps of PyTorch's layer norms in a ViT",
+        "eps: float = 1e-6",
+        "eps: float = 1e-5",
+        "layers",
+    ),
+    fault(
+        "networks/decoder.py",
+        "the eps of another decoder's norms",
+        "eps: float = 1e-5",
+        "eps: float = 1e-6",
+        "layers",
+    ),
+    fault(
+        "networks/decoder.py",
+        "the base of another rotary embedding",
+        "base: float = 10_000.0",
+        "base: float = 500_000.0",
+        "layers",
+    ),
+    fault(
         "networks/enet.py",
         "a dilation of ENet's",
         'Block("dilated3_7", "regular", 128, 128, dilation=16)',
@@ -171,6 +199,9 @@ FAULTS: tuple[Fault, ...] = (
         'weight.shape[1 if weight.kind == "conv_transpose" else 0]',
         'weight.shape[0 if weight.kind == "conv_transpose" else 1]',
         "torch-init",
+    ),
+    fault(
+        "initial.py", "a narrow embedding", '"embedding": 1.0', '"embedding": 0.02', "torch-init"
     ),
     fault("initial.py", "a PReLU's first slope", '"slope": 0.25', '"slope": 0.01', "torch-init"),
     fault(

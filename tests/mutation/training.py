@@ -127,6 +127,12 @@ LOOP = (
         "an epoch's loss as a sum", "mean = progress.loss / steps", "mean = progress.loss", "scores"
     ),
     loop(
+        "validated an epoch early",
+        "done % self.recipe.validate_every == 0",
+        "(done + 1) % self.recipe.validate_every == 0",
+        "scores",
+    ),
+    loop(
         "the best checkpoint is one that was not",
         '[f"{prefix}best"] * best',
         '[f"{prefix}best"] * (not best)',

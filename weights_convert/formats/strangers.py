@@ -30,7 +30,12 @@ HEADS = {
 }
 
 # Files in a folder that hold weights, the likeliest first.
-WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt", "*.msgpack", "*.npz", "*.tar")
+WEIGHTS = (
+    *("*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt", "*.msgpack", "*.npz", "*.tar"),
+    "checkpoint_*",  # of Flax, as it was before Orbax
+)
+# How TensorFlow's file begins that names its last checkpoint.
+LAST_OF_TENSORFLOW = b"model_checkpoint_path"
 # Other files that training leaves in such a folder.
 NO_WEIGHTS = ("optimizer", "scheduler", "random_states", "scaler", "rng", "training_args")
 
@@ -68,19 +73,37 @@ def directory(path: Path) -> str:
         found.parent
         for name in ORBAX_FILES
         for found in (*path.glob(f"*/{name}"), *path.glob(f"*/*/{name}"))
-        if found.is_file()
+        if found.is_file() and not _is_tensorflow(found.parent)
     )
     if deeper:
         others = f" (and {len(set(deeper)) - 1} more)" if len(set(deeper)) > 1 else ""
-        return f"not an Orbax checkpoint ({_lacks()}), but {deeper[0]} is one{others}"
-    held = [p.name for pattern in WEIGHTS for p in sorted(path.glob(pattern)) if p.is_file()]
-    if found := [name for name in held if not name.startswith(NO_WEIGHTS)]:
-        return f"not an Orbax checkpoint ({_lacks()}); name a file in it: {listed(found)}"
-    return f"not an Orbax checkpoint ({_lacks()})"
+        return f"not an Orbax checkpoint ({_lacks(path)}), but {deeper[0]} is one{others}"
+    if _is_tensorflow(path):
+        return "not an Orbax checkpoint: it holds a checkpoint of TensorFlow, which is not read"
+    lacks = _lacks(path)
+    for depth in ("", "*/", "*/*/"):
+        held = [p for name in WEIGHTS for p in sorted(path.glob(depth + name)) if p.is_file()]
+        if found := [p for p in held if not p.name.startswith(NO_WEIGHTS)]:
+            names = listed(str(p.relative_to(path)) for p in found)
+            return f"not an Orbax checkpoint ({lacks}); name a file in it: {names}"
+    return f"not an Orbax checkpoint ({lacks})"
 
 
-def _lacks() -> str:
-    return f"no {' or '.join(ORBAX_FILES)} in it"
+def _lacks(path: Path) -> str:
+    """Return what of an Orbax checkpoint a directory does not have."""
+    there = [name for name in ORBAX_FILES if (path / name).is_file()]
+    return f"its {there[0]} is not Orbax's" if there else f"no {' or '.join(ORBAX_FILES)} in it"
+
+
+def _is_tensorflow(path: Path) -> bool:
+    """Return whether a directory holds a checkpoint of TensorFlow, or the name of its last one."""
+    if any(path.glob("*.index")) and any(path.glob("*.data-*-of-*")):
+        return True
+    last = path / "checkpoint"
+    if last.is_symlink() or not last.is_file():  # a link may lead anywhere, a pipe would wait
+        return False
+    with last.open("rb") as file:
+        return file.read(len(LAST_OF_TENSORFLOW)) == LAST_OF_TENSORFLOW
 
 
 def _dcp(folder: Path) -> str:

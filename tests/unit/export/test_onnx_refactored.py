@@ -9,11 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
+from jax_impl.models import genet
 from jax_impl.ops import activation, pooling, resize
-from parity.export import from_jax
+from parity.export import build, from_jax, stablehlo
 from parity.export.reading import open_network
+from parity.spec.draw import weights
+from parity.spec.networks.genet import GENetConfig
 
 SLOPE = jnp.array([0.1, 0.2, -0.3])
 KERNEL = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3, 4, 3)), jnp.float32)
@@ -116,6 +120,24 @@ def test_refactored(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.transpose(0, 2, 3, 1), expected, rtol=1e-5, atol=1e-5)
     if operator:
         assert operator in {node.op_type for node in model.graph.node}
+
+
+def test_layers_under_remat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a network whose blocks only save memory that cannot be exported any more."""
+    config = GENetConfig(depth=10, width=1)
+    arrays = weights(config, 0)
+
+    def outputs() -> np.ndarray:
+        path = tmp_path / "y.onnx"
+        path.write_bytes(build.network(config, arrays, "jax", (32, 32), 2).SerializeToString())
+        images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+        return open_network(path)(images)[0]
+
+    plain = outputs()
+    called = genet.GatedBlock.__call__
+    monkeypatch.setattr(genet.GatedBlock, "__call__", nnx.remat(called))
+    np.testing.assert_allclose(outputs(), plain, rtol=1e-5, atol=1e-5)
+    assert stablehlo.serialized(config, arrays, (32, 32), None)
 
 
 def test_scan_is_no_call() -> None:

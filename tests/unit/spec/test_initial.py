@@ -25,7 +25,10 @@ from parity.spec.training.stages import carried
 from weights_convert import to_torch
 
 Arrays = dict[str, np.ndarray]
-FAMILIES = ["enet", "enet-mindspore-encoder", "erfnet", "erfnet-imagenet", "genet-extent4"]
+FAMILIES = (
+    *("enet", "enet-mindspore-encoder", "erfnet", "erfnet-imagenet"),
+    *("genet-extent4", "decoder"),
+)
 SIGMAS = 6.0
 
 

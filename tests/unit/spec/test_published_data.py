@@ -18,6 +18,7 @@ from parity.data.camvid import CAMVID
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.sources import Pairs, Source
 from parity.spec import recipes
+from parity.spec.datasets import BUILT_IN
 from parity.spec.labels import outputs
 from parity.spec.models import MODELS
 from parity.spec.preprocessing import published
@@ -237,12 +238,29 @@ LABEL_IDS = {
 }  # fmt: skip
 
 
+# Height and width that the published programs resize images to before their networks.
+IMAGE_SIZES = {
+    "enet": (512, 1024), "enet-camvid": (360, 480), "enet-mindspore": (512, 1024),
+    "erfnet": (512, 1024), "erfnet-encoder": (512, 1024), "erfnet-mindspore": (512, 1024),
+    "erfnet-imagenet": (224, 224), "icnet": (1024, 2048), "genet": (32, 32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", IMAGE_SIZES)
+def test_sizes_of_images(model: str) -> None:
+    """Catches another size in the manifest of a file that says none, and so in every command."""
+    assert published(MODELS[model], None).size == IMAGE_SIZES[model]
+    stages = [s for r in recipes.RECIPES.values() for s in r.stages if s.model == model]
+    assert {published(stage.config, None).size for stage in stages} <= {IMAGE_SIZES[model]}
+
+
 def test_label_ids() -> None:
     """Catches a class whose id in the label files is another's, and names of another order."""
     assert CITYSCAPES.classes == tuple(LABEL_IDS)
     found = {i: t for i, t in enumerate(CITYSCAPES.train_ids) if t != CITYSCAPES.void}
     assert found == {label_id: i for i, label_id in enumerate(LABEL_IDS.values())}
     assert len(CITYSCAPES.train_ids) == 34
+    assert BUILT_IN["cityscapes"].ids == (*LABEL_IDS.values(), 0)  # unlabelled
     assert CAMVID.train_ids == tuple(range(12))
     names = "airplane automobile bird cat deer dog frog horse ship truck"
     assert tuple(names.split()) == cifar10.CLASSES

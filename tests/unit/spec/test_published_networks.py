@@ -5,7 +5,9 @@ The networks are made as a stage of a recipe makes them, without memory for thei
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import math
 from unittest import mock
 
@@ -28,6 +30,7 @@ from parity.spec.models import MODELS, Config
 from parity.spec.tensors import tensors
 from parity.spec.training.recipe import Stage
 from tests.published_training import Entry, holds
+from tests.torchvision_import import torchvision
 from torch_impl.layers.dropout import Dropout as TorchDropout
 from torch_impl.layers.dropout import Dropout2d as TorchDropout2d
 
@@ -176,6 +179,29 @@ def test_parameters(model: str) -> None:
     made = nnx.state(made_by_jax(MODELS[model]), nnx.Param)
     held = [leaf for _, leaf in nnx.to_flat_state(made)]
     assert sum(math.prod(leaf.shape) for leaf in held) == PARAMETERS[model]
+
+
+@pytest.mark.parametrize(
+    ("model", "window"), [("genet", 0), ("genet-mean2", 2), ("genet-mean4", 4), ("genet-mean8", 8)]
+)
+def test_means_of_genet(model: str, window: int) -> None:
+    """Catches a gate that takes means over another extent, which no weight shows."""
+    small = dataclasses.replace(MODELS[model], depth=10, width=1)  # type: ignore[type-var]  # a Config is a frozen dataclass
+    made = torch_impl.models.NETWORKS["genet"](small)
+    for group, side in (("block1", 32), ("block2", 16), ("block3", 8)):
+        x = torch.arange(2.0 * side * side).reshape(1, 2, side, side).sin()
+        found = made.get_submodule(f"{group}.layer.0.downop")(x)
+        expected = torch.nn.functional.avg_pool2d(x, window or side)
+        torch.testing.assert_close(found, expected)
+
+
+def test_numbers_of_transformers() -> None:
+    """Catches another eps or base, which no weight shows: torchvision's ViT, Llama 2's config."""
+    vit = inspect.signature(torchvision().models.vision_transformer.VisionTransformer).parameters
+    assert MODELS["vit"].describe()["eps"] == vit["norm_layer"].default.keywords["eps"]
+    for model in ("decoder", "decoder-tied"):
+        told = MODELS[model].describe()
+        assert (told["eps"], told["base"]) == (1e-5, 10_000)  # rms_norm_eps, rope_theta
 
 
 def test_parameters_of_icnet_that_are_used() -> None:

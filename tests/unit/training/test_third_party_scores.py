@@ -168,6 +168,19 @@ def test_the_best_of_a_run(tmp_path: Path) -> None:
     assert checkpoints.read(folder.last).origin.progress.best_epoch == best + 1
 
 
+def test_the_epochs_that_are_validated(tmp_path: Path) -> None:
+    """Catches a validation one epoch early or late, and a last epoch without one.
+
+    davidtvs' loop validates where (epoch + 1) % 10 is 0, epochs counted from 0, and at the end.
+    """
+    every, epochs = 4, 6
+    made = dataclasses.replace(camvid(), validate_every=every)
+    assert run(tmp_path, made, Script(), OPTIONS, data=Streets()).go()
+    lines = [x for x in logger.read(tmp_path / "log.jsonl") if x["kind"] == "validation"]
+    due = [e + 1 for e in range(epochs) if (e + 1) % every == 0 or e + 1 == epochs]
+    assert [x["epoch"] for x in lines] == due == [4, 6]
+
+
 def test_each_stage_has_a_best_of_its_own(tmp_path: Path) -> None:
     """Catches a stage whose checkpoints must beat those of the one before it."""
     (stage,) = camvid().stages

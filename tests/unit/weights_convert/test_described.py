@@ -212,9 +212,35 @@ def test_folders_of_other_programs(tmp_path: Path) -> None:
     index.write_text(json.dumps({"metadata": {}, "weight_map": shards}))
     for path in (index, tmp_path):
         assert "load the shards (model-00000-of-2.safetensors, model-00001" in refusal(path)
-    (tmp_path / "tf").mkdir()
-    (tmp_path / "tf" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1"\n')
-    assert "is a directory, but not an Orbax checkpoint" in refusal(tmp_path / "tf")
+
+
+def test_folders_of_folders(tmp_path: Path) -> None:
+    """Catches a folder of TensorFlow's called one of Orbax, or said to lack a file that is there.
+
+    And files one or two folders down, as DeepSpeed and Megatron write them, that are not named.
+    """
+    tensorflow = tmp_path / "runs" / "tf"
+    tensorflow.mkdir(parents=True)
+    (tensorflow / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1"\n')
+    for _ in range(2):
+        assert refusal(tensorflow).endswith(
+            "it holds a checkpoint of TensorFlow, which is not read"
+        )
+        assert "but" not in refusal(tensorflow.parent).partition("is a directory, but")[2]
+        (tensorflow / "checkpoint").unlink(missing_ok=True)
+        for name in ("model.ckpt-1.index", "model.ckpt-1.data-00000-of-00001"):
+            (tensorflow / name).touch()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "checkpoint").write_text("something else")
+    assert "(its checkpoint is not Orbax's)" in refusal(tmp_path / "old")
+    (tmp_path / "flax").mkdir()
+    (tmp_path / "flax" / "checkpoint_100").touch()
+    assert refusal(tmp_path / "flax").endswith("; name a file in it: checkpoint_100")
+    rank = tmp_path / "run" / "global_step10"
+    rank.mkdir(parents=True)
+    (rank / "mp_rank_00_model_states.pt").touch()
+    for folder, above in ((rank, ""), (rank.parent, "global_step10/")):
+        assert refusal(folder).endswith(f"; name a file in it: {above}mp_rank_00_model_states.pt")
 
 
 @pytest.mark.parametrize(
