@@ -324,16 +324,8 @@ class TorchSide:
     def pull_back(
         self, outputs: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None = None
     ) -> None:
-        """Run backward in the contexts of the forward pass, parts of which may run once more.
-
-        `torch.utils.checkpoint` computes again what it did not keep. Of tensors, `backward` is a
-        function that the contexts see, and within which they are not active; of edges it is none.
-        """
-        edges = [torch.autograd.graph.get_gradient_edge(output) for output in outputs]
-        wide = Lifted([]) if self.dtype == torch.float64 else contextlib.nullcontext()
-        quiet = Quiet([], {}) if self.quiet else contextlib.nullcontext()
-        with wide, quiet:
-            torch.autograd.backward(edges, gradients)
+        """Run backward as a run of this side is made; see the function."""
+        pull_back(outputs, gradients, self.dtype, self.quiet)
 
     def called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Run a module; what changes it while it runs overrides this."""
@@ -383,6 +375,29 @@ class TorchSide:
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Convert from the port's layout; the tensor owns its memory."""
         return turned_back(array, self.layout.get(array.ndim))
+
+
+def pull_back(
+    outputs: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor] | None,
+    dtype: torch.dtype,
+    quiet: bool = True,
+) -> None:
+    """Run backward in the contexts of the forward pass, parts of which may run once more.
+
+    `torch.utils.checkpoint` computes again what it did not keep. Of tensors, `backward` is a
+    function that the contexts see, and within which they are not active; of edges it is none.
+
+    Args:
+        outputs: What is differentiated.
+        gradients: The gradients of each; None: 1.
+        dtype: The precision of the forward pass: in float64 casts to a narrower type are left out.
+        quiet: Whether functions of dropout do nothing.
+    """
+    edges = [torch.autograd.graph.get_gradient_edge(output) for output in outputs]
+    wide = Lifted([]) if dtype == torch.float64 else contextlib.nullcontext()
+    with wide, Quiet([], {}) if quiet else contextlib.nullcontext():
+        torch.autograd.backward(edges, gradients)
 
 
 @contextlib.contextmanager

@@ -13,12 +13,14 @@ from parity.ladder import tolerances
 from parity.ladder.keys import Flat, Key, against
 from parity.ladder.layer_alone import UnlikeError
 from parity.ladder.port_rounding import compared
+from parity.ladder.recorded import is_narrow
 from parity.ladder.rung import Absence, Lacking, Rung
 from parity.ladder.runs import DISTURBED, PORT64, Runs
 from parity.ladder.tolerances import Difference, Measurement, difference, of_layer
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
 from parity.spec import draw
+from parity.spec.errors import listed
 
 
 class Layers(Rung):
@@ -54,6 +56,8 @@ class Layers(Rung):
             cases.append((call, True))
             if runs.port.train and call.layer in evaluated and self._has_modes(call):
                 cases.append((evaluated[call.layer], False))
+        if unseen := [call.layer for call, train in cases if train and self._is_unseen(call)]:
+            self.notes.append(f"alone without gradients, none was seen to reach: {listed(unseen)}")
         found = runs.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
         measured = [m for layer in found for m in layer]
         if not measured:  # such as a function: the whole is the only layer there is
@@ -63,6 +67,16 @@ class Layers(Rung):
     def _not_fed(self, layer: str, reason: str) -> None:
         self.unfed.add(layer)
         self.notes.append(f"not fed alone: {layer} {reason}")
+
+    def _is_unseen(self, call: Call) -> bool:
+        """Return whether a layer has gradients though none was seen to reach its output.
+
+        So it is inside of a checkpoint of PyTorch's that is reentrant.
+        """
+        if not self.runs.port.train or any(c is not None for c in call.cotangents or ()):
+            return False
+        gradients = self.runs.oracle(True).parameter_gradients
+        return any(n.startswith(f"{call.module}.") and g.any() for n, g in gradients.items())
 
     def blocks(self, report: Report) -> list[Check]:
         """Blocks alone, in float64, where the network is wrong although every layer is right.
@@ -103,11 +117,13 @@ class Layers(Rung):
         disturbed = disturbed if alone and runs.layers.is_alone(call, train, disturbed) else None
         fed = runs.layers.fed(call, train)
         oracle = runs.layers.alone(runs.reference64, call, pair, train, fed)
+        # Known in the working precision alone, and nothing says how far that moves the reference.
+        coarse = runs.coarse or (disturbed is None and is_narrow(runs.port))
         found: dict[Run, Flat] = {}
         reference, port = (Run(side, runs.precision) for side in Side)
         try:
             found[PORT64] = runs.layers.alone(runs.port64, call, pair, train, fed)
-            if disturbed or runs.coarse:
+            if disturbed or coarse:
                 found[port] = runs.layers.alone(runs.port_working, call, pair, train, fed)
         except ForwardError as error:
             lost = {PORT64: Difference(math.inf, note=str(error))}
@@ -122,7 +138,7 @@ class Layers(Rung):
             return []
         if not alone:  # inputs' gradients, and what several calls share, are not known
             found = {run: {k: flat[k] for k in flat if k in oracle} for run, flat in found.items()}
-        if runs.coarse:
+        if coarse:
             rng = draw.generator(0, f"rounding/{call.layer}")
             fed = tolerances.disturb(fed, tolerances.ROUNDING[runs.precision], rng)
             moved = runs.layers.alone(runs.port64, call, pair, train, fed)

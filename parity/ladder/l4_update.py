@@ -18,6 +18,7 @@ from parity.ladder.keys import Flat, Key, by_layer, full_name
 from parity.ladder.port_rounding import Differences, compared
 from parity.ladder.recorded import (
     fed_gradients,
+    has_decay,
     has_numerics,
     is_narrow,
     rates_of,
@@ -218,7 +219,10 @@ class Update(Rung):
         """Return one side's steps, by the port's names and layers."""
         found: Flat = {}
         keep: Callable[[np.ndarray], Any] = SpillFile() if self._is_large() else lambda a: a
-        for kind, gradients in ((Kind.STEP, fed.gradients), (Kind.DECAY_STEP, [fed.zeros])):
+        fed_in_turn: list[tuple[Kind, Sequence[Arrays]]] = [(Kind.STEP, fed.gradients)]
+        if has_decay(self.runs.reference64):
+            fed_in_turn.append((Kind.DECAY_STEP, [fed.zeros]))
+        for kind, gradients in fed_in_turn:
             side = training("update" if kind is Kind.STEP else "decay")
             before = self._parameters(side, ported)
             for i, g in enumerate(gradients, 1):

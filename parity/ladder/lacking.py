@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from parity.capture.records import NETWORK
-from parity.ladder.recorded import coarse, has_numerics, lacks_step_loss, numerics_of
+from parity.ladder.recorded import (
+    coarse,
+    has_decay,
+    has_numerics,
+    lacks_step_loss,
+    numerics_of,
+)
 from parity.ladder.rung import Absence, Lacking
 from parity.report.quantity import Kind, Mode, Quantity
 from parity.report.report import Omission
@@ -51,6 +57,9 @@ def lacking(runs: Runs, rung: str) -> Iterator[Omission]:
         if not has_numerics(runs, "update"):
             reason = f"the trace holds no steps in {runs.precision} and disturbed: {NO_NUMERICS}"
             yield omission(Kind.STEP, reason, step=1)
+        if not has_decay(side):
+            reason = f"the trace holds no steps of decay in {side.dtype}"
+            yield omission(Kind.DECAY_STEP, reason, step=0)
         if runs.port.schedules is not None and not side.trace.index["rates"]:
             yield omission(Kind.LEARNING_RATE, "the trace holds no rates", required=True)
 

@@ -289,8 +289,14 @@ def has_numerics(runs: Runs, kind: str) -> bool:
     side, narrow = runs.reference64, runs.reference_working
     if not isinstance(side, RecordedSide) or not isinstance(narrow, RecordedSide):
         return True
-    found = (has_steps(s, k) for s in (narrow, side.disturbed()) for k in (kind, "decay"))
+    kinds = (kind, "decay") if has_decay(side) else (kind,)
+    found = (has_steps(s, k) for s in (narrow, side.disturbed()) for k in kinds)
     return coarse(side) or all(found)
+
+
+def has_decay(side: TorchSide) -> bool:
+    """Return whether the reference's step on gradients of 0 is known; a trace may lack it."""
+    return not isinstance(side, RecordedSide) or not _lacks(side, "decay", side.dtype)
 
 
 def fed_gradients(side: RecordedSide) -> tuple[list[Arrays], Arrays]:
@@ -320,8 +326,10 @@ def lacking_steps(runs: Runs, kind: str) -> str:
     if not isinstance(side, RecordedSide):
         return ""
     precision = FLOAT64 if kind == "trajectory" else side.dtype
-    for each in (kind, "decay") if kind == "update" else (kind,):
-        made = side.trace.training.get((each, precision, None))
-        if not made or not made["steps"]:
-            return f"the trace holds no steps of {each} in {precision}"
-    return ""
+    return _lacks(side, kind, precision)
+
+
+def _lacks(side: RecordedSide, kind: str, precision: str) -> str:
+    """Return what a trace lacks of steps of a kind; nothing where it holds them."""
+    made = side.trace.training.get((kind, precision, None))
+    return "" if made and made["steps"] else f"the trace holds no steps of {kind} in {precision}"

@@ -21,7 +21,7 @@ from parity.capture.run import FLOAT64
 from parity.capture.torch_arrays import turned_back
 from parity.capture.torch_draws import Quiet
 from parity.capture.torch_lifting import Lifted
-from parity.capture.torch_side import TorchSide, one_thread
+from parity.capture.torch_side import TorchSide, one_thread, pull_back
 from parity.capture.torch_training import scheduler
 from parity.ladder import tolerances
 from parity.ladder.port import Port
@@ -67,7 +67,8 @@ def record(
     working = options["precision"]
     with _written(path, f"torch {torch.__version__}", working) as trace, one_thread():
         try:
-            TorchRecorder(trace, around=_around(noted), **options).record()
+            how = {"around": _around(noted), "backward": pull_back}
+            TorchRecorder(trace, **how, **options).record()
         except (InputError, TraceError):
             raise
         except Exception as error:
@@ -87,7 +88,7 @@ def _options(made: Any, precision: str) -> dict[str, Any]:
         options["inputs"] = [options["inputs"]]
     if not isinstance(options["inputs"], tuple | list):
         raise InputError(f"inputs are a {type(options['inputs']).__name__}, expected a list")
-    known = set(inspect.signature(TorchRecorder).parameters) - {"trace", "around"}
+    known = set(inspect.signature(TorchRecorder).parameters) - {"trace", "around", "backward"}
     if unknown := sorted(options.keys() - known):
         raise InputError(f"the factory returned {unknown[0]!r}, {EXPECTED}")
     side = TorchSide(options["module"], FLOAT64)

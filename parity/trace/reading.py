@@ -26,6 +26,7 @@ from parity.trace.recorder import INDEX
 from parity.trace.schema import checked
 
 LOCAL = 30  # bytes of a member's header in a zip file, before its name and what follows that
+END = 22  # bytes of the record at a zip file's end, before its comment
 HEADER = 10  # bytes of a .npy file before its description, whose length is in the last two
 # Python 3.11 raises SystemError where two threads parse at the same time.
 PARSING = threading.Lock()
@@ -72,6 +73,8 @@ class TraceFile:
             raise InputError(f"{path}: cut off, or no trace: {error}") from error
         if len(self.members) < len(self.zip.infolist()):
             raise InputError(f"{path}: two members have one name")
+        if not self._is_whole():
+            raise InputError(f"{path} was altered: something stands before its zip file, or behind")
         self.index = checked(self._index(), self.path)
         self.verified: set[str] = set()
         self.places: dict[str, tuple[int, np.dtype, tuple[int, ...]]] = {}
@@ -97,6 +100,13 @@ class TraceFile:
         """Close the file; arrays that are still wanted hold this object."""
         if hasattr(self, "file") and self._wide_of is None:
             self.file.close()
+
+    def _is_whole(self) -> bool:
+        """Return whether the file begins and ends with the zip file, which `zipfile` looks for."""
+        self.file.seek(self.size - END - len(self.zip.comment))
+        end = self.file.read(4)
+        self.file.seek(0)
+        return (self.file.read(4), end) == (b"PK\3\4", b"PK\5\6")
 
     def _index(self) -> Any:
         """Return the index; the zip file's own checksum has been compared."""

@@ -538,6 +538,8 @@ class TorchRecorder:
         layout: Number of axes -> the order of axes in which random numbers are drawn.
         disturbed: Mode -> disturbed positional and keyword inputs, instead of drawn ones.
         around: Returns a context to run in, of the layers that are running and of the dtype.
+        backward: Runs a backward pass, of outputs, their gradients and the dtype: parts of the
+            network may run again in it (`torch.utils.checkpoint`), which `around` does not reach.
         quiet: Dropouts that have been switched off, by name.
     """
 
@@ -563,6 +565,7 @@ class TorchRecorder:
         layout=None,
         disturbed=None,
         around=None,
+        backward=None,
         quiet=(),
     ):
         import torch
@@ -582,6 +585,9 @@ class TorchRecorder:
         self.call = call or (lambda module, *args, **kwargs: module(*args, **kwargs))
         self.layout, self.disturbed = layout or {}, disturbed or {}
         self.around = around or (lambda running, dtype: nothing())
+        self.backward = backward or (
+            lambda outputs, pull, _: torch.autograd.backward(outputs, pull)
+        )
         module = copy.deepcopy(module)
         self.quiet = list(dict.fromkeys([*quiet, *silenced(torch, module)]))
         self.modules = {
@@ -717,7 +723,7 @@ class TorchRecorder:
             return hooks.calls
         run["targets"] = [self._store(t) for t in targets]
         run["loss"] = self.trace.scalar(*numpy_of(value))
-        value.backward()
+        self.backward([value], None, dtype)
         hooks.finish()
         floats = [t for t in self.tensors_of((args, kwargs)) if t.is_floating_point()]
         run["input_gradients"] = [self._store(gradient_of(torch, t)) for t in floats]
@@ -805,7 +811,7 @@ class TorchRecorder:
         }
         if graded and len(found) == len(pull):
             pairs = [(o, c.to(o.dtype)) for o, c in zip(found, pull) if c is not None]
-            torch.autograd.backward([o for o, _ in pairs], [c for _, c in pairs])
+            self.backward([o for o, _ in pairs], [c for _, c in pairs], dtype)
             floats = [t for t in self.tensors_of((args, kwargs)) if t.is_floating_point()]
             entry["input_gradients"] = [self._store(gradient_of(torch, t)) for t in floats]
             entry["parameter_gradients"] = {k: self._store(g) for k, g in gradients(layer).items()}
@@ -934,7 +940,7 @@ class Training:
         with recorder.around([], self.dtype):
             outputs = recorder.call(self.module, *args, **kwargs)
             value = recorder.loss(outputs, *recorder._tensors(tuple(targets), self.dtype))
-            value.backward()
+        recorder.backward([value], None, self.dtype)
         for parameter in self.module.parameters():
             if parameter.grad is not None and parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.to_dense()
@@ -1240,11 +1246,14 @@ class MindSporeRecorder:
         run = self.trace.run("train" if train else "eval", "float32", disturbance)
         run["args"] = self.trace.tree(arguments, self._store)
         hooks = CellHooks(self, run["calls"], train, disturbance is None)
-        targets, seen = self._tensors(self.targets), []
+        targets, seen, after = self._tensors(self.targets), [], {}
 
         def forward(*given):
             seen.append(self.cell(*given))
-            return self.loss(seen[-1], *targets)
+            value = self.loss(seen[-1], *targets)
+            after.update(self._values(self.statistics))
+            hooks.ended = True
+            return value
 
         with hooks:
             if train:
@@ -1252,12 +1261,12 @@ class MindSporeRecorder:
                 value, of_inputs, of_weights = self._gradients(forward, arguments, weights)
             else:
                 seen.append(self.cell(*arguments))
+                after.update(self._values(self.statistics))
         hooks.finish()
         for name, item in paths(seen[-1]):
             tensor = isinstance(item, self.mindspore.Tensor)
             kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
             run["outputs"].append({"name": name, "kind": kind, "array": array})
-        after = self._values(self.statistics)
         run["statistics"] = {name: self.trace.array(array) for name, array in after.items()}
         if train:
             run["targets"] = [self._store(t) for t in targets]
@@ -1443,11 +1452,13 @@ class CellHooks:
 
     Attributes:
         calls: (name, arguments, the outputs' gradients) of each call, as tensors.
+        ended: Whether the forward pass has: what `recompute` computes again is not recorded.
     """
 
     def __init__(self, recorder, entries, train, whole):
         self.recorder, self.entries, self.train, self.whole = recorder, entries, train, whole
         self.calls, self.handles, self.seen = [], [], set()
+        self.ended = False
 
     def __enter__(self):
         for name, cell in self.recorder.cells.items():
@@ -1461,6 +1472,8 @@ class CellHooks:
             handle.remove()
 
     def _returned(self, name, _, arguments, outputs):
+        if self.ended:
+            return None
         recorder = self.recorder
         called = counted(name, self.seen)
         self.seen.add(called)

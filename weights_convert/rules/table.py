@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from parity.spec.errors import InputError, listed, shortened
@@ -93,12 +93,23 @@ class Rules:
             raise InputError(f"{self.name}: {error}") from error
         return Rules(back, self.name, (self.sides[1], self.sides[0]), self)
 
-    def find(self, name: str, ndim: int) -> tuple[Rule, int, dict[str, str]] | None:
-        """Return the rule that fits a tensor, which of its patterns, and the groups' texts."""
+    def find(
+        self, name: str, ndim: int, target: Collection[str] | None = None
+    ) -> tuple[Rule, int, dict[str, str]] | None:
+        """Return the rule that fits a tensor, which of its patterns, and the groups' texts.
+
+        The first counts. On the way back, where two rules make tensors of one name, it is the
+        first whose tensors the target has, if that is known.
+        """
+        first = None
         for rule, place, values in self._fitting(name, ndim):
-            if self.forth is None or self.forth._makes(rule, place, values, ndim):
+            if self.forth is None:
                 return rule, place, values
-        return None
+            if self.forth._makes(rule, place, values, ndim):
+                if target is None or all(made in target for made in _made(rule, values)):
+                    return rule, place, values
+                first = first or (rule, place, values)
+        return first
 
     def _fitting(self, name: str, ndim: int) -> Iterator[tuple[Rule, int, dict[str, str]]]:
         for rule in self.rules:
@@ -114,11 +125,9 @@ class Rules:
             values: The groups' texts.
             ndim: The tensor's number of axes.
         """
-        texts = {**dict.fromkeys(back.scanned[1], "0"), **values}
-        names = [each.expand(texts) if each else "" for each in back.templates]
         return all(
             next((r.number for r in self.rules if r.match(name, axes)), 0) == back.number
-            for name, axes in zip(names, back.results(place, ndim), strict=True)
+            for name, axes in zip(_made(back, values), back.results(place, ndim), strict=True)
         )
 
     def plan(
@@ -157,7 +166,7 @@ class Rules:
         idle, unused = set(), []
         matched: set[int] = set()
         for name, array in source.items():
-            found = self.find(name, len(array.shape))
+            found = self.find(name, len(array.shape), target)
             if found is None:
                 if spare(name):
                     idle.add(name)
@@ -216,6 +225,12 @@ class Rules:
                     f"{name} would be {spec.shape}, but the {self.sides[1]}'s is"
                     f" {tuple(target[name].shape)}"
                 )
+
+
+def _made(rule: Rule, values: Mapping[str, str]) -> list[str]:
+    """Return the names of what a rule makes; of many that an axis numbers, the first's."""
+    texts = {**dict.fromkeys(rule.scanned[1], "0"), **values}
+    return [each.expand(texts) if each else "" for each in rule.templates]
 
 
 def _of_entry(name: str, entry: Any) -> tuple[Any, ...]:

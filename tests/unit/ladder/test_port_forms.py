@@ -52,6 +52,19 @@ def test_what_is_computed_again_is_computed_alike(factor: float) -> None:
     assert check(port, levels=("L3",)).ok == (factor == 1.0)
 
 
+class Reentrant(Checkpointed):
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.b(checkpoint(self.inner, x, use_reentrant=True))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_layers_whose_gradients_are_not_seen_are_named() -> None:
+    """Catches layers compared forward alone without a word: hooks see no gradient in there."""
+    report = check(Port(Reentrant(), Softmax(), (3, 4), weights=LINEAR), levels=("L1",))
+    assert report.ok
+    assert "alone without gradients, none was seen to reach: a" in report.notes
+
+
 class Folded(nn.Module):
     def __init__(self) -> None:
         super().__init__()

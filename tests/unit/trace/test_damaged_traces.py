@@ -89,6 +89,15 @@ def test_one_that_is_cut_off(good: Path, tmp_path: Path) -> None:
             content(path)
 
 
+@pytest.mark.parametrize("end", [0, 1])
+def test_one_with_something_before_or_behind(good: Path, tmp_path: Path, end: int) -> None:
+    """Catches two files that were joined, of which `zipfile` finds one."""
+    path = tmp_path / "joined.trace"
+    path.write_bytes(b"more" * (1 - end) + good.read_bytes() + b"more" * end)
+    with pytest.raises(InputError, match=r"joined\.trace was altered"):
+        TraceFile(path)
+
+
 def test_one_that_was_altered(good: Path, tmp_path: Path) -> None:
     """Catches a byte that was changed anywhere, and numbers that come out changed."""
     data, path = good.read_bytes(), tmp_path / "bad.trace"

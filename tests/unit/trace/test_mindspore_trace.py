@@ -23,6 +23,7 @@ from parity.ladder.recorded_steps import compare
 from parity.report.report import Report
 from parity.trace.reading import TraceFile
 from tests.mindspore_pair import twins
+from tests.unit.trace.test_recorded_reference import rewritten
 
 LAYERS = {"conv", "bn", "act", "dilated", "up", "up_bn", "resize", "head"}
 
@@ -94,6 +95,20 @@ def test_a_wrong_layer_is_named(
     fault(port.port)
     wrong = [c for c in check(port, (rung,)).failures() if c.layer == layer]
     assert wrong
+
+
+def test_layers_that_nobody_recorded_alone(tmp_path: Path) -> None:
+    """Catches float64's limits for what was recorded in float32: a sound port would fail.
+
+    So would each block of one whose network is wrong elsewhere: blocks are never recorded alone.
+    """
+    trace = TraceFile(twins.TRACE)
+    trace.index["alone"] = []
+    path = rewritten(trace, tmp_path / "ref.trace")
+    check(twins.make_port(path), ("L1",)).assert_faithful()
+    port = twins.make_port(path)
+    shifted(port.port)
+    assert {c.layer for c in check(port, ("L1",)).failures()} == {"up"}
 
 
 def every_parameter() -> optax.GradientTransformation:

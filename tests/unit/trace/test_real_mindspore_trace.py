@@ -49,6 +49,23 @@ assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
 """
 
 
+AGAIN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import recorder, reference
+
+def record(path, again):
+    net, x, labels, weights = reference.make_reference()
+    if again:
+        net.bn.recompute()
+    options = {"loss": reference.loss, "targets": [labels, weights], "parts": ()}
+    recorder.record_mindspore(path, net, [x], **options)
+
+record("once.trace", False)
+record("again.trace", True)
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the recorder and the reference alone, and the trace they wrote."""
@@ -101,3 +118,14 @@ def test_what_cannot_be_recorded_is_refused(folder: Path) -> None:
     probe = TraceFile(folder / "probe.trace")
     assert probe.index["notes"]["switched_off"] == ["1"]
     assert probe.index["notes"]["probe"] == [0]
+
+
+def test_what_is_computed_again_is_recorded_once(folder: Path) -> None:
+    """Catches calls and statistics of the backward pass, in which `recompute` runs cells again."""
+    (folder / "again.py").write_text(AGAIN)
+    run(folder, "again.py", ".")
+    once, again = (TraceFile(folder / f"{name}.trace") for name in ("once", "again"))
+    calls = [[c["layer"] for c in t.index["runs"][-1]["calls"]] for t in (once, again)]
+    assert calls[0] == [name for name in calls[1] if "recompute" not in name]
+    found = compare(once, again)
+    assert found.ok, str(found.first())

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from parity import check
+from parity import Port, check
 from parity.cli import main
 from parity.ladder import recording
 from parity.ladder.climb import climb
@@ -24,6 +24,7 @@ from parity.testing import cases
 from parity.trace import recorder
 from parity.trace.reading import TraceFile
 from tests.recorded import live, ported, recorded, schedules
+from tests.unit.ladder.test_port_forms import LINEAR, Checkpointed, Softmax
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,20 @@ def test_a_fault_is_found_at_the_same_place(trace: Path) -> None:
     assert other.explanation() == ["the reference is a recording: causes are not sought"]
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_what_is_computed_again_is_recorded_alike(factor: float, tmp_path: Path) -> None:
+    """Catches casts and dropouts that are left out, but not where a checkpoint runs again."""
+    optimizers = (lambda m: torch.optim.Adam(m.parameters(), 1e-3), optax.adam(1e-3))
+    port = Port(Checkpointed(), Softmax(factor), (3, 4), LINEAR, optimizers=optimizers, steps=2)
+    recording.record(port, tmp_path / "ref.trace")
+    given: dict[str, Any] = {"inputs": (), "optimizers": (None, optimizers[1])}
+    other = dataclasses.replace(port, reference=str(tmp_path / "ref.trace"), **given)
+    levels = ("L0", "L1", "L2", "L3", "L4", "L5")
+    one, found = climb(port, levels), climb(other, levels)
+    assert one.ok == (factor == 1.0)
+    assert lines(one) == lines(found)
+
+
 def test_the_tests_of_a_port_are_the_same(trace: Path) -> None:
     """Catches `parity.testing` that has no tests, or others, for a recorded reference."""
     levels = ("L0", "L1", "L2", "L3", "L4", "L5")
@@ -103,6 +118,21 @@ def test_without_gradients_nothing_is_proved(poor: Path, tmp_path: Path) -> None
     assert not report.ok
     missing = {str(o.quantity) for o in report.missing()}
     assert {"loss"} <= missing
+
+
+def test_steps_without_one_of_decay(trace: Path, tmp_path: Path) -> None:
+    """Catches steps that are there and not compared, for the trace lacks one on zeros."""
+    found = TraceFile(trace)
+    steps = [t for t in found.index["training"] if t["kind"] != "decay"]
+    found.index["training"] = steps
+    path = rewritten(found, tmp_path / "no.trace")
+    report = check(recorded(path), ("L4",))
+    assert report.ok, report.failures()
+    assert {c.kind for c in report.checks if c.rung == "L4"} == {"structure", "numerics"}
+    reasons = [o.reason for o in report.left_out if o.rung == "L4"]
+    assert reasons == ["the trace holds no steps of decay in float64"]
+    wrong = recorded(path, optimizers=(None, optax.adam(schedules()[1])))
+    assert {c.rung for c in check(wrong, ("L4",)).failures()} == {"L4"}
 
 
 def rewritten(trace: TraceFile, path: Path) -> Path:

@@ -341,3 +341,12 @@ def test_a_number_in_a_name_that_is_far_off(number: str) -> None:
     arrays = {"l.0.w": np.zeros(2), f"l.{number}.w": np.zeros(2)}
     with pytest.raises(InputError, match=r"at most 9 digits|there is no layer 1, but a 999999999"):
         rules.plan(arrays)
+
+
+def test_the_way_back_of_two_rules_that_give_one_name() -> None:
+    """Catches a bias of a norm that goes back to a name which the reference does not have."""
+    table = Rules.of([(r"(.*)\.bias", r"\1.bias"), (r"(.*)\.beta", r"\1.bias")])
+    reference = {"conv.bias": np.zeros(3), "bn.beta": np.ones(4)}
+    made = {n: a for step in table.plan(reference).steps for n, a in step.apply(reference).items()}
+    plan = table.inverted().plan(made, reference)
+    assert {name for step in plan.steps for name in step.made} == reference.keys()
