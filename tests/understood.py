@@ -193,8 +193,8 @@ def _names(given: dict[str, Any]) -> None:
 def of_pip(words: Sequence[str]) -> None:
     """Check that what is installed is this project, with extras it has, or pinned.
 
-    This project is a checkout or its wheel, of the version that is here: no index has it, and somebody
-    else might take its name there.
+    This project is a checkout or its wheel, of the version that is here: no index has it, and
+    somebody else might take its name there.
     """
     if words == ["check"]:
         return

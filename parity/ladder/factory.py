@@ -45,7 +45,7 @@ def make_port(name: str) -> Port:
 
 
 def _named(port: Port, name: str) -> Port:
-    """Call a port without a name after its factory, so that the reports of two can be told apart."""
+    """Call a port without a name after its factory, so that reports of two are told apart."""
     from parity.ladder.port import UNNAMED
 
     if port.name != UNNAMED:
