@@ -11,7 +11,9 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 BLOCK = re.compile(r"^```(\w+)(?: +([^\n]*))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OPTION = re.compile(r'(\w+)="([^"]*)"')
-INSTALL = "%pip install --quiet parity-suite  # on Colab; skip it where the package is installed"
+INSTALL = """%pip install --quiet parity_suite-*.whl
+# On Colab, upload the wheel first; a checkout of parity-suite makes it: python -m build --wheel
+# Skip this cell where the package is installed."""
 LAST = """from my_port import make_port
 from parity import check
 
@@ -22,8 +24,8 @@ def notebook(page: str) -> dict[str, Any]:
     """Return a page as a notebook.
 
     Args:
-        page: The page's text. A block with a title becomes a cell that writes the file, one that
-            also has `replace` a cell that edits it, and one of the console a cell that runs it.
+        page: The page's text. A block with a title becomes a cell that writes the file, or edits it
+            if it is a `diff`; one of the console becomes a cell that runs the command.
     """
     cells = [_code(INSTALL), *_cells(page), _code(LAST)]
     for number, cell in enumerate(cells):
@@ -56,8 +58,8 @@ def _code(source: str) -> dict[str, Any]:
 def _source(language: str, options: dict[str, str], text: str) -> str:
     if language == "console":
         return "!" + text.partition("\n")[0].removeprefix("$ ")
-    if old := options.get("replace"):
-        new = text.removesuffix("\n")
+    if language == "diff":
+        old, new = changed(text)
         return (
             "from pathlib import Path\n\n"
             f'file = Path("{options["title"]}")\n'
@@ -67,9 +69,16 @@ def _source(language: str, options: dict[str, str], text: str) -> str:
     return f"%%writefile {options['title']}\n{text}"
 
 
+def changed(diff: str) -> tuple[str, str]:
+    """Return the lines that a change is about, before and after it."""
+    lines = [(line[:1], line[1:]) for line in diff.splitlines()]
+    old, new = ([text for sign, text in lines if sign != other] for other in "+-")
+    return "\n".join(old), "\n".join(new)
+
+
 def _linked(text: str) -> str:
     """Links to other pages as text: a notebook has no pages beside it."""
-    return re.sub(r"\[([^\]]+)\]\([^)]+\.md\)", r"\1", text)
+    return re.sub(r"\[([^\]]+)\]\([^)]+\.md(#[^)]*)?\)", r"\1", text)
 
 
 def main() -> None:

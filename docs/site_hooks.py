@@ -160,7 +160,11 @@ def networks() -> str:
         rows.append(f"| {' | '.join(cells)} |")
     head = " | ".join(COLUMNS)
     table = "\n".join([f"| {head} |", f"|{'---|' * len(COLUMNS)}", *rows])
-    return f"""# Networks
+    return f"""---
+hide: [toc]
+---
+
+# Networks
 
 `parity summary NAME` prints the layers of one, `parity check NAME` compares its two sides.
 

@@ -24,7 +24,7 @@ class Block(NamedTuple):
 
     Attributes:
         language: Such as `python` or `console`; `indented` if four spaces make it a block.
-        options: `title`, the file that a reader writes; `replace`, what of it the block replaces.
+        options: `title`, the file that a reader writes, or changes if the language is `diff`.
         text: What the block holds.
     """
 
@@ -142,14 +142,16 @@ def follow(page: str, folder: Path, run: Callable[[list[str]], str]) -> int:
 
 
 def write(file: Path, block: Block) -> None:
-    """Write the file that a block is, or change the part of it that the block replaces."""
-    old = block.options.get("replace")
-    if old is None:
+    """Write the file that a block is, or change the lines of it that the block changes."""
+    if block.language != "diff":
         file.write_text(block.text)
         return
+    lines = [(line[:1], line[1:]) for line in block.text.splitlines()]
+    assert {sign for sign, _ in lines} <= {"+", "-", " "}
+    old, new = ("\n".join(text for sign, text in lines if sign != other) for other in "+-")
     text = file.read_text()
     assert text.count(old) == 1, f"{file.name} has {old!r} {text.count(old)} times"
-    file.write_text(text.replace(old, block.text.removesuffix("\n")))
+    file.write_text(text.replace(old, new))
 
 
 def printed(expected: str, found: str) -> None:

@@ -98,7 +98,7 @@ def of_python(words: list[str], whole: bool) -> None:
         assert (ROOT / words[0]).is_file(), f"{words[0]} is not there"
         return
     module, rest = words[1], words[2:]
-    if module == "venv":
+    if module in ("venv", "build"):
         return
     if module == "parity":
         of_parity(rest, whole)
@@ -191,15 +191,23 @@ def _names(given: dict[str, Any]) -> None:
 
 
 def of_pip(words: Sequence[str]) -> None:
-    """Check that what is installed is this project, with extras it has, or pinned."""
+    """Check that what is installed is this project, with extras it has, or pinned.
+
+    This project is a checkout or its wheel, of the version that is here: no index has it, and
+    somebody else might take its name there.
+    """
     if words == ["check"]:
         return
     assert words[0] == "install"
+    name, version = (PROJECT["project"][key] for key in ("name", "version"))
+    wheel = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     extras = PROJECT["project"]["optional-dependencies"]
     for word in words[1:]:
-        if word.startswith("-") or word in (".", PROJECT["project"]["name"]):
+        if word.startswith("-") or word in (".", f"path/to/{name}"):
             continue
-        if found := re.fullmatch(r"(?:\.|parity-suite)\[([\w,]+)\]", word):
+        if re.fullmatch(r"(vendor/)?" + re.escape(wheel), word):
+            continue
+        if found := re.fullmatch(r"\.\[([\w,]+)\]", word):
             assert set(found[1].split(",")) <= set(extras), word
         else:
             assert re.fullmatch(r"[\w-]+(==|<)[\w.]+", word), f"{word} is not pinned"

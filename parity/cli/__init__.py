@@ -20,6 +20,7 @@ from parity.spec.errors import InputError, all_listed, printable
 from parity.training.dist_env import started
 
 VERBOSE = "list everything that a message names, not only the first five"
+INTERRUPTED = "interrupted"  # what most commands say to Ctrl-C, and end
 UNREAD = 141  # exit status if the reader of the output has gone: 128 + SIGPIPE
 
 # Command -> what it does. `parity.cli.commands.NAME` has `add_arguments(parser)` and `run(args)`,
@@ -91,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(_unread()) from None
     except BrokenPipeError:
         return _unread()
+    except KeyboardInterrupt:  # before the command runs, while its module is imported
+        print(f"parity: {INTERRUPTED}", file=sys.stderr)
+        status = 130
     interrupted = status in (128 + number for number in interrupts.SIGNALS)
     if argv is None and (interrupted or (status and started())):
         # Threads are at work, and the other processes wait, or do not answer.
@@ -116,8 +120,15 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         # With several processes, the launcher acknowledges the signal.
         answer = "" if started() else args.answer
-        with interrupts.watched(answer), all_listed(args.verbose):
-            return args.run(args)
+        with interrupts.watched(answer) as watch, all_listed(args.verbose):
+            try:
+                return args.run(args)
+            except Exception as error:
+                # Python and libraries make other exceptions of a KeyboardInterrupt that comes while
+                # they are imported or call back.
+                if watch.count and INTERRUPTED in answer and not isinstance(error, InputError):
+                    return 130
+                raise
     except InputError as error:
         print(f"parity {args.command}: error: {printable(str(error))}", file=sys.stderr)
         return 2
@@ -164,6 +175,6 @@ def parser(given: Sequence[str] | None = None) -> Parser:
         module.add_arguments(sub)
         if not any(action.dest == "verbose" for action in sub._actions):
             sub.add_argument("--verbose", action="store_true", help=VERBOSE)
-        answer = getattr(module, "ANSWER", f"parity {name}: interrupted")
+        answer = getattr(module, "ANSWER", f"parity {name}: {INTERRUPTED}")
         sub.set_defaults(run=module.run, answer=answer)
     return top

@@ -41,7 +41,16 @@ def make_port(name: str) -> Port:
     if not isinstance(port, Port):
         kind = "nothing" if port is None else f"a {type(port).__name__}"
         raise InputError(f"{name} returned {kind}, expected a parity.Port")
-    return _with_files_beside(port, _folder(name))
+    return _with_files_beside(_named(port, name), _folder(name))
+
+
+def _named(port: Port, name: str) -> Port:
+    """Call a port without a name after its factory, so that reports of two are told apart."""
+    from parity.ladder.port import UNNAMED
+
+    if port.name != UNNAMED:
+        return port
+    return dataclasses.replace(port, name=name.removesuffix(":make_port").removesuffix(".py"))
 
 
 def made(name: str) -> Any:

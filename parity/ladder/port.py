@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MakeOptimizer = Callable[["torch.nn.Module"], "torch.optim.Optimizer"]
 
 NAMES = "names"  # of `Port.layers`
+UNNAMED = "port"  # what a port is called that nobody named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Port:
             are loaded into a copy of the port. None: both hold the same values already, and are
             matched by them.
         params: The parameters of a function, or the variables of a Linen module.
-        name: The name shown in tables.
+        name: The name shown in tables. The command line calls a port that has none after its file.
         eval_inputs: Inputs of the forward pass in eval mode, where they differ.
         losses: Two functions from outputs and `targets` to a scalar, for the reference and for the
             port. If not given: the sum of all outputs, each element times a number drawn by `seed`.
@@ -94,7 +95,7 @@ class Port:
     inputs: Any = None
     weights: Weights = None
     params: Any = None
-    name: str = "port"
+    name: str = UNNAMED
     eval_inputs: Any = None
     losses: tuple[Loss | Any, Loss] | None = None
     targets: tuple[np.ndarray, ...] = ()

@@ -14,7 +14,9 @@ from parity.diagnosis.experiments.change import COMMON, ODD, PLAIN, Changes, giv
 NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 EPS = (1e-3, 1e-5, 1e-6, 1e-12, 1e-8, 1e-4, 1e-7, 0.0, 1e-2, 1e-9, 1e-10, 2e-5, 5e-5, 5e-6, 1e-1)
 MOMENTA = (0.1, 0.01, 0.9, 0.99, 0.001, 0.03, 0.05, 0.0003)
-SETTINGS = "batch-norm-settings"  # several at once
+# Several settings at once.
+SETTINGS = "batch-norm-settings"
+MOMENTUM_VARIANCE, EPS_VARIANCE = "batch-norm-momentum-variance", "batch-norm-eps-variance"
 SMALL = 0.05  # a constant that is added and is not larger is taken for an eps
 
 
@@ -67,7 +69,7 @@ def _batch_norm(o: Operation) -> Changes:
                 yield given(o, Fault.BATCH_NORM_MOMENTUM, what, momentum=other)
                 both = f"biased variance stored, and {what}"
                 replaced = _stored(biased_stored, other)
-                yield one(o, SETTINGS, both, replaced, ODD)
+                yield one(o, MOMENTUM_VARIANCE, both, replaced, ODD)
         text = "the batch's biased variance stored in the running statistics"
         yield one(o, Fault.BIASED_RUNNING_VARIANCE, text, _stored(biased_stored))
         text = "normalising by the unbiased variance"
@@ -95,12 +97,14 @@ def _biased_with_eps(o: Operation) -> Changes:
     for other in (e for e in EPS[:4] if e != eps):
         for momentum in dict.fromkeys(round(x, 9) for x in (m, 1 - m, *MOMENTA[:4])):
             what = f"biased variance stored, eps {number(other)} instead of {number(eps)}"
+            name = EPS_VARIANCE
             if abs(momentum - m) > 1e-9:
                 what += f", and momentum {number(momentum)} instead of {number(m)}"
+                name = SETTINGS
             if training:
-                yield one(o, SETTINGS, what, _stored(biased_stored, momentum, other), ODD)
+                yield one(o, name, what, _stored(biased_stored, momentum, other), ODD)
             else:  # statistics stay as they are
-                yield given(o, SETTINGS, what, ODD, eps=other)
+                yield given(o, name, what, ODD, eps=other)
 
 
 def _stored(

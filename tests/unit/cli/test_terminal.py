@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -111,6 +114,41 @@ def test_ctrl_c_says_what_happens(command: str) -> None:
     answer = parser([command]).parse_args([command, *given]).answer
     assert answer.startswith(f"parity {command}: ")
     assert ("Ctrl-C again stops at once" in answer) == (command == "study")
+
+
+def test_ctrl_c_while_a_command_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Catches a traceback where Ctrl-C comes before the command runs."""
+
+    def interrupted(_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("parity.cli.parser", interrupted)
+    assert main(["check", "enet"]) == 130
+    assert capsys.readouterr().err == "parity: interrupted\n"
+
+
+def test_ctrl_c_that_a_library_turns_into_another_exception(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Catches a traceback where an import or a callback raised anew what Ctrl-C had raised."""
+
+    def run(_: object) -> NoReturn:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt as error:
+            time.sleep(0.5)  # the other thread hears it
+            raise RuntimeError("Error calling __set_name__") from error
+        raise AssertionError
+
+    monkeypatch.setattr("parity.cli.commands.summary.run", run)
+    assert main(["summary", "enet"]) == 130
+    assert capsys.readouterr().err == "parity summary: interrupted\n"
+    monkeypatch.setattr("parity.cli.commands.summary.run", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["summary", "enet"])
 
 
 def test_a_recipe_is_readable_at_80_columns() -> None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from parity import Port, check
 from parity.diagnosis.catalogue import Fault
+from parity.diagnosis.remedies import remedy
 from parity.report.report import Report
 from tests.resnet import Norm
 
@@ -178,7 +179,7 @@ def other_eps() -> nnx.Module:
 
 
 def test_batch_norms_are_told_apart_by_all_of_their_numbers() -> None:
-    """Catches momentum, eps and the biased variance taken for one another, or half explained."""
+    """Catches settings taken for one another or half explained, and a fix that names another."""
     biased = batch_norm(lambda: flax_norm(momentum=0.9, epsilon=1e-5))
     assert [c.fault for c in biased] == [Fault.BIASED_RUNNING_VARIANCE]
     both = batch_norm(lambda: flax_norm(momentum=0.1, epsilon=1e-5))
@@ -190,6 +191,21 @@ def test_batch_norms_are_told_apart_by_all_of_their_numbers() -> None:
     assert all_.what == text
     eps = batch_norm(other_eps)
     assert [c.fault for c in eps] == [Fault.BATCH_NORM_EPS]
+    for cause in (*biased, *both, *others, all_, *eps):
+        assert named(cause.what) == named(fix_of(cause))
+
+
+def fix_of(cause: Any) -> str:
+    """What the report says is to be changed."""
+    found = remedy(cause.fault)
+    assert found is not None
+    return found.fix
+
+
+def named(text: str) -> set[str]:
+    """The settings of a batch norm that a sentence speaks of."""
+    text = text.replace("biased variance", "running variance")
+    return {word for word in ("eps", "momentum", "running variance") if word in text}
 
 
 class Linear(nnx.Module):

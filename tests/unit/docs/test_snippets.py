@@ -61,6 +61,7 @@ OTHERS = "tests/benchmarks has a test of its own that runs it in small"
 
 HANDLED = (
     Handled("tutorial.md", "python", "", TUTORIAL),
+    Handled("tutorial.md", "diff", "", TUTORIAL),
     Handled("tutorial.md", "console", "", TUTORIAL),
     Handled("checking.md", "python", "", f"{PAGE}::test_the_examples_run"),
     parsed(
@@ -100,7 +101,8 @@ HANDLED = (
     parsed("README.md", "parity train enet-cityscapes", DEVICES),
     parsed("README.md", "parity bench", "tests/unit/bench/test_bench.py times a small network"),
     parsed("CONTRIBUTING.md", "", "how developers install and test; .ci/run does it"),
-    parsed("index.md", "pip install parity-suite", ".ci/run installs the wheel and runs the demo"),
+    parsed("index.md", "pip install .", ".ci/run installs so, and runs the demo"),
+    parsed("index.md", "pip install path/to", ".ci/run installs the checkout and the wheel"),
     parsed("continuous-integration.md", "", "for GitHub and for pre-commit", "yaml"),
     parsed("contract.md", "$ parity faults --spec", LONG, "console"),
     parsed("devices.md", "#!/bin/bash", DEVICES, "bash"),
@@ -261,6 +263,8 @@ def test_every_command_is_understood(page: str) -> None:
         "pytest -m longer",
         "pytest tests/gone.py",
         "pip install -e '.[tests]'",
+        "pip install parity-suite",
+        "pip install parity_suite-0.9.0-py3-none-any.whl",
         "conda install parity-suite",
     ],
 )
@@ -275,7 +279,7 @@ def test_all_python_is_python() -> None:
     """Catches an example with a syntax error, also among those that nobody runs."""
     for page in pages():
         for block in blocks(page):
-            if block.language == "python" and "replace" not in block.options:
+            if block.language == "python":
                 ast.parse(block.text)
 
 

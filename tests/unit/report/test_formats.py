@@ -137,6 +137,14 @@ def test_junit(made: Made) -> None:
     assert ElementTree.fromstring(formats.junit(made.right)).get("failures") == "0"
 
 
+def test_reports_of_two_ports_are_told_apart(made: Made) -> None:
+    """Catches two ports of one build whose suites, pages and annotations have the same name."""
+    for report, function in ((made.right, "right"), (made.wrong, "wrong")):
+        name = f"{made.file}:{function}"
+        assert ElementTree.fromstring(formats.junit(report)).get("name") == name
+        assert f"ported_norm.py%3A{function}" in formats.github(report, NO_LINE)
+
+
 def test_junit_of_nothing_fails() -> None:
     """Catches a report that compared nothing and reads as a passed one."""
     assert ElementTree.fromstring(formats.junit(Report("net", "float32"))).get("failures") == "1"
