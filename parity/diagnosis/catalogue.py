@@ -233,7 +233,8 @@ CATALOGUE = {
 # Changes of `parity.diagnosis.experiments` that say what a fault of another name is.
 PROVED_AS: dict[Fault, frozenset[str]] = {
     Fault.GELU_TANH: frozenset({"gelu-approximation"}),
-    Fault.NORM_EPS_PLACE: frozenset({"eps-inside-root", "eps-outside-root"}),
+    # Left out, it is an eps of 0.
+    Fault.NORM_EPS_PLACE: frozenset({"eps-inside-root", "eps-outside-root", Fault.NORM_EPS}),
     Fault.NORM_KIND: frozenset({"mean-subtracted", "mean-not-subtracted"}),
     Fault.NORM_UNBIASED: frozenset({"unbiased-variance"}),
     Fault.NORM_WEIGHT_OFFSET: frozenset({"norm-scale"}),

@@ -113,6 +113,11 @@ def _constants(o: Operation) -> Changes:
     if c > 0:
         others |= {c * c: f"scaled by {number(c * c)}", math.sqrt(c): f"scaled by {math.sqrt(c):g}"}
     others |= {2 * c: f"scaled by {number(2 * c)}", c / 2: f"scaled by {number(c / 2)}"}
+    x = o.tensor("input")
+    if x is not None and len(x.shape) == 4 and x.shape[1] > 1:  # heads, if it is attention's
+        root = math.sqrt(x.shape[1])
+        for other in (c * root, c / root):
+            others.setdefault(other, f"scaled by {number(other)}, by the width of all heads")
     for other, what in others.items():
         if other != c:
             sign = "times" if o.name == "mul" else "over"

@@ -109,6 +109,14 @@ CASES: tuple[Case, ...] = (
         "scaled by 1 / sqrt(width of a head) (0.5)",
     ),
     (
+        "scale of all heads",
+        unfused(0.5),
+        lambda x: attended(x, 8**-0.5),
+        ROWS,
+        "scale",
+        "by the width of all heads",
+    ),
+    (
         "weak mask",
         unfused(0.5, -math.inf),
         lambda x: weakly_masked(x, -10.0),
