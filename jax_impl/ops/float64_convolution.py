@@ -89,19 +89,20 @@ def use() -> None:
     """
     try:
         entry = mlir._platform_specific_lowerings["cpu"][lax.conv_general_dilated_p]
+        lowered, register = mlir.lower_fun, mlir.register_lowering
     except (AttributeError, KeyError):
         return
     rule: Any = getattr(entry, "rule", entry)  # before 0.10 the table held the rule itself
 
-    def lower(ctx: mlir.LoweringRuleContext, lhs: Any, rhs: Any, **params: Any) -> Any:
+    def lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Any:
         shape = getattr(ctx.avals_out[0], "shape", ())
         if not is_slow(params, shape, *ctx.avals_in):
             return rule(ctx, lhs, rhs, **params)
         function = functools.partial(product, params, shape)
         with jax.enable_x64(True):  # a program may be lowered where it could not be traced
-            return mlir.lower_fun(function, multiple_results=False)(ctx, lhs, rhs)
+            return lowered(function, multiple_results=False)(ctx, lhs, rhs)
 
-    mlir.register_lowering(lax.conv_general_dilated_p, lower, platform="cpu")
+    register(lax.conv_general_dilated_p, lower, platform="cpu")
 
 
 def _by_taps(

@@ -239,7 +239,7 @@ PROVED_AS: dict[Fault, frozenset[str]] = {
     Fault.NORM_UNBIASED: frozenset({"unbiased-variance"}),
     Fault.NORM_WEIGHT_OFFSET: frozenset({"norm-scale"}),
     Fault.NORM_LEFT_OUT: frozenset({"left-out"}),
-    Fault.ATTENTION_SCALE: frozenset({"scale"}),
+    Fault.ATTENTION_SCALE: frozenset({"scale-factor"}),
     Fault.ATTENTION_SOFTMAX: frozenset({Fault.SOFTMAX}),
     Fault.CAUSAL_MASK: frozenset({"attention-mask", "causal-offset"}),
     Fault.HEADS_MERGED: frozenset({"flatten-order", "heads-order"}),

@@ -125,7 +125,7 @@ def climb(
                 "in eval mode all agrees: if the port is for inference alone, say so with"
                 " Port(train=False) or --eval"
             )
-        report.noted = {*runs.alignment.reference, *runs.alignment.port, *ladder.layers.unfed}
+        report.noted = runs.alignment.noted() | ladder.layers.unfed
         report.pairs = list(paired(runs))
         question_pairs(runs, report)
         if is_recorded(port):

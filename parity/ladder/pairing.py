@@ -18,7 +18,7 @@ import numpy as np
 from parity.capture.records import Call, Layout
 from parity.ladder.axes import rearranged
 from parity.ladder.weights import WeightMap
-from parity.spec.errors import InputError, listed
+from parity.spec.errors import InputError, in_list, listed
 
 SAME = 1e-9  # relative difference of one activation's values in float64
 
@@ -64,6 +64,10 @@ class Alignment:
         """Return a line per side on layers that could not be paired."""
         sides = (("reference", self.reference), ("port", self.port))
         return [f"not paired, {side}: {listed(names)}" for side, names in sides if names]
+
+    def noted(self) -> set[str]:
+        """Return the layers that these lines name: of many, the first."""
+        return {*in_list(self.reference), *in_list(self.port)}
 
 
 def is_over_places(kind: str) -> bool:

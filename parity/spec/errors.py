@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 
 SHOWN = 5  # offenders that a message names; the others it counts
@@ -50,6 +50,11 @@ def listed(items: Iterable[object], joint: str = ", ", shown: int = SHOWN) -> st
         return joint.join(texts)
     more = f" and {len(texts) - shown:,} more" if len(texts) > shown else ""
     return joint.join(shortened(text, WIDEST) for text in texts[:shown]) + more
+
+
+def in_list(items: Sequence[str]) -> Sequence[str]:
+    """Return those of the items that `listed` names."""
+    return items if _all_listed.get() else items[:SHOWN]
 
 
 def shortened(text: str, longest: int) -> str:

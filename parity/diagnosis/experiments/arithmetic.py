@@ -24,6 +24,7 @@ from parity.diagnosis.experiments.change import (
 )
 
 ORDINAL = {"input": "first", "other": "second"}
+SCALE = "scale-factor"
 BINARY = ("add", "sub", "mul", "div", "matmul", "rsub")
 
 
@@ -31,7 +32,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     o = operation
     if o.name in BINARY:
         yield from _operands(o)
-        yield from _constants(o)
+        yield from _constants(o, among)
     if o.name in ("flatten", "reshape", "view", "unflatten"):
         yield from _flattened(o)
     if o.name in ("mean", "sum"):
@@ -101,7 +102,7 @@ def _two(function: Callable[..., torch.Tensor]) -> Replacement:
     return lambda call: function(call["input"], call["other"])
 
 
-def _constants(o: Operation) -> Changes:
+def _constants(o: Operation, among: Sequence[Operation]) -> Changes:
     """Yield a tensor times, or over, a number: a scale that is another one."""
     c = o.arguments.get("other")
     if o.name not in ("mul", "div") or not isinstance(c, int | float) or isinstance(c, bool):
@@ -113,16 +114,17 @@ def _constants(o: Operation) -> Changes:
     if c > 0:
         others |= {c * c: f"scaled by {number(c * c)}", math.sqrt(c): f"scaled by {math.sqrt(c):g}"}
     others |= {2 * c: f"scaled by {number(2 * c)}", c / 2: f"scaled by {number(c / 2)}"}
-    x = o.tensor("input")
-    if x is not None and len(x.shape) == 4 and x.shape[1] > 1:  # heads, if it is attention's
-        root = math.sqrt(x.shape[1])
-        for other in (c * root, c / root):
-            others.setdefault(other, f"scaled by {number(other)}, by the width of all heads")
     for other, what in others.items():
         if other != c:
             sign = "times" if o.name == "mul" else "over"
             text = f"{what}, not {sign} {number(c)}"
-            yield given(o, "scale", text, PLAIN, other=other)
+            yield given(o, SCALE, text, PLAIN, other=other)
+    x, made = o.tensor("input"), maker(o, "input", among)
+    if x is not None and len(x.shape) == 4 and made is not None and made.name == "matmul":
+        root, heads = math.sqrt(x.shape[1]), x.shape[1]
+        for other in (c * root, c / root) if heads > 1 else ():
+            text = f"scores scaled by {number(other)}, by the width of all heads"
+            yield given(o, Fault.ATTENTION_SCALE, text, PLAIN, other=other)
 
 
 def _flattened(o: Operation) -> Changes:

@@ -121,7 +121,7 @@ def _nearest(proofs: Proofs) -> Proofs:
 
 
 # Faults in general words: what is left of one that is proved in better ones at the same place.
-GENERAL = ("left-out", "scale", "operation", "padding", "order")
+GENERAL = ("left-out", "scale-factor", "operation", "padding", "order")
 
 
 def _specific(proofs: Proofs) -> Proofs:

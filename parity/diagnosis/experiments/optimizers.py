@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity.capture.records import ForwardError
 from parity.capture.torch_operations import Operations, Replacements
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import COMMON, PLAIN, number
-from parity.diagnosis.experiments.engine import Proof
+from parity.diagnosis.experiments.engine import PATIENCE, Proof
 from parity.ladder.keys import full_name
 from parity.ladder.l4_update import Update
 from parity.ladder.l5_trajectory import Trajectory
@@ -33,14 +35,13 @@ class Rule:
     Attributes:
         eps: Where eps is: `` (PyTorch's place), `inside` the root, `hat` (TensorFlow's), or
             `constant`: where PyTorch puts it, though the reference moves it with the step.
-        new_eps: Another eps.
         coupled: Whether weights' decay is added to the gradient; None as the optimizer has it.
         unscaled_decay: Whether a decoupled decay is not multiplied with the rate.
         decays: Parameter -> another weight decay.
         nesterov: Whether momentum is Nesterov's; None as the optimizer has it.
         dampening: Another dampening; `first` where the first step is dampened, too.
         rate_in_momentum: Whether the momentum sums steps instead of gradients.
-        betas: Other betas.
+        alpha: Another share of the former mean square, of RMSprop.
         offset: How many steps later the step's number is.
         corrected: Whether moments are corrected for their start at zero.
         absent_is_zero: Whether an absent gradient is one of zeros.
@@ -48,14 +49,13 @@ class Rule:
     """
 
     eps: str = ""
-    new_eps: float | None = None
+    alpha: float | None = None
     coupled: bool | None = None
     unscaled_decay: bool = False
     decays: dict[str, float] = dataclasses.field(default_factory=dict)
     nesterov: bool | None = None
     dampening: float | None = None
     rate_in_momentum: bool = False
-    betas: tuple[float, float] | None = None
     offset: int = 0
     corrected: bool = True
     absent_is_zero: bool = False
@@ -64,7 +64,8 @@ class Rule:
 
 def known(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether `Stepper` can make this optimizer's steps."""
-    return type(optimizer).__name__ in ("Adam", "AdamW", "SGD", "RMSprop")
+    own = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)
+    return type(optimizer) in own
 
 
 # Settings of PyTorch's optimizers, and others that ports use.
@@ -96,15 +97,23 @@ def with_setting(make: MakeOptimizer, key: str, value: Any) -> MakeOptimizer:
     return built
 
 
-def settings(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any, str]]:
-    """Yield each other setting of an optimizer that it reads at every step, and it in words."""
-    group = optimizer.param_groups[0]
+# Settings that a `Rule` changes, too, and in better words.
+RULED = {"SGD": ("nesterov",), "Adam": ("decoupled_weight_decay",), "AdamW": ()}
+NAMED = {"eps": "adam-eps", "betas": "adam-betas"}  # of Adam's settings
+
+
+def settings(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any, list[Any]]]:
+    """Yield each setting that an optimizer reads at every step, its value, and others."""
+    group, ruled = optimizer.param_groups[0], RULED.get(type(optimizer).__name__, ())
     for key, values in SETTINGS.items():
         now = group.get(key)
         now = tuple(now) if isinstance(now, list) else now
-        for value in values if now is not None else ():
-            if np.shape(value) == np.shape(now) and value != now:  # Adafactor's eps are two
-                yield key, value, f"{key} {number(value)} instead of {number(now)}"
+        if now is None or key in ruled:
+            continue
+        more = (now[::-1],) if isinstance(now, tuple) else ()
+        # Adafactor's eps are two.
+        others = [v for v in (*values, *more) if np.shape(v) == np.shape(now) and v != now]
+        yield key, now, others
 
 
 def altered(
@@ -192,20 +201,21 @@ class Stepper:
     def _rmsprop(
         self, g: torch.Tensor, held: dict[str, Any], group: dict[str, Any]
     ) -> torch.Tensor:
-        rule, alpha, eps = self.rule, float(group["alpha"]), float(group["eps"])
+        rule, eps, momentum = self.rule, float(group["eps"]), float(group["momentum"])
+        alpha = float(group["alpha"]) if rule.alpha is None else rule.alpha
         v = held["v"] = alpha * held.get("v", torch.zeros_like(g)) + (1 - alpha) * g * g
         if group["centered"]:
             mean = alpha * held.get("mean", torch.zeros_like(g)) + (1 - alpha) * g
             held["mean"] = mean
             v = v - mean * mean
         root = torch.sqrt(v + eps) if rule.eps == "inside" else torch.sqrt(v) + eps
-        held["trace"] = float(group["momentum"]) * held.get("trace", torch.zeros_like(g)) + g / root
-        return held["trace"].clone()
+        step = g / root
+        held["trace"] = momentum * held.get("trace", torch.zeros_like(g)) + step
+        return step + momentum * held["trace"] if rule.nesterov else held["trace"].clone()
 
     def _adam(self, g: torch.Tensor, held: dict[str, Any], group: dict[str, Any]) -> torch.Tensor:
         rule, t = self.rule, held["count"] + self.rule.offset
-        b1, b2 = group["betas"] if rule.betas is None else rule.betas
-        eps = float(group["eps"]) if rule.new_eps is None else rule.new_eps
+        (b1, b2), eps = group["betas"], float(group["eps"])
         m = held["m"] = b1 * held.get("m", torch.zeros_like(g)) + (1 - b1) * g
         v = held["v"] = b2 * held.get("v", torch.zeros_like(g)) + (1 - b2) * g * g
         largest = bool(group.get("amsgrad")) if rule.amsgrad is None else rule.amsgrad
@@ -225,6 +235,8 @@ class Stepper:
         return m / first / root
 
 
+# By an optimizer that is given what it does not take.
+RAISED = (ForwardError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError)
 SETTING = "optimizer-setting"
 RMSPROP_EPS = "rmsprop-eps"
 Hypothesis = tuple[str, str, Rule, int]  # fault, description, rule, how simple it is
@@ -245,7 +257,7 @@ def hypotheses(optimizer: torch.optim.Optimizer) -> Iterator[Hypothesis]:
     if kind == "SGD":
         yield from _of_sgd(groups[0])
     elif kind == "RMSprop":
-        yield RMSPROP_EPS, "eps inside the square root", Rule(eps="inside"), COMMON
+        yield from _of_rmsprop(groups[0])
     else:
         yield from _of_adam(groups[0])
 
@@ -263,20 +275,29 @@ def _of_sgd(group: dict[str, Any]) -> Iterator[Hypothesis]:
         yield "momentum-average", text, Rule(dampening=momentum), COMMON
 
 
+def _of_rmsprop(group: dict[str, Any]) -> Iterator[Hypothesis]:
+    """Yield eps inside the root, Nesterov's momentum, and both, also with another alpha.
+
+    Optax's defaults differ from PyTorch's in two settings at once.
+    """
+    now = float(group["alpha"])
+    alphas = dict.fromkeys((now, *SETTINGS["alpha"]))
+    for inside in (True, False):
+        for ahead in (False, True) if group["momentum"] else (False,):
+            for alpha in alphas if inside or ahead else ():
+                texts = ["eps inside the square root"] * inside + ["Nesterov's momentum"] * ahead
+                if alpha != now:
+                    texts.append(f"alpha {number(alpha)} instead of {number(now)}")
+                rule = Rule(eps="inside" if inside else "", alpha=alpha, nesterov=ahead)
+                fault = RMSPROP_EPS if inside else Fault.NESTEROV
+                yield fault, ", and ".join(texts), rule, COMMON if len(texts) == 1 else PLAIN
+
+
 def _of_adam(group: dict[str, Any]) -> Iterator[Hypothesis]:
-    eps, betas = float(group["eps"]), tuple(float(b) for b in group["betas"])
     yield Fault.ADAM_EPS_INSIDE_ROOT, "eps inside the square root", Rule(eps="inside"), COMMON
     yield Fault.ADAM_EPS_HAT, "eps where TensorFlow puts it", Rule(eps="hat"), COMMON
     text = "eps where PyTorch puts it, the same at every step"
     yield Fault.ADAM_EPS_HAT, text, Rule(eps="constant"), PLAIN
-    for other in EPS:
-        if other != eps:
-            text = f"eps {number(other)} instead of {number(eps)}"
-            yield "adam-eps", text, Rule(new_eps=other), COMMON
-    for first, second in (*BETAS, betas[::-1]):
-        if (first, second) != betas:
-            text = f"betas {(first, second)} instead of {betas}"
-            yield "adam-betas", text, Rule(betas=(first, second)), PLAIN
     yield "step-number", "steps counted from 0", Rule(offset=-1), COMMON
     yield "step-number", "steps counted from 2", Rule(offset=1), COMMON
     text = "moments that are not corrected for their start"
@@ -320,16 +341,29 @@ def _proofs(
         agrees: Whether the steps of another one are the port's.
         is_as_known: Whether the steps that are written out here are PyTorch's.
     """
-    where, found = f"{type(optimizer).__name__}'s step", []
+    kind = type(optimizer).__name__
+    where, found, end = f"{kind}'s step", [], time.thread_time() + PATIENCE
+
+    def fits(other: MakeOptimizer) -> bool:
+        """Return whether the steps are the port's; those of one that raises are not."""
+        if time.thread_time() > end:
+            return False
+        try:
+            return agrees(other)
+        except RAISED:
+            return False
+
     if known(optimizer) and is_as_known():
         for fault, what, rule, order in hypotheses(optimizer):
-            if agrees(altered(make, rule)):
+            if fits(altered(make, rule)):
                 found.append(Proof(fault, what, where, order))
-    if type(optimizer).__name__ in ("Adam", "AdamW", "SGD"):
-        return found  # their settings are among the rules
-    for key, value, what in settings(optimizer):
-        if agrees(with_setting(make, key, value)):
-            found.append(Proof(SETTING, what, where, PLAIN))
+    for key, now, others in settings(optimizer):
+        values = [value for value in others if fits(with_setting(make, key, value))]
+        if values:
+            same = " (the steps are the same)" if len(values) > 1 else ""
+            text = f"{key} {' or '.join(map(number, values))}{same} instead of {number(now)}"
+            fault = NAMED.get(key, SETTING) if kind.startswith("Adam") else SETTING
+            found.append(Proof(fault, text, where, PLAIN if key == "betas" else COMMON))
     return found
 
 

@@ -264,7 +264,20 @@ OPTIMIZERS: tuple[tuple[Any, Any, str, str], ...] = (
         "exponential moving average",
     ),
     (sgd(momentum=0.9), optax.sgd(0.1, 0.9, nesterov=True), Fault.NESTEROV, "Nesterov"),
+    (adam(), optax.adam(0.01, eps=1e-16), "adam-eps", "(the steps are the same) instead of 1e-08"),
     (rmsprop(), optax.rmsprop(0.01, 0.99, 1e-8), "rmsprop-eps", "eps inside the square root"),
+    (
+        rmsprop(),
+        optax.rmsprop(0.01),
+        "rmsprop-eps",
+        "eps inside the square root, and alpha 0.9 instead of 0.99",
+    ),
+    (
+        rmsprop(momentum=0.9),
+        optax.rmsprop(0.01, 0.99, 1e-8, momentum=0.9, nesterov=True, eps_in_sqrt=False),
+        Fault.NESTEROV,
+        "Nesterov's momentum",
+    ),
     (
         rmsprop(momentum=0.9, centered=True),
         optax.rmsprop(0.01, 0.9, 1e-8, centered=True, momentum=0.9, eps_in_sqrt=False),

@@ -299,3 +299,24 @@ def test_axes_of_length_one_are_left_out_or_added(
     kept = [axis for axis in axes if axis >= 0]
     left = [axis for axis in range(array.ndim) if axis not in kept]
     np.testing.assert_array_equal(np.ravel(found), np.ravel(array.transpose(left + kept)))
+
+
+def test_layers_that_a_cut_note_does_not_name_are_listed() -> None:
+    """Catches layers that were not compared and stand nowhere, for a note names others of them."""
+    names = [f"r{i}" for i in range(8)]
+    reference = nn.Sequential()
+    for name in names:
+        reference.add_module(name, nn.ReLU())
+    reference.add_module("out", nn.Linear(4, 3))
+
+    class Head(nnx.Module):
+        def __init__(self) -> None:
+            self.out = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.out(jax.nn.relu(x))
+
+    rules = [("out.weight", "out.kernel", (1, 0)), ("out.bias", "out.bias")]
+    report = check(Port(reference=reference, port=Head(), inputs=(5, 4), weights=rules))
+    assert {o.layer for o in report.left_out} >= set(names)
+    assert all(name in str(report) for name in names), str(report)

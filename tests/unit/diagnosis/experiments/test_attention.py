@@ -113,7 +113,7 @@ CASES: tuple[Case, ...] = (
         unfused(0.5),
         lambda x: attended(x, 8**-0.5),
         ROWS,
-        "scale",
+        "attention-scale",
         "by the width of all heads",
     ),
     (
