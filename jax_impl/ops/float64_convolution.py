@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -37,6 +38,8 @@ def is_slow(params: Mapping[str, Any], shape: Sequence[int], lhs: Any, rhs: Any)
         return False
     if params["feature_group_count"] != 1 or params["batch_group_count"] != 1:
         return False
+    if not all(isinstance(size, int) for size in (*shape, *lhs.shape, *rhs.shape)):
+        return False  # symbolic, of a program that is exported for any number of images
     specs = params["dimension_numbers"]
     window = math.prod(rhs.shape[i] for i in specs.rhs_spec[2:])
     pixels = math.prod(shape[i] for i in specs.out_spec[2:])
@@ -95,7 +98,8 @@ def use() -> None:
         if not is_slow(params, shape, *ctx.avals_in):
             return rule(ctx, lhs, rhs, **params)
         function = functools.partial(product, params, shape)
-        return mlir.lower_fun(function, multiple_results=False)(ctx, lhs, rhs)
+        with jax.enable_x64(True):  # a program may be lowered where it could not be traced
+            return mlir.lower_fun(function, multiple_results=False)(ctx, lhs, rhs)
 
     mlir.register_lowering(lax.conv_general_dilated_p, lower, platform="cpu")
 

@@ -283,7 +283,9 @@ class Power:
 
     def table(self) -> Table:
         """Return a row per kind of fault; `rich` prints it."""
-        table = Table(title=f"{self.name}: injected faults", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=f"{escape(self.name)}: injected faults", box=SIMPLE_HEAD, pad_edge=False
+        )
         table.add_column("fault")
         for column in ("injected", "found", "no effect", "layer right"):
             table.add_column(column, justify="right")

@@ -106,7 +106,10 @@ class TraceFile:
         self.file.seek(self.size - END - len(self.zip.comment))
         end = self.file.read(4)
         self.file.seek(0)
-        return (self.file.read(4), end) == (b"PK\3\4", b"PK\5\6")
+        begins = self.file.read(4) == b"PK\3\4"
+        # Behind another zip file `zipfile` moves the places of all members.
+        begins = begins and min((i.header_offset for i in self.zip.infolist()), default=0) == 0
+        return begins and end == b"PK\5\6"
 
     def _index(self) -> Any:
         """Return the index; the zip file's own checksum has been compared."""

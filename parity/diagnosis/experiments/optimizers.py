@@ -101,8 +101,9 @@ def settings(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any, str]]
     group = optimizer.param_groups[0]
     for key, values in SETTINGS.items():
         now = group.get(key)
+        now = tuple(now) if isinstance(now, list) else now
         for value in values if now is not None else ():
-            if value != (tuple(now) if isinstance(now, list) else now):
+            if np.shape(value) == np.shape(now) and value != now:  # Adafactor's eps are two
                 yield key, value, f"{key} {number(value)} instead of {number(now)}"
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 
 from jax_impl.ops import float64_convolution
 from parity.capture.interpreter import Interpreter
@@ -168,6 +168,30 @@ def test_other_convolutions_are_compiled_as_before(dtype: Any, groups: int, left
     with jax.enable_x64(dtype == np.float64):
         text = jax.jit(function).lower(*args).as_text()
     assert ("stablehlo.convolution(" in text) == left
+
+
+def test_any_number_of_images_is_lowered_as_before() -> None:
+    """Catches an export for any batch in float64 that raises once a network was built in it."""
+    float64_convolution.use()
+    function = convolution(("NHWC", "HWIO", "NHWC"), {}, 2)
+    with jax.enable_x64(True):
+        for size in (64, 8):
+            image = jax.ShapeDtypeStruct(
+                (export.symbolic_shape("n")[0], size, size, 16), jnp.float64
+            )
+            kernel = jax.ShapeDtypeStruct((3, 3, 16, 32), jnp.float64)
+            made = export.export(jax.jit(function))(image, kernel)
+            assert "stablehlo.convolution" in made.mlir_module()
+
+
+def test_lowered_outside_of_float64() -> None:
+    """Catches a program that raises where it is lowered after float64 was switched off again."""
+    float64_convolution.use()
+    function = convolution(("NHWC", "HWIO", "NHWC"), {}, 2)
+    with jax.enable_x64(True):
+        shapes = ((2, 64, 64, 16), (3, 3, 16, 32))
+        traced = jax.jit(function).trace(*(jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes))
+    assert "stablehlo.dot_general" in traced.lower().as_text()
 
 
 def in_jit(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

@@ -294,6 +294,17 @@ def test_optimizers(case: tuple) -> None:
     assert words in report.explanation()[0]
 
 
+def test_an_optimizer_with_settings_of_other_kinds() -> None:
+    """Catches a setting of another number of values, with which the search for causes raises."""
+
+    def adafactor(module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adafactor(module.parameters(), 0.01)
+
+    report = check(linear(optimizers=(adafactor, optax.adam(0.01))), levels=("L4",))
+    assert not report.ok
+    assert not [note for note in report.notes if "was not looked for" in note]
+
+
 class Product(nn.Module):
     """A product with a parameter that is of no layer."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from parity import cli
-from parity.faults.operations import campaign
+from parity.faults.operations import Power, campaign
 from parity.spec.errors import InputError
 from tests.unit.capture.test_transformations import transformed
 
@@ -36,6 +38,13 @@ def test_faults_of_every_kind_are_found_also_inside_transformations(tmp_path: Pa
     assert all(o.placed for o in power.outcomes if o.outcome == "killed")
     power.to_json(tmp_path / "power.json")
     assert len(json.loads((tmp_path / "power.json").read_text())["mutants"]) == len(power.outcomes)
+
+
+def test_names_that_look_like_markup() -> None:
+    """Catches a table that raises, or drops a folder's name, where a port is called after it."""
+    console = Console(file=io.StringIO(), width=80)
+    console.print(Power("[old]/a[/b].py", [], 0).table())
+    assert "[old]/a[/b].py: injected faults" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_fault_that_changes_nothing_is_not_counted() -> None:

@@ -98,6 +98,14 @@ def test_one_with_something_before_or_behind(good: Path, tmp_path: Path, end: in
         TraceFile(path)
 
 
+def test_two_that_were_joined(good: Path, tmp_path: Path) -> None:
+    """Catches two traces in one file, of which the second was read."""
+    path = tmp_path / "joined.trace"
+    path.write_bytes(good.read_bytes() * 2)
+    with pytest.raises(InputError, match=r"joined\.trace was altered"):
+        TraceFile(path)
+
+
 def test_one_that_was_altered(good: Path, tmp_path: Path) -> None:
     """Catches a byte that was changed anywhere, and numbers that come out changed."""
     data, path = good.read_bytes(), tmp_path / "bad.trace"
