@@ -56,9 +56,9 @@ def program(model: torch.nn.Module, x: torch.Tensor, output: int = 0) -> Network
     # of ICNet's time; it would also make inference tensors of the folded weights.
     with torch.inference_mode(False), torch.no_grad():
         recorded = make_fx(one)(x.clone())
-    drop_unused(recorded)
-    for norm, convolution in list(_folding(recorded)):
-        fold(recorded, norm, convolution)
+        drop_unused(recorded)
+        for norm, convolution in list(_folding(recorded)):
+            fold(recorded, norm, convolution)
     drop_unused(recorded)
     overwrite(recorded)
     recorded.recompile()
