@@ -100,7 +100,7 @@ def settings(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any, str]]
     """Yield each other setting of an optimizer that it reads at every step, and it in words."""
     group = optimizer.param_groups[0]
     for key, values in SETTINGS.items():
-        now = group.get(key)
+        now: Any = group.get(key)
         now = tuple(now) if isinstance(now, list) else now
         for value in values if now is not None else ():
             if np.shape(value) == np.shape(now) and value != now:  # Adafactor's eps are two
