@@ -63,8 +63,8 @@ How a cause is proved: [experiments on the reference](../causes.md).
         f"""# What a failure means
 
 Mistakes that are made when networks are carried from one framework to another. `parity faults`
-plants each of them, and counts how many the checks find. If `parity check` says `proved:`, its page
-here says why the mistake happens and what to change.
+injects each of them, and counts how many the checks find. If `parity check` says `proved:`, its
+page here says why the mistake happens and what to change.
 
 | | fault | lowest rung that finds it | size, as a relative L2 change |
 |---|---|---|---|

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Parts of a given time, for the scripts of this folder: `minutes` and `begun` are set before.
 
 share() { # PERCENT of the time that is left, in seconds

@@ -126,9 +126,10 @@ def _run(argv: Sequence[str] | None) -> int:
             except Exception as error:
                 # Python and libraries make other exceptions of a KeyboardInterrupt that comes while
                 # they are imported or call back.
-                if watch.count and INTERRUPTED in answer and not isinstance(error, InputError):
-                    return 130
-                raise
+                expected = isinstance(error, InputError | BrokenPipeError)
+                if expected or INTERRUPTED not in answer or not watch.came():
+                    raise
+                return 130
     except InputError as error:
         print(f"parity {args.command}: error: {printable(str(error))}", file=sys.stderr)
         return 2

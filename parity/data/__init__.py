@@ -39,8 +39,8 @@ def dataset(root: Path, name: str | None = None) -> Segmentation:
             return data
     if packed := sorted(path.name for path in root.glob(f"*{records.SUFFIX}")):
         raise InputError(
-            f"{root} holds {listed(packed)}, expected the folder that was packed: images are told"
-            " by their names here"
+            f"{root} holds {listed(packed)}, expected the folder that was packed: images are named"
+            " by their files here"
         )
     layouts = "; ".join(f"{data.name}: {data.layout}" for data in DATASETS.values())
     raise InputError(f"{root}: no known layout, expected {layouts}; or a {description.FILE}")

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PATIENCE = 0.5  # seconds for standard output to take what is left for it
+PATIENCE = 0.5  # seconds for standard output to take what is left for it, and for a thread to run
 SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 
 
@@ -26,19 +26,26 @@ class Watch:
         line: Printed on standard error when the first signal comes; empty for nothing.
         last: Called before the second one ends this process.
         count: Number of signals so far.
+        first: Set when the first signal has been heard.
     """
 
     def __init__(self, line: str, last: Callable[[], None]) -> None:
         self.line, self.last, self.count = line, last, 0
+        self.first = threading.Event()
 
     def heard(self, number: int) -> None:
         """Acknowledge one signal."""
         self.count += 1
+        self.first.set()
         if self.count > 1:
             self.last()
             leave(128 + number)
         if self.line:
             print(self.line, file=sys.stderr, flush=True)
+
+    def came(self) -> bool:
+        """Return whether a signal has come; the thread that hears it may be a moment late."""
+        return self.first.wait(PATIENCE)
 
 
 @contextlib.contextmanager

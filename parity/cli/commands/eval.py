@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ORDERS,
         help="which output is void (default: what the checkpoint says of itself, else the recipe)",
     )
-    parser.add_argument("--size", metavar="HxW", help="of the images (default: found alike)")
+    parser.add_argument("--size", metavar="HxW", help="of the images (default: likewise)")
     add_count_size(parser)
     parser.add_argument(
         "--devices",

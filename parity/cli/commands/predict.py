@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ORDERS,
         help="which output is void (default: what the checkpoint says of itself, else void-last)",
     )
-    add("--size", metavar="HxW", help="of the network's images (default: found alike)")
+    add("--size", metavar="HxW", help="of the network's images (default: likewise)")
     add(
         "--fit",
         choices=("resize", "pad"),

@@ -106,7 +106,7 @@ def settings(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any, list[
     """Yield each setting that an optimizer reads at every step, its value, and others."""
     group, ruled = optimizer.param_groups[0], RULED.get(type(optimizer).__name__, ())
     for key, values in SETTINGS.items():
-        now = group.get(key)
+        now: Any = group.get(key)
         now = tuple(now) if isinstance(now, list) else now
         if now is None or key in ruled:
             continue

@@ -156,16 +156,18 @@ def test_compiled_by_jax(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
             np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("moves", [{}, {"feature_group_count": 2}])
-def test_other_convolutions_are_compiled_as_before(moves: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "groups", "left"),
+    [(np.float32, 1, True), (np.float64, 2, True), (np.float64, 1, False)],
+)
+def test_other_convolutions_are_compiled_as_before(dtype: Any, groups: int, left: bool) -> None:
     """Catches float32, or groups, computed in another way than JAX's own."""
     float64_convolution.use()
-    args = (
-        jnp.ones((2, 50, 50, 32)),
-        jnp.ones((3, 3, 32 // moves.get("feature_group_count", 1), 64)),
-    )
-    function = convolution(("NHWC", "HWIO", "NHWC"), moves, 2)
-    assert "convolution(" in jax.jit(function).lower(*args).as_text()
+    args = np.ones((2, 50, 50, 32), dtype), np.ones((3, 3, 32 // groups, 64), dtype)
+    function = convolution(("NHWC", "HWIO", "NHWC"), {"feature_group_count": groups}, 2)
+    with jax.enable_x64(dtype == np.float64):
+        text = jax.jit(function).lower(*args).as_text()
+    assert ("stablehlo.convolution(" in text) == left
 
 
 def test_any_number_of_images_is_lowered_as_before() -> None:

@@ -27,6 +27,7 @@ if verb == os.environ.get("SLOW"):
     subprocess.Popen(["sh", "-c", "trap 'touch heard' INT; sleep 3 & wait"])  # of its group
     time.sleep(60)
 if verb == "check":
+    open(sys.argv[sys.argv.index("--json") + 1], "w").close()
     tf32 = os.environ.get("JAX_DEFAULT_MATMUL_PRECISION") == "tensorfloat32"
     sys.exit(int(os.environ.get("TF32_ENDS" if tf32 else "CHECK_ENDS", 0)))
 if verb == "study":
@@ -132,15 +133,23 @@ def test_speed_of_each_network(script: Script, tmp_path: Path) -> None:
     ],
 )
 def test_a_check_that_does_not_tell_tf32(
-    gpu: str, exact: str, rounded: str, expected: int, script: Script, tmp_path: Path
+    gpu: str, exact: str, rounded: str, expected: int, script: Script
 ) -> None:
     """Catches a script that is content with a check which passes with TF32, or fails without."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "check-tf32.json").touch()  # the check would write it
     ends = {"CHECK_ENDS": exact, "TF32_ENDS": rounded}
     done = script("out", name="gpu_speed.sh", GPU=gpu, MODELS="enet", **ends)
     assert done.returncode == expected
     assert ("did not tell TF32" in done.stdout) == (gpu == "1" and rounded == "0")
+
+
+def test_a_check_that_was_stopped_is_not_judged(script: Script, tmp_path: Path) -> None:
+    """Catches an earlier call's file taken for what this call's check found."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "check-tf32.json").touch()
+    done = script("out", "0", name="gpu_speed.sh", GPU="1", MODELS="enet", SLOW="check")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("were over") == 2
+    assert "did not tell TF32" not in done.stdout
 
 
 def test_precisions_of_products() -> None:

@@ -32,7 +32,7 @@ def test_catalogue_is_complete() -> None:
     assert all(entry.rung in (*RUNGS, "L6") for entry in CATALOGUE.values())
 
 
-def test_every_fault_can_be_planted() -> None:
+def test_every_fault_can_be_injected() -> None:
     """Catches an entry that no code injects."""
     injected = {p.fault for p in (*INJECTIONS, *TRANSFORMERS)} | {f[0] for f in evaluation.FAULTS}
     # Of losses and updates, a block, labels, stages, a head.

@@ -1,4 +1,4 @@
-"""Faults that cost accuracy, planted in one side, are found by a study; long."""
+"""Faults that cost accuracy, injected in one side, are found by a study; long."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ def decay_of_norms(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Optimizer, "decays", decays)
 
 
-def with_fault(trains: Trains, plants: Callable[[pytest.MonkeyPatch], None]) -> Trains:
-    """The same, but PyTorch's side has a fault while it trains."""
+def with_fault(trains: Trains, inject: Callable[[pytest.MonkeyPatch], None]) -> Trains:
+    """Train as before, but PyTorch's side with a fault."""
 
     def trains_it(plan: Plan, run: Run, out: Path) -> Ended:
         assert run.framework == "torch"
         with pytest.MonkeyPatch.context() as patch:
-            plants(patch)
+            inject(patch)
             return trains(plan, run, out)
 
     return trains_it
@@ -135,9 +135,9 @@ def test_equal_sides_are_not_different(equal: Sides) -> None:
     assert not judged(*equal).kept.different
 
 
-@pytest.mark.parametrize("plants", [momentum, smoothing, decay_of_norms])
+@pytest.mark.parametrize("inject", [momentum, smoothing, decay_of_norms])
 def test_a_fault_that_costs_accuracy_is_seen(
-    equal: Sides, tmp_path: Path, plants: Callable[[pytest.MonkeyPatch], None]
+    equal: Sides, tmp_path: Path, inject: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     """Catches a study that misses a fault that costs accuracy, or names the wrong side better.
 
@@ -146,7 +146,7 @@ def test_a_fault_that_costs_accuracy_is_seen(
     made, right = equal
     shutil.copytree(right, tmp_path / "out", ignore=shutil.ignore_patterns("torch"))
     runs = runs_of(["torch"], SEEDS)
-    train_all(made, runs, tmp_path / "out", with_fault(in_process(), plants), print)
+    train_all(made, runs, tmp_path / "out", with_fault(in_process(), inject), print)
     wrong = judged(made, tmp_path / "out")
     assert wrong.kept.different
     assert wrong.kept.difference.mean > 1
