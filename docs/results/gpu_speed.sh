@@ -31,7 +31,7 @@ models=${MODELS:-enet erfnet icnet genet} precisions=${PRECISIONS:-fp32,tf32,bf1
 runs=${RUNS:-20}
 size_of() { [ "$1" = genet ] && echo 32x32 || echo "${SIZE:-512x1024}"; }
 batch_of() { [ "$1" = genet ] && echo "${BATCH:-128}" || echo "${BATCH:-8}"; }
-has_gpu=$(python -c 'import jax; print(int(jax.default_backend() == "gpu"))')
+has_gpu=$(python -c 'import jax; print(int(jax.default_backend() == "gpu"))') || exit 2
 
 echo "== 1 of 3: the check without and with TF32"
 status=0 code=0
@@ -42,7 +42,8 @@ rm -f "$out/check-tf32.json" # of an earlier call: what was stopped is not judge
 # shellcheck disable=SC2086
 JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32 within 25 \
     parity check enet ${CHECK:-} --json "$out/check-tf32.json" || code=$?
-[ "$status" -le 1 ] && [ "$code" -le 1 ] || exit 2
+[ "$status" -le 1 ] || exit "$status"
+[ "$code" -le 1 ] || exit "$code"
 if [ "$has_gpu" = 1 ] && [ -e "$out/check-tf32.json" ] && [ "$code" = 0 ]; then
     echo "the check did not tell TF32"
     status=1
@@ -51,7 +52,10 @@ fi
 echo "== 2 of 3: one device, by DDP and pmap"
 first=${models%% *}
 within 20 parity bench --model "$first" --train --devices 1 --size "$(size_of "$first")" \
-    --batch "$(batch_of "$first")" --runs "$runs" --json "$out/devices.json"
+    --batch "$(batch_of "$first")" --runs "$runs" --json "$out/devices.json" || {
+    echo "that failed"
+    status=1
+}
 
 echo "== 3 of 3: images per second"
 left=$(wc -w <<< "$models")

@@ -121,8 +121,11 @@ def _row(
 
 def _spent() -> tuple[float, float, float]:
     """Return a time, and the processor time so far of this process and of its children."""
-    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
-    children = sum(t.user + t.system for t in times)
+    children = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+            times = child.cpu_times()
+            children += times.user + times.system
     return time.perf_counter(), time.process_time(), children
 
 
