@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_no_thread(
 class Slow:
     """A trainer that predicts a batch only when the one before is being counted."""
 
-    together = 1
+    batches_at_once = 1
 
     def __init__(self) -> None:
         self.counting = [threading.Event() for _ in range(3)]
