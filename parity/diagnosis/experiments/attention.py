@@ -39,9 +39,12 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _masked(operation)
     elif name in ("tril", "triu"):
         now = int(operation.arguments.get("diagonal", 0))
-        for other in (now - 1, now + 1):
-            text = f"the mask's diagonal {other} instead of {now}"
-            yield given(operation, "causal-offset", text, diagonal=other)
+        for shift in (-1, 1):  # in words that fit any number of keys, with a cache or without
+            text = f"the mask's diagonal moved by {shift}"
+            yield given(operation, "causal-offset", text, diagonal=now + shift)
+        if now:
+            text = "the mask's diagonal at 0, behind a cache, too"
+            yield given(operation, "causal-offset", text, diagonal=0)
     elif name in ("repeat_interleave", "repeat", "expand"):
         yield from _repeated(operation)
     elif name in ("chunk", "split", "unbind"):

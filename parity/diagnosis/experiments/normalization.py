@@ -176,7 +176,7 @@ def _inner(o: Operation) -> Changes:
 def _parts(call: Invocation) -> tuple[torch.Tensor, tuple[int, ...], list[int], Any]:
     """Return what is normalised, over which axes, and how scale and bias are shaped."""
     x = call["input"]
-    if call.name == "layer_norm":
+    if call.name in ("layer_norm", "rms_norm"):
         n = len(call["normalized_shape"])
         return x, tuple(range(-n, 0)), list(x.shape), list(x.shape[-n:])
     if call.name == "instance_norm":
@@ -229,7 +229,16 @@ def _rms(o: Operation) -> Changes:
         x, n = call["input"], len(call["normalized_shape"])
         return call(input=x - x.mean(tuple(range(-n, 0)), keepdim=True))
 
+    def outside(call: Invocation) -> torch.Tensor:
+        def formula(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+            return x / (x.square().mean(axes, keepdim=True).sqrt() + eps)
+
+        return _normalized(call, formula)
+
+    given_eps = o.arguments.get("eps")
+    eps = torch.finfo(torch.float64).eps if given_eps is None else float(given_eps)
     yield one(o, "mean-subtracted", "the mean subtracted", centred)
+    yield one(o, "eps-outside-root", "eps added to the root of the mean square", outside)
 
 
 def _small(o: Operation) -> float | None:

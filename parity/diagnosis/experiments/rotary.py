@@ -29,6 +29,8 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
             if other != base:
                 text = f"a base of {number(other)} instead of {number(base)}"
                 yield given(o, "rope-base", text, other=other)
+    if o.name == "sin":
+        yield one(o, "rope-pairs", "the rotation backwards", lambda call: -call(), ODD)
     yield from _frequencies(o)
 
 

@@ -53,6 +53,14 @@ CASES: tuple[Case, ...] = (
         "eps 1e-06 instead of 1e-05",
     ),
     (
+        "eps outside the root of an RMS norm",
+        nn.RMSNorm(8, eps=1e-2),
+        lambda x: x / (jnp.sqrt((x * x).mean(-1, keepdims=True)) + 1e-2),
+        ROWS,
+        "eps-outside-root",
+        "eps added to the root of the mean square",
+    ),
+    (
         "unbiased layer norm",
         nn.LayerNorm(8),
         lambda x: (
