@@ -232,12 +232,14 @@ def classes(study: Study, row: Row, found: Comparison) -> Table:
     what = "IoU" if study.score == "mean IoU" else "accuracy"
     tested = sum(one.difference is not None and one.difference.n > 1 for one in found.classes)
     several = f", {found.second} - {found.first}" * (len(row.comparisons) > 1)
-    below = (
-        f"at the {study.plan.recipe.keep} validation; p adjusted for {tested} classes by Holm's"
-        " method, each of the two columns by itself; verdicts use the adjusted p values at 5 %;"
-        " intervals are not adjusted, and may disagree; alike: all pairs are equal",
-    )
-    return Table(_named(row, f"{what} of each class{several}"), head, tuple(rows), below)
+    below = f"at the {study.plan.recipe.keep} validation"
+    if tested:
+        below += (
+            f"; p adjusted for {tested} classes by Holm's method, each of the two columns by"
+            " itself; verdicts use the adjusted p values at 5 %; intervals are not adjusted, and"
+            " may disagree; alike: all pairs are equal"
+        )
+    return Table(_named(row, f"{what} of each class{several}"), head, tuple(rows), (below,))
 
 
 def _judged(one: ClassRow) -> str:

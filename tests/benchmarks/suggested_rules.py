@@ -90,7 +90,7 @@ def case(model: str) -> tuple[Port, dict[str, np.ndarray], dict[str, np.ndarray]
 
 def resnet() -> tuple[Port, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Torchvision's ResNet-18, and one whose names and nesting owe nothing to it."""
-    rules = importlib.import_module("tests.unit.ladder.test_port_kinds").resnet_rules()
+    rules = importlib.import_module("tests.torchvision_resnets").rules(18)
     network = importlib.import_module("tests.resnet").ResNet
     torch.manual_seed(0)
     module = torchvision().models.resnet18()
