@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest import mock
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--model", default="enet")
     parser.add_argument("--size", default="128x256")
     parser.add_argument("--levels", default="L0,L1,L2,L3")
+    parser.add_argument("--rounds", type=int, default=3, help="the median of so many recordings")
     args = parser.parse_args()
     config = MODELS[args.model]
     size, levels = parse_input_size(args.size, config), args.levels.split(",")
@@ -55,13 +57,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reference.trace"
-        recording.record(live(), path, parts=())  # what is compiled once
-        with nothing_stored():
-            runs = timed(recording.record, live(), Path(folder) / "nothing.trace")
-        stored = timed(recording.record, live(), path)
+        recording.record(live(), path)  # what is compiled, cached and allocated once
+        runs, stored = [], []
+        for _ in range(args.rounds):
+            with nothing_stored():
+                runs.append(timed(recording.record, live(), Path(folder) / "nothing.trace"))
+            stored.append(timed(recording.record, live(), path))
         print(
-            f"recording {stored:.1f} s, the same runs {runs:.1f} s: {stored / runs:.2f} times,"
-            f" {path.stat().st_size:,} bytes"
+            f"recording {median(stored):.1f} s, the same runs {median(runs):.1f} s:"
+            f" {median(stored) / median(runs):.2f} times, {path.stat().st_size:,} bytes"
         )
         port = live()
         losses = None if port.losses is None else (None, port.losses[1])
