@@ -64,7 +64,6 @@ PARTS = ("alone", "numerics", "update", "trajectory")
 KINDS = ("update", "decay", "trajectory")  # of steps of training
 PLAIN = (bool, int, float, str, type(None))
 WAITING = 1 << 28  # bytes that may wait for being written, beside one array of any size
-SYNCED = 1 << 27  # bytes after which the disk is told to store what it was given
 
 
 class TraceError(ValueError):
@@ -78,26 +77,50 @@ def generator(seed, purpose, *counters):
     return np.random.Generator(np.random.Philox(key=key, counter=words))
 
 
+class ArrayName(str):
+    """A name of an array before it is known which are equal; its type tells it from text."""
+
+
+def renamed(tree, names):
+    """Return a nest of the index in which arrays have the names that `names` gives them."""
+    if isinstance(tree, dict):
+        return {key: renamed(value, names) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [renamed(value, names) for value in tree]
+    return names.get(tree, tree) if isinstance(tree, ArrayName) else tree
+
+
 class Members:
-    """A zip file of arrays that is written by a thread, so that nobody waits for the disk.
+    """A zip file of arrays, hashed and written by a thread: nobody waits for digest and disk.
 
     Args:
         file: The file, open for writing.
+
+    Attributes:
+        names: The name in the file of each array that was added; equal ones share it.
+        arrays: What the index says of each array in the file, by its name there.
     """
 
     def __init__(self, file):
-        self.file = file
         self.zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
         self.changed = threading.Condition()
         self.queue = collections.deque()
+        self.written = {}  # names in the file by digest, shape and types
+        self.names = {}
+        self.arrays = {}
         self.waiting = 0  # bytes in the queue, and of what is being written
         self.ended = False
         self.error = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
-    def add(self, name, array):
-        """Have an array written, which must not be changed afterwards.
+    def add(self, name, array, entry):
+        """Have an array hashed, and written unless an equal one was.
+
+        Args:
+            name: A name of its own; the file's is in `names` in the end.
+            array: The array, which must not be changed afterwards.
+            entry: What the index says of it, without the digest.
 
         Raises:
             OSError: One of those before could not be written.
@@ -107,12 +130,12 @@ class Members:
                 self.changed.wait()
             if self.error is not None:
                 raise self.error
-            self.queue.append((name, array))
+            self.queue.append((name, array, entry))
             self.waiting += array.nbytes
             self.changed.notify_all()
 
-    def close(self):
-        """Write what waits, and the zip file's end.
+    def finish(self):
+        """Write what waits; afterwards `names` and `arrays` are whole.
 
         Raises:
             OSError: Something could not be written.
@@ -120,6 +143,10 @@ class Members:
         self._end()
         if self.error is not None:
             raise self.error
+
+    def close(self, name, array):
+        """Write a last array as it is, and the zip file's end, after `finish`."""
+        self._write(name, array)
         self.zip.close()
 
     def discard(self):
@@ -137,21 +164,15 @@ class Members:
         self.thread.join()
 
     def _run(self):
-        unsynced = 0
         while True:
             with self.changed:
                 while not self.queue and not self.ended:
                     self.changed.wait()
                 if not self.queue:
                     return
-                name, array = self.queue.popleft()
+                name, array, entry = self.queue.popleft()
             try:
-                self._write(name, array)
-                unsynced += array.nbytes
-                if unsynced > SYNCED:
-                    self.file.flush()
-                    os.fsync(self.file.fileno())
-                    unsynced = 0
+                self._store(name, array, entry)
             except BaseException as error:  # told to whoever adds the next one, or closes
                 with self.changed:
                     self.error = error
@@ -162,7 +183,18 @@ class Members:
                 self.waiting -= array.nbytes
                 self.changed.notify_all()
 
+    def _store(self, name, array, entry):
+        """Hash an array, and write it if it is the first of its digest, shape and types."""
+        digest = hashlib.sha256(memoryview(array.reshape(-1).view(np.uint8))).hexdigest()
+        key = (digest, array.shape, array.dtype.str, entry["dtype"])
+        if key not in self.written:
+            self.written[key] = stored = f"a{len(self.written)}"
+            self.arrays[stored] = dict(entry, sha256=digest)
+            self._write(f"{stored}.npy", array)
+        self.names[name] = self.written[key]
+
     def _write(self, name, array):
+        """Write an array as a member of the zip file; of several threads only by one."""
         buffer = io.BytesIO()
         np.lib.format.write_array_header_1_0(
             buffer, np.lib.format.header_data_from_array_1_0(array)
@@ -207,7 +239,6 @@ class Trace:
             "notes": {},
             "arrays": {},
         }
-        self.names = {}
         self.current = None
         handle, self.temporary = tempfile.mkstemp(
             prefix=".parity-writing-", dir=os.path.dirname(self.path)
@@ -234,9 +265,10 @@ class Trace:
     def close(self):
         """Write the index, and put the file in its place."""
         try:
+            self.members.finish()
+            self.index = dict(renamed(self.index, self.members.names), arrays=self.members.arrays)
             text = json.dumps(self.index, allow_nan=False).encode()
-            self.members.add(INDEX, np.frombuffer(text, np.uint8))
-            self.members.close()
+            self.members.close(INDEX, np.frombuffer(text, np.uint8))
             self.file.flush()
             os.fsync(self.file.fileno())
             mask = os.umask(0)
@@ -249,7 +281,9 @@ class Trace:
             raise
 
     def array(self, value, dtype=""):
-        """Store an array, once however often it is given, and return its name in the file.
+        """Store an array, once however often it is given, and return its name in the index.
+
+        Names are given anew when the file is closed, since equal arrays are one there.
 
         Args:
             value: The array.
@@ -260,17 +294,12 @@ class Trace:
             raise TraceError(f"an array of {array.dtype}, expected numbers of up to 64 bits")
         array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
         array = array.reshape(np.shape(value))
-        data = memoryview(array.reshape(-1).view(np.uint8))
-        digest = hashlib.sha256(data).hexdigest()
-        key = (digest, array.shape, array.dtype.str, dtype)
-        if key not in self.names:
-            name = f"a{len(self.names)}"
-            self.names[key] = name
-            owned = array.copy() if np.may_share_memory(array, given) else array
-            self.members.add(f"{name}.npy", owned)
-            entry = {"dtype": dtype or array.dtype.name, "shape": list(array.shape)}
-            self.index["arrays"][name] = dict(entry, sha256=digest)
-        return self.names[key]
+        entry = {"dtype": dtype or array.dtype.name, "shape": list(array.shape)}
+        owned = array.copy() if np.may_share_memory(array, given) else array
+        name = ArrayName(f"a{len(self.index['arrays'])}")
+        self.index["arrays"][name] = entry
+        self.members.add(name, owned, entry)
+        return name
 
     def scalar(self, value, dtype=""):
         """Store a single number, in whatever shape, and return its name in the file."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,8 @@ def main() -> None:
         for _ in range(args.rounds):
             with nothing_stored():
                 runs.append(timed(recording.record, live(), Path(folder) / "nothing.trace"))
+            path.unlink()
+            os.sync()  # what the disk still owes for the last one
             stored.append(timed(recording.record, live(), path))
         print(
             f"recording {median(stored):.1f} s, the same runs {median(runs):.1f} s:"
