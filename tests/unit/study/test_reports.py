@@ -266,6 +266,18 @@ def test_a_damaged_file_is_one_line(
     assert str(tmp_path / name) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("margin", ["NaN", "-1.0", "1e400"])
+def test_a_margin_of_no_use_is_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture, margin: str
+) -> None:
+    """Catches a plan's margin with which nothing is equivalent, or all is."""
+    whole(tmp_path)
+    file = tmp_path / "plan.json"
+    file.write_text(file.read_text().replace('"margin": 0.5', f'"margin": {margin}'))
+    assert main(["table", str(tmp_path)]) == 2
+    assert f"{file}: not the plan of a study" in capsys.readouterr().err
+
+
 def test_names_that_look_like_markup_are_printed_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
