@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
 
 import numpy as np
 
 from parity.capture.records import NETWORK
 from parity.ladder.keys import Key, key_of
 from parity.ladder.lacking import lacking
+from parity.ladder.pairing import outward
 from parity.ladder.runs import Runs
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind, Mode, Quantity, Scope
@@ -96,7 +96,7 @@ def _with_gradients(runs: Runs) -> set[str]:
     names = runs.reference64.aliases()
     found = runs.oracle(True).parameter_gradients.items()
     keys = (key for name, gradient in found if gradient.any() for key in names.get(name, (name,)))
-    return {module for key in keys for module in accumulate(key.split(".")[:-1], "{}.{}".format)}
+    return {module for key in keys for module in outward(key)[1:]}
 
 
 def _not_alone(runs: Runs, name: str) -> str:
