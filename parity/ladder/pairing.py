@@ -201,8 +201,7 @@ class Aligner:
         for name, (key, _) in weights.items():
             for layer in outward(key.rpartition(".")[0]):
                 held.setdefault(layer, set()).add(key)
-            for layer in outward(name.rpartition(".")[0]):
-                taken.setdefault(layer, set()).add(key)
+            taken.setdefault(name.rpartition(".")[0], set()).add(key)
 
         def whole(a: str, b: str) -> bool:
             return held[self.reference[a].module] <= taken[self.port[b].module]
@@ -339,21 +338,18 @@ def _shape(call: Call) -> tuple:
 def _layers_by_weights(weights: WeightMap) -> dict[str, str]:
     """Return the port's layer -> the reference's, where all of its tensors come from that one.
 
-    A layer that holds a tensor and other layers, such as a block with a slope of its own, is paired
-    with the reference's innermost one that holds all of them.
+    So do those of the layers in it: a block that holds an activation's slope beside a convolution
+    is not that activation.
     """
-    own: dict[str, set[str]] = {}
+    layers: dict[str, set[str]] = {}
     inside: dict[str, set[str]] = {}
     for name, (key, _) in weights.items():
         layer, reference = name.rpartition(".")[0], key.rpartition(".")[0]
-        own.setdefault(layer, set()).add(reference)
+        layers.setdefault(layer, set()).add(reference)
         for outer in outward(layer):
             inside.setdefault(outer, set()).add(reference)
-    layers = {}
-    for port, (first, *others) in own.items():
-        if not port or others:
-            continue
-        common = (m for m in outward(first) if all(m in outward(key) for key in inside[port]))
-        if innermost := next(common, None):
-            layers[port] = innermost
-    return layers
+    return {
+        port: next(iter(keys))
+        for port, keys in layers.items()
+        if port and len(keys) == 1 and inside[port] == keys
+    }

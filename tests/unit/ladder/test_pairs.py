@@ -387,3 +387,31 @@ def test_a_block_that_holds_a_tensor_of_its_own_is_that_block(names: str) -> Non
     assert fault.layer == f"{names[1]}.conv"
     assert fault.quantity.kind is Kind.OUTPUT
     assert any("average" in str(cause) or "mean" in str(cause) for cause in wrong.causes)
+
+
+class Pooled(Block):
+    """Pools inside of the block."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.max_pool2d(super().forward(x), 2)
+
+
+class PooledBlocks(Blocks):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a.__class__ = Pooled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x))
+
+
+def test_a_block_that_ends_elsewhere_is_not_that_block() -> None:
+    """Catches a right port failed, whose block of the same weights leaves the pool to others."""
+    rules = [
+        (r"(.)\.conv\.weight", r"\1.conv.kernel", (2, 3, 1, 0)),
+        (r"(.)\.conv\.bias", r"\1.conv.bias"),
+        (r"(.)\.act\.weight", r"\1.slope"),
+    ]
+    report = check(Port(PooledBlocks(), OwnSlopes(), inputs=(2, 8, 8, 3), weights=rules))
+    report.assert_faithful()
+    assert ("a", "a") not in {(p.reference, p.port) for p in report.pairs}
