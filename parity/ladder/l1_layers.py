@@ -20,7 +20,6 @@ from parity.ladder.tolerances import Difference, Measurement, difference, of_lay
 from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
 from parity.spec import draw
-from parity.spec.errors import listed
 
 
 class Layers(Rung):
@@ -56,8 +55,6 @@ class Layers(Rung):
             cases.append((call, True))
             if runs.port.train and call.layer in evaluated and self._has_modes(call):
                 cases.append((evaluated[call.layer], False))
-        if unseen := [call.layer for call, train in cases if train and self._is_unseen(call)]:
-            self.notes.append(f"alone without gradients, none was seen to reach: {listed(unseen)}")
         found = runs.pool.map(lambda case: self._layer(case[0], case[1], disturbed), cases)
         measured = [m for layer in found for m in layer]
         if not measured:  # such as a function: the whole is the only layer there is
@@ -67,16 +64,6 @@ class Layers(Rung):
     def _not_fed(self, layer: str, reason: str) -> None:
         self.unfed.add(layer)
         self.notes.append(f"not fed alone: {layer} {reason}")
-
-    def _is_unseen(self, call: Call) -> bool:
-        """Return whether a layer has gradients though none was seen to reach its output.
-
-        So it is inside of a checkpoint of PyTorch's that is reentrant.
-        """
-        if not self.runs.port.train or any(c is not None for c in call.cotangents or ()):
-            return False
-        gradients = self.runs.oracle(True).parameter_gradients
-        return any(n.startswith(f"{call.module}.") and g.any() for n, g in gradients.items())
 
     def blocks(self, report: Report) -> list[Check]:
         """Blocks alone, in float64, where the network is wrong although every layer is right.

@@ -78,11 +78,17 @@ def is_over_places(kind: str) -> bool:
     return bool(re.fullmatch(r"(Lazy)?Conv(Transpose)?\dd|(Adaptive)?\w*Pool\dd", kind))
 
 
+def outward(name: str) -> list[str]:
+    """Return a layer's dotted name and those of all layers that hold it; none of an empty name."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[:i]) for i in range(len(parts), 0, -1)]
+
+
 def containers(calls: Mapping[str, Call]) -> set[str]:
     """Return the calls of layers within which another layer was called."""
     modules = {c.module for c in calls.values()}
     outer = {m.rpartition(".")[0] for m in modules}
-    outer |= {".".join(m.split(".")[:i]) for m in modules for i in range(1, m.count(".") + 1)}
+    outer |= {name for m in modules for name in outward(m)[1:]}
     return {name for name, call in calls.items() if call.module in outer}
 
 
@@ -191,12 +197,10 @@ class Aligner:
         does: a fused projection in a layer of its own is only a part of an attention.
         """
         held: dict[str, set[str]] = {}
-        for key, _ in weights.values():
-            parts = key.split(".")[:-1]
-            for i in range(1, len(parts) + 1):
-                held.setdefault(".".join(parts[:i]), set()).add(key)
         taken: dict[str, set[str]] = {}
         for name, (key, _) in weights.items():
+            for layer in outward(key.rpartition(".")[0]):
+                held.setdefault(layer, set()).add(key)
             taken.setdefault(name.rpartition(".")[0], set()).add(key)
 
         def whole(a: str, b: str) -> bool:
@@ -332,8 +336,20 @@ def _shape(call: Call) -> tuple:
 
 
 def _layers_by_weights(weights: WeightMap) -> dict[str, str]:
-    """Return the port's layer -> the reference's, where all of its tensors come from that one."""
+    """Return the port's layer -> the reference's, where all of its tensors come from that one.
+
+    So do those of the layers in it: a block that holds an activation's slope beside a convolution
+    is not that activation.
+    """
     layers: dict[str, set[str]] = {}
+    inside: dict[str, set[str]] = {}
     for name, (key, _) in weights.items():
-        layers.setdefault(name.rpartition(".")[0], set()).add(key.rpartition(".")[0])
-    return {port: next(iter(keys)) for port, keys in layers.items() if port and len(keys) == 1}
+        layer, reference = name.rpartition(".")[0], key.rpartition(".")[0]
+        layers.setdefault(layer, set()).add(reference)
+        for outer in outward(layer):
+            inside.setdefault(outer, set()).add(reference)
+    return {
+        port: next(iter(keys))
+        for port, keys in layers.items()
+        if port and len(keys) == 1 and inside[port] == keys
+    }

@@ -10,9 +10,10 @@ import numpy as np
 from parity.capture.records import NETWORK
 from parity.ladder.keys import Key, key_of
 from parity.ladder.lacking import lacking
+from parity.ladder.pairing import outward
 from parity.ladder.runs import Runs
 from parity.ladder.weights import COUNTER
-from parity.report.quantity import Kind, Mode, Quantity
+from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Omission
 from parity.trace.side import RecordedSide
 
@@ -23,7 +24,12 @@ UNTRAINED = "the reference does not train it"
 UNUSED = "nothing of the port answers it"
 OWN = "it is the port's own"
 TRAINED = "it is the port's own, yet the port would train it"
+UNREACHED = (
+    "none was seen to reach its output, as in a checkpoint of PyTorch's that is reentrant; L3"
+    " compares the network's"
+)
 OUTPUT = Quantity(Kind.OUTPUT)  # all of a layer's
+ALONE = Quantity(Kind.PARAMETER_GRADIENT, scope=Scope.LAYER)  # all of a layer's
 FUNCTION = "the port is a function, which gives no statistics back"
 FORGETS = "the port is a function, which keeps no statistics from step to step"
 
@@ -72,10 +78,25 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
     if rung != "L1":
         return
     seen = {layer for layer, _ in compared}
+    moved = _with_gradients(runs)
     for name, pair in runs.alignment.pairs.items():
         called = runs.oracle(True).calls.get(name)
-        if called is not None and runs.leaf(called) and not {pair.port, name} & seen:
+        if called is None or not runs.leaf(called):
+            continue
+        if not {pair.port, name} & seen:
             yield Omission(rung, pair.port, name, OUTPUT, _not_alone(runs, name))
+        elif called.module in moved and all(c is None for c in called.cotangents or ()):
+            yield Omission(rung, pair.port, name, ALONE, UNREACHED)
+
+
+def _with_gradients(runs: Runs) -> set[str]:
+    """Return the reference's modules in which a parameter's gradient is not zero."""
+    if not runs.port.train:
+        return set()
+    names = runs.reference64.aliases()
+    found = runs.oracle(True).parameter_gradients.items()
+    keys = (key for name, gradient in found if gradient.any() for key in names.get(name, (name,)))
+    return {module for key in keys for module in outward(key)[1:]}
 
 
 def _not_alone(runs: Runs, name: str) -> str:

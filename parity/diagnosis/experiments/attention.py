@@ -1,4 +1,4 @@
-"""Changes of attention: scale, masks, causal offset, shared heads; and of embeddings."""
+"""Changes of attention: scale, masks, causal offset, shared heads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ LOWEST = float(torch.finfo(torch.float32).min)
 # The last ones are too weak: in float64 they show in every row, not only in those without a key.
 WEAK = (-50.0, -20.0, -10.0, -5.0, -1.0)
 LOW = (-math.inf, -1e9, -1e10, -1e4, LOWEST, -1e30, -1e5, -100.0, *WEAK)
-OFFSETS = (1, 2, -1)
+# Keys that are hidden by a finite score have equal weights in a row that sees none, whatever it is.
+FINITE, FINITELY = -1e9, "and finite scores where masked"
 
 
 def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
@@ -49,18 +50,6 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _repeated(operation)
     elif name in ("chunk", "split", "unbind"):
         yield from _parts(operation)
-    elif name == "embedding":
-        yield from _embedding(operation)
-    elif name == "arange":
-        for offset in OFFSETS:
-            text = f"positions counted from {offset} instead of 0"
-            yield one(operation, "position-offset", text, _plus(offset))
-    elif name == "getitem":
-        yield from _picked(operation)
-
-
-def _plus(offset: int) -> Callable[[Invocation], Any]:
-    return lambda call: call() + offset
 
 
 def attention(
@@ -143,6 +132,9 @@ def _fused(o: Operation) -> Changes:
                     yield one(o, "causal-offset", how, _causal(shift, low), ODD)
         yield one(o, "causal-offset", "an anticausal mask", _anticausal, PLAIN)
         if causal:
+            text = f"its mask inverted, {FINITELY}"
+            yield one(o, "mask-sign", text, _hides_the_past, ODD)
+        if causal:
             for low in LOW[1:]:
                 text = f"scores of {number(low)} where masked"
                 yield one(o, "mask-value", text, _low(low), PLAIN)
@@ -203,6 +195,11 @@ def _anticausal(call: Invocation) -> torch.Tensor:
     return attention(call, mask=torch.ones(shape, dtype=torch.bool).triu())
 
 
+def _hides_the_past(call: Invocation) -> torch.Tensor:
+    shape = (call["query"].shape[-2], call["key"].shape[-2])
+    return attention(call, mask=torch.ones(shape, dtype=torch.bool).triu(1), low=FINITE)
+
+
 def _low(low: float) -> Callable[[Invocation], torch.Tensor]:
     return lambda call: attention(call, low=low)
 
@@ -215,6 +212,7 @@ def _given_mask(o: Operation) -> Changes:
     if mask.dtype == "bool":
         text = "its mask inverted"
         yield one(o, "mask-sign", text, lambda call: call(attn_mask=~call["attn_mask"]))
+        yield from _emptied(o, "attn_mask", lambda call, m: attention(call, mask=m, low=FINITE))
         text = "its mask's truth values added to the scores"
         yield one(o, "mask-sign", text, lambda call: call(attn_mask=call["attn_mask"].double()))
         for low in LOW[1:]:
@@ -252,21 +250,52 @@ def _tiled(call: Invocation) -> torch.Tensor:
 
 def _masked(o: Operation) -> Changes:
     if o.name == "where":
-        yield one(
-            o,
-            "mask-sign",
-            "its condition inverted",
-            lambda call: call(condition=~call["condition"]),
-        )
+        text = "its condition inverted"
+        yield one(o, "mask-sign", text, lambda call: call(condition=~call["condition"]))
         for key in ("input", "other"):
             value = o.arguments.get(key)
             if isinstance(value, float) and value < -50:
                 yield from _lower(o, key, value)
+                given_low = {key: FINITE}
+                yield from _emptied(
+                    o,
+                    "condition",
+                    lambda call, mask, low=given_low: call(condition=mask, **low),
+                    key == "input",
+                )
         return
     yield one(o, "mask-sign", "its mask inverted", lambda call: call(mask=~call["mask"]))
     value = o.arguments.get("value")
     if isinstance(value, int | float) and value < -50:
         yield from _lower(o, "value", float(value))
+        yield from _emptied(o, "mask", lambda call, mask: call(mask=mask, value=FINITE), True)
+
+
+def _emptied(
+    o: Operation,
+    name: str,
+    attend: Callable[[Invocation, torch.Tensor], Any],
+    hides: bool = False,
+) -> Changes:
+    """Yield masks by which some row sees no key.
+
+    Args:
+        o: The operation that masks.
+        name: Its mask.
+        attend: Calls it with another mask and finite scores.
+        hides: Whether the mask is true where a key is hidden, not where it is seen.
+    """
+
+    def inverted(call: Invocation) -> Any:
+        return attend(call, ~call[name])
+
+    def moved(call: Invocation) -> Any:
+        seen = (~call[name] if hides else call[name]).roll(-1, -1)
+        seen[..., -1] = False
+        return attend(call, ~seen if hides else seen)
+
+    yield one(o, "mask-sign", f"its mask inverted, {FINITELY}", inverted, ODD)
+    yield one(o, "causal-offset", f"its mask moved by -1, {FINITELY}", moved, ODD)
 
 
 def _lower(o: Operation, key: str, value: float) -> Changes:
@@ -314,63 +343,5 @@ def _reordered(order: tuple[int, ...]) -> Callable[[Invocation], Any]:
     def replacement(call: Invocation) -> Any:
         parts = tuple(call())
         return tuple(parts[i] for i in order)
-
-    return replacement
-
-
-def _embedding(o: Operation) -> Changes:
-    if o.arguments.get("padding_idx") is not None:
-        text = "a padding row that is trained"
-        yield given(o, "padding-idx", text, padding_idx=None)
-        yield one(o, "padding-idx", "a padding row that reads as zeros", _zero_row)
-    else:
-        text = "row 0 not trained (padding_idx 0)"
-        yield given(o, "padding-idx", text, PLAIN, padding_idx=0)
-    for offset in OFFSETS:
-        text = f"its indices {'+' if offset > 0 else '-'} {abs(offset)}"
-        yield one(o, "position-offset", text, _index(offset), PLAIN)
-    weight = o.tensor("weight")
-    assert weight is not None
-    root = math.sqrt(weight.shape[-1])
-    text = f"its rows times sqrt(width) ({number(root)})"
-    yield one(o, "embedding-scale", text, lambda call: call() * root)
-
-
-def _zero_row(call: Invocation) -> torch.Tensor:
-    index = call["input"]
-    return call() * (index != call["padding_idx"])[..., None]
-
-
-def _index(offset: int) -> Callable[[Invocation], Any]:
-    def replacement(call: Invocation) -> Any:
-        rows = len(call["weight"])
-        return call(input=(call["input"] + offset).clamp(0, rows - 1))
-
-    return replacement
-
-
-def _picked(o: Operation) -> Changes:
-    """One place of an axis, such as that of a class token: the last for the first."""
-    index = o.arguments.get("index")
-    places = list(index) if isinstance(index, tuple | list) else [index]
-    for i, place in enumerate(places):
-        if isinstance(place, int) and not isinstance(place, bool) and place in (0, -1):
-            other = -1 - place
-            text = f"place {other} of axis {i} instead of {place}"
-            yield one(o, "picked-place", text, _elsewhere(i, other), PLAIN)
-    x = o.tensor("input")
-    if places and isinstance(places[-1], int) and x is not None and len(places) < len(x.shape):
-        axis = len(places) - 1
-        text = f"the mean over axis {axis}, not one place of it"
-        if all(isinstance(p, slice) and p == slice(None) for p in places[:-1]):
-            yield one(o, "picked-place", text, lambda call: call.args[0].mean(axis), PLAIN)
-
-
-def _elsewhere(i: int, other: int) -> Callable[[Invocation], Any]:
-    def replacement(call: Invocation) -> Any:
-        tensor, index = call.args
-        places = list(index) if isinstance(index, tuple) else [index]
-        places[i] = other
-        return tensor[tuple(places)]
 
     return replacement

@@ -10,6 +10,7 @@ import torch
 
 from parity.capture.torch_calls import Invocation, Operation, Origin, Value
 from parity.capture.torch_operations import Replacement
+from parity.diagnosis.experiments import rotary_pairs
 from parity.diagnosis.experiments.change import ODD, Changes, given, linked, maker, number, one
 
 BASES = (10_000.0, 500_000.0, 1_000_000.0, 100_000.0, 100.0, 1_000.0)
@@ -31,6 +32,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
                 yield given(o, "rope-base", text, other=other)
     if o.name == "sin":
         yield one(o, "rope-pairs", "the rotation backwards", lambda call: -call(), ODD)
+    yield from rotary_pairs.changes(o, among)
     yield from _frequencies(o)
 
 

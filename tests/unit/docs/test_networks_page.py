@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from parity.spec.models import LANGUAGE, MODELS, check_input
+from parity.spec.models import LANGUAGE, MODELS, ONE_OF, check_input
 from parity.spec.preprocessing import published
 from parity.spec.recipes import RECIPES
 from tests.pages import DOCS, text_of
@@ -108,3 +108,19 @@ def test_weights_are_on_the_page_of_references(hooks: Any) -> None:
     named = {name for name, said in hooks.WEIGHTS.items() if said.startswith("[")}
     assert {re.match(r"\| (\w+)", line)[1].lower() for line in text.splitlines()  # type: ignore[index]  # every row matches
             if line.startswith("| ")} - {"network"} == named  # fmt: skip
+
+
+def test_the_readme_calls_networks_by_their_names() -> None:
+    """Catches a slip in the README's tables: a row or column that is no network's name."""
+    text = text_of("README.md")
+    table = text.partition("| network | variants |")[2].partition("\n\n")[0]
+    called = set()
+    for name, variants in re.findall(r"^\| ([^|]+) \| (`[^|]+) \|", table, re.M):
+        models = [m for m in re.findall(r"`([\w-]+)`", variants) if m in MODELS]
+        assert models, name
+        for model in models:
+            family = ONE_OF[MODELS[model].family].split()[1]
+            assert family.lower() in name.replace("-", "").lower(), f"{model} is {name!r}"
+            called.add(family)
+    header = text.partition("| `parity faults --model` |")[2].partition("\n")[0]
+    assert {column.strip() for column in header.strip("|").split("|")} <= called

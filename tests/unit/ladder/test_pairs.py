@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from torch import nn
 from parity import Port, check, cli
 from parity.ladder.axes import rearranged
 from parity.ladder.pairing import permutation
+from parity.report.quantity import Kind
 
 FACTORY = """
 from tests.unit.capture.test_transformations import transformed
@@ -320,3 +322,96 @@ def test_layers_that_a_cut_note_does_not_name_are_listed() -> None:
     report = check(Port(reference=reference, port=Head(), inputs=(5, 4), weights=rules))
     assert {o.layer for o in report.left_out} >= set(names)
     assert all(name in str(report) for name in names), str(report)
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(channels, 4, 3, padding=1), nn.PReLU(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.conv(x))
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = Block(3), Block(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(nn.functional.max_pool2d(self.a(x), 2))
+
+
+class OwnSlope(nnx.Module):
+    """Holds the activation's slope by itself, beside a layer."""
+
+    def __init__(self, channels: int) -> None:
+        self.conv = nnx.Conv(channels, 4, (3, 3), rngs=nnx.Rngs(0))
+        self.slope = nnx.Param(jnp.ones(4))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv(x)
+        return jnp.where(y > 0, y, y * self.slope[...])
+
+
+class OwnSlopes(nnx.Module):
+    def __init__(self, pool: Callable = nnx.max_pool, names: str = "ab") -> None:
+        self.pool, self.names = pool, names
+        for name, channels in zip(names, (3, 4), strict=True):
+            setattr(self, name, OwnSlope(channels))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first, second = (getattr(self, name) for name in self.names)
+        return second(self.pool(first(x), (2, 2), (2, 2)))
+
+
+@pytest.mark.parametrize("names", ["ab", "xy"])
+def test_a_block_that_holds_a_tensor_of_its_own_is_that_block(names: str) -> None:
+    """Catches a block taken for its activation, and blamed for a wrong pool before it."""
+    rules = [
+        (rf"{ours}\.conv\.weight", f"{theirs}.conv.kernel", (2, 3, 1, 0))
+        for ours, theirs in zip("ab", names, strict=True)
+    ]
+    for ours, theirs in zip("ab", names, strict=True):
+        rules += [(rf"{ours}\.conv\.bias", f"{theirs}.conv.bias")]
+        rules += [(rf"{ours}\.act\.weight", f"{theirs}.slope")]
+    right, wrong = (
+        check(Port(Blocks(), OwnSlopes(pool, names), inputs=(2, 8, 8, 3), weights=rules))
+        for pool in (nnx.max_pool, nnx.avg_pool)
+    )
+    right.assert_faithful()
+    assert {(p.reference, p.port) for p in right.pairs} >= {("a", names[0]), ("b", names[1])}
+    fault = wrong.fault()
+    assert fault is not None
+    assert fault.layer == f"{names[1]}.conv"
+    assert fault.quantity.kind is Kind.OUTPUT
+    assert any("average" in str(cause) or "mean" in str(cause) for cause in wrong.causes)
+
+
+class Pooled(Block):
+    """Pools inside of the block."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.max_pool2d(super().forward(x), 2)
+
+
+class PooledBlocks(Blocks):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a.__class__ = Pooled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x))
+
+
+def test_a_block_that_ends_elsewhere_is_not_that_block() -> None:
+    """Catches a right port failed, whose block of the same weights leaves the pool to others."""
+    rules = [
+        (r"(.)\.conv\.weight", r"\1.conv.kernel", (2, 3, 1, 0)),
+        (r"(.)\.conv\.bias", r"\1.conv.bias"),
+        (r"(.)\.act\.weight", r"\1.slope"),
+    ]
+    report = check(Port(PooledBlocks(), OwnSlopes(), inputs=(2, 8, 8, 3), weights=rules))
+    report.assert_faithful()
+    assert ("a", "a") not in {(p.reference, p.port) for p in report.pairs}

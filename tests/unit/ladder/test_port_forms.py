@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from parity import Port, check
 from parity.ladder.weights import by_value
+from parity.report.quantity import Kind
 
 LINEAR: list = [(r"(.*)\.weight", r"\1.kernel", (1, 0)), (r"(.*)\.bias", r"\1.bias")]
 RNGS = nnx.Rngs(0)
@@ -62,7 +63,28 @@ def test_layers_whose_gradients_are_not_seen_are_named() -> None:
     """Catches layers compared forward alone without a word: hooks see no gradient in there."""
     report = check(Port(Reentrant(), Softmax(), (3, 4), weights=LINEAR), levels=("L1",))
     assert report.ok
-    assert "alone without gradients, none was seen to reach: a" in report.notes
+    lacking = [(o.layer, o.quantity.kind, o.counts) for o in report.left_out if o.rung == "L1"]
+    assert lacking == [("a", Kind.PARAMETER_GRADIENT, False)]
+
+
+class TiedReentrant(Reentrant):
+    """The checkpointed layer's weight has the other one's name among the parameters."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.b, self.a = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.a.weight = self.b.weight
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_a_tied_layer_whose_gradients_are_not_seen_is_named() -> None:
+    """Catches a layer taken for one without gradients, since its weight has another's name."""
+    port = Softmax()
+    port.b.kernel = port.a.kernel
+    rules = [("a.weight", "a.kernel", (1, 0)), ("b.weight", None), LINEAR[1]]
+    report = check(Port(TiedReentrant(), port, (3, 4), weights=rules), levels=("L1",))
+    lacking = [o.layer for o in report.left_out if o.quantity.kind is Kind.PARAMETER_GRADIENT]
+    assert lacking == ["a"]
 
 
 class Folded(nn.Module):

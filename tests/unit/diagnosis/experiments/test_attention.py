@@ -51,24 +51,19 @@ def unfused(scale: float, low: float | None = None) -> Callable[[torch.Tensor], 
     return attention
 
 
-def weakly_masked(x: jax.Array, low: float) -> jax.Array:
+def chosen(scale: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        q = torch_heads(x)
+        seen = torch.ones(6, 6, dtype=torch.bool).tril()
+        return torch.where(seen, q @ q.mT * scale, -math.inf).softmax(-1) @ q
+
+    return attention
+
+
+def finitely_masked(x: jax.Array, seen: jax.Array, low: float = -3e8) -> jax.Array:
     q = heads(x)
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, q) * 0.5
-    return jax.nn.softmax(jnp.where(tril(0), scores, low), -1) @ q
-
-
-def rotated(x: torch.Tensor) -> torch.Tensor:
-    angles = torch.outer(torch.arange(6.0), torch.tensor([1.0, 0.1, 0.01, 0.001]))
-    table = torch.cat((angles, angles), -1)
-    first, second = x.chunk(2, -1)
-    return x * table.cos() + torch.cat((-second, first), -1) * table.sin()
-
-
-def rotated_pairs(x: jax.Array) -> jax.Array:
-    angles = jnp.outer(jnp.arange(6.0), jnp.asarray([1.0, 0.1, 0.01, 0.001], float))
-    angles = jnp.repeat(angles, 2, -1)
-    turned = jnp.stack((-x[..., 1::2], x[..., ::2]), -1).reshape(x.shape)
-    return x * jnp.cos(angles) + turned * jnp.sin(angles)
+    return jax.nn.softmax(jnp.where(seen, scores, low), -1) @ q
 
 
 def split_heads(x: torch.Tensor, heads: int = 2) -> torch.Tensor:
@@ -119,7 +114,7 @@ CASES: tuple[Case, ...] = (
     (
         "weak mask",
         unfused(0.5, -math.inf),
-        lambda x: weakly_masked(x, -10.0),
+        lambda x: finitely_masked(x, tril(0), -10.0),
         ROWS,
         "mask-value",
         "-10 where masked instead of -inf",
@@ -133,6 +128,54 @@ CASES: tuple[Case, ...] = (
         "moved by 1",
     ),
     (
+        "a written mask moved, and finite",
+        unfused(0.5, -math.inf),
+        lambda x: finitely_masked(x, tril(-1)),
+        ROWS,
+        "causal-offset",
+        "its mask moved by -1, and finite scores where masked",
+    ),
+    (
+        "a written mask inverted, and finite",
+        unfused(0.5, -math.inf),
+        lambda x: finitely_masked(x, ~tril(0)),
+        ROWS,
+        "mask-sign",
+        "its mask inverted, and finite scores where masked",
+    ),
+    (
+        "a mask of `where` moved, and finite",
+        chosen(0.5),
+        lambda x: finitely_masked(x, tril(-1)),
+        ROWS,
+        "causal-offset",
+        "its mask moved by -1, and finite scores where masked",
+    ),
+    (
+        "a causal mask inverted, and finite",
+        sdpa(is_causal=True),
+        lambda x: finitely_masked(x, ~tril(0)),
+        ROWS,
+        "mask-sign",
+        "its mask inverted, and finite scores where masked",
+    ),
+    (
+        "a given mask inverted, and finite",
+        sdpa(attn_mask=torch.ones(6, 6, dtype=torch.bool).tril()),
+        lambda x: finitely_masked(x, ~tril(0)),
+        ROWS,
+        "mask-sign",
+        "its mask inverted, and finite scores where masked",
+    ),
+    (
+        "positions behind a cache",
+        lambda x: x * torch.arange(5, 11)[:, None],
+        lambda x: x * jnp.arange(6)[:, None],
+        ROWS,
+        "position-offset",
+        "counted from 0 again",
+    ),
+    (
         "shared heads",
         lambda x: x.repeat_interleave(2, 1),
         lambda x: jnp.tile(x, (1, 2, 1)),
@@ -140,7 +183,6 @@ CASES: tuple[Case, ...] = (
         "gqa-order",
         "in turn",
     ),
-    ("rotary pairs", rotated, rotated_pairs, ROWS, "rope-pairs", "neighbours, not of halves"),
     (
         "interleaved heads",
         lambda x: split_heads(x) * split_heads(x[..., 4:], 1),

@@ -1,0 +1,92 @@
+"""Changes of embeddings and of positions: indices, padding, offsets, the place that is picked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from parity.capture.torch_operations import Invocation, Operation
+from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, number, one
+
+OFFSETS = (1, 2, -1)
+
+
+def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
+    del among
+    name = operation.name
+    if name == "embedding":
+        yield from _embedding(operation)
+    elif name == "arange":
+        for offset in OFFSETS:
+            text = f"positions counted from {offset} instead of 0"
+            yield one(operation, "position-offset", text, _plus(offset))
+        if operation.arguments.get("input") not in (0, 0.0):
+            text = "positions counted from 0 again, behind a cache, too"
+            yield one(operation, "position-offset", text, lambda call: call() - call()[:1], ODD)
+    elif name == "getitem":
+        yield from _picked(operation)
+
+
+def _plus(offset: int) -> Callable[[Invocation], Any]:
+    return lambda call: call() + offset
+
+
+def _embedding(o: Operation) -> Changes:
+    if o.arguments.get("padding_idx") is not None:
+        text = "a padding row that is trained"
+        yield given(o, "padding-idx", text, padding_idx=None)
+        yield one(o, "padding-idx", "a padding row that reads as zeros", _zero_row)
+    else:
+        text = "row 0 not trained (padding_idx 0)"
+        yield given(o, "padding-idx", text, PLAIN, padding_idx=0)
+    for offset in OFFSETS:
+        text = f"its indices {'+' if offset > 0 else '-'} {abs(offset)}"
+        yield one(o, "position-offset", text, _index(offset), PLAIN)
+    weight = o.tensor("weight")
+    assert weight is not None
+    root = math.sqrt(weight.shape[-1])
+    text = f"its rows times sqrt(width) ({number(root)})"
+    yield one(o, "embedding-scale", text, lambda call: call() * root)
+
+
+def _zero_row(call: Invocation) -> torch.Tensor:
+    index = call["input"]
+    return call() * (index != call["padding_idx"])[..., None]
+
+
+def _index(offset: int) -> Callable[[Invocation], Any]:
+    def replacement(call: Invocation) -> Any:
+        rows = len(call["weight"])
+        return call(input=(call["input"] + offset).clamp(0, rows - 1))
+
+    return replacement
+
+
+def _picked(o: Operation) -> Changes:
+    """One place of an axis, such as that of a class token: the last for the first."""
+    index = o.arguments.get("index")
+    places = list(index) if isinstance(index, tuple | list) else [index]
+    for i, place in enumerate(places):
+        if isinstance(place, int) and not isinstance(place, bool) and place in (0, -1):
+            other = -1 - place
+            text = f"place {other} of axis {i} instead of {place}"
+            yield one(o, "picked-place", text, _elsewhere(i, other), PLAIN)
+    x = o.tensor("input")
+    if places and isinstance(places[-1], int) and x is not None and len(places) < len(x.shape):
+        axis = len(places) - 1
+        text = f"the mean over axis {axis}, not one place of it"
+        if all(isinstance(p, slice) and p == slice(None) for p in places[:-1]):
+            yield one(o, "picked-place", text, lambda call: call.args[0].mean(axis), PLAIN)
+
+
+def _elsewhere(i: int, other: int) -> Callable[[Invocation], Any]:
+    def replacement(call: Invocation) -> Any:
+        tensor, index = call.args
+        places = list(index) if isinstance(index, tuple) else [index]
+        places[i] = other
+        return tensor[tuple(places)]
+
+    return replacement

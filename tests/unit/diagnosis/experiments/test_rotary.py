@@ -1,0 +1,88 @@
+"""Changes of rotary embeddings that experiments prove, however the rotation is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+
+from tests.unit.diagnosis.experiments.proving import ROWS, Case, check_case
+
+FREQUENCIES = [1.0, 0.1, 0.01, 0.001]
+Tables = tuple[torch.Tensor, torch.Tensor]
+Ported = Callable[[jax.Array], jax.Array]
+
+
+def tables() -> Tables:
+    """Cosines and sines (6, 4)."""
+    angles = torch.outer(torch.arange(6.0), torch.tensor(FREQUENCIES))
+    return angles.cos(), angles.sin()
+
+
+def rotate_half(x: torch.Tensor) -> torch.Tensor:
+    """As in Hugging Face's Llama: one sum for all channels."""
+    cos, sin = (torch.cat((t, t), -1) for t in tables())
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+def sliced(x: torch.Tensor) -> torch.Tensor:
+    """Halves, each computed by itself."""
+    cos, sin = tables()
+    a, b = x[..., :4], x[..., 4:]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def unbound(x: torch.Tensor) -> torch.Tensor:
+    """Halves out of one operation; other orders of factors and terms."""
+    cos, sin = tables()
+    a, b = x.unflatten(-1, (2, 4)).unbind(-2)
+    return torch.stack((cos * a - sin * b, a * sin + b * cos), -2).flatten(-2)
+
+
+def of_neighbours(x: torch.Tensor) -> torch.Tensor:
+    """Neighbours, each computed by itself."""
+    cos, sin = tables()
+    a, b = x[..., ::2], x[..., 1::2]
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+
+
+def both(x: torch.Tensor) -> torch.Tensor:
+    """Queries and keys, of which each is turned."""
+    return sliced(x) @ sliced(x * 2).mT
+
+
+def turn(a: jax.Array, b: jax.Array, backwards: bool = False) -> tuple[jax.Array, jax.Array]:
+    angles = jnp.outer(jnp.arange(6.0), jnp.asarray(FREQUENCIES, float))
+    cos, sin = jnp.cos(angles), jnp.sin(-angles if backwards else angles)
+    return a * cos - b * sin, b * cos + a * sin
+
+
+def halves(x: jax.Array, backwards: bool = False) -> jax.Array:
+    return jnp.concatenate(turn(x[..., :4], x[..., 4:], backwards), -1)
+
+
+def neighbours(x: jax.Array) -> jax.Array:
+    return jnp.stack(turn(x[..., ::2], x[..., 1::2]), -1).reshape(x.shape)
+
+
+NOT_HALVES = "neighbours, not of halves"
+CASES: tuple[Case, ...] = (
+    ("one sum", rotate_half, neighbours, ROWS, "rope-pairs", NOT_HALVES),
+    ("sliced", sliced, neighbours, ROWS, "rope-pairs", NOT_HALVES),
+    ("unbound", unbound, neighbours, ROWS, "rope-pairs", NOT_HALVES),
+    ("neighbours", of_neighbours, halves, ROWS, "rope-pairs", "halves, not of neighbours"),
+    ("backwards", sliced, lambda x: halves(x, True), ROWS, "rope-pairs", "backwards"),
+    ("keys", both, lambda x: halves(x) @ (x * 2).mT, ROWS, "rope-pairs", "of the second"),
+    ("queries", both, lambda x: x @ halves(x * 2).mT, ROWS, "rope-pairs", "of the first"),
+    ("neither", both, lambda x: x @ (x * 2).mT, ROWS, "rope-pairs", "no rotation"),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_cause_is_proved(case: Case) -> None:
+    """Catches a way of writing the rotation in which nothing, or something else, is proved."""
+    check_case(case)
