@@ -82,7 +82,7 @@ def predict(
             the number of its outputs.
         labels: `void-last` or `void-first`; what the file says if not given, else `void-last`.
         size: Height and width of the network's images; what the file says if not given, else as
-            published.
+            published. Not with `pad`.
         fit: What is done with an image of another size. `resize`: it is resized to `size`, and the
             prediction back, to the nearest pixel. `pad`: it keeps its size; at the right and below
             its last pixels are repeated up to the next multiples of 8, and what is predicted there
@@ -105,6 +105,8 @@ def predict(
     framework = framework_of(Path(weights), framework, compiled)
     if compiled and fit == "pad":
         raise InputError("--compile with --fit pad: each size of an image would be compiled")
+    if fit == "pad" and size is not None:
+        raise InputError("--size with --fit pad: each image keeps its size")
     took: list[str] = []
     compile_with = took.append if compiled else None
     network = opened(Path(weights), framework, model, data, labels, size, choice, compile_with)
@@ -120,6 +122,8 @@ def predict(
                 progress(i, len(items), item.name)
             painter.add(item, folder)
         painter.finish(folder)
+    if fit == "pad":
+        took.append("fit pad: each image is taken at its own size instead")
     shown = (network.framework, network.said, network.assumed, (*network.notes, *took))
     return Predicted(target, len(items), *shown)
 

@@ -159,6 +159,8 @@ class Plan:
             if found["version"] != VERSION:
                 raise InputError(f"{path}: version {found['version']}, expected {VERSION}")
             recipe = recipe_of(found["recipe"], f"the recipe in {path}")
+            if not 0 < float(found.get("margin", MARGIN)) < 100:
+                raise ValueError
             images, start = found.get("images"), found.get("start")
             others: dict[str, Any] = {
                 "margin": float(found.get("margin", MARGIN)),

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from parity.report.numbers import in_points
+
 ALPHA = 0.05  # risk of each test; the equivalence test therefore uses a 90 % interval
 POWER = 0.8
 ALIKE = 1e-9  # points; scores are shares times 100, whose differences are no exact numbers
@@ -69,6 +71,11 @@ class Difference:
         That is where the 95 % interval excludes 0, unless all pairs differ by the same.
         """
         return self.p < ALPHA
+
+    @property
+    def alike(self) -> bool:
+        """Return whether all pairs, or the only one, are equal."""
+        return self.mean == 0 and not self.deviation > 0  # that of a single pair is NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +138,12 @@ class Verdict:
     @property
     def words(self) -> str:
         """Return the verdict as one line."""
-        d, m = f"{self.difference.mean:+.2f}", f"{self.margin:g}"
+        d, m = in_points(self.difference.mean, signed=True), f"{self.margin:g}"
+        if d == in_points(0.0) and self.difference.mean:  # small, and yet found to be different
+            d = f"{self.difference.mean:+.1g}"
         if self.difference.n < 2:
-            return "not decided: one pair of seeds has no deviation, 2 or more are needed"
+            equal = " (the pair is equal)" if self.difference.alike else ""
+            return f"not decided: one pair of seeds has no deviation, 2 or more are needed{equal}"
         if self.equivalent and self.different:
             words = f"equivalent within {m}, and different by {d}: less than the margin"
         elif self.equivalent:
@@ -168,12 +178,13 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
 
     found = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     n, mean = len(found), float(found.mean())
+    deviation = float(found.std(ddof=1)) if n > 1 else math.nan
     everything = (-math.inf, math.inf)
+    if n < 2 or deviation < ALIKE:
+        mean = 0.0 if abs(mean) < ALIKE else mean
     if n < 2:
         return Difference(n, mean, math.nan, everything, everything, math.nan)
-    deviation = float(found.std(ddof=1))
     if deviation < ALIKE:
-        mean = 0.0 if abs(mean) < ALIKE else mean
         p = min(2 * _sign(n), 1.0) if mean else 1.0
         return Difference(n, mean, 0.0, everything, everything, p)
     error = deviation / math.sqrt(n)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table as Printed
 
+from parity.report.numbers import in_points
 from parity.spec.training.recipe import HALF
 from parity.spec.training.written import differences, plain
 from parity.study.analysis import ClassRow, Comparison, Row, RowDifference, Side, Study
@@ -91,7 +92,7 @@ def accuracy(study: Study, row: Row) -> Table:
     for side in row.sides:
         kept = side.best if keep == "best" else side.last
         cells = [side.name, str(len(side.seeds)), *_summary(side.best), *_summary(side.last)]
-        cells += [f"{kept.low:.2f} to {kept.high:.2f}", _next(side.next_run)]
+        cells += [interval((kept.low, kept.high)), _next(side.next_run)]
         if published is not None:
             low, high = side.next_run
             known = math.isfinite(low)
@@ -185,7 +186,7 @@ def comparison(study: Study, row: Row) -> Table:
                 f"{found.second} - {found.first}",
                 name,
                 str(d.n),
-                f"{d.mean:+.2f}",
+                in_points(d.mean, signed=True),
             )
             cells += (number(d.deviation, 2), interval(d.interval90), interval(d.interval95))
             rows.append((*cells, p_value(verdict.p_equivalence), p_value(d.p), verdict.words))
@@ -194,7 +195,7 @@ def comparison(study: Study, row: Row) -> Table:
         " of it; different: the 95 % interval excludes 0",
         *(_longer(found.first, found.second, found.kept) for found in row.comparisons),
     ]
-    if any(not found.kept.decided for found in row.comparisons):
+    if any(v.more for found in row.comparisons for v in (found.kept, found.other)):
         below.append(
             "the number of seeds is that of a new study, which is judged alone (parity table"
             " --seeds) and then decides in 80 % of all cases; judged together with these, equal"
@@ -226,8 +227,8 @@ def classes(study: Study, row: Row, found: Comparison) -> Table:
         if d is None:
             rows.append((one.name, "absent", "absent", "0", *[""] * 6))
             continue
-        cells = (one.name, *(f"{mean:.2f}" for mean in one.means), str(d.n), f"{d.mean:+.2f}")
-        cells += (interval(d.interval90), interval(d.interval95))
+        cells = (one.name, *(f"{mean:.2f}" for mean in one.means), str(d.n))
+        cells += (in_points(d.mean, signed=True), interval(d.interval90), interval(d.interval95))
         rows.append((*cells, p_value(one.equivalence), p_value(one.adjusted), _judged(one)))
     what = "IoU" if study.score == "mean IoU" else "accuracy"
     tested = sum(one.difference is not None and one.difference.n > 1 for one in found.classes)
@@ -237,13 +238,14 @@ def classes(study: Study, row: Row, found: Comparison) -> Table:
         below += (
             f"; p adjusted for {tested} classes by Holm's method, each of the two columns by"
             " itself; verdicts use the adjusted p values at 5 %; intervals are not adjusted, and"
-            " may disagree; alike: all pairs are equal"
+            " may disagree"
         )
+    below += "; alike: all pairs are equal; one pair alone is not tested"
     return Table(_named(row, f"{what} of each class{several}"), head, tuple(rows), (below,))
 
 
 def _judged(one: ClassRow) -> str:
-    if one.difference is not None and one.difference.deviation == one.difference.mean == 0:
+    if one.difference is not None and one.difference.alike:
         return "alike"  # which is seen; a test of so few pairs may not say it after adjustment
     words = [("equivalent", one.equivalent), ("different", one.different)]
     return " and ".join(word for word, is_so in words if is_so) or "not decided"
@@ -334,7 +336,7 @@ def number(value: float, digits: int = 1) -> str:
 
 def interval(found: Interval) -> str:
     low, high = found
-    return f"{low:.2f} to {high:.2f}" if math.isfinite(low) else "unknown"
+    return f"{in_points(low)} to {in_points(high)}" if math.isfinite(low) else "unknown"
 
 
 def p_value(p: float) -> str:

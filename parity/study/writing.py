@@ -13,6 +13,7 @@ from rich.console import Console
 
 from parity.io.files import write_atomically
 from parity.report import html
+from parity.report.numbers import in_points
 from parity.report.plot import Line, legend, plot
 from parity.spec.errors import InputError
 from parity.spec.training.written import plain
@@ -53,8 +54,8 @@ def verdicts(study: Study) -> list[str]:
             pairs = f"{len(found.seeds)} pair{'s' * (len(found.seeds) != 1)}"
             so_far = ", so far" if row.unfinished(found) else ""
             line = f"{where}{found.second} - {found.first}{so_far}: {found.kept.words} ({pairs}"
-            known = math.isfinite(low)
-            lines.append(line + (f"; 90 % interval {low:+.2f} to {high:+.2f})" if known else ")"))
+            ends = f"{in_points(low, signed=True)} to {in_points(high, signed=True)}"
+            lines.append(line + (f"; 90 % interval {ends})" if math.isfinite(low) else ")"))
     return lines
 
 
@@ -192,4 +193,4 @@ def _bars(found: Comparison, index: int) -> tuple[str, list[tuple[str, float]], 
         return one.name, [], "absent"
     sides = list(zip((found.first, found.second), one.means, strict=True))
     mark = ", different" if one.different else ""
-    return one.name, sides, f"{one.difference.mean:+.2f}{mark}"
+    return one.name, sides, f"{in_points(one.difference.mean, signed=True)}{mark}"

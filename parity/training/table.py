@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from parity.report.numbers import in_points
 from parity.report.plot import Line, plot
 from parity.spec.errors import InputError
 from parity.training import logger
@@ -88,7 +89,8 @@ def table(found: Sequence[Curve]) -> Table:
             cells.append(f"{curve.losses[batches]:.4f}" if there else "")
         if two:
             both = [curve.scores[batches] for curve in found if batches in curve.scores]
-            cells.append(f"{100 * (both[1] - both[0]):+.2f}" if len(both) == 2 else "")
+            apart = 100 * (both[-1] - both[0]) if both else 0.0
+            cells.append(in_points(apart, signed=True) if len(both) == 2 else "")
         made.add_row(f"{batches:,}", *cells)
     if not all(curve.scores for curve in found):
         none = [cell for c in found for cell in ("" if c.scores else "none yet", "")]

@@ -102,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
 
     check_data(args.data)
     margin = check_margin(args.margin)
+    if args.workers is not None and args.workers < 0:  # which each run would say, once OUT is there
+        raise InputError(f"--workers {args.workers}, expected 0 or more")
     plan = Plan.of(recipe_of(args), args.epochs, args.devices, args.data)
     out = Path(args.out)
     if args.report and not (out / STUDY).exists():
@@ -194,8 +196,9 @@ def check_row(plan: Plan, run: Run, devices: int) -> None:
     recipe = plan.recipe_for(run)
     asked(run.framework, devices).check(recipe)
     if recipe.epochs != plan.recipe.epochs:
+        s = "s" * (recipe.epochs != 1)
         raise InputError(
-            f"--grid: {' '.join(run.row)} has {recipe.epochs} epochs, the recipe"
+            f"--grid: {' '.join(run.row)} has {recipe.epochs} epoch{s}, the recipe"
             f" {plan.recipe.epochs}: each length is a study of its own"
         )
 

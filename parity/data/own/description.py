@@ -94,8 +94,14 @@ def of_folders(root: Path) -> Description | None:
     """
     classes = folders(root / USUAL_SPLITS[0])
     pictures = (any(p.suffix.lower() in PICTURES for p in visible(c.iterdir())) for c in classes)
-    if len(classes) < LEAST or not all(pictures):
+    if not classes or not all(pictures):
         return None
+    if len(classes) < LEAST:
+        if any(p.suffix.lower() in PICTURES for p in visible((root / USUAL_SPLITS[0]).iterdir())):
+            return None  # of another layout, with a folder beside the images
+        raise InputError(
+            f"{root / USUAL_SPLITS[0]}: the folder of 1 class, expected {LEAST} or more"
+        )
     return Parser(root, root, {"task": TASKS[1]}).description()
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from parity.data.own.description import SPLIT, Description
+from parity.data.own.description import SPLIT, USUAL_SPLITS, Description
 from parity.data.segmentation import PICTURES, Sample, require_split
 from parity.spec.errors import InputError, listed
 
@@ -19,7 +19,7 @@ def samples(of: Description, split: str) -> list[Sample]:
     Raises:
         InputError: No such split, no image in it, or an image without a mask.
     """
-    require_split(of.file, split, of.splits)
+    _require_split(of, split)
     images, masks = (listing(of, place, split) for place in (of.images, of.masks))
     chosen = members(of, split, images)
     if missing := [images[key] for key in chosen if key not in masks]:
@@ -32,13 +32,23 @@ def samples(of: Description, split: str) -> list[Sample]:
     return [Sample(Path(key).name, images[key], masks[key]) for key in chosen]
 
 
+def _require_split(of: Description, split: str) -> None:
+    """Refuse a split that is not there; where there is none at all, say where they would be."""
+    if not of.splits:
+        raise InputError(
+            f"{of.file}: images is {of.images!r}, but none of its folders"
+            f" {', '.join(USUAL_SPLITS)} is there"
+        )
+    require_split(of.file, split, of.splits)
+
+
 def classified(of: Description, split: str) -> list[tuple[Path, int]]:
     """Return the images of one split with their classes, sorted by folder and name.
 
     Raises:
         InputError: No such split, no image in it, or a folder that is no class.
     """
-    require_split(of.file, split, of.splits)
+    _require_split(of, split)
     images = listing(of, of.images, split)
     number = {folder: i for i, folder in enumerate(of.folders)}
     chosen = members(of, split, images)

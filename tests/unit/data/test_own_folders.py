@@ -34,6 +34,24 @@ def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
     assert found.data.classes == ("ant", "bee")
 
 
+def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
+    """Catches "no split 'train', found none" where the images' folder is misspelt."""
+    text = 'images = "image/{split}"\nmasks = "masks/{split}"\nclasses = ["one", "two"]\n'
+    save(tmp_path / "images" / "train" / "1.png", np.zeros((4, 6, 3), np.uint8))
+    (tmp_path / "dataset.toml").write_text(text)
+    with pytest.raises(InputError, match=r"images is .*image/{split}.* none of its folders train"):
+        open_source(for_data(RECIPES["enet-camvid"], tmp_path), tmp_path, "train")
+
+
+def test_the_folder_of_one_class_is_named(tmp_path: Path) -> None:
+    """Catches folders of classes that are taken for another data set as there is only one."""
+    save(tmp_path / "train" / "ant" / "1.png", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(InputError, match=r"train: the folder of 1 class, expected 2 or more"):
+        find(tmp_path)
+    save(tmp_path / "train" / "2.png", np.zeros((4, 6, 3), np.uint8))  # as in CamVid's layout
+    assert find(tmp_path) is None
+
+
 def test_packed_before_the_description_changed(tmp_path: Path) -> None:
     """Catches a packed file that hides what the file beside it says by now."""
     root = written(tmp_path, BY_ID)

@@ -108,13 +108,19 @@ def test_a_published_checkpoint(shared: Path, tmp_path: Path) -> None:
 
 
 def test_padded(tmp_path: Path) -> None:
-    """Catches an image that is resized, or a prediction that is cut at the other end."""
+    """Catches an image that is resized, or a prediction that is cut at the other end.
+
+    And a size that is asked for, and ignored; or printed, as if it were used.
+    """
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (45, 70, 3), np.uint8)
     save(tmp_path / "odd.png", image)
     save(tmp_path / "even.png", np.pad(image, ((0, 3), (0, 2), (0, 0)), mode="edge"))
     paths = [tmp_path / "odd.png", tmp_path / "even.png"]
-    predict(DEMO, paths, tmp_path / "out", fit="pad")
+    with pytest.raises(InputError, match="--size with --fit pad: each image keeps its size"):
+        predict(DEMO, paths, tmp_path / "out", fit="pad", size=(48, 64))
+    done = predict(DEMO, paths, tmp_path / "out", fit="pad")
+    assert done.notes[-1] == "fit pad: each image is taken at its own size instead"
     found = pixels(tmp_path / "out", "color")
     assert found["odd.png"].shape == (45, 70)
     assert found["even.png"].shape == (48, 72)

@@ -84,6 +84,10 @@ def test_a_class_that_is_equal_in_all_pairs_is_alike(tmp_path: Path) -> None:
     shown = tables.classes(found, found.rows[0], found.rows[0].comparisons[0])
     assert {row[0]: row[-1] for row in shown.rows} == {"unlearned": "alike", "apart": "not decided"}
     assert found.rows[0].comparisons[0].classes[0].equivalence == 2 * 2**-5
-    one = analysis.study(made, tmp_path, seeds=[1])  # one pair alone says nothing
+    one = analysis.study(made, tmp_path, seeds=[1])  # that a pair is equal is seen of one, too
     shown = tables.classes(one, one.rows[0], one.rows[0].comparisons[0])
-    assert [row[-1] for row in shown.rows] == ["not decided"] * 2
+    assert {row[0]: row[-1] for row in shown.rows} == {"unlearned": "alike", "apart": "not decided"}
+    assert "one pair alone is not tested" in shown.below[0]
+    assert one.rows[0].comparisons[0].kept.words.endswith("(the pair is equal)")
+    below = tables.comparison(one, one.rows[0]).below
+    assert not any("number of seeds" in line for line in below)  # of which there is none

@@ -15,7 +15,9 @@ from parity.spec.errors import InputError
 from parity.study import analysis, results, tables, writing
 from parity.study.plan import Plan, Run
 from parity.training import overrides
-from tests.study_folders import plan, whole, write_run
+from tests.study_folders import FIRST, plan, whole, write_run
+
+TINY = (0.00002, -0.00002, 0.00004, 0.00006)
 
 
 def test_a_report_says_what_the_logs_say(tmp_path: Path) -> None:
@@ -81,6 +83,19 @@ def test_the_files_hold_everything(tmp_path: Path) -> None:
     drawn = page.read_text()
     assert drawn.count("<polyline") == 8
     assert drawn.count("width:55.6%") == 2  # a bar of each class
+    assert '<tr title="car, torch: 51.50, jax: 55.55">' in drawn
+
+
+def test_a_difference_that_rounds_to_zero_has_no_sign(tmp_path: Path) -> None:
+    """Catches "-0.00" in a table, and in a verdict's interval an end on the wrong side of 0."""
+    made = whole(tmp_path, tuple(a + d for a, d in zip(FIRST, TINY, strict=True)))
+    found = analysis.study(made, tmp_path)
+    low, high = found.rows[0].comparisons[0].kept.difference.interval90
+    assert -0.005 < low < 0 < high
+    text, page = writing.markdown(found), writing.page(found)
+    assert "(4 pairs; 90 % interval 0.00 to +0.01)" in text
+    assert "0.00 to 0.01" in text
+    assert "-0.00" not in text + page
 
 
 def test_scores_of_zero_are_drawn(tmp_path: Path) -> None:
@@ -249,6 +264,18 @@ def test_a_damaged_file_is_one_line(
     (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
     assert main(["table", str(tmp_path)]) == 2
     assert str(tmp_path / name) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("margin", ["NaN", "-1.0", "1e400"])
+def test_a_margin_of_no_use_is_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture, margin: str
+) -> None:
+    """Catches a plan's margin with which nothing is equivalent, or all is."""
+    whole(tmp_path)
+    file = tmp_path / "plan.json"
+    file.write_text(file.read_text().replace('"margin": 0.5', f'"margin": {margin}'))
+    assert main(["table", str(tmp_path)]) == 2
+    assert f"{file}: not the plan of a study" in capsys.readouterr().err
 
 
 def test_names_that_look_like_markup_are_printed_whole(

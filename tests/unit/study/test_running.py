@@ -246,6 +246,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--grid", "devices=1,2"], "--grid 'devices=1,2': --devices sets it for the whole study"),
         (["--grid", "keep=best,last"], "keep decides nothing that is trained"),
         (["--grid", "epochs=3,4"], "--grid: epochs=3 has 3 epochs, the recipe 300"),
+        (["--grid", "epochs=1,4"], "--grid: epochs=1 has 1 epoch, the recipe 300"),
         (["--report"], "out holds no plan.json, expected the folder of a study"),
         (["--grid", "rate=1,2"], "--grid: unknown key 'rate'"),
         (["--grid", "level=O1,O3"], "--grid"),
@@ -254,6 +255,7 @@ def test_lists_of_seeds_and_sweeps_are_read() -> None:
         (["--epochs", "0"], "--epochs 0, expected 1 to 300"),
         (["--devices", "3"], "does not divide among 3 devices"),
         (["--repeat", "0"], "--repeat 0, expected 1 or more"),
+        (["--workers", "-1"], "--workers -1, expected 0 or more"),
     ],
 )
 def test_bad_options_are_one_line_and_write_nothing(

@@ -187,6 +187,10 @@ def test_every_verdict_has_its_words() -> None:
     assert one.words == "not decided: one pair of seeds has no deviation, 2 or more are needed"
     assert not one.different
     assert not one.equivalent
+    equal = statistics.verdict([100 * 0.07], [7.0], 0.5)
+    assert equal.words == f"{one.words} (the pair is equal)"
+    small = statistics.verdict([1, 2, 3, 4], [0.996, 1.997, 2.996, 3.996], 0.5)
+    assert small.words == "equivalent within 0.5, and different by -0.004: less than the margin"
     same = statistics.verdict([1, 2], [1, 2], 0.5)
     needed = "not decided: about 5 more seeds would be needed"
     assert same.words == f"{needed} (all 2 pairs differ by exactly 0)"
