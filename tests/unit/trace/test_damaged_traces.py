@@ -291,6 +291,17 @@ def test_a_foreign_file_of_records(tmp_path: Path) -> None:
         TraceFile(path)
 
 
+@pytest.mark.parametrize("name", ["more.npy", "a0", "notes/", "../a0.npy"])
+def test_a_member_that_the_index_does_not_name(good: Path, tmp_path: Path, name: str) -> None:
+    """Catches what no hash covers, carried in a trace that is said to be whole."""
+    path = remade(good, tmp_path / "more.trace", lambda index: index)
+    content(path)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, b"")
+    with pytest.raises(InputError, match=f"a member '{name}' that no index names"):
+        TraceFile(path)
+
+
 def test_members_that_are_compressed(good: Path, tmp_path: Path) -> None:
     """Catches a file that numpy.savez_compressed wrote: its arrays cannot be read one by one."""
     path = tmp_path / "bad.trace"
