@@ -78,7 +78,7 @@ def generator(seed, purpose, *counters):
 
 
 class ArrayName(str):
-    """A name of an array before it is known which are equal; its type tells it from text."""
+    """Stands for an array before it is known which are equal; its type tells it from text."""
 
 
 def renamed(tree, names):
@@ -118,7 +118,7 @@ class Members:
         """Have an array hashed, and written unless an equal one was.
 
         Args:
-            name: A name of its own; the file's is in `names` in the end.
+            name: What stands for it; its name in the file is in `names` in the end.
             array: The array, which must not be changed afterwards.
             entry: What the index says of it, without the digest.
 
@@ -214,7 +214,8 @@ class Trace:
         precision: The working precision: `float32`, `bfloat16` or `float16`.
 
     Attributes:
-        index: What the file's index will hold.
+        index: What the file's index will hold; but arrays are called otherwise until the file is
+            closed, since it is not known before which of them are equal.
     """
 
     def __init__(self, path, framework="", precision="float32"):
@@ -281,9 +282,11 @@ class Trace:
             raise
 
     def array(self, value, dtype=""):
-        """Store an array, once however often it is given, and return its name in the index.
+        """Store an array, once however often it is given.
 
-        Names are given anew when the file is closed, since equal arrays are one there.
+        Returns:
+            What stands for it in `index`. It becomes the array's name in the file when that is
+            closed, and is none before: what is made of it, such as text, is no array's name.
 
         Args:
             value: The array.
@@ -296,13 +299,13 @@ class Trace:
         array = array.reshape(np.shape(value))
         entry = {"dtype": dtype or array.dtype.name, "shape": list(array.shape)}
         owned = array.copy() if np.may_share_memory(array, given) else array
-        name = ArrayName(f"a{len(self.index['arrays'])}")
+        name = ArrayName(f"not yet named {len(self.index['arrays'])}")
         self.index["arrays"][name] = entry
         self.members.add(name, owned, entry)
         return name
 
     def scalar(self, value, dtype=""):
-        """Store a single number, in whatever shape, and return its name in the file."""
+        """Store a single number, in whatever shape, as `array` does."""
         if np.size(value) != 1:
             raise TraceError(f"a loss of shape {np.shape(value)}, expected a single number")
         return self.array(np.reshape(value, ()), dtype)
@@ -676,7 +679,7 @@ class TorchRecorder:
                 self.trace.state(name, numpy_of(tensor)[0], saved=False)
 
     def _store(self, tensor):
-        """Store a tensor, and return its name in the file; of a kept copy it is known."""
+        """Store a tensor as `array` does; of a kept copy it was done."""
         name = getattr(tensor, "_stored", None)
         return self.trace.array(*numpy_of(tensor)) if name is None else name
 
