@@ -750,13 +750,15 @@ class TorchRecorder:
             tensor = isinstance(item, torch.Tensor)
             kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
             run["outputs"].append({"name": name, "kind": kind, "array": array})
+        if train:
+            run["targets"] = [self._store(t) for t in targets]
+            run["loss"] = self.trace.scalar(*numpy_of(value))
+            self.backward([value], None, dtype)
+            hooks.finish()
+        # What is computed again in the backward pass has updated them once more.
         run["statistics"] = {k: self._store(v) for k, v in module.named_buffers()}
         if not train:
             return hooks.calls
-        run["targets"] = [self._store(t) for t in targets]
-        run["loss"] = self.trace.scalar(*numpy_of(value))
-        self.backward([value], None, dtype)
-        hooks.finish()
         floats = [t for t in self.tensors_of((args, kwargs)) if t.is_floating_point()]
         run["input_gradients"] = [self._store(gradient_of(torch, t)) for t in floats]
         run["parameter_gradients"] = {k: self._store(g) for k, g in gradients(module).items()}
@@ -837,7 +839,6 @@ class TorchRecorder:
             found = self.tensors_of(layer(*args, **kwargs))
         entry = {
             "outputs": [self._store(o) for o in found],
-            "statistics": {k: self._store(v) for k, v in layer.named_buffers()},
             "input_gradients": [],
             "parameter_gradients": {},
         }
@@ -847,6 +848,7 @@ class TorchRecorder:
             floats = [t for t in self.tensors_of((args, kwargs)) if t.is_floating_point()]
             entry["input_gradients"] = [self._store(gradient_of(torch, t)) for t in floats]
             entry["parameter_gradients"] = {k: self._store(g) for k, g in gradients(layer).items()}
+        entry["statistics"] = {k: self._store(v) for k, v in layer.named_buffers()}
         return entry
 
     # Training.

@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import pytest
 import safetensors.numpy
 import torch
+from flax import nnx
+from torch.utils.checkpoint import checkpoint
 
 from parity import Port, check
 from parity.cli import main
@@ -23,7 +26,8 @@ from parity.spec.errors import InputError
 from parity.testing import cases
 from parity.trace import recorder
 from parity.trace.reading import TraceFile
-from tests.recorded import live, ported, recorded, schedules
+from tests.recorded import WEIGHTS, live, ported, recorded, schedules
+from tests.resnet import Norm
 from tests.unit.ladder.test_port_forms import LINEAR, Checkpointed, Softmax
 
 
@@ -82,6 +86,35 @@ def test_what_is_computed_again_is_recorded_alike(factor: float, tmp_path: Path)
     levels = ("L0", "L1", "L2", "L3", "L4", "L5")
     one, found = climb(port, levels), climb(other, levels)
     assert one.ok == (factor == 1.0)
+    assert lines(one) == lines(found)
+
+
+class NormAgain(torch.nn.Module):
+    """A batch norm that the backward pass runs once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return checkpoint(self.norm, x, use_reentrant=False)
+
+
+class NormOnce(nnx.Module):
+    def __init__(self) -> None:
+        self.norm = Norm(3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(x)
+
+
+def test_statistics_that_are_updated_again_are_recorded_alike(tmp_path: Path) -> None:
+    """Catches running statistics recorded before a checkpoint updates them a second time."""
+    port = Port(NormAgain(), NormOnce(), (2, 4, 5, 3), WEIGHTS)
+    recording.record(port, tmp_path / "ref.trace")
+    other = dataclasses.replace(port, reference=str(tmp_path / "ref.trace"), inputs=())
+    one, found = (climb(p, ("L1", "L2")) for p in (port, other))
+    assert {str(c.quantity) for c in one.failures()} == {"mean after a step", "var after a step"}
     assert lines(one) == lines(found)
 
 
