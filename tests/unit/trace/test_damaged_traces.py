@@ -180,6 +180,7 @@ CHANGES = {
     "deep": (lambda _: b"[" * 100_000, "is not JSON"),
     "no text": (lambda _: b"\xff\xfe", "is not JSON"),
     "newer": (with_value("version", 2), "trace of version 2, expected 1"),
+    "version true": (with_value("version", True), "trace of version True, expected 1"),
     "no runs": (lambda i: {k: v for k, v in i.items() if k != "runs"}, "has no 'runs'"),
     "mode": (with_value("runs", 0, "mode", "test"), "mode of runs of the index, item 0 is 'test'"),
     "twice": (with_two_runs, "two runs are eval float64"),
