@@ -1280,12 +1280,11 @@ class MindSporeRecorder:
         run = self.trace.run("train" if train else "eval", "float32", disturbance)
         run["args"] = self.trace.tree(arguments, self._store)
         hooks = CellHooks(self, run["calls"], train, disturbance is None)
-        targets, seen, after = self._tensors(self.targets), [], {}
+        targets, seen = self._tensors(self.targets), []
 
         def forward(*given):
             seen.append(self.cell(*given))
             value = self.loss(seen[-1], *targets)
-            after.update(self._values(self.statistics))
             hooks.ended = True
             return value
 
@@ -1295,12 +1294,13 @@ class MindSporeRecorder:
                 value, of_inputs, of_weights = self._gradients(forward, arguments, weights)
             else:
                 seen.append(self.cell(*arguments))
-                after.update(self._values(self.statistics))
         hooks.finish()
         for name, item in paths(seen[-1]):
             tensor = isinstance(item, self.mindspore.Tensor)
             kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
             run["outputs"].append({"name": name, "kind": kind, "array": array})
+        # What `recompute` ran again in the backward pass has updated them once more.
+        after = self._values(self.statistics)
         run["statistics"] = {name: self.trace.array(array) for name, array in after.items()}
         if train:
             run["targets"] = [self._store(t) for t in targets]
