@@ -148,7 +148,7 @@ class TraceFile:
             raise InputError(f"{self.path}: no member {member}, which the index names")
         for member in sorted(self.members.keys() - named - {INDEX}):
             raise InputError(f"{self.path}: a member {shortened(member, 60)!r} that no index names")
-        for member in named:
+        for member in sorted(named):
             self._refuse_unstored(member)
 
     def _refuse_unstored(self, member: str) -> None:

@@ -284,13 +284,13 @@ class Trace:
     def array(self, value, dtype=""):
         """Store an array, once however often it is given.
 
-        Returns:
-            What stands for it in `index`. It becomes the array's name in the file when that is
-            closed, and is none before: what is made of it, such as text, is no array's name.
-
         Args:
             value: The array.
             dtype: Its type where NumPy has none: `bfloat16`, whose values are stored as float32.
+
+        Returns:
+            What stands for it in `index`. It becomes the array's name in the file when that is
+            closed, and is none before: what is made of it, such as text, is no array's name.
         """
         given = array = np.asarray(value)
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
