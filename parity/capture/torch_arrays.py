@@ -43,6 +43,7 @@ def _forget(parameter: torch.Tensor) -> None:
 
 
 def statistics(module: nn.Module) -> Arrays:
+    """Return a module's buffers, not copied: a backward pass that computes again updates them."""
     return {k: to_numpy(v) for k, v in module.named_buffers()}
 
 

@@ -35,8 +35,9 @@ def resuming(target: Path, identity: str) -> Iterator[Path]:
     place = target.with_name(PREFIX + target.name)
     with contextlib.suppress(FileExistsError):
         place.mkdir()
-    if place.is_symlink():
-        raise InputError(f"{place} is a link, expected a folder of {target.name}'s own")
+    if place.is_symlink() or not place.is_dir():
+        kind = "a link" if place.is_symlink() else "no folder"
+        raise InputError(f"{place} is {kind}, expected a folder of {target.name}'s own")
     handle = os.open(place, os.O_RDONLY)
     try:
         if not lock(handle, wait=False) and os.name == "posix":

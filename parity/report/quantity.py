@@ -123,7 +123,7 @@ class Quantity:
             case Kind.INPUT_GRADIENT:
                 return f"gradient of input{number}"
             case Kind.PARAMETER_GRADIENT:
-                return f"gradient of {self.path}"
+                return f"gradient of {self.path or 'parameters'}"
             case Kind.STATISTIC:
                 return f"{self.path} after" + " a step" * (self.scope is not Scope.LAYER)
             case Kind.LOSS:
@@ -133,7 +133,7 @@ class Quantity:
             case Kind.STEP:
                 return f"step {self.step}" + f" of {self.path}" * bool(self.path)
             case Kind.DECAY_STEP:
-                return f"step without gradient of {self.path}"
+                return "step without gradient" + f" of {self.path}" * bool(self.path)
             case Kind.STATE:
                 name = self.path or self.kind.value
                 return f"{name} after {self.step} step{'s' * (self.step > 1)}"

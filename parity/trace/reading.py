@@ -21,7 +21,7 @@ import numpy as np
 
 from parity.capture.run import FLOAT64
 from parity.capture.spill import SpilledArray, read_into
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, shortened
 from parity.trace.recorder import INDEX
 from parity.trace.schema import checked
 
@@ -78,7 +78,7 @@ class TraceFile:
         self.index = checked(self._index(), self.path)
         self.verified: set[str] = set()
         self.places: dict[str, tuple[int, np.dtype, tuple[int, ...]]] = {}
-        self._refuse_missing()
+        self._refuse_other_members()
         self.runs = self._keyed("runs", "mode")
         self.alone = self._keyed("alone", "mode")
         self.training = self._keyed("training", "kind")
@@ -141,12 +141,15 @@ class TraceFile:
             found[key] = run
         return found
 
-    def _refuse_missing(self) -> None:
-        """Refuse arrays without a member, and members that are compressed or outside the file."""
-        for name in self.index["arrays"]:
-            if f"{name}.npy" not in self.members:
-                raise InputError(f"{self.path}: no member {name}.npy, which the index names")
-            self._refuse_unstored(f"{name}.npy")
+    def _refuse_other_members(self) -> None:
+        """Refuse other members than the index names, and those compressed or outside the file."""
+        named = {f"{name}.npy" for name in self.index["arrays"]}
+        for member in sorted(named - self.members.keys()):
+            raise InputError(f"{self.path}: no member {member}, which the index names")
+        for member in sorted(self.members.keys() - named - {INDEX}):
+            raise InputError(f"{self.path}: a member {shortened(member, 60)!r} that no index names")
+        for member in sorted(named):
+            self._refuse_unstored(member)
 
     def _refuse_unstored(self, member: str) -> None:
         info = self.members[member]

@@ -78,7 +78,7 @@ def generator(seed, purpose, *counters):
 
 
 class ArrayName(str):
-    """A name of an array before it is known which are equal; its type tells it from text."""
+    """Stands for an array before it is known which are equal; its type tells it from text."""
 
 
 def renamed(tree, names):
@@ -118,7 +118,7 @@ class Members:
         """Have an array hashed, and written unless an equal one was.
 
         Args:
-            name: A name of its own; the file's is in `names` in the end.
+            name: What stands for it; its name in the file is in `names` in the end.
             array: The array, which must not be changed afterwards.
             entry: What the index says of it, without the digest.
 
@@ -214,7 +214,8 @@ class Trace:
         precision: The working precision: `float32`, `bfloat16` or `float16`.
 
     Attributes:
-        index: What the file's index will hold.
+        index: What the file's index will hold; but arrays are called otherwise until the file is
+            closed, since it is not known before which of them are equal.
     """
 
     def __init__(self, path, framework="", precision="float32"):
@@ -281,13 +282,15 @@ class Trace:
             raise
 
     def array(self, value, dtype=""):
-        """Store an array, once however often it is given, and return its name in the index.
-
-        Names are given anew when the file is closed, since equal arrays are one there.
+        """Store an array, once however often it is given.
 
         Args:
             value: The array.
             dtype: Its type where NumPy has none: `bfloat16`, whose values are stored as float32.
+
+        Returns:
+            What stands for it in `index`. It becomes the array's name in the file when that is
+            closed, and is none before: what is made of it, such as text, is no array's name.
         """
         given = array = np.asarray(value)
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
@@ -296,13 +299,13 @@ class Trace:
         array = array.reshape(np.shape(value))
         entry = {"dtype": dtype or array.dtype.name, "shape": list(array.shape)}
         owned = array.copy() if np.may_share_memory(array, given) else array
-        name = ArrayName(f"a{len(self.index['arrays'])}")
+        name = ArrayName(f"not yet named {len(self.index['arrays'])}")
         self.index["arrays"][name] = entry
         self.members.add(name, owned, entry)
         return name
 
     def scalar(self, value, dtype=""):
-        """Store a single number, in whatever shape, and return its name in the file."""
+        """Store a single number, in whatever shape, as `array` does."""
         if np.size(value) != 1:
             raise TraceError(f"a loss of shape {np.shape(value)}, expected a single number")
         return self.array(np.reshape(value, ()), dtype)
@@ -676,7 +679,7 @@ class TorchRecorder:
                 self.trace.state(name, numpy_of(tensor)[0], saved=False)
 
     def _store(self, tensor):
-        """Store a tensor, and return its name in the file; of a kept copy it is known."""
+        """Store a tensor as `array` does; of a kept copy it was done."""
         name = getattr(tensor, "_stored", None)
         return self.trace.array(*numpy_of(tensor)) if name is None else name
 
@@ -747,13 +750,15 @@ class TorchRecorder:
             tensor = isinstance(item, torch.Tensor)
             kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
             run["outputs"].append({"name": name, "kind": kind, "array": array})
+        if train:
+            run["targets"] = [self._store(t) for t in targets]
+            run["loss"] = self.trace.scalar(*numpy_of(value))
+            self.backward([value], None, dtype)
+            hooks.finish()
+        # What is computed again in the backward pass has updated them once more.
         run["statistics"] = {k: self._store(v) for k, v in module.named_buffers()}
         if not train:
             return hooks.calls
-        run["targets"] = [self._store(t) for t in targets]
-        run["loss"] = self.trace.scalar(*numpy_of(value))
-        self.backward([value], None, dtype)
-        hooks.finish()
         floats = [t for t in self.tensors_of((args, kwargs)) if t.is_floating_point()]
         run["input_gradients"] = [self._store(gradient_of(torch, t)) for t in floats]
         run["parameter_gradients"] = {k: self._store(g) for k, g in gradients(module).items()}
@@ -834,7 +839,6 @@ class TorchRecorder:
             found = self.tensors_of(layer(*args, **kwargs))
         entry = {
             "outputs": [self._store(o) for o in found],
-            "statistics": {k: self._store(v) for k, v in layer.named_buffers()},
             "input_gradients": [],
             "parameter_gradients": {},
         }
@@ -844,6 +848,7 @@ class TorchRecorder:
             floats = [t for t in self.tensors_of((args, kwargs)) if t.is_floating_point()]
             entry["input_gradients"] = [self._store(gradient_of(torch, t)) for t in floats]
             entry["parameter_gradients"] = {k: self._store(g) for k, g in gradients(layer).items()}
+        entry["statistics"] = {k: self._store(v) for k, v in layer.named_buffers()}
         return entry
 
     # Training.
@@ -1275,12 +1280,11 @@ class MindSporeRecorder:
         run = self.trace.run("train" if train else "eval", "float32", disturbance)
         run["args"] = self.trace.tree(arguments, self._store)
         hooks = CellHooks(self, run["calls"], train, disturbance is None)
-        targets, seen, after = self._tensors(self.targets), [], {}
+        targets, seen = self._tensors(self.targets), []
 
         def forward(*given):
             seen.append(self.cell(*given))
             value = self.loss(seen[-1], *targets)
-            after.update(self._values(self.statistics))
             hooks.ended = True
             return value
 
@@ -1290,12 +1294,13 @@ class MindSporeRecorder:
                 value, of_inputs, of_weights = self._gradients(forward, arguments, weights)
             else:
                 seen.append(self.cell(*arguments))
-                after.update(self._values(self.statistics))
         hooks.finish()
         for name, item in paths(seen[-1]):
             tensor = isinstance(item, self.mindspore.Tensor)
             kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
             run["outputs"].append({"name": name, "kind": kind, "array": array})
+        # What `recompute` ran again in the backward pass has updated them once more.
+        after = self._values(self.statistics)
         run["statistics"] = {name: self.trace.array(array) for name, array in after.items()}
         if train:
             run["targets"] = [self._store(t) for t in targets]

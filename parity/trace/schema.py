@@ -25,7 +25,7 @@ def checked(index: Any, path: str) -> dict[str, Any]:
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise InputError(f"{path}: its index says nothing of {FORMAT}, expected a trace")
     version = index.get("version")
-    if version != VERSION:
+    if version != VERSION or isinstance(version, bool):
         raise InputError(f"{path}: trace of version {version!r}, expected {VERSION}")
     try:
         _rule_of(INDEX)(index, "the index", index.get("arrays", {}))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity.spec.errors import InputError, listed
+from parity.spec.errors import InputError, listed, shortened
 from weights_convert.formats.base import first_line
 from weights_convert.formats.safetensors_file import once
 from weights_convert.streaming.plan import Tensor
@@ -105,10 +105,12 @@ def _read(index: Path) -> tuple[dict[str, str], int | None]:
             raise InputError(f"{index}: weight_map says {name!r}: {shard!r}, expected texts")
     metadata = entries.get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if not isinstance(size, int | float):
+    if size is None:
         return found, None
-    if isinstance(size, float) and not math.isfinite(size):
-        raise InputError(f"{index} says total_size {size}, expected a number of bytes")
+    known = isinstance(size, int | float) and not isinstance(size, bool)
+    if not known or (isinstance(size, float) and not math.isfinite(size)):
+        shown = shortened(repr(size), 60)
+        raise InputError(f"{index} says total_size {shown}, expected a number of bytes")
     return found, int(size)
 
 
@@ -118,7 +120,7 @@ def _inside(index: Path, shard: str) -> Path:
     Raises:
         InputError: It is missing, no file, or leaves the index's folder.
     """
-    if not shard.isprintable() or Path(shard).name != shard:
+    if not shard.isprintable() or Path(shard).name != shard or shard in ("", ".."):
         raise InputError(f"{index} names {shard!r}, expected the name of a file beside it")
     file = index.parent / shard
     if not os.path.lexists(file):

@@ -38,6 +38,8 @@ SENTENCES = {
     Quantity(Kind.LOSSES, step=3): "losses of 3 steps",
     Quantity(Kind.STEP, "bias", step=2): "step 2 of bias",
     Quantity(Kind.DECAY_STEP, "bias"): "step without gradient of bias",
+    Quantity(Kind.DECAY_STEP, step=0): "step without gradient",
+    Quantity(Kind.PARAMETER_GRADIENT): "gradient of parameters",
     Quantity(Kind.STATE, "bias", step=1): "bias after 1 step",
     Quantity(Kind.STATE, "bias", step=50): "bias after 50 steps",
     Quantity(Kind.LEARNING_RATE): "learning rate",

@@ -180,6 +180,7 @@ CHANGES = {
     "deep": (lambda _: b"[" * 100_000, "is not JSON"),
     "no text": (lambda _: b"\xff\xfe", "is not JSON"),
     "newer": (with_value("version", 2), "trace of version 2, expected 1"),
+    "version true": (with_value("version", True), "trace of version True, expected 1"),
     "no runs": (lambda i: {k: v for k, v in i.items() if k != "runs"}, "has no 'runs'"),
     "mode": (with_value("runs", 0, "mode", "test"), "mode of runs of the index, item 0 is 'test'"),
     "twice": (with_two_runs, "two runs are eval float64"),
@@ -288,6 +289,17 @@ def test_a_foreign_file_of_records(tmp_path: Path) -> None:
     path = tmp_path / "records.npz"
     np.savez(path, index=np.zeros(3, [("a", "<f4"), ("b", "<i8")]))
     with pytest.raises(InputError, match="expected little-endian numbers"):
+        TraceFile(path)
+
+
+@pytest.mark.parametrize("name", ["more.npy", "a0", "notes/", "../a0.npy"])
+def test_a_member_that_the_index_does_not_name(good: Path, tmp_path: Path, name: str) -> None:
+    """Catches what no hash covers, carried in a trace that is said to be whole."""
+    path = remade(good, tmp_path / "more.trace", lambda index: index)
+    content(path)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, b"")
+    with pytest.raises(InputError, match=f"a member '{name}' that no index names"):
         TraceFile(path)
 
 

@@ -22,6 +22,7 @@ from parity.capture.torch_side import one_thread
 from parity.ladder import tolerances
 from parity.ladder.l4_update import STEPS
 from parity.spec import draw
+from parity.spec.errors import InputError
 from parity.trace import recorder
 from parity.trace.reading import TraceFile
 
@@ -224,6 +225,36 @@ def test_equal_recordings_are_equal_files(tmp_path: Path) -> None:
                 "conv", (np.ones(3), np.float32(2)), inputs=[{"a": np.ones(3), "n": float("inf")}]
             )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_text_that_is_spelt_like_an_array_stays_text(tmp_path: Path) -> None:
+    """Catches a layer or setting called `a1` that is renamed as arrays are in the end."""
+    path, words = tmp_path / "x", ["a0", "a1", "a2", "not yet named 1"]
+    with recorder.Trace(path) as trace:
+        trace.run("eval")
+        for word in words:
+            trace.layer(word, word, {word: word})
+            trace.tap(word, np.ones(3), inputs=[word, np.ones(3)])  # all are one array
+    index = TraceFile(path).index
+    assert list(index["arrays"]) == ["a0"]
+    for word, call in zip(words, index["runs"][0]["calls"], strict=True):
+        assert index["layers"][word]["settings"] == {word: word}
+        assert call["layer"] == index["layers"][word]["kind"] == word
+        assert call["args"] == {"list": [word, {"array": "a0"}]}
+        assert call["outputs"] == ["a0"]
+
+
+def test_a_name_made_text_is_no_other_arrays(tmp_path: Path) -> None:
+    """Catches another array read for one, whose name before the file was closed came as text."""
+    for kept in (str, "{}".format):
+        with recorder.Trace(tmp_path / "x") as trace:
+            trace.array(np.ones(3))
+            trace.array(np.ones(3))  # the names that follow move by one
+            run, name = trace.run("eval"), trace.array(np.zeros(3))
+            trace.array(np.full(3, 7.0))
+            run["statistics"]["mean"] = kept(name)
+        with pytest.raises(InputError, match="expected the name of an array"):
+            TraceFile(tmp_path / "x")
 
 
 class Masked(torch.nn.Module):

@@ -100,8 +100,8 @@ BAD_SHARDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other dtype": (tensors(lambda h: h.update({"emb.weight": torch.ones(40, 8)})), "total_size"),
     "above": (renamed("../x.safetensors"), "expected the name of a file beside it"),
     "absolute": (renamed("/etc/passwd"), "expected the name of a file beside it"),
-    "dots": (renamed(".."), "is not a file"),
-    "empty": (renamed(""), "is not a file"),
+    "dots": (renamed(".."), "names '..', expected the name of a file beside it"),
+    "empty": (renamed(""), "names '', expected the name of a file beside it"),
     "line": (renamed("a\nb"), "expected the name of a file beside it"),
     "number": (changed(lambda i: i["weight_map"].update({"emb.weight": 3})), "expected texts"),
     "no map": (changed(lambda i: i.pop("weight_map")), "expected an object weight_map"),
@@ -109,6 +109,14 @@ BAD_SHARDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "size inf": (
         changed(lambda i: i["metadata"].update(total_size=float("inf"))),
         "total_size inf, expected a number of bytes",
+    ),
+    "size text": (
+        changed(lambda i: i["metadata"].update(total_size="7")),
+        "total_size '7', expected a number of bytes",
+    ),
+    "size true": (
+        changed(lambda i: i["metadata"].update(total_size=True)),
+        "total_size True, expected a number of bytes",
     ),
     "size huge": (
         changed(lambda i: i["metadata"].update(total_size=10**400)),

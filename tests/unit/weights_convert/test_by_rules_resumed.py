@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -343,3 +344,18 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with resuming(tmp_path / "x", "work"), pytest.raises(InputError, match="another process"):
         again.__enter__()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["a link", "no folder"])
+def test_what_stands_in_the_folders_place_is_named(tmp_path: Path, kind: str) -> None:
+    """Catches another's folder written to, or an error that does not name what is in the way."""
+    place = tmp_path / f"{PREFIX}out"
+    (tmp_path / "mine").mkdir()
+    place.write_text("mine") if kind == "no folder" else place.symlink_to(tmp_path / "mine")
+    with (
+        pytest.raises(InputError, match=rf"{place} is {kind}, expected a folder of out's own"),
+        resuming(tmp_path / "out", "work"),
+    ):
+        pass
+    assert os.path.lexists(place)
+    assert not list((tmp_path / "mine").iterdir())
