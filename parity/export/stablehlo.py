@@ -12,6 +12,7 @@ next to it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -27,6 +28,7 @@ from parity.export import (
     manifest_of,
     outputs_of,
 )
+from parity.export.batches import any_number
 from parity.export.build import predicting
 from parity.spec.errors import InputError
 from parity.spec.models import Config
@@ -166,7 +168,8 @@ def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> by
 
     n = jax_export.symbolic_shape("batch")[0] if batch is None else batch
     image = jax.ShapeDtypeStruct((n, *size, 3), jnp.float32)
-    made = jax_export.export(jax.jit(run), platforms=PLATFORMS)(image)
+    with any_number() if batch is None else contextlib.nullcontext():
+        made = jax_export.export(jax.jit(run), platforms=PLATFORMS)(image)
     return bytes(made.serialize())
 
 
