@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jax.errors import InconclusiveDimensionOperation
 from onnx import TensorProto, helper
 
 from parity.spec.errors import InputError
@@ -24,13 +25,11 @@ def any_number() -> Iterator[None]:
     """Say in one line that a network cannot be traced without knowing how many images there are.
 
     Raises:
-        InputError: It raised whatever symbolic numbers, or the network, raise.
+        InputError: It uses a symbolic number as one that is known.
     """
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:
+    except (InconclusiveDimensionOperation, TypeError) as error:
         first = str(error).partition("\n")[0]
         message = f"the JAX network cannot be traced for any number of images: {first}"
         raise InputError(message) from error

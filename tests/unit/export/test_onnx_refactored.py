@@ -12,10 +12,12 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from jax_impl.layers import pooling as layers
 from jax_impl.models import genet
 from jax_impl.ops import activation, pooling, resize
-from parity.export import build, from_jax, stablehlo
+from parity.export import build, from_jax, stablehlo, third_backend
 from parity.export.reading import open_network
+from parity.model_checks.small_networks import small
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.networks.genet import GENetConfig
@@ -47,12 +49,13 @@ def unpool(x: jax.Array, places: jax.Array) -> jax.Array:
     return pooling.max_unpool.__wrapped__(x, places, 2, (2 * x.shape[1], 2 * x.shape[2]))
 
 
-def scattered(x: jax.Array, places: jax.Array) -> jax.Array:
-    """The unpooling, by writing to places."""
+def scattered(x: jax.Array, places: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
+    """The unpooling, by writing to places; in a map of twice the size if none is given."""
     n, h, w, c = x.shape
-    flat = jnp.zeros((n, 4 * h * w, c), x.dtype)
+    height, width = size or (2 * h, 2 * w)
+    flat = jnp.zeros((n, height * width, c), x.dtype)
     at = jnp.arange(n)[:, None, None], places.reshape(n, h * w, c), jnp.arange(c)
-    return flat.at[at].set(x.reshape(n, h * w, c)).reshape(n, 2 * h, 2 * w, c)
+    return flat.at[at].set(x.reshape(n, h * w, c)).reshape(n, height, width, c)
 
 
 def scattered_flat(x: jax.Array, places: jax.Array) -> jax.Array:
@@ -222,6 +225,22 @@ def test_refactored(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.transpose(0, 2, 3, 1), expected, rtol=1e-5, atol=1e-5)
     if operator:
         assert operator in {node.op_type for node in model.graph.node}
+
+
+def test_an_unpooling_that_scatters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a network that cannot be exported, or is slow, after its unpooling was rewritten."""
+    config, size = small("enet")
+    arrays = weights(config, 3)
+
+    def unpool(x: jax.Array, places: jax.Array, stride: int, size: tuple[int, int]) -> jax.Array:
+        return scattered(x, places, size)
+
+    monkeypatch.setattr(layers, "max_unpool", jax.jit(unpool, static_argnums=(2, 3)))
+    model = build.network(config, arrays, "jax", size, None)
+    assert [node.op_type for node in model.graph.node].count("MaxUnpool") == 2
+    path = tmp_path / "y.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert all(check.ok for check in third_backend.checks(path, config, arrays))
 
 
 def test_layers_under_remat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
