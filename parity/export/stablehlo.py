@@ -28,7 +28,6 @@ from parity.export import (
     manifest_of,
     outputs_of,
 )
-from parity.export.batches import any_number
 from parity.export.build import predicting
 from parity.spec.errors import InputError
 from parity.spec.models import Config
@@ -154,6 +153,7 @@ def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> by
     from jax import export as jax_export
 
     import jax_impl.state
+    from parity.export.batches import any_number
     from weights_convert import to_jax
 
     try:
