@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from parity.export import folding
+
 CALLS = {  # primitives that only run a jaxpr, once
     "checkpoint",
     "closed_call",
@@ -87,20 +89,9 @@ def evaluated(closed: Any, inputs: Sequence[Any]) -> list[Any]:
 
     for eqn in closed.jaxpr.eqns:
         given, inner = [read(v) for v in eqn.invars], called(eqn)
-        if inner is not None:
-            outputs = evaluated(inner, given)
-        else:
-            made = eqn.primitive.bind(*given, **{k: _fixed(v) for k, v in eqn.params.items()})
-            outputs = made if eqn.primitive.multiple_results else [made]
+        outputs = folding.bound(eqn, given) if inner is None else evaluated(inner, given)
         values |= zip(eqn.outvars, outputs, strict=True)
     return [read(v) for v in closed.jaxpr.outvars]
-
-
-def _fixed(value: Any) -> Any:
-    """Return an equation's parameter with a symbolic batch size replaced by 1."""
-    if type(value) is tuple:
-        return tuple(map(_fixed, value))
-    return int(value._evaluate({"b": 1})) if hasattr(value, "_evaluate") else value
 
 
 def drawn(shape: Sequence[int | None], seed: int = 0) -> np.ndarray:

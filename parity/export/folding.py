@@ -1,15 +1,18 @@
 """Constant folding: evaluating what a jaxpr computes from weights and numbers alone.
 
 The table holds primitives for which NumPy gives the same bits without a compiler; all others are
-left to JAX. An array that only repeats another along an axis is a view with stride 0 there.
+left to JAX. An array that only repeats another along an axis is a view with stride 0 there. A batch
+that is left open is taken as one image, over which such an array is repeated where it is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from parity.export.batches import of_images
 
 
 def fold(eqn: Any, inputs: list[Any]) -> list[Any]:
@@ -17,8 +20,16 @@ def fold(eqn: Any, inputs: list[Any]) -> list[Any]:
     rule = TABLE.get(eqn.primitive.name)
     if rule is not None:
         return [rule(eqn, *inputs)]
-    found = eqn.primitive.bind(*inputs, **eqn.params)
-    return [np.asarray(x) for x in (found if eqn.primitive.multiple_results else [found])]
+    return [np.asarray(x) for x in bound(eqn, inputs)]
+
+
+def bound(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+    """Return the outputs of an equation as JAX computes them, for one image."""
+    params = {key: of_images(value, 1) for key, value in eqn.params.items()}
+    if eqn.primitive.name == "dim_as_value":  # which JAX has a value for while it lowers alone
+        return [np.asarray(params["dim"], eqn.outvars[0].aval.dtype)]
+    found = eqn.primitive.bind(*inputs, **params)
+    return found if eqn.primitive.multiple_results else [found]
 
 
 def narrowed(array: np.ndarray) -> np.ndarray:
@@ -28,7 +39,7 @@ def narrowed(array: np.ndarray) -> np.ndarray:
 
 
 def _broadcast(eqn: Any, array: np.ndarray) -> np.ndarray:
-    shape = [n if isinstance(n, int) else 1 for n in eqn.params["shape"]]  # a batch: broadcasts
+    shape = of_images(tuple(eqn.params["shape"]), 1)
     ones = [1] * len(shape)
     for n, axis in zip(array.shape, eqn.params["broadcast_dimensions"], strict=True):
         ones[axis] = n
@@ -36,7 +47,7 @@ def _broadcast(eqn: Any, array: np.ndarray) -> np.ndarray:
 
 
 def _iota(eqn: Any) -> np.ndarray:
-    shape, axis = eqn.params["shape"], eqn.params["dimension"]
+    shape, axis = of_images(tuple(eqn.params["shape"]), 1), eqn.params["dimension"]
     ones = [n if i == axis else 1 for i, n in enumerate(shape)]
     row = np.arange(shape[axis], dtype=eqn.params["dtype"])
     return np.broadcast_to(row.reshape(ones), shape)
@@ -60,7 +71,7 @@ TABLE: dict[str, Callable] = {
     "div": _divide,
     "iota": _iota,
     "mul": _plain(np.multiply),
-    "reshape": lambda eqn, x: x.reshape(eqn.params["new_sizes"]),
+    "reshape": lambda eqn, x: x.reshape(of_images(eqn.params["new_sizes"], 1)),
     "rev": lambda eqn, x: np.flip(x, eqn.params["dimensions"]),
     "sqrt": _plain(np.sqrt),
     "squeeze": lambda eqn, x: np.squeeze(x, eqn.params["dimensions"]),

@@ -18,8 +18,8 @@ import onnx
 from jax import export as jax_export
 from jax.extend import core
 
-from parity.export import agreement, folding, functions, primitives
-from parity.export.graph import BATCH, Graph
+from parity.export import agreement, batches, folding, functions, primitives
+from parity.export.graph import BATCH, Graph, unsupported
 from parity.export.reshaping import CHANNELS_FIRST, known
 from parity.spec.errors import InputError
 
@@ -68,10 +68,12 @@ def graph_of(
         A model from `input`, (N, 3, H, W) float32, to the outputs, (N, C, H', W') or (N, C).
 
     Raises:
-        InputError: The network uses a primitive that has no translation.
+        InputError: The network uses a primitive that has no translation, or needs to know how many
+            images there are.
     """
     (n,) = jax_export.symbolic_shape("b")
-    traced = jax.make_jaxpr(network)(jax.ShapeDtypeStruct((n, *size, 3), jnp.float32))
+    with batches.any_number():
+        traced = jax.make_jaxpr(network)(jax.ShapeDtypeStruct((n, *size, 3), jnp.float32))
     lowering = Lowering(Graph())
     image = Tensor("input", CHANNELS_FIRST, (None, *size, 3), np.dtype(np.float32))
     found = lowering.run(traced, [image])
@@ -118,14 +120,24 @@ class Lowering:
             given = functions.lowered(self, called, inputs)
             return self.run(called, inputs) if given is None else given
         name = eqn.primitive.name
+        if all(0 in v.aval.shape for v in eqn.outvars):  # of no elements: the same for all images
+            shapes = [batches.of_images(tuple(v.aval.shape), 1) for v in eqn.outvars]
+            return [np.zeros(s, v.aval.dtype) for s, v in zip(shapes, eqn.outvars, strict=True)]
         if all(isinstance(v, np.ndarray) for v in inputs):
-            return folding.fold(eqn, inputs)
+            counted = batches.lowered(self, eqn)
+            return folding.fold(eqn, inputs) if counted is None else [counted]
         if name not in primitives.TABLE:
             raise InputError(
                 f"the network uses JAX's primitive {name!r}, which has no translation to ONNX:"
                 f" expected some of {', '.join(sorted(primitives.TABLE))}"
             )
-        return [primitives.TABLE[name](self, eqn, inputs)]
+        try:
+            found = primitives.TABLE[name](self, eqn, inputs)
+        except InputError:
+            raise
+        except (IndexError, KeyError, TypeError, ValueError) as error:  # another form than it reads
+            raise unsupported(eqn, f"the parameters {sorted(eqn.params)}") from error
+        return found if isinstance(found, list) else [found]
 
     def stored(self, value: Value, axes: Axes) -> str:
         """Return the name of a tensor that holds a value with its axes in this order."""
@@ -135,6 +147,21 @@ class Lowering:
             return value.name
         order = [value.axes.index(i) for i in axes]
         return self.graph.one("Transpose", value.name, perm=order)
+
+    def whole(self, value: Value, axes: Axes, shape: Sequence[Any]) -> str:
+        """Return the name of a tensor as `stored` does, in which a constant is written out.
+
+        Args:
+            value: What it holds.
+            axes: Their order.
+            shape: The value's in JAX; of a constant, the batch is one image.
+        """
+        name = self.stored(value, axes)
+        if isinstance(value, np.ndarray):
+            wanted = tuple(shape[i] for i in axes)
+            if folding.narrowed(value).transpose(axes).shape != wanted:
+                return self.graph.one("Expand", name, batches.dims(self, wanted))
+        return name
 
     def tensor(self, name: str, axes: Axes, aval: Any) -> Tensor:
         """Return a value with the shape and dtype of an equation's output."""

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from parity.spec.errors import InputError
+
 OPSET = 20
 IR_VERSION = 10  # the one that came with this operator set
 BATCH = "batch"  # the name of a batch axis that is not fixed
@@ -84,6 +86,11 @@ class Graph:
         )
         opset = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+
+
+def unsupported(eqn: Any, what: str) -> InputError:
+    """Return the error for a primitive used in a way that has no translation."""
+    return InputError(f"no translation to ONNX for JAX's {eqn.primitive.name} with {what}")
 
 
 def tensor_info(name: str, shape: Dims) -> onnx.ValueInfoProto:

@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import helper
 
-from parity.export import reshaping
-from parity.spec.errors import InputError
+from parity.export import indexing, reshaping
+from parity.export.graph import unsupported
 
 if TYPE_CHECKING:
     from parity.export.from_jax import Axes, Lowering, Tensor, Value
 
 Rule = Callable[["Lowering", Any, list[Any]], Any]
-
-NHWC_CONVOLUTION = (reshaping.CHANNELS_FIRST, (3, 2, 0, 1), reshaping.CHANNELS_FIRST)
-
-
-def unsupported(eqn: Any, what: str) -> InputError:
-    """Return the error for a primitive used in a way that has no translation."""
-    return InputError(f"no translation to ONNX for JAX's {eqn.primitive.name} with {what}")
 
 
 def elementwise(op: str, *more: str) -> Rule:
@@ -43,8 +36,8 @@ def elementwise(op: str, *more: str) -> Rule:
 
 
 def order(inputs: list[Any]) -> Axes:
-    """Return the order of axes to compute in: that of the first input that is not constant."""
-    return next(v.axes for v in inputs if not isinstance(v, np.ndarray))
+    """Return the order of axes to compute in: that of the first map that is not constant."""
+    return max((v.axes for v in inputs if not isinstance(v, np.ndarray)), key=len)
 
 
 def maximum(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
@@ -68,9 +61,11 @@ def convert(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 
 def concatenate(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
-    axes = order(inputs)
-    names = [low.stored(v, axes) for v in inputs]
-    axis = axes.index(eqn.params["dimension"])
+    axes, along = order(inputs), eqn.params["dimension"]
+    shapes = [v.aval.shape for v in eqn.invars]
+    parts = [(v, s) for v, s in zip(inputs, shapes, strict=True) if s[along] != 0]
+    names = [low.whole(v, axes, shape) for v, shape in parts]
+    axis = axes.index(along)
     return low.tensor(low.graph.one("Concat", *names, axis=axis), axes, eqn.outvars[0].aval)
 
 
@@ -87,80 +82,10 @@ def pad(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     return low.tensor(name, x.axes, eqn.outvars[0].aval)
 
 
-def cut(low: Lowering, x: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
-    """Part of one axis."""
-    whole = x.shape[axis]
-    if (start, step) == (0, 1) and stop == whole:
-        return x
-    ends = [low.graph.integers(n) for n in (start, stop, x.axes.index(axis), step)]
-    shape = (*x.shape[:axis], len(range(start, stop, step)), *x.shape[axis + 1 :])
-    return type(x)(low.graph.one("Slice", x.name, *ends), x.axes, shape, x.dtype)
-
-
-def slices(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
-    (x,), p = inputs, eqn.params
-    steps = p["strides"] or (1,) * len(x.shape)
-    ranges = zip(x.shape, p["start_indices"], p["limit_indices"], steps, strict=True)
-    for axis, (size, start, stop, step) in enumerate(ranges):
-        if size is not None:
-            x = cut(low, x, axis, int(start), int(stop), int(step))
-    return x
-
-
-def gather(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
-    """Places of constant indices along some axes, each axis by itself.
-
-    So JAX writes `x[:, ::2, 3]` and `jnp.take` of constant places.
-    """
-    x, places = inputs
-    d, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    if not isinstance(places, np.ndarray) or d.operand_batching_dims:
-        raise unsupported(eqn, "places that depend on the input")
-    out = eqn.outvars[0].aval
-    kept = [axis for axis in range(len(x.shape)) if axis not in d.collapsed_slice_dims]
-    grid = [i for i in range(len(out.shape)) if i not in d.offset_dims]  # the places' own axes
-    for k, axis in enumerate(d.start_index_map):
-        index, size = places[..., k], sizes[axis]
-        if axis in d.collapsed_slice_dims and grid:
-            x = _take(low, eqn, x, axis, _row(eqn, index, k, len(grid)))
-        else:  # one place: what begins there
-            first = int(index.flat[0])
-            x = cut(low, x, axis, first, first + int(size), 1)
-    dropped = tuple(d.collapsed_slice_dims) if not grid else ()
-    expected = sorted(kept + ([] if dropped else list(d.collapsed_slice_dims)))
-    if not dropped and [axis in kept for axis in expected] != [
-        i in d.offset_dims for i in range(len(out.shape))
-    ]:
-        raise unsupported(eqn, "axes that change places")
-    return reshaping.without(low, x, dropped) if dropped else x
-
-
-def _row(eqn: Any, index: np.ndarray, k: int, axes: int) -> np.ndarray:
-    """Return the places along one axis, where they are alike along the others' axes."""
-    at = k if axes > 1 else 0
-    row = np.moveaxis(index, at, 0).reshape(index.shape[at], -1)
-    if index.ndim != axes or (row != row[:, :1]).any():
-        raise unsupported(eqn, "places that are no grid")
-    return row[:, 0]
-
-
-def _take(low: Lowering, eqn: Any, x: Tensor, axis: int, row: np.ndarray) -> Tensor:
-    size = x.shape[axis]
-    if size is None or row.min() < 0 or row.max() >= size:
-        raise unsupported(eqn, "places outside")
-    step = int(row[1] - row[0]) if len(row) > 1 else 1
-    if step > 0 and (np.diff(row) == step).all():
-        return cut(low, x, axis, int(row[0]), int(row[-1]) + 1, step)
-    at = low.graph.constant(row.astype(np.int64))
-    name = low.graph.one("Gather", x.name, at, axis=x.axes.index(axis))
-    shape = (*x.shape[:axis], len(row), *x.shape[axis + 1 :])
-    return type(x)(name, x.axes, shape, x.dtype)
-
-
 def convolution(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     (x, kernel), p = inputs, eqn.params
     d = p["dimension_numbers"]
-    if (d.lhs_spec, d.rhs_spec, d.out_spec) != NHWC_CONVOLUTION or p["batch_group_count"] != 1:
+    if len(d.lhs_spec) != 4 or p["batch_group_count"] != 1:
         raise unsupported(eqn, f"axes {d}")
     if set(p["lhs_dilation"]) != {1}:
         return low.tensor(_transposed(low, eqn, x, kernel), d.out_spec, eqn.outvars[0].aval)
@@ -168,6 +93,7 @@ def convolution(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
         low,
         x,
         kernel,
+        axes=(d.lhs_spec, d.rhs_spec),
         strides=p["window_strides"],
         sides=p["padding"],
         dilations=p["rhs_dilation"],
@@ -178,20 +104,21 @@ def convolution(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 def _transposed(low: Lowering, eqn: Any, x: Value, kernel: Value) -> str:
     """Return a convolution of maps with zeros between their pixels: a transposed one."""
-    p = eqn.params
+    p, d = eqn.params, eqn.params["dimension_numbers"]
     sides = [tuple(map(int, side)) for side in p["padding"]]
     plain = {*p["window_strides"], *p["rhs_dilation"], p["feature_group_count"]} == {1}
     if not plain or not isinstance(kernel, np.ndarray):
         raise unsupported(eqn, "a dilated input and strides, dilations or groups")
-    strides, taps = [int(n) for n in p["lhs_dilation"]], kernel.shape[:2]
+    kernel = kernel.transpose(d.rhs_spec)  # (out, in, kh, kw)
+    strides, taps = [int(n) for n in p["lhs_dilation"]], kernel.shape[2:]
     starts = [k - 1 - a for k, (a, _) in zip(taps, sides, strict=True)]
     ends = [k - 1 - b for k, (_, b) in zip(taps, sides, strict=True)]
     if min(starts) < 0 or any(-n >= s for n, s in zip(ends, strides, strict=True)):
         raise unsupported(eqn, f"a dilated input and paddings {sides}")
     return low.graph.one(
         "ConvTranspose",
-        low.stored(x, reshaping.CHANNELS_FIRST),
-        low.graph.constant(kernel[::-1, ::-1].transpose(2, 3, 0, 1)),
+        low.stored(x, d.lhs_spec),
+        low.graph.constant(kernel[:, :, ::-1, ::-1].swapaxes(0, 1)),
         kernel_shape=[int(n) for n in taps],
         strides=strides,
         pads=[*starts, *(max(n, 0) for n in ends)],
@@ -205,22 +132,25 @@ def window(op: str) -> Rule:
     def rule(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
         (x, *_), p = inputs, eqn.params
         sizes, strides, sides = p["window_dimensions"], p["window_strides"], p["padding"]
-        outside = {(sizes[i], strides[i], *sides[i]) for i in (0, -1)}
+        settings = [(*w, *side) for *w, side in zip(sizes, strides, sides, strict=True)]
+        over = [i for i, s in enumerate(settings) if s != (1, 1, 0, 0)] or [1, 2]
+        over += [i for i in (2, 1) if len(over) < 2 and i not in over][: 2 - len(over)]
         dilated = {*p["base_dilation"], *p["window_dilation"]} != {1}
-        if len(x.shape) != 4 or outside != {(1, 1, 0, 0)} or dilated:
+        if len(x.shape) != 4 or len(over) != 2 or 0 in over or dilated:
             raise unsupported(eqn, f"windows {sizes}")
+        axes = (0, next(i for i in (1, 2, 3) if i not in over), *sorted(over))
         given: dict[str, Any] = {
-            "kernel_shape": [int(n) for n in sizes[1:3]],
-            "strides": [int(n) for n in strides[1:3]],
-            "pads": [int(side[end]) for end in (0, 1) for side in sides[1:3]],
+            "kernel_shape": [int(sizes[i]) for i in axes[2:]],
+            "strides": [int(strides[i]) for i in axes[2:]],
+            "pads": [int(sides[i][end]) for end in (0, 1) for i in axes[2:]],
         }
         if op == "AveragePool":
             given["count_include_pad"] = 1
-        name = low.graph.one(op, low.stored(x, reshaping.CHANNELS_FIRST), **given)
+        name = low.graph.one(op, low.stored(x, axes), **given)
         if op == "AveragePool":
             area = low.graph.constant(np.asarray(math.prod(sizes), x.dtype))
             name = low.graph.one("Mul", name, area)
-        return low.tensor(name, reshaping.CHANNELS_FIRST, eqn.outvars[0].aval)
+        return low.tensor(name, axes, eqn.outvars[0].aval)
 
     return rule
 
@@ -243,14 +173,19 @@ def conv(
     sides: tuple = ((0, 0), (0, 0)),
     dilations: tuple = (1, 1),
     group: int = 1,
+    axes: tuple[Axes, Axes] = (reshaping.CHANNELS_FIRST, (3, 2, 0, 1)),
 ) -> str:
-    """Convolve (N, H, W, in), stored channels first, with a kernel (kh, kw, in, out)."""
+    """Convolve a map with a kernel.
+
+    `axes` is where the map's (N, in, H, W) and the kernel's (out, in, kh, kw) stand; usually they
+    are (N, H, W, in) and (kh, kw, in, out).
+    """
     (top, bottom), (left, right) = sides
     return low.graph.one(
         "Conv",
-        low.stored(x, reshaping.CHANNELS_FIRST),
-        low.stored(kernel, (3, 2, 0, 1)),
-        kernel_shape=[int(n) for n in kernel.shape[:2]],
+        low.stored(x, axes[0]),
+        low.stored(kernel, axes[1]),
+        kernel_shape=[int(kernel.shape[i]) for i in axes[1][2:]],
         strides=list(map(int, strides)),
         pads=[int(n) for n in (top, left, bottom, right)],
         dilations=list(map(int, dilations)),
@@ -329,9 +264,28 @@ def reduction(op: str) -> Rule:
     return rule
 
 
+def place(op: str) -> Rule:
+    """Where the first of the largest or smallest stands along an axis."""
+
+    def rule(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+        (x,), (axis,), aval = inputs, eqn.params["axes"], eqn.outvars[0].aval
+        name = low.graph.one(op, x.name, axis=x.axes.index(axis), keepdims=0)
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(aval.dtype))
+        axes = tuple(i - (i > axis) for i in x.axes if i != axis)
+        return low.tensor(low.graph.one("Cast", name, to=kind), axes, aval)
+
+    return rule
+
+
 def power(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     exponent = np.asarray(eqn.params["y"], inputs[0].dtype)
     return elementwise("Pow")(low, eqn, [inputs[0], exponent])
+
+
+def tile(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
+    (x,), many = inputs, eqn.params["reps"]
+    repeats = low.graph.integers(*(many[i] for i in x.axes))
+    return low.tensor(low.graph.one("Tile", x.name, repeats), x.axes, eqn.outvars[0].aval)
 
 
 def same(low: Lowering, eqn: Any, inputs: list[Any]) -> Value:
@@ -342,6 +296,8 @@ TABLE: dict[str, Rule] = {
     "abs": elementwise("Abs"),
     "add": elementwise("Add"),
     "and": elementwise("And"),
+    "argmax": place("ArgMax"),
+    "argmin": place("ArgMin"),
     "broadcast_in_dim": reshaping.broadcast,
     "ceil": elementwise("Ceil"),
     "clamp": clamp,
@@ -351,11 +307,13 @@ TABLE: dict[str, Rule] = {
     "copy": same,
     "div": elementwise("Div"),
     "dot_general": dot,
+    "dynamic_slice": indexing.dynamic_slice,
+    "dynamic_update_slice": indexing.dynamic_update_slice,
     "eq": elementwise("Equal"),
     "erf": elementwise("Erf"),
     "exp": elementwise("Exp"),
     "floor": elementwise("Floor"),
-    "gather": gather,
+    "gather": indexing.gather,
     "ge": elementwise("GreaterOrEqual"),
     "gt": elementwise("Greater"),
     "integer_pow": power,
@@ -379,10 +337,17 @@ TABLE: dict[str, Rule] = {
     "reduce_window_max": window("MaxPool"),
     "reduce_window_sum": window("AveragePool"),
     "reshape": reshaping.reshape,
+    "rev": indexing.reverse,
     "rsqrt": elementwise("Sqrt", "Reciprocal"),
+    "scatter": indexing.scatter(),
+    "scatter-add": indexing.scatter("add"),
+    "scatter-max": indexing.scatter("max"),
+    "scatter-min": indexing.scatter("min"),
+    "scatter-mul": indexing.scatter("mul"),
     "select_n": select,
     "sign": elementwise("Sign"),
-    "slice": slices,
+    "slice": indexing.slices,
+    "split": indexing.split,
     "sqrt": elementwise("Sqrt"),
     "square": square,
     "squeeze": reshaping.squeeze,
@@ -390,5 +355,6 @@ TABLE: dict[str, Rule] = {
     "stop_gradient": same,
     "sub": elementwise("Sub"),
     "tanh": elementwise("Tanh"),
+    "tile": tile,
     "transpose": reshaping.transpose,
 }

@@ -48,9 +48,12 @@ def reshape(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
         first = [found[i] for i in (CHANNELS_FIRST if len(found) == 4 else range(len(found)))]
         axes = tuple(i for old, _ in first for i in old)
         x = type(x)(low.stored(x, axes), axes, x.shape, x.dtype)
-    place = {i: n for n, i in enumerate(x.axes)}
-    found.sort(key=lambda group: place[group[0][0]] if group[0] else -1)
-    axes = tuple(i for _, new in found for i in new)
+    places, last = [], -1
+    for old, _ in found:  # what is new is stored after what it follows
+        last = x.axes.index(old[0]) if old else last
+        places.append(last)
+    order = sorted(range(len(found)), key=places.__getitem__)
+    axes = tuple(i for n in order for i in found[n][1])
     return low.tensor(reshaped(low, x.name, [target[i] for i in axes]), axes, aval)
 
 
@@ -95,7 +98,9 @@ def broadcast(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     after = [shape[i] for i in axes]
     name = x.name if len(before) == len(x.shape) else reshaped(low, x.name, before)
     if before != after:
-        name = low.graph.one("Expand", name, low.graph.integers(*(n or 1 for n in after)))
+        name = low.graph.one(
+            "Expand", name, low.graph.integers(*(1 if n is None else n for n in after))
+        )
     return low.tensor(name, tuple(axes), aval)
 
 
@@ -107,7 +112,8 @@ def stack(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     place = axes.index(axis - 1) + 1 if axis else 0
     axes.insert(place, axis)
     at = low.graph.integers(place)
-    names = [low.graph.one("Unsqueeze", low.stored(v, first.axes), at) for v in inputs]
+    shape = eqn.invars[0].aval.shape
+    names = [low.graph.one("Unsqueeze", low.whole(v, first.axes, shape), at) for v in inputs]
     return low.tensor(low.graph.one("Concat", *names, axis=place), tuple(axes), aval)
 
 

@@ -12,6 +12,7 @@ next to it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -152,6 +153,7 @@ def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> by
     from jax import export as jax_export
 
     import jax_impl.state
+    from parity.export.batches import any_number
     from weights_convert import to_jax
 
     try:
@@ -166,7 +168,8 @@ def serialized(config: Config, arrays: Any, size: Pair, batch: int | None) -> by
 
     n = jax_export.symbolic_shape("batch")[0] if batch is None else batch
     image = jax.ShapeDtypeStruct((n, *size, 3), jnp.float32)
-    made = jax_export.export(jax.jit(run), platforms=PLATFORMS)(image)
+    with any_number() if batch is None else contextlib.nullcontext():
+        made = jax_export.export(jax.jit(run), platforms=PLATFORMS)(image)
     return bytes(made.serialize())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from parity.training.progress import KEY
 from weights_convert import Checkpoint, formats, notes
 from weights_convert.assumptions import Assumed, label_order, only_pixels, pixels_said, size_said
 from weights_convert.checkpoint import understand
+from weights_convert.naming import COUNTERS
 from weights_convert.wrapping import ANY, Choice
 
 
@@ -163,7 +165,9 @@ class StageStart:
             return checkpoints.read(self.start).checkpoint
         family = MODELS[wanted].family if wanted else None
         found = understand(contents, self.start, family, choice=self.choice)
-        self.notes = notes.lines(dataclasses.replace(found, assumed=()))  # the recipe says them
+        # The recipe says what is assumed; and a decoder that the file lacks is drawn, not 0.
+        counters = tuple(key for key in found.filled if re.fullmatch(COUNTERS, key))
+        self.notes = notes.lines(dataclasses.replace(found, assumed=(), filled=counters))
         return found
 
     def _given(self, stage: Stage) -> dict:

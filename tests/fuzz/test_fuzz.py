@@ -170,6 +170,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "PASSED 4 cases" in out
 
 
+def test_what_is_tried_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches minutes before an empty screen: each suite and format is named as it begins."""
+    monkeypatch.setattr(formats, "FORMATS", {"safetensors": "safetensors_file"})
+    said: list[str] = []
+    campaign.run(["appended", "kills"], rounds=1, progress=said.append)
+    for which in ("suite 1 of 2: ", "suite 2 of 2: "):
+        assert any(line.startswith(which) and "safetensors" in line for line in said), said
+
+
 @pytest.mark.parametrize(
     ("argv", "what"),
     [

@@ -96,12 +96,13 @@ def read(path: Path, mapped: bool = False, key: str | None = None) -> Contents:
     check_bytes(path)
     data = load(path, mapped)
     state = find(data, path, key)
-    optimizer, skipped = _optimizer(data), state.beside
-    if optimizer is not None:
-        skipped = tuple(n for n in skipped if n not in (*OPTIMIZERS, OPTIMIZER_LIST))
-    elif len(several := _listed(data)) > 1:
-        reason = f"{OPTIMIZER_LIST} ({len(several)} optimizers, expected one)"
-        skipped = tuple(reason if n == OPTIMIZER_LIST else n for n in skipped)
+    optimizer, why = _optimizer(data)
+    named = (*OPTIMIZERS, OPTIMIZER_LIST)
+    skipped = tuple(
+        f"{n} ({why})" if n in named else n
+        for n in state.beside
+        if optimizer is None or n not in named
+    )
     arrays, foreign = _parted(state.tensors, path)
     elsewhere = _parted(state.elsewhere, path) if optimizer is not None else ({}, {})
     return Contents(
@@ -234,13 +235,14 @@ def reason(error: Exception) -> str:
     return line
 
 
-def _optimizer(data: object) -> dict[str, Any] | None:
-    """Return an optimizer's state dict with NumPy arrays, if there is a valid one."""
-    if not isinstance(data, Mapping):
-        return None
-    found = [data[name] for name in OPTIMIZERS if name in data] + _listed(data)
+def _optimizer(data: object) -> tuple[dict[str, Any] | None, str]:
+    """Return an optimizer's state dict with NumPy arrays; or none, and why there is none."""
+    given = data if isinstance(data, Mapping) else {}
+    found = [given[name] for name in OPTIMIZERS if name in given] + _listed(given)
+    if len(found) != 1:
+        return None, f"{len(found)} optimizers, expected one"
+    (nested,) = found
     try:
-        (nested,) = found
         state = {
             int(index): {str(slot): _value(value) for slot, value in slots.items()}
             for index, slots in nested["state"].items()
@@ -250,8 +252,10 @@ def _optimizer(data: object) -> dict[str, Any] | None:
             for group in nested["param_groups"]
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-    return {"state": state, "param_groups": groups} if state and groups else None
+        return None, "it is no state of an optimizer of PyTorch's"
+    if not state or not groups:
+        return None, "it holds nothing of any parameter, as before a step, or of plain SGD"
+    return {"state": state, "param_groups": groups}, ""
 
 
 def _listed(data: object) -> list[Any]:

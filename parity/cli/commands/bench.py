@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import TYPE_CHECKING
 
 from parity.cli.arguments import BATCHES, SIZES, add_compile, parse_devices, size_for
@@ -43,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--devices",
         metavar="LIST",
         help="of --train: divide the batch among so many devices (such as 1,2), processes of"
-        " PyTorch or virtual devices of JAX, as `parity train --devices` does",
+        " PyTorch or virtual devices of JAX, as `parity train --devices` does; without --batch, the"
+        " least that each of these numbers divides",
     )
     add_compile(parser)
     parser.add_argument(
@@ -152,6 +154,8 @@ def on_devices(size: tuple[int, int], batch: int, args: argparse.Namespace) -> i
 
     model, runs = args.model, args.runs
     numbers = [parse_devices(text) for text in args.devices.split(",")]
+    if args.batch is None:
+        batch = math.lcm(batch, *numbers)
     if bad := [n for n in numbers if batch % n]:
         raise InputError(f"--batch {batch} does not divide among {bad[0]} devices")
     with working() as progress:

@@ -77,6 +77,15 @@ def test_training_on_devices(
     assert "the 2 before them, in which all is compiled, are not counted" in out
 
 
+def test_a_batch_for_any_number_of_devices(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches the README's `--train --devices 1,2` refused, because of a batch that nobody gave."""
+    monkeypatch.setattr(devices, "in_processes", seconds_of)
+    assert main(["bench", "--train", "--devices", "1,2", "--size", "64x128", "--runs", "1"]) == 0
+    assert "enet, 2 images of 64x128 a step" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "named"),
     [

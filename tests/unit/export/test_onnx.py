@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,22 @@ def test_attention_is_refused() -> None:
     config = MODELS["vit"]
     with pytest.raises(InputError, match="which has no translation to ONNX"):
         export.network(config, draw.weights(config, 3), "jax", config.check_size, None)
+
+
+def test_nothing_is_logged_without_torchvision(tmp_path: Path) -> None:
+    """Catches the exporter's lines on torchvision, which it misses and does not need."""
+    program = (
+        "import sys\n"
+        "from parity.export import build\n"
+        "from parity.spec import draw\n"
+        "from parity.spec.networks.genet import GENetConfig\n"
+        "sys.modules['torchvision'] = None\n"
+        "config = GENetConfig(depth=10, width=1)\n"
+        "build.network(config, draw.weights(config, 3), 'torch', (32, 32), None)\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_ties(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.fuzz import kill_training
 from tests.small_runs import arguments, numbers, train
 from torch_impl.ops import compilation
 from torch_impl.train import Trainer
+from weights_convert import formats, naming
 
 data, small = small_runs.data, small_runs.small  # the same fixtures
 
@@ -259,3 +260,17 @@ def test_the_whole_network_begins_with_an_encoder_of_others(
     torch.save({key: torch.from_numpy(np.asarray(a)) for key, a in enet.items()}, other)
     with pytest.raises(InputError, match=r"pth: an ENet holds nothing that an ERFNet begins"):
         StageStart(recipe, other, stage=stage).check()
+
+
+def test_a_decoder_that_is_drawn_is_not_called_absent(tmp_path: Path) -> None:
+    """Catches a note that a decoder was set to 0, where the stage draws it."""
+    config = MODELS["erfnet-mindspore-encoder"]
+    named = naming.to_naming_scheme(config, draw.weights(config, 7), "mindspore")
+    formats.write(tmp_path / "encoder.ckpt", "mindspore", named, {})
+    recipe = RECIPES["erfnet-mindspore"]
+    whole = next(s for s in recipe.stages if s.name == "whole-1")
+    begin = StageStart(recipe, tmp_path / "encoder.ckpt", stage="whole-1")
+    assert begin(whole, None).arrays["decoder.layers.0.conv.weight"].any()
+    said = "\n".join(begin.notes)
+    assert "counters such as encoder." in said
+    assert "decoder.layers.0.conv" not in said

@@ -168,6 +168,29 @@ def test_a_parameter_without_state(source: Path, tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize("kind", ["sgd"], indirect=True)
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (
+            torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], 0.1).state_dict(),
+            "it holds nothing",
+        ),
+        ({"state": {}}, "it is no state of an optimizer of PyTorch's"),
+        ("adam", "it is no state of an optimizer of PyTorch's"),
+    ],
+    ids=["plain SGD", "no groups", "a name"],
+)
+def test_no_state_at_all(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], state: object, reason: str
+) -> None:
+    """Catches `not carried: optimizer` without a word of why."""
+    data = torch.load(source, weights_only=True)
+    torch.save(data | {"optimizer": state}, source)
+    assert main(["convert", str(source), str(tmp_path / "x.npz")]) == 0
+    assert f"optimizer ({reason}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["sgd"], indirect=True)
 def test_weights_only(source: Path, tmp_path: Path) -> None:
     """Catches a state carried against the user's will."""
     arguments = ["convert", str(source), str(tmp_path / "x.pth"), "--weights-only"]
