@@ -22,7 +22,7 @@ ALONE, INSIDE = "alone it is right", "it is fed other arrays than the reference'
 MADE = "its tensors are made of several"
 OUTSIDE = (
     "it was paired by {how}, and alone its gradient differs only where those of both whole networks"
-    " are zero: the port does outside of it what it lacks"
+    " are the same: the port does outside of it what it lacks"
 )
 
 
@@ -117,7 +117,7 @@ def take_back_outside(runs: Runs, report: Report) -> None:
 
 
 def _done_outside(runs: Runs, report: Report) -> list[str]:
-    """Return layers whose gradients alone are wrong only where both networks' are zero."""
+    """Return layers whose gradients alone are wrong only where both networks' are the same."""
     wrong: dict[str, set[Quantity]] = {}
     for check in report.failures():
         if check.rung == "L1":
@@ -141,13 +141,17 @@ def _done_outside(runs: Runs, report: Report) -> list[str]:
             runs.layers.alone(side, call, pair, True, fed)
             for side in (runs.reference64, runs.port64)
         ]
-        if all(_is_zero_outside(Key(layer, q), alone, whole) for q in quantities):
+        if all(_is_same_outside(Key(layer, q), alone, whole) for q in quantities):
             found.append(layer)
     return found
 
 
-def _is_zero_outside(key: Key, alone: list[Flat], whole: tuple[Flat, Flat]) -> bool:
-    """Return whether both networks' gradients are zero wherever a layer's two differ alone."""
+def _is_same_outside(key: Key, alone: list[Flat], whole: tuple[Flat, Flat]) -> bool:
+    """Return whether both networks' gradients are the same wherever a layer's two differ alone.
+
+    They are zero there, or, of a tensor that is tied, what its other use gives: then the
+    reference's layer gives exactly zero, and so the port's must have been stopped.
+    """
     module = key.layer.partition("#")[0]
     name = full_name(module, key.quantity.path)
     outer = key_of(name, Quantity(Kind.PARAMETER_GRADIENT))
@@ -157,4 +161,10 @@ def _is_zero_outside(key: Key, alone: list[Flat], whole: tuple[Flat, Flat]) -> b
     if mine.shape != other.shape or any(flat[outer].shape != mine.shape for flat in whole):
         return False
     places = abs(mine - other) > SAME * abs(mine).max(initial=0)
-    return bool(places.any()) and not any(np.asarray(f[outer])[places].any() for f in whole)
+    if not places.any():
+        return False
+    ours, theirs = (np.asarray(flat[outer], np.float64) for flat in whole)
+    if not ours[places].any():
+        return not theirs[places].any()
+    apart = abs(ours - theirs)[places].max()
+    return not mine[places].any() and bool(apart <= SAME * abs(ours).max())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -59,7 +60,8 @@ def count(data: bytes) -> int:
     return total
 
 
-def _pairs(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
+def _pairs(given: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    items = list(given)  # of a msgpack without compiled code it is a generator
     found = dict(items)
     if len(found) < len(items):
         twice = Counter(str(key) for key, _ in items).most_common(1)[0][0]

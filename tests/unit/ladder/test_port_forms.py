@@ -165,37 +165,49 @@ def test_a_wrong_fold_beside_a_right_output(eps: float, second: bool) -> None:
 
 
 class Words(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, tied: bool = False) -> None:
         super().__init__()
-        self.words, self.head = nn.Embedding(5, 4, padding_idx=1), nn.Linear(4, 3)
+        self.words, self.head = nn.Embedding(5, 4, padding_idx=1), nn.Linear(4, 4)
+        self.tied = tied
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.words(ids))
+        x = self.head(self.words(ids))
+        return x @ self.words.weight.T if self.tied else x
 
 
 class WordsPort(nnx.Module):
-    def __init__(self, stopped: bool, factor: float = 1.0) -> None:
-        self.words, self.head = nnx.Embed(5, 4, rngs=RNGS), nnx.Linear(4, 3, rngs=RNGS)
-        self.stopped, self.factor = stopped, factor
+    def __init__(self, stopped: bool, factor: float = 1.0, tied: bool = False) -> None:
+        self.words, self.head = nnx.Embed(5, 4, rngs=RNGS), nnx.Linear(4, 4, rngs=RNGS)
+        self.stopped, self.factor, self.tied = stopped, factor, tied
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         x = self.words(ids)
         if self.stopped:
             x = jnp.where((ids == 1)[..., None], jax.lax.stop_gradient(x), x)
-        return self.head(x * self.factor)
+        x = self.head(x * self.factor)
+        return self.words.attend(x) if self.tied else x
 
 
-def words_port(stopped: bool, factor: float = 1.0, ids: Any = ((0, 1, 3), (4, 1, 1))) -> Port:
-    reference = Words()
+def words_port(
+    stopped: bool,
+    factor: float = 1.0,
+    ids: Any = ((0, 1, 3), (4, 1, 1)),
+    tied: bool = False,
+) -> Port:
+    reference = Words(tied)
     torch.nn.init.normal_(reference.words.weight)
     weights = [(r"words\.weight", "words.embedding"), *LINEAR]
-    return Port(reference, WordsPort(stopped, factor), np.array(ids), weights=weights)
+    return Port(reference, WordsPort(stopped, factor, tied), np.array(ids), weights=weights)
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("stopped", [True, False])
-def test_what_a_layer_lacks_may_be_done_outside_of_it(stopped: bool) -> None:
-    """Catches an embedding called wrong whose padding row is not trained, for another reason."""
-    report = check(words_port(stopped))
+def test_what_a_layer_lacks_may_be_done_outside_of_it(stopped: bool, tied: bool) -> None:
+    """Catches an embedding called wrong whose padding row is not trained, for another reason.
+
+    A tied table has a gradient there nevertheless: that of its other use.
+    """
+    report = check(words_port(stopped, tied=tied))
     assert report.ok == stopped
     if stopped:
         assert any("outside of it" in o.reason for o in report.left_out)

@@ -9,6 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ from safetensors.numpy import save_file
 from parity.spec.errors import InputError
 from tests.checkpoints import SMALL, equal, refusal
 from weights_convert import formats
+from weights_convert.formats import msgpack_scan
 
 SUFFIX = {"torch": ".pth", "mindspore": ".ckpt"}  # else the format's name
 
@@ -227,6 +229,20 @@ def test_flax_reads_what_we_write(tmp_path: Path) -> None:
     tree = serialization.msgpack_restore((tmp_path / "x").read_bytes())
     assert tree.keys() == {"a"}
     assert equal({f"a.{k}": v for k, v in tree["a"].items()}, SMALL)
+
+
+def test_msgpack_without_compiled_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches files refused where msgpack has no compiled code, as in its oldest version."""
+    unpack = msgpack_scan.msgpack.unpackb
+
+    def by_python(data: bytes, **options: Any) -> Any:
+        if hook := options.pop("object_pairs_hook", None):
+            options["object_pairs_hook"] = lambda items: hook(item for item in items)
+        return unpack(data, **options)
+
+    monkeypatch.setattr(msgpack_scan.msgpack, "unpackb", by_python)
+    formats.write(tmp_path / "x", "msgpack", SMALL, {})
+    assert equal(formats.read(tmp_path / "x").arrays, SMALL)
 
 
 @pytest.mark.parametrize(
