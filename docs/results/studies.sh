@@ -5,8 +5,7 @@
 #     docs/results/studies.sh OUT CAMVID CIFAR10    # trains, or goes on, after any end; then as below
 #     docs/results/studies.sh OUT                   # writes the pages of what is in OUT
 #
-# CAMVID and CIFAR10 are the data sets' folders (docs/data.md says where they come from). The page of
-# GENet is of a tenth of CIFAR-10: `python -m tests.unpack_cifar10 IN.npz CIFAR10 --first 1000`. The pages
+# CAMVID and CIFAR10 are the data sets' folders (docs/data.md says where they come from). The pages
 # are study-enet-camvid.md and study-genet-cifar10.md beside this file, with their pictures. What is to
 # be said of the published runs, and of no others, is in study-NAME.note, which is put into the page:
 # remove it where OUT holds runs of your own.
@@ -20,9 +19,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 enet=(enet-camvid --seeds 5 --epochs 15 --size 90x120 --set stages.all.schedule.every=10
     --set validate_every=5 --workers 1)
-genet=(genet-cifar10 --seeds 5 --epochs 5 --precision fp32 --loss-scale none
-    --set stages.all.width=1 --set stages.all.depth=10
-    --set "stages.all.schedule.milestones=[3,4]" --workers 1)
+genet=(genet-cifar10 --seeds 5 --epochs 1 --precision fp32 --loss-scale none
+    --set stages.all.width=1 --set stages.all.depth=10 --workers 1)
 
 page() { # NAME TITLE DATA COMMAND...: docs/results/study-NAME.md and .svg
     local target=$here/study-$1
@@ -56,4 +54,4 @@ fi
 [ ! -e "$out/enet-camvid" ] ||
     page enet-camvid "ENet on CamVid: five seeds of both sides" CAMVID "${enet[@]}"
 [ ! -e "$out/genet-cifar10" ] ||
-    page genet-cifar10 "GENet on a tenth of CIFAR-10: five seeds of both sides" CIFAR10 "${genet[@]}"
+    page genet-cifar10 "GENet on CIFAR-10: five seeds of both sides" CIFAR10 "${genet[@]}"

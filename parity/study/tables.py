@@ -66,7 +66,8 @@ def tables(study: Study) -> list[Table]:
 def title(study: Study) -> str:
     plan = study.plan
     size = "x".join(map(str, plan.recipe.size))
-    return f"{plan.recipe.name}: {plan.epochs} epochs at {size}, {plan.recipe.precision}"
+    epochs = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
+    return f"{plan.recipe.name}: {epochs} at {size}, {plan.recipe.precision}"
 
 
 def _plan(study: Study, row: Row) -> Plan:
