@@ -750,13 +750,17 @@ class TorchRecorder:
             tensor = isinstance(item, torch.Tensor)
             kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
             run["outputs"].append({"name": name, "kind": kind, "array": array})
+        first = {k: v.clone() for k, v in module.named_buffers()}
         if train:
             run["targets"] = [self._store(t) for t in targets]
             run["loss"] = self.trace.scalar(*numpy_of(value))
             self.backward([value], None, dtype)
             hooks.finish()
         # What is computed again in the backward pass has updated them once more.
-        run["statistics"] = {k: self._store(v) for k, v in module.named_buffers()}
+        for name, tensor in module.named_buffers():
+            run["statistics"][name] = self._store(tensor)
+            if not np.array_equal(numpy_of(first[name])[0], numpy_of(tensor)[0]):
+                run.setdefault("first_statistics", {})[name] = self._store(first[name])
         if not train:
             return hooks.calls
         floats = [t for t in self.tensors_of((args, kwargs)) if t.is_floating_point()]
@@ -1280,11 +1284,12 @@ class MindSporeRecorder:
         run = self.trace.run("train" if train else "eval", "float32", disturbance)
         run["args"] = self.trace.tree(arguments, self._store)
         hooks = CellHooks(self, run["calls"], train, disturbance is None)
-        targets, seen = self._tensors(self.targets), []
+        targets, seen, first = self._tensors(self.targets), [], {}
 
         def forward(*given):
             seen.append(self.cell(*given))
             value = self.loss(seen[-1], *targets)
+            first.update(self._values(self.statistics))
             hooks.ended = True
             return value
 
@@ -1300,8 +1305,10 @@ class MindSporeRecorder:
             kind, array = ("", self._store(item)) if tensor else (type(item).__name__, None)
             run["outputs"].append({"name": name, "kind": kind, "array": array})
         # What `recompute` ran again in the backward pass has updated them once more.
-        after = self._values(self.statistics)
-        run["statistics"] = {name: self.trace.array(array) for name, array in after.items()}
+        for name, array in self._values(self.statistics).items():
+            run["statistics"][name] = self.trace.array(array)
+            if not np.array_equal(first.get(name, array), array):
+                run.setdefault("first_statistics", {})[name] = self.trace.array(first[name])
         if train:
             run["targets"] = [self._store(t) for t in targets]
             run["loss"] = self.trace.scalar(value.asnumpy())

@@ -94,6 +94,7 @@ def _shapes(index: dict[str, Any]) -> Pairs:
             if gradient is not None:
                 yield f"the gradient of input {i}", shape(gradient), shape(array)
         yield from alike("the statistic", run["statistics"])
+        yield from alike("before the backward pass, the statistic", run["first_statistics"])
         for call in run["calls"]:
             for i, pair in enumerate(zip(call["outputs"], call["cotangents"], strict=False)):
                 if pair[1] is not None:
@@ -287,6 +288,7 @@ RUN = PLACE | {
     "input_gradients": [_or_null(_name)],
     "parameter_gradients": ARRAYS,
     "statistics": ARRAYS,
+    "first_statistics": ARRAYS,
 }
 LAYER = {
     "outputs*": [_name],
@@ -370,4 +372,5 @@ LAYER_EMPTY: dict[str, Callable[[], Any]] = {
     "parameter_gradients": dict,
     "statistics": dict,
 }
-RUN_EMPTY = ARGUMENTS | LAYER_EMPTY | {"calls": list, "targets": list, "loss": lambda: None}
+RUN_EMPTY = ARGUMENTS | LAYER_EMPTY
+RUN_EMPTY |= {"calls": list, "targets": list, "loss": lambda: None, "first_statistics": dict}

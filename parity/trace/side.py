@@ -281,7 +281,8 @@ class RecordedSide(TorchSide):
             found = {n: a for n, a in names.items() if n.startswith(prefix) and len(calls) == 1}
             return {n.removeprefix(prefix): self.trace.array(a) for n, a in found.items()}
 
-        result.statistics = inside(run["statistics"])
+        # Not those that a checkpoint around the layer updated a second time.
+        result.statistics = inside({**run["statistics"], **run["first_statistics"]})
         if any(c is not None for c in mine["cotangents"]):
             result.parameter_gradients = inside(run["parameter_gradients"])
         return result

@@ -256,19 +256,18 @@ def _masked(o: Operation) -> Changes:
             value = o.arguments.get(key)
             if isinstance(value, float) and value < -50:
                 yield from _lower(o, key, value)
-                given_low = {key: FINITE}
-                yield from _emptied(
-                    o,
-                    "condition",
-                    lambda call, mask, low=given_low: call(condition=mask, **low),
-                    key == "input",
-                )
+                yield from _emptied(o, "condition", _chosen(key), key == "input")
         return
     yield one(o, "mask-sign", "its mask inverted", lambda call: call(mask=~call["mask"]))
     value = o.arguments.get("value")
     if isinstance(value, int | float) and value < -50:
         yield from _lower(o, "value", float(value))
         yield from _emptied(o, "mask", lambda call, mask: call(mask=mask, value=FINITE), True)
+
+
+def _chosen(key: str) -> Callable[[Invocation, torch.Tensor], Any]:
+    """Return a `where` of another condition, with a finite score in an argument's place."""
+    return lambda call, mask: call(**{"condition": mask, key: FINITE})
 
 
 def _emptied(

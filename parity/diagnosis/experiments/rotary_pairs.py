@@ -146,11 +146,13 @@ def _replaced(
     for rotated in every:
         (straight, a, cos), (turned, b, sin) = rotated.straight, rotated.turned
         of = ((straight.index, a), (turned.index, b), (straight.index, cos), (turned.index, sin))
-
-        def half(call: Invocation, i: int, of: Sequence[tuple[int, str]] = of) -> torch.Tensor:
-            return formula(*(kept[index][name] for index, name in of))[i]
-
         yield straight.index, keep(straight.index)
         yield turned.index, keep(turned.index)
-        yield rotated.first.index, lambda call, half=half: half(call, 0)
-        yield rotated.second.index, lambda call, half=half: half(call, 1)
+        for i, made in enumerate((rotated.first, rotated.second)):
+            yield made.index, _half(i, formula, kept, of)
+
+
+def _half(
+    i: int, formula: Formula, kept: Mapping[int, Invocation], of: Sequence[tuple[int, str]]
+) -> Replacement:
+    return lambda call: formula(*(kept[index][name] for index, name in of))[i]

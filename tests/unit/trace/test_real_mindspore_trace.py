@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parity import check
@@ -134,3 +135,7 @@ def test_what_is_computed_again_is_recorded_once(folder: Path) -> None:
     twice = {"bn.moving_mean", "bn.moving_variance"}
     assert {c.one for c in found.compared if not c.ok} == twice
     assert {c.run for c in found.compared if not c.ok} == {"train float32"}
+    single, double = (t.runs["train", "float32", None] for t in (once, again))
+    for name in twice:  # one update is known as well
+        first = again.array(double["first_statistics"][name])
+        np.testing.assert_array_equal(first, once.array(single["statistics"][name]))

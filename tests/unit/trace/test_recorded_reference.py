@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import shutil
@@ -116,6 +117,41 @@ def test_statistics_that_are_updated_again_are_recorded_alike(tmp_path: Path) ->
     one, found = (climb(p, ("L1", "L2")) for p in (port, other))
     assert {str(c.quantity) for c in one.failures()} == {"mean after a step", "var after a step"}
     assert lines(one) == lines(found)
+
+
+class BlockAgain(torch.nn.Module):
+    """A block with a batch norm, which the backward pass runs once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = torch.nn.Sequential(collections.OrderedDict(norm=torch.nn.BatchNorm2d(3)))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return checkpoint(self.block, x, use_reentrant=False)
+
+
+class BlockOnce(nnx.Module):
+    def __init__(self) -> None:
+        self.block = NormOnce()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.block(x)
+
+
+def test_a_block_that_is_run_again_is_right_alone(tmp_path: Path) -> None:
+    """Catches a block judged by statistics that a checkpoint around it updated a second time."""
+    rules = [(rf"block\.{pattern}", name and f"block.{name}") for pattern, name, *_ in WEIGHTS]
+    port = Port(BlockAgain(), BlockOnce(), (2, 4, 5, 3), [r for r in rules if "norm" in r[0]])
+    recording.record(port, tmp_path / "ref.trace")
+    other = dataclasses.replace(port, reference=str(tmp_path / "ref.trace"), inputs=())
+    one, found = (check(p, levels=("L1", "L2")) for p in (port, other))
+    alone = [c for c in found.checks if c.layer == "block" and "after" in str(c.quantity)]
+    assert len(alone) == 2
+    assert all(c.ok for c in alone)
+    for report in (one, found):
+        first = report.first_failure()
+        assert first is not None
+        assert (first["rung"], first["layer"]) == ("L2", "block.norm")
 
 
 def test_the_tests_of_a_port_are_the_same(trace: Path) -> None:

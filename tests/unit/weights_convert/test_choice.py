@@ -120,7 +120,8 @@ def test_states_under_other_keys(key: str, tmp_path: Path) -> None:
     found = load(saved(tmp_path, content))
     assert equal(found.arrays, PLAIN)
     assert found.key == key
-    assert {"epoch", "optimizer"} <= set(found.skipped)
+    assert "epoch" in found.skipped
+    assert any(name.startswith("optimizer (it holds nothing of any") for name in found.skipped)
 
 
 AVERAGES: dict[str, tuple[Callable[[], Any], Choice, str]] = {
