@@ -12,11 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from parity.export.batches import of_images
+from parity.export.batches import is_open, of_images
+from parity.export.graph import unsupported
+
+EACH = {  # primitives whose element, of constants that only repeat along an axis, repeats there
+    *("abs", "add", "and", "broadcast_in_dim", "ceil", "clamp", "convert_element_type", "copy"),
+    *("cos", "div", "eq", "erf", "exp", "exp2", "floor", "ge", "gt", "integer_pow", "is_finite"),
+    *("le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "pow"),
+    *("reduce_max", "reduce_min", "rem", "rev", "round", "rsqrt", "select_n", "sign", "sin"),
+    *("sqrt", "square", "squeeze", "stack", "stop_gradient", "sub", "tanh", "transpose", "xor"),
+}
+ALONG = {  # primitive -> the parameter that says along which axes it is not so
+    **{"argmax": "axes", "argmin": "axes", "concatenate": "dimension", "cumsum": "axis"},
+    **{"iota": "dimension", "reduce_prod": "axes", "reduce_sum": "axes", "split": "axis"},
+}
 
 
 def fold(eqn: Any, inputs: list[Any]) -> list[Any]:
     """Return the outputs of an equation of constants."""
+    if not _alike(eqn, inputs):
+        raise unsupported(eqn, "constants that may differ from image to image")
     rule = TABLE.get(eqn.primitive.name)
     if rule is not None:
         return [rule(eqn, *inputs)]
@@ -30,6 +45,38 @@ def bound(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
         return [np.asarray(params["dim"], eqn.outvars[0].aval.dtype)]
     found = eqn.primitive.bind(*inputs, **params)
     return found if eqn.primitive.multiple_results else [found]
+
+
+def _alike(eqn: Any, inputs: Sequence[np.ndarray]) -> bool:
+    """Return whether an equation of constants makes the same of each image of an open batch."""
+    shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
+    name, p = eqn.primitive.name, eqn.params
+    if not is_open(tuple(shapes)) or name in EACH:
+        return True
+    whole, made = shapes[0], shapes[-1]
+    used: set[int] = set()
+    d = p.get("dimension_numbers")
+    if name in ALONG:
+        axes = p[ALONG[name]]
+        used = set(axes) if isinstance(axes, tuple) else {axes}
+    elif name == "reshape":
+        kept = whole[:1] == made[:1] and not is_open((whole[1:], made[1:]))
+        return kept or inputs[0].size == 0 or bool((inputs[0] == inputs[0].flat[0]).all())
+    elif name in ("slice", "dynamic_slice", "dynamic_update_slice"):
+        part = shapes[1] if name == "dynamic_update_slice" else made
+        used = {i for i, (a, b) in enumerate(zip(whole, part, strict=True)) if a != b}
+    elif name == "pad":
+        used = {i for i, side in enumerate(p["padding_config"]) if side != (0, 0, 0)}
+    elif name == "gather" and not is_open(shapes[1]):
+        used = {*d.start_index_map, *d.collapsed_slice_dims, *d.operand_batching_dims}
+    elif name.startswith("scatter") and not is_open(shapes[1]):
+        used = {*d.scatter_dims_to_operand_dims, *d.inserted_window_dims, *d.operand_batching_dims}
+    elif name == "dot_general":
+        (left, right), _ = d
+        return not is_open((*(whole[i] for i in left), *(shapes[1][i] for i in right)))
+    else:
+        return False
+    return not is_open(tuple(whole[i] for i in used))
 
 
 def narrowed(array: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 from jax import export as jax_export
+from jax.errors import InconclusiveDimensionOperation
 from jax.extend import core
 
 from parity.export import agreement, batches, folding, functions, primitives
@@ -120,21 +121,24 @@ class Lowering:
             given = functions.lowered(self, called, inputs)
             return self.run(called, inputs) if given is None else given
         name = eqn.primitive.name
-        if all(0 in v.aval.shape for v in eqn.outvars):  # of no elements: the same for all images
+        if all(0 in known(v.aval.shape) for v in eqn.outvars):  # of no elements: alike for all
             shapes = [batches.of_images(tuple(v.aval.shape), 1) for v in eqn.outvars]
             return [np.zeros(s, v.aval.dtype) for s, v in zip(shapes, eqn.outvars, strict=True)]
-        if all(isinstance(v, np.ndarray) for v in inputs):
-            counted = batches.lowered(self, eqn)
-            return folding.fold(eqn, inputs) if counted is None else [counted]
-        if name not in primitives.TABLE:
+        constant = all(isinstance(v, np.ndarray) for v in inputs)
+        if not constant and name not in primitives.TABLE:
             raise InputError(
                 f"the network uses JAX's primitive {name!r}, which has no translation to ONNX:"
                 f" expected some of {', '.join(sorted(primitives.TABLE))}"
             )
         try:
+            if constant:
+                counted = batches.lowered(self, eqn)
+                return folding.fold(eqn, inputs) if counted is None else [counted]
             found = primitives.TABLE[name](self, eqn, inputs)
         except InputError:
             raise
+        except InconclusiveDimensionOperation as error:
+            raise unsupported(eqn, "lengths that depend on the batch") from error
         except (IndexError, KeyError, TypeError, ValueError) as error:  # another form than it reads
             raise unsupported(eqn, f"the parameters {sorted(eqn.params)}") from error
         return found if isinstance(found, list) else [found]

@@ -63,6 +63,8 @@ def gather(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
             x = _take(low, eqn, x, axis, _row(eqn, index, k, len(grid)))
         else:  # one place: what begins there
             first = int(index.flat[0])
+            if first < 0 or first + int(size) > (x.shape[axis] or 1):
+                raise unsupported(eqn, "places outside")
             x = cut(low, x, axis, first, first + int(size), 1)
     dropped = tuple(d.collapsed_slice_dims) if not grid else ()
     expected = sorted(kept + ([] if dropped else list(d.collapsed_slice_dims)))
@@ -119,10 +121,18 @@ def _starts(eqn: Any, given: Sequence[Value], shape: Axes, sizes: Axes) -> list[
     return [0 if n is None else max(0, min(at, n - size)) for at, n, size in wanted]
 
 
+def _whole_batch(eqn: Any, sizes: Sequence[Any]) -> None:
+    """Refuse a part that is not as long as the array along the axis of the batch."""
+    for n, size in zip(eqn.invars[0].aval.shape, sizes, strict=True):
+        if batches.is_open(n) and size != n:
+            raise unsupported(eqn, "some of the images")
+
+
 def dynamic_slice(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     x, *given = inputs
     if isinstance(x, np.ndarray):
         raise unsupported(eqn, "places that depend on the input")
+    _whole_batch(eqn, eqn.params["slice_sizes"])
     sizes = reshaping.known(eqn.params["slice_sizes"])
     for axis, start in enumerate(_starts(eqn, given, x.shape, sizes)):
         if x.shape[axis] is not None:
@@ -132,6 +142,7 @@ def dynamic_slice(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
 
 def dynamic_update_slice(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     whole, part, *given = inputs
+    _whole_batch(eqn, eqn.invars[1].aval.shape)
     shape, sizes = (reshaping.known(v.aval.shape) for v in eqn.invars[:2])
     name = low.whole(part, tuple(range(len(sizes))), eqn.invars[1].aval.shape)
     return _placed(low, eqn, whole, name, _starts(eqn, given, shape, sizes), sizes)
@@ -176,10 +187,26 @@ def scatter(reduction: str = "") -> Callable[[Lowering, Any, list[Any]], Tensor]
 
     def rule(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
         d = eqn.params["dimension_numbers"]
+        if not reduction and eqn.params["update_jaxpr"] is not None:
+            raise unsupported(eqn, "a function of what stands there")
+        if not d.scatter_dims_to_operand_dims and not d.operand_batching_dims:
+            return _everywhere(low, eqn, inputs, reduction)
         whole_rows = set(d.scatter_dims_to_operand_dims) == set(d.inserted_window_dims)
         return (_scattered if whole_rows else _written)(low, eqn, inputs, reduction)
 
     return rule
+
+
+def _everywhere(low: Lowering, eqn: Any, inputs: list[Any], reduction: str) -> Tensor:
+    """Translate a scatter to all places, as `x.at[:].set(y)` is."""
+    (whole, _, values), shape = inputs, eqn.invars[0].aval.shape
+    if eqn.invars[2].aval.shape != shape:
+        raise unsupported(eqn, "parts of rows")
+    axes = tuple(range(len(shape)))
+    name = low.whole(values, axes, shape)
+    if reduction:
+        name = low.graph.one(reduction.capitalize(), low.stored(whole, axes), name)
+    return low.tensor(name, axes, eqn.outvars[0].aval)
 
 
 def _written(low: Lowering, eqn: Any, inputs: list[Any], reduction: str) -> Tensor:
@@ -192,13 +219,15 @@ def _written(low: Lowering, eqn: Any, inputs: list[Any], reduction: str) -> Tens
     name = low.whole(part, axes, eqn.invars[2].aval.shape)
     if d.inserted_window_dims:
         name = low.graph.one("Unsqueeze", name, low.graph.integers(*d.inserted_window_dims))
-    kept = iter(reshaping.known(eqn.invars[2].aval.shape))
-    sizes = tuple(1 if i in d.inserted_window_dims else next(kept) for i in range(len(shape)))
+    kept = iter(eqn.invars[2].aval.shape)
+    spans = [1 if i in d.inserted_window_dims else next(kept) for i in range(len(shape))]
+    _whole_batch(eqn, spans)
+    sizes = reshaping.known(spans)
     starts = [0] * len(shape)
     for axis, at in zip(d.scatter_dims_to_operand_dims, places, strict=True):
         starts[axis] = int(at)
-    spans = zip(starts, shape, sizes, strict=True)
-    if any(at < 0 or at + (size or 1) > (n or 1) for at, n, size in spans):
+    ends = zip(starts, shape, sizes, strict=True)
+    if any(at < 0 or at + (size or 1) > (n or 1) for at, n, size in ends):
         raise unsupported(eqn, "places outside")
     return _placed(low, eqn, whole, name, starts, sizes, reduction)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from parity.export.graph import unsupported
 
 if TYPE_CHECKING:
     from parity.export.from_jax import Lowering, Shape, Tensor
@@ -43,7 +46,12 @@ def reshape(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     """
     (x,), aval = inputs, eqn.outvars[0].aval
     target = low.tensor("", (), aval).shape
-    found = list(groups(x.shape, target))
+    if _same_images(eqn.invars[0].aval.shape, aval.shape):
+        found = list(groups(x.shape, target))
+    elif target.count(None) == 1:  # images become rows, or rows images
+        found = [(range(len(x.shape)), range(len(target)))]
+    else:
+        raise unsupported(eqn, f"shapes {eqn.invars[0].aval.shape} and {aval.shape}")
     if not all(_together(x, old) for old, _ in found):
         first = [found[i] for i in (CHANNELS_FIRST if len(found) == 4 else range(len(found)))]
         axes = tuple(i for old, _ in first for i in old)
@@ -57,6 +65,17 @@ def reshape(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
     return low.tensor(reshaped(low, x.name, [target[i] for i in axes]), axes, aval)
 
 
+def _same_images(old: Sequence[Any], new: Sequence[Any]) -> bool:
+    """Return whether the axis of the batch, if there is one, is kept."""
+    before = [[i for i, n in enumerate(known(shape)) if n is None] for shape in (old, new)]
+    if before == [[], []]:
+        return True
+    if [len(places) for places in before] != [1, 1]:
+        return False
+    (i,), (j,) = before
+    return old[i] == new[j] and math.prod(old[:i]) == math.prod(new[:j])
+
+
 def reshaped(low: Lowering, name: str, shape: Sequence[int | None]) -> str:
     """Return a Reshape; the batch is what is left."""
     return low.graph.one("Reshape", name, low.graph.integers(*(n or -1 for n in shape)))
@@ -67,7 +86,7 @@ def groups(old: Shape, new: Shape) -> Iterator[Group]:
     i = j = 0
     while i < len(old) or j < len(new):
         a, b, left, right = i, j, 1, 1
-        if i < len(old) and old[i] is None:  # the batch stays the batch
+        if None in old[i : i + 1] and None in new[j : j + 1]:  # the batch stays the batch
             i, j = i + 1, j + 1
         else:
             while i == a or left != right or j == b:
@@ -77,6 +96,8 @@ def groups(old: Shape, new: Shape) -> Iterator[Group]:
                     right, j = right * (new[j] or 1), j + 1
                 else:
                     break
+            if (i, j) == (a, b):
+                raise ValueError(f"{old} is not as large as {new}")
         yield range(a, i), range(b, j)
 
 

@@ -209,6 +209,46 @@ REFACTORED: dict[str, tuple[Callable[[jax.Array], jax.Array], str]] = {
         "",
     ),
     "clipped": (lambda x: lax.clamp(0.2, x, 0.6), ""),
+    "all places set": (lambda x: x * jnp.zeros_like(x).at[:].set(x), ""),
+    "all places added to": (
+        lambda x: x.transpose(0, 3, 1, 2).at[...].add(1.0).transpose(0, 2, 3, 1),
+        "",
+    ),
+    "a mask of one image for all": (
+        lambda x: x * jnp.zeros((x.shape[0], 6, 8, 3)).at[:, 1:3].set(2.0),
+        "",
+    ),
+    "an axis before the batch": (lambda x: x.reshape(1, -1, 6, 8, 3)[0], ""),
+    "twice the images, and halves": (
+        lambda x: jnp.concatenate((x, 2 * x)).reshape(2, -1, 6, 8, 3).sum(0),
+        "",
+    ),
+    "rows behind the images": (lambda x: jnp.tanh(x.reshape(-1, 3)).reshape(-1, 6, 8, 3), ""),
+}
+
+# What is not the same for all images, or not for any number of them; and what is said of it.
+REFUSED: dict[str, tuple[Callable[[jax.Array], jax.Array], str]] = {
+    "every second image": (lambda x: x.at[::2].set(1.0), r"a length of floordiv\(b \+ 1, 2\)"),
+    "thirds": (lambda x: x * (x.shape[0] // 3), r"a length of floordiv\(b, 3\)"),
+    "fourths": (lambda x: x * (x.shape[0] // 4), r"a length of floordiv\(b, 4\)"),
+    "thirds, as a row": (lambda x: x * jnp.ones(x.shape[0] // 3 + 1).sum(), "image to image"),
+    "all images but one": (lambda x: x + x[1:].sum(0), "lengths that depend on the batch"),
+    "parts of the batch": (lambda x: jnp.concatenate(jnp.split(x, [1])), "depend on the batch"),
+    "a mask of the first image": (
+        lambda x: x * jnp.zeros(x.shape[0]).at[0].set(1.0)[:, None, None, None],
+        "constants that may differ from image to image",
+    ),
+    "one image sliced": (
+        lambda x: x - lax.dynamic_slice_in_dim(x, 0, 1, 0),
+        "some of the images",
+    ),
+    "one image updated": (
+        lambda x: lax.dynamic_update_slice_in_dim(x, jnp.ones((1, 6, 8, 3)), 0, 0),
+        "some of the images",
+    ),
+    "rows of the first image": (lambda x: x.at[0, 1:3].set(1.0), "some of the images"),
+    "a function of places": (lambda x: x.at[:, 1:3].apply(jnp.tanh), "a function of what stands"),
+    "a place outside": (lambda x: x[:, jnp.array(10)], "places outside"),
 }
 
 
@@ -219,12 +259,22 @@ def test_refactored(name: str, tmp_path: Path) -> None:
     model = from_jax.graph_of(function, (6, 8), ["y"], None)
     path = tmp_path / "y.onnx"
     path.write_bytes(model.SerializeToString())
-    images = np.random.default_rng(0).standard_normal((2, 3, 6, 8)).astype(np.float32)
-    expected = np.asarray(function(jnp.asarray(images.transpose(0, 2, 3, 1))))
-    (found,) = open_network(path)(images)
-    np.testing.assert_allclose(found.transpose(0, 2, 3, 1), expected, rtol=1e-5, atol=1e-5)
+    network = open_network(path)
+    for n in (1, 5):
+        images = np.random.default_rng(0).standard_normal((n, 3, 6, 8)).astype(np.float32)
+        expected = np.asarray(function(jnp.asarray(images.transpose(0, 2, 3, 1))))
+        (found,) = network(images)
+        np.testing.assert_allclose(found.transpose(0, 2, 3, 1), expected, rtol=1e-5, atol=1e-5)
     if operator:
         assert operator in {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    """Catches a traceback, or a file that is right for the number of images it is tried with."""
+    function, message = REFUSED[name]
+    with pytest.raises(InputError, match=message):
+        from_jax.graph_of(function, (6, 8), ["y"], None)
 
 
 def test_an_unpooling_that_scatters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
