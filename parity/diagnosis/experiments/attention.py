@@ -256,14 +256,8 @@ def _masked(o: Operation) -> Changes:
             value = o.arguments.get(key)
             if isinstance(value, float) and value < -50:
                 yield from _lower(o, key, value)
-                given_low = {key: FINITE}
-                yield from _emptied(
-                    o,
-                    "condition",
-                    lambda call, mask, low=given_low: call(condition=mask, **low),
-                    key == "input",
-                    value,
-                )
+                attend = _where(**{key: FINITE})
+                yield from _emptied(o, "condition", attend, key == "input", value)
         return
     yield one(o, "mask-sign", "its mask inverted", lambda call: call(mask=~call["mask"]))
     value = o.arguments.get("value")
@@ -272,6 +266,10 @@ def _masked(o: Operation) -> Changes:
         yield from _emptied(
             o, "mask", lambda call, mask: call(mask=mask, value=FINITE), True, value
         )
+
+
+def _where(**low: float) -> Callable[[Invocation, torch.Tensor], Any]:
+    return lambda call, mask: call(condition=mask, **low)
 
 
 def _emptied(
