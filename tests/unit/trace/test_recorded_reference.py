@@ -371,3 +371,31 @@ def test_what_a_mapping_says_of_a_recording(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             recording.record(options_, tmp_path / "b.trace")
     assert [p.name for p in tmp_path.iterdir()] == ["a.trace"]
+
+
+class Single(nnx.Module):
+    def __init__(self) -> None:
+        self.a = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.a(x)
+
+
+def test_gradients_that_plain_calls_left_out_are_not_pytorchs(tmp_path: Path) -> None:
+    """Catches a checkpoint of PyTorch's blamed for what another framework's trace lacks."""
+    x, w = np.ones((3, 4)), np.arange(16.0).reshape(4, 4)
+    with recorder.Trace(tmp_path / "x", framework="mine 1.0") as trace:
+        trace.state("a.weight", w, trained=True)
+        for mode in ("eval", "train"):
+            trace.run(mode)
+            trace.input("x", x)
+            trace.tap("a", x @ w, inputs=[x])
+            trace.output("y", x @ w)
+        trace.loss((x @ w).sum())
+        trace.gradient("a.weight", np.full((4, 4), 3.0))
+    rules = [("a.weight", "a.kernel")]
+    losses = (None, lambda y: y.sum())
+    report = check(Port(str(tmp_path / "x"), Single(), weights=rules, losses=losses))
+    assert report.ok
+    (reason,) = (o.reason for o in report.left_out if o.layer == "a")
+    assert reason == "the trace holds no gradient of its output; L3 compares the network's"
