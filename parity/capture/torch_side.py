@@ -240,6 +240,7 @@ class TorchSide:
             result.loss = to_numpy(value)
             with blamed([]):
                 self.pull_back([value])
+            result.statistics = statistics(module)  # what is computed again may replace them
             self._gradients(result, module, arguments, self.input_axes)
         return result
 
@@ -288,6 +289,7 @@ class TorchSide:
                 return result  # outputs of another shape have no gradient to compare
             with blamed([call.layer]):
                 self.pull_back([o for o, _ in pairs], [c for _, c in pairs])
+            result.statistics = statistics(module)
             self._gradients(result, module, (args, kwargs), {})
         return result
 

@@ -145,6 +145,7 @@ class Aligner:
             if name in self.port and self._free(name, name) and self._sizes_agree(name, name):
                 self._pair(name, name, "name")
         self._by_value()
+        self._blocks_by_weights(weights)
         self._by_order()
         ours = [n for n in self.reference if n in self.pairs]
         unpaired = (
@@ -206,7 +207,33 @@ class Aligner:
         def whole(a: str, b: str) -> bool:
             return held[self.reference[a].module] <= taken[self.port[b].module]
 
-        self._modules(_layers_by_weights(weights), "weights", whole)
+        blocks = {self.reference[name].module for name in self.parts[0]}
+        self._modules(
+            {
+                port: layer
+                for port, (layer, alike) in _layers_by_weights(weights).items()
+                if alike or layer not in blocks
+            },
+            "weights",
+            whole,
+        )
+
+    def _blocks_by_weights(self, weights: WeightMap) -> None:
+        """Pair blocks that hold the same tensors, where the layer that follows is wrong, too.
+
+        Where it is right, the port's block ends elsewhere than the reference's.
+        """
+        found = {}
+        names = list(self.reference)
+        for port, (layer, alike) in _layers_by_weights(weights).items():
+            calls = [i for i, name in enumerate(names) if self.reference[name].module == layer]
+            if alike or all(names[i] in self.pairs for i in calls):
+                continue
+            following = names[calls[-1] + 1 :]
+            after = next((n for n in following if n in self.pairs and n not in self.parts[0]), None)
+            if after is not None and not self._equal(after, self.pairs[after].port):
+                found[port] = layer
+        self._modules(found, "weights", lambda *_: False)
 
     def _by_value(self) -> None:
         """Pair equal activations; of several, leaves with leaves, in their order."""
@@ -335,11 +362,14 @@ def _shape(call: Call) -> tuple:
     return tuple(_sizes(o) for o in call.outputs)
 
 
-def _layers_by_weights(weights: WeightMap) -> dict[str, str]:
+def _layers_by_weights(weights: WeightMap) -> dict[str, tuple[str, bool]]:
     """Return the port's layer -> the reference's, where all of its tensors come from that one.
 
-    So do those of the layers in it: a block that holds an activation's slope beside a convolution
-    is not that activation.
+    Those of the layers in it come from there, too, or from layers in that one: a block that holds
+    an activation's slope beside a convolution is not that activation.
+
+    Returns:
+        With each: whether all tensors come from that one, and none from a layer in it.
     """
     layers: dict[str, set[str]] = {}
     inside: dict[str, set[str]] = {}
@@ -348,8 +378,8 @@ def _layers_by_weights(weights: WeightMap) -> dict[str, str]:
         layers.setdefault(layer, set()).add(reference)
         for outer in outward(layer):
             inside.setdefault(outer, set()).add(reference)
-    return {
-        port: next(iter(keys))
-        for port, keys in layers.items()
-        if port and len(keys) == 1 and inside[port] == keys
-    }
+    found = {}
+    for port, (first, *others) in layers.items():
+        if port and not others and all(first in outward(key) for key in inside[port]):
+            found[port] = (first, inside[port] == {first})
+    return found

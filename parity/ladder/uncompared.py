@@ -28,6 +28,7 @@ UNREACHED = (
     "none was seen to reach its output, as in a checkpoint of PyTorch's that is reentrant; L3"
     " compares the network's"
 )
+UNRECORDED = "the trace holds no gradient of its output; L3 compares the network's"
 OUTPUT = Quantity(Kind.OUTPUT)  # all of a layer's
 ALONE = Quantity(Kind.PARAMETER_GRADIENT, scope=Scope.LAYER)  # all of a layer's
 FUNCTION = "the port is a function, which gives no statistics back"
@@ -86,7 +87,8 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
         if not {pair.port, name} & seen:
             yield Omission(rung, pair.port, name, OUTPUT, _not_alone(runs, name))
         elif called.module in moved and all(c is None for c in called.cotangents or ()):
-            yield Omission(rung, pair.port, name, ALONE, UNREACHED)
+            recorded = isinstance(runs.reference64, RecordedSide)
+            yield Omission(rung, pair.port, name, ALONE, UNRECORDED if recorded else UNREACHED)
 
 
 def _with_gradients(runs: Runs) -> set[str]:

@@ -256,18 +256,20 @@ def _masked(o: Operation) -> Changes:
             value = o.arguments.get(key)
             if isinstance(value, float) and value < -50:
                 yield from _lower(o, key, value)
-                yield from _emptied(o, "condition", _chosen(key), key == "input")
+                attend = _where(**{key: FINITE})
+                yield from _emptied(o, "condition", attend, key == "input", value)
         return
     yield one(o, "mask-sign", "its mask inverted", lambda call: call(mask=~call["mask"]))
     value = o.arguments.get("value")
     if isinstance(value, int | float) and value < -50:
         yield from _lower(o, "value", float(value))
-        yield from _emptied(o, "mask", lambda call, mask: call(mask=mask, value=FINITE), True)
+        yield from _emptied(
+            o, "mask", lambda call, mask: call(mask=mask, value=FINITE), True, value
+        )
 
 
-def _chosen(key: str) -> Callable[[Invocation, torch.Tensor], Any]:
-    """Return a `where` of another condition, with a finite score in an argument's place."""
-    return lambda call, mask: call(**{"condition": mask, key: FINITE})
+def _where(**low: float) -> Callable[[Invocation, torch.Tensor], Any]:
+    return lambda call, mask: call(condition=mask, **low)
 
 
 def _emptied(
@@ -275,6 +277,7 @@ def _emptied(
     name: str,
     attend: Callable[[Invocation, torch.Tensor], Any],
     hides: bool = False,
+    low: float = -math.inf,
 ) -> Changes:
     """Yield masks by which some row sees no key.
 
@@ -283,16 +286,25 @@ def _emptied(
         name: Its mask.
         attend: Calls it with another mask and finite scores.
         hides: Whether the mask is true where a key is hidden, not where it is seen.
+        low: The scores of hidden keys in the reference.
     """
 
+    def emptied(call: Invocation, seen: torch.Tensor) -> Any:
+        if seen.any(-1).all():
+            raise ValueError("every row sees a key, so that scores need not be finite")
+        return attend(call, ~seen if hides else seen)
+
     def inverted(call: Invocation) -> Any:
-        return attend(call, ~call[name])
+        return emptied(call, call[name] if hides else ~call[name])
 
     def moved(call: Invocation) -> Any:
         seen = (~call[name] if hides else call[name]).roll(-1, -1)
         seen[..., -1] = False
-        return attend(call, ~seen if hides else seen)
+        return emptied(call, seen)
 
+    if math.isfinite(low):  # then an inverted mask needs no other scores
+        yield one(o, "causal-offset", "its mask moved by -1", moved, ODD)
+        return
     yield one(o, "mask-sign", f"its mask inverted, {FINITELY}", inverted, ODD)
     yield one(o, "causal-offset", f"its mask moved by -1, {FINITELY}", moved, ODD)
 

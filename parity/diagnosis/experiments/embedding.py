@@ -21,13 +21,19 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _embedding(operation)
     elif name == "arange":
         for offset in OFFSETS:
-            text = f"positions counted from {offset} instead of 0"
+            text = f"positions moved by {offset}"  # the same words for any first position
             yield one(operation, "position-offset", text, _plus(offset))
-        if operation.arguments.get("input") not in (0, 0.0):
+        if _first(operation) not in (0, 0.0):
             text = "positions counted from 0 again, behind a cache, too"
             yield one(operation, "position-offset", text, lambda call: call() - call()[:1], ODD)
     elif name == "getitem":
         yield from _picked(operation)
+
+
+def _first(o: Operation) -> Any:
+    """Return the first number of a range; a single argument is its end."""
+    single = len([name for name in o.given if name not in ("dtype", "device")]) == 1
+    return o.arguments.get("start", 0 if single else o.arguments.get("input", 0))
 
 
 def _plus(offset: int) -> Callable[[Invocation], Any]:

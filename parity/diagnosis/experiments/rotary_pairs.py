@@ -16,6 +16,9 @@ from parity.diagnosis.experiments.change import ODD, Changes, linked, maker
 SIDES = (("input", "other"), ("other", "input"))  # what is turned, and by what
 
 
+Places = tuple[tuple[Operation, str], ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Rotation:
     """A rotation `a cos - b sin`, `b cos + a sin` of channels `a` and `b`.
@@ -23,14 +26,15 @@ class Rotation:
     Attributes:
         first: The difference.
         second: The sum.
-        straight: The product `a cos`, and the names of its arguments `a` and `cos`.
-        turned: The product `b sin`, likewise.
+        of_first: Where the difference's `a`, `b`, `cos` and `sin` are: the product, and the name of
+            its argument.
+        of_second: Where those of the sum are: there, too, unless the sum is computed before.
     """
 
     first: Operation
     second: Operation
-    straight: tuple[Operation, str, str]
-    turned: tuple[Operation, str, str]
+    of_first: Places
+    of_second: Places
 
 
 Turned = tuple[torch.Tensor, torch.Tensor]
@@ -55,13 +59,32 @@ def rotation(o: Operation, among: Sequence[Operation]) -> Rotation | None:
         (a, cos), (b, sin) = (_pick(p, s) for p, s in zip(made, sides, strict=True))
         if a.shape != b.shape or math.prod(cos.shape) > math.prod(a.shape):
             continue
-        wanted = {frozenset((b, cos)), frozenset((a, sin))}
         for other in among:
             products = _products(other, among) if other.name == "add" else None
-            if products and {frozenset(_pick(p, SIDES[0])) for p in products} == wanted:
-                straight, turned = ((p, *s) for p, s in zip(made, sides, strict=True))
-                return Rotation(o, other, straight, turned)
+            if products and (places := _sum_of(products, (a, cos), (b, sin))) is not None:
+                own = _placed(made, sides)
+                earlier = max(product.index for product in made) < other.index
+                return Rotation(o, other, own, own if earlier else places)
     return None
+
+
+def _sum_of(
+    products: tuple[Operation, Operation], first: tuple[Value, Value], second: tuple[Value, Value]
+) -> Places | None:
+    """Return where a, b, cos and sin are among the products b cos and a sin; None if not so."""
+    (a, cos), (b, sin) = first, second
+    for made in (products, products[::-1]):
+        for sides in itertools.product(SIDES, SIDES):
+            if [_pick(p, s) for p, s in zip(made, sides, strict=True)] == [(b, cos), (a, sin)]:
+                at_b, at_a, at_cos, at_sin = _placed(made, sides)
+                return (at_a, at_b, at_cos, at_sin)
+    return None
+
+
+def _placed(made: Sequence[Operation], sides: Sequence[tuple[str, str]]) -> Places:
+    """Return where x, y, cos and sin are among the products x cos and y sin."""
+    (straight, turned), ((x, cos), (y, sin)) = made, sides
+    return ((straight, x), (turned, y), (straight, cos), (turned, sin))
 
 
 def _products(o: Operation, among: Sequence[Operation]) -> tuple[Operation, Operation] | None:
@@ -82,9 +105,14 @@ def _pick(product: Operation, names: Sequence[str]) -> tuple[Value, Value]:
 
 
 def _changes(o: Operation, found: Sequence[Rotation]) -> Changes:
-    for text, formula in (
+    pairs: tuple[tuple[str, Formula], ...] = (
         ("rotary pairs of neighbours, not of halves", neighbours),
         ("rotary pairs of halves, not of neighbours", halves),
+    )
+    if o.outputs[0].shape[-1:] == (2,):  # of four channels each gives what the other does
+        pairs = (("rotary pairs of neighbours for halves, or the other way", neighbours),)
+    for text, formula in (
+        *pairs,
         ("the rotation backwards", lambda a, b, cos, sin: turn(a, b, cos, -sin)),
         ("sine and cosine swapped", lambda a, b, cos, sin: turn(a, b, sin, cos)),
         ("no rotation", lambda a, b, cos, sin: (a, b)),
@@ -144,15 +172,14 @@ def _replaced(
     keep: Callable[[int], Replacement],
 ) -> Iterator[tuple[int, Replacement]]:
     for rotated in every:
-        (straight, a, cos), (turned, b, sin) = rotated.straight, rotated.turned
-        of = ((straight.index, a), (turned.index, b), (straight.index, cos), (turned.index, sin))
-        yield straight.index, keep(straight.index)
-        yield turned.index, keep(turned.index)
-        for i, made in enumerate((rotated.first, rotated.second)):
-            yield made.index, _half(i, formula, kept, of)
+        for i, (half, places) in enumerate(
+            ((rotated.first, rotated.of_first), (rotated.second, rotated.of_second))
+        ):
 
+            def made(call: Invocation, i: int = i, places: Places = places) -> torch.Tensor:
+                del call
+                return formula(*(kept[product.index][name] for product, name in places))[i]
 
-def _half(
-    i: int, formula: Formula, kept: Mapping[int, Invocation], of: Sequence[tuple[int, str]]
-) -> Replacement:
-    return lambda call: formula(*(kept[index][name] for index, name in of))[i]
+            for product, _ in places:
+                yield product.index, keep(product.index)
+            yield half.index, made

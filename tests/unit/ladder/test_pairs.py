@@ -415,3 +415,118 @@ def test_a_block_that_ends_elsewhere_is_not_that_block() -> None:
     report = check(Port(PooledBlocks(), OwnSlopes(), inputs=(2, 8, 8, 3), weights=rules))
     report.assert_faithful()
     assert ("a", "a") not in {(p.reference, p.port) for p in report.pairs}
+
+
+class Scaled(nn.Module):
+    """Holds the scale of what it adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.fc = nn.Parameter(torch.rand(4) + 0.5), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.scale * self.fc(x))
+
+
+def scaled_blocks() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(Scaled(), Scaled(), nn.Linear(4, 3))
+
+
+class OwnScale(nnx.Module):
+    """As the reference's block, but for the activation if it `ends` before that."""
+
+    def __init__(self, scaled: bool, ends: bool) -> None:
+        self.scale, self.fc = nnx.Param(jnp.ones(4)), nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.scaled, self.ends = scaled, ends
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x + self.fc(x) * (self.scale[...] if self.scaled else 1 + 0 * self.scale[...])
+        return y if self.ends else jax.nn.relu(y)
+
+
+class OwnScales(nnx.Module):
+    def __init__(self, scaled: bool = True, ends: bool = False) -> None:
+        self.a, self.b = OwnScale(scaled, ends), OwnScale(True, ends)
+        self.head = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for block in (self.a, self.b):
+            x = jax.nn.relu(block(x))
+        return self.head(x)
+
+
+SCALES = {
+    f"{theirs}.{tensor}": (f"{ours}.{key}", axes)
+    for ours, theirs in zip("01", "ab", strict=True)
+    for tensor, key, axes in (
+        ("scale", "scale", None),
+        ("fc.kernel", "fc.weight", (1, 0)),
+        ("fc.bias", "fc.bias", None),
+    )
+} | {"head.kernel": ("2.weight", (1, 0)), "head.bias": ("2.bias", None)}
+
+
+def test_a_wrong_block_with_a_tensor_of_its_own_is_named() -> None:
+    """Catches the layer behind it blamed: its values are wrong, and names are not shared."""
+    report = check(Port(scaled_blocks(), OwnScales(scaled=False), (5, 4), SCALES))
+    fault = report.fault()
+    assert fault is not None
+    assert (fault.rung, fault.layer, fault.reference) == ("L1", "a", "0")
+    assert report.causes
+
+
+def test_a_block_with_a_tensor_of_its_own_may_end_elsewhere() -> None:
+    """Catches a right port failed, whose blocks leave the activation to the network."""
+    report = check(Port(scaled_blocks(), OwnScales(ends=True), (5, 4), SCALES))
+    report.assert_faithful()
+    assert ("0", "a") not in {(p.reference, p.port) for p in report.pairs}
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attn(x, x, x, need_weights=False)[0]
+
+
+class Mixer(nnx.Module):
+    """Holds the projection of queries, keys and values by itself, and the other in a layer."""
+
+    def __init__(self, scale: float) -> None:
+        self.qkv, self.bias = nnx.Param(jnp.ones((8, 24))), nnx.Param(jnp.ones(24))
+        self.out, self.scale = nnx.Linear(8, 8, rngs=nnx.Rngs(0)), scale
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        made = (x @ self.qkv[...] + self.bias[...]).reshape(*x.shape[:2], 3, 2, 4)
+        q, k, v = (made[:, :, i].swapaxes(1, 2) for i in range(3))
+        found = jax.nn.softmax(q @ k.mT * self.scale, -1) @ v
+        return self.out(found.swapaxes(1, 2).reshape(x.shape))
+
+
+class Mixes(nnx.Module):
+    def __init__(self, scale: float) -> None:
+        self.mixer = Mixer(scale)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.mixer(x)
+
+
+def test_attention_in_one_layer_is_the_block_that_holds_its_projection() -> None:
+    """Catches its output taken for that of the block's last layer, which is right."""
+    rules = [
+        ("attn.in_proj_weight", "mixer.qkv", (1, 0)),
+        ("attn.in_proj_bias", "mixer.bias"),
+        ("attn.out_proj.weight", "mixer.out.kernel", (1, 0)),
+        ("attn.out_proj.bias", "mixer.out.bias"),
+    ]
+    right, wrong = (check(Port(Attends(), Mixes(s), (2, 5, 8), rules)) for s in (0.5, 1.0))
+    right.assert_faithful()
+    for report in (right, wrong):
+        assert ("attn", "mixer") in {(p.reference, p.port) for p in report.pairs}
+    fault = wrong.fault()
+    assert fault is not None
+    assert fault.layer == "mixer"

@@ -90,12 +90,21 @@ def test_what_is_computed_again_is_recorded_alike(factor: float, tmp_path: Path)
     assert lines(one) == lines(found)
 
 
+class Replacing(torch.nn.BatchNorm2d):
+    """Does not write to its buffers, but replaces them."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        for name, buffer in list(self.named_buffers()):
+            setattr(self, name, buffer.clone())
+        return super().forward(x)
+
+
 class NormAgain(torch.nn.Module):
     """A batch norm that the backward pass runs once more."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type = torch.nn.BatchNorm2d) -> None:
         super().__init__()
-        self.norm = torch.nn.BatchNorm2d(3)
+        self.norm = kind(3)
 
     def forward(self, x: torch.Tensor) -> Any:
         return checkpoint(self.norm, x, use_reentrant=False)
@@ -109,9 +118,10 @@ class NormOnce(nnx.Module):
         return self.norm(x)
 
 
-def test_statistics_that_are_updated_again_are_recorded_alike(tmp_path: Path) -> None:
-    """Catches running statistics recorded before a checkpoint updates them a second time."""
-    port = Port(NormAgain(), NormOnce(), (2, 4, 5, 3), WEIGHTS)
+@pytest.mark.parametrize("kind", [torch.nn.BatchNorm2d, Replacing])
+def test_statistics_that_are_updated_again_are_recorded_alike(kind: type, tmp_path: Path) -> None:
+    """Catches running statistics taken before a checkpoint updates them a second time."""
+    port = Port(NormAgain(kind), NormOnce(), (2, 4, 5, 3), WEIGHTS)
     recording.record(port, tmp_path / "ref.trace")
     other = dataclasses.replace(port, reference=str(tmp_path / "ref.trace"), inputs=())
     one, found = (climb(p, ("L1", "L2")) for p in (port, other))
@@ -397,3 +407,31 @@ def test_what_a_mapping_says_of_a_recording(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             recording.record(options_, tmp_path / "b.trace")
     assert [p.name for p in tmp_path.iterdir()] == ["a.trace"]
+
+
+class Single(nnx.Module):
+    def __init__(self) -> None:
+        self.a = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.a(x)
+
+
+def test_gradients_that_plain_calls_left_out_are_not_pytorchs(tmp_path: Path) -> None:
+    """Catches a checkpoint of PyTorch's blamed for what another framework's trace lacks."""
+    x, w = np.ones((3, 4)), np.arange(16.0).reshape(4, 4)
+    with recorder.Trace(tmp_path / "x", framework="mine 1.0") as trace:
+        trace.state("a.weight", w, trained=True)
+        for mode in ("eval", "train"):
+            trace.run(mode)
+            trace.input("x", x)
+            trace.tap("a", x @ w, inputs=[x])
+            trace.output("y", x @ w)
+        trace.loss((x @ w).sum())
+        trace.gradient("a.weight", np.full((4, 4), 3.0))
+    rules = [("a.weight", "a.kernel")]
+    losses = (None, lambda y: y.sum())
+    report = check(Port(str(tmp_path / "x"), Single(), weights=rules, losses=losses))
+    assert report.ok
+    (reason,) = (o.reason for o in report.left_out if o.layer == "a")
+    assert reason == "the trace holds no gradient of its output; L3 compares the network's"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.unit.diagnosis.experiments.proving import ROWS, Case, check_case
+from tests.unit.diagnosis.experiments.proving import ROWS, Case, check_case, proved
 
 
 def heads(x: jax.Array) -> jax.Array:
@@ -206,3 +206,45 @@ CASES: tuple[Case, ...] = (
 def test_cause_is_proved(case: Case) -> None:
     """Catches a change that is not tried, and another one that is called proved instead."""
     check_case(case)
+
+
+def masked(low: float, mask: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Attention written out, with a mask that is true where a key is seen."""
+
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        q = torch_heads(x)
+        return (q @ q.mT * 0.5).masked_fill(~mask, low).softmax(-1) @ q
+
+    return attention
+
+
+PADDED = (torch.arange(6) < 4).expand(6, 6)  # every row sees the first four keys
+CAUSAL = torch.ones(6, 6, dtype=torch.bool).tril()
+
+
+@pytest.mark.parametrize(
+    ("reference", "mask"),
+    [
+        (sdpa(attn_mask=PADDED), PADDED),
+        (masked(-math.inf, PADDED), PADDED),
+        (masked(-1e9, PADDED), PADDED),
+        (masked(-1e9, CAUSAL), CAUSAL),
+    ],
+    ids=["given", "infinite", "finite", "causal"],
+)
+def test_finite_scores_are_no_cause_where_none_are_needed(
+    reference: Callable, mask: torch.Tensor
+) -> None:
+    """Catches scores that are said to be the port's alone, where only its mask is inverted."""
+    seen = jnp.asarray(~mask.numpy())
+    found = proved(reference, lambda x: finitely_masked(x, seen, -1e9), ROWS)
+    assert found[0].what == "its mask inverted"
+    assert not [proof for proof in found if "finite" in proof.what]
+
+
+def test_positions_moved_are_said_of_any_first_one() -> None:
+    """Catches "counted from -1 instead of 0" said of a reference that counts from 1."""
+    found = proved(
+        lambda x: x * torch.arange(1, 7)[:, None], lambda x: x * jnp.arange(6)[:, None], ROWS
+    )
+    assert found[0].what == "positions moved by -1"

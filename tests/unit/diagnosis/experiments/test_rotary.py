@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 import torch
 
-from tests.unit.diagnosis.experiments.proving import ROWS, Case, check_case
+from tests.unit.diagnosis.experiments.proving import ROWS, Case, check_case, proved
 
 FREQUENCIES = [1.0, 0.1, 0.01, 0.001]
 Tables = tuple[torch.Tensor, torch.Tensor]
@@ -43,6 +43,14 @@ def unbound(x: torch.Tensor) -> torch.Tensor:
     return torch.stack((cos * a - sin * b, a * sin + b * cos), -2).flatten(-2)
 
 
+def sum_first(x: torch.Tensor) -> torch.Tensor:
+    """The second half before the first."""
+    cos, sin = tables()
+    a, b = x[..., :4], x[..., 4:]
+    second = b * cos + a * sin
+    return torch.cat((a * cos - b * sin, second), -1)
+
+
 def of_neighbours(x: torch.Tensor) -> torch.Tensor:
     """Neighbours, each computed by itself."""
     cos, sin = tables()
@@ -73,6 +81,7 @@ NOT_HALVES = "neighbours, not of halves"
 CASES: tuple[Case, ...] = (
     ("one sum", rotate_half, neighbours, ROWS, "rope-pairs", NOT_HALVES),
     ("sliced", sliced, neighbours, ROWS, "rope-pairs", NOT_HALVES),
+    ("sum first", sum_first, neighbours, ROWS, "rope-pairs", NOT_HALVES),
     ("unbound", unbound, neighbours, ROWS, "rope-pairs", NOT_HALVES),
     ("neighbours", of_neighbours, halves, ROWS, "rope-pairs", "halves, not of neighbours"),
     ("backwards", sliced, lambda x: halves(x, True), ROWS, "rope-pairs", "backwards"),
@@ -86,3 +95,19 @@ CASES: tuple[Case, ...] = (
 def test_cause_is_proved(case: Case) -> None:
     """Catches a way of writing the rotation in which nothing, or something else, is proved."""
     check_case(case)
+
+
+def test_which_pairs_are_meant_is_not_said_of_four_channels() -> None:
+    """Catches two causes that contradict each other: either order turns the same pairs then."""
+    cos, sin = (table[:, :2] for table in tables())
+
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        a, b = x[..., ::2], x[..., 1::2]
+        return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+
+    def port(x: jax.Array) -> jax.Array:
+        a, b, c, s = x[..., :2], x[..., 2:], cos.numpy(), sin.numpy()
+        return jnp.concatenate((a * c - b * s, b * c + a * s), -1)
+
+    (found,) = proved(reference, port, ROWS[..., :4])
+    assert found.what == "rotary pairs of neighbours for halves, or the other way"
