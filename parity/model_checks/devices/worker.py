@@ -181,7 +181,7 @@ def torch_side(plan: Plan, folder: Path, ports: dict[int, int]) -> int:
     import torch_impl.train  # noqa: F401  # before the processes are forked
 
     if plan.images:
-        import grain  # noqa: F401  # the same
+        import grain  # noqa: F401  # before they are forked, too
 
     forked = multiprocessing.get_context("fork")
     ranks = range(max(1, *plan.counts("torch")))

@@ -44,7 +44,7 @@ def test_names_that_look_like_markup() -> None:
     """Catches a table that raises, or drops a folder's name, where a port is called after it."""
     console = Console(file=io.StringIO(), width=80)
     console.print(Power("[old]/a[/b].py", [], 0).table())
-    assert "[old]/a[/b].py: injected faults" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[old]/a[/b].py: injected faults" in console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 def test_a_fault_that_changes_nothing_is_not_counted() -> None:
