@@ -23,7 +23,7 @@ from parity.ladder.l2_l3_network import Gradients, Whole
 from parity.ladder.l4_update import Update
 from parity.ladder.l5_trajectory import Trajectory
 from parity.ladder.lacking import absent_rung
-from parity.ladder.noise import without_noise
+from parity.ladder.noise import without_noise, without_overflows
 from parity.ladder.paired import paired
 from parity.ladder.port import Port
 from parity.ladder.questioned import question_pairs, take_back_outside
@@ -97,6 +97,8 @@ def climb(
             progress(f"{level} {RUNGS[level]}")
             checks = ladder.rungs[level].climb()
             report.left_out += left_out(runs, level, checks)
+            checks, overflows = without_overflows(checks)
+            report.left_out += overflows
             if isinstance(rung := ladder.rungs[level], Trajectory):
                 checks, noise = without_noise(checks, runs.port64.parameters())
                 report.left_out += [*noise, *rung.left_out]

@@ -85,12 +85,20 @@ class Layers:
                 flat[key(Kind.STATISTIC, path=name, mode=mode)] = a
         return flat
 
-    def fed(self, call: Call, train: bool) -> tuple:
+    def fed(self, call: Call, train: bool, rounded: bool = True) -> tuple:
         """Return a layer's inputs and upstream gradient in the reference, rounded.
 
-        They are not rounded where a trace holds the layer in the whole network only.
+        They are not rounded where a trace holds the layer in the whole network only. What a trace
+        holds alone was recorded so.
+
+        Args:
+            call: The layer's call.
+            train: The mode.
+            rounded: False to take the numbers of float64 as they are.
         """
-        precision = self.runs.precision if self.is_alone(call, self.runs.mode(train)) else FLOAT64
+        rounded = rounded or isinstance(self.runs.reference64, RecordedSide)
+        rounded = rounded and self.is_alone(call, self.runs.mode(train))
+        precision = self.runs.precision if rounded else FLOAT64
         arguments = mapped((call.args, call.kwargs), lambda v: tolerances.round_to(v, precision))
         pull = None
         if self.runs.mode(train):

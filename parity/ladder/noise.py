@@ -1,4 +1,6 @@
-"""Checks of a trajectory that say nothing, because rounding decides where the reference goes.
+"""Checks that say nothing, because of what rounding does to the reference.
+
+Where it overflows in the working precision, there is nothing to compare a port with.
 
 The limit of a trajectory grows with what rounding does to the reference. From 1 on it admits
 differences as large as the values: an array of zeros would pass. (Numerics that noise drowns are
@@ -61,6 +63,19 @@ def without_noise(step: Sequence[Check], trained: Set[str]) -> tuple[list[Check]
         if is_noise(check)
     ]
     return [check for check in step if not is_noise(check)], omitted
+
+
+def without_overflows(checks: Sequence[Check]) -> tuple[list[Check], list[Omission]]:
+    """Set checks apart for which the reference is not finite in the working precision.
+
+    The port cannot be blamed for them. They are required: what nobody compared is not passed.
+    """
+    omitted = [
+        Omission(check.rung, check.layer, check.reference, check.quantity, check.note, True)
+        for check in checks
+        if not check.has_limit
+    ]
+    return [check for check in checks if check.has_limit], omitted
 
 
 def _tensor(check: Check) -> str:

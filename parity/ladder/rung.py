@@ -127,7 +127,8 @@ class Rung:
     def _loss_at_fault(self) -> bool:
         """Return whether the loss differs although both sides' outputs agree."""
         found = self._measure_network(True, lambda q: q.kind in (Kind.LOSS, Kind.OUTPUT))
-        checks = self._judge("L3", [m for m in found if m.layer == NETWORK])
+        judged = self._judge("L3", [m for m in found if m.layer == NETWORK])
+        checks = [c for c in judged if c.has_limit]
         wrong = [c for c in checks if not c.ok and c.quantity.kind is Kind.LOSS]
         return bool(wrong) and all(
             c.ok for c in checks if c.quantity.kind is not Kind.LOSS and c.kind == wrong[0].kind

@@ -308,11 +308,11 @@ def judge(
             limit = max(limit, numerics_limit(m))
         checks.append(_check(rung, "structure", m, m.structure, scale(m), limit))
         if m.numerics is not None:
-            numerics = m.numerics
+            numerics, limit = m.numerics, numerics_limit(m)
             if not math.isfinite(m.noise_scale):  # against it anything would be near enough
                 note = f"the reference itself is not finite in {precision}"
-                numerics = Difference(math.inf, note=note)
-            checks.append(_check(rung, "numerics", m, numerics, scale(m), numerics_limit(m)))
+                numerics, limit = Difference(math.inf, note=note), math.nan
+            checks.append(_check(rung, "numerics", m, numerics, scale(m), limit))
     return checks
 
 

@@ -66,6 +66,11 @@ class Check:
         return self.error <= self.limit  # false for a NaN
 
     @property
+    def has_limit(self) -> bool:
+        """Whether anything can be compared: not where the reference itself is not finite."""
+        return not math.isnan(self.limit)
+
+    @property
     def can_fail(self) -> bool:
         """Whether a wrong port could have failed: not in numerics that noise drowns.
 
@@ -278,8 +283,10 @@ class Findings:
         if not (missing := self.missing()):
             return ""
         rungs = ", ".join(sorted({omission.rung for omission in missing}))
+        tensors = all(omission.quantity.parameter for omission in missing)
         return (
-            f"not all parameters were compared: {len(missing)} left out on {rungs}, first"
+            f"not {'all parameters were' if tensors else 'everything was'} compared:"
+            f" {len(missing)} left out on {rungs}, first"
             f" {missing[0].layer}: {missing[0].quantity}: {missing[0].reason}"
         )
 
