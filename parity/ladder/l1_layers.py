@@ -100,6 +100,9 @@ class Layers(Rung):
         """Measure one call of one layer; in float64 only where nothing is `disturbed`."""
         runs, pair = self.runs, self.runs.pair(call)
         train = runs.mode(train)
+        if rounded and pair and runs.layers.overflows(call, train):
+            exact = self._layer(call, train, None, rounded=False)
+            return [m.with_numerics(Difference(math.inf), math.inf, 0.0) for m in exact]
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:
             return [self._measure_one(Key(call.layer, output), call.outputs[0], {})]

@@ -105,6 +105,13 @@ class Layers:
             pull = [tolerances.round_to(c, precision) for c in call.cotangents]
         return arguments, pull
 
+    def overflows(self, call: Call, train: bool) -> bool:
+        """Return whether numbers that a layer is fed are too large for the working precision."""
+        if isinstance(self.runs.reference64, RecordedSide):
+            return False
+        arrays = [*call.arrays(), *(call.cotangents if self.runs.mode(train) else ())]
+        return any(tolerances.overflows(array, self.runs.precision) for array in arrays)
+
     def is_alone(self, call: Call, train: bool, disturbed: Any = None) -> bool:
         """Return whether a layer can be run alone, or was recorded so.
 

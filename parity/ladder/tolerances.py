@@ -387,6 +387,15 @@ def round_to(value: Any, dtype: str) -> Any:
     return array.astype(dtype).astype(np.float64) if is_float(array.dtype) else array
 
 
+def overflows(value: Any, dtype: str) -> bool:
+    """Return whether a number of an array is finite, but too large for a narrower type."""
+    if not is_array(value) or not is_float(np.asarray(value).dtype):
+        return False
+    with np.errstate(over="ignore"):
+        rounded = round_to(value, dtype)
+    return bool((np.isfinite(value) & ~np.isfinite(rounded)).any())
+
+
 def norm(array: np.ndarray) -> float:
     """Return the Euclidean norm; BLAS would start threads that wait for those of the frameworks."""
     return float(np.sqrt(np.square(np.asarray(array, np.float64)).sum()))

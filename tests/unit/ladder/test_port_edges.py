@@ -297,3 +297,48 @@ def test_a_block_alone_is_fed_unrounded_numbers() -> None:
     report = check(p, precision="float16")
     failed = {c.layer for c in report.failures() if (c.rung, c.kind) == ("L1", "structure")}
     assert failed == {"two"}
+
+
+class Grows(nn.Module):
+    """Its second layer is fed numbers that are too large for float16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x) * 1e3 * 1e3) * 1e-3
+
+
+class GrowsPort(nnx.Module):
+    def __init__(self) -> None:
+        self.a = nnx.Linear(6, 6, rngs=nnx.Rngs(0))
+        self.b = nnx.Linear(6, 6, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.b(self.a(x) * 1e3 * 1e3) * 1e-3
+
+
+class Doubled(nnx.Module):
+    """A linear layer that adds its bias twice."""
+
+    def __init__(self, inner: nnx.Linear) -> None:
+        self.kernel, self.bias = inner.kernel, inner.bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x @ self.kernel[...] + self.bias[...] * 2.0
+
+
+def test_a_layer_that_is_fed_too_large_numbers_is_compared_in_float64() -> None:
+    """Catches a right layer that fails, or is passed over, where what it is fed overflows."""
+    right = Port(Grows(), GrowsPort(), inputs=ROWS, weights=LINEAR)
+    report = check(right, ("L0", "L1"), "float16")
+    assert not report.failures()
+    kinds = {c.kind for c in report.checks if (c.rung, c.layer) == ("L1", "b")}
+    assert kinds == {"structure"}
+    assert ("L1", "b") in {(o.rung, o.layer) for o in report.missing()}
+    wrong = GrowsPort()
+    wrong.b = Doubled(wrong.b)
+    port = Port(Grows(), wrong, inputs=ROWS, weights=LINEAR)
+    found = check(port, ("L0", "L1"), "float16")
+    assert found.fault().layer == "b"
