@@ -31,7 +31,7 @@ from parity.capture.jax_side import JaxSide
 from parity.capture.jaxprs import bind
 from parity.capture.records import Result
 from parity.capture.source_lines import line_of, place_of
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.io.files import write_atomically
 from parity.ladder.l2_l3_network import Gradients, Whole
 from parity.ladder.port import Port

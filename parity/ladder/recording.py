@@ -19,9 +19,11 @@ from parity.capture.jax_training import JaxTraining
 from parity.capture.records import ForwardError, Result, with_arrays
 from parity.capture.run import FLOAT64
 from parity.capture.torch_arrays import turned_back
+from parity.capture.torch_backward import pull_back
 from parity.capture.torch_draws import Quiet
 from parity.capture.torch_lifting import Lifted
-from parity.capture.torch_side import TorchSide, one_thread, pull_back
+from parity.capture.torch_side import TorchSide
+from parity.capture.torch_threads import one_thread
 from parity.capture.torch_training import scheduler
 from parity.ladder import tolerances
 from parity.ladder.port import Port

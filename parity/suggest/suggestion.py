@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from parity.capture.jax_side import JaxSide
 from parity.capture.run import FLOAT64
-from parity.capture.torch_side import TorchSide, one_thread
+from parity.capture.torch_side import TorchSide
+from parity.capture.torch_threads import one_thread
 from parity.ladder.port import Port
 from parity.ladder.ruled import COUNTER, is_counter
 from parity.suggest import flow, wording
