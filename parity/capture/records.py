@@ -94,7 +94,7 @@ def returned(outputs: Any, is_output: Callable[[Any], bool]) -> list[Returned]:
 
 
 @dataclasses.dataclass
-class Result:
+class RunRecord:
     """The result of one run of a network or of a layer.
 
     Attributes:

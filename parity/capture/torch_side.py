@@ -20,7 +20,7 @@ from parity.capture.records import (
     Kept,
     Layout,
     Loss,
-    Result,
+    RunRecord,
     mapped,
     returned,
 )
@@ -94,7 +94,7 @@ class TorchSide(TorchModule):
         loss: Loss | None = None,
         targets: tuple[np.ndarray, ...] = (),
         keep: Keeper = in_memory,
-    ) -> Result:
+    ) -> RunRecord:
         """Run the whole network on a fresh copy of its state.
 
         Args:
@@ -120,7 +120,7 @@ class TorchSide(TorchModule):
         with graded, recorder, blamed(running), self.wide(running), self.quietly(running):
             outputs = self.whole(module, arguments, train)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
-        result = Result(
+        result = RunRecord(
             outputs=self._arrays(outputs, self.output_axes[train]),
             calls=recorder.calls,
             statistics=statistics(module),
@@ -152,7 +152,7 @@ class TorchSide(TorchModule):
             for i, array in enumerate(inputs)
         )
 
-    def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> Result:
+    def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> RunRecord:
         """Run one layer alone on a fresh copy of its state, and pull the cotangents back.
 
         Raises:
@@ -168,7 +168,7 @@ class TorchSide(TorchModule):
         graded = torch.set_grad_enabled(differentiate)
         with graded, blamed(running), self.wide(running), self.quietly(running):
             outputs = self.called(module, args, kwargs)
-        result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
+        result = RunRecord(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
             pairs = [
                 (o, self._from_numpy(c).to(o.dtype))
@@ -228,7 +228,7 @@ class TorchSide(TorchModule):
         return self._to_torch(inputs, False)
 
     def _gradients(
-        self, result: Result, module: nn.Module, arguments: Any, given: Mapping[int, Axes]
+        self, result: RunRecord, module: nn.Module, arguments: Any, given: Mapping[int, Axes]
     ) -> None:
         result.parameter_gradients = gradients_of(module)
         result.input_gradients = tuple(

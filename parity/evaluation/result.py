@@ -105,7 +105,7 @@ class ImageScore:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class MiouResult:
     """The result of `miou`.
 
     Attributes:

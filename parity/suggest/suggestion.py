@@ -16,7 +16,7 @@ from parity.ladder.ruled import COUNTER, is_counter
 from parity.suggest import flow, wording
 from parity.suggest.layers import Graph, layer_names, layers_of
 from parity.suggest.matching import Match, Matcher
-from parity.suggest.rows import Row, Shapes, rows_of, same_values, stacked
+from parity.suggest.rows import Shapes, SuggestedRow, rows_of, same_values, stacked
 
 
 @dataclasses.dataclass
@@ -57,12 +57,12 @@ class Suggestion:
         counters: Whether the reference counts batches.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[SuggestedRow, ...]
     reference: Shapes
     port: Shapes
     counters: bool
 
-    def rules(self) -> list[tuple[wording.Given, list[Row]]]:
+    def rules(self) -> list[tuple[wording.Given, list[SuggestedRow]]]:
         """Return few rules that make the rows, and the rows of each."""
         return wording.table(self.rows, self.reference)
 

@@ -18,7 +18,7 @@ from parity.report.console import print_first, standard_output
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class FuzzRow:
     """One line of the table.
 
     Attributes:
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclasses.dataclass
-class Result:
+class FuzzResult:
     """Everything that was found.
 
     Attributes:
@@ -58,7 +58,7 @@ class Result:
     """
 
     settings: dict[str, Any]
-    rows: list[Row] = dataclasses.field(default_factory=list)
+    rows: list[FuzzRow] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property

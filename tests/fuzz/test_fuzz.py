@@ -13,7 +13,7 @@ import pytest
 from parity.io.replacing import PREFIX, replacing
 from tests.fuzz import campaign, damage, kills, pairs, refusals, samples
 from tests.fuzz.__main__ import main
-from tests.fuzz.result import Result, Row
+from tests.fuzz.result import FuzzResult, FuzzRow
 from tests.fuzz.sandbox import Sandbox
 from weights_convert import formats
 
@@ -196,8 +196,8 @@ def test_usage(argv: list[str], what: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_fault_fails_the_result() -> None:
     """Catches a table of faults that passes, and one of nothing."""
-    good = Row("kills", "torch", 3, 3, 0)
-    assert Result({}, [good]).ok
-    assert not Result({}, []).ok
-    assert not Result({}, [good, Row("kills", "npz", 0, 0, 0)]).ok
-    assert not Result({}, [good, Row("kills", "npz", 1, 0, 0, ("neither",))]).ok
+    good = FuzzRow("kills", "torch", 3, 3, 0)
+    assert FuzzResult({}, [good]).ok
+    assert not FuzzResult({}, []).ok
+    assert not FuzzResult({}, [good, FuzzRow("kills", "npz", 0, 0, 0)]).ok
+    assert not FuzzResult({}, [good, FuzzRow("kills", "npz", 1, 0, 0, ("neither",))]).ok

@@ -15,7 +15,7 @@ from tests.mutation import campaign, judges
 from tests.mutation.catalogue import FAULTS, fast
 from tests.mutation.fault import KINDS, Fault, stale
 from tests.mutation.judges import JUDGES, Judge
-from tests.mutation.result import Result, Row
+from tests.mutation.result import FaultRow, MutationResult
 
 ROOT = Path(__file__).resolve().parents[2]
 RULE = Fault("data", "one more", "house/rule.py", "x + 1", "x + 2", ("referee",))
@@ -88,8 +88,11 @@ def test_a_text_that_is_not_there_is_refused(checkout: Path) -> None:
 
 def test_the_result(tmp_path: Path) -> None:
     """Catches a verdict, a table or a JSON file that hides who survived."""
-    rows = [Row(RULE, "t.py::t", "1 == 2"), Row(dataclasses.replace(RULE, title="gone wrong"))]
-    found = Result([*rows])
+    rows = [
+        FaultRow(RULE, "t.py::t", "1 == 2"),
+        FaultRow(dataclasses.replace(RULE, title="gone wrong")),
+    ]
+    found = MutationResult([*rows])
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(judges.JUDGES, "referee", Judge("arithmetic", ()))
@@ -101,8 +104,8 @@ def test_the_result(tmp_path: Path) -> None:
     made = json.loads((tmp_path / "f.json").read_text())
     assert (made["ok"], made["found"], made["of"]) == (False, 1, 2)
     assert [f["state"] for f in made["faults"]] == ["found", "survived"]
-    assert Result(rows[:1]).ok
-    assert not Result([]).ok
+    assert MutationResult(rows[:1]).ok
+    assert not MutationResult([]).ok
 
 
 def test_the_catalogue() -> None:
