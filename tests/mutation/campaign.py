@@ -16,7 +16,7 @@ from typing import Any
 from parity.io import compilation_cache
 from parity.spec.errors import InputError
 from tests.mutation import forks
-from tests.mutation.fault import Fault, stale
+from tests.mutation.catalogue import Fault, stale
 from tests.mutation.judges import JUDGES
 from tests.mutation.result import FaultRow, MutationResult
 

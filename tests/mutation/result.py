@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from parity.io.files import write_atomically
-from tests.mutation.fault import KINDS, Fault
+from tests.mutation.catalogue import KINDS, Fault
 from tests.mutation.judges import JUDGES
 
 
