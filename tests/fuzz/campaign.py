@@ -11,7 +11,7 @@ from pathlib import Path
 from parity.spec.models import MODELS
 from tests.fuzz import cases, damage, kills, mutants, pairs, refusals
 from tests.fuzz.hostile import Kind, all_kinds
-from tests.fuzz.result import FuzzResult, FuzzRow, places
+from tests.fuzz.result import FuzzResult, FuzzRow
 from weights_convert import formats
 
 Progress = Callable[[str], None]
@@ -70,7 +70,7 @@ def _rows(
 ) -> Iterator[FuzzRow]:
     if name in damage.KINDS:
         for format in formats.FORMATS:
-            yield damaged(damage.endure(folder, name, format, count, seed, progress))
+            yield damage.endure(folder, name, format, count, seed, progress)
     elif name == "hostile":
         yield from by_group(name, hostile(progress))
     elif name == "mutants":
@@ -78,17 +78,16 @@ def _rows(
     elif name in ("kills", "steps"):
         for i, format in enumerate(formats.FORMATS):
             share = len(range(i, count, len(formats.FORMATS)))  # in turn
-            way = "random" if name == "kills" else "steps"
-            if share or way == "steps":
-                yield killed(kills.endure(folder, format, way, share, seed, progress))
+            if share or name == "steps":
+                yield kills.endure(folder, format, name, share, seed, progress)
     elif name == "refusals":
         for way in refusals.WAYS:
             progress(f"refusals, {way}")
-            yield refused(way, refusals.endure(way))
+            yield refusals.endure(way)
     else:
         for case in pairs.cases(whole):
             config = MODELS[case[0]] if whole else pairs.smallest(case[0])
-            yield paired(pairs.endure(folder, case, config, progress))
+            yield pairs.endure(folder, case, config, progress)
 
 
 def hostile(progress: Progress) -> Iterator[cases.Read]:
@@ -111,20 +110,6 @@ def mutated(count: int, seed: int, progress: Progress) -> Iterator[cases.Read]:
             yield mutants.read(breeder, sandbox, seed, number)
 
 
-def damaged(found: damage.Damage) -> FuzzRow:
-    what = f"accepted: {places(found.places)}" if found.accepted else ""
-    faults = [*found.faults]
-    for number, how in (
-        (found.numbers, "loaded with other numbers"),
-        (found.other, "loaded with another manifest"),
-        (found.unverified, "loaded without its manifest"),
-        (found.same, "loaded as if nothing were"),
-    ):
-        faults += [f"{number} {how}"] if number else []
-    numbers = (found.tried, found.refused, found.accepted)
-    return FuzzRow(found.kind, found.format, *numbers, tuple(faults), what, found.accepted)
-
-
 def by_group(name: str, reads: Iterable[cases.Read]) -> Iterator[FuzzRow]:
     """One row per sort of file."""
     groups: dict[str, list[cases.Read]] = {}
@@ -140,30 +125,6 @@ def by_group(name: str, reads: Iterable[cases.Read]) -> Iterator[FuzzRow]:
             len(found),
             outcomes.count("refused"),
             outcomes.count("loaded"),
-            tuple(f"{read.kind.name}: {fault}" for read in found for fault in read.faults),
+            [f"{read.kind.name}: {fault}" for read in found for fault in read.faults],
             f"slowest {slowest:.1f} s, most memory {largest / 2**20:.0f} MiB",
         )
-
-
-def killed(found: kills.Kills) -> FuzzRow:
-    faults = [*found.faults]
-    faults += [] if found.swept else ["left folders that the next run did not remove"]
-    name = "kills" if found.way == "random" else "steps"
-    note = f"{found.writing} while it wrote"
-    return FuzzRow(name, found.format, found.killed, found.old, found.new, tuple(faults), note)
-
-
-def refused(way: str, found: list[refusals.Refusal]) -> FuzzRow:
-    faults = tuple(f"{r.format}: {r.fault}" for r in found if r.fault)
-    done = [r for r in found if not r.skipped]
-    note = found[0].skipped or found[0].line.rpartition(": ")[2]
-    return FuzzRow("refusals", way, len(found), len(done) - len(faults), 0, faults, note)
-
-
-def paired(found: pairs.Pairs) -> FuzzRow:
-    what = f"{found.network}, {found.naming_scheme} names, {found.dtype}"
-    note = f"{found.parameters:,} numbers, bitwise"
-    note += f"; {found.without} tensors have no name there" if found.without else ""
-    note += "; .npz holds no bfloat16" if found.refused else ""
-    faults = tuple(found.faults)
-    return FuzzRow("pairs", what, found.tried, found.refused, found.equal, faults, note)
