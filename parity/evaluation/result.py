@@ -147,11 +147,6 @@ class MiouResult:
         return self.assumed.labels.value
 
     @property
-    def labels_reason(self) -> str:
-        """Return the reason for `labels`."""
-        return self.assumed.labels.reason
-
-    @property
     def pixels(self) -> int:
         """Return the number of counted pixels."""
         return len(self.images) * self.sizes.counted[0] * self.sizes.counted[1]

@@ -135,13 +135,13 @@ def test_the_manifest_says_the_order(weights: Path, data: Path, tmp_path: Path) 
     path = tmp_path / "enet.safetensors"
     weights_convert.convert(weights, path, labels="void-first")
     found = miou(path, data, SIZE, frameworks=["torch"], limit=1)
-    assert (found.labels, found.labels_reason) == (
+    assert (found.labels, found.assumed.labels.reason) == (
         "void-first",
         "the checkpoint's manifest says so",
     )
     found = miou(path, data, SIZE, frameworks=["torch"], limit=1, labels="void-last")
     assert found.labels == "void-last"
-    assert "manifest says void-first" in found.labels_reason
+    assert "manifest says void-first" in found.assumed.labels.reason
 
 
 def test_logits_that_are_not_finite_fail(
@@ -317,7 +317,7 @@ def test_a_network_of_several_outputs_and_none_for_void(data: Path, tmp_path: Pa
     path = save_weights(tmp_path / "icnet.pth", arrays := draw.weights(config, seed=0))
     found = miou(path, data, (64, 96), frameworks=["torch"], limit=1)
     assert found.model == "icnet"
-    assert found.labels_reason == "the network has no output for void"
+    assert found.assumed.labels.reason == "the network has no output for void"
     image, truth = found.data.load(found.data.samples(data, "val")[0], 64, 96)
     model = torch_impl.state.build(config, arrays).eval()
     x = (image / 255.0 - IMAGENET[0]) / IMAGENET[1]

@@ -12,7 +12,7 @@ import pytest
 
 from parity.ladder.weights import assign
 from parity.spec.draw import weights
-from parity.spec.errors import LONGEST, InputError, listed, shortened
+from parity.spec.errors import LONGEST, InputError, listed, one_line, shortened
 from parity.spec.models import MODELS
 from parity.spec.tensors import check_names
 from weights_convert import formats, naming
@@ -61,6 +61,13 @@ OFFENDED: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("what", OFFENDED)
+def test_an_exceptions_text_is_one_short_line() -> None:
+    """Catches an error of PyTorch's or JAX's whose text of many lines is printed as it is."""
+    assert one_line(ValueError("a\n   b")) == "a b"
+    assert one_line("x" * 300) == "x" * 300
+    assert one_line("x" * 301) == "x" * 300 + " ..."
+
+
 def test_where_hundreds_offend(what: str) -> None:
     """Catches 26,000 characters in one line, or no number of the others."""
     with pytest.raises(InputError) as caught:
