@@ -42,6 +42,13 @@ def test_no_message_is_longer_than_a_screen() -> None:
     assert shortened("x" * 40, 40) == "x" * 40
 
 
+def test_an_exceptions_text_is_one_short_line() -> None:
+    """Catches an error of PyTorch's or JAX's whose text of many lines is printed as it is."""
+    assert one_line(ValueError("a\n   b")) == "a b"
+    assert one_line("x" * 300) == "x" * 300
+    assert one_line("x" * 301) == "x" * 300 + " ..."
+
+
 ZEROS = {name: np.zeros(1) for name in MANY}
 FILE = Path("FILE")
 ENET = MODELS["enet"]
@@ -61,13 +68,6 @@ OFFENDED: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("what", OFFENDED)
-def test_an_exceptions_text_is_one_short_line() -> None:
-    """Catches an error of PyTorch's or JAX's whose text of many lines is printed as it is."""
-    assert one_line(ValueError("a\n   b")) == "a b"
-    assert one_line("x" * 300) == "x" * 300
-    assert one_line("x" * 301) == "x" * 300 + " ..."
-
-
 def test_where_hundreds_offend(what: str) -> None:
     """Catches 26,000 characters in one line, or no number of the others."""
     with pytest.raises(InputError) as caught:
