@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from parity.io import compilation_cache, garbage, quick_compilation, xla_convolutions
+from parity.io import compilation_cache, garbage, xla_convolutions
+from tests import xla_flags
 
 ROOT = Path(__file__).resolve().parent
 
@@ -81,7 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if workers > 1:  # PyTorch's threads would wait for each other's cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     compilation_cache.keep_compiled(compilation_cache.of_user())
-    quick_compilation.set_for_process(level=0)
+    xla_flags.set_for_process(level=0)
     xla_convolutions.by_eigen()
     garbage.collect_rarely()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.spec.training.written import plain
-from parity.study.plan import Plan, Run, state_of
+from parity.study.plan import Plan, StudyRun, state_of
 from parity.training import overrides
 
 CLASSES = ("road", "car")
@@ -25,7 +25,7 @@ def plan(out: Path, epochs: int = 2, name: str = "enet-camvid") -> Plan:
 
 def write_run(
     plan: Plan,
-    run: Run,
+    run: StudyRun,
     out: Path,
     scores: Sequence[float | None],
     classes: Mapping[str, float | None] | None = None,
@@ -88,6 +88,6 @@ def whole(out: Path, second: tuple[float, ...] = SECOND) -> Plan:
     """A study of both sides; the best validation is the first."""
     made = plan(out)
     for seed, (a, b) in enumerate(zip(FIRST, second, strict=True), 1):
-        write_run(made, Run((), seed, 1, "torch"), out, [a, a - 0.01])
-        write_run(made, Run((), seed, 1, "jax"), out, [b, b - 0.02], images_per_second=10.0)
+        write_run(made, StudyRun((), seed, 1, "torch"), out, [a, a - 0.01])
+        write_run(made, StudyRun((), seed, 1, "jax"), out, [b, b - 0.02], images_per_second=10.0)
     return made

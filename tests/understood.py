@@ -223,6 +223,9 @@ def of_pytest(words: Sequence[str]) -> None:
             assert set(re.findall(r"\w+", expression)) - {"or", "and", "not"} <= markers, expression
         elif word in ("-n", "-k"):
             next(rest)
+        elif word == "--cov":
+            tested = PROJECT["project"]["optional-dependencies"]["test"]
+            assert any(package.startswith("pytest-cov") for package in tested)
         else:
             assert (ROOT / word.partition("::")[0]).exists(), f"{word} is not there"
 

@@ -11,13 +11,12 @@ import numpy as np
 from parity.spec.errors import InputError, listed
 from parity.spec.models import MODELS, ONE_OF, Config
 from parity.spec.tensors import layouts
-from weights_convert import formats, naming, wrapping
+from weights_convert import formats, naming, optimizer_tensors, torch_optimizer, wrapping
 from weights_convert import manifest as manifests
-from weights_convert import optimizer as optimizers
 from weights_convert.manifest import Manifest
 from weights_convert.notes import notes_of
 from weights_convert.numbering import NotCarriedError, layout_in, own_order
-from weights_convert.optimizer import Optimizer
+from weights_convert.optimizer import Optimizer, restored
 from weights_convert.ownership import check_owner
 from weights_convert.wrapping import ANY, Choice, Unwrapped
 
@@ -259,7 +258,7 @@ def identify(
     """
     if network is not None:
         family_of(network)
-    own, beside, rest = optimizers.split(contents.everything)
+    own, beside, rest = optimizer_tensors.split(contents.everything)
     family = None if network is None else MODELS[network].family
     found = wrapping.unwrapped(own, path, family, naming_scheme, config, choice.prefix)
     named = found.named
@@ -329,15 +328,15 @@ def _optimizer(
             state = beside if nested is None else nested
             check_owner(config, known.naming_scheme, contents, known.found.prefix, state)
         if nested is not None:
-            found = optimizers.from_torch(config, nested, known.order, known.layout)
+            found = torch_optimizer.from_torch(config, nested, known.order, known.layout)
         elif beside:
-            found = optimizers.from_naming_scheme(config, beside, known.naming_scheme)
+            found = optimizer_tensors.from_naming_scheme(config, beside, known.naming_scheme)
         else:
             return None, ()
     except NotCarriedError as error:
         return None, (*left, f"optimizer ({error})")
     left += tuple(f"optimizer's {what}" for what in found.left)
-    return optimizers.restored(found, manifest.optimizer if manifest else None), left
+    return restored(found, manifest.optimizer if manifest else None), left
 
 
 def ambiguous(config: Config) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from weights_convert.formats.base import numpy_dtype
 from weights_convert.formats.sniffing import is_orbax
 from weights_convert.manifest import Manifest
 from weights_convert.memory import rounded
-from weights_convert.optimizer import Optimizer, parameters
+from weights_convert.numbering import parameters
+from weights_convert.optimizer import Optimizer
 from weights_convert.wrapping import ANY, Choice
 from weights_convert.writing import draft_of, manifest_of, write_verified
 

@@ -10,9 +10,10 @@ import numpy as np
 from parity.spec.errors import listed
 from parity.spec.models import Config
 from weights_convert import naming
-from weights_convert import optimizer as optimizers
 from weights_convert.formats.base import AVERAGED, Contents
 from weights_convert.numbering import NotCarriedError
+from weights_convert.optimizer import SLOTS
+from weights_convert.optimizer_tensors import split
 from weights_convert.wrapping import is_average, own_name, plain, whole_after
 
 
@@ -41,7 +42,7 @@ def check_owner(
     """
     start = f"{contents.key}." if contents.key else ""
     here = plain(start + prefix)
-    own = optimizers.split(contents.everything)[0]
+    own = split(contents.everything)[0]
     every = {f"{start}{name}": array for name, array in own.items()} | contents.elsewhere
     every = {plain(name): array for name, array in every.items()}
     names = naming.names(config, naming_scheme)
@@ -74,7 +75,7 @@ def _names_in(state: Mapping[str, Any], naming_scheme: str) -> list[str]:
         groups = [group.get("param_names") for group in state["param_groups"]]
         named = all(isinstance(given, list) for given in groups)
         return [str(name) for given in groups for name in given] if named else []
-    starts = [f"{slot[naming_scheme]}." for slot in optimizers.SLOTS.values()]
+    starts = [f"{slot[naming_scheme]}." for slot in SLOTS.values()]
     return [name.removeprefix(s) for name in state for s in starts if name.startswith(s)]
 
 

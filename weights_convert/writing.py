@@ -13,9 +13,8 @@ from parity.spec.errors import InputError, listed
 from parity.spec.models import Config
 from parity.spec.preprocessing import Preprocessing, published
 from parity.spec.tensors import layouts
-from weights_convert import formats, naming
+from weights_convert import formats, naming, optimizer_tensors, torch_optimizer
 from weights_convert import manifest as manifests
-from weights_convert import optimizer as optimizers
 from weights_convert.checkpoint import Checkpoint, identify
 from weights_convert.formats import KEY
 from weights_convert.hashes import tensor_sha256s, whole_sha256
@@ -56,9 +55,9 @@ def draft_of(
     if as_torch and manifest.layout is not None:
         named = {key: named[key] for key in layouts(config)[manifest.layout]}
     if optimizer and as_torch:
-        nested = optimizers.to_torch(config, optimizer, manifest.layout)
+        nested = torch_optimizer.to_torch(config, optimizer, manifest.layout)
     elif optimizer:
-        named |= optimizers.to_naming_scheme(config, optimizer, manifest.naming_scheme)
+        named |= optimizer_tensors.to_naming_scheme(config, optimizer, manifest.naming_scheme)
     return Draft(named, nested, optimizer, manifest)
 
 
@@ -178,7 +177,7 @@ def verify_written(
     if draft.nested is not None and draft.optimizer is not None:
         layout = draft.manifest.layout
         order = own_order(config, contents.arrays, draft.manifest.naming_scheme)
-        found = optimizers.from_torch(config, contents.optimizer or {}, order, layout)
+        found = torch_optimizer.from_torch(config, contents.optimizer or {}, order, layout)
         wrong += different(draft.optimizer.flat(), found.flat())
         wrong += [] if found.groups == draft.optimizer.groups else ["the optimizer's groups"]
     if wrong:

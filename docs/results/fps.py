@@ -35,7 +35,7 @@ from parity.training.environment import devices, versions
 
 TF32 = "tf32"
 KNOWN = (*PRECISIONS, TF32)
-Row = tuple[str, str, dict[str, float]]  # precision, what was timed, side -> images per second
+Timing = tuple[str, str, dict[str, float]]  # precision, what was timed, side -> images per second
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     if unknown := [name for name in named if name not in KNOWN]:
         parser.error(f"--precisions {unknown[0]!r}, expected some of {', '.join(KNOWN)}")
     batch = batch_of(args.model, parse_size(args.size), args.batch)
-    rows: list[Row] = []
+    rows: list[Timing] = []
     left: list[str] = []
     for precision in named:
         if args.seconds is not None and time.monotonic() - begun > args.seconds:
@@ -103,7 +103,7 @@ def products_in(precision: str) -> Iterator[None]:
             backend.allow_tf32 = allowed
 
 
-def table(args: argparse.Namespace, rows: Sequence[Row]) -> Table:
+def table(args: argparse.Namespace, rows: Sequence[Timing]) -> Table:
     """One row for each precision, forward and training."""
     made = Table(title=f"{args.model}, batches of {args.batch} at {args.size}: images per second")
     for name in ("precision", "", *SIDES):

@@ -14,7 +14,7 @@ from jax.experimental import io_callback
 from parity.capture.interpreter import Interpreter
 from parity.capture.jax_models import Program, floats_of, named, named_leaves, restored
 from parity.capture.marks import SITES
-from parity.capture.records import Arrays, Kept, Loss, Result, is_array, leaves, with_arrays
+from parity.capture.records import Arrays, Kept, Loss, RunRecord, is_array, leaves, with_arrays
 from parity.capture.signature import Static
 from parity.capture.traced import Traced, gathered
 from parity.io import quick_compilation
@@ -187,9 +187,9 @@ def arrays_of(outputs: Any) -> list[Any]:
     return [leaf for leaf in leaves(outputs) if is_array(leaf)]
 
 
-def to_result(out: dict[str, Any], program: Traced | None = None) -> Result:
+def to_result(out: dict[str, Any], program: Traced | None = None) -> RunRecord:
     out = jax.device_get(out)
-    return Result(
+    return RunRecord(
         outputs=tuple(map(np.asarray, out["outputs"])),
         calls=program.calls(out["calls"]) if program else {},
         loss=None if "loss" not in out else np.asarray(out["loss"]),

@@ -36,8 +36,8 @@ from parity.capture.records import (
     ForwardError,
     Kept,
     Loss,
-    Result,
     Returned,
+    RunRecord,
     mapped,
 )
 from parity.capture.signature import CalledProgram, Signature, Static
@@ -193,7 +193,7 @@ class JaxSide:
         sink: Sink = None,
         fed: bool = False,
         noise: float = 0.0,
-    ) -> Result:
+    ) -> RunRecord:
         """Run the whole network; see `TorchSide.run`.
 
         Args:
@@ -227,7 +227,7 @@ class JaxSide:
         cotangents: Cotangents,
         train: bool,
         noise: float = 0.0,
-    ) -> Result:
+    ) -> RunRecord:
         """Run one layer alone, and pull the cotangents back.
 
         Args:

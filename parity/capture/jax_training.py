@@ -14,7 +14,7 @@ from parity.capture.jax_models import keys, like_named, named
 from parity.capture.jax_runs import compiled, flat_statistics
 from parity.capture.jax_side import JaxSide, Loss
 from parity.capture.records import Arrays, ForwardError
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, one_line
 
 
 class JaxTraining:
@@ -115,5 +115,6 @@ def answered(what: str) -> Iterator[None]:
     except (InputError, ForwardError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"the port's {what} raised {type(error).__name__}: {reason}") from error
+        raise InputError(
+            f"the port's {what} raised {type(error).__name__}: {one_line(error)}"
+        ) from error

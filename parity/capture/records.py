@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, one_line
 
 Arrays = dict[str, np.ndarray]
 Cotangents = Sequence[np.ndarray | None] | None  # None: forward only
@@ -94,7 +94,7 @@ def returned(outputs: Any, is_output: Callable[[Any], bool]) -> list[Returned]:
 
 
 @dataclasses.dataclass
-class Result:
+class RunRecord:
     """The result of one run of a network or of a layer.
 
     Attributes:
@@ -126,13 +126,12 @@ class ForwardError(InputError):
     """
 
     def __init__(self, side: str, layer: str, error: BaseException) -> None:
-        text = " ".join(str(error).split())
+        text = str(error)
         if type(error).__name__ == "UnexpectedTracerError":
             text = f"it leaks a tracer: an array of one call is used in another. {text}"
-        text = text if len(text) <= 300 else f"{text[:300]} ..."
         where = f" in {layer}" if layer else ""
         self.report: Any = None  # what was compared before, where something was
-        super().__init__(f"the {side} raised {type(error).__name__}{where}: {text}")
+        super().__init__(f"the {side} raised {type(error).__name__}{where}: {one_line(text)}")
         self.side = side
         self.layer = layer
 

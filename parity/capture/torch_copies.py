@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -95,3 +95,11 @@ def float_tensors(module: nn.Module) -> list[torch.Tensor]:
     """Return a module's parameters and buffers of floating-point numbers, each once."""
     every = (*module.parameters(), *module.buffers())
     return [tensor for tensor in every if tensor.is_floating_point()]
+
+
+def multiply(tensors: Iterable[torch.Tensor], scale: float, rng: np.random.Generator) -> None:
+    """Multiply each tensor by 1 + scale * U(-1, 1), drawn one tensor after the other."""
+    with torch.no_grad():
+        for tensor in tensors:
+            noise = torch.tensor(rng.uniform(-scale, scale, tuple(tensor.shape)))
+            tensor.mul_(1 + noise.to(tensor.dtype))

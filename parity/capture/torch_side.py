@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -15,13 +15,12 @@ from torch import nn
 from parity.capture.rates import set_rates
 from parity.capture.records import (
     NHWC,
-    Arrays,
     Call,
     Cotangents,
     Kept,
     Layout,
     Loss,
-    Result,
+    RunRecord,
     mapped,
     returned,
 )
@@ -32,24 +31,21 @@ from parity.capture.torch_arrays import (
     Axes,
     forget_gradients,
     gradients_of,
-    is_short,
     laid_out,
     statistics,
     tensors_of,
     to_numpy,
     turned_back,
 )
-from parity.capture.torch_copies import Noise, borrowed, float_tensors
+from parity.capture.torch_backward import pull_back
 from parity.capture.torch_draws import Quiet, silence
 from parity.capture.torch_lifting import Lifted
+from parity.capture.torch_module import TorchModule
 from parity.capture.torch_recorder import Recorder, blamed
-from parity.spec.errors import InputError
-
-CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
 
-class TorchSide:
-    """A module in one precision.
+class TorchSide(TorchModule):
+    """A module that is run in one precision.
 
     Args:
         module: Copied, then cast. Dropouts that are layers, or settings of layers, are switched
@@ -67,14 +63,12 @@ class TorchSide:
         quieted: Layers with a dropout inside that was switched off -> what it was.
         quiet: Whether functions of dropout that modules call are switched off, too.
         kept: What runs of the whole network record; None: everything.
-        noise: What layers that are run alone are disturbed by.
 
     Raises:
         InputError: It is not a module, or on another device than the CPU.
     """
 
     kept: Kept | None = None
-    noise: Noise | None = None
 
     def __init__(
         self,
@@ -83,119 +77,15 @@ class TorchSide:
         layout: Layout = NHWC,
         signatures: Mapping[bool, Signature] = MappingProxyType({}),
     ) -> None:
-        if not isinstance(module, nn.Module):
-            kind = type(module).__name__
-            raise InputError(f"the reference is a {kind}, expected a torch.nn.Module")
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            if isinstance(tensor, nn.parameter.UninitializedParameter):
-                raise InputError(f"the reference's {name} has no shape yet: run it once before")
-            if tensor.device.type != "cpu":
-                raise InputError(f"the reference's {name} is on {tensor.device}, expected the cpu")
-        self.dtype = getattr(torch, dtype)
+        super().__init__(module, dtype)
         self.layout = layout
         self.signatures = signatures
         self.input_axes: dict[int, Axes] = {}
         self.output_axes: dict[bool, dict[int, Axes]] = {False: {}, True: {}}
         self.lifted: dict[str, str] = {}  # layers in which a cast was left out, and what it was
-        try:
-            self.module = borrowed(module).to(self.dtype)  # what runs is a copy of this one
-        except Exception as error:  # a module's own way of copying
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"the reference cannot be copied: {reason}") from error
         self.silenced, inside = silence(self.module)
         self.quieted = dict.fromkeys(inside, "dropout")
         self.quiet = False
-
-    def kind(self, layer: str) -> str:
-        """Return the class of a layer."""
-        return type(self.module.get_submodule(layer)).__name__
-
-    def settings(self, layer: str) -> dict[str, Any]:
-        """Return a layer's plain attributes, such as `{"eps": 1e-05}`."""
-        plain = (bool, int, float, str, tuple)
-        attributes = vars(self.module.get_submodule(layer))
-        return {k: v for k, v in attributes.items() if k[0] != "_" and isinstance(v, plain)}
-
-    def has_parts(self, layer: str) -> bool:
-        """Return whether a layer is made of layers."""
-        return any(True for _ in self.module.get_submodule(layer).children())
-
-    def parts(self, layer: str) -> list[str]:
-        """Return the dotted names of a layer and of all inside it; of all layers if it is empty."""
-        start = f"{layer}." if layer else ""
-        inside = self.module.get_submodule(layer).named_modules()
-        return [f"{start}{name}" if name else layer for name, _ in inside if name or layer]
-
-    def has_modes(self, layer: str) -> bool:
-        """Return whether a layer may compute something else in eval mode."""
-        module = self.module.get_submodule(layer)
-        return hasattr(module, "track_running_stats") or "Dropout" in type(module).__name__
-
-    def channels_last(self, layer: str) -> bool:
-        """Return whether a layer's channels are on the last axis, however many axes there are."""
-        return isinstance(self.module.get_submodule(layer), CHANNELS_LAST)
-
-    def disturbed(self, scale: float, rng: np.random.Generator) -> TorchSide:
-        """Return a copy with every parameter and float buffer times 1 + scale * U(-1, 1)."""
-        side = copy.copy(self)
-        side.module = copy.deepcopy(self.module)
-        with torch.no_grad():
-            for tensor in float_tensors(side.module):
-                noise = torch.tensor(rng.uniform(-scale, scale, tuple(tensor.shape)))
-                tensor.mul_(1 + noise.to(tensor.dtype))
-        return side
-
-    def noisy(self, scale: float, make: Callable[[], np.random.Generator]) -> TorchSide:
-        """Return a side whose layers, run alone, are those of `disturbed`; it takes no memory.
-
-        Args:
-            scale: Of the noise.
-            make: Returns the generator, at its beginning.
-        """
-        side = copy.copy(self)
-        side.noise = Noise(self.module, scale, make)
-        return side
-
-    def constants(self, assigned: Set[str]) -> list[str]:
-        """Return float tensors that nobody trains or takes, and that float32 holds rounded."""
-        frozen = ((n, p) for n, p in self.module.named_parameters() if not p.requires_grad)
-        return [
-            name
-            for name, tensor in (*self.module.named_buffers(), *frozen)
-            if name not in assigned and tensor.is_floating_point() and not is_short(tensor)
-        ]
-
-    def with_noise(self, names: Sequence[str], scale: float, rng: np.random.Generator) -> TorchSide:
-        """Return a copy with these tensors times 1 + scale * U(-1, 1)."""
-        side = copy.copy(self)
-        side.module = copy.deepcopy(self.module)
-        tensors = dict(side.module.named_parameters()) | dict(side.module.named_buffers())
-        with torch.no_grad():
-            for name in names:
-                tensor = tensors[name]
-                noise = torch.tensor(rng.uniform(-scale, scale, tuple(tensor.shape)))
-                tensor.mul_(1 + noise.to(tensor.dtype))
-        return side
-
-    def state(self) -> Arrays:
-        return {k: to_numpy(v) for k, v in self.module.state_dict().items()}
-
-    def unsaved(self) -> Arrays:
-        """Return the buffers that no checkpoint holds, by name."""
-        stored = self.module.state_dict().keys()
-        return {k: to_numpy(v) for k, v in self.module.named_buffers() if k not in stored}
-
-    def parameters(self) -> set[str]:
-        """Return the names of the trained parameters; a tied tensor has several."""
-        every = self.module.named_parameters(remove_duplicate=False)
-        return {name for name, parameter in every if parameter.requires_grad}
-
-    def aliases(self) -> dict[str, tuple[str, ...]]:
-        """Return each parameter's first name -> all of its names; a tied tensor has several."""
-        names: dict[int, list[str]] = {}
-        for name, parameter in self.module.named_parameters(remove_duplicate=False):
-            names.setdefault(id(parameter), []).append(name)
-        return {each[0]: tuple(each) for each in names.values()}
 
     def run(
         self,
@@ -204,7 +94,7 @@ class TorchSide:
         loss: Loss | None = None,
         targets: tuple[np.ndarray, ...] = (),
         keep: Keeper = in_memory,
-    ) -> Result:
+    ) -> RunRecord:
         """Run the whole network on a fresh copy of its state.
 
         Args:
@@ -230,7 +120,7 @@ class TorchSide:
         with graded, recorder, blamed(running), self.wide(running), self.quietly(running):
             outputs = self.whole(module, arguments, train)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
-        result = Result(
+        result = RunRecord(
             outputs=self._arrays(outputs, self.output_axes[train]),
             calls=recorder.calls,
             statistics=statistics(module),
@@ -262,7 +152,7 @@ class TorchSide:
             for i, array in enumerate(inputs)
         )
 
-    def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> Result:
+    def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> RunRecord:
         """Run one layer alone on a fresh copy of its state, and pull the cotangents back.
 
         Raises:
@@ -278,7 +168,7 @@ class TorchSide:
         graded = torch.set_grad_enabled(differentiate)
         with graded, blamed(running), self.wide(running), self.quietly(running):
             outputs = self.called(module, args, kwargs)
-        result = Result(outputs=self._arrays(outputs), statistics=statistics(module))
+        result = RunRecord(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
             pairs = [
                 (o, self._from_numpy(c).to(o.dtype))
@@ -338,7 +228,7 @@ class TorchSide:
         return self._to_torch(inputs, False)
 
     def _gradients(
-        self, result: Result, module: nn.Module, arguments: Any, given: Mapping[int, Axes]
+        self, result: RunRecord, module: nn.Module, arguments: Any, given: Mapping[int, Axes]
     ) -> None:
         result.parameter_gradients = gradients_of(module)
         result.input_gradients = tuple(
@@ -377,37 +267,3 @@ class TorchSide:
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Convert from the port's layout; the tensor owns its memory."""
         return turned_back(array, self.layout.get(array.ndim))
-
-
-def pull_back(
-    outputs: Sequence[torch.Tensor],
-    gradients: Sequence[torch.Tensor] | None,
-    dtype: torch.dtype,
-    quiet: bool = True,
-) -> None:
-    """Run backward in the contexts of the forward pass, parts of which may run once more.
-
-    `torch.utils.checkpoint` computes again what it did not keep. Of tensors, `backward` is a
-    function that the contexts see, and within which they are not active; of edges it is none.
-
-    Args:
-        outputs: What is differentiated.
-        gradients: The gradients of each; None: 1.
-        dtype: The precision of the forward pass: in float64 casts to a narrower type are left out.
-        quiet: Whether functions of dropout do nothing.
-    """
-    edges = [torch.autograd.graph.get_gradient_edge(output) for output in outputs]
-    wide = Lifted([]) if dtype == torch.float64 else contextlib.nullcontext()
-    with wide, Quiet([], {}) if quiet else contextlib.nullcontext():
-        torch.autograd.backward(edges, gradients)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Limit PyTorch to one thread: a test's layers are small, and XLA compiles concurrently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from parity.capture.records import Arrays, Loss
 from parity.capture.torch_arrays import gradients_of, to_numpy
 from parity.capture.torch_recorder import blamed
 from parity.capture.torch_side import TorchSide
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, one_line
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 Schedule = Callable[[Any], Any]  # of a step: the rate; or of the optimizer: a scheduler
@@ -196,9 +196,8 @@ def answered(what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"the reference's {what} raised {type(error).__name__}: {reason}"
+            f"the reference's {what} raised {type(error).__name__}: {one_line(error)}"
         ) from error
 
 

@@ -165,7 +165,7 @@ class Tour:
         PyTorch runs in one thread: at this size 27 images a second instead of 31, but 33 instead of
         0.4 where another process keeps a core busy.
         """
-        from parity.capture.torch_side import one_thread
+        from parity.capture.torch_threads import one_thread
         from parity.evaluation.miou import miou
 
         with self._begin("Evaluate both sides on the scenes") as tell, one_thread():

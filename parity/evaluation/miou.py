@@ -16,7 +16,7 @@ import numpy as np
 from parity.data import Sample, Segmentation
 from parity.data import dataset as find_dataset
 from parity.data.makers import nearest, predicted_size
-from parity.evaluation.result import DTYPES, ImageScore, Result, Score, Sizes
+from parity.evaluation.result import DTYPES, ImageScore, MiouResult, Score, Sizes
 from parity.evaluation.rounding import Judgement, Oracle
 from parity.io.background import Behind, ahead
 from parity.spec import metrics
@@ -55,7 +55,7 @@ def miou(
     count_size: Pair | None = None,
     say: Callable[[Path, Assumptions], None] | None = None,
     compiled: bool = False,
-) -> Result:
+) -> MiouResult:
     """Evaluate a checkpoint on a data set and compare what the frameworks predict.
 
     Args:
@@ -72,7 +72,7 @@ def miou(
         frameworks: `torch`, `jax` or both.
         dtype: `float32` or `float64`, for weights, images and all intermediate values.
         limit: Evaluate the first so many images, by name.
-        pictures: Keep pictures of the first so many images for `Result.to_html`.
+        pictures: Keep pictures of the first so many images for `MiouResult.to_html`.
         progress: Called with (images done, images, what happens next).
         choice: Which of the checkpoint's tensors to read; see `weights_convert.load`.
         count_size: (H, W) to which predictions are enlarged, the nearest pixel of each place,
@@ -125,7 +125,7 @@ def miou(
     oracle = Oracle(made, pixels) if len(frameworks) > 1 and dtype != "float64" else None
     run = SideRun(source, order, predictors, sizes, pictures, oracle)
     run.over(samples, progress)
-    return Result(
+    return MiouResult(
         model=model or name_of(checkpoint.config),
         weights=path,
         weights_sha256=checkpoint.sha256,

@@ -13,7 +13,7 @@ from PIL import Image
 from parity.report import html
 
 if TYPE_CHECKING:
-    from parity.evaluation.result import Result
+    from parity.evaluation.result import MiouResult
 
 WIDTH = 640  # pixels of a picture on the page, at most
 MARK = 3  # pixels drawn around each pixel that differs, so that it is visible
@@ -62,7 +62,7 @@ def picture(
     return Picture(name, None if differ is None else int(differ.sum()), figures)
 
 
-def page(result: Result) -> str:
+def page(result: MiouResult) -> str:
     """Return the whole page."""
     compared = result.disagreeing_pixels is not None
     height, width = result.sizes.predicted
@@ -83,14 +83,14 @@ def page(result: Result) -> str:
     )
 
 
-def _facts(result: Result) -> list[str]:
+def _facts(result: MiouResult) -> list[str]:
     """Return lines on the assumptions, on how predictions were counted, and on versions."""
     how = [result.counted_how] if result.counted_how else []
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return [*result.assumed.lines(), *how, versions]
 
 
-def _tiles(result: Result) -> list[tuple[str, str]]:
+def _tiles(result: MiouResult) -> list[tuple[str, str]]:
     """Figures and their captions."""
     tiles = [
         (
@@ -126,14 +126,14 @@ class ClassRow(NamedTuple):
     others: list[str]
 
 
-def _class(result: Result, number: int, name: str, *cells: str) -> ClassRow:
+def _class(result: MiouResult, number: int, name: str, *cells: str) -> ClassRow:
     ious = [float(score.iou[number]) for score in result.frameworks.values()]
     shares = [None if np.isnan(iou) else 100 * iou for iou in ious]
     colour = result.data.palette[number]
     return ClassRow(name, colour, list(zip(shares, cells, strict=False)), list(cells[len(ious) :]))
 
 
-def _note(result: Result) -> str:
+def _note(result: MiouResult) -> str:
     shown, all_of_them = len(result.pictures), len(result.images)
     note = "All images." if shown == all_of_them else f"The first {shown} of {all_of_them} images."
     if result.disagreeing_pixels is not None:

@@ -122,7 +122,7 @@ def opened(
             size=size,
             assumed_pixels=_of_data(known, config),
         )
-    _check(config, assumed.size.value)
+    miou.check_size(config, assumed.size.value)
     predict = miou.predictor(framework, checkpoint, "float32", assumed.pixels.value)
     if framework == "torch":
         predict.records = False  # pictures have any sizes, and recording takes longer than one
@@ -196,13 +196,6 @@ def _of_data(data: DataSet | None, config: Config) -> Assumed[Preprocessing] | N
     if data is None or (data.mean is None and data.std is None):
         return None
     return Assumed(of_data(config, None, data), f"data set {data.name}")
-
-
-def _check(config: Config, size: Pair) -> None:
-    try:
-        config.check_input(*size)
-    except ValueError as error:
-        raise InputError(f"size: {error}") from error
 
 
 def _named(manifest: Manifest | None) -> DataSet | None:

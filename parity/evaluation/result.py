@@ -105,7 +105,7 @@ class ImageScore:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class MiouResult:
     """The result of `miou`.
 
     Attributes:
@@ -145,11 +145,6 @@ class Result:
         """Return which output is void: `void-last` or `void-first`."""
         assert self.assumed.labels.value
         return self.assumed.labels.value
-
-    @property
-    def labels_reason(self) -> str:
-        """Return the reason for `labels`."""
-        return self.assumed.labels.reason
 
     @property
     def pixels(self) -> int:

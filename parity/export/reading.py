@@ -16,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from parity.export import guard
-from parity.spec.errors import InputError, listed
+from parity.spec.errors import InputError, listed, one_line
 from weights_convert import Manifest
 from weights_convert import manifest as manifests
 from weights_convert.formats.mindspore_file import DamagedError
@@ -58,7 +58,7 @@ class Network:
         try:
             return self._session.run(None, {name: images})
         except Exception as error:
-            raise InputError(f"{self.path}: ONNX Runtime: {_line(error)}") from error
+            raise InputError(f"{self.path}: ONNX Runtime: {one_line(error)}") from error
 
 
 def open_network(path: str | Path, threads: int = 0) -> Network:
@@ -86,7 +86,7 @@ def open_network(path: str | Path, threads: int = 0) -> Network:
             data, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNWANTED
         )
     except Exception as error:
-        raise InputError(f"{path}: ONNX Runtime: {_line(error)}") from error
+        raise InputError(f"{path}: ONNX Runtime: {one_line(error)}") from error
     inputs = session.get_inputs()
     shape = list(inputs[0].shape) if len(inputs) == 1 else []
     fixed = [isinstance(n, int) for n in shape]
@@ -143,8 +143,3 @@ def read(path: Path) -> tuple[bytes, onnx.ModelProto]:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     return data, model
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]} ..."

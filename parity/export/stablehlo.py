@@ -29,7 +29,7 @@ from parity.export import (
     outputs_of,
 )
 from parity.export.build import predicting
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, one_line
 from parity.spec.models import Config
 from weights_convert import Manifest
 from weights_convert import manifest as manifests
@@ -77,7 +77,7 @@ class Program:
         try:
             found = self._exported.call(images)
         except Exception as error:
-            raise InputError(f"{self.path}: JAX: {_line(error)}") from error
+            raise InputError(f"{self.path}: JAX: {one_line(error)}") from error
         return [np.asarray(output) for output in found]
 
     def to_dict(self) -> dict[str, Any]:
@@ -228,8 +228,3 @@ def _check_whole(data: bytes, path: Path) -> None:
 def _shape(aval: Any) -> tuple[str, tuple[int | str, ...]]:
     shape = tuple(n if isinstance(n, int) else str(n) for n in aval.shape)
     return np.dtype(aval.dtype).name, shape
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]} ..."

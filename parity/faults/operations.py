@@ -29,9 +29,9 @@ from parity.capture.interpreter import Change
 from parity.capture.jax_operations import MOVES
 from parity.capture.jax_side import JaxSide
 from parity.capture.jaxprs import bind
-from parity.capture.records import Result
+from parity.capture.records import RunRecord
 from parity.capture.source_lines import line_of, place_of
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.io.files import write_atomically
 from parity.ladder.l2_l3_network import Gradients, Whole
 from parity.ladder.port import Port
@@ -250,7 +250,7 @@ def _compared(runs: Runs, side: JaxSide) -> list[Check]:
 
 
 def _results(runs: Runs, side: JaxSide) -> list[np.ndarray]:
-    found: list[Result] = [runs.run(side, train) for train in (False, True)]
+    found: list[RunRecord] = [runs.run(side, train) for train in (False, True)]
     return [a for r in found for a in (*r.outputs, *r.parameter_gradients.values())]
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.data.makers import training_size
 from parity.diagnosis import causes
 from parity.diagnosis.catalogue import CATALOGUE, Fault

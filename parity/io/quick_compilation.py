@@ -7,7 +7,6 @@ what is computed and in which order, are those of every program.
 from __future__ import annotations
 
 import functools
-import os
 from importlib import metadata
 
 LAST_WITH_BOTH_EMITTERS = (0, 10)  # minor release of jaxlib; later ones refuse the option
@@ -25,17 +24,6 @@ def options(level: int) -> dict[str, int | bool]:
         # took 45 s of CPU time with it, and 99 s with the newer one, which builds MLIR.
         found["xla_cpu_use_fusion_emitters"] = False
     return found
-
-
-def set_for_process(level: int) -> None:
-    """Compile everything fast, also in child processes; call before importing JAX.
-
-    Does nothing where `XLA_FLAGS` is set, even to nothing.
-    """
-    # To compile parts of one program at the same time costs a tenth more in all.
-    chosen = options(level) | {"xla_cpu_parallel_codegen_split_count": 1}
-    flags = " ".join(f"--{name}={str(value).lower()}" for name, value in chosen.items())
-    os.environ.setdefault("XLA_FLAGS", flags)
 
 
 @functools.cache

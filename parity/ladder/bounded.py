@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from parity.capture.records import Call, Kept, Result, is_array
+from parity.capture.records import Call, Kept, RunRecord, is_array
 from parity.ladder.bounds import Bounds
 from parity.ladder.keys import key_of
 from parity.ladder.pairing import Alignment, Pair
@@ -229,7 +229,7 @@ class Bounded:
         keys = {key for key in runs.reference64.state() if not self.leaves_out(key)}
         return keys.union(*(p.reference for p in tied))
 
-    def recorded(self, result: Result) -> Result:
+    def recorded(self, result: RunRecord) -> RunRecord:
         """Return what is kept of a run of the reference that recorded more."""
         kept = self.of_reference
         if kept is None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from parity.capture.jax_draws import drawn
 from parity.capture.records import ForwardError
 from parity.capture.spill import release
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.ladder.bounds import EVERYTHING, Bounds
 from parity.ladder.drawing import switched_off
 from parity.ladder.l0_weights import Weights

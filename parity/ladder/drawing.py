@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from parity.capture.records import NETWORK, Result
+from parity.capture.records import NETWORK, RunRecord
 from parity.capture.torch_draws import Watch, seeded
 from parity.capture.torch_side import TorchSide
 from parity.report.quantity import Mode
@@ -14,7 +14,7 @@ from parity.spec.errors import InputError
 from parity.trace.side import RecordedSide
 
 
-def settled(sides: Sequence[TorchSide], train: bool, run: Callable[[], Result]) -> Result:
+def settled(sides: Sequence[TorchSide], train: bool, run: Callable[[], RunRecord]) -> RunRecord:
     """Run the reference; where it draws random numbers, run it until it does not.
 
     Nothing is run twice unless a generator moved.
@@ -68,7 +68,7 @@ def switched_off(side: TorchSide) -> list[str]:
     return [*side.silenced, *inside]
 
 
-def first_difference(one: Result, other: Result) -> str | None:
+def first_difference(one: RunRecord, other: RunRecord) -> str | None:
     """Return the first layer whose outputs differ between two runs on equal inputs.
 
     A layer that is fed something else is not the one that differs: what lies before it in the layer

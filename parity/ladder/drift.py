@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.capture.records import Result
+from parity.capture.records import RunRecord
 from parity.ladder import tolerances
 from parity.ladder.flattening import flattened
 from parity.ladder.keys import Flat, Key
@@ -48,7 +48,7 @@ class Drift:
         return self.found[train]
 
     def _add_drift(
-        self, found: dict[Key, float], plain: Flat, moved: Result, train: bool, ported: bool
+        self, found: dict[Key, float], plain: Flat, moved: RunRecord, train: bool, ported: bool
     ) -> None:
         for key, array in flattened(self.runs, moved, train, ported).items():
             distance = difference(array, plain.get(key)).distance

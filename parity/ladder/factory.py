@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from parity.report.source import NO_LINE, SourceLine
-from parity.spec.errors import InputError
+from parity.spec.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from parity.ladder.port import Port
@@ -136,5 +136,4 @@ def _guarded(name: str, call: Callable[[], Any]) -> Any:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())[:300]
-        raise InputError(f"{name} raised {type(error).__name__}: {text}") from error
+        raise InputError(f"{name} raised {type(error).__name__}: {one_line(error)}") from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.capture.records import NETWORK, Arrays, Result
+from parity.capture.records import NETWORK, Arrays, RunRecord
 from parity.ladder.axes import rearranged
 from parity.ladder.keys import Flat, Key, by_layer, key_of
 from parity.ladder.layer_alone import axes_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from parity.ladder.runs import Runs
 
 
-def flattened(runs: Runs, result: Result, train: bool, ported: bool) -> Flat:
+def flattened(runs: Runs, result: RunRecord, train: bool, ported: bool) -> Flat:
     """Return everything that a run gave, in the port's names and layout.
 
     Args:
@@ -58,7 +58,7 @@ def flattened(runs: Runs, result: Result, train: bool, ported: bool) -> Flat:
     return flat
 
 
-def _statistics(runs: Runs, result: Result, ported: bool) -> Arrays:
+def _statistics(runs: Runs, result: RunRecord, ported: bool) -> Arrays:
     """Return statistics after a run in train mode; of a function, those that it returned."""
     held = result.statistics
     if runs.stateless:
@@ -71,7 +71,7 @@ def _statistics(runs: Runs, result: Result, ported: bool) -> Arrays:
 
 
 def _outputs(
-    runs: Runs, result: Result, ported: bool
+    runs: Runs, result: RunRecord, ported: bool
 ) -> Iterator[tuple[str, Sequence[np.ndarray]]]:
     """Yield, for every compared layer, the port's name and its outputs."""
     for call in result.calls.values():

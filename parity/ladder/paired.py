@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.ladder.port import Port
 from parity.ladder.runs import Runs
 from parity.report.pairs import Paired

@@ -16,12 +16,14 @@ import torch
 
 from parity.capture.jax_side import JaxSide
 from parity.capture.jax_training import JaxTraining
-from parity.capture.records import ForwardError, Result, with_arrays
+from parity.capture.records import ForwardError, RunRecord, with_arrays
 from parity.capture.run import FLOAT64
 from parity.capture.torch_arrays import turned_back
+from parity.capture.torch_backward import pull_back
 from parity.capture.torch_draws import Quiet
 from parity.capture.torch_lifting import Lifted
-from parity.capture.torch_side import TorchSide, one_thread, pull_back
+from parity.capture.torch_side import TorchSide
+from parity.capture.torch_threads import one_thread
 from parity.capture.torch_training import scheduler
 from parity.ladder import tolerances
 from parity.ladder.port import Port
@@ -247,7 +249,7 @@ class PortRecorder:
             self.trace.index["notes"]["probe"] = list(losses[1].places)
         self._results(run, found, side.outputs(train))
 
-    def _results(self, run: dict[str, Any], found: Result, returned: Sequence[Any]) -> None:
+    def _results(self, run: dict[str, Any], found: RunRecord, returned: Sequence[Any]) -> None:
         for item in returned:
             array = self._stored(found.outputs[item.place]) if item.place >= 0 else None
             run["outputs"].append({"name": item.name, "kind": item.kind, "array": array})

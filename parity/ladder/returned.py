@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity.capture.records import Kept, Result, Returned
+from parity.capture.records import Kept, Returned, RunRecord
 from parity.ladder.outputs import Outputs, output_axes, pair_outputs
 from parity.ladder.probe_loss import probe_losses
 from parity.ladder.recorded import probe_of
@@ -41,7 +41,7 @@ class Whole:
         """
         return self._paired(train)[0]
 
-    def arrays(self, result: Result, train: bool, ported: bool) -> Iterator[np.ndarray]:
+    def arrays(self, result: RunRecord, train: bool, ported: bool) -> Iterator[np.ndarray]:
         """Yield the compared outputs of a run of either side, in their order."""
         pairs = self.outputs(train).pairs
         if ported:
@@ -78,7 +78,7 @@ class Whole:
             if r.place not in places or any(f"{r.name}.".startswith(f"{n}.") for n in given)
         ]
 
-    def refuse_layouts(self, result: Result, train: bool) -> None:
+    def refuse_layouts(self, result: RunRecord, train: bool) -> None:
         """Refuse outputs of the port that are laid out otherwise, or in one mode only.
 
         Raises:
@@ -115,7 +115,7 @@ class Whole:
                 f" {Mode.TRAIN} mode, the reference {ours} in both"
             )
 
-    def _pair(self, train: bool) -> tuple[Outputs, Result]:
+    def _pair(self, train: bool) -> tuple[Outputs, RunRecord]:
         """Pair the outputs; return also the reference's forward pass, in the port's layout."""
         runs, inputs = self.runs, self.runs.inputs[train]
         laid_out = runs.port.output_layouts

@@ -20,7 +20,7 @@ from parity.capture.records import (
     Call,
     ForwardError,
     Loss,
-    Result,
+    RunRecord,
     is_array,
 )
 from parity.capture.run import FLOAT64, Run, Side
@@ -129,7 +129,7 @@ class Runs:
         self.inputs = {train: port.arrays(train) for train in self.modes}
         self.strict = port.layers == NAMES
         self.lock = threading.RLock()
-        self.oracles: dict[bool, Result] = {}
+        self.oracles: dict[bool, RunRecord] = {}
         self.results: dict[tuple[Run, bool], dict[Key, Difference]] = {}
         self.jobs: dict[tuple[Run, bool], Future[dict[Key, Difference]]] = {}
         self.drift = Drift(self)
@@ -224,7 +224,7 @@ class Runs:
         """Return the mode that is run in the place of this one: an inference check never trains."""
         return train and self.port.train
 
-    def oracle(self, train: bool) -> Result:
+    def oracle(self, train: bool) -> RunRecord:
         """Return the reference in float64."""
         train = self.mode(train)
         with self.lock:
@@ -355,7 +355,7 @@ class Runs:
         inputs: tuple | None = None,
         sink: Callable[..., None] | None = None,
         noise: float = 0.0,
-    ) -> Result:
+    ) -> RunRecord:
         """Run a whole network; of a large one, activations go to a file or to `sink`."""
         inputs = self.inputs[train] if inputs is None else inputs
         large: dict[str, Any] = {"noise": noise} if noise else {}

@@ -65,6 +65,12 @@ def shortened(text: str, longest: int) -> str:
     return f"{text[: longest - end - 5]} ... {text[-end:]}"
 
 
+def one_line(text: object, longest: int = WIDEST) -> str:
+    """Join the lines of a text, such as an exception's, and cut it off after so many characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= longest else f"{line[:longest]} ..."
+
+
 def printable(text: str) -> str:
     """Escape control characters, and join lines: file names may contain anything."""
     if text.isprintable():

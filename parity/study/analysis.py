@@ -12,8 +12,8 @@ from pathlib import Path
 from parity.spec.errors import InputError
 from parity.study import results
 from parity.study.notes import notes_of
-from parity.study.plan import DETERMINISTIC, Plan, Run, in_order, sides, with_twins
-from parity.study.results import BEGUN, MISSING, Result, Speed
+from parity.study.plan import DETERMINISTIC, Plan, StudyRun, in_order, sides, with_twins
+from parity.study.results import BEGUN, MISSING, RunResult, Speed
 from parity.study.statistics import (
     ALPHA,
     Difference,
@@ -123,7 +123,7 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class SweepRow:
     """One row of a sweep, or the whole of a study without a sweep.
 
     Attributes:
@@ -136,7 +136,7 @@ class Row:
     settings: tuple[str, ...]
     sides: tuple[Side, ...]
     comparisons: tuple[Comparison, ...]
-    runs: tuple[Result, ...]
+    runs: tuple[RunResult, ...]
 
     @property
     def name(self) -> str:
@@ -195,7 +195,7 @@ class Study:
 
     plan: Plan
     margin: float
-    rows: tuple[Row, ...]
+    rows: tuple[SweepRow, ...]
     row_differences: tuple[RowDifference, ...]
     notes: tuple[str, ...]
 
@@ -207,7 +207,7 @@ class Study:
 def study(
     plan: Plan,
     out: Path,
-    asked: Sequence[Run] = (),
+    asked: Sequence[StudyRun] = (),
     margin: float | None = None,
     seeds: Sequence[int] | None = None,
 ) -> Study:
@@ -237,17 +237,17 @@ def study(
     return Study(plan, margin, tuple(rows), tuple(between), tuple(notes))
 
 
-def _of_seeds(runs: Sequence[Run], seeds: Sequence[int], out: Path) -> list[Run]:
+def _of_seeds(runs: Sequence[StudyRun], seeds: Sequence[int], out: Path) -> list[StudyRun]:
     """The runs of these seeds, and those that are missing among them, on sides that have any."""
     there = [run for run in runs if run.seed in seeds]
     if not there:
         raise InputError(f"{out} holds no run of seeds {', '.join(map(str, seeds))}")
     sides_there = {(run.row, run.side) for run in there}
-    firsts = {Run(row, seed, 1, side) for row, side in sides_there for seed in seeds}
+    firsts = {StudyRun(row, seed, 1, side) for row, side in sides_there for seed in seeds}
     return in_order({*there, *firsts})
 
 
-def _check_images(found: Sequence[Result], out: Path) -> None:
+def _check_images(found: Sequence[RunResult], out: Path) -> None:
     """Refuse runs whose validations count other numbers of images."""
     known = [result for result in found if result.images]
     for result in known:
@@ -258,7 +258,9 @@ def _check_images(found: Sequence[Result], out: Path) -> None:
             )
 
 
-def _row(plan: Plan, settings: tuple[str, ...], margin: float, found: Sequence[Result]) -> Row:
+def _row(
+    plan: Plan, settings: tuple[str, ...], margin: float, found: Sequence[RunResult]
+) -> SweepRow:
     here = [result for result in found if result.run.row == settings]
     there = {result.run.side for result in here}
     names = [side for side in sides() if side in there]
@@ -270,10 +272,10 @@ def _row(plan: Plan, settings: tuple[str, ...], margin: float, found: Sequence[R
             both = finished.get(one + end, {}), finished.get(other + end, {})
             if both[0].keys() & both[1].keys():
                 pairs.append(_comparison(plan.recipe.keep, one + end, other + end, both, margin))
-    return Row(settings, made, tuple(pairs), tuple(here))
+    return SweepRow(settings, made, tuple(pairs), tuple(here))
 
 
-def _finished(found: Sequence[Result], side: str) -> dict[int, Result]:
+def _finished(found: Sequence[RunResult], side: str) -> dict[int, RunResult]:
     """Seed -> its first run, if that is finished and its score is a number.
 
     A repeat never stands in for a first run that failed: of a side that is not deterministic that
@@ -286,7 +288,7 @@ def _finished(found: Sequence[Result], side: str) -> dict[int, Result]:
     }
 
 
-def _side(plan: Plan, name: str, here: Sequence[Result]) -> Side:
+def _side(plan: Plan, name: str, here: Sequence[RunResult]) -> Side:
     by_seed = _finished(here, name)
     seeds, runs = tuple(by_seed), list(by_seed.values())
     several = [r for r in here if r.run.side == name and r.finished and r.scored]
@@ -309,7 +311,7 @@ def _side(plan: Plan, name: str, here: Sequence[Result]) -> Side:
     )
 
 
-def _noise(several: Sequence[Result], keep: str) -> Noise | None:
+def _noise(several: Sequence[RunResult], keep: str) -> Noise | None:
     groups = [
         [r for r in several if r.run.seed == seed]
         for seed in dict.fromkeys(r.run.seed for r in several)
@@ -326,7 +328,7 @@ def _comparison(
     keep: str,
     one: str,
     other: str,
-    both: tuple[dict[int, Result], dict[int, Result]],
+    both: tuple[dict[int, RunResult], dict[int, RunResult]],
     margin: float,
 ) -> Comparison:
     seeds = tuple(seed for seed in both[0] if seed in both[1])
@@ -341,7 +343,7 @@ def _comparison(
 
 
 def _classes(
-    first: Sequence[Result], second: Sequence[Result], margin: float
+    first: Sequence[RunResult], second: Sequence[RunResult], margin: float
 ) -> tuple[ClassRow, ...]:
     rows = []
     for name in dict.fromkeys(name for result in (*first, *second) for name in result.classes):
@@ -364,7 +366,7 @@ def _classes(
     )
 
 
-def _row_differences(rows: Sequence[Row], keep: str) -> list[RowDifference]:
+def _row_differences(rows: Sequence[SweepRow], keep: str) -> list[RowDifference]:
     """Compare every two rows of a sweep, on each side."""
     made: list[RowDifference] = []
     for side in dict.fromkeys(side.name for row in rows for side in row.sides):

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from parity.spec.errors import listed
 from parity.study.plan import DETERMINISTIC
-from parity.study.results import FINISHED, THEN, Result
+from parity.study.results import FINISHED, THEN, RunResult
 from parity.training.side import FRAMEWORKS
 
 if TYPE_CHECKING:
-    from parity.study.analysis import Row
+    from parity.study.analysis import SweepRow
 
 
-def notes_of(rows: Sequence[Row], found: Sequence[Result]) -> list[str]:
+def notes_of(rows: Sequence[SweepRow], found: Sequence[RunResult]) -> list[str]:
     """All of them, in order.
 
     Args:
@@ -24,7 +24,7 @@ def notes_of(rows: Sequence[Row], found: Sequence[Result]) -> list[str]:
     return [*_missing_sides(rows), *_of_runs(found), *_mixed(found)]
 
 
-def _missing_sides(rows: Sequence[Row]) -> list[str]:
+def _missing_sides(rows: Sequence[SweepRow]) -> list[str]:
     """Say where there is nothing to compare, or one seed alone."""
     lines = []
     for row in rows:
@@ -51,7 +51,7 @@ def _missing_sides(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _of_runs(found: Sequence[Result]) -> list[str]:
+def _of_runs(found: Sequence[RunResult]) -> list[str]:
     """Say of each run what is wrong with it."""
     return [result.note for result in found if result.note] + [
         f"{result.run.words}: its score is not a number, and is in no number below"
@@ -60,7 +60,7 @@ def _of_runs(found: Sequence[Result]) -> list[str]:
     ]
 
 
-def _mixed(found: Sequence[Result]) -> list[str]:
+def _mixed(found: Sequence[RunResult]) -> list[str]:
     """Say where runs were trained under conditions that may matter and that are not the same."""
     lines = []
     for side in dict.fromkeys(result.run.side for result in found):

@@ -40,7 +40,7 @@ MARKS = (".state.json", ".asked")  # files beside a run's folder that tell of it
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class Run:
+class StudyRun:
     """One run of a study.
 
     Attributes:
@@ -116,7 +116,7 @@ class Plan:
         published = RECIPES.get(recipe.name) if recipe.own is None else None
         return cls(recipe, published, epochs or recipe.epochs, devices, data, **others)
 
-    def recipe_for(self, run: Run) -> Recipe:
+    def recipe_for(self, run: StudyRun) -> Recipe:
         """Return the recipe of one run.
 
         Raises:
@@ -197,7 +197,7 @@ class Plan:
             said = "; ".join(f"{key} {a}, not {b}" for key, (a, b) in pairs.items())
             raise InputError(f"{path.parent} holds a study with {said}")
 
-    def found(self, out: Path) -> list[Run]:
+    def found(self, out: Path) -> list[StudyRun]:
         """List the runs that were asked for, begun or ended in OUT, in order."""
         made = {}
         for part, row in rows(out):
@@ -207,7 +207,7 @@ class Plan:
                     for mark in MARKS:
                         name = name.removesuffix(mark)
                     if match := RUN.fullmatch(name):
-                        run = Run(row, int(match[1]), int(match[2] or 1), side)
+                        run = StudyRun(row, int(match[1]), int(match[2] or 1), side)
                         made[run.name] = run
         return in_order(made.values())
 
@@ -218,10 +218,10 @@ def _said(value: object) -> str:
     return "none" if value is None else str(value)[:12]
 
 
-def in_order(runs: Iterable[Run]) -> list[Run]:
+def in_order(runs: Iterable[StudyRun]) -> list[StudyRun]:
     """Sort runs; rows of a sweep by their values: 0.06 before 0.1, 32 before 128."""
 
-    def key(run: Run) -> tuple:
+    def key(run: StudyRun) -> tuple:
         values = sorted(full_key(setting).partition("=") for setting in run.row)
         row = [(k, *_magnitude(v)) for k, _, v in values]
         return row, run.seed, run.repeat, sides().index(run.side)
@@ -236,7 +236,7 @@ def _magnitude(value: str) -> tuple[float, str]:
         return math.inf, value
 
 
-def with_twins(found: Iterable[Run]) -> list[Run]:
+def with_twins(found: Iterable[StudyRun]) -> list[StudyRun]:
     """Add what is missing of a pair: the first run of a seed, if its framework has any run.
 
     That is the other framework's of the same seed, or the one that a repeat repeats. In order.
@@ -245,7 +245,7 @@ def with_twins(found: Iterable[Run]) -> list[Run]:
     begun = {(run.row, run.side) for run in found}
     known = {(run.row, run.side, run.seed) for run in found if run.repeat == 1}
     twins = {
-        Run(run.row, run.seed, 1, side)
+        StudyRun(run.row, run.seed, 1, side)
         for run in found
         for side in (name + DETERMINISTIC * run.deterministic for name in FRAMEWORKS)
         if (run.row, side) in begun and (run.row, side, run.seed) not in known
@@ -276,11 +276,11 @@ def runs_of(
     repeats: int = 1,
     deterministic: bool = False,
     grid: Sequence[tuple[str, ...]] = ((),),
-) -> list[Run]:
+) -> list[StudyRun]:
     """List runs in the order in which they are trained: pairs of one seed beside each other."""
     end = DETERMINISTIC if deterministic else ""
     return [
-        Run(row, seed, repeat, framework + end)
+        StudyRun(row, seed, repeat, framework + end)
         for repeat in range(1, repeats + 1)
         for seed in seeds
         for row in grid
@@ -330,7 +330,7 @@ def parse_only(text: str) -> tuple[str, list[int]]:
     return framework, _ranges(seeds, f"--only {text!r}")
 
 
-def ask(out: Path, runs: Iterable[Run]) -> None:
+def ask(out: Path, runs: Iterable[StudyRun]) -> None:
     """Record that runs are asked for, so that a report knows which are still to come.
 
     Raises:
@@ -343,12 +343,12 @@ def ask(out: Path, runs: Iterable[Run]) -> None:
             write_once(path, b"")
 
 
-def state_of(out: Path, run: Run) -> Path:
+def state_of(out: Path, run: StudyRun) -> Path:
     """Return the path of the record of how a run ended."""
     return out / f"{run.name}.state.json"
 
 
-def read_state(out: Path, run: Run) -> dict[str, Any]:
+def read_state(out: Path, run: StudyRun) -> dict[str, Any]:
     """Read how a run ended; empty where it did not, or where it is to be trained anew.
 
     That is a run whose folder was removed, and a finished one without a log, which has no score.

@@ -16,7 +16,7 @@ from parity.spec.errors import InputError
 from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import differences, plain, recipe_of
 from parity.study import claims
-from parity.study.plan import Plan, Run, read_state
+from parity.study.plan import Plan, StudyRun, read_state
 from parity.study.running import claim_of
 from parity.training import logger
 from parity.training.folder import ENVIRONMENT
@@ -45,7 +45,7 @@ class Speed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class RunResult:
     """What one run reached, in percent.
 
     Attributes:
@@ -65,7 +65,7 @@ class Result:
         content: Hash of its log without times: equal of two runs that computed alike.
     """
 
-    run: Run
+    run: StudyRun
     status: str
     note: str = ""
     best: float = math.nan
@@ -99,7 +99,7 @@ class Result:
         return " ".join(f"{name} {self.versions.get(name, '?')}" for name in names)
 
 
-def read(plan: Plan, run: Run, out: Path) -> Result:
+def read(plan: Plan, run: StudyRun, out: Path) -> RunResult:
     """Read one run.
 
     Raises:
@@ -124,7 +124,7 @@ def read(plan: Plan, run: Run, out: Path) -> Result:
     facts["content"] = hashlib.sha256(json.dumps(bare).encode()).hexdigest()
     if status == FINISHED and not validations:
         status, note = FAILED, f"{run.words}: finished, but its log has no validation"
-    return Result(run, status, note, **facts)
+    return RunResult(run, status, note, **facts)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -141,7 +141,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     raise InputError(f"{path}: not the log of a run")
 
 
-def _status(plan: Plan, run: Run, out: Path, state: dict[str, Any], epochs: int) -> tuple[str, str]:
+def _status(
+    plan: Plan, run: StudyRun, out: Path, state: dict[str, Any], epochs: int
+) -> tuple[str, str]:
     if state.get("status") == "finished":
         return FINISHED, ""
     if state:
@@ -187,7 +189,7 @@ def _speed(lines: list[dict[str, Any]], recipe: Recipe) -> Speed:
     return Speed(trained, step, validation, hours)
 
 
-def _environment(path: Path, run: Run, recipe: Recipe) -> dict[str, Any]:
+def _environment(path: Path, run: StudyRun, recipe: Recipe) -> dict[str, Any]:
     found = read_json(path)
     try:
         starts = found["starts"]

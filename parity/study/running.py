@@ -16,7 +16,7 @@ from parity.io.interrupts import SIGNALS
 from parity.spec.errors import InputError
 from parity.spec.training.written import to_toml
 from parity.study import claims
-from parity.study.plan import Plan, Run, read_state, state_of
+from parity.study.plan import Plan, StudyRun, read_state, state_of
 from parity.training.launch import BROKEN, PARENT
 from parity.training.stopping import STOPPED
 
@@ -51,18 +51,18 @@ class Interrupted(Exception):  # noqa: N818  # it is no error
         self.status = status
 
 
-Trains = Callable[[Plan, Run, Path], Ended]
+Trains = Callable[[Plan, StudyRun, Path], Ended]
 
 
 def train_all(
     plan: Plan,
-    runs: Sequence[Run],
+    runs: Sequence[StudyRun],
     out: Path,
     trains: Trains,
     say: Callable[[str], None],
     after: Callable[[], None] = lambda: None,
     retry_failed: bool = False,
-) -> list[Run]:
+) -> list[StudyRun]:
     """Train what is not trained yet, and nobody else trains.
 
     A run that stopped because a number was not finite is recorded, and the next begins: it would
@@ -100,7 +100,7 @@ def train_all(
     return held
 
 
-def _ended(out: Path, run: Run, retry_failed: bool) -> bool:
+def _ended(out: Path, run: StudyRun, retry_failed: bool) -> bool:
     """Return whether there is nothing left to train.
 
     A run whose folder or log is gone is trained anew, however it ended.
@@ -109,11 +109,11 @@ def _ended(out: Path, run: Run, retry_failed: bool) -> bool:
     return bool(state) and (state["status"] == "finished" or not retry_failed)
 
 
-def claim_of(out: Path, run: Run) -> Path:
+def claim_of(out: Path, run: StudyRun) -> Path:
     return out / f"{run.name}.claim"
 
 
-def _train(plan: Plan, run: Run, out: Path, trains: Trains) -> None:
+def _train(plan: Plan, run: StudyRun, out: Path, trains: Trains) -> None:
     state_of(out, run).unlink(missing_ok=True)
     ended = trains(plan, run, out)
     if ended.status in STOPPED_BY:
@@ -146,7 +146,7 @@ class Child:
     options: tuple[str, ...] = ()
     say: Callable[[str], None] = lambda line: None
 
-    def __call__(self, plan: Plan, run: Run, out: Path) -> Ended:
+    def __call__(self, plan: Plan, run: StudyRun, out: Path) -> Ended:
         folder = out / run.name
         make_folder(folder.parent)
         recipe = folder.with_name(f"{folder.name}.toml")
@@ -224,7 +224,7 @@ def in_process(options: Any = None, workers: int | None = 0) -> Trains:
     from parity.training.run import Options
     from parity.training.start import train
 
-    def trains(plan: Plan, run: Run, out: Path) -> Ended:
+    def trains(plan: Plan, run: StudyRun, out: Path) -> Ended:
         chosen = dataclasses.replace(options or Options(pictures=0), epochs=plan.epochs)
         try:
             done = train(

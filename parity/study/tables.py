@@ -12,7 +12,7 @@ from rich.table import Table as Printed
 from parity.report.numbers import in_points
 from parity.spec.training.recipe import HALF
 from parity.spec.training.written import differences, plain
-from parity.study.analysis import ClassRow, Comparison, Row, RowDifference, Side, Study
+from parity.study.analysis import ClassRow, Comparison, RowDifference, Side, Study, SweepRow
 from parity.study.grid import short_setting
 from parity.study.plan import DETERMINISTIC, Plan
 from parity.study.results import FINISHED
@@ -70,12 +70,12 @@ def title(study: Study) -> str:
     return f"{plan.recipe.name}: {epochs} at {size}, {plan.recipe.precision}"
 
 
-def _plan(study: Study, row: Row) -> Plan:
+def _plan(study: Study, row: SweepRow) -> Plan:
     """The plan with what the row of a sweep changes in its recipe."""
     return dataclasses.replace(study.plan, recipe=study.plan.recipe_for(row.runs[0].run))
 
 
-def accuracy(study: Study, row: Row) -> Table:
+def accuracy(study: Study, row: SweepRow) -> Table:
     plan = _plan(study, row)
     keep, published = plan.recipe.keep, plan.recipe.published
     head = ["side", "seeds", "best", "deviation", "last", "deviation", "lowest to highest"]
@@ -118,7 +118,7 @@ def _unlike_published(plan: Plan) -> list[str]:
     return lines
 
 
-def speed(study: Study, row: Row) -> Table:
+def speed(study: Study, row: SweepRow) -> Table:
     plan = _plan(study, row)
     head: tuple[str, ...] = (
         "side",
@@ -156,7 +156,7 @@ def noise(side: Side) -> list[str]:
     ]
 
 
-def _cost(row: Row, side: Side) -> list[str]:
+def _cost(row: SweepRow, side: Side) -> list[str]:
     """Say what deterministic algorithms cost."""
     plain = row.side(side.name.removesuffix(DETERMINISTIC))
     if plain is None or plain is side:
@@ -167,7 +167,7 @@ def _cost(row: Row, side: Side) -> list[str]:
     ]
 
 
-def comparison(study: Study, row: Row) -> Table:
+def comparison(study: Study, row: SweepRow) -> Table:
     keep = study.plan.recipe.keep
     head: tuple[str, ...] = (
         "second - first",
@@ -218,7 +218,7 @@ def _longer(first: str, second: str, verdict: Verdict) -> str:
     )
 
 
-def classes(study: Study, row: Row, found: Comparison) -> Table:
+def classes(study: Study, row: SweepRow, found: Comparison) -> Table:
     """Each class of one comparison."""
     head: tuple[str, ...] = ("class", found.first, found.second, "pairs", "difference")
     head += ("90 % interval", "95 % interval", "p, equivalence", "p, difference", "verdict")
@@ -252,7 +252,7 @@ def _judged(one: ClassRow) -> str:
     return " and ".join(word for word, is_so in words if is_so) or "not decided"
 
 
-def runs(study: Study, row: Row) -> Table:
+def runs(study: Study, row: SweepRow) -> Table:
     """Every run, so that nothing is hidden behind a mean."""
     head = ("run", "status", "best", "last", "validations", "hours")
     rows = []
@@ -312,7 +312,7 @@ def _unlike(found: Sequence[RowDifference], side: str, row: int) -> str:
     return ", ".join(map(str, unlike)) or "none"
 
 
-def _named(row: Row, what: str) -> str:
+def _named(row: SweepRow, what: str) -> str:
     return f"{row.name}: {what}" if row.settings else what
 
 

@@ -17,8 +17,8 @@ from parity.report.numbers import in_points
 from parity.report.plot import Line, legend, plot
 from parity.spec.errors import InputError
 from parity.spec.training.written import plain
-from parity.study.analysis import Comparison, Row, Study
-from parity.study.results import Result
+from parity.study.analysis import Comparison, Study, SweepRow
+from parity.study.results import RunResult
 from parity.study.tables import tables, title
 
 NAMES = ("study.json", "study.md", "study.html")
@@ -148,7 +148,7 @@ def page(study: Study) -> str:
     )
 
 
-def curves(row: Row) -> list[Line]:
+def curves(row: SweepRow) -> list[Line]:
     """The validations of every run."""
     return [_line(result) for result in row.runs if result.curve]
 
@@ -172,7 +172,7 @@ def picture(study: Study) -> str:
     return plot(named, "batches", f"{study.score}, percent", linear=True, alone=True)
 
 
-def _line(result: Result) -> Line:
+def _line(result: RunResult) -> Line:
     run = result.run
     points = [
         (batches, score, f"{run.words}, {batches}: {score:.2f}")

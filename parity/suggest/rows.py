@@ -19,7 +19,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class SuggestedRow:
     """Tensors of the reference and what becomes of them.
 
     Attributes:
@@ -103,7 +103,7 @@ def rows_of(
     reference: Mapping[str, Layer],
     port: Mapping[str, Layer],
     kind: Callable[[str], str],
-) -> list[Row]:
+) -> list[SuggestedRow]:
     """Return the tensors of matched layers, with the axes that their shapes and kinds allow.
 
     Args:
@@ -112,7 +112,7 @@ def rows_of(
         port: The port's.
         kind: The class of one of the reference's layers; empty if it is none.
     """
-    rows: list[Row] = []
+    rows: list[SuggestedRow] = []
     for match in matches:
         ours = [reference[name] for name in match.reference]
         theirs = [port[name] for name in match.port]
@@ -124,7 +124,7 @@ def rows_of(
 
 def _row(
     match: Match, ours: list[Layer], theirs: list[Layer], role: str, kind: Callable[[str], str]
-) -> Row:
+) -> SuggestedRow:
     names = tuple(layer.tensors[role] for layer in ours)
     made = tuple(layer.tensors[role] for layer in theirs)
     scan = STAR in names[0]
@@ -143,7 +143,7 @@ def _row(
         doubts = (*doubts, Doubt(DoubtKind.MISFIT))
     family = kind(ours[0].name), made[0].rpartition(".")[2], str(len(shapes[0][0])), str(len(made))
     formula = found[0] if found else ""
-    return Row(names, made, formula, match.how, doubts, family, tuple(found))
+    return SuggestedRow(names, made, formula, match.how, doubts, family, tuple(found))
 
 
 def _scanned(formula: str, count: int) -> str:
@@ -159,7 +159,7 @@ def _scanned(formula: str, count: int) -> str:
     return f"layer {left} -> {first} layer {rest}"
 
 
-def _decided(rows: list[Row]) -> list[Row]:
+def _decided(rows: list[SuggestedRow]) -> list[SuggestedRow]:
     """Let tensors whose shapes decide the axes decide those of the same kind."""
     common: dict[tuple[str, ...], list[str]] = {}
     for row in rows:

@@ -24,14 +24,14 @@ from parity.spec.errors import InputError
 from parity.suggest import wording
 from parity.suggest.layers import layer_names
 from parity.suggest.matching import DoubtKind
-from parity.suggest.rows import Row
+from parity.suggest.rows import SuggestedRow
 from parity.suggest.suggestion import Pair, Suggestion
 from weights_convert.rules import Rules
 
 MOST = 200  # candidates that are run
 LARGEST = 4  # layers side by side whose orders are tried
 
-Change = Callable[[Row], Row]
+Change = Callable[[SuggestedRow], SuggestedRow]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def settle(pair: Pair, made: Suggestion) -> Settled:
     inputs = pair.port.arrays(False)
     expected = reference.run(inputs, False).outputs
     source, before = reference.state(), port.state()
-    agreed: list[tuple[Row, ...]] = []
+    agreed: list[tuple[SuggestedRow, ...]] = []
     for chosen in itertools.product(*choices):
         rows = tuple(_changed(row, chosen) for row in made.rows)
         arrays = _applied(rows, source, before)
@@ -106,7 +106,7 @@ def _draw(module: torch.nn.Module) -> None:
                     tensor.abs_()
 
 
-def _applied(rows: Sequence[Row], source: Arrays, target: Arrays) -> Arrays | None:
+def _applied(rows: Sequence[SuggestedRow], source: Arrays, target: Arrays) -> Arrays | None:
     """Return the port's tensors by rows; None where they do not fit."""
     try:
         table = Rules.of([wording.literal(row) for row in rows])
@@ -116,7 +116,7 @@ def _applied(rows: Sequence[Row], source: Arrays, target: Arrays) -> Arrays | No
     return {name: array for step in plan.steps for name, array in step.apply(source).items()}
 
 
-def _choices(rows: Sequence[Row]) -> list[list[Change]]:
+def _choices(rows: Sequence[SuggestedRow]) -> list[list[Change]]:
     """Return, for each thing in doubt, the changes of rows that may be right."""
     found: list[list[Change]] = []
     for kind in dict.fromkeys(r.kind for r in rows if r.doubted(DoubtKind.AXES)):
@@ -132,14 +132,14 @@ def _choices(rows: Sequence[Row]) -> list[list[Change]]:
     return found + _exchanges(rows)
 
 
-def _family(row: Row) -> str:
+def _family(row: SuggestedRow) -> str:
     """Return the layer of a row's first tensor, of whatever number."""
     many = row.port if len(row.port) > 1 else row.reference
     return re.sub(r"\d+", "#", next(iter(layer_names({many[0]: ()}).values()))[0])
 
 
 def _with_formula(kind: tuple[str, ...], usual: str, formula: str) -> Change:
-    def change(row: Row) -> Row:
+    def change(row: SuggestedRow) -> SuggestedRow:
         if row.kind != kind or row.formula != usual or formula not in row.options:
             return row
         return dataclasses.replace(row, formula=formula)
@@ -148,7 +148,7 @@ def _with_formula(kind: tuple[str, ...], usual: str, formula: str) -> Change:
 
 
 def _with_order(family: str, order: Sequence[int]) -> Change:
-    def change(row: Row) -> Row:
+    def change(row: SuggestedRow) -> SuggestedRow:
         if not row.doubted(DoubtKind.PARTS) or _family(row) != family:
             return row
         if len(row.port) > 1:
@@ -158,9 +158,9 @@ def _with_order(family: str, order: Sequence[int]) -> Change:
     return change
 
 
-def _exchanges(rows: Sequence[Row]) -> list[list[Change]]:
+def _exchanges(rows: Sequence[SuggestedRow]) -> list[list[Change]]:
     """Return the orders of layers of equal shapes side by side; those of many are not tried."""
-    groups: dict[frozenset[str], dict[str, dict[str, Row]]] = {}
+    groups: dict[frozenset[str], dict[str, dict[str, SuggestedRow]]] = {}
     for row in rows:
         for doubt in row.doubted(DoubtKind.SIDE_BY_SIDE):
             layer, role = layer_names({row.port[0]: ()})[row.port[0]]
@@ -183,7 +183,9 @@ def _layer(name: str) -> str:
     return layer_names({name: ()})[name][0]
 
 
-def _exchanged(layers: list[dict[str, Row]], order: Sequence[int]) -> dict[Row, tuple[str, ...]]:
+def _exchanged(
+    layers: list[dict[str, SuggestedRow]], order: Sequence[int]
+) -> dict[SuggestedRow, tuple[str, ...]]:
     """Return rows -> their sources when each layer takes those of another one."""
     return {
         row: layers[i][role].reference
@@ -193,16 +195,16 @@ def _exchanged(layers: list[dict[str, Row]], order: Sequence[int]) -> dict[Row, 
     }
 
 
-def _with_sources(sources: dict[Row, tuple[str, ...]]) -> Change:
+def _with_sources(sources: dict[SuggestedRow, tuple[str, ...]]) -> Change:
     ports = {row.port: names for row, names in sources.items()}
 
-    def change(row: Row) -> Row:
+    def change(row: SuggestedRow) -> SuggestedRow:
         return dataclasses.replace(row, reference=ports.get(row.port, row.reference))
 
     return change
 
 
-def _changed(row: Row, changes: Sequence[Change]) -> Row:
+def _changed(row: SuggestedRow, changes: Sequence[Change]) -> SuggestedRow:
     for change in changes:
         row = change(row)
     return row

@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from parity.capture.jax_side import JaxSide
 from parity.capture.run import FLOAT64
-from parity.capture.torch_side import TorchSide, one_thread
+from parity.capture.torch_side import TorchSide
+from parity.capture.torch_threads import one_thread
 from parity.ladder.port import Port
 from parity.ladder.ruled import COUNTER, is_counter
 from parity.suggest import flow, wording
 from parity.suggest.layers import Graph, layer_names, layers_of
 from parity.suggest.matching import Match, Matcher
-from parity.suggest.rows import Row, Shapes, rows_of, same_values, stacked
+from parity.suggest.rows import Shapes, SuggestedRow, rows_of, same_values, stacked
 
 
 @dataclasses.dataclass
@@ -56,12 +57,12 @@ class Suggestion:
         counters: Whether the reference counts batches.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[SuggestedRow, ...]
     reference: Shapes
     port: Shapes
     counters: bool
 
-    def rules(self) -> list[tuple[wording.Given, list[Row]]]:
+    def rules(self) -> list[tuple[wording.Given, list[SuggestedRow]]]:
         """Return few rules that make the rows, and the rows of each."""
         return wording.table(self.rows, self.reference)
 

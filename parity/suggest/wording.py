@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from parity.spec.errors import InputError, listed
 from parity.suggest.matching import Doubt
-from parity.suggest.rows import STAR, Row
+from parity.suggest.rows import STAR, SuggestedRow
 from weights_convert.rules.rule import Rule, parse
 
 Given = tuple  # a rule as it is written
@@ -18,7 +18,7 @@ LONGEST = 3  # runs of parts that become groups
 AXES = "abcdef"
 
 
-def literal(row: Row) -> Given:
+def literal(row: SuggestedRow) -> Given:
     """Return the rule of one row alone."""
     given = _rule(row, (), row.formula)
     assert given is not None  # there is no run that could be out of order
@@ -26,8 +26,8 @@ def literal(row: Row) -> Given:
 
 
 def table(
-    rows: Sequence[Row], shapes: Mapping[str, Sequence[int]]
-) -> list[tuple[Given, list[Row]]]:
+    rows: Sequence[SuggestedRow], shapes: Mapping[str, Sequence[int]]
+) -> list[tuple[Given, list[SuggestedRow]]]:
     """Return few rules that make exactly the rows, and the rows of each.
 
     Args:
@@ -39,7 +39,7 @@ def table(
     for row in rows:
         for given in _candidates(row, len(shapes[_members(row, shapes)[0]])):
             candidates.setdefault(repr(given), given)
-    covers: list[tuple[Given, list[Row]]] = []
+    covers: list[tuple[Given, list[SuggestedRow]]] = []
     for given in candidates.values():
         if (covered := _covered(given, answers, shapes)) is not None:
             covers.append((given, covered))
@@ -56,7 +56,7 @@ def table(
     return sorted(found, key=lambda item: places[item[1][0]])
 
 
-def _members(row: Row, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+def _members(row: SuggestedRow, shapes: Mapping[str, Sequence[int]]) -> list[str]:
     """Return the reference's tensors of a row."""
     found = []
     for name in row.reference:
@@ -68,7 +68,7 @@ def _members(row: Row, shapes: Mapping[str, Sequence[int]]) -> list[str]:
     return found
 
 
-def _candidates(row: Row, ndim: int) -> Iterator[Given]:
+def _candidates(row: SuggestedRow, ndim: int) -> Iterator[Given]:
     """Yield rules that make a row, and perhaps others."""
     formulas = [row.formula]
     if not row.formula and len(row.reference) == len(row.port) == 1:
@@ -111,7 +111,7 @@ def _find(parts: Sequence[str], run: Sequence[str]) -> int | None:
     return next(places, None)
 
 
-def _rule(row: Row, runs: Sequence[Sequence[str]], formula: str) -> Given | None:
+def _rule(row: SuggestedRow, runs: Sequence[Sequence[str]], formula: str) -> Given | None:
     """Return a rule in which runs of parts are groups; None where they are not in order."""
     parts = [name.split(".") for name in (*row.reference, *row.port)]
     count = len(row.reference)
@@ -141,14 +141,14 @@ def _text(part: str, pattern: bool) -> str:
 
 
 def _covered(
-    given: Given, answers: Mapping[str, Row], shapes: Mapping[str, Sequence[int]]
-) -> list[Row] | None:
+    given: Given, answers: Mapping[str, SuggestedRow], shapes: Mapping[str, Sequence[int]]
+) -> list[SuggestedRow] | None:
     """Return the rows that a rule makes; None if it makes anything else."""
     try:
         rule = parse(given, 1, {})
     except InputError:
         return None
-    found: dict[Row, None] = {}
+    found: dict[SuggestedRow, None] = {}
     for name, shape in shapes.items():
         match = rule.match(name, len(shape))
         if match is None:
@@ -160,7 +160,7 @@ def _covered(
     return list(found)
 
 
-def _makes(rule: Rule, given: Given, row: Row, values: Mapping[str, str]) -> bool:
+def _makes(rule: Rule, given: Given, row: SuggestedRow, values: Mapping[str, str]) -> bool:
     names = tuple(each.expand(values) if each else "" for each in rule.templates)
     axes = given[2] if len(given) > 2 else ""
     left, _, right = axes.partition(" -> ")
@@ -169,7 +169,7 @@ def _makes(rule: Rule, given: Given, row: Row, values: Mapping[str, str]) -> boo
 
 
 def text_of(
-    rules: Sequence[tuple[Given, list[Row]]],
+    rules: Sequence[tuple[Given, list[SuggestedRow]]],
     left_out: Sequence[Given],
     alone: tuple[Sequence[str], Sequence[str]],
     title: str,

@@ -13,7 +13,7 @@ import torch
 import jax_impl.state
 import torch_impl.state
 from parity.capture.jax_side import JaxSide
-from parity.capture.records import Result, count_name
+from parity.capture.records import RunRecord, count_name
 from parity.capture.torch_side import TorchSide
 from parity.ladder.tolerances import per_tap
 from parity.model_checks.networks import CROSS_ENTROPY, ICNET_LOSS, Task, weight_map
@@ -90,7 +90,7 @@ class Answer:
         self.eval = network.run((case.images(),), train=False)
 
     @functools.cached_property
-    def train(self) -> Result:
+    def train(self) -> RunRecord:
         losses, targets = task(self.case, self.config)
         loss = losses[self.framework == "jax"]
         return self.network.run((self.case.images(),), True, loss, targets)
@@ -217,7 +217,7 @@ def test_running_statistics(answer: Answer) -> None:
 
 def test_every_batch_is_counted(answer: Answer) -> None:
     """Catches a counter that training does not move, which the golden norms leave out."""
-    result: Result = answer.train
+    result: RunRecord = answer.train
     ran = answer.case.names("eval_names")
     suffix = ".num_batches_tracked"
     counters = {k: v for k, v in result.statistics.items() if k.endswith(suffix)}

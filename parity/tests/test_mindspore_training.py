@@ -24,7 +24,7 @@ import jax_impl.optim
 import jax_impl.state
 import torch_impl.state
 from parity.capture.jax_side import JaxSide
-from parity.capture.records import Arrays, Result
+from parity.capture.records import Arrays, RunRecord
 from parity.capture.torch_side import TorchSide
 from parity.ladder.tolerances import K
 from parity.model_checks.networks import CROSS_ENTROPY, weight_map
@@ -112,7 +112,7 @@ class Answer:
         self.given = (images, True, CROSS_ENTROPY[side == "jax"], targets)
 
     @functools.cached_property
-    def train(self) -> Result:
+    def train(self) -> RunRecord:
         return self.network.run(*self.given)
 
     @functools.cached_property
@@ -151,11 +151,11 @@ class Answer:
             found[key] = array.transpose(np.argsort(axes)) if axes else array
         return found
 
-    def _once_more(self, network: JaxSide, state: Arrays, given: tuple) -> Result:
+    def _once_more(self, network: JaxSide, state: Arrays, given: tuple) -> RunRecord:
         network.fill(state)
         return network.run(*given)
 
-    def _steps(self, run: Callable[[Arrays], Result]) -> Steps:
+    def _steps(self, run: Callable[[Arrays], RunRecord]) -> Steps:
         """Make five steps of JAX's optimizer.
 
         Args:

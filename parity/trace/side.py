@@ -14,8 +14,8 @@ from parity.capture.records import (
     Call,
     Cotangents,
     Layout,
-    Result,
     Returned,
+    RunRecord,
     is_exact,
     is_float,
     leaves,
@@ -164,7 +164,7 @@ class RecordedSide(TorchSide):
 
     # Runs.
 
-    def run(self, inputs: Any, train: bool, *_: Any, **__: Any) -> Result:
+    def run(self, inputs: Any, train: bool, *_: Any, **__: Any) -> RunRecord:
         """Return the recorded run of the whole network; see `TorchSide.run`.
 
         Args:
@@ -181,7 +181,7 @@ class RecordedSide(TorchSide):
         outputs = [o for o in found["outputs"] if o["array"] is not None]
         places = {id(o): i for i, o in enumerate(outputs)}
         loss = found["loss"]
-        return Result(
+        return RunRecord(
             outputs=self._copied([o["array"] for o in outputs], self.output_axes[train]),
             calls={c["layer"]: self._call(c) for c in found["calls"]},
             loss=None if loss is None else self.trace.array(loss),
@@ -246,7 +246,7 @@ class RecordedSide(TorchSide):
     ) -> tuple[np.ndarray, ...]:
         return tuple(a.copy() for a in self._turned(names, given))
 
-    def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> Result:
+    def run_layer(self, call: Call, cotangents: Cotangents, train: bool) -> RunRecord:
         """Return the recorded run of one layer alone; see `TorchSide.run_layer`.
 
         Where there is none, what the layer gave in the whole network, if it is undisturbed.
@@ -260,7 +260,7 @@ class RecordedSide(TorchSide):
             where = f"{call.layer} alone, {self._name(train)}"
             raise NotRecordedError(f"{self.trace.path} holds no run of {where}")
         found = self.trace.alone[self.key(train)]["layers"][call.layer]
-        result = Result(
+        result = RunRecord(
             outputs=self._copied(found["outputs"]),
             statistics=self.trace.arrays(found["statistics"]),
         )
@@ -269,12 +269,12 @@ class RecordedSide(TorchSide):
             result.parameter_gradients = self.trace.arrays(found["parameter_gradients"])
         return result
 
-    def _within(self, call: Call, train: bool) -> Result:
+    def _within(self, call: Call, train: bool) -> RunRecord:
         """Return what a layer gave in the whole network, but for its inputs' gradients."""
         run = self.trace.runs[self.key(train)]
         calls = [c for c in run["calls"] if c["layer"].partition("#")[0] == call.module]
         (mine,) = (c for c in calls if c["layer"] == call.layer)
-        result, prefix = Result(outputs=self._copied(mine["outputs"])), f"{call.module}."
+        result, prefix = RunRecord(outputs=self._copied(mine["outputs"])), f"{call.module}."
 
         def inside(names: Mapping[str, str]) -> Arrays:
             """Return the layer's own tensors; of several calls, only the sum would be known."""

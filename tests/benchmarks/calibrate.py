@@ -32,7 +32,7 @@ MEASURED = ("L1", "L2", "L3")  # the rungs whose numerics are judged by K
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Calibrated:
     """The worst of one model, precision and rung.
 
     Attributes:
@@ -62,7 +62,7 @@ def calibrate(
     precisions: Sequence[str],
     seeds: Sequence[int],
     progress: Callable[[str], None] = lambda _: None,
-) -> list[Row]:
+) -> list[Calibrated]:
     """Check clean ports of our own networks, and keep how close to the limits they come.
 
     Args:
@@ -84,7 +84,7 @@ def calibrate(
     return rows
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Calibrated]) -> Table:
     """A row per model, precision and rung."""
     found = Table(title=f"Clean ports: what K must exceed (K is {K:g})", box=SIMPLE_HEAD)
     for name in ("model", "precision", "rung"):
@@ -122,11 +122,11 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 and not math.isnan(part) else math.inf
 
 
-def _row(model: str, precision: str, rung: str, checks: Sequence[tuple[int, Check]]) -> Row:
+def _row(model: str, precision: str, rung: str, checks: Sequence[tuple[int, Check]]) -> Calibrated:
     here = [(seed, c) for seed, c in checks if c.rung == rung]
     numerics = [(ratio(c, precision), seed, c) for seed, c in here if c.kind == "numerics"]
     largest, seed, worst = max(numerics, key=lambda item: item[0])
-    return Row(
+    return Calibrated(
         model=model,
         precision=precision,
         rung=rung,

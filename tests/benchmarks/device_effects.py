@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.cli.arguments import parse_devices
 from parity.io.files import check_writable, write_atomically
 from parity.ladder import tolerances

@@ -35,7 +35,7 @@ CONSUMERS = ("nobody", "torch", "jax")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class LoadingSpeed:
     """One way to make batches.
 
     Attributes:
@@ -75,7 +75,7 @@ def measure(
     consumers: Sequence[str],
     steps: int,
     progress: Callable[[str], None] = lambda stage: None,
-) -> list[Row]:
+) -> list[LoadingSpeed]:
     """Take so many batches of a recipe's first stage, in each way.
 
     Args:
@@ -106,7 +106,7 @@ def _row(
     source: Source,
     workers: int,
     steps: int,
-) -> Row:
+) -> LoadingSpeed:
     with _batches(recipe, source, workers, steps + 1) as made:
         batches, images = Watched(made), 0
         take(next(batches))
@@ -116,7 +116,7 @@ def _row(
             images += len(batch.images)
         seconds, cpu, others = (b - a for a, b in zip(before, _spent(), strict=True))
     waited = batches.waited / seconds
-    return Row(consumer, workers, batches.first, images, seconds, waited, cpu, others)
+    return LoadingSpeed(consumer, workers, batches.first, images, seconds, waited, cpu, others)
 
 
 def _spent() -> tuple[float, float, float]:
@@ -155,7 +155,7 @@ def _consumer(name: str, recipe: Recipe, source: Source) -> Callable[[Batch], ob
     return lambda batch: trainer.step(batch, 0.0)
 
 
-def table(recipe: Recipe, rows: Sequence[Row]) -> Table:
+def table(recipe: Recipe, rows: Sequence[LoadingSpeed]) -> Table:
     """Return a table of the rows."""
     stage = recipe.stages[0]
     height, width = pipeline.training_size(recipe, stage)
@@ -172,7 +172,7 @@ def table(recipe: Recipe, rows: Sequence[Row]) -> Table:
     return made
 
 
-def on_paper(rows: Sequence[Row], workers: int) -> str | None:
+def on_paper(rows: Sequence[LoadingSpeed], workers: int) -> str | None:
     """Say how many images a second so many workers would make, each on a core of its own.
 
     Returns:

@@ -28,10 +28,10 @@ IMAGES = "256x512"  # of a step of training, two of them; GENet's are 32 of 32x3
 NAMES = {"torch": "PyTorch", "torch.compile": "torch.compile", "jax": "JAX"}
 PACKAGES = ("python", "torch", "jax", "jaxlib", "onnxruntime")
 
-Result = dict[str, Any]
+Speeds = dict[str, Any]
 
 
-def bench(arguments: list[str]) -> Result:
+def bench(arguments: list[str]) -> Speeds:
     """Run `parity bench` in a process of its own, with nothing compiled before."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
@@ -39,7 +39,7 @@ def bench(arguments: list[str]) -> Result:
         print(" ".join(["parity", "bench", *arguments]), flush=True)
         cold = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
         subprocess.run(command, env=cold, check=True, stdout=subprocess.DEVNULL)
-        found: Result = json.loads(file.read_text())
+        found: Speeds = json.loads(file.read_text())
     return found
 
 
@@ -48,7 +48,7 @@ def step(model: str) -> list[str]:
     return ["--model", model, "--train", *images]
 
 
-def forward_row(model: str, found: Result) -> list[str]:
+def forward_row(model: str, found: Speeds) -> list[str]:
     """One row: medians in ms, and the ratios."""
     median = found["median"]
     times = [median[name] for name in ("plain", "torch", "jax", "torch.onnx", "jax.onnx")]
@@ -56,7 +56,7 @@ def forward_row(model: str, found: Result) -> list[str]:
     return [model, *milliseconds(times), *shares(ratios), *compiled(median)]
 
 
-def step_row(model: str, found: Result) -> list[str]:
+def step_row(model: str, found: Speeds) -> list[str]:
     median = found["median"]
     times = milliseconds([median["torch"], median["jax"]])
     return [model, *times, *shares([median["jax"] / median["torch"]]), *compiled(median)]
@@ -67,7 +67,7 @@ def compiled(median: dict[str, float]) -> list[str]:
     return milliseconds([median["torch.compile"]]) if "torch.compile" in median else []
 
 
-def first_rows(model: str, mode: str, found: Result) -> list[list[str]]:
+def first_rows(model: str, mode: str, found: Speeds) -> list[list[str]]:
     """Rows of first calls: seconds and MiB, cold and warm."""
     rows = []
     for name, calls in found["first_calls_in_own_process"].items():
@@ -91,7 +91,7 @@ def table(columns: list[str], rows: list[list[str]], words: int = 1) -> str:
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def page(forward: dict[str, Result], trained: dict[str, Result]) -> str:
+def page(forward: dict[str, Speeds], trained: dict[str, Speeds]) -> str:
     """Return the tables in Markdown, and what they were measured with."""
     one = next(iter((forward | trained).values()))
     used = ", ".join(f"{name} {one['versions'][name]}" for name in PACKAGES)

@@ -45,9 +45,9 @@ def test_on_paper() -> None:
     What a thread takes is not what a worker takes, which puts the batches into shared memory.
     """
     rows = [
-        loading_speed.Row("nobody", 0, 0.1, 100, 1.0, 0.0, 0.3),
-        loading_speed.Row("nobody", 1, 0.1, 100, 1.0, 0.0, 0.05, 0.8),
-        loading_speed.Row("torch", 1, 0.1, 100, 9.0, 0.0, 9.0, 1.0),
+        loading_speed.LoadingSpeed("nobody", 0, 0.1, 100, 1.0, 0.0, 0.3),
+        loading_speed.LoadingSpeed("nobody", 1, 0.1, 100, 1.0, 0.0, 0.05, 0.8),
+        loading_speed.LoadingSpeed("torch", 1, 0.1, 100, 9.0, 0.0, 9.0, 1.0),
     ]
     assert loading_speed.on_paper(rows, 8) == (
         "on paper: 8 workers make 1,000 images/s, and the training process can take 2,000 a second"

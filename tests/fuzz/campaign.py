@@ -11,7 +11,7 @@ from pathlib import Path
 from parity.spec.models import MODELS
 from tests.fuzz import cases, damage, kills, mutants, pairs, refusals
 from tests.fuzz.hostile import Kind, all_kinds
-from tests.fuzz.result import Result, Row, places
+from tests.fuzz.result import FuzzResult, FuzzRow
 from weights_convert import formats
 
 Progress = Callable[[str], None]
@@ -38,7 +38,7 @@ def run(
     seed: int = 0,
     whole: bool = False,
     progress: Progress = lambda _: None,
-) -> Result:
+) -> FuzzResult:
     """Run suites.
 
     Args:
@@ -48,7 +48,7 @@ def run(
         whole: For `pairs`: the networks as they are, instead of narrow ones.
         progress: Called with what is done next.
     """
-    result = Result({"suites": list(names), "rounds": rounds, "seed": seed, "whole": whole})
+    result = FuzzResult({"suites": list(names), "rounds": rounds, "seed": seed, "whole": whole})
     suites = result.settings["suites"]
     for i, name in enumerate(suites, 1):
         count = rounds or SUITES[name] or 0
@@ -67,10 +67,10 @@ def _of_several(progress: Progress, which: str, what: str) -> None:
 
 def _rows(
     name: str, folder: Path, count: int, seed: int, whole: bool, progress: Progress
-) -> Iterator[Row]:
+) -> Iterator[FuzzRow]:
     if name in damage.KINDS:
         for format in formats.FORMATS:
-            yield damaged(damage.endure(folder, name, format, count, seed, progress))
+            yield damage.endure(folder, name, format, count, seed, progress)
     elif name == "hostile":
         yield from by_group(name, hostile(progress))
     elif name == "mutants":
@@ -78,17 +78,16 @@ def _rows(
     elif name in ("kills", "steps"):
         for i, format in enumerate(formats.FORMATS):
             share = len(range(i, count, len(formats.FORMATS)))  # in turn
-            way = "random" if name == "kills" else "steps"
-            if share or way == "steps":
-                yield killed(kills.endure(folder, format, way, share, seed, progress))
+            if share or name == "steps":
+                yield kills.endure(folder, format, name, share, seed, progress)
     elif name == "refusals":
         for way in refusals.WAYS:
             progress(f"refusals, {way}")
-            yield refused(way, refusals.endure(way))
+            yield refusals.endure(way)
     else:
         for case in pairs.cases(whole):
             config = MODELS[case[0]] if whole else pairs.smallest(case[0])
-            yield paired(pairs.endure(folder, case, config, progress))
+            yield pairs.endure(folder, case, config, progress)
 
 
 def hostile(progress: Progress) -> Iterator[cases.Read]:
@@ -111,21 +110,7 @@ def mutated(count: int, seed: int, progress: Progress) -> Iterator[cases.Read]:
             yield mutants.read(breeder, sandbox, seed, number)
 
 
-def damaged(found: damage.Damage) -> Row:
-    what = f"accepted: {places(found.places)}" if found.accepted else ""
-    faults = [*found.faults]
-    for number, how in (
-        (found.numbers, "loaded with other numbers"),
-        (found.other, "loaded with another manifest"),
-        (found.unverified, "loaded without its manifest"),
-        (found.same, "loaded as if nothing were"),
-    ):
-        faults += [f"{number} {how}"] if number else []
-    numbers = (found.tried, found.refused, found.accepted)
-    return Row(found.kind, found.format, *numbers, tuple(faults), what, found.accepted)
-
-
-def by_group(name: str, reads: Iterable[cases.Read]) -> Iterator[Row]:
+def by_group(name: str, reads: Iterable[cases.Read]) -> Iterator[FuzzRow]:
     """One row per sort of file."""
     groups: dict[str, list[cases.Read]] = {}
     for read in reads:
@@ -134,36 +119,12 @@ def by_group(name: str, reads: Iterable[cases.Read]) -> Iterator[Row]:
         outcomes = [read.verdict.outcome for read in found]
         slowest = max(read.verdict.seconds for read in found)
         largest = max(read.verdict.memory for read in found)
-        yield Row(
+        yield FuzzRow(
             name,
             group,
             len(found),
             outcomes.count("refused"),
             outcomes.count("loaded"),
-            tuple(f"{read.kind.name}: {fault}" for read in found for fault in read.faults),
+            [f"{read.kind.name}: {fault}" for read in found for fault in read.faults],
             f"slowest {slowest:.1f} s, most memory {largest / 2**20:.0f} MiB",
         )
-
-
-def killed(found: kills.Kills) -> Row:
-    faults = [*found.faults]
-    faults += [] if found.swept else ["left folders that the next run did not remove"]
-    name = "kills" if found.way == "random" else "steps"
-    note = f"{found.writing} while it wrote"
-    return Row(name, found.format, found.killed, found.old, found.new, tuple(faults), note)
-
-
-def refused(way: str, found: list[refusals.Refusal]) -> Row:
-    faults = tuple(f"{r.format}: {r.fault}" for r in found if r.fault)
-    done = [r for r in found if not r.skipped]
-    note = found[0].skipped or found[0].line.rpartition(": ")[2]
-    return Row("refusals", way, len(found), len(done) - len(faults), 0, faults, note)
-
-
-def paired(found: pairs.Pairs) -> Row:
-    what = f"{found.network}, {found.naming_scheme} names, {found.dtype}"
-    note = f"{found.parameters:,} numbers, bitwise"
-    note += f"; {found.without} tensors have no name there" if found.without else ""
-    note += "; .npz holds no bfloat16" if found.refused else ""
-    faults = tuple(found.faults)
-    return Row("pairs", what, found.tried, found.refused, found.equal, faults, note)

@@ -12,12 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.fuzz.result import FuzzRow
 from tests.fuzz.samples import files_of, sample
 from tests.fuzz.sandbox import Sandbox, Verdict
 from weights_convert.formats import sidecar
 
 EDGE = 4096  # bytes at the start and at the end of a file, where its structure is
 LONGEST = 4096  # bytes appended
+# How a changed checkpoint may be loaded, none of which may be.
+OTHER_NUMBERS = "loaded with other numbers"
+OTHER_MANIFEST = "loaded with another manifest"
+UNVERIFIED = "loaded without its manifest"
+SAME = "loaded as if nothing were"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,43 +39,6 @@ class Change:
     file: Path
     at: int
     data: bytes
-
-
-@dataclasses.dataclass
-class Damage:
-    """What became of one kind of change in one format.
-
-    Attributes:
-        kind: A key of `KINDS`.
-        format: A key of `formats.FORMATS`.
-        tried: How many were made.
-        refused: How many were refused with one line.
-        unverified: How many were loaded with the right arrays, but without the manifest.
-        same: How many were loaded as what they were: the change is one that no reader looked at.
-        numbers: How many were loaded with other numbers in the arrays.
-        other: How many were loaded with the right numbers, but another manifest.
-        faults: What else went wrong, a line each.
-        places: Where the changes lay that were not refused -> how many.
-    """
-
-    kind: str
-    format: str
-    tried: int = 0
-    refused: int = 0
-    unverified: int = 0
-    same: int = 0
-    numbers: int = 0
-    other: int = 0
-    faults: list[str] = dataclasses.field(default_factory=list)
-    places: Counter[str] = dataclasses.field(default_factory=Counter)
-
-    @property
-    def accepted(self) -> int:
-        return self.unverified + self.same + self.numbers + self.other
-
-    @property
-    def ok(self) -> bool:
-        return self.tried > 0 and self.refused == self.tried and not self.faults
 
 
 def flips(files: list[Path], rng: np.random.Generator) -> Change:
@@ -142,7 +111,7 @@ def endure(
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
     sandbox: Sandbox | None = None,
-) -> Damage:
+) -> FuzzRow:
     """Change a checkpoint so many times, and count what becomes of it.
 
     Args:
@@ -155,7 +124,7 @@ def endure(
         sandbox: Who reads; one of its own, which has read the checkpoint before, if not given.
     """
     path = sample(folder, format, seed)
-    damage = Damage(kind, format)
+    row, ways, places = FuzzRow(kind, format), Counter[str](), Counter[str]()
     with contextlib.nullcontext(sandbox) if sandbox else Sandbox(warm=[path]) as sandbox:
         whole = sandbox.read(path)
         if whole.outcome != "loaded" or not whole.answer["manifest"]:
@@ -163,29 +132,28 @@ def endure(
         for i, change in enumerate(changed(path, kind, count, seed)):
             if i % 50 == 0:
                 progress(f"{kind}, {format}: {i}/{count}")
-            _count(damage, path, change, whole, sandbox.read(path))
+            found, place = sandbox.read(path), region(path, change)
+            row.tried += 1
+            row.refused += found.refused
+            row.faults += [f"{place}, byte {change.at}: {fault}" for fault in found.faults]
+            if found.outcome == "loaded":
+                places[place] += 1
+                ways[_way(whole, found)] += 1
     shutil.rmtree(path.parent)
-    return damage
+    row.faults += [f"{number} {way}" for way, number in sorted(ways.items())]
+    row.loaded = row.accepted = ways.total()
+    hit = ", ".join(f"{n} in {place}" for place, n in places.most_common())
+    row.note = f"accepted: {hit}" if hit else ""
+    return row
 
 
-def _count(damage: Damage, path: Path, change: Change, whole: Verdict, found: Verdict) -> None:
-    damage.tried += 1
-    place = region(path, change)
-    if found.faults:
-        damage.faults += [f"{place}, byte {change.at}: {fault}" for fault in found.faults]
-    if found.outcome == "refused":
-        damage.refused += not found.faults
-        return
-    if found.outcome != "loaded":
-        return
-    damage.places[place] += 1
+def _way(whole: Verdict, found: Verdict) -> str:
+    """How a changed checkpoint was loaded, beside the whole one."""
     if any(found.answer[k] != whole.answer[k] for k in ("arrays", "facts")):
-        damage.numbers += 1
-    elif found.answer["manifest"] != whole.answer["manifest"]:
-        damage.unverified += found.answer["manifest"] is None
-        damage.other += found.answer["manifest"] is not None
-    else:
-        damage.same += 1
+        return OTHER_NUMBERS
+    if found.answer["manifest"] == whole.answer["manifest"]:
+        return SAME
+    return UNVERIFIED if found.answer["manifest"] is None else OTHER_MANIFEST
 
 
 def region(path: Path, change: Change) -> str:

@@ -14,11 +14,11 @@ instant from the beginning of training on, and all must have ended within a minu
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import importlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -26,7 +26,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ BLOCKS = ("downsample1_0", "regular1_1", "upsample5_0")
 SIZE = (20, 28)
 TRAIN, VAL = 6, 2  # images
 CURVES = "tensorboard"  # whose files are named by the time
-ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+FORKS = multiprocessing.get_context("fork")  # of a process that has started no threads
 ANYWHERE = 4  # one kill in so many; the others are where there is something to go on from
 OPTIONS = Options(log_every=1, save_every=2, keep_every=1, pictures=1)
 
@@ -249,40 +248,30 @@ def train(
         RuntimeError: It failed.
     """
     log = out.with_name(f"{out.name}.txt")
-    child = os.fork()
-    if not child:
-        _train(recipe(precision, devices), framework, data, out, log, DistEnv(devices))
+    arguments = (recipe(precision, devices), framework, data, out, log, DistEnv(devices))
+    child = FORKS.Process(target=_train, args=arguments)
+    child.start()
     if delay is not None:
-        while since and not since.exists() and not os.waitid(os.P_PID, child, ENDED):
+        while since and not since.exists() and child.is_alive():
             time.sleep(0.001)
-        time.sleep(delay)
-        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return False
-    if status:
+        child.join(delay)
+        child.kill()
+    child.join()
+    if child.exitcode not in (0, -signal.SIGKILL):
         raise RuntimeError(f"{framework}, {out}: {log.read_text(errors='replace')[-2000:]}")
-    return True
+    return child.exitcode == 0
 
 
 def _train(of: Recipe, framework: str, data: Path, out: Path, log: Path, place: DistEnv) -> None:
     """In the child."""
-    status = 1
-    try:
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        from parity.training.start import train as run
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    from parity.training.start import train as run
 
-        run(of, framework, data, out, resume=True, workers=0, options=OPTIONS, env=place)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    run(of, framework, data, out, resume=True, workers=0, options=OPTIONS, env=place)
+    sys.stdout.flush()
+    os._exit(0)  # at once, and not after what the libraries do at the end
 
 
 def different(one: Path, other: Path) -> list[str]:

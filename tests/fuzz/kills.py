@@ -7,51 +7,35 @@ would hardly hit.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import multiprocessing
+import os
 import random
 import shutil
+import signal
 import statistics
+import sys
+import time
 from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
 
 from parity.spec.errors import InputError
-from tests.fuzz.forge import Forge
+from tests.fuzz.result import FuzzRow
 from tests.fuzz.samples import SUFFIXES, source
-from weights_convert import convert, load
+from tests.fuzz.watch import ROOT
+from weights_convert import convert, formats, load
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 
 LEFT = (".parity-", ".tmp")  # what left-over names contain
-
-
-@dataclasses.dataclass
-class Kills:
-    """What became of one format's target.
-
-    Attributes:
-        format: A key of `formats.FORMATS`.
-        way: `random` or `steps`.
-        killed: How many runs were killed before they ended.
-        writing: How many of them after the writing had begun.
-        old: How many left the old target.
-        new: How many left the new one.
-        faults: What was neither, a line each.
-        left: How many folders lay there after the last one.
-        swept: Whether the next run removed them.
-    """
-
-    format: str
-    way: str
-    killed: int = 0
-    writing: int = 0
-    old: int = 0
-    new: int = 0
-    faults: list[str] = dataclasses.field(default_factory=list)
-    left: int = 0
-    swept: bool = True
-
-    @property
-    def ok(self) -> bool:
-        return self.killed > 0 and not self.faults and self.swept
+# Python's names for changes to the file system.
+STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "ctypes.dlsym")
+# A process that has imported everything forks one to be killed for each run.
+FORKS = multiprocessing.get_context("forkserver")
+PRELOAD = ("weights_convert.formats.orbax_directory", "weights_convert.formats.torch_file")
 
 
 def endure(
@@ -61,47 +45,131 @@ def endure(
     count: int,
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
-) -> Kills:
+) -> FuzzRow:
     """Kill so many conversions of one format.
 
     Args:
         folder: Where files are made.
         format: A key of `formats.FORMATS`.
-        way: `random`, or `steps`: one kill before each step, however many there are.
+        way: `kills` at random, or `steps`: one before each step, however many there are.
         count: How many random kills.
         seed: Of the instants.
         progress: Called with what is done next.
     """
     case = Case(folder, format)
-    kills = Kills(format, way)
+    row = FuzzRow(way, format)
     rng = random.Random(f"{seed} {format}")
-    with Forge() as forge:
-        whole, begun, steps = case.measure(forge)
-        for step in range(1, steps + 1) if way == "steps" else ():
-            progress(f"kills, {way}, {format}: {step}/{steps}")
-            case.restore()
-            _count(kills, case, *forge.run(case, step=step))
-        tries = 0
-        while way == "random" and kills.killed < count and tries < 10 * count:
-            progress(f"kills, {way}, {format}: {kills.killed}/{count}")
-            tries += 1
-            case.restore()
-            writing = bool(tries % 2)  # some end before they are killed: they do not count
-            delay = rng.uniform(0, 1.1 * (whole - begun if writing else whole))
-            _count(kills, case, *forge.run(case, delay=delay, writing=writing))
-        kills.left = len(case.left())
+    start_server()
+    whole, begun, steps = case.measure()
+    writing = 0
+    for step in range(1, steps + 1) if way == "steps" else ():
+        progress(f"{way}, {format}: {step}/{steps}")
         case.restore()
-        forge.run(case)
-        kills.swept = not case.left()
+        writing += _count(row, case, converted(case, step=step))
+    tries = 0
+    while way == "kills" and row.tried < count and tries < 10 * count:
+        progress(f"{way}, {format}: {row.tried}/{count}")
+        tries += 1
+        case.restore()
+        late = bool(tries % 2)  # some end before they are killed: they do not count
+        delay = rng.uniform(0, 1.1 * (whole - begun if late else whole))
+        writing += _count(row, case, converted(case, delay, late))
+    case.restore()
+    converted(case)
+    if case.left():
+        row.faults.append("left folders that the next run did not remove")
+    row.note = f"{writing} while it wrote"
     shutil.rmtree(case.folder)
-    return kills
+    return row
 
 
-def _count(kills: Kills, case: Case, done: bool, wrote: bool) -> None:
-    if not done:
-        kills.killed += 1
-        kills.writing += wrote
-        case.judge(kills)
+def _count(row: FuzzRow, case: Case, run: Run) -> bool:
+    """Count a run that was killed; returns whether that was while it wrote."""
+    if run.done:
+        return False
+    row.tried += 1
+    case.judge(row)
+    return run.begun is not None
+
+
+class Run(NamedTuple):
+    """One conversion.
+
+    Attributes:
+        done: Whether it ended before it was killed.
+        begun: When it began to write, by `time.perf_counter`; None if it did not.
+        steps: How many steps its writing took; 0 if it was killed.
+    """
+
+    done: bool
+    begun: float | None
+    steps: int
+
+
+def start_server() -> None:
+    """Start the process that forks, if it does not run yet."""
+    FORKS.set_forkserver_preload([*PRELOAD, __name__])
+    said = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
+    with mock.patch.dict(os.environ, said):
+        forkserver.ensure_running()
+
+
+def converted(case: Case, delay: float | None = None, late: bool = False, step: int = 0) -> Run:
+    """Convert in a child, which is killed.
+
+    Args:
+        case: What is written where.
+        delay: Seconds until it is killed; not at all if not given.
+        late: Count them from when it begins to write.
+        step: Or it is killed before this step of the writing, counted from 1.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    receive, send = FORKS.Pipe(duplex=False)
+    child = FORKS.Process(target=_convert, args=(case.source, case.target, step, send))
+    child.start()
+    send.close()
+    if late:
+        receive.poll(None)  # until it writes, or has ended
+    child.join(delay)
+    child.kill()
+    child.join()
+    said: list[Any] = []
+    with receive, contextlib.suppress(EOFError):
+        while True:
+            said.append(receive.recv())
+    if child.exitcode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{case.target}: exit status {child.exitcode}")
+    begun, steps = (*said, None, None)[:2]
+    return Run(child.exitcode == 0, begun, steps or 0)
+
+
+def _convert(source: Path, target: Path, step: int, say: Connection) -> None:
+    """In the child: convert, and die before a step if so asked."""
+    counted = -1  # steps since the writing began
+
+    def hook(event: str, args: tuple) -> None:
+        nonlocal counted
+        reads = event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if counted < 0 or event not in STEPS or reads:
+            return
+        counted += 1
+        if counted == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def begin(*args: Any) -> str:
+        nonlocal counted
+        say.send(time.perf_counter())
+        counted = 0
+        return write(*args)
+
+    write = formats.write
+    formats.write = begin  # type: ignore[assignment]  # any arguments will do: it passes them on
+    sys.addaudithook(hook)
+    convert(source, target, to="torch")
+    say.send(counted)
+    os._exit(0)  # at once, and not after what the libraries do at the end
 
 
 class Case:
@@ -143,24 +211,27 @@ class Case:
     def left(self) -> list[str]:
         return [p.name for p in self.there.iterdir() if any(mark in p.name for mark in LEFT)]
 
-    def judge(self, kills: Kills) -> None:
+    def judge(self, row: FuzzRow) -> None:
         """Count what lies there now."""
         try:
             found = self.state(self.target)
         except InputError as error:
-            kills.faults.append(str(error))
+            row.faults.append(str(error))
             return
         which = next((name for name, state in self.hashes.items() if state == found), None)
         if which is None:
-            kills.faults.append(f"{self.target} is neither the old nor the new one")
-        kills.old += which == "old"
-        kills.new += which == "new"
+            row.faults.append(f"{self.target} is neither the old nor the new one")
+        row.refused += which == "old"
+        row.loaded += which == "new"
 
-    def measure(self, forge: Forge) -> tuple[float, float, int]:
+    def measure(self) -> tuple[float, float, int]:
         """Seconds of a run, seconds before it writes, and its steps while it writes."""
         times = []
         for _ in range(5):
             self.restore()
-            times.append(forge.time(self))
+            start = time.perf_counter()
+            run = converted(self)
+            assert run.begun is not None
+            times.append((time.perf_counter() - start, run.begun - start, run.steps))
         whole, begun, steps = zip(*times, strict=True)
         return statistics.median(whole), statistics.median(begun), max(steps)

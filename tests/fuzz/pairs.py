@@ -13,43 +13,13 @@ import numpy as np
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
+from tests.fuzz.result import FuzzRow
 from tests.fuzz.samples import SUFFIXES
 from weights_convert import convert, formats, load, naming
 from weights_convert.paths import MINDSPORE
 
 # Format -> the dtypes that it cannot hold.
 CANNOT = {"npz": ("bfloat16",)}
-
-
-@dataclasses.dataclass
-class Pairs:
-    """What became of one network's weights on the way from each format to each.
-
-    Attributes:
-        network: A key of `MODELS`.
-        naming_scheme: Whose names the files carried.
-        dtype: Of the weights.
-        parameters: How many numbers the network has.
-        tried: How many ordered pairs.
-        equal: How many ended with the bits they began with.
-        refused: How many were refused because a format cannot hold the dtype.
-        without: How many tensors have no name in the naming scheme, and are not carried.
-        faults: What else happened, a line each.
-    """
-
-    network: str
-    naming_scheme: str
-    dtype: str
-    parameters: int = 0
-    tried: int = 0
-    equal: int = 0
-    refused: int = 0
-    without: int = 0
-    faults: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return self.tried > 0 and self.equal + self.refused == self.tried and not self.faults
 
 
 def smallest(name: str) -> Config:
@@ -83,7 +53,7 @@ def endure(
     case: tuple[str, str, str],
     config: Config,
     progress: Callable[[str], None] = lambda _: None,
-) -> Pairs:
+) -> FuzzRow:
     """Carry one network from each format to each.
 
     Args:
@@ -95,37 +65,40 @@ def endure(
     name, naming_scheme, dtype = case
     own = folder / "pairs"
     own.mkdir()
-    found = Pairs(*case)
+    what = f"{name}, {naming_scheme} names, {dtype}"
+    row = FuzzRow("pairs", what)
     arrays = {k: _cast(np.asarray(a), dtype) for k, a in weights(config, 1).items()}
-    found.parameters = sum(a.size for a in arrays.values())
     expected = naming.carried(config, arrays, naming_scheme)
-    found.without = sum(bool(a.any() and not expected[k].any()) for k, a in arrays.items())
+    without = sum(bool(a.any() and not expected[k].any()) for k, a in arrays.items())
     model = name if config == MODELS[name] else MODELS[name].family
     for start in formats.FORMATS:
         if dtype in CANNOT.get(start, ()):
-            found.tried += len(formats.FORMATS)
-            found.refused += len(formats.FORMATS)
+            row.tried += len(formats.FORMATS)
+            row.refused += len(formats.FORMATS)
             continue
         source = own / f"from{SUFFIXES[start]}"
         formats.write(source, start, naming.to_naming_scheme(config, arrays, naming_scheme), {})
         for end in formats.FORMATS:
-            progress(f"pairs, {name}, {naming_scheme} names, {dtype}: {start} to {end}")
+            progress(f"pairs, {what}: {start} to {end}")
             target = own / f"to{SUFFIXES[end]}"
-            found.tried += 1
+            row.tried += 1
             try:
                 convert(source, target, model, naming_scheme)
                 same = _same(load(target, model).arrays, expected)
             except InputError as error:
                 allowed = dtype in CANNOT.get(end, ()) and "cannot hold" in str(error)
-                found.refused += allowed
+                row.refused += allowed
                 if not allowed:
-                    found.faults.append(f"{start} to {end}: {error}")
+                    row.faults.append(f"{start} to {end}: {error}")
                 continue
-            found.equal += same
+            row.loaded += same
             if not same:
-                found.faults.append(f"{start} to {end}: other numbers")
+                row.faults.append(f"{start} to {end}: other numbers")
     shutil.rmtree(own)
-    return found
+    row.note = f"{sum(a.size for a in arrays.values()):,} numbers, bitwise"
+    row.note += f"; {without} tensors have no name there" if without else ""
+    row.note += "; .npz holds no bfloat16" if row.refused else ""
+    return row
 
 
 def _cast(array: np.ndarray, dtype: str) -> np.ndarray:

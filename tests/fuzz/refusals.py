@@ -7,7 +7,6 @@ leaves nothing behind (Linux: `unshare`).
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -18,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.fuzz.result import FuzzRow
 from tests.fuzz.samples import SUFFIXES, files_of, source
 from tests.fuzz.watch import ROOT
 from weights_convert import formats
@@ -29,39 +29,16 @@ SPARE = 100  # KiB that are left on the full disk: less than any checkpoint
 WAYS = {"disk full": True, "read-only folder": True, "no permission": False, "file limit": False}
 
 
-@dataclasses.dataclass
-class Refusal:
-    """What became of one format's old file.
-
-    Attributes:
-        way: A key of `WAYS`.
-        format: A key of `formats.FORMATS`.
-        line: What was said.
-        fault: What was wrong, if anything.
-        skipped: Why it could not be tried, if so.
-    """
-
-    way: str
-    format: str
-    line: str = ""
-    fault: str = ""
-    skipped: str = ""
-
-    @property
-    def ok(self) -> bool:
-        return not self.fault
-
-
-def endure(way: str) -> list[Refusal]:
+def endure(way: str) -> FuzzRow:
     """Try to replace a checkpoint of each format, one way.
 
     Args:
         way: A key of `WAYS`.
     """
+    count = len(formats.FORMATS)
     inside = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if WAYS[way] and (not shutil.which("unshare") or subprocess.run([*inside, "true"]).returncode):
-        reason = "no mount namespace is allowed here"
-        return [Refusal(way, format, skipped=reason) for format in formats.FORMATS]
+        return FuzzRow("refusals", way, count, note="no mount namespace is allowed here")
     with tempfile.TemporaryDirectory(prefix="parity-refusals-") as folder:
         os.chmod(folder, 0o755)
         done = subprocess.run(
@@ -76,10 +53,12 @@ def endure(way: str) -> list[Refusal]:
                 "XDG_CACHE_HOME": f"{folder}/cache",
             },
         )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or len(lines) != len(formats.FORMATS):
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or len(said) != count:
         raise RuntimeError(f"{way}: {done.stderr[-500:]}")
-    return [Refusal(**json.loads(line)) for line in lines]
+    faults = [f"{one['format']}: {one['fault']}" for one in said if one["fault"]]
+    note = said[0]["line"].rpartition(": ")[2]
+    return FuzzRow("refusals", way, count, count - len(faults), 0, faults, note)
 
 
 def main(way: str, folder: Path) -> None:
@@ -105,7 +84,7 @@ def main(way: str, folder: Path) -> None:
         elif _bytes(path) != before[format] or sorted(p.name for p in disk.iterdir()) != there:
             fault = "the old file is not as it was, or something else lies there"
         shown = line.strip().replace(str(disk), "FOLDER")
-        print(json.dumps({"way": way, "format": format, "line": shown, "fault": fault}), flush=True)
+        print(json.dumps({"format": format, "line": shown, "fault": fault}), flush=True)
 
 
 def _refuse(way: str, disk: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from parity.io.files import write_atomically
 from parity.report.console import print_first, standard_output
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table.
+@dataclasses.dataclass
+class FuzzRow:
+    """One line of the table; a suite counts in it.
 
     Attributes:
         suite: A key of `campaign.SUITES`.
@@ -34,12 +33,17 @@ class Row:
 
     suite: str
     what: str
-    tried: int
-    refused: int
-    loaded: int
-    faults: tuple[str, ...] = ()
+    tried: int = 0
+    refused: int = 0
+    loaded: int = 0
+    faults: list[str] = dataclasses.field(default_factory=list)
     note: str = ""
     accepted: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """True where something was tried, and nothing was wrong."""
+        return self.tried > 0 and not self.faults
 
     @property
     def failed(self) -> int:
@@ -48,7 +52,7 @@ class Row:
 
 
 @dataclasses.dataclass
-class Result:
+class FuzzResult:
     """Everything that was found.
 
     Attributes:
@@ -58,13 +62,13 @@ class Result:
     """
 
     settings: dict[str, Any]
-    rows: list[Row] = dataclasses.field(default_factory=list)
+    rows: list[FuzzRow] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         """True where something was tried in every row, and nothing was wrong."""
-        return bool(self.rows) and all(row.tried and not row.faults for row in self.rows)
+        return bool(self.rows) and all(row.ok for row in self.rows)
 
     def table(self) -> Table:
         """A row each; `rich` prints it."""
@@ -103,8 +107,3 @@ class Result:
         """Write everything."""
         found = dataclasses.asdict(self) | {"ok": self.ok}
         write_atomically(path, json.dumps(found, indent=1).encode())
-
-
-def places(found: Counter[str]) -> str:
-    """Where changes lay that were accepted, most first."""
-    return ", ".join(f"{n} in {place}" for place, n in found.most_common())

@@ -16,9 +16,9 @@ from typing import Any
 from parity.io import compilation_cache
 from parity.spec.errors import InputError
 from tests.mutation import forks
-from tests.mutation.fault import Fault, stale
+from tests.mutation.catalogue import Fault, stale
 from tests.mutation.judges import JUDGES
-from tests.mutation.result import Result, Row
+from tests.mutation.result import FaultRow, MutationResult
 
 Progress = Callable[[str], None]
 # What takes seconds to import, once for all; nothing of the project.
@@ -105,7 +105,7 @@ def run(
     preload: Sequence[str] = PRELOAD,
     progress: Progress = lambda _: None,
     quick: bool = False,
-) -> Result:
+) -> MutationResult:
     """Inject each fault alone and ask its judges.
 
     Args:
@@ -128,7 +128,7 @@ def run(
         rows = [_row(*pair) for pair in zip(faults, found, strict=True)]
         if quick and (tests := sorted({row.by for row in rows if row.by})):
             _clean(made.each([{"tests": tests}], ["those that found a fault"])[0], "that found one")
-    return Result(rows, skipped)
+    return MutationResult(rows, skipped)
 
 
 def _job(fault: Fault) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _clean(found: Mapping[str, Any], which: str) -> None:
         raise InputError(f"without a fault, the tests {which} fail: {why}")
 
 
-def _row(fault: Fault, found: Mapping[str, Any]) -> Row:
+def _row(fault: Fault, found: Mapping[str, Any]) -> FaultRow:
     """What became of a fault. Only a test that fails finds one: what cannot be run finds none."""
     error = ""
     if found["code"] not in (0, 1):
@@ -161,4 +161,4 @@ def _row(fault: Fault, found: Mapping[str, Any]) -> Row:
     elif not found["loaded"]:
         error = "its tests did not import the file"
     by = found["failed"] if found["code"] == 1 and not error else ""
-    return Row(fault, by, found["message"] if by else "", error, found["seconds"])
+    return FaultRow(fault, by, found["message"] if by else "", error, found["seconds"])

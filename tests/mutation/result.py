@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from parity.io.files import write_atomically
-from tests.mutation.fault import KINDS, Fault
+from tests.mutation.catalogue import KINDS, Fault
 from tests.mutation.judges import JUDGES
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class FaultRow:
     """One fault.
 
     Attributes:
@@ -59,7 +59,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class MutationResult:
     """What became of all faults that were injected.
 
     Attributes:
@@ -67,10 +67,10 @@ class Result:
         skipped: Key of `JUDGES` -> how many of its tests were skipped, where there were any.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[FaultRow]
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def of(self, *states: str) -> list[Row]:
+    def of(self, *states: str) -> list[FaultRow]:
         """Those in one of these states."""
         return [row for row in self.rows if row.state in states]
 
@@ -114,7 +114,7 @@ class Result:
         console.print("[green]PASSED[/green]" if self.ok else "[red]FAILED[/red]")
 
     @staticmethod
-    def _say(console: Console, state: str, row: Row, text: str) -> None:
+    def _say(console: Console, state: str, row: FaultRow, text: str) -> None:
         line = f"{state}: {row.fault.title}: {text}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -102,7 +102,13 @@ def test_both_distributions_must_be_there(tmp_path: Path) -> None:
 
 
 def test_ci_builds_checks_and_runs_the_wheel() -> None:
-    """Catches a release that nobody built or installed before it was made."""
+    """Catches a release that nobody built or installed before it was made, and tests unmeasured."""
     steps = (ROOT / ".ci" / "run").read_text()
-    wanted = ("python -m build", '"$work"/dist/*.whl', "parity demo", "twine check --strict")
+    wanted = (
+        "python -m build",
+        "pytest --cov",
+        '"$work"/dist/*.whl',
+        "parity demo",
+        "twine check --strict",
+    )
     assert [step for step in (*wanted, "tests.distributions") if step not in steps] == []

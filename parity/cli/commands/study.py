@@ -25,7 +25,7 @@ from parity.training.dist_env import asked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parity.study.plan import Plan, Run
+    from parity.study.plan import Plan, StudyRun
 
 ANSWER = "parity study: ending the run that is being trained; Ctrl-C again stops at once"
 GOES_ON = "parity study: stopped; the same command goes on"
@@ -149,10 +149,10 @@ def run(args: argparse.Namespace) -> int:
 def trained(
     args: argparse.Namespace,
     plan: Plan,
-    runs: list[Run],
+    runs: list[StudyRun],
     out: Path,
     report: Callable[[], None],
-) -> list[Run]:
+) -> list[StudyRun]:
     """Train what is left; return the runs that other processes hold.
 
     Raises:
@@ -187,7 +187,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     return changed(for_data(find(args.recipe, args.recipe_file), args.data), named)
 
 
-def check_row(plan: Plan, run: Run, devices: int) -> None:
+def check_row(plan: Plan, run: StudyRun, devices: int) -> None:
     """Refuse a row of a sweep that cannot be trained, or not as long as the others.
 
     Raises:
@@ -203,7 +203,7 @@ def check_row(plan: Plan, run: Run, devices: int) -> None:
         )
 
 
-def check_levels(plan: Plan, rows: list[Run]) -> None:
+def check_levels(plan: Plan, rows: list[StudyRun]) -> None:
     """Refuse a sweep of levels of mixed precision where no row has any: all would be alike.
 
     Raises:
@@ -261,7 +261,7 @@ def hash_of(start: str | None) -> str | None:
         raise InputError(f"--start {start}: {error.strerror}") from error
 
 
-def runs_of(args: argparse.Namespace, out: Path) -> list[Run]:
+def runs_of(args: argparse.Namespace, out: Path) -> list[StudyRun]:
     """Return the runs that the command line asks for, in order; rows as OUT has them.
 
     Raises:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_writable(args.out)
 
-    from parity.capture.torch_side import one_thread
+    from parity.capture.torch_threads import one_thread
     from parity.ladder.recorded import is_recorded
     from parity.report.console import working
     from parity.suggest.settling import settle

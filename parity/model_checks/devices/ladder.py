@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from parity.capture.records import NETWORK
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.diagnosis import causes
 from parity.ladder import tolerances
 from parity.ladder.evidence import Evidence

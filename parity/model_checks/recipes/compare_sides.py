@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.capture.records import NETWORK
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.ladder import tolerances
 from parity.ladder.evidence import Divergence
 from parity.ladder.keys import full_name

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from parity.spec.networks.checks import check_classes, check_dropout
 from parity.spec.tensors import Entry, Tensor, batch_norm, conv, differences, prelu
 
 
@@ -104,10 +105,8 @@ class ENetConfig:
     blocks: tuple[Block, ...] = ENET_BLOCKS
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}, expected 1 or more")
-        if len(self.dropout) != 2 or any(not 0.0 <= p < 1.0 for p in self.dropout):
-            raise ValueError(f"dropout is {self.dropout}, expected two probabilities in [0, 1)")
+        check_classes(self.num_classes)
+        check_dropout(self.dropout)
 
     def rows(self) -> tuple[Block, ...]:
         """Return the blocks of the table that the network has."""

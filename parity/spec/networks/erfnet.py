@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from parity.spec.networks.checks import check_classes, check_dropout
 from parity.spec.tensors import Entry, batch_norm, conv, conv_transpose, differences
 
 
@@ -97,10 +98,8 @@ class ERFNetConfig:
     decoder: tuple[Block, ...] = ERFNET_DECODER
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}, expected 1 or more")
-        if len(self.dropout) != 2 or any(not 0.0 <= p < 1.0 for p in self.dropout):
-            raise ValueError(f"dropout is {self.dropout}, expected two probabilities in [0, 1)")
+        check_classes(self.num_classes)
+        check_dropout(self.dropout)
 
     @property
     def idle(self) -> tuple[str, ...]:

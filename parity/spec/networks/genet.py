@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from parity.spec.networks.checks import check_classes
 from parity.spec.tensors import Entry, Tensor, batch_norm, conv, linear
 
 STEM = 16  # channels of the first convolution
@@ -70,8 +71,7 @@ class GENetConfig:
     mlp: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}, expected 1 or more")
+        check_classes(self.num_classes)
         if self.depth < 10 or self.depth % 6 != 4:
             raise ValueError(f"depth is {self.depth}, expected 10, 16, 22, ...")
         if self.width < 1:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from parity.spec.networks.checks import check_classes
 from parity.spec.tensors import Entry, batch_norm, conv, linear
 
 EXPANSION = 4  # of a bottleneck: outputs by inner channels
@@ -65,8 +66,7 @@ class ICNetConfig:
     classifier: int = 1000
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}, expected 1 or more")
+        check_classes(self.num_classes)
         if len(self.blocks) != 4 or min(self.blocks) < 1:
             raise ValueError(f"blocks is {self.blocks}, expected four numbers of 1 or more")
         if self.width < 2 or self.width % 2:

@@ -3,108 +3,49 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from tests.fuzz.hostile.kinds import Kind, Place, of_bytes, of_each, of_function
 from tests.fuzz.hostile.mindspore_files import END, START, field, varint
+from tests.fuzz.hostile.onnx_networks import (
+    FLOAT,
+    GRAPH,
+    IMAGES,
+    NODE,
+    OPSET,
+    PLACES,
+    Made,
+    calling,
+    chain,
+    constant,
+    deep,
+    escaping,
+    expanded,
+    filled,
+    looping,
+    model,
+    outside,
+    padded,
+    ranged,
+    shaped,
+    sparse,
+    written,
+)
 
 GROUP = "onnx"
-OPSET = helper.make_opsetid("", 20)
-FLOAT = TensorProto.FLOAT
-IMAGES = (1, 3, 8, 8)
-METADATA, GRAPH, FUNCTION = 14, 7, 25  # fields of a model
-NODE, GRAPH_NAME, INITIALIZER, GRAPH_OUTPUT = 1, 2, 5, 12  # of a graph
-ATTRIBUTE = 5  # of a node
-OF_GRAPH, TYPE, GRAPH_TYPE = 6, 20, 5  # of an attribute, and what the type of a graph is
-ONE = np.ones(1, np.float32)
+METADATA, FUNCTION = 14, 25  # fields of a model
+INITIALIZER = 5  # of a graph
+IMAGE = "float[1,3,8,8]"
 RUN = "nothing is computed before there is an image"
-
-Made = onnx.ModelProto
-
-
-def model(nodes: Sequence[onnx.NodeProto] = (), **fields: Any) -> Made:
-    """A network that gives its images back, and whatever else.
-
-    Args:
-        nodes: Before the last one.
-        fields: Of the graph.
-    """
-    image = helper.make_tensor_value_info("input", FLOAT, IMAGES)
-    output = helper.make_tensor_value_info("logits", FLOAT, IMAGES)
-    last = helper.make_node("Identity", ["input"], ["logits"])
-    graph = helper.make_graph([*nodes, last], "g", [image], [output], **fields)
-    return helper.make_model(graph, opset_imports=[OPSET], ir_version=10)
 
 
 # --- Values in another file, wherever its name may be hidden
 
 
-def outside(location: str, said: bool = True) -> TensorProto:
-    """A tensor whose values lie in another file.
-
-    Args:
-        location: Where.
-        said: Whether it says that they do, beside naming the file.
-    """
-    tensor = TensorProto(name="w", data_type=FLOAT, dims=[3, 3, 1, 1])
-    if said:
-        tensor.data_location = TensorProto.EXTERNAL
-    else:
-        tensor.raw_data = bytes(36)
-    tensor.external_data.add(key="location", value=location)
-    return tensor
-
-
-def constant(tensor: TensorProto, name: str = "c") -> onnx.NodeProto:
-    return helper.make_node("Constant", [], [name], value=tensor)
-
-
-def branching(*nodes: onnx.NodeProto, result: str = "c") -> Made:
-    """Nodes in the branches of a condition."""
-    output = helper.make_tensor_value_info(result, FLOAT, None)
-    branch = helper.make_graph(nodes, "b", [], [output])
-    other = helper.make_graph([constant(numpy_helper.from_array(ONE), result)], "o", [], [output])
-    yes = constant(numpy_helper.from_array(np.array(True)), "yes")
-    return model(
-        [yes, helper.make_node("If", ["yes"], ["z"], then_branch=branch, else_branch=other)]
-    )
-
-
-def in_function(tensor: TensorProto) -> Made:
-    made = model()
-    made.functions.append(helper.make_function("own", "f", [], ["c"], [constant(tensor)], [OPSET]))
-    return made
-
-
-def in_sparse(tensor: TensorProto) -> Made:
-    made = model()
-    sparse = made.graph.sparse_initializer.add()
-    sparse.values.CopyFrom(tensor)
-    sparse.dims.append(9)
-    return made
-
-
-def in_training(tensor: TensorProto) -> Made:
-    made = model()
-    made.training_info.add().initialization.initializer.append(tensor)
-    return made
-
-
-PLACES: dict[str, Callable[[TensorProto], Made]] = {
-    "an initializer": lambda tensor: model(initializer=[tensor]),
-    "an attribute": lambda tensor: model([constant(tensor)]),
-    "a branch": lambda tensor: branching(constant(tensor)),
-    "a function": in_function,
-    "a sparse initializer": in_sparse,
-    "training": in_training,
-}
 LOCATIONS = ("../outside/secret", "/etc/hostname", "beside.bin", "")
 
 
@@ -124,19 +65,13 @@ def _write(place: Place) -> None:
     place.file.write_bytes(model().SerializeToString())
 
 
-def _linked(place: Place) -> None:
-    place.file.symlink_to(place.outside / "nothing")
-
-
-def _folder(place: Place) -> None:
-    place.file.mkdir()
-
-
 def no_files() -> Iterator[Kind]:
     yield Kind(GROUP, "a whole one", _write, "it is what it says")
-    yield Kind(GROUP, "a link to nothing", _linked)
+    yield Kind(
+        GROUP, "a link to nothing", lambda place: place.file.symlink_to(place.outside / "no")
+    )
     yield Kind(GROUP, "a link to a device", lambda place: place.file.symlink_to("/dev/zero"))
-    yield Kind(GROUP, "a folder", _folder)
+    yield Kind(GROUP, "a folder", lambda place: place.file.mkdir())
     yield Kind(GROUP, "a pipe", lambda place: os.mkfifo(place.file))
 
 
@@ -209,154 +144,10 @@ def tensors() -> dict[str, TensorProto]:
     }
 
 
-def sparse(size: int, index: int) -> Made:
-    made = model()
-    found = made.graph.sparse_initializer.add()
-    found.values.CopyFrom(TensorProto(name="w", data_type=FLOAT, dims=[1], float_data=[1.0]))
-    found.indices.CopyFrom(numpy_helper.from_array(np.array([index], np.int64), "i"))
-    found.dims.append(size)
-    return made
-
-
 # --- Graphs that are no network of images, or grow
 
 
-def shaped(*dims: int | str | None, kind: int = FLOAT) -> Made:
-    """A network of another input."""
-    made = model()
-    for value in (made.graph.input[0], made.graph.output[0]):
-        value.CopyFrom(helper.make_tensor_value_info(value.name, kind, dims))
-    return made
-
-
-def filled(*sides: int) -> Made:
-    """A constant that is made from its shape."""
-    shape = constant(numpy_helper.from_array(np.array(sides, np.int64)), "shape")
-    return using([shape, helper.make_node("ConstantOfShape", ["shape"], ["large"])])
-
-
-def using(nodes: list[onnx.NodeProto]) -> Made:
-    """A network whose output depends on the value `large`, by a number of it."""
-    zero = constant(numpy_helper.from_array(np.array(0.0, np.float32)), "zero")
-    most = helper.make_node("ReduceMax", ["large"], ["most"], keepdims=0)
-    by = helper.make_node("Mul", ["most", "zero"], ["by"])
-    made = model([*nodes, zero, most, by])
-    made.graph.node[-1].CopyFrom(helper.make_node("Add", ["input", "by"], ["logits"]))
-    return made
-
-
-def expanded(op: str, size: int) -> Made:
-    """A constant that an operator makes large."""
-    one = constant(numpy_helper.from_array(ONE), "one")
-    count = constant(numpy_helper.from_array(np.array([size], np.int64)), "count")
-    return using([one, count, helper.make_node(op, ["one", "count"], ["large"])])
-
-
-def ranged(size: int) -> Made:
-    """A constant that counts."""
-    steps = {"from": 0.0, "to": float(size), "by": 1.0}
-    nodes = [
-        constant(numpy_helper.from_array(np.array(v, np.float32)), f"range_{name}")
-        for name, v in steps.items()
-    ]
-    names = [f"range_{name}" for name in steps]
-    return using([*nodes, helper.make_node("Range", names, ["large"])])
-
-
-def looping(count: int) -> Made:
-    """A loop that runs so many times."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go_on"], ["goes_on"]),
-            helper.make_node("Identity", ["x"], ["y"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("x", FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("y", FLOAT, None),
-        ],
-    )
-    nodes = [
-        constant(numpy_helper.from_array(np.array(count, np.int64)), "count"),
-        constant(numpy_helper.from_array(np.array(True)), "yes"),
-        constant(numpy_helper.from_array(ONE), "one"),
-        helper.make_node("Loop", ["count", "yes", "one"], ["large"], body=body),
-    ]
-    return using(nodes)
-
-
-def deep(depth: int) -> bytes:
-    """A condition in a condition in a condition."""
-    output = helper.make_tensor_value_info("c", FLOAT, None)
-    other = helper.make_graph([constant(numpy_helper.from_array(ONE))], "o", [], [output])
-    nodes = field(NODE, other.node[0].SerializeToString())
-    head = field(GRAPH_NAME, b"b") + field(GRAPH_OUTPUT, output.SerializeToString())
-    for i in range(depth):  # by hand, as the library builds nothing so deep
-        then = field(1, b"then_branch") + field(OF_GRAPH, head + nodes)
-        then += field(TYPE, GRAPH_TYPE)
-        yes = constant(numpy_helper.from_array(np.array(True)), f"yes{i}").SerializeToString()
-        node = helper.make_node("If", [f"yes{i}"], ["c"], else_branch=other).SerializeToString()
-        nodes = field(NODE, yes) + field(NODE, node + field(ATTRIBUTE, then))
-    return model().SerializeToString() + field(GRAPH, nodes)
-
-
-def calling(functions: int, calls: int, circle: bool = False) -> Made:
-    """Functions each of which calls the next so many times."""
-    made = model()
-    own = helper.make_opsetid("own", 1)
-    for i in range(functions):
-        last = i + 1 == functions and not circle
-        nodes, value = [], "x"
-        for call in range(calls):
-            name = "y" if call + 1 == calls else f"x{call}"
-            operator, domain = ("Identity", "") if last else (f"f{(i + 1) % functions}", "own")
-            nodes.append(helper.make_node(operator, [value], [name], domain=domain))
-            value = name
-        made.functions.append(
-            helper.make_function("own", f"f{i}", ["x"], ["y"], nodes, [OPSET, own])
-        )
-    made.opset_import.append(own)
-    made.graph.node[0].CopyFrom(helper.make_node("f0", ["input"], ["logits"], domain="own"))
-    return made
-
-
-def chain(count: int) -> Made:
-    """So many nodes, one after the other."""
-    names = ["input", *(f"n{i}" for i in range(count))]
-    made = model([helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)])
-    made.graph.node[-1].input[0] = names[-1]
-    return made
-
-
-def circle() -> Made:
-    made = model([helper.make_node("Add", ["input", "b"], ["a"])])
-    made.graph.node.append(helper.make_node("Identity", ["a"], ["b"]))
-    return made
-
-
-def operators(**opsets: int) -> Made:
-    made = model()
-    del made.opset_import[:]
-    made.opset_import.extend(helper.make_opsetid(k.replace("_", ""), v) for k, v in opsets.items())
-    return made
-
-
 def graphs() -> dict[str, Made]:
-    twice = model([helper.make_node("Relu", ["input"], ["a"])] * 2)
-    two = model()
-    two.graph.input.append(helper.make_tensor_value_info("more", FLOAT, IMAGES))
-    none = model([helper.make_node("RandomNormal", [], ["r"], shape=IMAGES)])
-    del none.graph.input[:]
-    none.graph.node[-1].input[0] = "r"
-    no_output = model()
-    del no_output.graph.output[:]
-    escapes = model()
-    escapes.graph.output[0].name = escapes.graph.node[0].output[0] = "\x1b[2J\n"
     return {
         "an input of text": shaped(*IMAGES, kind=TensorProto.STRING),
         "an input of float64": shaped(*IMAGES, kind=TensorProto.DOUBLE),
@@ -369,23 +160,21 @@ def graphs() -> dict[str, Made]:
         "an input of negative sides": shaped(1, 3, -8, -8),
         "an input of 2**31 a side": shaped(1, 3, 2**31, 2**31),
         "an input of 2**62 images": shaped(2**62, 3, 8, 8),
-        "two inputs": two,
-        "no input": none,
-        "no output": no_output,
-        "a name with escapes": escapes,
-        "an operator that is none": model([helper.make_node("NoSuch", ["input"], ["a"])]),
-        "an operator of a stranger": model(
-            [helper.make_node("Run", ["input"], ["a"], domain="os.system")]
+        "two inputs": written(inputs=f"{IMAGE} input, {IMAGE} more"),
+        "no input": written(
+            "r = RandomNormal <shape = [1, 3, 8, 8]> ()", "logits = Identity(r)", inputs=""
         ),
-        "an operator in Python": model(
-            [helper.make_node("PyOp", ["input"], ["a"], domain="pyopmulti_1", module="os")]
-        ),
-        "a value that nothing makes": model([helper.make_node("Relu", ["nothing"], ["a"])]),
-        "a value that two nodes make": twice,
-        "a circle": circle(),
-        "no operator set": operators(),
-        "an operator set of 10**6": operators(_=10**6),
-        "a negative operator set": operators(_=-1),
+        "no output": written(outputs=""),
+        "a name with escapes": escaping("\x1b[2J\n"),
+        "an operator that is none": written("a = NoSuch(input)"),
+        "an operator of a stranger": written("a = os.system.Run(input)"),
+        "an operator in Python": written('a = pyopmulti_1.PyOp <module = "os"> (input)'),
+        "a value that nothing makes": written("a = Relu(nothing)"),
+        "a value that two nodes make": written("a = Relu(input) a = Relu(input)"),
+        "a circle": written("a = Add(input, b)", "logits = Identity(input) b = Identity(a)"),
+        "no operator set": written(opsets=""),
+        "an operator set of 10**6": written(opsets='"": 1000000'),
+        "a negative operator set": written(opsets='"": -1'),
         "a function that calls itself": calling(1, 1, circle=True),
         "functions that call each other": calling(3, 1, circle=True),
         "functions that double 40 times": calling(40, 2),
@@ -412,13 +201,6 @@ def growing() -> dict[str, Made]:
         "padding of 2**40": padded(2**40),
         "padding of 2**28": padded(2**28),
     }
-
-
-def padded(size: int) -> Made:
-    """A constant with so many zeros behind it."""
-    one = constant(numpy_helper.from_array(ONE), "one")
-    pads = constant(numpy_helper.from_array(np.array([0, size], np.int64)), "pads")
-    return using([one, pads, helper.make_node("Pad", ["one", "pads"], ["large"])])
 
 
 def entries(**said: str) -> bytes:

@@ -15,7 +15,7 @@ import parity.demo
 import torch_impl.state
 import weights_convert
 from parity import cli
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.data.cityscapes import CITYSCAPES
 from parity.data.scenes import scene, write
 from parity.data.scenes.view import IDS

@@ -1,4 +1,4 @@
-"""What a whole check proves: of layers with all their numbers, spans, losses and optimizers."""
+"""What a whole check proves: of layers with all their numbers, and spans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
 from flax import nnx
@@ -208,116 +207,6 @@ def named(text: str) -> set[str]:
     return {word for word in ("eps", "momentum", "running variance") if word in text}
 
 
-class Linear(nnx.Module):
-    def __init__(self) -> None:
-        self.l = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.l(x)
-
-
-LINEAR = [(r"0\.weight", "l.kernel", (1, 0)), (r"0\.bias", "l.bias")]
-
-
-def linear(**fields: Any) -> Port:
-    torch.manual_seed(0)
-    return Port(
-        reference=nn.Sequential(nn.Linear(4, 3)),
-        port=Linear(),
-        inputs=(5, 4),
-        weights=LINEAR,
-        steps=6,
-        **fields,
-    )
-
-
-def adam(**settings: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    return lambda module: torch.optim.Adam(module.parameters(), 0.01, **settings)
-
-
-def sgd(**settings: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    return lambda module: torch.optim.SGD(module.parameters(), 0.1, **settings)
-
-
-def rmsprop(**settings: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    return lambda module: torch.optim.RMSprop(module.parameters(), 0.01, **settings)
-
-
-OPTIMIZERS: tuple[tuple[Any, Any, str, str], ...] = (
-    (
-        adam(eps=1e-3),
-        optax.adam(0.01, eps=0.0, eps_root=1e-3),
-        Fault.ADAM_EPS_INSIDE_ROOT,
-        "eps inside the square root",
-    ),
-    (adam(), optax.adam(0.01, eps=1e-3), "adam-eps", "eps 0.001 instead of 1e-08"),
-    (
-        adam(weight_decay=0.1),
-        optax.adamw(0.01, weight_decay=0.1),
-        Fault.DECOUPLED_DECAY,
-        "decoupled",
-    ),
-    (
-        sgd(momentum=0.9),
-        optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.1)),
-        "momentum-average",
-        "exponential moving average",
-    ),
-    (sgd(momentum=0.9), optax.sgd(0.1, 0.9, nesterov=True), Fault.NESTEROV, "Nesterov"),
-    (adam(), optax.adam(0.01, eps=1e-16), "adam-eps", "(the steps are the same) instead of 1e-08"),
-    (rmsprop(), optax.rmsprop(0.01, 0.99, 1e-8), "rmsprop-eps", "eps inside the square root"),
-    (
-        rmsprop(),
-        optax.rmsprop(0.01),
-        "rmsprop-eps",
-        "eps inside the square root, and alpha 0.9 instead of 0.99",
-    ),
-    (
-        rmsprop(momentum=0.9),
-        optax.rmsprop(0.01, 0.99, 1e-8, momentum=0.9, nesterov=True, eps_in_sqrt=False),
-        Fault.NESTEROV,
-        "Nesterov's momentum",
-    ),
-    (
-        rmsprop(momentum=0.9, centered=True),
-        optax.rmsprop(0.01, 0.9, 1e-8, centered=True, momentum=0.9, eps_in_sqrt=False),
-        "optimizer-setting",
-        "alpha 0.9 instead of 0.99",
-    ),
-    (
-        sgd(momentum=0.9, weight_decay=0.1),
-        optax.chain(
-            optax.add_decayed_weights(
-                0.1, mask=lambda tree: jax.tree.map(lambda a: a.ndim > 1, tree)
-            ),
-            optax.sgd(0.1, 0.9),
-        ),
-        Fault.DECAY_MASK,
-        "no weight decay of 1 parameters (bias)",
-    ),
-)
-
-
-@pytest.mark.parametrize("case", OPTIMIZERS, ids=[case[3] for case in OPTIMIZERS])
-def test_optimizers(case: tuple) -> None:
-    """Catches an optimizer's fault that is not proved, or another one that is."""
-    theirs, ours, fault, words = case
-    report = check(linear(optimizers=(theirs, ours)), levels=("L4",))
-    assert [c.fault for c in report.causes] == [fault], report.explanation()
-    assert words in report.explanation()[0]
-
-
-def test_an_optimizer_with_settings_of_other_kinds() -> None:
-    """Catches a setting of another number of values, with which the search for causes raises."""
-
-    def adafactor(module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adafactor(module.parameters(), 0.01)
-
-    report = check(linear(optimizers=(adafactor, optax.adam(0.01))), levels=("L4",))
-    assert not report.ok
-    assert not [note for note in report.notes if "was not looked for" in note]
-
-
 class Product(nn.Module):
     """A product with a parameter that is of no layer."""
 
@@ -341,66 +230,6 @@ def test_no_gradient_to_a_parameter_of_no_layer() -> None:
     report = check(port, levels=("L2", "L3"))
     assert [c.fault for c in report.causes] == ["stop-gradient"], report.explanation()
     assert "no gradient to `matmul`'s other (w: stop_gradient" in report.explanation()[0]
-
-
-def test_a_late_schedule() -> None:
-    """Catches rates that are off by a step unexplained, and other rates explained by that."""
-
-    def factor(step: Any) -> Any:
-        return 0.1 * 0.5**step
-
-    optimizers = (sgd(), optax.sgd(lambda step: factor(jnp.maximum(step - 1, 0))))
-    late = check(
-        linear(
-            optimizers=optimizers,
-            schedules=(factor, lambda step: factor(jnp.maximum(step - 1, 0)), 8),
-        ),
-        levels=("L4",),
-    )
-    assert [c.fault for c in late.causes] == [Fault.SCHEDULE_OFFSET]
-    assert "1 step too late" in late.explanation()[0]
-    other = check(
-        linear(
-            optimizers=(sgd(), optax.sgd(lambda step: factor(step) * (1 + 0.1 * step))),
-            schedules=(factor, lambda step: factor(step) * (1 + 0.1 * step), 8),
-        ),
-        levels=("L4",),
-    )
-    assert not other.ok
-    assert not other.causes
-
-
-def their_loss(outputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return nn.functional.cross_entropy(outputs, labels.long(), weights, ignore_index=255)
-
-
-def our_loss(divide: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
-    def loss(outputs: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-        counts = labels != 255
-        at = jnp.where(counts, labels, 0)
-        each = weights[at] * counts
-        nll = -jnp.take_along_axis(jax.nn.log_softmax(outputs), at[:, None], 1)[:, 0]
-        return (each * nll).sum() / divide(each, counts)
-
-    return loss
-
-
-LOSSES: tuple[tuple[Callable, str | None], ...] = (
-    (lambda each, counts: each.sum(), None),
-    (lambda each, counts: counts.sum(), Fault.LOSS_CLASS_WEIGHTS),
-    (lambda each, counts: jnp.asarray(counts.size), Fault.LOSS_MEAN),
-    (lambda each, counts: each.sum() + 0.1, ""),
-)
-
-
-@pytest.mark.parametrize(("divide", "fault"), LOSSES)
-def test_losses(divide: Callable, fault: str | None) -> None:
-    """Catches a loss's denominator that is guessed, and one that no known cause gives."""
-    labels, weights = np.array([0, 2, 255, 1, 1]), np.array([1.0, 2.0, 0.5], np.float32)
-    made = linear(losses=(their_loss, our_loss(divide)), targets=(labels, weights))
-    report = check(made, levels=("L2", "L3"))
-    assert report.ok == (fault is None)
-    assert [c.fault for c in report.causes][:1] == ([fault] if fault else [])
 
 
 class Narrow(nnx.Module):

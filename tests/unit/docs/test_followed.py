@@ -24,7 +24,7 @@ from parity.spec import draw
 from parity.spec.initial import initial
 from parity.spec.models import MODELS
 from parity.spec.recipes import RECIPES
-from parity.study.plan import Plan, Run
+from parity.study.plan import Plan, StudyRun
 from parity.study.running import Child, Ended
 from parity.trace.recorder import Trace
 from parity.training import overrides
@@ -327,7 +327,7 @@ def test_a_study(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     page = text_of("results/study-enet-camvid.md")
     scores = {(side, int(seed)): float(score) for side, seed, score in row.findall(page)}
 
-    def trained(child: object, plan: Plan, one: Run, out: Path) -> Ended:
+    def trained(child: object, plan: Plan, one: StudyRun, out: Path) -> Ended:
         del child
         write_run(plan, one, out, [scores[one.side, one.seed] / 100], state={})
         return Ended(0)

@@ -15,7 +15,7 @@ from PIL import Image
 import parity.evaluation.miou
 import torch_impl.state
 from parity import cli
-from parity.evaluation.miou import Result, miou
+from parity.evaluation.miou import MiouResult, miou
 from parity.spec import draw, metrics
 from parity.spec.errors import InputError
 from parity.spec.labels import outputs
@@ -44,11 +44,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(weights: Path, data: Path) -> Result:
+def result(weights: Path, data: Path) -> MiouResult:
     return miou(weights, data, SIZE)
 
 
-def test_both_sides_count_alike(result: Result) -> None:
+def test_both_sides_count_alike(result: MiouResult) -> None:
     """Catches a side that predicts something else, and pixels lost or counted twice."""
     torch_score, jax_score = result.frameworks["torch"], result.frameworks["jax"]
     np.testing.assert_array_equal(torch_score.confusion, jax_score.confusion)
@@ -58,7 +58,7 @@ def test_both_sides_count_alike(result: Result) -> None:
     assert np.count_nonzero(torch_score.confusion.sum(axis=0)) > 5  # it predicts many classes
 
 
-def test_truth_is_in_the_rows(result: Result, data: Path) -> None:
+def test_truth_is_in_the_rows(result: MiouResult, data: Path) -> None:
     """Catches a transposed matrix, and labels in another order than the outputs'."""
     counts = np.zeros(20, np.int64)
     for sample in result.data.samples(data, "val"):
@@ -111,7 +111,7 @@ def test_float64_leaves_jax_as_it_was(
     assert made["jax"].logits(np.zeros((1, *SIZE, 3), np.uint8)).dtype == np.float64
 
 
-def test_void_first_gives_the_same_iou(result: Result, data: Path, tmp_path: Path) -> None:
+def test_void_first_gives_the_same_iou(result: MiouResult, data: Path, tmp_path: Path) -> None:
     """Catches an order of labels that moves a class, in the matrix, the IoU or the pictures."""
     arrays = draw.weights(ENetConfig(), seed=0)
     last = outputs("void-first", 19)
@@ -135,13 +135,13 @@ def test_the_manifest_says_the_order(weights: Path, data: Path, tmp_path: Path) 
     path = tmp_path / "enet.safetensors"
     weights_convert.convert(weights, path, labels="void-first")
     found = miou(path, data, SIZE, frameworks=["torch"], limit=1)
-    assert (found.labels, found.labels_reason) == (
+    assert (found.labels, found.assumed.labels.reason) == (
         "void-first",
         "the checkpoint's manifest says so",
     )
     found = miou(path, data, SIZE, frameworks=["torch"], limit=1, labels="void-last")
     assert found.labels == "void-last"
-    assert "manifest says void-first" in found.labels_reason
+    assert "manifest says void-first" in found.assumed.labels.reason
 
 
 def test_logits_that_are_not_finite_fail(
@@ -206,7 +206,7 @@ def test_disagreement_fails(
 
 
 @pytest.mark.parametrize(("pixels", "counting"), [(0, 0), (1, 1)])
-def test_in_float64_every_pixel_counts(result: Result, pixels: int, counting: int) -> None:
+def test_in_float64_every_pixel_counts(result: MiouResult, pixels: int, counting: int) -> None:
     """Catches rounding taken for an excuse where it is too small to be one."""
     image = dataclasses.replace(result.images[0], disagreeing_pixels=pixels)
     case = dataclasses.replace(result, dtype="float64", images=[image])
@@ -317,7 +317,7 @@ def test_a_network_of_several_outputs_and_none_for_void(data: Path, tmp_path: Pa
     path = save_weights(tmp_path / "icnet.pth", arrays := draw.weights(config, seed=0))
     found = miou(path, data, (64, 96), frameworks=["torch"], limit=1)
     assert found.model == "icnet"
-    assert found.labels_reason == "the network has no output for void"
+    assert found.assumed.labels.reason == "the network has no output for void"
     image, truth = found.data.load(found.data.samples(data, "val")[0], 64, 96)
     model = torch_impl.state.build(config, arrays).eval()
     x = (image / 255.0 - IMAGENET[0]) / IMAGENET[1]

@@ -18,7 +18,7 @@ from parity.export import guard
 from parity.export.inspection import inspect, is_onnx
 from parity.export.reading import open_network, read
 from parity.spec.errors import InputError
-from tests.fuzz.hostile.onnx_files import PLACES, constant, filled, model, outside
+from tests.fuzz.hostile.onnx_networks import PLACES, constant, filled, model, outside
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)

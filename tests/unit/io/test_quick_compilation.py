@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from parity.io import quick_compilation
+from tests import xla_flags
 
 
 @pytest.mark.parametrize("level", [0, 1])
@@ -39,8 +40,8 @@ def test_a_release_without_an_option_is_not_given_it(
 def test_flags_of_a_user_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches the tests' own flags in place of those that somebody runs the tests with."""
     monkeypatch.setenv("XLA_FLAGS", "")
-    quick_compilation.set_for_process(level=1)
+    xla_flags.set_for_process(level=1)
     assert os.environ["XLA_FLAGS"] == ""
     monkeypatch.delenv("XLA_FLAGS")
-    quick_compilation.set_for_process(level=1)
+    xla_flags.set_for_process(level=1)
     assert "--xla_backend_optimization_level=1" in os.environ["XLA_FLAGS"].split()

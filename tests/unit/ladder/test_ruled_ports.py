@@ -170,7 +170,7 @@ def test_a_linen_scan() -> None:
     assert {c.layer for c in report.checks if c.rung == "L3"} >= {"blocks.qkv", "blocks.out"}
 
 
-class Row(nnx.Module):
+class RowModule(nnx.Module):
     """A linear map whose bias is a row of a matrix."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class Rows(nnx.Module):
     """It, and what follows."""
 
     def __init__(self) -> None:
-        self.row = Row()
+        self.row = RowModule()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.tanh(self.row(x))

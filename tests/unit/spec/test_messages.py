@@ -12,7 +12,7 @@ import pytest
 
 from parity.ladder.weights import assign
 from parity.spec.draw import weights
-from parity.spec.errors import LONGEST, InputError, listed, shortened
+from parity.spec.errors import LONGEST, InputError, listed, one_line, shortened
 from parity.spec.models import MODELS
 from parity.spec.tensors import check_names
 from weights_convert import formats, naming
@@ -40,6 +40,13 @@ def test_no_message_is_longer_than_a_screen() -> None:
     assert message.startswith("start ")
     assert message.endswith(" end")
     assert shortened("x" * 40, 40) == "x" * 40
+
+
+def test_an_exceptions_text_is_one_short_line() -> None:
+    """Catches an error of PyTorch's or JAX's whose text of many lines is printed as it is."""
+    assert one_line(ValueError("a\n   b")) == "a b"
+    assert one_line("x" * 300) == "x" * 300
+    assert one_line("x" * 301) == "x" * 300 + " ..."
 
 
 ZEROS = {name: np.zeros(1) for name in MANY}

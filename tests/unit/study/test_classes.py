@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parity.study import analysis, statistics, tables
-from parity.study.plan import Run
+from parity.study.plan import StudyRun
 from tests.study_folders import plan, write_run
 
 
@@ -18,8 +18,8 @@ def test_a_class_is_different_only_after_adjustment(tmp_path: Path) -> None:
     for seed, d in enumerate((0.010, 0.005, 0.012, 0.003), 1):
         one = {"road": 0.5, "car": 0.4, "pole": 0.3, "sign": 0.2, "absent": None}
         two = {"road": 0.6 + d / 100, "car": 0.4 + d, "pole": 0.3 - d, "sign": 0.2 + d}
-        write_run(made, Run((), seed, 1, "torch"), tmp_path, [0.5], one)
-        write_run(made, Run((), seed, 1, "jax"), tmp_path, [0.5], two | {"absent": None})
+        write_run(made, StudyRun((), seed, 1, "torch"), tmp_path, [0.5], one)
+        write_run(made, StudyRun((), seed, 1, "jax"), tmp_path, [0.5], two | {"absent": None})
     rows = {r.name: r for r in analysis.study(made, tmp_path).rows[0].comparisons[0].classes}
     assert rows["road"].different
     assert rows["car"].difference is not None
@@ -44,9 +44,9 @@ def test_a_class_is_equivalent_only_after_adjustment(tmp_path: Path) -> None:
     for seed in range(1, 5):
         one = dict.fromkeys((*points, "rare"), 0.5)
         two = {name: 0.5 + d[seed - 1] / 100 for name, d in points.items()}
-        write_run(made, Run((), seed, 1, "torch"), tmp_path, [0.5], one)
+        write_run(made, StudyRun((), seed, 1, "torch"), tmp_path, [0.5], one)
         rare = None if seed == 1 else 0.5 + seed / 100
-        write_run(made, Run((), seed, 1, "jax"), tmp_path, [0.5], two | {"rare": rare})
+        write_run(made, StudyRun((), seed, 1, "jax"), tmp_path, [0.5], two | {"rare": rare})
     found = analysis.study(made, tmp_path)
     rows = {r.name: r for r in found.rows[0].comparisons[0].classes}
     alone = {
@@ -77,9 +77,9 @@ def test_a_class_that_is_equal_in_all_pairs_is_alike(tmp_path: Path) -> None:
     made = plan(tmp_path)
     for seed in range(1, 6):
         one = {"unlearned": 0.0, "apart": 0.25}
-        write_run(made, Run((), seed, 1, "torch"), tmp_path, [0.5], one)
+        write_run(made, StudyRun((), seed, 1, "torch"), tmp_path, [0.5], one)
         two = {"unlearned": 0.0, "apart": 0.375}
-        write_run(made, Run((), seed, 1, "jax"), tmp_path, [0.5], two)
+        write_run(made, StudyRun((), seed, 1, "jax"), tmp_path, [0.5], two)
     found = analysis.study(made, tmp_path)
     shown = tables.classes(found, found.rows[0], found.rows[0].comparisons[0])
     assert {row[0]: row[-1] for row in shown.rows} == {"unlearned": "alike", "apart": "not decided"}

@@ -20,7 +20,7 @@ from parity.spec.models import Config
 from parity.spec.tensors import tensors
 from parity.spec.training.optimizers import Optimizer
 from parity.study import analysis
-from parity.study.plan import Plan, Run, runs_of
+from parity.study.plan import Plan, StudyRun, runs_of
 from parity.study.running import Ended, Trains, in_process, train_all
 from parity.training import overrides
 from tests.batches import batch_bytes
@@ -98,7 +98,7 @@ def decay_of_norms(patch: pytest.MonkeyPatch) -> None:
 def with_fault(trains: Trains, inject: Callable[[pytest.MonkeyPatch], None]) -> Trains:
     """Train as before, but PyTorch's side with a fault."""
 
-    def trains_it(plan: Plan, run: Run, out: Path) -> Ended:
+    def trains_it(plan: Plan, run: StudyRun, out: Path) -> Ended:
         assert run.framework == "torch"
         with pytest.MonkeyPatch.context() as patch:
             inject(patch)

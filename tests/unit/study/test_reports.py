@@ -13,7 +13,7 @@ import pytest
 from parity.cli import main
 from parity.spec.errors import InputError
 from parity.study import analysis, results, tables, writing
-from parity.study.plan import Plan, Run
+from parity.study.plan import Plan, StudyRun
 from parity.training import overrides
 from tests.study_folders import FIRST, plan, whole, write_run
 
@@ -53,9 +53,9 @@ def test_the_published_number_is_beside_them(tmp_path: Path) -> None:
 def test_repeats_and_deterministic_runs_are_sides_of_their_own(tmp_path: Path) -> None:
     """Catches repeats that count as seeds, and deterministic runs that are mixed with others."""
     made = whole(tmp_path)
-    write_run(made, Run((), 1, 2, "torch"), tmp_path, [0.7, 0.1])
+    write_run(made, StudyRun((), 1, 2, "torch"), tmp_path, [0.7, 0.1])
     for repeat in (1, 2):
-        run = Run((), 1, repeat, "torch-deterministic")
+        run = StudyRun((), 1, repeat, "torch-deterministic")
         write_run(made, run, tmp_path, [0.5, 0.5], images_per_second=8.0)
     found = analysis.study(made, tmp_path).rows[0]
     torch, _, deterministic = found.sides
@@ -101,7 +101,7 @@ def test_a_difference_that_rounds_to_zero_has_no_sign(tmp_path: Path) -> None:
 def test_scores_of_zero_are_drawn(tmp_path: Path) -> None:
     """Catches a curve at the bottom, of a network that knows nothing yet, that is no picture."""
     made = plan(tmp_path)
-    write_run(made, Run((), 1, 1, "torch"), tmp_path, [0.0, 0.0])
+    write_run(made, StudyRun((), 1, 1, "torch"), tmp_path, [0.0, 0.0])
     assert "<polyline" in writing.page(analysis.study(made, tmp_path))
 
 
@@ -140,7 +140,7 @@ def test_another_study_is_refused(tmp_path: Path, change: dict, words: str) -> N
 def test_a_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
     """Catches a run's folder that was copied from another study."""
     made = plan(tmp_path)
-    run = Run((), 1, 1, "torch")
+    run = StudyRun((), 1, 1, "torch")
     write_run(made, run, tmp_path, [0.5])
     path = tmp_path / run.name / "environment.json"
     path.write_text(path.read_text().replace('"lr": 0.0005', '"lr": 0.5'))
@@ -151,7 +151,7 @@ def test_a_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
 def test_the_best_is_that_of_the_last_stage(tmp_path: Path) -> None:
     """Catches the score of an encoder alone, at an eighth of the size, reported as the whole's."""
     made = plan(tmp_path, epochs=4, name="erfnet-cityscapes")
-    run = Run((), 1, 1, "torch")
+    run = StudyRun((), 1, 1, "torch")
     stages, speeds = ["encoder"] * 2 + ["decoder"] * 2, [40.0, 40.0, 12.0, 12.0]
     scores = [0.7, 0.8, 0.5, 0.4]
     write_run(made, run, tmp_path, scores, stages=stages, images_per_second=speeds)
@@ -167,7 +167,7 @@ def test_the_best_is_that_of_the_last_stage(tmp_path: Path) -> None:
 def test_runs_of_other_data_are_refused(tmp_path: Path) -> None:
     """Catches runs that were validated by other images, averaged with the rest."""
     made = whole(tmp_path)
-    write_run(made, Run((), 5, 1, "jax"), tmp_path, [0.5], images=24)
+    write_run(made, StudyRun((), 5, 1, "jax"), tmp_path, [0.5], images=24)
     with pytest.raises(InputError, match=r"jax/seed-5: validated 24 images, .* 90: other data"):
         analysis.study(made, tmp_path)
 
@@ -284,7 +284,7 @@ def test_names_that_look_like_markup_are_printed_whole(
     """Catches a class or folder whose name ends the report, or of which a part is not printed."""
     made, names = plan(tmp_path / "[b]"), {"[/car]": 0.5, "car [parked]": 0.5}
     for side in ("torch", "jax"):
-        write_run(made, Run((), 1, 1, side), tmp_path / "[b]", [0.5], names)
+        write_run(made, StudyRun((), 1, 1, side), tmp_path / "[b]", [0.5], names)
     for path in ("[b]", "[b]/torch/seed-1"):
         assert main(["table", str(tmp_path / path)]) == 0
     out = capsys.readouterr().out

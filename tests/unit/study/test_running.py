@@ -27,7 +27,7 @@ from parity.study import analysis, claims, results, writing
 from parity.study.grid import full_key, parse_grid
 from parity.study.plan import (
     Plan,
-    Run,
+    StudyRun,
     parse_only,
     parse_seeds,
     read_state,
@@ -61,7 +61,7 @@ class Fake:
     def __init__(self, ends: dict[int, int] | None = None) -> None:
         self.ends, self.trained = ends or {}, list[str]()
 
-    def __call__(self, plan: Plan, run: Run, out: Path) -> Ended:
+    def __call__(self, plan: Plan, run: StudyRun, out: Path) -> Ended:
         status = self.ends.get(run.seed, 0)
         self.trained.append(run.name)
         if not status:

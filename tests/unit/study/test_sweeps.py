@@ -8,7 +8,7 @@ from pathlib import Path
 from parity.cli.commands import study
 from parity.study import analysis, tables
 from parity.study.grid import as_there, parse_grid
-from parity.study.plan import Run, runs_of
+from parity.study.plan import StudyRun, runs_of
 from tests.study_folders import plan, write_run
 
 
@@ -59,7 +59,7 @@ def test_rows_of_another_spelling_are_in_the_same_columns(tmp_path: Path) -> Non
     """Catches a rate in two columns, and rows out of order, where an older row says `lr`."""
     made = plan(tmp_path)
     for row in (("lr=5e-4", "batch=4"), ("batch=4", "optimizer.lr=1e-3")):
-        write_run(made, Run(row, 1, 1, "torch"), tmp_path, [0.5])
+        write_run(made, StudyRun(row, 1, 1, "torch"), tmp_path, [0.5])
     shown = tables.sweep(analysis.study(made, tmp_path))
     assert shown.head[:4] == ("row", "batch", "optimizer.lr", "torch: final")
     assert [row[:3] for row in shown.rows] == [("1", "4", "5e-4"), ("2", "4", "1e-3")]

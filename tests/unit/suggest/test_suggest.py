@@ -20,7 +20,7 @@ from parity.cli import main
 from parity.suggest.flow import of_reference
 from parity.suggest.layouts import joins, options
 from parity.suggest.matching import Doubt, DoubtKind
-from parity.suggest.rows import Row
+from parity.suggest.rows import SuggestedRow
 from parity.suggest.settling import settle
 from parity.suggest.suggestion import Pair, Suggestion, suggest, suggest_pair
 from parity.suggest.wording import table
@@ -201,10 +201,10 @@ def test_a_network_whose_layers_are_numbers_drawn_at_random() -> None:
 def test_short_tables() -> None:
     """Catches a rule for each tensor, and one that also fits what it must not."""
     names = {f"layers.{i}.norm": f"blocks.{i}.ln" for i in range(3)} | {"norm": "ln"}
-    rows = [Row((f"{a}.weight",), (f"{b}.scale",), "", "") for a, b in names.items()]
-    rows += [Row((f"{a}.bias",), (f"{b}.bias",), "", "") for a, b in names.items()]
+    rows = [SuggestedRow((f"{a}.weight",), (f"{b}.scale",), "", "") for a, b in names.items()]
+    rows += [SuggestedRow((f"{a}.bias",), (f"{b}.bias",), "", "") for a, b in names.items()]
     rows += [
-        Row((f"layers.{i}.fc.weight",), (f"blocks.{i}.fc.kernel",), "o i -> i o", "")
+        SuggestedRow((f"layers.{i}.fc.weight",), (f"blocks.{i}.fc.kernel",), "o i -> i o", "")
         for i in range(3)
     ]
     shapes = {row.reference[0]: (2,) * (2 if row.formula else 1) for row in rows}

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from parity.capture.torch_draws import Watch
-from parity.capture.torch_side import one_thread
+from parity.capture.torch_threads import one_thread
 from parity.ladder import tolerances
 from parity.ladder.l4_update import STEPS
 from parity.spec import draw

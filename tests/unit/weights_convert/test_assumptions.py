@@ -14,7 +14,7 @@ import weights_convert
 from parity import cli
 from parity.data.cityscapes import CITYSCAPES
 from parity.evaluation import checkpoints as evaluation
-from parity.evaluation.miou import Result, miou
+from parity.evaluation.miou import MiouResult, miou
 from parity.spec import draw
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
@@ -63,11 +63,11 @@ def evaluated(folder: Path, data: Path, *more: str) -> dict[str, Any]:
     return found
 
 
-def torch_miou(path: Path, data: Path, **more: Any) -> Result:
+def torch_miou(path: Path, data: Path, **more: Any) -> MiouResult:
     return miou(path, data, frameworks=["torch"], pictures=0, **more)
 
 
-def agree(found: dict[str, Any], expected: Result) -> None:
+def agree(found: dict[str, Any], expected: MiouResult) -> None:
     """Check that both have one IoU, but for what rounding decides: batches differ in size."""
     ious = [np.nan if x is None else x for x in found["iou_class"].values()]
     np.testing.assert_allclose(ious, expected.frameworks["torch"].iou, atol=3e-3)

@@ -18,7 +18,7 @@ from parity.spec.models import MODELS
 from tests.checkpoints import equal
 from tests.converting import ARRAYS, CONFIGS, KINDS, Capture, Sources, fails
 from weights_convert import convert, formats, load, naming
-from weights_convert.optimizer import parameters
+from weights_convert.numbering import parameters
 
 
 @pytest.fixture(scope="module")

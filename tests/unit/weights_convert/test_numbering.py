@@ -25,7 +25,7 @@ from tests.registered import (
     trained,
 )
 from weights_convert import convert, formats, load
-from weights_convert.optimizer import parameters
+from weights_convert.numbering import parameters
 
 TINY_ICNET = ICNetConfig(blocks=(1, 1, 1, 1), width=8, num_classes=3, classifier=5)
 

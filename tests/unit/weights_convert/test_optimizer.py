@@ -24,7 +24,7 @@ from parity.spec.tensors import tensors
 from tests.trained import CONFIG, TORCH, named, saved, step, trained, weights
 from weights_convert import convert, formats, load, mindspore_adam, naming, to_jax
 from weights_convert.formats.nested import nest
-from weights_convert.optimizer import parameters
+from weights_convert.numbering import parameters
 
 OPTAX = {"adam": optax.adam(3e-4, 0.8, 0.99), "sgd": optax.sgd(0.1, momentum=0.9)}
 SUFFIXES = [".pth", ".safetensors", ".npz", ".msgpack", ".orbax"]

@@ -14,7 +14,7 @@ from parity.cli import main
 from parity.spec.errors import InputError
 from tests.trained import CONFIG, named, saved, trained, weights
 from weights_convert import convert, formats, load
-from weights_convert.optimizer import parameters
+from weights_convert.numbering import parameters
 
 
 @pytest.fixture(params=["adam", "sgd"])

@@ -15,7 +15,8 @@ from parity.spec.preprocessing import Preprocessing
 from weights_convert import load, save
 from weights_convert.inspection import inspect
 from weights_convert.naming import NAMING_SCHEMES
-from weights_convert.optimizer import Optimizer, parameters
+from weights_convert.numbering import parameters
+from weights_convert.optimizer import Optimizer
 
 CONFIG = dataclasses.replace(MODELS["genet"], depth=10, width=1)
 ARRAYS = weights(CONFIG, 0)

@@ -13,7 +13,8 @@ from torch import nn
 
 from parity.capture.records import NHWC
 from parity.capture.torch_operations import CallValue, Tape
-from parity.capture.torch_side import TorchSide, one_thread
+from parity.capture.torch_side import TorchSide
+from parity.capture.torch_threads import one_thread
 from parity.diagnosis.experiments.engine import Proof, allowed, prove
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
