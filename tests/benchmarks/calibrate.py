@@ -45,6 +45,7 @@ class Calibrated:
         worst: Of which layer and quantity, with which seed.
         structure: The largest error in float64 as a share of its limit.
         failed: How many comparisons failed; on a clean port each is a false alarm.
+        left_out: How many could not be made: the reference itself is not finite in this precision.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Calibrated:
     worst: str
     structure: float
     failed: int
+    left_out: int
 
 
 def calibrate(
@@ -76,11 +78,16 @@ def calibrate(
         config = MODELS[model]
         for precision in precisions:
             checks: list[tuple[int, Check]] = []
+            left_out: list[str] = []
             for seed in seeds:
                 progress(f"{model}, {precision}, seed {seed}")
                 clean = port(model, config, config.check_size, seed=seed)
-                checks += [(seed, c) for c in check(clean, MEASURED, precision).checks]
-            rows += [_row(model, precision, rung, checks) for rung in MEASURED]
+                report = check(clean, MEASURED, precision)
+                checks += [(seed, c) for c in report.checks]
+                left_out += [omission.rung for omission in report.missing()]
+            rows += [
+                _row(model, precision, rung, checks, left_out.count(rung)) for rung in MEASURED
+            ]
     return rows
 
 
@@ -89,7 +96,7 @@ def table(rows: Sequence[Calibrated]) -> Table:
     found = Table(title=f"Clean ports: what K must exceed (K is {K:g})", box=SIMPLE_HEAD)
     for name in ("model", "precision", "rung"):
         found.add_column(name, no_wrap=True)
-    for name in ("comparisons", "ratio", "failed"):
+    for name in ("comparisons", "ratio", "failed", "not finite"):
         found.add_column(name, justify="right", no_wrap=True)
     found.add_column("of the worst", overflow="fold")
     found.add_column("float64: share of the limit", justify="right")
@@ -101,6 +108,7 @@ def table(rows: Sequence[Calibrated]) -> Table:
             f"{r.comparisons:,}",
             f"{r.ratio:.2f}",
             f"{r.failed}",
+            f"{r.left_out}",
             r.worst,
             f"{r.structure:.1e}",
         )
@@ -122,7 +130,9 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 and not math.isnan(part) else math.inf
 
 
-def _row(model: str, precision: str, rung: str, checks: Sequence[tuple[int, Check]]) -> Calibrated:
+def _row(
+    model: str, precision: str, rung: str, checks: Sequence[tuple[int, Check]], left_out: int
+) -> Calibrated:
     here = [(seed, c) for seed, c in checks if c.rung == rung]
     numerics = [(ratio(c, precision), seed, c) for seed, c in here if c.kind == "numerics"]
     largest, seed, worst = max(numerics, key=lambda item: item[0])
@@ -135,6 +145,7 @@ def _row(model: str, precision: str, rung: str, checks: Sequence[tuple[int, Chec
         worst=f"{worst.layer}: {worst.quantity} (seed {seed})",
         structure=max(_share(c.error, c.limit) for _, c in here if c.kind == "structure"),
         failed=sum(not c.ok for _, c in here),
+        left_out=left_out,
     )
 
 

@@ -33,9 +33,10 @@ def test_what_must_be_equal_has_a_share_of_its_limit_too() -> None:
     """Catches a division by the limit of integers, and of what has to be equal bit for bit."""
     exact, near = of(0.0, 0.0, "structure"), of(1e-12, 1e-10, "structure")
     checks = [(0, c) for c in (exact, near, of(0.0, 1e-5))]
-    row = calibrate._row("enet", "float32", "L2", checks)
+    row = calibrate._row("enet", "float32", "L2", checks, 2)
     assert (row.structure, row.failed, row.comparisons) == (pytest.approx(0.01), 0, 3)
-    wrong = calibrate._row("enet", "float32", "L2", [*checks, (0, of(1.0, 0.0, "structure"))])
+    assert row.left_out == 2
+    wrong = calibrate._row("enet", "float32", "L2", [*checks, (0, of(1.0, 0.0, "structure"))], 0)
     assert (wrong.structure, wrong.failed) == (math.inf, 1)
 
 
