@@ -64,6 +64,11 @@ SIGNATURES = {
     "addmm": "input mat1 mat2",
     "pixel_shuffle": "input upscale_factor",
     **dict.fromkeys(
+        ("lstm", "gru", "rnn_tanh", "rnn_relu"),
+        "input hx params has_biases num_layers dropout train bidirectional batch_first",
+    ),
+    **dict.fromkeys(("var_mean", "std_mean"), "input dim=None unbiased=True keepdim=False"),
+    **dict.fromkeys(
         ("add", "sub", "mul", "div", "matmul", "pow", "rsub", "rdiv", "rpow"), "input other"
     ),
     "getitem": "input index",

@@ -41,6 +41,11 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _joined(o)
     if o.name == "mul":
         yield from _gated(o, among)
+    if o.name == "roll":
+        yield from _rolled(o)
+    if o.name == "pixel_shuffle":
+        text = "rows and columns of its factors swapped"
+        yield one(o, "shuffle-order", text, _columns_first)
     yield from _stopped(o)
     yield from _left_out(o)
     yield from _moved(o, among)
@@ -189,6 +194,26 @@ def _reduced(o: Operation) -> Changes:
         if len(axes) == 1 and other not in axes:
             text = f"reduced over axis {other} instead of {axes[0]}"
             yield given(o, "reduction", text, PLAIN, dim=other)
+
+
+def _rolled(o: Operation) -> Changes:
+    """Yield a roll the other way, or along some of its axes alone."""
+    shifts, dims = o.arguments.get("shifts"), o.arguments.get("dims")
+    shifts = [shifts] if isinstance(shifts, int) else shifts
+    if not isinstance(shifts, tuple | list) or not all(isinstance(s, int) for s in shifts):
+        return
+    back = tuple(-s for s in shifts)
+    yield given(o, "roll-direction", "rolled the other way", shifts=back)
+    for i in range(len(shifts)) if len(shifts) > 1 else ():
+        for text, sign in (("not rolled", 0), ("rolled the other way", -1)):
+            some = tuple(sign * s if i == k else s for k, s in enumerate(shifts))
+            axis = dims[i] if isinstance(dims, tuple | list) else i
+            yield given(o, "roll-direction", f"{text} along axis {axis}", PLAIN, shifts=some)
+
+
+def _columns_first(call: Invocation) -> torch.Tensor:
+    x, r = call["input"], int(call["upscale_factor"])
+    return call(input=x.unflatten(-3, (-1, r, r)).transpose(-3, -4).flatten(-5, -3))
 
 
 def _joined(o: Operation) -> Changes:

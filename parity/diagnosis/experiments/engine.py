@@ -13,7 +13,7 @@ import numpy as np
 
 from parity.capture.records import ForwardError, Layout
 from parity.capture.torch_operations import Operation, Replacements, Tape
-from parity.diagnosis.experiments.change import Change
+from parity.diagnosis.experiments.change import RARE, Change
 from parity.diagnosis.experiments.families import changes_of
 from parity.report.report import Check
 
@@ -102,11 +102,13 @@ def tried(
         if time.thread_time() > end:
             proofs.untried = len(ordered) - i
             break
+        change = next(iter(changes.values()))
+        if change.order == RARE and any(proof.order < RARE for proof in proofs):
+            break  # it would say the same in more general words
         if all(same(run, changes.get(run)) for run in runs):
-            change = next(iter(changes.values()))
             where = str(change.at)
             proofs.append(Proof(change.fault, change.what, where, change.order, left()))
-    return _specific(_nearest(proofs))
+    return _last_turned(_specific(_nearest(proofs)))
 
 
 def _order(changes: Mapping[str, Change]) -> int:
@@ -128,6 +130,14 @@ def _specific(proofs: Proofs) -> Proofs:
     """Leave out what says the same of an operation as another proof, in more general words."""
     named = {proof.where for proof in proofs if proof.fault not in GENERAL}
     proofs[:] = [p for p in proofs if p.fault not in GENERAL or p.where not in named]
+    return proofs
+
+
+def _last_turned(proofs: Proofs) -> Proofs:
+    """Leave out that a value is turned where one after it is: what is between does not see it."""
+    turned = [proof for proof in proofs if proof.order == RARE]
+    alone = [proof for proof in turned if " places" not in proof.what] or turned
+    proofs[:] = [proof for proof in proofs if proof not in turned or proof is alone[-1]]
     return proofs
 
 

@@ -14,7 +14,7 @@ from parity.capture.torch_operations import Invocation, Operation, Replacement
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import one
 from parity.diagnosis.experiments.engine import Make, Proof, close
-from parity.diagnosis.experiments.layer import Alone
+from parity.diagnosis.experiments.layer import Alone, WholeNetwork
 from parity.ladder.keys import Flat, Key
 from parity.ladder.tolerances import norm
 from parity.ladder.weights import SYNONYMS
@@ -42,10 +42,12 @@ SAME = 1e-6  # of a gradient that cancels, computed twice in float64
 FARTHER = 16  # times farther the reference must be without the change that is proved so
 
 
-def in_float64(alone: Alone) -> list[Proof]:
+def in_float64(alone: Alone | WholeNetwork) -> list[Proof]:
     """Find narrower arithmetic in a layer of the port that should compute in float64."""
-    cancelled = list(_narrow(alone)) or list(_cancelled(alone, alone.port.get("train"), None))
-    return cancelled or _products(alone, alone.port, lambda key: SUM)
+    found = list(_narrow(alone))
+    if not found and isinstance(alone, Alone):
+        found = list(_cancelled(alone, alone.port.get("train"), None))
+    return found or _products(alone, alone.port, lambda key: SUM)
 
 
 def in_working(alone: Alone, report: Report) -> list[Proof]:
@@ -68,7 +70,7 @@ def in_working(alone: Alone, report: Report) -> list[Proof]:
     return found or list(_cancelled(alone, port.get("train"), limit, unit, passed))
 
 
-def _at(alone: Alone, names: tuple[str, ...]) -> str:
+def _at(alone: Alone | WholeNetwork, names: tuple[str, ...]) -> str:
     return next((str(o) for o in alone.first() if o.name in names), "")
 
 
@@ -80,7 +82,7 @@ def _relative(found: np.ndarray | None, target: np.ndarray) -> float:
     return distance / scale if scale else distance
 
 
-def _narrow(alone: Alone) -> Iterator[Proof]:
+def _narrow(alone: Alone | WholeNetwork) -> Iterator[Proof]:
     """All outputs are numbers of a narrower type, and as near as that type's rounding."""
     outputs = [
         (array, alone.reference(mode)[key])
@@ -153,7 +155,9 @@ def _rounding(bits: int, factors: bool, product: bool) -> Callable[[Invocation],
     return replacement
 
 
-def _all_products(alone: Alone, rounding: Callable[[Invocation], object]) -> dict[str, Make]:
+def _all_products(
+    alone: Alone | WholeNetwork, rounding: Callable[[Invocation], object]
+) -> dict[str, Make]:
     """Return every product of a layer with its factors rounded; nothing where it makes none."""
     found: dict[str, Make] = {}
     for mode, operations in alone.operations.items():
@@ -169,7 +173,7 @@ def _everywhere(at: list[int], replacement: Replacement) -> Make:
 
 
 def _products(
-    alone: Alone,
+    alone: Alone | WholeNetwork,
     port: Mapping[str, Flat],
     limit: Callable[[Key], float],
     passed: frozenset[Key] = frozenset(),
