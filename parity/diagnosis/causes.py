@@ -120,7 +120,7 @@ def _of_layer(ladder: Ladder, report: Report, fault: Check) -> Findings:
     runs = ladder.runs
     if fault.layer == NETWORK:
         whole = WholeNetwork(runs, ladder.layers)
-        return Findings(whole.proofs(), whole.shown())
+        return Findings(whole.proofs() or precision.in_float64(whole), whole.shown())
     call = _call_of(runs, fault)
     pair = runs.pair(call) if call is not None else None
     if call is None or pair is None:

@@ -1,0 +1,71 @@
+"""Causes in a whole network, of which no layer stands alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from parity import Port, check
+from parity.diagnosis.catalogue import Fault
+
+Params = dict[str, jax.Array]
+
+
+def reference() -> nn.Module:
+    torch.manual_seed(0)
+    sizes = (6, 8, 8, 8, 5)
+    layers: list[nn.Module] = []
+    for n, m in itertools.pairwise(sizes):
+        layers += [nn.Linear(n, m), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def function(rounded: Callable[[jax.Array], jax.Array]) -> Port:
+    """A port that is a function of four layers, whose factors are rounded."""
+    made = reference()
+
+    def forward(params: Params, x: jax.Array) -> jax.Array:
+        for i in (0, 2, 4, 6):
+            x = rounded(x) @ rounded(params[f"w{i}"]) + params[f"b{i}"]
+            x = jnp.tanh(x) if i < 6 else x
+        return x
+
+    params = {f"{k[0]}{n}": np.zeros(1, np.float32) for k in ("w", "b") for n in (0, 2, 4, 6)}
+    rules = [(r"(\d)\.weight", r"w\1", (1, 0)), (r"(\d)\.bias", r"b\1")]
+    for n in (0, 2, 4, 6):
+        shape = made[n].weight.shape
+        params[f"w{n}"] = np.zeros(shape[::-1], np.float32)
+        params[f"b{n}"] = np.zeros(shape[0], np.float32)
+    return Port(reference=made, port=forward, inputs=(4, 6), weights=rules, params=params)
+
+
+CASES: tuple[tuple[str, int, str], ...] = (
+    ("tf32", 10, Fault.TF32),
+    ("bfloat16", 7, "bfloat16-inside"),
+)
+
+
+@pytest.mark.parametrize(("name", "bits", "fault"), CASES, ids=[case[0] for case in CASES])
+def test_rounded_factors_in_all_layers_of_a_function(name: str, bits: int, fault: str) -> None:
+    """Catches rounding that is looked for in single layers alone."""
+    del name
+    report = check(
+        function(lambda a: jax.lax.reduce_precision(a, 8, bits)), levels=("L0", "L1", "L2", "L3")
+    )
+    assert [cause.fault for cause in report.causes] == [fault], report.explanation()
+
+
+def test_other_noise_is_not_taken_for_rounding() -> None:
+    """Catches factors that are off by as much, and are not rounded."""
+    report = check(
+        function(lambda a: a * (1 + 2.0**-11 * jnp.cos(1e4 * a))), levels=("L0", "L1", "L2")
+    )
+    assert not report.ok
+    assert not report.causes
