@@ -14,11 +14,7 @@ from parity.capture.records import Layout, count_name, mapped
 from parity.capture.torch_arrays import laid_out, tensors_of, turned_back
 from parity.capture.torch_side import TorchSide
 
-Fed = Callable[[str, list[np.ndarray]], bool]  # of a call and its arrays; whether that is enough
-
-
-class _EnoughError(Exception):
-    """Ends a forward pass that is not needed any further."""
+Fed = Callable[[str, list[np.ndarray]], None]  # is told of a call and the arrays it is fed
 
 
 class _Hooks:
@@ -35,9 +31,8 @@ class _Hooks:
 
     def _hook(self, name: str, layer: nn.Module) -> None:
         def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
-            arrays = [laid_out(t, self.layout) for t in tensors_of((args, kwargs))]
-            if self.fed(count_name(name, self.seen), arrays):
-                raise _EnoughError
+            arrays = [laid_out(t, self.layout).copy() for t in tensors_of((args, kwargs))]
+            self.fed(count_name(name, self.seen), arrays)
 
         def after(_: nn.Module, args: tuple, kwargs: dict, outputs: Any) -> Any:
             call = count_name(name, self.seen)
@@ -59,24 +54,20 @@ class _Hooks:
 
 def forced(
     side: TorchSide, inputs: tuple[Any, ...], values: Mapping[str, Sequence[np.ndarray]], fed: Fed
-) -> list[np.ndarray] | None:
+) -> list[np.ndarray]:
     """Run the network in eval mode, with some calls of layers giving other values.
 
     Args:
         side: The reference.
         inputs: The network's inputs, in the port's layout.
         values: Calls of layers, by `Call.layer` -> what they give, in the port's layout.
-        fed: Is told of every call and the arrays that it is fed, before it runs; returns whether
-            the rest of the run is not needed.
+        fed: Is told of every call and the arrays that it is fed, before it runs.
 
     Returns:
-        The network's outputs in the port's layout; None if the run was ended.
+        The network's outputs in the port's layout.
     """
     module = copy.deepcopy(side.module).eval()
     _Hooks(side.layout, values, fed).attach(module)
-    try:
-        with torch.no_grad(), side.wide([]), side.quietly([]):
-            outputs = side.whole(module, side.inputs(inputs), False)
-    except _EnoughError:
-        return None
+    with torch.no_grad(), side.wide([]), side.quietly([]):
+        outputs = side.whole(module, side.inputs(inputs), False)
     return [laid_out(t, side.layout) for t in tensors_of(outputs)]

@@ -5,6 +5,8 @@ may leave its last activation to what stands around it. Where their values are t
 Where a fault has changed the values, it is tried: the reference runs with the port's values of all
 its innermost layers, and with the port's value of the block. What the next layer is fed is then
 what the port's is fed, if the blocks end at the same place, whatever is wrong in them.
+
+So it is tried of layers that hold no others, where they are of the user's own classes.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.capture.records import Call, ForwardError, Result
+from parity.capture.records import NETWORK, Call, ForwardError, Result
 from parity.capture.torch_forced import forced
 from parity.ladder.axes import rearranged
 from parity.ladder.orders import closest, fitting
 from parity.ladder.pairing import Pair
 from parity.ladder.tolerances import norm
+from parity.spec import draw
 from parity.trace.side import RecordedSide
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ class BlockEnds:
         self.runs, self.reference, self.ported, self.parts = runs, reference, ported, parts
         self.port = ported.calls
         self.verdicts: dict[tuple[str, str], list[bool]] = {}
+        self.equal: dict[tuple[str, str], bool] = {}
 
     def alike(self, a: str, b: str, pairs: Mapping[str, Pair]) -> bool | None:
         """Return whether two blocks end at the same place; None where nothing tells.
@@ -61,9 +65,13 @@ class BlockEnds:
             b: A call of the port's.
             pairs: What is paired by now, by the reference's calls.
         """
+        if isinstance(self.runs.reference64, RecordedSide) or self.runs.large:
+            return None
         verdicts = self.verdicts.setdefault(self._kinds(a, b), [])
-        if not self.right and self._is_fed_otherwise(a, b):
-            # What is wrong begins before it: others of its classes say where they end.
+        if not self.right and not all(verdicts):
+            return False
+        if not self.right and self._is_behind_fault(a, pairs):
+            # What is wrong begins before its end: others of its classes say where they end.
             if verdicts:
                 return all(verdicts)
             if any(
@@ -78,9 +86,13 @@ class BlockEnds:
             verdicts.append(found)
         return found
 
-    def _is_fed_otherwise(self, a: str, b: str) -> bool:
-        theirs = self.fed.get(b)
-        return theirs is None or _apart(self.reference[a].arrays(), theirs.arrays()) > SAME
+    def _is_behind_fault(self, a: str, pairs: Mapping[str, Pair]) -> bool:
+        """Return whether an innermost layer that returns before a call gives another value."""
+        before = list(self.reference)[: list(self.reference).index(a)]
+        return any(
+            name in pairs and name not in self.parts and not self._is_equal(pairs[name])
+            for name in before
+        )
 
     def _kinds(self, a: str, b: str) -> tuple[str, str]:
         names = (a.partition("#")[0], b.partition("#")[0])
@@ -88,8 +100,11 @@ class BlockEnds:
         return self.runs.reference64.kind(names[0]), kind
 
     def _is_equal(self, pair: Pair) -> bool:
-        mine, theirs = self.reference[pair.reference], self.port[pair.port]
-        return _apart(mine.outputs, theirs.outputs) <= SAME
+        key = (pair.reference, pair.port)
+        if key not in self.equal:
+            mine, theirs = self.reference[pair.reference], self.port[pair.port]
+            self.equal[key] = _apart(mine.outputs, theirs.outputs) <= SAME
+        return self.equal[key]
 
     def doubtful(self, a: str, b: str) -> bool:
         """Return whether two calls may end at different places: they give other values.
@@ -103,15 +118,10 @@ class BlockEnds:
     @functools.cached_property
     def right(self) -> bool:
         """Whether both networks return the same."""
-        runs = self.runs
-        return _apart(*self._outputs(list(runs.oracle(False).outputs))) <= SAME
-
-    def _outputs(self, ours: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the outputs that are compared: of a run of the reference, and of the port."""
+        outputs = self.runs.oracle(False).outputs
         pairs = self.runs.whole.outputs(False).pairs
-        return (
-            [np.asarray(ours[mine.place]) for mine, _ in pairs],
-            [np.asarray(self.ported.outputs[other.place]) for _, other in pairs],
+        return all(
+            _apart([outputs[a.place]], [self.ported.outputs[b.place]]) <= SAME for a, b in pairs
         )
 
     @functools.cached_property
@@ -120,9 +130,6 @@ class BlockEnds:
         return self.runs.port64.run(self.runs.inputs[False], False, fed=True).calls
 
     def _tried(self, a: str, b: str, pairs: Mapping[str, Pair]) -> bool | None:
-        side = self.runs.reference64
-        if isinstance(side, RecordedSide) or self.runs.large:
-            return None
         leaves = {n: pair for n, pair in pairs.items() if n not in self.parts}
         values = {
             name: made
@@ -134,7 +141,7 @@ class BlockEnds:
             return None
         try:
             return self._follows(a, values, given, leaves)
-        except (ForwardError, RuntimeError, TypeError, ValueError):
+        except (ForwardError, LookupError, RuntimeError, TypeError, ValueError):
             return None
 
     def _ported(self, name: str, pair: Pair) -> list[np.ndarray] | None:
@@ -162,40 +169,53 @@ class BlockEnds:
         given: list[np.ndarray],
         leaves: Mapping[str, Pair],
     ) -> bool | None:
-        """Return whether the first layer behind a block that takes its value is fed the port's."""
-        runs, plain = self.runs, {}
-        after = [n for n in leaves if n in self._behind(a)]
+        """Return whether the first layer behind a block that takes its value is fed the port's.
 
-        def keep(name: str, arrays: list[np.ndarray]) -> bool:
-            if name in after:
-                plain[name] = arrays
-            return False
-
-        verdict: list[bool] = []
-
-        def compare(name: str, arrays: list[np.ndarray]) -> bool:
-            if name not in after or name not in plain:
-                return False
-            moved = _apart(plain[name], arrays)
-            if moved <= SAME:
-                return False
-            theirs = self.fed.get(leaves[name].port)
+        A value that is another one, and yet leads to what the reference's does, is that of another
+        place. So may one be that is cut off at 0 already, where what follows does more than pass
+        it on: cut off once more it is the same.
+        """
+        behind = self._behind(a)
+        after = [name for name in leaves if name in behind]
+        rng = draw.generator(0, "block")
+        other = [x * rng.uniform(0.5, 2.0, x.shape) + rng.normal(size=x.shape) for x in given]
+        plain, met, moved = (
+            self._run(values | changed, after) for changed in ({}, {a: given}, {a: other})
+        )
+        for name in (*after, NETWORK):
+            if _apart(plain[name], moved[name]) <= SAME:
+                continue
+            theirs = self._theirs(name, leaves)
             if theirs is None:
+                return None
+            changed = _apart(plain[name], met[name])
+            if changed <= SAME or _apart(met[name], theirs) > max(SAME, LEFT * min(changed, 1.0)):
                 return False
-            verdict.append(_apart(arrays, theirs.arrays()) <= max(SAME, LEFT * min(moved, 1.0)))
-            return True
+            kept = _apart(moved[name], other) <= SAME
+            return kept or not _is_cut(given, self.reference[a].outputs)
+        return None
 
-        inputs = runs.inputs[False]
-        whole = forced(runs.reference64, inputs, values, keep)
-        outputs = forced(runs.reference64, inputs, {**values, a: given}, compare)
-        if verdict:
-            return verdict[0]
-        if outputs is None or whole is None:
-            return None
-        moved = _apart(whole, outputs)
-        if moved <= SAME:
-            return None
-        return _apart(*self._outputs(outputs)) <= max(SAME, LEFT * min(moved, 1.0))
+    def _run(
+        self, values: Mapping[str, list[np.ndarray]], after: Sequence[str]
+    ) -> dict[str, list[np.ndarray]]:
+        """Run the reference with these values; return what layers are fed, and its outputs."""
+        found: dict[str, list[np.ndarray]] = {}
+
+        def keep(name: str, arrays: list[np.ndarray]) -> None:
+            if name in after:
+                found[name] = arrays
+
+        outputs = forced(self.runs.reference64, self.runs.inputs[False], values, keep)
+        pairs = self.runs.whole.outputs(False).pairs
+        return found | {NETWORK: [outputs[mine.place] for mine, _ in pairs]}
+
+    def _theirs(self, name: str, leaves: Mapping[str, Pair]) -> list[np.ndarray] | None:
+        """Return what the port's layer is fed, or its outputs."""
+        if name != NETWORK:
+            call = self.fed.get(leaves[name].port)
+            return None if call is None else [np.asarray(a) for a in call.arrays()]
+        pairs = self.runs.whole.outputs(False).pairs
+        return [np.asarray(self.ported.outputs[other.place]) for _, other in pairs]
 
     def _behind(self, a: str) -> set[str]:
         """Return the calls that return behind a block."""
@@ -220,6 +240,11 @@ def _apart(ours: Sequence, theirs: Sequence) -> float:
         distance = closest(x, y, orders, SAME * scale)[1]
         most = max(most, distance / scale if scale else distance)
     return most
+
+
+def _is_cut(given: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> bool:
+    """Return whether values hold zeros, as behind a ReLU, and those of the reference do not."""
+    return any((x == 0).any() for x in given) and not any((x == 0).any() for x in own)
 
 
 def _squeezed(array: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from parity.diagnosis.experiments.change import (
 
 ORDINAL = {"input": "first", "other": "second"}
 SCALE = "scale-factor"
+BRANCH = (0.5, 2.0, math.sqrt(0.5), 0.1)  # factors of a branch of a sum
 BINARY = ("add", "sub", "mul", "div", "matmul", "rsub")
 
 
@@ -96,11 +97,19 @@ def _operands(o: Operation) -> Changes:
             yield one(o, "operation", text, _two(function), ODD)
     if o.name == "add":
         yield one(o, "operation", "the mean of both, not their sum", lambda call: call() / 2, ODD)
+        for factor in BRANCH:
+            for side in ("input", "other"):
+                text = f"its {ORDINAL[side]} operand times {number(factor)}"
+                yield one(o, SCALE, text, _times(side, factor), ODD)
     if o.name == "mul":
         text = "a factor of 1 + the other, not the other"
         yield one(o, "operation", text, lambda call: call["input"] * (1 + call["other"]), ODD)
         text = "a factor of 1 + the first, not the first"
         yield one(o, "operation", text, lambda call: (1 + call["input"]) * call["other"], ODD)
+
+
+def _times(side: str, factor: float) -> Replacement:
+    return lambda call: call(**{side: call[side] * factor})
 
 
 def _two(function: Callable[..., torch.Tensor]) -> Replacement:

@@ -108,7 +108,7 @@ def tried(
         if all(same(run, changes.get(run)) for run in runs):
             where = str(change.at)
             proofs.append(Proof(change.fault, change.what, where, change.order, left()))
-    return _last_turned(_specific(_nearest(proofs)))
+    return _first_turned(_specific(_nearest(proofs)))
 
 
 def _order(changes: Mapping[str, Change]) -> int:
@@ -133,11 +133,10 @@ def _specific(proofs: Proofs) -> Proofs:
     return proofs
 
 
-def _last_turned(proofs: Proofs) -> Proofs:
-    """Leave out that a value is turned where one after it is: what is between does not see it."""
+def _first_turned(proofs: Proofs) -> Proofs:
+    """Leave out that a value is turned where one before it is: what is between does not see it."""
     turned = [proof for proof in proofs if proof.order == RARE]
-    alone = [proof for proof in turned if " places" not in proof.what] or turned
-    proofs[:] = [proof for proof in proofs if proof not in turned or proof is alone[-1]]
+    proofs[:] = [proof for proof in proofs if proof not in turned[1:]]
     return proofs
 
 
@@ -191,7 +190,8 @@ def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float
         left = nearest(tape.replay(make()), wanted)
         return left <= limit
 
-    return tried({"span": tape.operations}, agrees, lambda: left)
+    # Where nothing is between, such as a layer that is right and the network's output: its end.
+    return tried({"span": tape.operations or tape.every[-1:]}, agrees, lambda: left)
 
 
 def nearest(found: np.ndarray, target: np.ndarray) -> float:

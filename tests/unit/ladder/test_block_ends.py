@@ -157,10 +157,14 @@ class Activated(nnx.Module):
         return self.act(x @ self.kernel[...] + self.bias[...])
 
 
-@pytest.mark.parametrize("act", [jnp.tanh, jax.nn.elu, jax.nn.relu])
-@pytest.mark.parametrize("last", [jnp.tanh, lambda x: x])
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu}
+
+
+@pytest.mark.parametrize("theirs", ["tanh", "relu"])  # of which one may be applied twice
+@pytest.mark.parametrize("act", ["right", "elu"])
+@pytest.mark.parametrize("last", [True, False])
 def test_a_layer_that_holds_the_activation_of_the_network(
-    act: Callable[[jax.Array], jax.Array], last: Callable[[jax.Array], jax.Array]
+    theirs: str, act: str, last: bool
 ) -> None:
     """Catches a right port failed, whose layers do more than the reference's of their names.
 
@@ -174,22 +178,24 @@ def test_a_layer_that_holds_the_activation_of_the_network(
             self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.b(torch.tanh(self.a(x)))
-            return torch.tanh(y) if last is jnp.tanh else y
+            activation = getattr(torch, theirs)
+            y = self.b(activation(self.a(x)))
+            return activation(y) if last else y
 
     class Inside(nnx.Module):
         def __init__(self) -> None:
-            self.a, self.b = Activated(act), Activated(last)
+            self.a = Activated(ACTIVATIONS[theirs if act == "right" else act])
+            self.b = Activated(ACTIVATIONS[theirs] if last else lambda x: x)
 
         def __call__(self, x: jax.Array) -> jax.Array:
             return self.b(self.a(x))
 
     rules = [(r"(.)\.weight", r"\1.kernel", (1, 0)), (r"(.)\.bias", r"\1.bias")]
     report = check(Port(Outside(), Inside(), (5, 4), rules))
-    assert report.ok == (act is jnp.tanh), report.reason()
+    assert report.ok == (act == "right"), report.reason()
     if not report.ok:
         assert [c.fault for c in report.causes][:1] == ["activation"], report.explanation()
-        assert "instead of tanh" in report.explanation()[0]
+        assert "ELU" in report.explanation()[0]
 
 
 def test_a_port_of_which_every_layer_pads_by_itself() -> None:
@@ -218,3 +224,28 @@ def test_a_port_of_which_every_layer_pads_by_itself() -> None:
     report = check(Port(Padded(), Pads(), (2, 7, 3), rules, layout={3: (0, 2, 1)}))
     report.assert_faithful()
     assert NETWORK in {c.layer for c in report.checks if c.rung == "L1"}
+
+
+def test_layers_that_end_elsewhere_are_not_blamed_for_a_fault_before_them() -> None:
+    """Catches a ReLU "added", proved of a layer that holds the network's, rightly."""
+
+    class Outside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.b(torch.relu(self.a(torch.sin(x)))))
+
+    class Inside(nnx.Module):
+        def __init__(self) -> None:
+            self.a, self.b = Activated(jax.nn.relu), Activated(jax.nn.relu)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.b(self.a(jnp.cos(x)))
+
+    rules = [(r"(.)\.weight", r"\1.kernel", (1, 0)), (r"(.)\.bias", r"\1.bias")]
+    report = check(Port(Outside(), Inside(), (5, 4), rules))
+    assert not report.ok
+    assert not any("ReLU" in cause.what for cause in report.causes), report.explanation()

@@ -51,7 +51,7 @@ CASES: tuple[Case, ...] = (
         lambda x: x[:, ::-1] @ WEIGHT.numpy() + x[:, ::-1] + WEIGHT[:6].numpy(),
         ROWS,
         "values-turned",
-        "its result with axis 1 reversed",
+        "input 0 with axis 1 reversed",
     ),
 )
 
