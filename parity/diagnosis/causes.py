@@ -21,7 +21,7 @@ from parity.diagnosis.experiments import (
     training,
     weights,
 )
-from parity.diagnosis.experiments.engine import Proof
+from parity.diagnosis.experiments.engine import Proof, Proofs
 from parity.diagnosis.experiments.layer import Alone, WholeNetwork
 from parity.ladder.climb import Ladder
 from parity.ladder.evidence import Evidence
@@ -162,10 +162,28 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
             # Such as a norm at another place: then layers do not stand where their partners do.
             tape_of_all = Tape(runs.reference64, runs.inputs[train], train, CallValue(fed=False))
             proofs = engine.prove(tape_of_all, [ported.outputs[0]], runs.port.layout, limit)
+        elif proofs and fault.layer != NETWORK:
+            proofs = _of_whole(runs, train, tape, proofs, limit)
         # Where the reference does nothing, what comes before is shown.
         return Findings(proofs, tape.operations or tape.every[-1:])
     whole = WholeNetwork(runs, ladder.layers)
     return Findings(whole.proofs(), ())
+
+
+def _of_whole(runs: Runs, train: bool, tape: Tape, proofs: Proofs, limit: float) -> Proofs:
+    """Prefer changes with which the whole network gives what the port does.
+
+    A sum that is made behind a norm, not before it, looks like one that is not made at all to the
+    norm's output. Where nothing explains the whole, there is more than one fault.
+    """
+    mine, other = runs.whole.outputs(train).pairs[0]
+    whole = Tape(runs.reference64, runs.inputs[train], train, CallValue("", False, mine.place))
+    target = runs.run(runs.port64, train).outputs[other.place]
+    if found := engine.of_whole(proofs, whole, target, limit):
+        return found
+    if len(whole.every) > MOST_OPERATIONS:
+        return proofs
+    return engine.prove(whole, [target], runs.port.layout, limit, tape.operations) or proofs
 
 
 def _pairs(runs: Runs) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from parity.capture.records import NETWORK, Call, ForwardError, Result
 from parity.capture.torch_forced import forced
-from parity.ladder.axes import rearranged
+from parity.ladder.axes import SAME, rearranged
 from parity.ladder.orders import closest, fitting
 from parity.ladder.pairing import Pair
 from parity.ladder.tolerances import norm
@@ -29,7 +29,6 @@ from parity.trace.side import RecordedSide
 if TYPE_CHECKING:
     from parity.ladder.runs import Runs
 
-SAME = 1e-9  # relative difference of one value in float64
 NEAR = 1e-5  # a block that ends elsewhere is farther off than that
 LEFT = 1e-3  # of what the block's value moves, that may be left of the difference
 MOST_TRIED = 6  # blocks of one class

@@ -17,11 +17,9 @@ from typing import Protocol
 import numpy as np
 
 from parity.capture.records import Call, Layout
-from parity.ladder.axes import rearranged
+from parity.ladder.axes import permutation, sizes, with_units
 from parity.ladder.weights import WeightMap
 from parity.spec.errors import InputError, in_list, listed
-
-SAME = 1e-9  # relative difference of one activation's values in float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,56 +373,14 @@ class Aligner:
         else:
             options = (back, asis) if call in self.last else (asis, back)
         if n != port.ndim:
-            found = (_with_units(axes, reference, port) for axes in options)
+            found = (with_units(axes, reference, port) for axes in options)
             return next((axes for axes in found if axes is not None), None)
         shapes = [tuple(reference.shape[i] for i in axes) for axes in options]
         return next((o for o, s in zip(options, shapes, strict=True) if s == port.shape), None)
 
 
-def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | None:
-    """Return the axes of `reference` that make it `port`, None if there are none.
-
-    Where one side has axes of length 1 that the other lacks, the axes are those of `rearranged`.
-    """
-    if _sizes(reference) != _sizes(port) or reference.dtype.kind != port.dtype.kind:
-        return None
-    reference, port = np.asarray(reference), np.asarray(port)
-    scale = float(np.sqrt(np.square(reference, dtype=np.float64).sum()))
-    if not np.isclose(scale, np.sqrt(np.square(port, dtype=np.float64).sum()), rtol=SAME):
-        return None
-    # Where there are as many, axes of length 1 are permuted like others.
-    alike = reference.ndim == port.ndim
-    kept = [i for i in range(reference.ndim) if alike or reference.shape[i] != 1]
-    for order in itertools.permutations(kept):
-        axes = order if alike else _with_units(order, reference, port)
-        if axes is None:
-            continue
-        moved = rearranged(reference, axes)
-        if moved.shape == port.shape:
-            diff = np.sqrt(np.square(moved.astype(np.float64) - port).sum())
-            if diff <= SAME * scale:
-                return axes
-    return None
-
-
-def _with_units(
-    order: tuple[int, ...], reference: np.ndarray, port: np.ndarray
-) -> tuple[int, ...] | None:
-    """Axes for `rearranged` that leave out the reference's axes of length 1 and add the port's."""
-    kept = [i for i in order if reference.shape[i] != 1]
-    if [reference.shape[i] for i in kept] != [n for n in port.shape if n != 1]:
-        return None
-    left = iter(kept)
-    return tuple(-1 if n == 1 else next(left) for n in port.shape)
-
-
-def _sizes(array: np.ndarray) -> tuple[int, ...]:
-    """Return the lengths of an array's axes but for those of length 1, sorted."""
-    return tuple(sorted(n for n in array.shape if n != 1))
-
-
 def _shape(call: Call) -> tuple:
-    return tuple(_sizes(o) for o in call.outputs)
+    return tuple(sizes(o) for o in call.outputs)
 
 
 def _layers_by_weights(weights: WeightMap) -> dict[str, tuple[str, bool]]:

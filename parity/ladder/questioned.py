@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parity.ladder.axes import SAME, permutation
 from parity.ladder.keys import Flat, Key, full_name, key_of
-from parity.ladder.pairing import SAME, permutation
 from parity.ladder.recorded import is_recorded
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Omission, Report

@@ -37,6 +37,7 @@ class Proof:
         where: The operation, or the layer, that it is about; empty if `what` says it.
         order: Of several, the simplest is first.
         left: The relative difference that is left with it, where that was measured.
+        make: Makes what is replaced in a run, where one was tried.
     """
 
     fault: str
@@ -44,6 +45,7 @@ class Proof:
     where: str = ""
     order: int = 0
     left: float = dataclasses.field(default=0.0, compare=False)
+    make: Make | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         where = f", in {self.where}" if self.where else ""
@@ -107,7 +109,9 @@ def tried(
             break  # it would say the same in more general words
         if all(same(run, changes.get(run)) for run in runs):
             where = str(change.at)
-            proofs.append(Proof(change.fault, change.what, where, change.order, left()))
+            proofs.append(
+                Proof(change.fault, change.what, where, change.order, left(), change.make)
+            )
     return _first_turned(_specific(_nearest(proofs)))
 
 
@@ -168,7 +172,13 @@ def allowed(fault: Check) -> float:
     return max(EXACT, min(fault.limit, min(fault.error, 1.0) / DISTINCT))
 
 
-def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float = EXACT) -> Proofs:
+def prove(
+    tape: Tape,
+    target: Sequence[np.ndarray],
+    layout: Layout,
+    limit: float = EXACT,
+    span: Sequence[Operation] = (),
+) -> Proofs:
     """Find the changes of the reference with which a span of it gives the port's value.
 
     Args:
@@ -176,6 +186,7 @@ def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float
         target: The port's array of the value, in float64, alone in a list.
         layout: The layout of the reference's arrays, which the tape gives in the port's.
         limit: The relative difference of two arrays that are the same.
+        span: The operations that are changed, if not all that lead to the value.
 
     Returns:
         The proofs, the simplest first; empty where no change gives the value.
@@ -191,7 +202,26 @@ def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float
         return left <= limit
 
     # Where nothing is between, such as a layer that is right and the network's output: its end.
-    return tried({"span": tape.operations or tape.every[-1:]}, agrees, lambda: left)
+    return tried({"span": span or tape.operations or tape.every[-1:]}, agrees, lambda: left)
+
+
+def of_whole(proofs: Proofs, whole: Tape, target: np.ndarray, limit: float) -> Proofs:
+    """Return those proofs of a value with which the whole network's is the port's, too.
+
+    Args:
+        proofs: Of a value on the way.
+        whole: The network's output.
+        target: The port's.
+        limit: The relative difference of two arrays that are the same.
+    """
+
+    def agrees(run: str, make: Make) -> bool:
+        del run
+        return nearest(whole.replay(make()), np.asarray(target)) <= limit
+
+    made = Proofs(p for p in proofs if p.make is not None and _safely(agrees, "whole", p.make))
+    made.untried = proofs.untried
+    return made
 
 
 def nearest(found: np.ndarray, target: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torch import nn
 
 from parity import Port, check
@@ -69,3 +70,36 @@ def test_other_noise_is_not_taken_for_rounding() -> None:
     )
     assert not report.ok
     assert not report.causes
+
+
+class Summed(nn.Module):
+    """A norm of a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.n, self.b = nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.n(x + self.a(x)))
+
+
+class SummedBehind(nnx.Module):
+    """The sum behind the norm."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.a, self.b = nnx.Linear(6, 6, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)
+        self.n = nnx.LayerNorm(6, epsilon=1e-5, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.b(x + self.n(self.a(x)))
+
+
+def test_a_cause_explains_the_whole_network() -> None:
+    """Catches a sum "not made", proved of the next layer, which is made behind that layer."""
+    rules = [(r"([ab])\.weight", r"\1.kernel", (1, 0)), ("n.weight", "n.scale")]
+    rules += [(r"(.)\.bias", r"\1.bias")]
+    report = check(Port(Summed(), SummedBehind(), (4, 6), rules), levels=("L0", "L1", "L2"))
+    assert [cause.fault for cause in report.causes] == [Fault.SHORTCUT_ORDER], report.explanation()
+    assert "before the sum, not after it" in report.explanation()[0]
