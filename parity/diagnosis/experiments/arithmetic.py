@@ -42,6 +42,9 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _joined(o)
     if o.name == "mul":
         yield from _gated(o, among)
+    if o.name == "bilinear":
+        text = "its operands swapped"
+        yield one(o, "operands", text, lambda c: c(input1=c["input2"], input2=c["input1"]))
     if o.name == "roll":
         yield from _rolled(o)
     if o.name == "pixel_shuffle":

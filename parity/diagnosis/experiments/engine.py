@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -131,10 +132,25 @@ GENERAL = ("left-out", "scale-factor", "operation", "padding", "order")
 
 
 def _specific(proofs: Proofs) -> Proofs:
-    """Leave out what says the same of an operation as another proof, in more general words."""
+    """Leave out what says the same of an operation as another proof, in more general words.
+
+    Or what says more than another one that is proved: the rest makes no difference here.
+    """
     named = {proof.where for proof in proofs if proof.fault not in GENERAL}
     proofs[:] = [p for p in proofs if p.fault not in GENERAL or p.where not in named]
+    whats = {(proof.where, proof.what) for proof in proofs}
+    proofs[:] = [
+        p
+        for p in proofs
+        if "places" in p.what or not any((p.where, part) in whats for part in _said_beside(p.what))
+    ]
     return proofs
+
+
+def _said_beside(what: str) -> list[str]:
+    """Return the parts of what is changed, where there are several."""
+    parts = re.split(r", and |, ", what)
+    return parts if len(parts) > 1 else []
 
 
 def _first_turned(proofs: Proofs) -> Proofs:

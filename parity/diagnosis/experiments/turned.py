@@ -1,4 +1,4 @@
-"""Changes of the order of a value's elements: axes reversed, rolled, interleaved, or swapped."""
+"""Changes of a value on its way: axes reversed, rolled, interleaved or swapped; values rounded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from parity.capture.torch_calls import Invocation, Operation, Origin, Value
 from parity.capture.torch_operations import Replacement
 from parity.diagnosis.experiments.change import RARE, Change, Changes, linked, one
+from parity.diagnosis.experiments.rounding import Rounded
 
-FAULT = "values-turned"
+TURNED, ROUNDED = "values-turned", "values-rounded"
+BITS = {10: "TF32's or float16's", 7: "bfloat16's"}
 MOST_AXES = 5
 MOST_GROUPS = 16
 
@@ -22,17 +24,33 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     """Yield what an operation gives, turned, and what comes from before, at all that take it."""
     if len(operation.outputs) == 1 and operation.name != "__setitem__":
         (made,) = operation.outputs
-        for text, turn in turns(made.shape):
-            yield one(operation, FAULT, f"its result with {text}", _result(turn), RARE)
+        for fault, text, turn in turns(made):
+            yield one(operation, fault, f"its result {text}", _result(turn), RARE)
     for value in dict.fromkeys(operation.values()):
         if value.operation is None and value.origin in (Origin.INPUT, Origin.LAYER):
             users = [o for o in among if value in o.values()]
             if users[0].index == operation.index:
-                for text, turn in turns(value.shape):
-                    yield _given(operation, users, value, f"{value.source} with {text}", turn)
+                for fault, text, turn in turns(value):
+                    what = f"{value.source} {text}"
+                    yield _given(operation, users, value, (fault, what), turn)
 
 
-def turns(shape: Sequence[int]) -> list[tuple[str, Turn]]:
+def turns(value: Value) -> list[tuple[str, str, Turn]]:
+    """Return what may be done to a value: the fault, in words, and as functions."""
+    found = [(TURNED, f"with {text}", turn) for text, turn in orders(value.shape)]
+    for bits, whose in BITS.items() if "float" in value.dtype else ():
+        for backward in (bits, 0):
+            how = "" if backward else ", and its gradient not"
+            text = f"rounded to {whose} {bits} bits{how}"
+            found.append((ROUNDED, text, _rounded(bits, backward)))
+    return found
+
+
+def _rounded(bits: int, backward: int) -> Turn:
+    return lambda x: Rounded.apply(x, bits, backward)
+
+
+def orders(shape: Sequence[int]) -> list[tuple[str, Turn]]:
     """Return orders of the elements of an array in words, and as functions.
 
     The first axis stays: what is done to each example alone does not see that they have others.
@@ -82,7 +100,11 @@ def _result(turn: Turn) -> Replacement:
 
 
 def _given(
-    at: Operation, users: Sequence[Operation], value: Value, text: str, turn: Turn
+    at: Operation,
+    users: Sequence[Operation],
+    value: Value,
+    what: tuple[str, str],
+    turn: Turn,
 ) -> Change:
     """Return a value turned in every operation that takes it."""
     places = {o.index: [k for k, v in o.arguments.items() if v == value] for o in users}
@@ -94,4 +116,4 @@ def _given(
         del kept
         return {index: replacement(names) for index, names in places.items() if names}
 
-    return linked(at, FAULT, text, make, RARE)
+    return linked(at, *what, make, RARE)

@@ -103,3 +103,34 @@ def test_a_cause_explains_the_whole_network() -> None:
     report = check(Port(Summed(), SummedBehind(), (4, 6), rules), levels=("L0", "L1", "L2"))
     assert [cause.fault for cause in report.causes] == [Fault.SHORTCUT_ORDER], report.explanation()
     assert "before the sum, not after it" in report.explanation()[0]
+
+
+def test_a_layer_of_flax_that_computes_in_bfloat16() -> None:
+    """Catches it unexplained: in float64 the cast is lifted, and float32 is what it is wrong in."""
+
+    class Narrow(nnx.Module):
+        def __init__(self) -> None:
+            self.a = nnx.Linear(6, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.a(x)
+
+    torch.manual_seed(0)
+    rules = [(r"0\.weight", "a.kernel", (1, 0)), (r"0\.bias", "a.bias")]
+    report = check(Port(nn.Sequential(nn.Linear(6, 3)), Narrow(), (4, 6), rules))
+    assert [cause.fault for cause in report.causes] == ["bfloat16-inside"], report.explanation()
+
+
+def test_an_inference_check_names_no_setting_that_it_does_not_see() -> None:
+    """Catches an eps that is proved once more together with a statistic that is never stored."""
+
+    class Normed(nnx.Module):
+        def __init__(self) -> None:
+            self.n = nnx.BatchNorm(3, epsilon=1e-3, use_running_average=True, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.n(x)
+
+    rules = [("0.weight", "n.scale"), ("0.bias", "n.bias"), (r"0\.running_(.*)", r"n.\1")]
+    made = Port(nn.Sequential(nn.BatchNorm2d(3)), Normed(), (2, 4, 5, 3), rules, train=False)
+    assert [cause.what for cause in check(made).causes] == ["eps 0.001 instead of 1e-05"]

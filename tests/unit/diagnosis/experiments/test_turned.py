@@ -74,3 +74,20 @@ def test_it_is_said_once_and_after_what_is_simpler() -> None:
         return jax.nn.softmax(y, -1)
 
     assert [cause.fault for cause in proved(heads, otherwise, ROWS)] == ["heads-order"]
+
+
+def test_a_value_that_is_rounded_on_its_way() -> None:
+    """Catches rounding between two operations, of which neither rounds."""
+
+    def rounded(bits: int) -> list[str]:
+        def narrow(x: jax.Array) -> jax.Array:
+            y = jnp.tanh(jax.nn.softmax(x @ WEIGHT.numpy(), -1))
+            return jax.lax.reduce_precision(y, 8, bits) @ WEIGHT.numpy().T
+
+        return [cause.fault + cause.what for cause in proved(between, narrow, ROWS)]
+
+    (tf32,), (bfloat16,), other = (rounded(bits) for bits in (10, 7, 9))
+    for found, name in ((tf32, "TF32"), (bfloat16, "bfloat16")):
+        assert found.startswith("values-rounded")
+        assert name in found
+    assert not other
