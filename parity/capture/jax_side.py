@@ -132,6 +132,17 @@ class JaxSide:
         """Return the class of a layer."""
         return type(self.layers[layer]).__name__
 
+    def is_of_flax(self, layer: str) -> bool:
+        """Return whether a layer is one of Flax's own, or of a class that is made of one."""
+        if layer not in self.layers:
+            return False
+        kinds = type(self.layers[layer]).__mro__
+        return any(
+            kind.__module__.startswith(("flax.nnx.nn.", "flax.linen."))
+            and kind.__module__ != "flax.linen.module"
+            for kind in kinds
+        )
+
     def state(self) -> Arrays:
         return self.model.state()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,9 @@ SIGNATURES = {
     "max_pool1d": POOL + "dilation=1 ceil_mode=False return_indices=False",
     "max_pool2d": POOL + "dilation=1 ceil_mode=False return_indices=False",
     "max_pool2d_with_indices": POOL + "dilation=1 ceil_mode=False return_indices=True",
+    "max_pool3d": POOL + "dilation=1 ceil_mode=False return_indices=False",
+    "avg_pool3d": POOL + "ceil_mode=False count_include_pad=True divisor_override=None",
+    "bilinear": "input1 input2 weight bias=None",
     "avg_pool1d": POOL + "ceil_mode=False count_include_pad=True",
     "avg_pool2d": POOL + "ceil_mode=False count_include_pad=True divisor_override=None",
     "adaptive_avg_pool2d": "input output_size",
@@ -63,6 +66,11 @@ SIGNATURES = {
     "bmm": "input mat2",
     "addmm": "input mat1 mat2",
     "pixel_shuffle": "input upscale_factor",
+    **dict.fromkeys(
+        ("lstm", "gru", "rnn_tanh", "rnn_relu"),
+        "input hx params has_biases num_layers dropout train bidirectional batch_first",
+    ),
+    **dict.fromkeys(("var_mean", "std_mean"), "input dim=None unbiased=True keepdim=False"),
     **dict.fromkeys(
         ("add", "sub", "mul", "div", "matmul", "pow", "rsub", "rdiv", "rpow"), "input other"
     ),
@@ -106,6 +114,9 @@ class Value:
         origin: What it is.
         source: That in words, such as `input 0`, `weight`, or the operation's name.
         operation: The index of the operation that made it; None where none did.
+        part: Which of several tensors of that source it is, such as `[1]` or `.T`; two values are
+            equal only where they are the same one.
+        number: Which of the tensors of unknown origin it is.
     """
 
     shape: tuple[int, ...]
@@ -113,6 +124,8 @@ class Value:
     origin: Origin
     source: str
     operation: int | None = None
+    part: str = ""
+    number: int = 0
 
     @classmethod
     def of(
@@ -122,8 +135,22 @@ class Value:
         dtype = str(tensor.dtype).removeprefix("torch.")
         return cls(tuple(tensor.shape), dtype, origin, source, operation)
 
+    @classmethod
+    def of_each(
+        cls,
+        tensors: Sequence[torch.Tensor],
+        origin: Origin,
+        source: str,
+        operation: int | None = None,
+    ) -> list[Value]:
+        """Describe the tensors that one call gave: of several, which is which."""
+        made = [cls.of(tensor, origin, source, operation) for tensor in tensors]
+        if len(made) < 2:
+            return made
+        return [dataclasses.replace(value, part=f"[{i}]") for i, value in enumerate(made)]
+
     def __str__(self) -> str:
-        return f"{self.source} {self.shape}"
+        return f"{self.source}{self.part} {self.shape}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ from parity.capture.torch_calls import Invocation, Operation, Origin, Value
 from parity.capture.torch_side import TorchSide
 from parity.report.source import NO_LINE, SourceLine
 
+TURNED = ("T", "mT", "H", "mH", "real", "imag")  # attributes that hold other values than a tensor
 WHOLE = -1  # the index that stands for a whole module in `Replacements`
 # Frames of these are no user's code.
 PACKAGES = tuple(str(Path(file).parent) for file in (torch.__file__, parity.__file__))
@@ -61,6 +62,7 @@ class Operations(TorchFunctionMode):
         self.found: list[Operation] = []
         self.modules: list[str] = []
         self.sources: dict[int, Value] = {}
+        self.unknown = 0
         self.kept: list[torch.Tensor] = []  # so that no tensor takes another's identity
 
     def __torch_function__(
@@ -90,11 +92,10 @@ class Operations(TorchFunctionMode):
         outputs = function(*args, **kwargs) if change is None else change(invocation)
         if self.prints is not None:
             self.fed_prints[index], self.prints[index] = fed, prints_of(outputs)
-        made = []
-        for tensor in tensors_of(args[0] if invocation.name == "__setitem__" else outputs):
-            value = Value.of(tensor, Origin.OPERATION, invocation.name, index)
+        tensors = tensors_of(args[0] if invocation.name == "__setitem__" else outputs)
+        made = Value.of_each(tensors, Origin.OPERATION, invocation.name, index)
+        for tensor, value in zip(tensors, made, strict=True):
             self._remember(tensor, value)
-            made.append(value)
         module = self.modules[-1] if self.modules else ""
         given = tuple(invocation.given)
         self.found.append(
@@ -119,7 +120,9 @@ class Operations(TorchFunctionMode):
         found = function(*args)
         if self.record and isinstance(found, torch.Tensor) and id(args[0]) in self.sources:
             known = self.sources[id(args[0])]
-            self._remember(found, dataclasses.replace(known, shape=tuple(found.shape)))
+            name = getattr(getattr(function, "__self__", None), "__name__", "")
+            part = f"{known.part}.{name}" if name in TURNED else known.part
+            self._remember(found, dataclasses.replace(known, shape=tuple(found.shape), part=part))
         return found
 
     def _value(self, leaf: Any) -> Any:
@@ -131,8 +134,11 @@ class Operations(TorchFunctionMode):
             return slice(*map(self._value, (leaf.start, leaf.stop, leaf.step)))
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        known = self.sources.get(id(leaf))
-        return known or Value.of(leaf, Origin.UNKNOWN, "a tensor")
+        if id(leaf) not in self.sources:
+            self.unknown += 1
+            value = Value.of(leaf, Origin.UNKNOWN, "a tensor")
+            self._remember(leaf, dataclasses.replace(value, number=self.unknown))
+        return self.sources[id(leaf)]
 
 
 class ChangedSide(TorchSide):
@@ -268,8 +274,9 @@ class Tape:
             if not self.place.fed and call == self.place.call:
                 raise _Reached(tensors_of(outputs)[self.place.index])
             if call in known:
-                for tensor in tensors_of(outputs):
-                    value = Value.of(tensor, Origin.LAYER, f"the output of {call}")
+                tensors = tensors_of(outputs)
+                made = Value.of_each(tensors, Origin.LAYER, f"the output of {call}")
+                for tensor, value in zip(tensors, made, strict=True):
                     mode._remember(tensor, value)
 
         try:

@@ -10,6 +10,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from parity.capture.records import NETWORK, Call
 from parity.capture.torch_operations import CallValue, Operation, Tape
 from parity.diagnosis.experiments import (
@@ -21,7 +23,7 @@ from parity.diagnosis.experiments import (
     training,
     weights,
 )
-from parity.diagnosis.experiments.engine import Proof
+from parity.diagnosis.experiments.engine import Proof, Proofs
 from parity.diagnosis.experiments.layer import Alone, WholeNetwork
 from parity.ladder.climb import Ladder
 from parity.ladder.evidence import Evidence
@@ -120,7 +122,7 @@ def _of_layer(ladder: Ladder, report: Report, fault: Check) -> Findings:
     runs = ladder.runs
     if fault.layer == NETWORK:
         whole = WholeNetwork(runs, ladder.layers)
-        return Findings(whole.proofs(), whole.shown())
+        return Findings(whole.proofs() or precision.in_float64(whole), whole.shown())
     call = _call_of(runs, fault)
     pair = runs.pair(call) if call is not None else None
     if call is None or pair is None:
@@ -162,10 +164,38 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
             # Such as a norm at another place: then layers do not stand where their partners do.
             tape_of_all = Tape(runs.reference64, runs.inputs[train], train, CallValue(fed=False))
             proofs = engine.prove(tape_of_all, [ported.outputs[0]], runs.port.layout, limit)
+        elif proofs and fault.layer != NETWORK:
+            proofs = _of_whole(runs, train, ported.outputs, tape, proofs, limit)
         # Where the reference does nothing, what comes before is shown.
         return Findings(proofs, tape.operations or tape.every[-1:])
     whole = WholeNetwork(runs, ladder.layers)
     return Findings(whole.proofs(), ())
+
+
+def _of_whole(
+    runs: Runs,
+    train: bool,
+    outputs: Sequence[np.ndarray],
+    tape: Tape,
+    proofs: Proofs,
+    limit: float,
+) -> Proofs:
+    """Prefer changes with which the whole network gives what the port does.
+
+    A sum that is made behind a norm, not before it, looks like one that is not made at all to the
+    norm's output. Where nothing explains the whole, there is more than one fault.
+    """
+    pairs = runs.whole.outputs(train).pairs
+    if not pairs:
+        return proofs
+    mine, other = pairs[0]
+    whole = Tape(runs.reference64, runs.inputs[train], train, CallValue("", False, mine.place))
+    target = outputs[other.place]
+    if found := engine.of_whole(proofs, whole, target, limit):
+        return found
+    if len(whole.every) > MOST_OPERATIONS:
+        return proofs
+    return engine.prove(whole, [target], runs.port.layout, limit, tape.operations) or proofs
 
 
 def _pairs(runs: Runs) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from parity.capture.records import transposed
 from parity.spec.errors import InputError
 
 Axes = tuple[int, ...] | None  # None: as they are
+SAME = 1e-9  # relative difference of one activation's values in float64
 
 
 def rearranged(array: np.ndarray, axes: Axes) -> np.ndarray:
@@ -65,3 +66,45 @@ def refuse_axes(what: str, axes: object, ndim: int) -> None:
         isinstance(axes, tuple | list) and sorted(axes) == list(range(ndim))
     ):
         raise InputError(f"{what}: {axes!r} is no permutation of {ndim} axes")
+
+
+def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | None:
+    """Return the axes of `reference` that make it `port`, None if there are none.
+
+    Where one side has axes of length 1 that the other lacks, the axes are those of `rearranged`.
+    """
+    if sizes(reference) != sizes(port) or reference.dtype.kind != port.dtype.kind:
+        return None
+    reference, port = np.asarray(reference), np.asarray(port)
+    scale = float(np.sqrt(np.square(reference, dtype=np.float64).sum()))
+    if not np.isclose(scale, np.sqrt(np.square(port, dtype=np.float64).sum()), rtol=SAME):
+        return None
+    # Where there are as many, axes of length 1 are permuted like others.
+    alike = reference.ndim == port.ndim
+    kept = [i for i in range(reference.ndim) if alike or reference.shape[i] != 1]
+    for order in itertools.permutations(kept):
+        axes = order if alike else with_units(order, reference, port)
+        if axes is None:
+            continue
+        moved = rearranged(reference, axes)
+        if moved.shape == port.shape:
+            diff = np.sqrt(np.square(moved.astype(np.float64) - port).sum())
+            if diff <= SAME * scale:
+                return axes
+    return None
+
+
+def with_units(
+    order: tuple[int, ...], reference: np.ndarray, port: np.ndarray
+) -> tuple[int, ...] | None:
+    """Axes for `rearranged` that leave out the reference's axes of length 1 and add the port's."""
+    kept = [i for i in order if reference.shape[i] != 1]
+    if [reference.shape[i] for i in kept] != [n for n in port.shape if n != 1]:
+        return None
+    left = iter(kept)
+    return tuple(-1 if n == 1 else next(left) for n in port.shape)
+
+
+def sizes(array: np.ndarray) -> tuple[int, ...]:
+    """Return the lengths of an array's axes but for those of length 1, sorted."""
+    return tuple(sorted(n for n in array.shape if n != 1))

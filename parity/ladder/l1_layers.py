@@ -61,6 +61,10 @@ class Layers(Rung):
             measured += self._network()
         return self._judge("L1", measured)
 
+    def whole(self) -> list[Check]:
+        """Compare the whole network as the only layer, where no other one is left."""
+        return self._judge("L1", self._network())
+
     def _not_fed(self, layer: str, reason: str) -> None:
         self.unfed.add(layer)
         self.notes.append(f"not fed alone: {layer} {reason}")

@@ -12,15 +12,14 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Protocol
 
 import numpy as np
 
 from parity.capture.records import Call, Layout
-from parity.ladder.axes import rearranged
+from parity.ladder.axes import permutation, sizes, with_units
 from parity.ladder.weights import WeightMap
 from parity.spec.errors import InputError, in_list, listed
-
-SAME = 1e-9  # relative difference of one activation's values in float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +97,14 @@ def by_names(reference: Iterable[str], port: Iterable[str]) -> Alignment:
     return Alignment({name: Pair(name, name, "name") for name in ours if name in theirs})
 
 
+class Ends(Protocol):
+    """Tells whether blocks end at the same place; see `block_ends.BlockEnds`."""
+
+    def doubtful(self, a: str, b: str) -> bool: ...
+
+    def alike(self, a: str, b: str, pairs: Mapping[str, Pair]) -> bool | None: ...
+
+
 class Aligner:
     """Pairs the calls of one run, in eval mode and float64, of both sides.
 
@@ -109,6 +116,7 @@ class Aligner:
         last: Calls of the reference's layers whose channels are on the last axis, such as those of
             a linear layer, however many axes there are.
         first: Calls of those whose channels are always on the second axis; see `is_over_places`.
+        ends: Tells whether blocks end at the same place; nobody does if not given.
     """
 
     def __init__(
@@ -119,12 +127,16 @@ class Aligner:
         layout: Layout,
         last: Set[str] = frozenset(),
         first: Set[str] = frozenset(),
+        ends: Ends | None = None,
     ) -> None:
         self.reference = reference
         self.port = port
         self.parts = parts
         self.layout = layout
         self.last, self.first = last, first
+        self.ends = ends
+        self.doubtful: list[tuple[str, str, str]] = []  # pairs, and how each would be made
+        self.refused: set[tuple[str, str]] = set()
         self.pairs: dict[str, Pair] = {}
         self.used: set[str] = set()
 
@@ -143,9 +155,16 @@ class Aligner:
         for name in self.reference:
             # A name in common may be chance: then the values, or at least the shapes, decide.
             if name in self.port and self._free(name, name) and self._sizes_agree(name, name):
-                self._pair(name, name, "name")
+                self._pair_unless_doubtful(name, name, "name")
         self._by_value()
+        for a, b, how in self.doubtful:
+            if self._free(a, b):
+                if self._end_alike(a, b) is not False:
+                    self._pair(a, b, how)
+                else:
+                    self.refused.add((a, b))
         self._blocks_by_weights(weights)
+        self._blocks_by_contents(weights)
         self._by_order()
         ours = [n for n in self.reference if n in self.pairs]
         unpaired = (
@@ -186,10 +205,10 @@ class Aligner:
             ours = [n for n, c in self.reference.items() if c.module == reference]
             theirs = [n for n, c in self.port.items() if c.module == port]
             for a, b in zip(ours, theirs, strict=False):
-                if self._free(a, b) and (
-                    despite is None or self._sizes_agree(a, b) or despite(a, b)
-                ):
-                    self._pair(a, b, how)
+                if not self._free(a, b):
+                    continue
+                if despite is None or self._sizes_agree(a, b) or despite(a, b):
+                    self._pair_unless_doubtful(a, b, how)
 
     def _by_weights(self, weights: WeightMap) -> None:
         """Pair layers that hold the same tensors.
@@ -219,21 +238,64 @@ class Aligner:
         )
 
     def _blocks_by_weights(self, weights: WeightMap) -> None:
-        """Pair blocks that hold the same tensors, where the layer that follows is wrong, too.
+        """Pair blocks that hold the same tensors, where they end at the same place.
 
-        Where it is right, the port's block ends elsewhere than the reference's.
+        Where that cannot be tried, the layer that follows tells: if it is wrong, too, they do.
         """
-        found = {}
+        blocks = {self.reference[name].module for name in self.parts[0]}
+        for port, (layer, _) in _layers_by_weights(weights).items():
+            for a, b in self._calls(layer, port) if layer in blocks else ():
+                alike = self._end_alike(a, b)
+                if alike or (alike is None and self._is_followed_by_wrong(a)):
+                    self._pair(a, b, "weights")
+
+    def _is_followed_by_wrong(self, a: str) -> bool:
         names = list(self.reference)
-        for port, (layer, alike) in _layers_by_weights(weights).items():
-            calls = [i for i, name in enumerate(names) if self.reference[name].module == layer]
-            if alike or all(names[i] in self.pairs for i in calls):
+        following = names[names.index(a) + 1 :]
+        after = next((n for n in following if n in self.pairs and n not in self.parts[0]), None)
+        return after is not None and not self._equal(after, self.pairs[after].port)
+
+    def _blocks_by_contents(self, weights: WeightMap) -> None:
+        """Pair blocks whose layers hold the same tensors, where it is tried that they end alike."""
+        held: tuple[dict[str, set[str]], dict[str, set[str]]] = ({}, {})
+        for name, (key, _) in weights.items():
+            for i, tensor in enumerate((key, name)):
+                for layer in outward(tensor.rpartition(".")[0]):
+                    held[i].setdefault(layer, set()).add(key)
+        for a in self.reference:
+            wanted = held[0].get(self.reference[a].module)
+            if a not in self.parts[0] or a in self.pairs or not wanted:
                 continue
-            following = names[calls[-1] + 1 :]
-            after = next((n for n in following if n in self.pairs and n not in self.parts[0]), None)
-            if after is not None and not self._equal(after, self.pairs[after].port):
-                found[port] = layer
-        self._modules(found, "weights", lambda *_: False)
+            for b in self.port:
+                module = self.port[b].module
+                calls = (self.reference[a].module, module)
+                if b not in self.parts[1] or held[1].get(module) != wanted:
+                    continue
+                if (a, b) in self._calls(*calls) and self._end_alike(a, b):
+                    self._pair(a, b, "weights")
+                    break
+
+    def _calls(self, reference: str, port: str) -> list[tuple[str, str]]:
+        """Return the calls of two layers, the first with the first, that are free and fit."""
+        ours = [n for n, c in self.reference.items() if c.module == reference]
+        theirs = [n for n, c in self.port.items() if c.module == port]
+        if len(ours) != len(theirs):
+            return []
+        return [
+            (a, b)
+            for a, b in zip(ours, theirs, strict=True)
+            if self._free(a, b) and self._sizes_agree(a, b)
+        ]
+
+    def _pair_unless_doubtful(self, a: str, b: str, how: str) -> None:
+        """Pair two calls, but for such as may end at different places: these wait."""
+        if self.ends is None or how == "given" or not self.ends.doubtful(a, b):
+            self._pair(a, b, how)
+        else:
+            self.doubtful.append((a, b, how))
+
+    def _end_alike(self, a: str, b: str) -> bool | None:
+        return None if self.ends is None else self.ends.alike(a, b, self.pairs)
 
     def _by_value(self) -> None:
         """Pair equal activations; of several, leaves with leaves, in their order."""
@@ -269,7 +331,8 @@ class Aligner:
                 _shape(self.port[n]) for n in between
             ]:
                 for a, b in zip(names, between, strict=True):
-                    self._pair(a, b, "order")
+                    if (a, b) not in self.refused:
+                        self._pair(a, b, "order")
 
     def _free(self, a: str, b: str) -> bool:
         return a not in self.pairs and b not in self.used
@@ -310,56 +373,14 @@ class Aligner:
         else:
             options = (back, asis) if call in self.last else (asis, back)
         if n != port.ndim:
-            found = (_with_units(axes, reference, port) for axes in options)
+            found = (with_units(axes, reference, port) for axes in options)
             return next((axes for axes in found if axes is not None), None)
         shapes = [tuple(reference.shape[i] for i in axes) for axes in options]
         return next((o for o, s in zip(options, shapes, strict=True) if s == port.shape), None)
 
 
-def permutation(reference: np.ndarray, port: np.ndarray) -> tuple[int, ...] | None:
-    """Return the axes of `reference` that make it `port`, None if there are none.
-
-    Where one side has axes of length 1 that the other lacks, the axes are those of `rearranged`.
-    """
-    if _sizes(reference) != _sizes(port) or reference.dtype.kind != port.dtype.kind:
-        return None
-    reference, port = np.asarray(reference), np.asarray(port)
-    scale = float(np.sqrt(np.square(reference, dtype=np.float64).sum()))
-    if not np.isclose(scale, np.sqrt(np.square(port, dtype=np.float64).sum()), rtol=SAME):
-        return None
-    # Where there are as many, axes of length 1 are permuted like others.
-    alike = reference.ndim == port.ndim
-    kept = [i for i in range(reference.ndim) if alike or reference.shape[i] != 1]
-    for order in itertools.permutations(kept):
-        axes = order if alike else _with_units(order, reference, port)
-        if axes is None:
-            continue
-        moved = rearranged(reference, axes)
-        if moved.shape == port.shape:
-            diff = np.sqrt(np.square(moved.astype(np.float64) - port).sum())
-            if diff <= SAME * scale:
-                return axes
-    return None
-
-
-def _with_units(
-    order: tuple[int, ...], reference: np.ndarray, port: np.ndarray
-) -> tuple[int, ...] | None:
-    """Axes for `rearranged` that leave out the reference's axes of length 1 and add the port's."""
-    kept = [i for i in order if reference.shape[i] != 1]
-    if [reference.shape[i] for i in kept] != [n for n in port.shape if n != 1]:
-        return None
-    left = iter(kept)
-    return tuple(-1 if n == 1 else next(left) for n in port.shape)
-
-
-def _sizes(array: np.ndarray) -> tuple[int, ...]:
-    """Return the lengths of an array's axes but for those of length 1, sorted."""
-    return tuple(sorted(n for n in array.shape if n != 1))
-
-
 def _shape(call: Call) -> tuple:
-    return tuple(_sizes(o) for o in call.outputs)
+    return tuple(sizes(o) for o in call.outputs)
 
 
 def _layers_by_weights(weights: WeightMap) -> dict[str, tuple[str, bool]]:

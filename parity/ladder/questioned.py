@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parity.ladder.axes import SAME, permutation
 from parity.ladder.keys import Flat, Key, full_name, key_of
-from parity.ladder.pairing import SAME, permutation
 from parity.ladder.recorded import is_recorded
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Omission, Report
@@ -59,13 +59,29 @@ def question_pairs(runs: Runs, report: Report) -> None:
     if not folded & set(wrong) <= _of_reference(runs, folded & set(wrong)):
         return
     inside = {layer for layer, rungs in wrong.items() if "L1" in rungs}
-    if inside and not inside <= runs.fed_otherwise():
+    if inside and not inside <= _fed_otherwise(runs):
         return
     why = dict.fromkeys(wrong, ALONE) | dict.fromkeys(folded, MADE) | dict.fromkeys(inside, INSIDE)
     for layer, rungs in sorted(wrong.items()):
         for rung in sorted(rungs):
             reason = QUESTIONED.format(how=pairs[layer].how, why=why[layer])
             _take_back(report, layer, rung, reason)
+
+
+def _fed_otherwise(runs: Runs) -> set[str]:
+    """Return the port's layers that are fed other arrays than the reference's, in eval mode."""
+    ported = runs.port64.run(runs.inputs[False], False, fed=True).calls
+    found = set()
+    for name, pair in runs.alignment.pairs.items():
+        mine, theirs = runs.oracle(False).calls.get(name), ported.get(pair.port)
+        if mine is None or theirs is None:
+            continue
+        arrays = [[np.asarray(a) for a in call.arrays()] for call in (mine, theirs)]
+        if len(arrays[0]) != len(arrays[1]) or any(
+            permutation(a, b) is None for a, b in zip(*arrays, strict=True)
+        ):
+            found.add(pair.port)
+    return found
 
 
 def _take_back(report: Report, layer: str, rung: str, reason: str) -> None:

@@ -27,6 +27,7 @@ from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, nowhere, release
 from parity.capture.torch_side import TorchSide
 from parity.ladder import port_rounding, tolerances
+from parity.ladder.block_ends import BlockEnds
 from parity.ladder.bounded import Bounded, names_of
 from parity.ladder.bounds import EVERYTHING, Bounds
 from parity.ladder.correspondence import Correspondence
@@ -42,7 +43,6 @@ from parity.ladder.pairing import (
     by_names,
     containers,
     is_over_places,
-    permutation,
 )
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
@@ -298,11 +298,11 @@ class Runs:
         if self.strict or self.failed:
             seen = [n for n, c in reference.items() if self.port64.has(c.module)]
             return by_names(reference, seen)
-        found: dict[str, Call] = {}
+        result = Result()
         if self.port64.layers:
             result = self.run(self.port64, False)
             self.whole.refuse_layouts(result, False)
-            found = result.calls
+        found = result.calls
         port = {name: found[name] for name in self.port64.traced[False] if name in found}
         parts = (containers(reference), containers(port))
         side = self.reference64
@@ -310,7 +310,8 @@ class Runs:
         first = {n for n, c in reference.items() if is_over_places(side.kind(c.module))}
         quiet = set(self.reference64.silenced)
         ours = {n: c for n, c in reference.items() if c.module not in quiet}
-        aligner = Aligner(ours, port, parts, self.port.layout, last, first)
+        ends = BlockEnds(self, reference, result, parts[0])
+        aligner = Aligner(ours, port, parts, self.port.layout, last, first, ends)
         given = None if isinstance(self.port.layers, str) else self.port.layers
         return aligner.align(given, without(self.assignment.map, self.assignment.fixed))
 
@@ -366,21 +367,6 @@ class Runs:
             return side.run(inputs, train, **large)
         losses, targets = self.loss(self.port.targets)
         return side.run(inputs, train, losses[isinstance(side, JaxSide)], targets, **large)
-
-    def fed_otherwise(self) -> set[str]:
-        """Return the port's layers that are fed other arrays than the reference's, in eval mode."""
-        ported = self.port64.run(self.inputs[False], False, fed=True).calls
-        found = set()
-        for name, pair in self.alignment.pairs.items():
-            mine, theirs = self.oracle(False).calls.get(name), ported.get(pair.port)
-            if mine is None or theirs is None:
-                continue
-            arrays = [[np.asarray(a) for a in call.arrays()] for call in (mine, theirs)]
-            if len(arrays[0]) != len(arrays[1]) or any(
-                permutation(a, b) is None for a, b in zip(*arrays, strict=True)
-            ):
-                found.add(pair.port)
-        return found
 
     def loss(
         self, targets: tuple[np.ndarray, ...]

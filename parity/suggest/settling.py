@@ -17,7 +17,7 @@ import torch
 
 from parity.capture.records import Arrays, ForwardError
 from parity.capture.torch_copies import copied
-from parity.ladder.pairing import permutation
+from parity.ladder.axes import permutation
 from parity.ladder.ruled import is_counter
 from parity.spec import draw
 from parity.spec.errors import InputError

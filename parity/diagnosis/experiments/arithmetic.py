@@ -25,6 +25,7 @@ from parity.diagnosis.experiments.change import (
 
 ORDINAL = {"input": "first", "other": "second"}
 SCALE = "scale-factor"
+BRANCH = (0.5, 2.0, math.sqrt(0.5), 0.1)  # factors of a branch of a sum
 BINARY = ("add", "sub", "mul", "div", "matmul", "rsub")
 
 
@@ -41,6 +42,14 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _joined(o)
     if o.name == "mul":
         yield from _gated(o, among)
+    if o.name == "bilinear":
+        text = "its operands swapped"
+        yield one(o, "operands", text, lambda c: c(input1=c["input2"], input2=c["input1"]))
+    if o.name == "roll":
+        yield from _rolled(o)
+    if o.name == "pixel_shuffle":
+        text = "rows and columns of its factors swapped"
+        yield one(o, "shuffle-order", text, _columns_first)
     yield from _stopped(o)
     yield from _left_out(o)
     yield from _moved(o, among)
@@ -91,11 +100,19 @@ def _operands(o: Operation) -> Changes:
             yield one(o, "operation", text, _two(function), ODD)
     if o.name == "add":
         yield one(o, "operation", "the mean of both, not their sum", lambda call: call() / 2, ODD)
+        for factor in BRANCH:
+            for side in ("input", "other"):
+                text = f"its {ORDINAL[side]} operand times {number(factor)}"
+                yield one(o, SCALE, text, _times(side, factor), ODD)
     if o.name == "mul":
         text = "a factor of 1 + the other, not the other"
         yield one(o, "operation", text, lambda call: call["input"] * (1 + call["other"]), ODD)
         text = "a factor of 1 + the first, not the first"
         yield one(o, "operation", text, lambda call: (1 + call["input"]) * call["other"], ODD)
+
+
+def _times(side: str, factor: float) -> Replacement:
+    return lambda call: call(**{side: call[side] * factor})
 
 
 def _two(function: Callable[..., torch.Tensor]) -> Replacement:
@@ -189,6 +206,26 @@ def _reduced(o: Operation) -> Changes:
         if len(axes) == 1 and other not in axes:
             text = f"reduced over axis {other} instead of {axes[0]}"
             yield given(o, "reduction", text, PLAIN, dim=other)
+
+
+def _rolled(o: Operation) -> Changes:
+    """Yield a roll the other way, or along some of its axes alone."""
+    shifts, dims = o.arguments.get("shifts"), o.arguments.get("dims")
+    shifts = [shifts] if isinstance(shifts, int) else shifts
+    if not isinstance(shifts, tuple | list) or not all(isinstance(s, int) for s in shifts):
+        return
+    back = tuple(-s for s in shifts)
+    yield given(o, "roll-direction", "rolled the other way", shifts=back)
+    for i in range(len(shifts)) if len(shifts) > 1 else ():
+        for text, sign in (("not rolled", 0), ("rolled the other way", -1)):
+            some = tuple(sign * s if i == k else s for k, s in enumerate(shifts))
+            axis = dims[i] if isinstance(dims, tuple | list) else i
+            yield given(o, "roll-direction", f"{text} along axis {axis}", PLAIN, shifts=some)
+
+
+def _columns_first(call: Invocation) -> torch.Tensor:
+    x, r = call["input"], int(call["upscale_factor"])
+    return call(input=x.unflatten(-3, (-1, r, r)).transpose(-3, -4).flatten(-5, -3))
 
 
 def _joined(o: Operation) -> Changes:

@@ -8,7 +8,8 @@ from typing import Any
 
 from parity.capture.torch_operations import Invocation, Operation, Replacement, Replacements
 
-COMMON, PLAIN, ODD = 0, 1, 2  # how simple a change is; of several that fit, the simplest is first
+# How simple a change is; of several that fit, the simplest is first. The last ones are many.
+COMMON, PLAIN, ODD, RARE = 0, 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Change:
         what: What is changed, such as "eps 1e-06 instead of 1e-05".
         at: The operation that it is about.
         make: Returns what is to be called instead of which operation, anew for each run.
-        order: How simple it is: `COMMON`, `PLAIN` or `ODD`.
+        order: How simple it is: `COMMON`, `PLAIN`, `ODD` or `RARE`.
     """
 
     fault: str

@@ -126,10 +126,14 @@ def _fused(o: Operation, shape: Sizes) -> Changes:
                 text = f"its outputs in the order {', '.join(names[i] for i in order)}"
                 yield one(o, "qkv-order", text, _parts(order), ODD)
         size = shape[0] // count
-        for heads in (h for h in range(2, 33) if size % h == 0):
+        for heads in sorted({h for h in range(2, 33) if size % h == 0} | {size} - {1}):
             for fused in (True, False):
                 how = "for each head" if fused else "by head, not by kind"
                 text = f"its outputs split in {count} {how} ({heads} heads)"
+                if heads == size:
+                    how = "one part after the other, not in turn"
+                    how = how if fused else "in turn, not one part after the other"
+                    text = f"its outputs split in {count} {how}"
                 yield one(o, "qkv-per-head", text, _by_head(count, heads, fused), ODD)
 
 

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from parity.capture.records import ForwardError, Layout
 from parity.capture.torch_operations import Operation, Replacements, Tape
-from parity.diagnosis.experiments.change import Change
+from parity.diagnosis.experiments.change import RARE, Change
 from parity.diagnosis.experiments.families import changes_of
 from parity.report.report import Check
 
@@ -37,6 +38,7 @@ class Proof:
         where: The operation, or the layer, that it is about; empty if `what` says it.
         order: Of several, the simplest is first.
         left: The relative difference that is left with it, where that was measured.
+        make: Makes what is replaced in a run, where one was tried.
     """
 
     fault: str
@@ -44,6 +46,7 @@ class Proof:
     where: str = ""
     order: int = 0
     left: float = dataclasses.field(default=0.0, compare=False)
+    make: Make | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         where = f", in {self.where}" if self.where else ""
@@ -102,11 +105,15 @@ def tried(
         if time.thread_time() > end:
             proofs.untried = len(ordered) - i
             break
+        change = next(iter(changes.values()))
+        if change.order == RARE and any(proof.order < RARE for proof in proofs):
+            break  # it would say the same in more general words
         if all(same(run, changes.get(run)) for run in runs):
-            change = next(iter(changes.values()))
             where = str(change.at)
-            proofs.append(Proof(change.fault, change.what, where, change.order, left()))
-    return _specific(_nearest(proofs))
+            proofs.append(
+                Proof(change.fault, change.what, where, change.order, left(), change.make)
+            )
+    return _first_turned(_specific(_nearest(proofs)))
 
 
 def _order(changes: Mapping[str, Change]) -> int:
@@ -125,9 +132,31 @@ GENERAL = ("left-out", "scale-factor", "operation", "padding", "order")
 
 
 def _specific(proofs: Proofs) -> Proofs:
-    """Leave out what says the same of an operation as another proof, in more general words."""
+    """Leave out what says the same of an operation as another proof, in more general words.
+
+    Or what says more than another one that is proved: the rest makes no difference here.
+    """
     named = {proof.where for proof in proofs if proof.fault not in GENERAL}
     proofs[:] = [p for p in proofs if p.fault not in GENERAL or p.where not in named]
+    whats = {(proof.where, proof.what) for proof in proofs}
+    proofs[:] = [
+        p
+        for p in proofs
+        if "places" in p.what or not any((p.where, part) in whats for part in _said_beside(p.what))
+    ]
+    return proofs
+
+
+def _said_beside(what: str) -> list[str]:
+    """Return the parts of what is changed, where there are several."""
+    parts = re.split(r", and |, ", what)
+    return parts if len(parts) > 1 else []
+
+
+def _first_turned(proofs: Proofs) -> Proofs:
+    """Leave out that a value is turned where one before it is: what is between does not see it."""
+    turned = [proof for proof in proofs if proof.order == RARE]
+    proofs[:] = [proof for proof in proofs if proof not in turned[1:]]
     return proofs
 
 
@@ -159,7 +188,13 @@ def allowed(fault: Check) -> float:
     return max(EXACT, min(fault.limit, min(fault.error, 1.0) / DISTINCT))
 
 
-def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float = EXACT) -> Proofs:
+def prove(
+    tape: Tape,
+    target: Sequence[np.ndarray],
+    layout: Layout,
+    limit: float = EXACT,
+    span: Sequence[Operation] = (),
+) -> Proofs:
     """Find the changes of the reference with which a span of it gives the port's value.
 
     Args:
@@ -167,6 +202,7 @@ def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float
         target: The port's array of the value, in float64, alone in a list.
         layout: The layout of the reference's arrays, which the tape gives in the port's.
         limit: The relative difference of two arrays that are the same.
+        span: The operations that are changed, if not all that lead to the value.
 
     Returns:
         The proofs, the simplest first; empty where no change gives the value.
@@ -181,7 +217,27 @@ def prove(tape: Tape, target: Sequence[np.ndarray], layout: Layout, limit: float
         left = nearest(tape.replay(make()), wanted)
         return left <= limit
 
-    return tried({"span": tape.operations}, agrees, lambda: left)
+    # Where nothing is between, such as a layer that is right and the network's output: its end.
+    return tried({"span": span or tape.operations or tape.every[-1:]}, agrees, lambda: left)
+
+
+def of_whole(proofs: Proofs, whole: Tape, target: np.ndarray, limit: float) -> Proofs:
+    """Return those proofs of a value with which the whole network's is the port's, too.
+
+    Args:
+        proofs: Of a value on the way.
+        whole: The network's output.
+        target: The port's.
+        limit: The relative difference of two arrays that are the same.
+    """
+
+    def agrees(run: str, make: Make) -> bool:
+        del run
+        return nearest(whole.replay(make()), np.asarray(target)) <= limit
+
+    made = Proofs(p for p in proofs if p.make is not None and _safely(agrees, "whole", p.make))
+    made.untried = proofs.untried
+    return made
 
 
 def nearest(found: np.ndarray, target: np.ndarray) -> float:

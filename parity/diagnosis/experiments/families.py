@@ -17,7 +17,9 @@ from parity.diagnosis.experiments import (
     losses,
     normalization,
     pooling,
+    recurrent,
     rotary,
+    turned,
 )
 from parity.diagnosis.experiments.change import ODD, Change, Changes, Family
 
@@ -29,10 +31,12 @@ FAMILIES: tuple[Family, ...] = (
     attention.changes,
     embedding.changes,
     rotary.changes,
+    recurrent.changes,
     losses.changes,
     dropout.changes,
     composite.changes,
     arithmetic.changes,
+    turned.changes,
 )
 TOGETHER = 64  # operations of one name that are changed together, at most
 

@@ -102,21 +102,29 @@ class WholeNetwork:
         self.runs, self.layers = runs, layers
         self.port: dict[str, Flat] = {}
         self.operations: dict[str, tuple[Operation, ...]] = {}
-        for mode, train in (("eval", False), ("train", True)):
+        for train in runs.modes:
+            mode = "train" if train else "eval"
             self.port[mode] = _outer(flattened(runs, runs.run(runs.port64, train), train, True))
             side = ChangedSide.of(runs.reference64, record=True)
             runs.run(side, train)
             self.operations[mode] = side.operations
 
+    def reference(self, mode: str, make: Make = dict) -> Flat:
+        """Return what the reference gives with some operations replaced."""
+        side, train = ChangedSide.of(self.runs.reference64, make), mode == "train"
+        return _outer(flattened(self.runs, self.runs.run(side, train), train, False))
+
     def agrees(self, mode: str, make: Make) -> bool:
         """Return whether the changed reference gives all of the port's numbers."""
-        side, train = ChangedSide.of(self.runs.reference64, make), mode == "train"
-        changed = _outer(flattened(self.runs, self.runs.run(side, train), train, False))
-        return self.layers.agree(changed, self.port[mode], "")
+        return self.layers.agree(self.reference(mode, make), self.port[mode], "")
 
     def proofs(self) -> Proofs:
         """Return the changes of the reference that are proved."""
         return tried(self.operations, self.agrees)
+
+    def first(self) -> tuple[Operation, ...]:
+        """Return the operations of eval mode."""
+        return self.operations["eval"]
 
     def shown(self) -> tuple[Operation, ...]:
         """Return the operations that say what the network computes."""

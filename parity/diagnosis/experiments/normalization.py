@@ -32,7 +32,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _rms(operation)
     elif name in ("add", "clamp", "clamp_min") and _small(operation) is not None:
         yield from _added_eps(operation)
-    elif name in ("var", "std"):
+    elif name in SPREADS:
         yield from _ddof(operation)
     elif name == "normalize":
         yield from _normalize(operation)
@@ -258,16 +258,24 @@ def _added_eps(o: Operation) -> Changes:
             yield given(o, "norm-eps", what, COMMON, **{name: other})
 
 
+SPREADS: dict[str, Callable[..., Any]] = {
+    "var": torch.var,
+    "std": torch.std,
+    "var_mean": torch.var_mean,
+    "std_mean": torch.std_mean,
+}
+
+
 def _ddof(o: Operation) -> Changes:
     unbiased = o.arguments.get("correction", o.arguments.get("unbiased", True))
     text = "the biased variance (ddof 0)" if unbiased else "the unbiased variance (ddof 1)"
 
-    def other(call: Invocation) -> torch.Tensor:
+    def other(call: Invocation) -> Any:
         axes = call.get("dim")
-        function = torch.var if call.name == "var" else torch.std
         axes = tuple(range(call["input"].dim())) if axes is None else axes
         keep = bool(call.get("keepdim"))
-        return function(call["input"], axes, correction=0 if unbiased else 1, keepdim=keep)
+        correction = 0 if unbiased else 1
+        return SPREADS[o.name](call["input"], axes, correction=correction, keepdim=keep)
 
     yield one(o, "ddof", text, other)
 
@@ -285,6 +293,10 @@ def _normalize(o: Operation) -> Changes:
         return x / root
 
     yield one(o, "eps-inside-root", "eps inside the root", inside)
+    dim, n = o.arguments.get("dim", 1), len(o.outputs[0].shape)
+    for axis in range(n) if isinstance(dim, int) else ():
+        if axis != dim % n:
+            yield given(o, "norm-axis", f"along axis {axis} instead of {dim}", PLAIN, dim=axis)
     for p in (1, 2):
         if p != o.arguments.get("p"):
             yield given(o, "norm-order", f"the norm of order {p}", PLAIN, p=float(p))

@@ -20,8 +20,12 @@ from parity.diagnosis.experiments.convolution import (
     tuple_of,
 )
 
-MAX = ("max_pool1d", "max_pool2d", "max_pool2d_with_indices")
-AVERAGE = ("avg_pool1d", "avg_pool2d")
+MAX = ("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "max_pool3d")
+AVERAGE = ("avg_pool1d", "avg_pool2d", "avg_pool3d")
+BY_AXES = {
+    "max": {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d},
+    "average": {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d},
+}
 
 
 def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
@@ -142,7 +146,8 @@ def _indices_nhwc(call: Invocation) -> Any:
 
 
 def _mean_instead(call: Invocation) -> Any:
-    return functional.avg_pool2d(
+    axes = int(call.name[len("max_pool")])
+    return BY_AXES["average"][axes](
         call["input"],
         call["kernel_size"],
         call["stride"],
@@ -181,12 +186,14 @@ def _average(o: Operation) -> Changes:
         for counted in (True, False):
             how = "counted" if counted else "left out"
             yield one(o, fault, f"{text}, {how} in the average", _averages(ends, counted), PLAIN)
-    yield one(o, "pool-sum", "the sum of each window", lambda call: call(divisor_override=1), PLAIN)
+    if len(size) > 1:
+        text = "the sum of each window"
+        yield one(o, "pool-sum", text, lambda call: call(divisor_override=1), PLAIN)
     yield one(
         o,
         "pool-kind",
         "the maximum of each window",
-        lambda call: functional.max_pool2d(
+        lambda call: BY_AXES["max"][len(size)](
             call["input"], call["kernel_size"], call["stride"], call["padding"]
         ),
         PLAIN,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +13,8 @@ from parity.capture.torch_operations import Invocation, Operation, Replacement
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import one
 from parity.diagnosis.experiments.engine import Make, Proof, close
-from parity.diagnosis.experiments.layer import Alone
+from parity.diagnosis.experiments.layer import Alone, WholeNetwork
+from parity.diagnosis.experiments.rounding import Rounded
 from parity.ladder.keys import Flat, Key
 from parity.ladder.tolerances import norm
 from parity.ladder.weights import SYNONYMS
@@ -42,10 +42,12 @@ SAME = 1e-6  # of a gradient that cancels, computed twice in float64
 FARTHER = 16  # times farther the reference must be without the change that is proved so
 
 
-def in_float64(alone: Alone) -> list[Proof]:
+def in_float64(alone: Alone | WholeNetwork) -> list[Proof]:
     """Find narrower arithmetic in a layer of the port that should compute in float64."""
-    cancelled = list(_narrow(alone)) or list(_cancelled(alone, alone.port.get("train"), None))
-    return cancelled or _products(alone, alone.port, lambda key: SUM)
+    found = list(_narrow(alone, alone.port, NARROW))
+    if not found and isinstance(alone, Alone):
+        found = list(_cancelled(alone, alone.port.get("train"), None))
+    return found or _products(alone, alone.port, lambda key: SUM)
 
 
 def in_working(alone: Alone, report: Report) -> list[Proof]:
@@ -64,11 +66,12 @@ def in_working(alone: Alone, report: Report) -> list[Proof]:
     def limit(key: Key) -> float:
         return limits.get(key, unit * FEW_UNITS)
 
-    found = _products(alone, port, limit, passed)
+    narrower = [name for name in NARROW if UNITS[name] > unit]
+    found = list(_narrow(alone, port, narrower)) or _products(alone, port, limit, passed)
     return found or list(_cancelled(alone, port.get("train"), limit, unit, passed))
 
 
-def _at(alone: Alone, names: tuple[str, ...]) -> str:
+def _at(alone: Alone | WholeNetwork, names: tuple[str, ...]) -> str:
     return next((str(o) for o in alone.first() if o.name in names), "")
 
 
@@ -80,21 +83,23 @@ def _relative(found: np.ndarray | None, target: np.ndarray) -> float:
     return distance / scale if scale else distance
 
 
-def _narrow(alone: Alone) -> Iterator[Proof]:
+def _narrow(
+    alone: Alone | WholeNetwork, port: Mapping[str, Flat], kinds: Iterable[str]
+) -> Iterator[Proof]:
     """All outputs are numbers of a narrower type, and as near as that type's rounding."""
     outputs = [
         (array, alone.reference(mode)[key])
-        for mode, flat in alone.port.items()
+        for mode, flat in port.items()
         for key, array in flat.items()
         if key.quantity.kind is Kind.OUTPUT and is_float(array.dtype)
     ]
-    for dtype, kind in NARROW.items():
-        unit = UNITS[dtype]
+    for dtype in kinds:
+        kind, unit = NARROW[dtype], UNITS[dtype]
         if outputs and all(
-            _is_narrow(port, kind)
+            _is_narrow(found, kind)
             and not _is_narrow(reference, kind)
-            and _relative(port, reference) <= FEW_UNITS * unit
-            for port, reference in outputs
+            and _relative(found, reference) <= FEW_UNITS * unit
+            for found, reference in outputs
         ):
             fault: str = Fault.X64_OFF if dtype == "float32" else f"{dtype}-inside"
             what = f"its arithmetic in {dtype}: all that it gives are numbers of {dtype}"
@@ -105,27 +110,6 @@ def _narrow(alone: Alone) -> Iterator[Proof]:
 def _is_narrow(array: np.ndarray, kind: type) -> bool:
     wide = np.asarray(array, np.float64)
     return bool(np.array_equal(wide.astype(kind).astype(np.float64), wide))
-
-
-def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Round to so many bits of mantissa, to even."""
-    mantissa, exponent = torch.frexp(x)
-    scale = 2.0 ** (bits + 1)
-    return torch.ldexp(torch.round(mantissa * scale) / scale, exponent)
-
-
-class _Rounded(torch.autograd.Function):
-    """Rounds a tensor to so many bits, its gradient to others; 0 stands for no rounding."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, bits: int, backward: int) -> torch.Tensor:
-        ctx.bits = backward
-        return rounded(x, bits) if bits else x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (gradient,) = gradients
-        return rounded(gradient, ctx.bits) if ctx.bits else gradient, None, None
 
 
 ROUNDINGS = (
@@ -141,19 +125,21 @@ def _rounding(bits: int, factors: bool, product: bool) -> Callable[[Invocation],
 
     def narrowed(value: object) -> object:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            return _Rounded.apply(value, bits, bits * factors)
+            return Rounded.apply(value, bits, bits * factors)
         return value
 
     def replacement(call: Invocation) -> object:
         bias = call.arguments.get("bias")
         call.args = tuple(a if a is bias else narrowed(a) for a in call.args)
         call.kwargs = {k: a if k == "bias" else narrowed(a) for k, a in call.kwargs.items()}
-        return _Rounded.apply(call(), 0, bits * product)
+        return Rounded.apply(call(), 0, bits * product)
 
     return replacement
 
 
-def _all_products(alone: Alone, rounding: Callable[[Invocation], object]) -> dict[str, Make]:
+def _all_products(
+    alone: Alone | WholeNetwork, rounding: Callable[[Invocation], object]
+) -> dict[str, Make]:
     """Return every product of a layer with its factors rounded; nothing where it makes none."""
     found: dict[str, Make] = {}
     for mode, operations in alone.operations.items():
@@ -169,7 +155,7 @@ def _everywhere(at: list[int], replacement: Replacement) -> Make:
 
 
 def _products(
-    alone: Alone,
+    alone: Alone | WholeNetwork,
     port: Mapping[str, Flat],
     limit: Callable[[Key], float],
     passed: frozenset[Key] = frozenset(),

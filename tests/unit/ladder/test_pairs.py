@@ -16,8 +16,7 @@ from flax import nnx
 from torch import nn
 
 from parity import Port, check, cli
-from parity.ladder.axes import rearranged
-from parity.ladder.pairing import permutation
+from parity.ladder.axes import permutation, rearranged
 from parity.report.quantity import Kind
 
 FACTORY = """

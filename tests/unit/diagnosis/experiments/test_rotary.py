@@ -63,6 +63,63 @@ def both(x: torch.Tensor) -> torch.Tensor:
     return sliced(x) @ sliced(x * 2).mT
 
 
+def chunked(x: torch.Tensor) -> torch.Tensor:
+    """Halves of queries and of keys out of one operation."""
+    cos, sin = tables()
+    a, b, c, d = torch.cat((x, x * 2), -1).chunk(4, -1)
+    queries = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    return queries @ torch.cat((c * cos - d * sin, d * cos + c * sin), -1).mT
+
+
+def split_up(x: torch.Tensor) -> torch.Tensor:
+    """As `chunked`, by another operation, and keys first."""
+    cos, sin = tables()
+    a, b, c, d = torch.cat((x, x * 2), -1).split(4, -1)
+    keys = torch.cat((c * cos - d * sin, d * cos + c * sin), -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1) @ keys.mT
+
+
+def of_unbound(x: torch.Tensor) -> torch.Tensor:
+    """As `chunked`, neighbours of queries and keys that are stacked."""
+    cos, sin = tables()
+    a, b, c, d = (
+        torch.cat((x, x * 2), -1)
+        .unflatten(-1, (2, 4, 2))
+        .transpose(-1, -2)
+        .flatten(-3, -2)
+        .unbind(-2)
+    )
+    queries = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+    return queries @ torch.stack((c * cos - d * sin, d * cos + c * sin), -1).flatten(-2).mT
+
+
+def sine_first(x: torch.Tensor) -> torch.Tensor:
+    """The terms the other way round, and so the factors of one."""
+    cos, sin = (torch.cat((t, t), -1) for t in tables())
+    first, second = x[..., :4], x[..., 4:]
+    return torch.cat((-second, first), -1) * sin + cos * x
+
+
+def of_xs_shape(x: torch.Tensor) -> torch.Tensor:
+    """Tables of x's shape, which come first: they may be taken for it."""
+    cos, sin = (torch.cat((t, t), -1).expand(x.shape) for t in tables())
+    first, second = x.chunk(2, -1)
+    return cos * x + sin * torch.cat((-second, first), -1)
+
+
+def less(x: torch.Tensor) -> torch.Tensor:
+    """A difference."""
+    cos, sin = (torch.cat((t, t), -1) for t in tables())
+    first, second = x.chunk(2, -1)
+    return x * cos - torch.cat((second, -first), -1) * sin
+
+
+def every_two(x: torch.Tensor) -> torch.Tensor:
+    """As in GPT-J: one sum, pairs of neighbours."""
+    cos, sin = (t.repeat_interleave(2, -1) for t in tables())
+    return x * cos + torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2) * sin
+
+
 def turn(a: jax.Array, b: jax.Array, backwards: bool = False) -> tuple[jax.Array, jax.Array]:
     angles = jnp.outer(jnp.arange(6.0), jnp.asarray(FREQUENCIES, float))
     cos, sin = jnp.cos(angles), jnp.sin(-angles if backwards else angles)
@@ -77,7 +134,13 @@ def neighbours(x: jax.Array) -> jax.Array:
     return jnp.stack(turn(x[..., ::2], x[..., 1::2]), -1).reshape(x.shape)
 
 
-NOT_HALVES = "neighbours, not of halves"
+def twice(rotate: Ported) -> Ported:
+    """Queries and keys."""
+    return lambda x: rotate(x) @ rotate(x * 2).mT
+
+
+TWICE_HALVES, TWICE_NEIGHBOURS = twice(halves), twice(neighbours)
+NOT_HALVES, NOT_NEIGHBOURS = "neighbours, not of halves", "halves, not of neighbours"
 CASES: tuple[Case, ...] = (
     ("one sum", rotate_half, neighbours, ROWS, "rope-pairs", NOT_HALVES),
     ("sliced", sliced, neighbours, ROWS, "rope-pairs", NOT_HALVES),
@@ -87,6 +150,30 @@ CASES: tuple[Case, ...] = (
     ("backwards", sliced, lambda x: halves(x, True), ROWS, "rope-pairs", "backwards"),
     ("keys", both, lambda x: halves(x) @ (x * 2).mT, ROWS, "rope-pairs", "of the second"),
     ("queries", both, lambda x: x @ halves(x * 2).mT, ROWS, "rope-pairs", "of the first"),
+    ("chunked", chunked, TWICE_NEIGHBOURS, ROWS, "rope-pairs", NOT_HALVES),
+    ("split", split_up, TWICE_NEIGHBOURS, ROWS, "rope-pairs", NOT_HALVES),
+    (
+        "keys of a split",
+        split_up,
+        lambda x: halves(x) @ (x * 2).mT,
+        ROWS,
+        "rope-pairs",
+        "of the first",
+    ),
+    (
+        "keys of a chunk",
+        chunked,
+        lambda x: halves(x) @ (x * 2).mT,
+        ROWS,
+        "rope-pairs",
+        "of the second",
+    ),
+    ("unbound keys", of_unbound, TWICE_HALVES, ROWS, "rope-pairs", NOT_NEIGHBOURS),
+    ("sine first", sine_first, neighbours, ROWS, "rope-pairs", NOT_HALVES),
+    ("x's shape", of_xs_shape, neighbours, ROWS, "rope-pairs", NOT_HALVES),
+    ("less", less, neighbours, ROWS, "rope-pairs", NOT_HALVES),
+    ("less backwards", less, lambda x: halves(x, True), ROWS, "rope-pairs", "backwards"),
+    ("every two", every_two, halves, ROWS, "rope-pairs", NOT_NEIGHBOURS),
     ("neither", both, lambda x: x @ (x * 2).mT, ROWS, "rope-pairs", "no rotation"),
 )
 

@@ -1,0 +1,73 @@
+"""Running the reference with other values in the place of what some of its layers give."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from parity.capture.records import Layout, count_name, mapped
+from parity.capture.torch_arrays import laid_out, tensors_of, turned_back
+from parity.capture.torch_side import TorchSide
+
+Fed = Callable[[str, list[np.ndarray]], None]  # is told of a call and the arrays it is fed
+
+
+class _Hooks:
+    """Puts values into a module's calls, and tells what each call is fed."""
+
+    def __init__(self, layout: Layout, values: Mapping[str, Sequence[np.ndarray]], fed: Fed):
+        self.layout, self.values, self.fed = layout, values, fed
+        self.seen: dict[str, None] = {}
+
+    def attach(self, module: nn.Module) -> None:
+        for name, layer in module.named_modules():
+            if name:
+                self._hook(name, layer)
+
+    def _hook(self, name: str, layer: nn.Module) -> None:
+        def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            arrays = [laid_out(t, self.layout).copy() for t in tensors_of((args, kwargs))]
+            self.fed(count_name(name, self.seen), arrays)
+
+        def after(_: nn.Module, args: tuple, kwargs: dict, outputs: Any) -> Any:
+            call = count_name(name, self.seen)
+            self.seen[call] = None
+            return self._replaced(self.values[call], outputs) if call in self.values else None
+
+        layer.register_forward_pre_hook(before, with_kwargs=True)
+        layer.register_forward_hook(after, with_kwargs=True)
+
+    def _replaced(self, arrays: Sequence[np.ndarray], outputs: Any) -> Any:
+        """Return a layer's outputs with these values; as they are where the shapes are others."""
+        tensors = tensors_of(outputs)
+        made = [turned_back(a, self.layout.get(a.ndim)) for a in arrays]
+        if [t.shape for t in tensors] != [t.shape for t in made]:
+            return outputs
+        rest = iter([m.to(t.dtype) for m, t in zip(made, tensors, strict=True)])
+        return mapped(outputs, lambda v: next(rest) if isinstance(v, torch.Tensor) else v)
+
+
+def forced(
+    side: TorchSide, inputs: tuple[Any, ...], values: Mapping[str, Sequence[np.ndarray]], fed: Fed
+) -> list[np.ndarray]:
+    """Run the network in eval mode, with some calls of layers giving other values.
+
+    Args:
+        side: The reference.
+        inputs: The network's inputs, in the port's layout.
+        values: Calls of layers, by `Call.layer` -> what they give, in the port's layout.
+        fed: Is told of every call and the arrays that it is fed, before it runs.
+
+    Returns:
+        The network's outputs in the port's layout.
+    """
+    module = copy.deepcopy(side.module).eval()
+    _Hooks(side.layout, values, fed).attach(module)
+    with torch.no_grad(), side.wide([]), side.quietly([]):
+        outputs = side.whole(module, side.inputs(inputs), False)
+    return [laid_out(t, side.layout) for t in tensors_of(outputs)]
