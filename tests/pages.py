@@ -169,6 +169,8 @@ def printed(expected: str, found: str) -> None:
     """Check that a command printed what a page shows; see `follow`."""
     at = 0
     for line in expected.splitlines():
+        if not line.strip(".│ "):  # a line, or a row of a table, for any number of them
+            continue
         parts = [r"\s+".join(map(re.escape, part.split(" "))) for part in re.split("\\.{3}", line)]
         match = re.compile(".*".join(re.sub(r"(\\s\+)+", r"\\s+", p) for p in parts)).search(
             found, at
