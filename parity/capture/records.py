@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from parity.report.source import raised_at
 from parity.spec.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -131,8 +132,10 @@ class ForwardError(InputError):
             text = f"it leaks a tracer: an array of one call is used in another. {text}"
         text = text if len(text) <= 300 else f"{text[:300]} ..."
         where = f" in {layer}" if layer else ""
+        line = raised_at(error)
+        at = f" [{line}]" if line else ""
         self.report: Any = None  # what was compared before, where something was
-        super().__init__(f"the {side} raised {type(error).__name__}{where}: {text}")
+        super().__init__(f"the {side} raised {type(error).__name__}{where}: {text}{at}")
         self.side = side
         self.layer = layer
 

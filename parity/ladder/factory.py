@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from parity.report.source import NO_LINE, SourceLine
+from parity.report.source import NO_LINE, SourceLine, raised_at
 from parity.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -136,5 +136,6 @@ def _guarded(name: str, call: Callable[[], Any]) -> Any:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())[:300]
-        raise InputError(f"{name} raised {type(error).__name__}: {text}") from error
+        text, line = " ".join(str(error).split())[:300], raised_at(error)
+        at = f" [{line}]" if line and not isinstance(error, SyntaxError) else ""  # which says it
+        raise InputError(f"{name} raised {type(error).__name__}: {text}{at}") from error

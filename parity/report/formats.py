@@ -75,12 +75,23 @@ def github(report: Findings, factory: SourceLine) -> str:
         passed = "; ".join([f"{report.compared} comparisons passed", *map(str, report.bounds)])
         title = _escaped(report.name, IN_PROPERTIES)
         return f"::{level} title={title}::{_escaped(passed, IN_MESSAGES)}"
-    line = report.port_line or factory
-    properties = {"title": f"{report.name}: not faithful"}
+    title, line = f"{report.name}: not faithful", report.port_line or factory
+    return github_error(title, "\n".join(_lines(report)), line)
+
+
+def github_error(title: str, message: str, line: SourceLine) -> str:
+    """Return a workflow command of GitHub Actions that shows an error.
+
+    Args:
+        title: Its heading.
+        message: What is wrong.
+        line: Where it is shown; a false one for a whole run.
+    """
+    properties = {"title": title}
     if line:
         properties = {"file": _relative(line.path), "line": str(line.number)} | properties
     listed = ",".join(f"{key}={_escaped(text, IN_PROPERTIES)}" for key, text in properties.items())
-    return f"::error {listed}::{_escaped(chr(10).join(_lines(report)), IN_MESSAGES)}"
+    return f"::error {listed}::{_escaped(message, IN_MESSAGES)}"
 
 
 def _wrong(entries: Sequence[Check | Omission]) -> list[Check | Omission]:

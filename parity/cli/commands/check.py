@@ -22,7 +22,7 @@ from parity.ladder.factory import is_factory, line_of_factory, make_port
 from parity.report import formats
 from parity.report.formats import FORMATS
 from parity.report.report import PRECISIONS, RUNGS
-from parity.report.source import NO_LINE
+from parity.report.source import NO_LINE, SourceLine, raised_at
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 
@@ -126,6 +126,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    try:
+        return checked(args)
+    except InputError as error:
+        if args.format == "github":
+            title = f"{args.model}: not checked"
+            print(formats.github_error(title, str(error), line_of(error, args.model)))
+        if args.debug and error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
+
+
+def line_of(error: InputError, model: str) -> SourceLine:
+    """Return the line of the user's that an error is shown at: where it was raised, or the factory.
+
+    A false one where neither is known.
+    """
+    if (line := raised_at(error.__cause__)) or not is_factory(model):
+        return line
+    try:
+        return line_of_factory(model)
+    except (OSError, SyntaxError):  # no such file, or no Python
+        return NO_LINE
+
+
+def checked(args: argparse.Namespace) -> int:
+    """Check, and show what was found; return the exit status."""
     default = RUNGS if is_factory(args.model) else DEFAULT
     levels = list(default) if args.levels is None else args.levels.split(",")
     if unknown := [level for level in levels if level not in RUNGS]:
@@ -142,13 +168,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--eval is for a pair of your own; {args.model} is trained")
     if args.devices is not None:
         return shown(several(args), args)
-    try:
-        check = theirs if is_factory(args.model) else ours
-        return shown(check(levels, bounds, args), args)
-    except InputError as error:
-        if args.debug and error.__cause__ is not None:
-            raise error.__cause__ from None
-        raise
+    check = theirs if is_factory(args.model) else ours
+    return shown(check(levels, bounds, args), args)
 
 
 def bounds_of(args: argparse.Namespace) -> Bounds:
