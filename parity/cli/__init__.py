@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from parity.cli import checkout
 from parity.io import compilation_cache, garbage, interrupts, openmp, xla_convolutions
+from parity.report.console import say
 from parity.spec.errors import InputError, all_listed, printable
 from parity.training.dist_env import started
 
@@ -131,7 +132,7 @@ def _run(argv: Sequence[str] | None) -> int:
                     raise
                 return 130
     except InputError as error:
-        print(f"parity {args.command}: error: {printable(str(error))}", file=sys.stderr)
+        say(f"parity {args.command}: error: {printable(str(error))}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -141,7 +142,7 @@ def _of_checkout(command: str, module: str, arguments: list[str]) -> int:
     try:
         return checkout.run(module, arguments)
     except InputError as error:
-        print(f"parity {command}: error: {printable(str(error))}", file=sys.stderr)
+        say(f"parity {command}: error: {printable(str(error))}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

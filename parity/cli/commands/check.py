@@ -10,9 +10,11 @@ PACKAGE.MODULE:FUNCTION; the function takes no arguments and returns a parity.Po
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from parity.cli.arguments import add_choice, choice_of, parse_devices, parse_input_size
@@ -20,6 +22,7 @@ from parity.io.files import check_writable
 from parity.ladder.bounds import Bounds, parse_sample
 from parity.ladder.factory import is_factory, line_of_factory, make_port
 from parity.report import formats
+from parity.report.console import working
 from parity.report.formats import FORMATS
 from parity.report.report import PRECISIONS, RUNGS
 from parity.report.source import NO_LINE, SourceLine, raised_at
@@ -194,10 +197,9 @@ def ours(levels: list[str], bounds: Bounds, args: argparse.Namespace) -> Report:
     batch = 2 if args.batch is None else args.batch
     checkpoint = loaded(args) if args.weights is not None else None
 
-    from parity.model_checks.check import check_model
-    from parity.report.console import working
-
     with working() as progress:
+        from parity.model_checks.check import check_model
+
         return check_model(
             args.model,
             levels,
@@ -229,15 +231,15 @@ def theirs(levels: list[str], bounds: Bounds, args: argparse.Namespace) -> Repor
     """Check the port that a user's function makes."""
     if given := [name for name in OURS if getattr(args, name) is not None]:
         raise InputError(f"--{given[0]} is for our own networks; {args.model} makes its own")
-    port = make_port(args.model)
-    if args.eval:
-        port = dataclasses.replace(port, train=False)
-
-    from parity.diagnosis.check import check
-    from parity.report.console import working
-
+    # What a network prints is not to be among what a program reads.
+    apart = contextlib.redirect_stdout(sys.stderr) if args.format in MACHINES else nullcontext()
     try:
-        with working() as progress:
+        with working() as progress, apart:
+            from parity.diagnosis.check import check
+
+            port = make_port(args.model)
+            if args.eval:
+                port = dataclasses.replace(port, train=False)
             asked = (bounds.layers, bounds.sample, bounds.seed)
             return check(port, levels, args.precision, progress, *asked)
     except SystemExit as error:  # of a network
@@ -257,10 +259,9 @@ def several(args: argparse.Namespace) -> Report:
     counts = [parse_devices(text) for text in args.devices.split(",")]
     levels = None if args.levels is None else args.levels.split(",")
 
-    from parity.model_checks.check import check_devices
-    from parity.report.console import working
-
     with working() as progress:
+        from parity.model_checks.check import check_devices
+
         return check_devices(args.model, counts, levels, args.seed, progress)
 
 

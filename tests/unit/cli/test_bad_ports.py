@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,12 @@ def in_the_reference():
     made.reference.forward = lambda x: torch.relu(x, 3)
     return made
 
+def prints():
+    print("from the factory")
+    made = in_a_library()
+    made.reference.register_forward_hook(lambda *_: print("from the reference"))
+    return made
+
 def in_the_factory():
     return int("100%, or")
 """
@@ -240,7 +248,7 @@ def in_the_factory():
     [
         ("in_a_library", "x.reshape"),
         ("in_the_reference", "torch.relu"),
-        ("in_the_factory", "int("),
+        ("in_the_factory", "return int("),
     ],
 )
 def test_the_line_that_raised_is_named(
@@ -256,6 +264,19 @@ def test_the_line_that_raised_is_named(
     assert out.startswith(f"::error file=mine%2C 2.py,line={line},title=mine%2C 2.py%3A{function}")
     message = err.removeprefix("parity check: error: ").rstrip("\n")
     assert out.partition("not checked::")[2].rstrip("\n") == message.replace("%", "%25")
+
+
+@pytest.mark.parametrize("command", [["check", "--format", "json"], ["suggest"]])
+def test_what_a_port_prints_is_not_in_the_output(
+    command: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches JSON, or a table of rules, with lines in it that the user's own code printed."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(SOURCE.replace("x.reshape(3, -1, 5)", "x"))
+    assert main([*command[:1], "mine.py:prints", *command[1:]]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["ok"] if command[0] == "check" else tomllib.loads(out)["rules"]
+    assert "from the factory" in err
 
 
 def test_a_port_that_cannot_be_read_is_annotated(
