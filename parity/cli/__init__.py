@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -100,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and (interrupted or (status and started())):
         # Threads are at work, and the other processes wait, or do not answer.
         interrupts.leave(status)
+    if argv is None:  # all is done: libraries clean up, and would print where Ctrl-C met them
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return status
 
 

@@ -151,7 +151,7 @@ def reporter(command: str) -> Callable[[object, Assumptions], None]:
     """
     shown: set[str] = set()
 
-    def say(where: object, assumed: Assumptions) -> None:
+    def report(where: object, assumed: Assumptions) -> None:
         for line in assumed.lines():
             if line not in shown:
                 shown.add(line)
@@ -159,7 +159,7 @@ def reporter(command: str) -> Callable[[object, Assumptions], None]:
         for warning in assumed.warnings(where):
             say(printable(f"parity {command}: warning: {warning}"), sys.stderr)
 
-    return say
+    return report
 
 
 def add_dataset(

@@ -190,6 +190,21 @@ def test_an_interrupt_waits_for_its_moment(place: str) -> None:
     assert done.stdout == ("whole\n" if place == "extension" else "")
 
 
+def test_an_interrupt_behind_the_end_is_no_error() -> None:
+    """Catches a traceback of a library that cleans up when the command has printed its result."""
+    program = (
+        "import atexit, os, signal, sys, time; from parity import cli\n"
+        "def clean_up():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.1)\n"
+        "atexit.register(clean_up); sys.exit(cli.main())"
+    )
+    command = [sys.executable, "-c", program, "recipes"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "enet-camvid" in done.stdout
+
+
 def test_a_command_that_python_can_stop_needs_one_interrupt(tmp_path: Path) -> None:
     """Catches a first Ctrl-C that is only answered: temporary files are to be removed."""
     program = (
