@@ -167,9 +167,12 @@ def leave(status: int) -> None:
 def _flush() -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
+    terminal = sys.__stderr__  # a progress bar has its own in its place, which drops such codes
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(SHOW_CURSOR if sys.stderr.isatty() else "")
         sys.stderr.flush()
+        if terminal is not None and terminal.isatty():
+            terminal.write(SHOW_CURSOR)
+            terminal.flush()
 
 
 def _listen(ours: socket.socket, watch: Watch) -> None:

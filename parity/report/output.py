@@ -29,11 +29,9 @@ class Output(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as `rich` does, but for wide tables and lines; in a file all is as it is."""
         one = objects[0] if len(objects) == 1 else None
-        if isinstance(one, str | Text) and options.get("soft_wrap") and self.is_terminal:
+        if isinstance(one, str) and options.get("soft_wrap") and self.is_terminal:
             markup, highlight = options.get("markup"), options.get("highlight")
-            text = Text() if one == "" else one
-            if isinstance(text, str):
-                text = self.render_str(text, markup=markup, highlight=highlight)
+            text = self.render_str(str(one), markup=markup, highlight=highlight)
             for line in text.split("\n"):
                 for indent, first, last in broken(line.plain, self.width):
                     super().print(Text(" " * indent) + line[first:last], soft_wrap=True)
