@@ -1,17 +1,17 @@
-"""Pages of the site that are made of other files: one per fault, and those at the top."""
+"""Pages of the site that are made of other files: one per cause, and those at the top."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 from parity.diagnosis.catalogue import CATALOGUE, PROVED_AS, Fault
-from parity.diagnosis.remedies import remedies
+from parity.diagnosis.remedies import Remedy, remedies
 from parity.report.findings import RUNGS
 from parity.spec.models import LANGUAGE, MODELS, Config
 from parity.spec.preprocessing import PLAIN, published
@@ -33,13 +33,64 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def faults() -> Iterator[tuple[str, str]]:
-    """Yield the page of each fault of the catalogue, and the table of all."""
-    rows = []
+    """Yield the page of each cause that can be proved, and the table of all."""
+    injected, others = [], []
     for fault, entry in CATALOGUE.items():
-        texts, rung = remedies()[fault], f"{entry.rung}, {RUNG_NAMES[entry.rung]}"
-        title = entry.title[0].upper() + entry.title[1:]
-        rows.append(f"| {entry.number} | [{title}]({fault}.md) | {rung} | {texts.size} |")
-        page = f"""# {title}
+        rung = f"{entry.rung}, {RUNG_NAMES[entry.rung]}"
+        title = capitalized(entry.title)
+        size = remedies()[fault].size
+        injected.append(f"| {entry.number} | [{title}]({fault}.md) | {rung} | {size} |")
+        facts = [
+            ("lowest rung that finds it", rung),
+            ("number in the catalogue", f"{entry.number}"),
+            ("name in reports", names(fault)),
+        ]
+        yield f"failures/{fault}.md", cause(title, remedies()[fault], facts)
+    for name, texts in sorted(remedies().items(), key=lambda item: item[1].title):
+        if texts.title:
+            title = capitalized(texts.title)
+            others.append(f"| [{title}]({name}.md) | {texts.size} |")
+            yield f"failures/{name}.md", cause(title, texts, [("name in reports", f"`{name}`")])
+    yield (
+        "failures/index.md",
+        f"""# What a failure means
+
+Mistakes that are made when networks are carried from one framework to another. If `parity check`
+says `proved:`, the page of that cause says why the mistake happens and what to change.
+
+## Faults that are injected
+
+`parity faults` injects each of them, and counts how many the checks find.
+
+| | fault | lowest rung that finds it | size, as a relative L2 change |
+|---|---|---|---|
+{chr(10).join(injected)}
+
+## Other causes that are proved
+
+| cause | size, as a relative L2 change |
+|---|---|
+{chr(10).join(others)}
+""",
+    )
+
+
+def capitalized(title: str) -> str:
+    """Return a title that begins a line."""
+    return title[0].upper() + title[1:]
+
+
+def cause(title: str, texts: Remedy, facts: Iterable[tuple[str, str]]) -> str:
+    """Return the page of a cause.
+
+    Args:
+        title: Its heading.
+        texts: What is said about it.
+        facts: More rows of its table.
+    """
+    rows = [("size, as a relative L2 change", texts.size), *facts]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"""# {title}
 
 **What you see.** {texts.symptom}
 
@@ -49,28 +100,10 @@ def faults() -> Iterator[tuple[str, str]]:
 
 | | |
 |---|---|
-| size, as a relative L2 change | {texts.size} |
-| lowest rung that finds it | {rung} |
-| number in the catalogue | {entry.number} |
-| name in reports | {names(fault)} |
+{table}
 
 How a cause is proved: [experiments on the reference](../causes.md).
 """
-        yield f"failures/{fault}.md", page
-    table = "\n".join(rows)
-    yield (
-        "failures/index.md",
-        f"""# What a failure means
-
-Mistakes that are made when networks are carried from one framework to another. `parity faults`
-injects each of them, and counts how many the checks find. If `parity check` says `proved:`, its
-page here says why the mistake happens and what to change.
-
-| | fault | lowest rung that finds it | size, as a relative L2 change |
-|---|---|---|---|
-{table}
-""",
-    )
 
 
 SIZES = {

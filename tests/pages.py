@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -41,6 +42,16 @@ def pages() -> list[str]:
 def text_of(page: str) -> str:
     """What a page holds; see `pages`."""
     return (ROOT / page if page in TOP else DOCS / page).read_text()
+
+
+def site_hooks() -> Any:
+    """The module that makes pages of the site."""
+    spec = importlib.util.spec_from_file_location("site_hooks", DOCS / "site_hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -158,6 +169,8 @@ def printed(expected: str, found: str) -> None:
     """Check that a command printed what a page shows; see `follow`."""
     at = 0
     for line in expected.splitlines():
+        if not line.strip(".│ "):  # a line, or a row of a table, for any number of them
+            continue
         parts = [r"\s+".join(map(re.escape, part.split(" "))) for part in re.split("\\.{3}", line)]
         match = re.compile(".*".join(re.sub(r"(\\s\+)+", r"\\s+", p) for p in parts)).search(
             found, at

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from parity.report.source import raised_at
 from parity.spec.errors import InputError, one_line
 
 Arrays = dict[str, np.ndarray]
@@ -130,8 +131,10 @@ class ForwardError(InputError):
         if type(error).__name__ == "UnexpectedTracerError":
             text = f"it leaks a tracer: an array of one call is used in another. {text}"
         where = f" in {layer}" if layer else ""
+        line = raised_at(error)
+        at = f" [{line}]" if line else ""
         self.report: Any = None  # what was compared before, where something was
-        super().__init__(f"the {side} raised {type(error).__name__}{where}: {one_line(text)}")
+        super().__init__(f"the {side} raised {type(error).__name__}{where}: {one_line(text)}{at}")
         self.side = side
         self.layer = layer
 

@@ -10,12 +10,14 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from parity.cli import checkout
 from parity.io import compilation_cache, garbage, interrupts, openmp, xla_convolutions
+from parity.report.console import say
 from parity.spec.errors import InputError, all_listed, printable
 from parity.training.dist_env import started
 
@@ -99,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and (interrupted or (status and started())):
         # Threads are at work, and the other processes wait, or do not answer.
         interrupts.leave(status)
+    if argv is None:  # all is done: libraries clean up, and would print where Ctrl-C met them
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return status
 
 
@@ -131,7 +135,7 @@ def _run(argv: Sequence[str] | None) -> int:
                     raise
                 return 130
     except InputError as error:
-        print(f"parity {args.command}: error: {printable(str(error))}", file=sys.stderr)
+        say(f"parity {args.command}: error: {printable(str(error))}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -141,7 +145,7 @@ def _of_checkout(command: str, module: str, arguments: list[str]) -> int:
     try:
         return checkout.run(module, arguments)
     except InputError as error:
-        print(f"parity {command}: error: {printable(str(error))}", file=sys.stderr)
+        say(f"parity {command}: error: {printable(str(error))}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from parity.report.console import say
 from parity.spec.errors import InputError, printable
 from parity.spec.labels import ORDERS
 from parity.spec.models import LANGUAGE, USUAL, USUAL_OF, Config, check_input, usual_size
@@ -150,15 +151,15 @@ def reporter(command: str) -> Callable[[object, Assumptions], None]:
     """
     shown: set[str] = set()
 
-    def say(where: object, assumed: Assumptions) -> None:
+    def report(where: object, assumed: Assumptions) -> None:
         for line in assumed.lines():
             if line not in shown:
                 shown.add(line)
-                print(printable(line), flush=True)
+                say(printable(line))
         for warning in assumed.warnings(where):
-            print(printable(f"parity {command}: warning: {warning}"), file=sys.stderr)
+            say(printable(f"parity {command}: warning: {warning}"), sys.stderr)
 
-    return say
+    return report
 
 
 def add_dataset(
@@ -208,7 +209,7 @@ def check_data(folder: str) -> None:
 
 def hint(command: str, text: str) -> None:
     """Print a hint about a better way to call a command, to standard error."""
-    print(printable(f"parity {command}: hint: {text}"), file=sys.stderr)
+    say(printable(f"parity {command}: hint: {text}"), sys.stderr)
 
 
 def parse_devices(text: str) -> int:

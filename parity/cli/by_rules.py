@@ -76,7 +76,7 @@ def _is_given(args: argparse.Namespace, name: str) -> bool:
 
 
 def run(args: argparse.Namespace) -> int:
-    from parity.report.console import working
+    from parity.report.console import say, working
     from weights_convert.streaming.conversion import WORKERS, convert
 
     for name in OTHERS:
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             dry_run=args.dry_run,
             progress=progress,
         )
-    print("\n".join(map(printable, lines(done))))
+    say("\n".join(map(printable, lines(done))))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What each fault of the catalogue looks like, why it happens, and how to mend it."""
+"""What each cause that can be proved looks like, why it happens, and how to mend it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from parity.diagnosis.catalogue import PROVED_AS, Fault
 
 @dataclasses.dataclass(frozen=True)
 class Remedy:
-    """Texts about one fault, in full sentences; `size` is a phrase.
+    """Texts about one cause, in full sentences; `size` is a phrase.
 
     Attributes:
         symptom: What a check shows.
         why: How the mistake comes about.
         fix: What to change in the port.
         size: The relative L2 change of what the fault touches.
+        title: A description of the mistake; empty for the catalogue's faults, which have it there.
     """
 
     symptom: str
     why: str
     fix: str
     size: str
+    title: str = ""
 
 
 @functools.cache

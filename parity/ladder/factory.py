@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from parity.report.source import NO_LINE, SourceLine
+from parity.report.source import NO_LINE, SourceLine, raised_at
 from parity.spec.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -136,4 +136,7 @@ def _guarded(name: str, call: Callable[[], Any]) -> Any:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{name} raised {type(error).__name__}: {one_line(error)}") from error
+        line = raised_at(error)
+        at = f" [{line}]" if line and not isinstance(error, SyntaxError) else ""  # which says it
+        text = f"{name} raised {type(error).__name__}: {one_line(error)}{at}"
+        raise InputError(text) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,8 @@ FORMATS = ("text", "json", "junit", "github")
 # What a property or a message of GitHub's workflow commands may not hold as it is; see
 # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 IN_MESSAGES = {"%": "%25", "\r": "%0D", "\n": "%0A"}
+# What XML may hold by no means: control characters, such as those of a terminal's colours.
+NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 IN_PROPERTIES = IN_MESSAGES | {":": "%3A", ",": "%2C"}
 
 
@@ -57,6 +60,10 @@ def junit(report: Findings) -> str:
     suite.set("time", f"{sum(report.seconds.values()):.1f}")
     if not report.ok:
         ElementTree.SubElement(suite, "system-out").text = "\n".join(_lines(report))
+    for element in suite.iter():
+        element.text = _of_xml(element.text or "") or None
+        for name, value in element.items():
+            element.set(name, _of_xml(value))
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
 
@@ -75,12 +82,23 @@ def github(report: Findings, factory: SourceLine) -> str:
         passed = "; ".join([f"{report.compared} comparisons passed", *map(str, report.bounds)])
         title = _escaped(report.name, IN_PROPERTIES)
         return f"::{level} title={title}::{_escaped(passed, IN_MESSAGES)}"
-    line = report.port_line or factory
-    properties = {"title": f"{report.name}: not faithful"}
+    title, line = f"{report.name}: not faithful", report.port_line or factory
+    return github_error(title, "\n".join(_lines(report)), line)
+
+
+def github_error(title: str, message: str, line: SourceLine) -> str:
+    """Return a workflow command of GitHub Actions that shows an error.
+
+    Args:
+        title: Its heading.
+        message: What is wrong.
+        line: Where it is shown; a false one for a whole run.
+    """
+    properties = {"title": title}
     if line:
         properties = {"file": _relative(line.path), "line": str(line.number)} | properties
     listed = ",".join(f"{key}={_escaped(text, IN_PROPERTIES)}" for key, text in properties.items())
-    return f"::error {listed}::{_escaped(chr(10).join(_lines(report)), IN_MESSAGES)}"
+    return f"::error {listed}::{_escaped(message, IN_MESSAGES)}"
 
 
 def _wrong(entries: Sequence[Check | Omission]) -> list[Check | Omission]:
@@ -93,6 +111,11 @@ def _lines(report: Findings) -> list[str]:
     lines = [report.reason(), fault.sentence() if fault else ""]
     parting = "" if report.parting is None else str(report.parting)
     return [line for line in (*lines, parting, *report.explanation()) if line]
+
+
+def _of_xml(text: str) -> str:
+    """Return a text with what XML may not hold written out as its code."""
+    return NOT_IN_XML.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _escaped(text: str, codes: Mapping[str, str]) -> str:

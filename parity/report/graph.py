@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from parity.report.quantity import Kind
@@ -38,18 +38,16 @@ class Node(NamedTuple):
     shown: bool
 
 
-def graph(report: Findings, most: int) -> tuple[Node, ...]:
+def graph(report: Findings, linked: Set[str]) -> tuple[Node, ...]:
     """Return the outermost modules of the port, in the order of the forward pass.
 
     A module that is used in several places stands where it is used first.
 
     Args:
         report: Its layers are those whose outputs were compared.
-        most: Of how many failures, the first ones, the page has sections.
+        linked: The layers of which the page lists failures.
     """
-    failures = report.failures()
-    failed = collections.Counter(c.layer for c in failures)
-    linked = {c.layer for c in failures[:most]}
+    failed = collections.Counter(c.layer for c in report.failures())
     fault = report.fault()
     first = fault.layer if fault is not None else None
     ran = dict.fromkeys(c.layer for c in report.checks if c.quantity.kind is Kind.OUTPUT)

@@ -1,4 +1,4 @@
-"""Standard output, on which tables keep their words whole."""
+"""Standard output, on which names and numbers stay whole."""
 
 from __future__ import annotations
 
@@ -10,27 +10,39 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from parity.report.console import broken
+
 WIDEST = 10_000  # of a table in a file
 
 
 class Output(Console):
     """Standard output.
 
-    A table that is too wide for the terminal is printed row by row, a line for each cell, so that
-    no name or number is broken. A reader that has enough, such as `head`, is left to the command
-    line.
+    A table that is too wide for the terminal is printed row by row, a line for each cell, and a
+    long line is broken between words, so that no name or number is broken. A reader that has
+    enough, such as `head`, is left to the command line.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(emoji=False, **options)  # `:car:` is a name
+
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as `rich` does, but for wide tables; in a file these are as wide as they need."""
-        if len(objects) != 1 or not isinstance(objects[0], Table) or _fits(objects[0], self):
+        """Print as `rich` does, but for wide tables and lines; in a file all is as it is."""
+        one = objects[0] if len(objects) == 1 else None
+        if isinstance(one, str) and options.get("soft_wrap") and self.is_terminal:
+            markup, highlight = options.get("markup"), options.get("highlight")
+            text = self.render_str(str(one), markup=markup, highlight=highlight)
+            for line in text.split("\n"):
+                for indent, first, last in broken(line.plain, self.width):
+                    super().print(Text(" " * indent) + line[first:last], soft_wrap=True)
+        elif not isinstance(one, Table) or _fits(one, self):
             super().print(*objects, **options)
         elif self.is_terminal:
-            for line in _records(objects[0]):
+            for line in _records(one):
                 super().print(line, soft_wrap=True)
         else:
             width, self.width = self.width, WIDEST
-            self.width = Measurement.get(self, self.options, objects[0]).maximum
+            self.width = Measurement.get(self, self.options, one).maximum
             super().print(*objects, **options)
             self.width = width
 
@@ -39,7 +51,7 @@ class Output(Console):
 
 
 def _plain(cell: RenderableType) -> Text:
-    return Text.from_markup(cell) if isinstance(cell, str) else Text(str(cell))
+    return Text.from_markup(cell, emoji=False) if isinstance(cell, str) else Text(str(cell))
 
 
 def _fits(table: Table, console: Console) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
@@ -17,7 +18,7 @@ from parity.report.source import SourceLine
 if TYPE_CHECKING:
     from parity.report.findings import Check, Findings
 
-MOST = 100  # failures and checks of one rung on the page; the JSON report has all
+MOST = 100  # failures of a rung, checks and others on the page; the JSON report has all
 
 COLOURS = {
     ("structure", Mode.EVAL): "#2f9e6e",
@@ -29,7 +30,8 @@ COLOURS = {
 
 def page(report: Findings) -> str:
     """The whole page."""
-    lines = depth_lines(report)
+    lines, failures = depth_lines(report), report.failures()
+    listed = listed_failures(failures)
     labels = ("layer, in the order of the forward pass", "relative error of the output")
     return html.render(
         "report.html",
@@ -39,15 +41,29 @@ def page(report: Findings) -> str:
         tiles=_tiles(report),
         depth=Markup(plot(lines, *labels)) if lines else "",
         legend=Markup(legend(lines)),
-        failures=report.failures(),
+        failures=failures,
+        listed=listed,
         rungs=list(_rungs(report)),
         sources=list(_sources(report)),
-        modules=graph(report, MOST),
-        failed_rungs=sorted({c.rung for c in report.failures()}),
+        modules=graph(report, {c.layer for c in listed}),
+        failed_rungs=sorted({c.rung for c in failures}),
         left_out=sorted(report.left_out, key=lambda o: (not o.counts, o.rung)),
         notes=[f"not seen: {line}" for line in report.unseen] + report.notes + report.drowned(),
         closest=_closest(report),
     )
+
+
+def listed_failures(failures: Sequence[Check], most: int = MOST) -> list[Check]:
+    """Return the first failures of each rung, and the first one of each layer."""
+    rungs: collections.Counter[str] = collections.Counter()
+    layers: set[str] = set()
+    found = []
+    for check in failures:
+        rungs[check.rung] += 1
+        if rungs[check.rung] <= most or check.layer not in layers:
+            found.append(check)
+        layers.add(check.layer)
+    return found
 
 
 def _tiles(report: Findings) -> list[tuple[str, str]]:

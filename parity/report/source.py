@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sysconfig
+import traceback
 from pathlib import Path, PurePath
+
+# Lines of installed packages, of Python itself and of this package are no user's.
+PACKAGES = {"site-packages", "dist-packages"}
+FOLDERS = (Path(sysconfig.get_path("stdlib")).resolve(), Path(__file__).resolve().parents[1])
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -36,3 +42,21 @@ class SourceLine:
 
 
 NO_LINE = SourceLine()  # not known
+
+
+def raised_at(error: BaseException | None) -> SourceLine:
+    """Return the innermost line of the user's that an exception came through.
+
+    Args:
+        error: None, or an exception of libraries alone, came through no line that is known.
+    """
+    if error is None:
+        return NO_LINE
+    if isinstance(error, SyntaxError) and error.filename:
+        return SourceLine(error.filename, error.lineno or 1)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename).resolve()
+        library = PACKAGES & set(file.parts) or any(file.is_relative_to(f) for f in FOLDERS)
+        if not library and not frame.filename.startswith("<"):
+            return SourceLine(frame.filename, frame.lineno or 1)
+    return NO_LINE

@@ -50,18 +50,27 @@ class Silent(Lines):
         del line
 
 
+WIDE = 120  # columns of a terminal that has room for a bar, and for all that is known of a step
+LEFT_OUT = ("waiting", "lr", "images/s", "left")  # on a narrow one, in this order
+PASSED = len(" passed 0:00:00")
+
+
 class Bar:
     """A bar on standard error, if that is a terminal."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.task = progress.add_task("", text="", total=None)
+        self.begun = 0  # columns of what is shown beside a step's text
 
     def begin(self, what: str, done: int, total: int) -> None:
+        self.begun = len(f"{what} {total}/{total} ") + PASSED
         self.progress.reset(self.task, description=what, completed=done, total=total, text="")
 
     def show(self, done: int, text: str) -> None:
-        self.progress.update(self.task, completed=done, text=text)
+        width = self.progress.console.width
+        room = len(text) if width >= WIDE else width - self.begun
+        self.progress.update(self.task, completed=done, text=fitting(text, room))
 
     def say(self, line: str) -> None:
         self.progress.console.print(line, markup=False, highlight=False)
@@ -73,16 +82,33 @@ def display() -> Iterator[Display]:
     if not sys.stderr.isatty():
         yield Lines()
         return
+    console = Console(stderr=True)
+    bar = [BarColumn(bar_width=24)] if console.width >= WIDE else []
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        *bar,
         MofNCompleteColumn(),
         TextColumn("{task.fields[text]}", markup=False),
         TextColumn("passed"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         yield Bar(progress)
+
+
+def fitting(text: str, room: int) -> str:
+    """Leave out the least of what is known of a step, until the rest fits; no value is cut.
+
+    Args:
+        text: Values, two spaces between.
+        room: How many characters fit.
+    """
+    parts = text.split("  ")
+    for word in LEFT_OUT:
+        if len("  ".join(parts)) <= room:
+            break
+        parts = [part for part in parts if word not in part]
+    return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:

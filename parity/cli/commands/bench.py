@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from parity.cli.arguments import BATCHES, SIZES, add_compile, parse_devices, size_for
 from parity.io.files import check_writable, write_atomically
+from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, check_takes_images, usual_batch
 
@@ -86,10 +87,9 @@ def in_one_process(
     size: tuple[int, int], batch: int, threads: int, args: argparse.Namespace
 ) -> int:
     """Time forward passes or steps of training, print and write."""
-    from parity.bench.timing import bench
-    from parity.report.console import standard_output, working
-
     with working() as progress:
+        from parity.bench.timing import bench
+
         timing = bench(
             args.model,
             size,
@@ -148,9 +148,7 @@ def on_devices(size: tuple[int, int], batch: int, args: argparse.Namespace) -> i
     """Time steps of training on several devices, print and write."""
     from rich.table import Table
 
-    from parity.bench.devices import speeds
     from parity.bench.turns import WARM_UP
-    from parity.report.console import standard_output, working
 
     model, runs = args.model, args.runs
     numbers = [parse_devices(text) for text in args.devices.split(",")]
@@ -159,6 +157,8 @@ def on_devices(size: tuple[int, int], batch: int, args: argparse.Namespace) -> i
     if bad := [n for n in numbers if batch % n]:
         raise InputError(f"--batch {batch} does not divide among {bad[0]} devices")
     with working() as progress:
+        from parity.bench.devices import speeds
+
         found = speeds(model, size, batch, runs, numbers, progress)
     table = Table(title=f"{model}, {batch} images of {size[0]}x{size[1]} a step, float32, training")
     for column in ("", "devices", "by", "median ms", "min", "max", "images/s", "of each"):

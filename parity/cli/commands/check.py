@@ -10,9 +10,11 @@ PACKAGE.MODULE:FUNCTION; the function takes no arguments and returns a parity.Po
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from parity.cli.arguments import add_choice, choice_of, parse_devices, parse_input_size
@@ -20,9 +22,10 @@ from parity.io.files import check_writable
 from parity.ladder.bounds import Bounds, parse_sample
 from parity.ladder.factory import is_factory, line_of_factory, make_port
 from parity.report import formats
+from parity.report.console import working
 from parity.report.formats import FORMATS
 from parity.report.report import PRECISIONS, RUNGS
-from parity.report.source import NO_LINE
+from parity.report.source import NO_LINE, SourceLine, raised_at
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 
@@ -126,6 +129,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    try:
+        return checked(args)
+    except InputError as error:
+        if args.format == "github":
+            title = f"{args.model}: not checked"
+            print(formats.github_error(title, str(error), line_of(error, args.model)))
+        if args.debug and error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
+
+
+def line_of(error: InputError, model: str) -> SourceLine:
+    """Return the line of the user's that an error is shown at: where it was raised, or the factory.
+
+    A false one where neither is known.
+    """
+    if (line := raised_at(error.__cause__)) or not is_factory(model):
+        return line
+    try:
+        return line_of_factory(model)
+    except (OSError, SyntaxError):  # no such file, or no Python
+        return NO_LINE
+
+
+def checked(args: argparse.Namespace) -> int:
+    """Check, and show what was found; return the exit status."""
     default = RUNGS if is_factory(args.model) else DEFAULT
     levels = list(default) if args.levels is None else args.levels.split(",")
     if unknown := [level for level in levels if level not in RUNGS]:
@@ -142,13 +171,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--eval is for a pair of your own; {args.model} is trained")
     if args.devices is not None:
         return shown(several(args), args)
-    try:
-        check = theirs if is_factory(args.model) else ours
-        return shown(check(levels, bounds, args), args)
-    except InputError as error:
-        if args.debug and error.__cause__ is not None:
-            raise error.__cause__ from None
-        raise
+    check = theirs if is_factory(args.model) else ours
+    return shown(check(levels, bounds, args), args)
 
 
 def bounds_of(args: argparse.Namespace) -> Bounds:
@@ -173,10 +197,9 @@ def ours(levels: list[str], bounds: Bounds, args: argparse.Namespace) -> Report:
     batch = 2 if args.batch is None else args.batch
     checkpoint = loaded(args) if args.weights is not None else None
 
-    from parity.model_checks.check import check_model
-    from parity.report.console import working
-
     with working() as progress:
+        from parity.model_checks.check import check_model
+
         return check_model(
             args.model,
             levels,
@@ -208,15 +231,15 @@ def theirs(levels: list[str], bounds: Bounds, args: argparse.Namespace) -> Repor
     """Check the port that a user's function makes."""
     if given := [name for name in OURS if getattr(args, name) is not None]:
         raise InputError(f"--{given[0]} is for our own networks; {args.model} makes its own")
-    port = make_port(args.model)
-    if args.eval:
-        port = dataclasses.replace(port, train=False)
-
-    from parity.diagnosis.check import check
-    from parity.report.console import working
-
+    # What a network prints is not to be among what a program reads.
+    apart = contextlib.redirect_stdout(sys.stderr) if args.format in MACHINES else nullcontext()
     try:
-        with working() as progress:
+        with working() as progress, apart:
+            from parity.diagnosis.check import check
+
+            port = make_port(args.model)
+            if args.eval:
+                port = dataclasses.replace(port, train=False)
             asked = (bounds.layers, bounds.sample, bounds.seed)
             return check(port, levels, args.precision, progress, *asked)
     except SystemExit as error:  # of a network
@@ -236,10 +259,9 @@ def several(args: argparse.Namespace) -> Report:
     counts = [parse_devices(text) for text in args.devices.split(",")]
     levels = None if args.levels is None else args.levels.split(",")
 
-    from parity.model_checks.check import check_devices
-    from parity.report.console import working
-
     with working() as progress:
+        from parity.model_checks.check import check_devices
+
         return check_devices(args.model, counts, levels, args.seed, progress)
 
 

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from parity.io.files import check_writable, write_atomically
+from parity.report.console import say, working
 from parity.spec.errors import InputError, listed
 
 if TYPE_CHECKING:
@@ -55,15 +56,15 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from parity.ladder.comparison import Layouts, orders, renames
-    from parity.ladder.recorded_steps import compare
-    from parity.report.console import working
-    from parity.trace.reading import TraceFile
 
     rename = renames(args.rename)
     layouts = Layouts(
         orders(args.input_layout, "--input-layout"), orders(args.output_layout, "--output-layout")
     )
     with working() as progress:
+        from parity.ladder.recorded_steps import compare
+        from parity.trace.reading import TraceFile
+
         progress(f"comparing {args.one} with {args.other}")
         traces = TraceFile(args.one), TraceFile(args.other)
         found = compare(*traces, rename, args.limit, layouts)
@@ -76,10 +77,10 @@ def run(args: argparse.Namespace) -> int:
         here = [c for c in found.compared if c.run == name]
         worst = max(here, key=lambda c: c.error / c.limit if c.limit else c.error)
         wrong = sum(not c.ok for c in here)
-        print(f"{name}: {len(here)} compared, {wrong} differ; nearest to its limit: {worst}")
+        say(f"{name}: {len(here)} compared, {wrong} differ; nearest to its limit: {worst}")
     for kind, lines in (("differs", differing), ("not compared", found.left_out)):
         for line in lines[:most]:
-            print(f"{kind}: {line}")
+            say(f"{kind}: {line}")
         if len(lines) > most:
             print(f"{kind}: {len(lines) - most:,} more (--verbose prints all)")
     if args.json is not None:
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         data = {"ok": found.ok, "compared": rows, "left_out": found.left_out, "unjudged": unjudged}
         write_atomically(args.json, json.dumps(data, indent=1).encode())
     text, status = _verdict(found)
-    print(text)
+    say(text)
     return status
 
 

@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from parity.report.console import working
+    from parity.report.console import say, working
 
     if args.rules is not None:
         return by_rules.run(args)
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             weights_only=args.weights_only,
             progress=progress,
         )
-    print(summary(args.source, done, args.dtype, given is not None))
+    say(summary(args.source, done, args.dtype, given is not None))
     return 0
 
 

@@ -11,6 +11,7 @@ import argparse
 import json
 
 from parity.io.files import check_writable, write_atomically
+from parity.report.console import working
 from parity.spec.errors import InputError
 
 
@@ -35,11 +36,11 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             check_writable(path)
 
-    from parity.model_checks.drift import measure
-    from parity.report.console import working
     from parity.report.plot import plot
 
     with working() as progress:
+        from parity.model_checks.drift import measure
+
         drift = measure(found, args.steps, args.changes, progress)
     show(drift)
     if args.svg is not None:

@@ -134,7 +134,7 @@ def evaluated(
     import json
 
     from parity.evaluation.checkpoints import evaluate, metrics_of
-    from parity.report.console import counting, standard_output
+    from parity.report.console import counting, say, standard_output
 
     try:
         with counting("reading the data set") as progress:
@@ -154,7 +154,7 @@ def evaluated(
         return 0
     for one in found:
         if one.notes:
-            print("\n".join([f"{one.path.name}:", *one.notes]))
+            say("\n".join([f"{one.path.name}:", *one.notes]))
     standard_output().print(table(found))
     print(f"wrote {metrics_of(found[0].path)}" + (" and so on" if len(found) > 1 else ""))
     if file is not None:

@@ -13,7 +13,7 @@ import argparse
 
 from parity.cli.arguments import SIZES, add_choice, choice_of, no_folder, parse_size, reporter
 from parity.export import FRAMEWORKS, Exported, export
-from parity.report.console import working
+from parity.report.console import say, working
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
 from parity.spec.models import MODELS
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             from parity.export import stablehlo
 
             done = stablehlo.export(args.model, args.weights, args.target, *more)
-    print(summary(args.weights, done, format))
+    say(summary(args.weights, done, format))
     reporter(args.command)(args.weights, done.assumed)
     return 0
 

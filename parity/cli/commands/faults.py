@@ -13,6 +13,7 @@ import argparse
 
 from parity.io.files import check_writable
 from parity.ladder.factory import is_factory, make_port
+from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 
@@ -56,16 +57,14 @@ def run(args: argparse.Namespace) -> int:
     if args.count is not None or args.seed is not None:
         raise InputError("--count and --seed are for a port of your own: give FILE.py:FUNCTION")
 
-    from parity.faults.campaign import clean, mutants
-    from parity.report.console import standard_output, working
-
-    out = standard_output()
     with working() as progress:
+        from parity.faults.campaign import clean, mutants
+
         if args.clean is not None:
             result = clean(args.clean, args.model, progress)
         else:
             result = mutants(args.model, args.fast, progress)
-    result.print(out)
+    result.print(standard_output())
     if args.json is not None:
         result.to_json(args.json)
     return 0 if result.ok else 1
@@ -81,10 +80,9 @@ def theirs(args: argparse.Namespace) -> int:
     if count < 1:
         raise InputError(f"count {count}, expected 1 or more")
 
-    from parity.faults.operations import campaign
-    from parity.report.console import standard_output, working
-
     with working() as progress:
+        from parity.faults.operations import campaign
+
         power = campaign(make_port(args.port), count, args.seed or 0, progress)
     power.print(standard_output())
     if args.json is not None:

@@ -16,7 +16,7 @@ from parity.cli.arguments import add_choice, choice_of
 from parity.export import inspection as networks
 from parity.export import stablehlo
 from parity.io.files import check_writable, write_atomically
-from parity.report.console import working
+from parity.report.console import say, working
 from parity.spec.errors import InputError, listed, printable
 from parity.spec.models import CLASSIFIERS, LANGUAGE
 from parity.spec.preprocessing import Preprocessing
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         found, lines = opened(args)
     if args.json is not None:
         write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
-    print("\n".join(f"{name:<10}{printable(text)}" for name, text in lines))
+    say("\n".join(f"{name:<10}{printable(text)}" for name, text in lines))
     if args.tensors and not isinstance(found, stablehlo.Program):
         print()
         wide = max(map(len, found.tensors), default=0)

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from parity.report.console import counting, standard_output
+    from parity.report.console import counting, say, standard_output
 
     check_data(args.data)
     if args.json is not None:
@@ -104,11 +104,11 @@ def run(args: argparse.Namespace) -> int:
     except FloatingPointError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
-    print("\n".join([*result.notes, *([result.counted_how] if result.counted_how else [])]))
+    say("\n".join([*result.notes, *([result.counted_how] if result.counted_how else [])]))
     standard_output().print(result.table())
     if args.json is not None:
         result.to_json(args.json)
     if args.html is not None:
         print(f"page: {result.to_html(args.html)}")
-    print(result.verdict, file=sys.stdout if result.passed else sys.stderr)
+    say(result.verdict, sys.stdout if result.passed else sys.stderr)
     return 0 if result.passed else 1

@@ -9,6 +9,7 @@ import argparse
 
 from parity.io.files import check_writable, write_atomically
 from parity.ladder.factory import is_factory, make_port
+from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
 
 
@@ -26,11 +27,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    from parity.ladder.paired import pairs
-    from parity.report.console import standard_output, working
     from parity.report.pairs import table
 
     with working() as progress:
+        from parity.ladder.paired import pairs
+
         progress("running both sides")
         found = pairs(make_port(args.port))
     standard_output().print(table(found))

@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from parity.evaluation.predict import predict
-    from parity.report.console import counting
+    from parity.report.console import counting, say
 
     data = None if args.dataset is None else dataset_of(args.dataset)
     images = listed_paths() if args.input == "-" else args.input
@@ -97,10 +97,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
     reporter(args.command)(args.weights, done.assumed)
-    print("\n".join(done.notes), end="\n" if done.notes else "")
+    if done.notes:
+        say("\n".join(done.notes))
     whose = f", {done.data.name}" if done.data else ""
     s = "s" * (done.images != 1)
-    print(f"wrote {done.folder}: {done.images} prediction{s} by {done.framework}{whose}")
+    say(f"wrote {done.folder}: {done.images} prediction{s} by {done.framework}{whose}")
     return 0
 
 

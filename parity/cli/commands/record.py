@@ -13,6 +13,7 @@ import argparse
 
 from parity.io.files import check_writable
 from parity.ladder.factory import is_factory, made
+from parity.report.console import say, working
 from parity.report.report import PRECISIONS
 from parity.spec.errors import InputError
 
@@ -54,14 +55,12 @@ def run(args: argparse.Namespace) -> int:
             " gradients and single steps of the optimizer are never recorded"
         )
     check_writable(args.trace)
-    found = made(args.factory)
-
-    from parity.ladder import recording
-    from parity.ladder.port import Port
-    from parity.report.console import working
-    from parity.trace.reading import TraceFile
-
     with working() as progress:
+        from parity.ladder import recording
+        from parity.ladder.port import Port
+        from parity.trace.reading import TraceFile
+
+        found = made(args.factory)
         progress(f"recording the {args.side}")
         if args.side == "port":
             if not isinstance(found, Port):
@@ -71,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
             parts = [part for part in PARTS if part not in without]
             recording.record(found, args.trace, args.precision, parts, not args.eval)
     trace = TraceFile(args.trace)
-    print(
+    say(
         f"{args.trace}: {len(trace.index['runs'])} runs, {len(trace.index['arrays']):,} arrays,"
         f" {trace.size:,} bytes, SHA-256 of its index {trace.sha256}"
     )
     if args.side == "port":
-        print(
+        say(
             "not recorded of a port: layers alone, layers' upstream gradients, single steps of the"
             " optimizer"
         )

@@ -9,10 +9,19 @@ and settles it where the outputs agree. Exit status 1 if with --check no candida
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from parity.io.files import check_writable, write_atomically
 from parity.ladder.factory import is_factory, make_port
+from parity.report.console import working
 from parity.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.suggest.settling import Settled
+    from parity.suggest.suggestion import Suggestion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,25 +40,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_writable(args.out)
 
-    from parity.capture.torch_threads import one_thread
-    from parity.ladder.recorded import is_recorded
-    from parity.report.console import working
-    from parity.suggest.settling import settle
-    from parity.suggest.suggestion import Pair, suggest_pair
-
-    with working() as progress, one_thread():
-        port = make_port(args.port)
-        if is_recorded(port):
-            raise InputError(
-                f"{args.port}: its reference is a trace, expected a module: both sides are run"
-            )
-        pair = Pair.of(port)
-        made = suggest_pair(pair, progress)
-        settled = None
-        if args.check:
-            progress("running the candidates")
-            settled = settle(pair, made)
-            made = settled.suggestion
+    # What a network prints is not to be in the table.
+    with working() as progress, contextlib.redirect_stdout(sys.stderr):
+        made, settled = suggested(args, progress)
     text = made.text(f"Rules for {args.port}, suggested by `parity suggest`")
     if args.out is not None:
         write_atomically(args.out, text.encode())
@@ -66,3 +59,27 @@ def run(args: argparse.Namespace) -> int:
     verdict = settled.reason or f"outputs agree with {settled.agreed} of {settled.tried}"
     print(f"# checked: {verdict}" + ("" if settled.reason else " candidates, in float64"))
     return 0 if settled.agreed else 1
+
+
+def suggested(
+    args: argparse.Namespace, progress: Callable[[str], None]
+) -> tuple[Suggestion, Settled | None]:
+    """Load the pair; return the rules, and what running their candidates decided, if asked to."""
+    from parity.capture.torch_threads import one_thread
+    from parity.ladder.recorded import is_recorded
+    from parity.suggest.settling import settle
+    from parity.suggest.suggestion import Pair, suggest_pair
+
+    with one_thread():
+        port = make_port(args.port)
+        if is_recorded(port):
+            raise InputError(
+                f"{args.port}: its reference is a trace, expected a module: both sides are run"
+            )
+        pair = Pair.of(port)
+        made = suggest_pair(pair, progress)
+        if not args.check:
+            return made, None
+        progress("running the candidates")
+        settled = settle(pair, made)
+        return settled.suggestion, settled

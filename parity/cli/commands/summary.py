@@ -9,6 +9,7 @@ import argparse
 
 from parity.cli.arguments import SIZES, size_for
 from parity.io.files import check_writable, write_atomically
+from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 
@@ -29,10 +30,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
 
-    from parity.model_checks.summary import summary, table
-    from parity.report.console import standard_output, working
-
     with working() as progress:
+        from parity.model_checks.summary import summary, table
+
         progress(f"running {args.model} on both sides")
         found = summary(args.model, config, size)
     standard_output().print(table(found))

@@ -26,6 +26,7 @@ from parity.cli.arguments import (
     no_folder,
     parse_size,
 )
+from parity.report.console import say
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
 from parity.spec.training.parallel import WAYS
@@ -179,10 +180,10 @@ def train(args: argparse.Namespace, recipe: Recipe, env: DistEnv) -> int:
     if done.status:
         last = done.folder.last
         on = f"goes on from {last}" if last.exists() else "begins again"
-        print(
+        say(
             f"parity train: stopped in epoch {done.progress.epoch + 1} after"
             f" {done.progress.step} steps; --resume {on}",
-            file=sys.stderr,
+            sys.stderr,
         )
         return done.status
     print(f"done: {done.folder.last}", flush=True)

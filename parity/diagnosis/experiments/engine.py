@@ -14,6 +14,7 @@ import numpy as np
 
 from parity.capture.records import ForwardError, Layout
 from parity.capture.torch_operations import Operation, Replacements, Tape
+from parity.diagnosis.experiments import normalization
 from parity.diagnosis.experiments.change import RARE, Change
 from parity.diagnosis.experiments.families import changes_of
 from parity.report.report import Check
@@ -129,28 +130,17 @@ def _nearest(proofs: Proofs) -> Proofs:
 
 # Faults in general words: what is left of one that is proved in better ones at the same place.
 GENERAL = ("left-out", "scale-factor", "operation", "padding", "order")
+# Several settings of one layer, of which some may change nothing that was compared: in eval mode
+# none but eps does.
+SEVERAL = (normalization.SETTINGS, normalization.MOMENTUM_VARIANCE, normalization.EPS_VARIANCE)
 
 
 def _specific(proofs: Proofs) -> Proofs:
-    """Leave out what says the same of an operation as another proof, in more general words.
-
-    Or what says more than another one that is proved: the rest makes no difference here.
-    """
-    named = {proof.where for proof in proofs if proof.fault not in GENERAL}
-    proofs[:] = [p for p in proofs if p.fault not in GENERAL or p.where not in named]
-    whats = {(proof.where, proof.what) for proof in proofs}
-    proofs[:] = [
-        p
-        for p in proofs
-        if "places" in p.what or not any((p.where, part) in whats for part in _said_beside(p.what))
-    ]
+    """Leave out what says the same of an operation as another proof, or the same and more."""
+    for vague in (GENERAL, SEVERAL):
+        named = {proof.where for proof in proofs if proof.fault not in vague}
+        proofs[:] = [p for p in proofs if p.fault not in vague or p.where not in named]
     return proofs
-
-
-def _said_beside(what: str) -> list[str]:
-    """Return the parts of what is changed, where there are several."""
-    parts = re.split(r", and |, ", what)
-    return parts if len(parts) > 1 else []
 
 
 def _first_turned(proofs: Proofs) -> Proofs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +158,7 @@ def moves() -> Port:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (raises, "the port raised RuntimeError: one line and another"),
+        (raises, "the port raised RuntimeError: one line and another [test_bad_ports.py:"),
         (exits, "a network ended the program"),
         (leaks, "it leaks a tracer"),
         (concrete, "the port raised ConcretizationTypeError"),
@@ -206,6 +208,90 @@ def test_debug_shows_what_a_network_raised(tmp_path: Path) -> None:
     path = written(tmp_path, "concrete")
     with pytest.raises(jax.errors.ConcretizationTypeError):
         main(["check", f"{path}:made", "--debug"])
+
+
+SOURCE = """
+import torch
+from flax import nnx
+from parity import Port
+
+class Ported(nnx.Module):
+    def __init__(self):
+        self.l = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        x = self.l(x)
+        return x.reshape(3, -1, 5)
+
+def in_a_library():
+    return Port(torch.nn.Linear(4, 4), Ported(), (2, 4), weights=[("weight", "l.kernel", (1, 0)),
+        ("bias", "l.bias")])
+
+def in_the_reference():
+    made = in_a_library()
+    made.reference.forward = lambda x: torch.relu(x, 3)
+    return made
+
+def prints():
+    print("from the factory")
+    made = in_a_library()
+    made.reference.register_forward_hook(lambda *_: print("from the reference"))
+    return made
+
+def in_the_factory():
+    return int("100%, or")
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        ("in_a_library", "x.reshape"),
+        ("in_the_reference", "torch.relu"),
+        ("in_the_factory", "return int("),
+    ],
+)
+def test_the_line_that_raised_is_named(
+    function: str, fault: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an author, or GitHub's page of changes, that is not told which line raised."""
+    monkeypatch.chdir(tmp_path)
+    line = next(i for i, text in enumerate(SOURCE.splitlines(), 1) if fault in text)
+    Path("mine, 2.py").write_text(SOURCE)
+    assert main(["check", f"mine, 2.py:{function}", "--format", "github"]) == 2
+    out, err = capsys.readouterr()
+    assert f" [mine, 2.py:{line}]" in err
+    assert out.startswith(f"::error file=mine%2C 2.py,line={line},title=mine%2C 2.py%3A{function}")
+    message = err.removeprefix("parity check: error: ").rstrip("\n")
+    assert out.partition("not checked::")[2].rstrip("\n") == message.replace("%", "%25")
+
+
+@pytest.mark.parametrize("command", [["check", "--format", "json"], ["suggest"]])
+def test_what_a_port_prints_is_not_in_the_output(
+    command: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches JSON, or a table of rules, with lines in it that the user's own code printed."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(SOURCE.replace("x.reshape(3, -1, 5)", "x"))
+    assert main([*command[:1], "mine.py:prints", *command[1:]]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["ok"] if command[0] == "check" else tomllib.loads(out)["rules"]
+    assert "from the factory" in err
+
+
+def test_a_port_that_cannot_be_read_is_annotated(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches `--format github` without an annotation, or at no line, where nothing was run."""
+    monkeypatch.chdir(tmp_path)
+    Path("odd.py").write_text("x = 1\ny = (\n")
+    Path("empty.py").write_text("\n\ndef make_port():\n    return 1\n")
+    for name, place in (("odd.py", "2"), ("empty.py", "3"), ("none.py", "")):
+        assert main(["check", f"{name}:make_port", "--format", "github"]) == 2
+        out, err = capsys.readouterr()
+        where = f"file={name},line={place}," if place else ""
+        assert out.startswith(f"::error {where}title={name}%3Amake_port%3A not checked::{name}")
+        assert (out.count("\n"), err.count("\n")) == (1, 1)
 
 
 def test_a_file_without_the_function(tmp_path: Path, capsys: Capture) -> None:

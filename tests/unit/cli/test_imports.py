@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,60 @@ def test_commands_import_what_they_use(
     )
     status, *loaded = done.stdout.splitlines()[-1].split()
     assert (status, set(loaded)) == ("0", used)
+
+
+FRAMEWORKS = """
+import contextlib, importlib.abc, json, sys
+from parity.report import console
+from parity.cli import main
+
+class Loads(BaseException):
+    pass
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "jax", "flax"):
+            raise Loads
+
+opened = []
+
+def noted(show):
+    @contextlib.contextmanager
+    def shown(*given):
+        opened.append(True)
+        with show(*given) as progress:
+            yield progress
+    return shown
+
+sys.meta_path.insert(0, Finder())
+console.working, console.counting = noted(console.working), noted(console.counting)
+for argv in json.loads(sys.argv[1]):
+    opened.clear()
+    try:
+        said = f"ended: {main(argv)}"
+    except Loads:
+        said = "shown" if opened else "nothing shown"
+    print(said, *argv, file=sys.stderr)
+"""
+
+
+def test_progress_is_shown_before_frameworks_are_loaded(checkpoint: Path, tmp_path: Path) -> None:
+    """Catches a command whose first sign of life comes when PyTorch and JAX are loaded: seconds."""
+    (tmp_path / "port.py").write_text("import torch\n")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
+    port, weights = "port.py:make_port", ["--weights", str(checkpoint)]
+    lines = [
+        *(["check", "enet"], ["check", port], ["check", "enet", "--devices", "1,2"]),
+        *(["suggest", port], ["pairs", port], ["record", port, "a.trace"]),
+        *(["faults", "--model", "enet"], ["faults", port], ["drift", "enet-camvid"]),
+        *(["summary", "enet"], ["bench"], ["bench", "--train", "--devices", "1,2"]),
+        ["export", "genet-mean8", "a.onnx", *weights],
+        ["predict", "photos", *weights, "--out", "drawn"],
+    ]
+    code = [sys.executable, "-c", FRAMEWORKS, json.dumps(lines)]
+    done = subprocess.run(code, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr.splitlines() == [" ".join(["shown", *line]) for line in lines]
 
 
 def test_pillows_numbers() -> None:

@@ -151,7 +151,7 @@ class BatchNormed(nnx.Module):
         return self.n(x)
 
 
-def batch_norm(make: Callable[[], nnx.Module]) -> list[Any]:
+def batch_norm(make: Callable[[], nnx.Module], train: bool = True) -> list[Any]:
     rules = [
         (r"0\.weight", "n.scale"),
         (r"0\.bias", "n.bias"),
@@ -163,6 +163,7 @@ def batch_norm(make: Callable[[], nnx.Module]) -> list[Any]:
         port=BatchNormed(make),
         inputs=(2, 4, 5, 3),
         weights=rules,
+        train=train,
     )
     return check(made, levels=LAYERS).causes
 
@@ -190,6 +191,8 @@ def test_batch_norms_are_told_apart_by_all_of_their_numbers() -> None:
     assert all_.what == text
     eps = batch_norm(other_eps)
     assert [c.fault for c in eps] == [Fault.BATCH_NORM_EPS]
+    inference = batch_norm(lambda: flax_norm(momentum=0.99, epsilon=1e-3), train=False)
+    assert [c.fault for c in inference] == [Fault.BATCH_NORM_EPS]  # no other setting is seen
     for cause in (*biased, *both, *others, all_, *eps):
         assert named(cause.what) == named(fix_of(cause))
 

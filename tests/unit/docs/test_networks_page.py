@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from parity.spec.models import LANGUAGE, MODELS, ONE_OF, check_input
 from parity.spec.preprocessing import published
 from parity.spec.recipes import RECIPES
-from tests.pages import DOCS, text_of
+from tests.pages import site_hooks, text_of
 from torch_impl.models import NETWORKS
 
 COLUMNS = ("name", "sizes", "parameters", "outputs", "images", "weights", "published", "ours")
@@ -22,12 +21,7 @@ COLUMNS = ("name", "sizes", "parameters", "outputs", "images", "weights", "publi
 @pytest.fixture(scope="module")
 def hooks() -> Any:
     """The module that makes pages of the site."""
-    spec = importlib.util.spec_from_file_location("site_hooks", DOCS / "site_hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return site_hooks()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import markdown
 import pytest
 import yaml
 
-from tests.pages import DOCS, ROOT, pages, sections, text_of
+from parity.diagnosis.remedies import remedies
+from tests.pages import DOCS, ROOT, pages, sections, site_hooks, text_of
 
 
 def rendered(text: str) -> str:
@@ -47,3 +48,12 @@ def test_own_styles_are_there() -> None:
     """Catches a style sheet that the site names and that is gone."""
     config = yaml.safe_load((ROOT / ".mkdocs.yml").read_text())
     assert all((DOCS / file).is_file() for file in config["extra_css"])
+
+
+def test_every_cause_has_its_page_and_a_link_to_it() -> None:
+    """Catches a cause that can be proved and that *What a failure means* does not explain."""
+    made = dict(site_hooks().faults())
+    index = made.pop("failures/index.md")
+    assert sorted(made) == sorted(f"failures/{name}.md" for name in remedies())
+    assert sorted(re.findall(r"\]\((.*?)\.md\)", index)) == sorted(remedies())
+    assert all(texts.fix in made[f"failures/{name}.md"] for name, texts in remedies().items())

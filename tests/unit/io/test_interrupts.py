@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -145,6 +146,63 @@ def command_lines() -> list[bytes]:
         except OSError:  # it has ended
             continue
     return found
+
+
+# Ctrl-C while an extension module's start calls Python, and while the garbage collector does.
+UNSAFE = {
+    "extension": """
+class Loader(importlib.machinery.ExtensionFileLoader):
+    def create_module(self, spec):
+        os.kill(os.getpid(), signal.SIGINT)
+        [time.sleep(0.01) for _ in range(50)]
+        print("whole")
+Loader("native", "native.so").create_module(None)
+""",
+    "callback": """
+class Collected:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        [time.sleep(0.01) for _ in range(50)]
+del Collected().__dict__
+""",
+}
+
+
+@pytest.mark.parametrize("place", UNSAFE)
+def test_an_interrupt_waits_for_its_moment(place: str) -> None:
+    """Catches Ctrl-C that crashes JAX while it is loaded, or is forgotten, with a traceback."""
+    program = (
+        "import importlib.machinery, os, signal, sys, time; from parity import cli\n"
+        "from parity.cli.commands import recipes\n"
+        f"def run(args):{textwrap.indent(UNSAFE[place], '    ')}    time.sleep(PROMPT)\n"
+        f"PROMPT = {PROMPT}; recipes.run = run; sys.exit(cli.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "recipes"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        timeout=2 * PROMPT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "parity recipes: interrupted\n")
+    assert done.stdout == ("whole\n" if place == "extension" else "")
+
+
+def test_an_interrupt_behind_the_end_is_no_error() -> None:
+    """Catches a traceback of a library that cleans up when the command has printed its result."""
+    program = (
+        "import atexit, os, signal, sys, time; from parity import cli\n"
+        "def clean_up():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.1)\n"
+        "atexit.register(clean_up); sys.exit(cli.main())"
+    )
+    command = [sys.executable, "-c", program, "recipes"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "enet-camvid" in done.stdout
 
 
 def test_a_command_that_python_can_stop_needs_one_interrupt(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.table import Table
 
+from parity.report.console import broken, say
 from parity.report.output import Output
 
 NAME = "encoder.layers.14.conv3x1_2.weight"
@@ -46,3 +47,50 @@ def test_a_file_has_the_whole_table() -> None:
     found = printed(60, terminal=False)
     assert "┃" in found
     assert found.count(NAME) == 2
+
+
+LINE = (
+    f"L1 structure: {NAME}: differs by 1.4; reference -1.439449540924642, port 1.1388055404858914"
+)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 140])
+def test_a_long_line_is_broken_between_words(width: int) -> None:
+    """Catches a name or a number of a sentence that the end of a terminal's line cuts in two."""
+    text = io.StringIO()
+    out = Output(file=text, width=width, force_terminal=True, color_system=None)
+    out.print(f"[red]FAILED[/red] {LINE}", soft_wrap=True)
+    lines = text.getvalue().splitlines()
+    assert " ".join(text.getvalue().split()) == f"FAILED {LINE}"
+    assert all(len(line) <= width or len(line.split()) == 1 for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+
+
+def test_what_follows_a_heading_stays_beside_it() -> None:
+    """Catches a value that runs on below the name of the next one."""
+    line = "network   unknown: one of enet, erfnet, genet"
+    assert [(indent, line[a:b]) for indent, a, b in broken(line, 30)] == [
+        (0, "network   unknown: one of"),
+        (10, "enet, erfnet, genet"),
+    ]
+    assert list(broken("", 80)) == [(0, 0, 0)]
+
+
+def test_a_file_has_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a line that is broken where a program reads it, or loses something at a terminal."""
+    say(f"{LINE}\n\nsecond")
+    assert capsys.readouterr().out == f"{LINE}\n\nsecond\n"
+    text = io.StringIO()
+    Output(file=text, width=60).print(LINE, soft_wrap=True, markup=False)
+    assert text.getvalue() == LINE + "\n"
+
+
+def test_names_are_no_pictures() -> None:
+    """Catches `a:car:b` shown with a picture of a car."""
+    text = io.StringIO()
+    out = Output(file=text, width=80, force_terminal=True, color_system=None)
+    table = Table("name")
+    table.add_row("a:car:b")
+    out.print(table)
+    out.print("a:car:b", markup=False)
+    assert text.getvalue().count("a:car:b") == 2

@@ -19,7 +19,8 @@ from parity.cli import main
 from parity.ladder.factory import line_of_factory, make_port
 from parity.report import formats
 from parity.report.page import page as formatted
-from parity.report.report import Report
+from parity.report.quantity import Kind, Quantity
+from parity.report.report import Omission, Report
 from parity.report.source import NO_LINE, SourceLine
 
 PORT = """
@@ -143,6 +144,18 @@ def test_reports_of_two_ports_are_told_apart(made: Made) -> None:
         name = f"{made.file}:{function}"
         assert ElementTree.fromstring(formats.junit(report)).get("name") == name
         assert f"ported_norm.py%3A{function}" in formats.github(report, NO_LINE)
+
+
+def test_junit_of_what_xml_may_not_hold() -> None:
+    """Catches XML that no reader takes: a network's message in colours, a name that is no text."""
+    quantity = Quantity(Kind.OUTPUT)
+    reason = "raised \x1b[31mError\x1b[0m: \x00 \udcff <&> é 😀"
+    report = Report(
+        "a\x07b", "float32", left_out=[Omission("L1", "x", "x", quantity, reason, True)]
+    )
+    case = ElementTree.fromstring(formats.junit(report).partition("?>")[2]).find("testcase/failure")
+    assert case is not None
+    assert r"raised \x1b[31mError\x1b[0m: \x00 \udcff <&> é 😀" in case.attrib["message"]
 
 
 def test_junit_of_nothing_fails() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from parity.report.findings import Check
 from parity.report.graph import Node, graph
-from parity.report.page import MOST, page
+from parity.report.page import MOST, listed_failures, page
 from parity.report.quantity import Kind, Mode, Quantity
 from parity.report.report import Report
 
@@ -38,7 +38,7 @@ def flat(nodes: tuple[Node, ...]) -> list[Node]:
 
 def test_modules_stand_in_each_other_in_order() -> None:
     """Catches a module that is lost, or stands before what runs before it."""
-    found = graph(report(), MOST)
+    found = graph(report(), set())
     assert [node.label for node in found] == ["stem", "stages", "head.linear"]
     stages = found[1].inside
     assert [node.label for node in stages] == [f"{i}.blocks" for i in range(4)]
@@ -51,12 +51,12 @@ def test_modules_stand_in_each_other_in_order() -> None:
 
 def test_only_what_failed_is_open() -> None:
     """Catches a large network in which nobody finds the fault: all is open, or nothing."""
-    found = flat(graph(report("stages.2.blocks.9.b"), MOST))
+    found = flat(graph(report("stages.2.blocks.9.b"), {"stages.2.blocks.9.b"}))
     opened = [node.label for node in found if node.inside and node.shown]
     assert opened == ["stages", "2.blocks", "9"]
     assert [node.label for node in found if node.first] == ["stages", "2.blocks", "9", "b"]
     assert [node.name for node in found if node.linked] == ["stages.2.blocks.9.b"]
-    assert not any(node.shown for node in flat(graph(report(), MOST)) if node.inside)
+    assert not any(node.shown for node in flat(graph(report(), set())) if node.inside)
 
 
 @pytest.mark.parametrize("wrong", [LAYERS[5:6], LAYERS[1:180], ["stages.3.blocks.7"]])
@@ -64,7 +64,7 @@ def test_links_lead_somewhere(wrong: list[str]) -> None:
     """Catches a link to the section of a failure that the page no longer lists."""
     text = page(report(*wrong))
     links = re.findall(r'href="#(layer-[^"]+)"', text)
-    assert len(links) == min(len(wrong), MOST)
+    assert len(links) == len(wrong)
     assert all(f'id="{link}"' in text for link in links)
     assert text.count("<details") == text.count("</details>")
     assert text.count('class="bad first"') == (wrong != ["stages.3.blocks.7"])
@@ -79,3 +79,13 @@ def test_a_filter_hides_no_row_that_a_link_leads_to() -> None:
     assert [rung for rung, _ in hides] == ["L1", "L2"]
     for rung, rows in hides:
         assert rows.strip() == f'#failed tr[data-rung]:not([data-rung="{rung}"], :target)'
+
+
+def test_each_rung_and_each_layer_has_rows() -> None:
+    """Catches a filter that shows an empty table, since the first rung's failures fill the page."""
+    made = report(*LAYERS)
+    made.checks += [dataclasses.replace(c, rung="L3") for c in made.failures() for _ in range(3)]
+    listed = listed_failures(made.failures())
+    assert {c.layer for c in listed} == set(LAYERS)
+    assert [sum(c.rung == rung for c in listed) for rung in ("L2", "L3")] == [len(LAYERS), MOST]
+    assert f"and {3 * len(LAYERS) - MOST:,} more, of the same layers" in page(made)
