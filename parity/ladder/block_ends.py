@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.capture.records import NETWORK, Call, ForwardError, Result
+from parity.capture.records import NETWORK, Call, ForwardError, RunRecord
 from parity.capture.torch_forced import forced
 from parity.ladder.axes import SAME, rearranged
 from parity.ladder.orders import closest, fitting
@@ -48,7 +48,7 @@ class BlockEnds:
         self,
         runs: Runs,
         reference: Mapping[str, Call],
-        ported: Result,
+        ported: RunRecord,
         parts: set[str],
     ) -> None:
         self.runs, self.reference, self.ported, self.parts = runs, reference, ported, parts

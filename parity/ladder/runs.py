@@ -298,7 +298,7 @@ class Runs:
         if self.strict or self.failed:
             seen = [n for n, c in reference.items() if self.port64.has(c.module)]
             return by_names(reference, seen)
-        result = Result()
+        result = RunRecord()
         if self.port64.layers:
             result = self.run(self.port64, False)
             self.whole.refuse_layouts(result, False)

@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import itertools
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
