@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from parity.cli import checkout
 from parity.io import compilation_cache, garbage, interrupts, openmp, xla_convolutions
-from parity.report.console import say
+from parity.report.lines import say
 from parity.spec.errors import InputError, all_listed, printable
 from parity.training.dist_env import started
 

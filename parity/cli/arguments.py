@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from parity.report.console import say
+from parity.report.lines import say
 from parity.spec.errors import InputError, printable
 from parity.spec.labels import ORDERS
 from parity.spec.models import LANGUAGE, USUAL, USUAL_OF, Config, check_input, usual_size

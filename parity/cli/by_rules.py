@@ -76,7 +76,8 @@ def _is_given(args: argparse.Namespace, name: str) -> bool:
 
 
 def run(args: argparse.Namespace) -> int:
-    from parity.report.console import say, working
+    from parity.report.console import working
+    from parity.report.lines import say
     from weights_convert.streaming.conversion import WORKERS, convert
 
     for name in OTHERS:

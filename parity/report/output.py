@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from parity.report.console import broken
+from parity.report.lines import broken
 
 WIDEST = 10_000  # of a table in a file
 

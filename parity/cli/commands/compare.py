@@ -11,7 +11,8 @@ import math
 from typing import TYPE_CHECKING
 
 from parity.io.files import check_writable, write_atomically
-from parity.report.console import say, working
+from parity.report.console import working
+from parity.report.lines import say
 from parity.spec.errors import InputError, listed
 
 if TYPE_CHECKING:

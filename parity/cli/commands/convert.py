@@ -72,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from parity.report.console import say, working
+    from parity.report.console import working
+    from parity.report.lines import say
 
     if args.rules is not None:
         return by_rules.run(args)

@@ -134,7 +134,8 @@ def evaluated(
     import json
 
     from parity.evaluation.checkpoints import evaluate, metrics_of
-    from parity.report.console import counting, say, standard_output
+    from parity.report.console import counting, standard_output
+    from parity.report.lines import say
 
     try:
         with counting("reading the data set") as progress:

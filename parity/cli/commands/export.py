@@ -13,7 +13,8 @@ import argparse
 
 from parity.cli.arguments import SIZES, add_choice, choice_of, no_folder, parse_size, reporter
 from parity.export import FRAMEWORKS, Exported, export
-from parity.report.console import say, working
+from parity.report.console import working
+from parity.report.lines import say
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
 from parity.spec.models import MODELS

@@ -16,7 +16,8 @@ from parity.cli.arguments import add_choice, choice_of
 from parity.export import inspection as networks
 from parity.export import stablehlo
 from parity.io.files import check_writable, write_atomically
-from parity.report.console import say, working
+from parity.report.console import working
+from parity.report.lines import say
 from parity.spec.errors import InputError, listed, printable
 from parity.spec.models import CLASSIFIERS, LANGUAGE
 from parity.spec.preprocessing import Preprocessing

@@ -74,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from parity.report.console import counting, say, standard_output
+    from parity.report.console import counting, standard_output
+    from parity.report.lines import say
 
     check_data(args.data)
     if args.json is not None:

@@ -72,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from parity.evaluation.predict import predict
-    from parity.report.console import counting, say
+    from parity.report.console import counting
+    from parity.report.lines import say
 
     data = None if args.dataset is None else dataset_of(args.dataset)
     images = listed_paths() if args.input == "-" else args.input

@@ -13,7 +13,8 @@ import argparse
 
 from parity.io.files import check_writable
 from parity.ladder.factory import is_factory, made
-from parity.report.console import say, working
+from parity.report.console import working
+from parity.report.lines import say
 from parity.report.report import PRECISIONS
 from parity.spec.errors import InputError
 

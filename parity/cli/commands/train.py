@@ -26,7 +26,7 @@ from parity.cli.arguments import (
     no_folder,
     parse_size,
 )
-from parity.report.console import say
+from parity.report.lines import say
 from parity.spec.errors import InputError
 from parity.spec.labels import ORDERS
 from parity.spec.training.parallel import WAYS

@@ -60,7 +60,7 @@ def test_reading_a_large_file_is_shown(
     """Catches `inspect` of a large file, or `compare` of large traces, that says nothing."""
     said: list[str] = []
     monkeypatch.setattr("parity.cli.commands.inspect.working", shown(said))
-    monkeypatch.setattr("parity.report.console.working", shown(said))
+    monkeypatch.setattr("parity.cli.commands.compare.working", shown(said))
     assert main(["inspect", file]) == 0
     trace = str(tmp_path / "a.trace")
     with Trace(trace) as recording:

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.table import Table
 
-from parity.report.console import broken, say
+from parity.report.lines import broken, say
 from parity.report.output import Output
 
 NAME = "encoder.layers.14.conv3x1_2.weight"
