@@ -252,7 +252,7 @@ PROVED_AS: dict[Fault, frozenset[str]] = {
     Fault.ROTARY_OFFSET: frozenset({"position-offset"}),
     Fault.ROTARY_DIRECTION: frozenset({"rope-pairs"}),
     Fault.CACHED_POSITIONS: frozenset({"position-offset"}),
-    Fault.ROTARY_TARGET: frozenset({"rope-pairs"}),
+    Fault.ROTARY_TARGET: frozenset({"rope-pairs", "rope-values"}),
     Fault.GATE: frozenset({"gate-order", "operation"}),
     Fault.TIED_HEAD: frozenset({"weights-swapped"}),
     Fault.POST_NORM: frozenset({"norm-place"}),

@@ -178,9 +178,8 @@ class BlockEnds:
         after = [name for name in leaves if name in behind]
         rng = draw.generator(0, "block")
         other = [x * rng.uniform(0.5, 2.0, x.shape) + rng.normal(size=x.shape) for x in given]
-        plain, met, moved = (
-            self._run(values | changed, after) for changed in ({}, {a: given}, {a: other})
-        )
+        changes: tuple[dict[str, list[np.ndarray]], ...] = ({}, {a: given}, {a: other})
+        plain, met, moved = (self._run({**values, **changed}, after) for changed in changes)
         for name in (*after, NETWORK):
             if _apart(plain[name], moved[name]) <= SAME:
                 continue

@@ -290,8 +290,6 @@ def _emptied(
     """
 
     def emptied(call: Invocation, seen: torch.Tensor) -> Any:
-        if seen.any(-1).all():
-            raise ValueError("every row sees a key, so that scores need not be finite")
         return attend(call, ~seen if hides else seen)
 
     def inverted(call: Invocation) -> Any:
@@ -302,8 +300,14 @@ def _emptied(
         seen[..., -1] = False
         return emptied(call, seen)
 
+    def moved_alone(call: Invocation) -> Any:
+        seen = (~call[name] if hides else call[name]).roll(-1, -1)
+        seen[..., -1] = False
+        return call(**{name: ~seen if hides else seen})
+
+    # Where every row sees a key, such as behind a cache, scores need not be finite: this says less.
+    yield one(o, "causal-offset", "its mask moved by -1", moved_alone, ODD)
     if math.isfinite(low):  # then an inverted mask needs no other scores
-        yield one(o, "causal-offset", "its mask moved by -1", moved, ODD)
         return
     yield one(o, "mask-sign", f"its mask inverted, {FINITELY}", inverted, ODD)
     yield one(o, "causal-offset", f"its mask moved by -1, {FINITELY}", moved, ODD)

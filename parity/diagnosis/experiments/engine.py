@@ -26,6 +26,8 @@ ALIKE = 10.0
 # Seconds of this thread's processor time that experiments on one fault may take; the rest is not
 # tried. Not of the clock: what is found must not depend on what else the machine does.
 PATIENCE = 120.0
+# Of them, for changes that are many and rarely made.
+RARELY = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +102,15 @@ def tried(
         return Proofs()  # there is nothing to explain
     proofs = Proofs()
     end = time.thread_time() + PATIENCE
+    rare = False
     ordered = sorted(found.values(), key=_order)
     for i, changes in enumerate(ordered):
         if time.thread_time() > end:
             proofs.untried = len(ordered) - i
             break
         change = next(iter(changes.values()))
+        if change.order == RARE and not rare:
+            rare, end = True, min(end, time.thread_time() + RARELY)
         if change.order == RARE and any(proof.order < RARE for proof in proofs):
             break  # it would say the same in more general words
         if all(same(run, changes.get(run)) for run in runs):

@@ -19,6 +19,7 @@ from parity.diagnosis.experiments import (
     pooling,
     recurrent,
     rotary,
+    rotary_values,
     turned,
 )
 from parity.diagnosis.experiments.change import ODD, Change, Changes, Family
@@ -31,6 +32,7 @@ FAMILIES: tuple[Family, ...] = (
     attention.changes,
     embedding.changes,
     rotary.changes,
+    rotary_values.changes,
     recurrent.changes,
     losses.changes,
     dropout.changes,

@@ -22,7 +22,7 @@ from parity.diagnosis.experiments.convolution import (
 
 MAX = ("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "max_pool3d")
 AVERAGE = ("avg_pool1d", "avg_pool2d", "avg_pool3d")
-BY_AXES = {
+BY_AXES: dict[str, dict[int, Callable[..., Any]]] = {
     "max": {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d},
     "average": {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d},
 }

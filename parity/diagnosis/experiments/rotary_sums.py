@@ -13,7 +13,8 @@ from parity.diagnosis.experiments.change import ODD, Changes, linked, maker
 
 SIDES = (("input", "other"), ("other", "input"))  # what is turned, and by what
 # How `rotate_half` may be written: its operations, and how many of them there are at most.
-PARTS = ("getitem", "chunk", "split", "tensor_split", "unbind", "narrow", "select", "neg", "mul")
+PARTS: tuple[str, ...] = ("getitem", "chunk", "split", "tensor_split", "unbind", "narrow")
+PARTS += ("select", "neg", "mul")
 PARTS += ("cat", "stack", "flatten", "reshape", "view", "unflatten", "roll", "unsqueeze", "squeeze")
 PARTS += ("permute", "transpose", "movedim", "contiguous", "clone", "to")
 STEPS = 10
@@ -186,8 +187,8 @@ def _replaced(
             if wanted is not None and of_halves is not wanted:
                 raise ValueError("its pairs are of the other sort")
             sin = sin * (sign if rotated.total.name == "add" else -sign)
-            whole = (t.expand(*t.shape[:-1], x.shape[-1]) for t in (cos, sin))
-            return formula(x, *whole, of_halves)
+            cos, sin = (t.expand(*t.shape[:-1], x.shape[-1]) for t in (cos, sin))
+            return formula(x, cos, sin, of_halves)
 
         return replacement
 

@@ -15,7 +15,7 @@ from parity.diagnosis.experiments.rounding import Rounded
 TURNED, ROUNDED = "values-turned", "values-rounded"
 BITS = {10: "TF32's or float16's", 7: "bfloat16's"}
 MOST_AXES = 5
-MOST_GROUPS = 16
+GROUPS = (2, 3, 4, 8, 16)
 
 Turn = Callable[[torch.Tensor], torch.Tensor]
 
@@ -66,8 +66,8 @@ def orders(shape: Sequence[int]) -> list[tuple[str, Turn]]:
         found.append((f"axis {axis} reversed", _flipped(axis)))
         for shift in (1, -1) if size > 2 else ():
             found.append((f"axis {axis} rolled by {shift}", _rolled(shift, axis)))
-        for groups in range(2, min(size // 2, MOST_GROUPS) + 1):
-            if size % groups == 0:
+        for groups in GROUPS:
+            if size % groups == 0 and size > groups:
                 text = f"axis {axis} as {groups} groups, interleaved"
                 found.append((text, _interleaved(axis, groups)))
     for a, b in itertools.combinations(range(1, n), 2):

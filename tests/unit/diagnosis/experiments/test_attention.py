@@ -8,11 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from tests.unit.diagnosis.experiments.proving import ROWS, Case, check_case, proved
+from parity.capture.torch_operations import CallValue, Tape
+from parity.capture.torch_side import TorchSide
+from parity.diagnosis.experiments.engine import EXACT, Make, nearest, tried
+from tests.unit.diagnosis.experiments.proving import ROWS, Case, Function, check_case, proved
 
 
 def heads(x: jax.Array) -> jax.Array:
@@ -248,3 +252,33 @@ def test_positions_moved_are_said_of_any_first_one() -> None:
         lambda x: x * torch.arange(1, 7)[:, None], lambda x: x * jnp.arange(6)[:, None], ROWS
     )
     assert found[0].what == "positions moved by -1"
+
+
+def behind(places: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Causal attention behind so many places of a cache."""
+
+    def attend(x: torch.Tensor) -> torch.Tensor:
+        keys = torch.cat((x[:, :places], x), 1)
+        seen = torch.ones(x.shape[1], keys.shape[1], dtype=torch.bool).tril(places)
+        return (x @ keys.mT).masked_fill(~seen, -torch.inf).softmax(-1) @ keys
+
+    return attend
+
+
+def test_a_row_without_a_key_in_one_run_alone() -> None:
+    """Catches a mask that is moved, and finite scores, unproved since another run needs none."""
+    tapes, targets = {}, {}
+    for name, places in (("train", 0), ("eval", 3)):
+        side = TorchSide(Function(behind(places)), "float64")
+        tapes[name] = Tape(side, (ROWS,), False, CallValue(fed=False))
+        keys = np.concatenate((ROWS[:, :places], ROWS), 1)
+        seen = np.tril(np.ones((ROWS.shape[1], keys.shape[1]), bool), places - 1)
+        scores = np.where(seen, ROWS @ keys.swapaxes(1, 2), -1e9)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        targets[name] = weights / weights.sum(-1, keepdims=True) @ keys
+
+    def agrees(run: str, make: Make) -> bool:
+        return nearest(tapes[run].replay(make()), targets[run]) <= EXACT
+
+    (proof,) = tried({name: tape.operations for name, tape in tapes.items()}, agrees)
+    assert proof.what == "its mask moved by -1, and finite scores where masked"

@@ -120,6 +120,18 @@ def every_two(x: torch.Tensor) -> torch.Tensor:
     return x * cos + torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2) * sin
 
 
+def attending(x: torch.Tensor) -> torch.Tensor:
+    """Queries, keys, and values that are made behind the rotation."""
+    queries, keys = sliced(x), sliced(x * 2)
+    return queries @ keys.mT @ torch.tanh(x)
+
+
+def attending_by_sums(x: torch.Tensor) -> torch.Tensor:
+    """The same by one sum."""
+    queries, keys = rotate_half(x), rotate_half(x * 2)
+    return queries @ keys.mT @ torch.tanh(x)
+
+
 def turn(a: jax.Array, b: jax.Array, backwards: bool = False) -> tuple[jax.Array, jax.Array]:
     angles = jnp.outer(jnp.arange(6.0), jnp.asarray(FREQUENCIES, float))
     cos, sin = jnp.cos(angles), jnp.sin(-angles if backwards else angles)
@@ -137,6 +149,10 @@ def neighbours(x: jax.Array) -> jax.Array:
 def twice(rotate: Ported) -> Ported:
     """Queries and keys."""
     return lambda x: rotate(x) @ rotate(x * 2).mT
+
+
+def values_too(x: jax.Array) -> jax.Array:
+    return halves(x) @ halves(x * 2).mT @ halves(jnp.tanh(x))
 
 
 TWICE_HALVES, TWICE_NEIGHBOURS = twice(halves), twice(neighbours)
@@ -174,6 +190,8 @@ CASES: tuple[Case, ...] = (
     ("less", less, neighbours, ROWS, "rope-pairs", NOT_HALVES),
     ("less backwards", less, lambda x: halves(x, True), ROWS, "rope-pairs", "backwards"),
     ("every two", every_two, halves, ROWS, "rope-pairs", NOT_NEIGHBOURS),
+    ("values", attending, values_too, ROWS, "rope-values", "`tanh` turned by the rotary"),
+    ("values of a sum", attending_by_sums, values_too, ROWS, "rope-values", "`tanh` turned by"),
     ("neither", both, lambda x: x @ (x * 2).mT, ROWS, "rope-pairs", "no rotation"),
 )
 
