@@ -162,6 +162,14 @@ def test_a_trace_is_judged_alike(tmp_path: Path, slope: float) -> None:
     assert "stem.a" in {o.layer for o in report.missing()}
 
 
+def test_a_trace_without_numerics_is_judged_by_structure_alone(tmp_path: Path) -> None:
+    """Catches an overflow that counts where no numerics would have been compared."""
+    path = tmp_path / "ref.trace"
+    recording.record(grows(), path, precision="float16", parts=("alone",))
+    report = check(Port(path, GrowsPort(), weights=LINEAR), ("L1",), "float16")
+    assert report.ok, report.reason()
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
