@@ -132,7 +132,9 @@ def _facts(port: Port) -> Iterator[tuple[str, bool, bool, bool]]:
 
 def layer_of(check: Check | Omission) -> str:
     """Return the layer of the reference that a check, or what was left out, belongs to."""
-    of_tensor = isinstance(check, Omission) and check.quantity.kind is not Kind.OUTPUT
+    quantity = check.quantity  # of a tensor, an omission names that; a check its layer
+    of_tensor = isinstance(check, Omission) and quantity.path and quantity.kind is not Kind.OUTPUT
+    layer = check.reference
     if check.rung == "L0" or of_tensor:
-        return check.reference.rpartition(".")[0]
-    return check.reference.partition("#")[0]
+        layer = layer.rpartition(".")[0]
+    return layer.partition("#")[0]

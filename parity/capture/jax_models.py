@@ -20,7 +20,7 @@ from parity.capture.jax_dropout import draws, silence, silence_linen
 from parity.capture.jax_recording import NAME, join, recording
 from parity.capture.jaxprs import is_key, is_narrow
 from parity.capture.marks import Marker
-from parity.capture.records import Arrays, unique
+from parity.capture.records import Arrays, narrowed, unique
 from parity.spec.errors import InputError
 
 Cast = Callable[[Any], Any]
@@ -366,7 +366,7 @@ def like(array: np.ndarray, leaf: Any) -> Any:
     if is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
     dtype = leaf.get_value().dtype if isinstance(leaf, nnx.Variable) else leaf.dtype
-    return np.asarray(array, dtype)
+    return narrowed(array, dtype)
 
 
 def keys(path: tuple) -> tuple:

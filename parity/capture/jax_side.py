@@ -39,6 +39,7 @@ from parity.capture.records import (
     Returned,
     RunRecord,
     mapped,
+    narrowed,
 )
 from parity.capture.signature import CalledProgram, Signature, Static
 from parity.capture.traced import Traced, signature, traced
@@ -328,7 +329,7 @@ class JaxSide:
         """
         array = np.asarray(value)
         if jnp.issubdtype(array.dtype, jnp.floating):
-            return array.astype(self.dtype, copy=False)
+            return narrowed(array, self.dtype)
         return array.astype(NARROWER.get(array.dtype, array.dtype), copy=False)
 
     def _guarded(self, call: Callable[..., Any], *args: Any) -> Any:

@@ -173,6 +173,12 @@ def is_float(dtype: Any) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
+def narrowed(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return an array in another type; numbers that are too large for it become infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(array, dtype)
+
+
 def is_exact(array: np.ndarray) -> bool:
     """Return whether float32 numbers have so few digits that they are meant as they are."""
     finite = np.ascontiguousarray(array[np.isfinite(array)])

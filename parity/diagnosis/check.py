@@ -12,6 +12,7 @@ from parity.ladder.climb import Ladder, climb
 from parity.ladder.port import Port
 from parity.report.report import RUNGS, Report
 from parity.report.source import NO_LINE
+from parity.spec.errors import one_line
 
 
 def check(
@@ -68,7 +69,7 @@ def explain(ladder: Ladder, report: Report) -> None:
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error, 200)}"
 
 
 def prove(ladder: Ladder, report: Report) -> None:

@@ -91,7 +91,7 @@ def climb(port: Port, levels: Sequence[str], explained: bool = True) -> Report:
             ladder.climb(port, levels, explain=prove) if explained else ladder.climb(port, levels)
         )
     except ForwardError as error:
-        if error.report is None or error.report.ok:
+        if error.report is None or not error.report.failures():
             raise
         return error.report
 

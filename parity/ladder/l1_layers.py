@@ -106,6 +106,8 @@ class Layers(Rung):
         train = runs.mode(train)
         if rounded and pair and runs.layers.overflows(call, train):
             exact = self._layer(call, train, None, rounded=False)
+            if not runs.layers.is_alone(call, train, disturbed):  # structure alone is compared
+                return exact
             return [m.with_numerics(Difference(math.inf), math.inf, 0.0) for m in exact]
         output = Quantity(Kind.OUTPUT, index=0, mode=Mode.of(train), scope=Scope.LAYER)
         if pair is None:

@@ -228,7 +228,8 @@ class Update(Rung):
             for i, g in enumerate(gradients, 1):
                 side.update(self.runs.names.in_port(g, None, False) if ported else g)
                 after = self._parameters(side, ported)
-                steps = {name: keep(array - before[name]) for name, array in after.items()}
+                with np.errstate(invalid="ignore"):  # infinities, where a precision overflows
+                    steps = {name: keep(array - before[name]) for name, array in after.items()}
                 found |= by_layer(Quantity(kind, step=i if kind is Kind.STEP else 0), steps)
                 before = after
         return found

@@ -107,8 +107,6 @@ class Layers:
 
     def overflows(self, call: Call, train: bool) -> bool:
         """Return whether numbers that a layer is fed are too large for the working precision."""
-        if isinstance(self.runs.reference64, RecordedSide):
-            return False
         arrays = [*call.arrays(), *(call.cotangents if self.runs.mode(train) else ())]
         return any(tolerances.overflows(array, self.runs.precision) for array in arrays)
 

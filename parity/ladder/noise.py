@@ -71,7 +71,7 @@ def without_overflows(checks: Sequence[Check]) -> tuple[list[Check], list[Omissi
     The port cannot be blamed for them. They are required: what nobody compared is not passed.
     """
     omitted = [
-        Omission(check.rung, check.layer, check.reference, check.quantity, check.note, True)
+        Omission(check.rung, check.layer, _tensor(check), check.quantity, check.note, True)
         for check in checks
         if not check.has_limit
     ]

@@ -44,7 +44,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.capture.records import NETWORK, is_array, is_float
+from parity.capture.records import NETWORK, is_array, is_float, narrowed
 from parity.ladder.weights import SYNONYMS
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
@@ -380,20 +380,26 @@ def disturb(value: Any, scale: float, rng: np.random.Generator) -> Any:
 
 
 def round_to(value: Any, dtype: str) -> Any:
-    """Round a floating-point array to numbers of a narrower type, kept in float64."""
+    """Round a floating-point array to numbers of a narrower type, kept in float64.
+
+    What is too large for it stays as it is: of infinities, nothing could be compared.
+    """
     if not is_array(value):
         return value
     array = np.asarray(value)
-    return array.astype(dtype).astype(np.float64) if is_float(array.dtype) else array
+    if not is_float(array.dtype):
+        return array
+    rounded = narrowed(array, dtype).astype(np.float64)
+    finite = np.isfinite(rounded)
+    return rounded if finite.all() else np.where(finite, rounded, array)
 
 
 def overflows(value: Any, dtype: str) -> bool:
     """Return whether a number of an array is finite, but too large for a narrower type."""
-    if not is_array(value) or not is_float(np.asarray(value).dtype):
+    array = np.asarray(value) if is_array(value) else np.zeros(0)
+    if not is_float(array.dtype):
         return False
-    with np.errstate(over="ignore"):
-        rounded = round_to(value, dtype)
-    return bool((np.isfinite(value) & ~np.isfinite(rounded)).any())
+    return bool((np.isfinite(array) & ~np.isfinite(narrowed(array, dtype))).any())
 
 
 def norm(array: np.ndarray) -> float:

@@ -832,7 +832,9 @@ class TorchRecorder:
     def _rounded(self, value):
         if not isinstance(value, self.torch.Tensor) or not value.is_floating_point():
             return value
-        return value.to(self.narrow).to(self.wide)
+        rounded = value.to(self.narrow).to(self.wide)
+        finite = self.torch.isfinite(rounded)  # what is too large for the precision stays as it is
+        return self.torch.where(finite, rounded, value.to(self.wide))
 
     def _layer(self, name, layer, fed, dtype, train):
         torch, (arguments, pull) = self.torch, fed

@@ -135,14 +135,14 @@ def _row(
 ) -> Calibrated:
     here = [(seed, c) for seed, c in checks if c.rung == rung]
     numerics = [(ratio(c, precision), seed, c) for seed, c in here if c.kind == "numerics"]
-    largest, seed, worst = max(numerics, key=lambda item: item[0])
+    largest, seed, worst = max(numerics, key=lambda item: item[0], default=(0.0, 0, None))
     return Calibrated(
         model=model,
         precision=precision,
         rung=rung,
         comparisons=len(here),
         ratio=largest,
-        worst=f"{worst.layer}: {worst.quantity} (seed {seed})",
+        worst=f"{worst.layer}: {worst.quantity} (seed {seed})" if worst else "",
         structure=max(_share(c.error, c.limit) for _, c in here if c.kind == "structure"),
         failed=sum(not c.ok for _, c in here),
         left_out=left_out,

@@ -29,6 +29,12 @@ def test_a_limit_that_is_the_floor_alone_needs_no_k_or_an_infinite_one() -> None
     assert ratio(of(2 * least, least + K * least), "float32") == pytest.approx(1)
 
 
+def test_a_rung_whose_numerics_all_overflow_has_a_row() -> None:
+    """Catches a table that is not made where the reference is nowhere finite in a precision."""
+    row = calibrate._row("enet", "float16", "L2", [(0, of(1e-12, 1e-10, "structure"))], 7)
+    assert (row.comparisons, row.ratio, row.worst, row.left_out) == (1, 0.0, "", 7)
+
+
 def test_what_must_be_equal_has_a_share_of_its_limit_too() -> None:
     """Catches a division by the limit of integers, and of what has to be equal bit for bit."""
     exact, near = of(0.0, 0.0, "structure"), of(1e-12, 1e-10, "structure")

@@ -144,6 +144,12 @@ def _specific(proofs: Proofs) -> Proofs:
     for vague in (GENERAL, SEVERAL):
         named = {proof.where for proof in proofs if proof.fault not in vague}
         proofs[:] = [p for p in proofs if p.fault not in vague or p.where not in named]
+    # Of one fault, such as a mask inverted, and the same with finite scores, the simplest.
+    least: dict[tuple[str, str], int] = {}
+    for proof in proofs:
+        key = proof.where, proof.fault
+        least[key] = min(proof.order, least.get(key, proof.order))
+    proofs[:] = [proof for proof in proofs if proof.order == least[proof.where, proof.fault]]
     return proofs
 
 

@@ -36,7 +36,7 @@ class Alone:
 
     def _run(self, mode: str, call: Call) -> None:
         runs, train = self.runs, mode == "train"
-        fed = runs.layers.fed(call, train)
+        fed = runs.layers.fed(call, train, rounded=not runs.reference64.has_parts(call.module))
         try:
             port = runs.layers.alone(runs.port64, call, self.pair, train, fed)
         except (ForwardError, UnlikeError):

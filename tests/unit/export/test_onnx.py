@@ -98,6 +98,19 @@ def test_equation_by_equation(model: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert_alike(third_backend.checks(path, config, arrays), len(export.outputs_of(config)))
 
 
+def test_a_file_is_not_blamed_for_what_overflows(tmp_path: Path) -> None:
+    """Catches a file that is called wrong, or passes, where the network itself is not finite."""
+    config, size = small("genet-extent2")
+    arrays, report = draw.weights(config, 3), Report("genet", "float32")
+    arrays["fc.weight"] = np.full_like(arrays["fc.weight"], 3e38)
+    path = tmp_path / "large.onnx"
+    path.write_bytes(export.network(config, arrays, "jax", size, None).SerializeToString())
+    third_backend.add(report, [path], config, arrays)
+    assert not report.failures()
+    assert not report.ok
+    assert "not finite in float32" in report.reason()
+
+
 def test_attention_is_refused() -> None:
     """Catches a file of a ViT from JAX that is another network, or a traceback."""
     config = MODELS["vit"]

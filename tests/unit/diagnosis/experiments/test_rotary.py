@@ -127,7 +127,7 @@ def attending(x: torch.Tensor) -> torch.Tensor:
 
 
 def attending_by_sums(x: torch.Tensor) -> torch.Tensor:
-    """The same by one sum."""
+    """Give the same numbers: the queries and keys are turned by one sum each."""
     queries, keys = rotate_half(x), rotate_half(x * 2)
     return queries @ keys.mT @ torch.tanh(x)
 
