@@ -30,7 +30,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     for order in itertools.permutations(range(len(gates))):
         if order != tuple(range(len(gates))):
             text = f"its gates in the order {', '.join(gates[i] for i in order)}"
-            yield one(o, "gate-order", text, _with(_reordered(order)), PLAIN)
+            yield one(o, "recurrent-gates", text, _with(_reordered(order)), PLAIN)
     if o.arguments.get("has_biases"):
         text = "its biases of the hidden state (bias_hh) left out"
         yield one(o, "left-out", text, _with(_without_bias(3)))
@@ -41,7 +41,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
             yield one(o, "recurrent-bias", text, _with(_added(gates.index("forget"))))
     if "update" in gates:
         text = "its update gate as 1 - z, not z"
-        yield one(o, "gate-order", text, _with(_negated(gates.index("update"))))
+        yield one(o, "recurrent-gates", text, _with(_negated(gates.index("update"))))
         yield from _reset(o)
     yield one(o, "recurrent-direction", "its steps in reverse", _backwards)
     text = "the axes of time and of the batch swapped"
@@ -130,7 +130,7 @@ def _reset(o: Operation) -> Changes:
     if o.arguments.get("num_layers") != 1 or o.arguments.get("bidirectional"):
         return
     text = "its reset gate before the product with the hidden state, not after it"
-    yield one(o, "gate-order", text, _reset_before)
+    yield one(o, "recurrent-gates", text, _reset_before)
 
 
 def _reset_before(call: Invocation) -> tuple[torch.Tensor, torch.Tensor]:

@@ -73,7 +73,7 @@ def gru(reverse: bool = False, before: bool = False, negated: bool = False) -> C
     return port
 
 
-GATES = "gate-order"
+GATES = "recurrent-gates"
 CASES: tuple[Case, ...] = (
     ("gates", Rows(nn.LSTM), lstm("ifog"), ROWS, GATES, "input, forget, output, cell"),
     ("one bias", Rows(nn.LSTM), lstm(hidden=False), ROWS, "left-out", "(bias_hh) left out"),
