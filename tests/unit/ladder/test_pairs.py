@@ -482,16 +482,6 @@ def test_a_block_with_a_tensor_of_its_own_may_end_elsewhere() -> None:
     assert ("0", "a") not in {(p.reference, p.port) for p in report.pairs}
 
 
-class Attends(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.attn(x, x, x, need_weights=False)[0]
-
-
 class Mixer(nnx.Module):
     """Holds the projection of queries, keys and values by itself, and the other in a layer."""
 
@@ -522,7 +512,7 @@ def test_attention_in_one_layer_is_the_block_that_holds_its_projection() -> None
         ("attn.out_proj.weight", "mixer.out.kernel", (1, 0)),
         ("attn.out_proj.bias", "mixer.out.bias"),
     ]
-    right, wrong = (check(Port(Attends(), Mixes(s), (2, 5, 8), rules)) for s in (0.5, 1.0))
+    right, wrong = (check(Port(Attention(), Mixes(s), (2, 5, 8), rules)) for s in (0.5, 1.0))
     right.assert_faithful()
     for report in (right, wrong):
         assert ("attn", "mixer") in {(p.reference, p.port) for p in report.pairs}
