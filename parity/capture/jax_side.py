@@ -138,11 +138,8 @@ class JaxSide:
         if layer not in self.layers:
             return False
         kinds = type(self.layers[layer]).__mro__
-        return any(
-            kind.__module__.startswith(("flax.nnx.nn.", "flax.linen."))
-            and kind.__module__ != "flax.linen.module"
-            for kind in kinds
-        )
+        called = next((kind for kind in kinds if "__call__" in vars(kind)), object)
+        return called.__module__.startswith(("flax.nnx.nn.", "flax.linen."))
 
     def state(self) -> Arrays:
         return self.model.state()

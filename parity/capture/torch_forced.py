@@ -12,6 +12,7 @@ from torch import nn
 
 from parity.capture.records import Layout, count_name, mapped
 from parity.capture.torch_arrays import laid_out, tensors_of, turned_back
+from parity.capture.torch_recorder import blamed
 from parity.capture.torch_side import TorchSide
 
 Fed = Callable[[str, list[np.ndarray]], None]  # is told of a call and the arrays it is fed
@@ -65,9 +66,12 @@ def forced(
 
     Returns:
         The network's outputs in the port's layout.
+
+    Raises:
+        ForwardError: The network raised, as it may of values that are none of its own.
     """
     module = copy.deepcopy(side.module).eval()
     _Hooks(side.layout, values, fed).attach(module)
-    with torch.no_grad(), side.wide([]), side.quietly([]):
+    with torch.no_grad(), blamed([]), side.wide([]), side.quietly([]):
         outputs = side.whole(module, side.inputs(inputs), False)
     return [laid_out(t, side.layout) for t in tensors_of(outputs)]

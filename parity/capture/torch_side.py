@@ -118,7 +118,7 @@ class TorchSide(TorchModule):
         running = recorder.running
         graded = torch.set_grad_enabled(loss is not None)
         with graded, recorder, blamed(running), self.wide(running), self.quietly(running):
-            outputs = self.whole(module, arguments, train)
+            outputs = self.whole(module, _apart(arguments), train)
             value = loss(outputs, *self._to_torch(targets, False)) if loss else None
         result = RunRecord(
             outputs=self._arrays(outputs, self.output_axes[train]),
@@ -167,7 +167,7 @@ class TorchSide(TorchModule):
         running = [call.layer]
         graded = torch.set_grad_enabled(differentiate)
         with graded, blamed(running), self.wide(running), self.quietly(running):
-            outputs = self.called(module, args, kwargs)
+            outputs = self.called(module, *_apart((args, kwargs)))
         result = RunRecord(outputs=self._arrays(outputs), statistics=statistics(module))
         if differentiate:
             pairs = [
@@ -267,3 +267,15 @@ class TorchSide(TorchModule):
     def _from_numpy(self, array: np.ndarray) -> torch.Tensor:
         """Convert from the port's layout; the tensor owns its memory."""
         return turned_back(array, self.layout.get(array.ndim))
+
+
+def _apart(arguments: Any) -> Any:
+    """Return arguments with a copy of every leaf that has a gradient: a layer may work in place.
+
+    PyTorch refuses that for the leaf itself.
+    """
+
+    def copied(leaf: Any) -> Any:
+        return leaf.clone() if isinstance(leaf, torch.Tensor) and leaf.requires_grad else leaf
+
+    return mapped(arguments, copied)

@@ -35,7 +35,11 @@ MOST_TRIED = 6  # blocks of one class
 
 
 class BlockEnds:
-    """Tells of blocks whether they end at the same place; blocks of one class do so alike.
+    """Tells of blocks whether they end at the same place.
+
+    Blocks of one class may end at different places, too. Where the networks differ, those of a
+    class are no pairs from the first on that ends elsewhere: what is tried behind a fault is less
+    certain.
 
     Args:
         runs: Both sides.
@@ -54,10 +58,12 @@ class BlockEnds:
         self.runs, self.reference, self.ported, self.parts = runs, reference, ported, parts
         self.port = ported.calls
         self.verdicts: dict[tuple[str, str], list[bool]] = {}
-        self.equal: dict[tuple[str, str], bool] = {}
 
     def alike(self, a: str, b: str, pairs: Mapping[str, Pair]) -> bool | None:
         """Return whether two blocks end at the same place; None where nothing tells.
+
+        Where the reference refuses other values, and both networks return the same, they are no
+        pair: one that is in question is no reason to fail a port.
 
         Args:
             a: A call of the reference's block.
@@ -69,41 +75,19 @@ class BlockEnds:
         verdicts = self.verdicts.setdefault(self._kinds(a, b), [])
         if not self.right and not all(verdicts):
             return False
-        if not self.right and self._is_behind_fault(a, pairs):
-            # What is wrong begins before its end: others of its classes say where they end.
-            if verdicts:
-                return all(verdicts)
-            if any(
-                self._kinds(name, pair.port) == self._kinds(a, b) and self._is_equal(pair)
-                for name, pair in pairs.items()
-            ):
-                return True
         if len(verdicts) >= MOST_TRIED:
             return all(verdicts)
         found = self._tried(a, b, pairs)
+        if found is None and not self.right and verdicts:
+            return all(verdicts)
         if found is not None:
             verdicts.append(found)
         return found
-
-    def _is_behind_fault(self, a: str, pairs: Mapping[str, Pair]) -> bool:
-        """Return whether an innermost layer that returns before a call gives another value."""
-        before = list(self.reference)[: list(self.reference).index(a)]
-        return any(
-            name in pairs and name not in self.parts and not self._is_equal(pairs[name])
-            for name in before
-        )
 
     def _kinds(self, a: str, b: str) -> tuple[str, str]:
         names = (a.partition("#")[0], b.partition("#")[0])
         kind = self.runs.port64.kind(names[1]) if self.runs.port64.has(names[1]) else ""
         return self.runs.reference64.kind(names[0]), kind
-
-    def _is_equal(self, pair: Pair) -> bool:
-        key = (pair.reference, pair.port)
-        if key not in self.equal:
-            mine, theirs = self.reference[pair.reference], self.port[pair.port]
-            self.equal[key] = _apart(mine.outputs, theirs.outputs) <= SAME
-        return self.equal[key]
 
     def doubtful(self, a: str, b: str) -> bool:
         """Return whether two calls may end at different places: they give other values.
@@ -140,7 +124,9 @@ class BlockEnds:
             return None
         try:
             return self._follows(a, values, given, leaves)
-        except (ForwardError, LookupError, RuntimeError, TypeError, ValueError):
+        except ForwardError:  # nothing is tried of a reference that refuses other values
+            return False if self.right else None
+        except (LookupError, RuntimeError, TypeError, ValueError):
             return None
 
     def _ported(self, name: str, pair: Pair) -> list[np.ndarray] | None:
@@ -172,7 +158,8 @@ class BlockEnds:
 
         A value that is another one, and yet leads to what the reference's does, is that of another
         place. So may one be that is cut off at 0 already, where what follows does more than pass
-        it on: cut off once more it is the same.
+        it on: cut off once more it is the same. So is any value that is only passed on where the
+        reference's is not, such as an absolute value, or one that is normalized.
         """
         behind = self._behind(a)
         after = [name for name in leaves if name in behind]
@@ -189,8 +176,12 @@ class BlockEnds:
             changed = _apart(plain[name], met[name])
             if changed <= SAME or _apart(met[name], theirs) > max(SAME, LEFT * min(changed, 1.0)):
                 return False
-            kept = _apart(moved[name], other) <= SAME
-            return kept or not _is_cut(given, self.reference[a].outputs)
+            if _apart(moved[name], other) <= SAME:
+                return True  # nothing is between
+            own = self.reference[a].outputs
+            return not _is_cut(given, own) and (
+                not _is_passed_on(given, met[name]) or _is_passed_on(own, self._ours(name))
+            )
         return None
 
     def _run(
@@ -206,6 +197,13 @@ class BlockEnds:
         outputs = forced(self.runs.reference64, self.runs.inputs[False], values, keep)
         pairs = self.runs.whole.outputs(False).pairs
         return found | {NETWORK: [outputs[mine.place] for mine, _ in pairs]}
+
+    def _ours(self, name: str) -> list[np.ndarray]:
+        """Return what the reference's layer is fed, or its outputs."""
+        if name != NETWORK:
+            return [np.asarray(array) for array in self.reference[name].arrays()]
+        pairs = self.runs.whole.outputs(False).pairs
+        return [np.asarray(self.runs.oracle(False).outputs[mine.place]) for mine, _ in pairs]
 
     def _theirs(self, name: str, leaves: Mapping[str, Pair]) -> list[np.ndarray] | None:
         """Return what the port's layer is fed, or its outputs."""
@@ -243,6 +241,15 @@ def _apart(ours: Sequence, theirs: Sequence) -> float:
 def _is_cut(given: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> bool:
     """Return whether values hold zeros, as behind a ReLU, and those of the reference do not."""
     return any((x == 0).any() for x in given) and not any((x == 0).any() for x in own)
+
+
+def _is_passed_on(given: Sequence[np.ndarray], fed: Sequence[np.ndarray]) -> bool:
+    """Return whether a layer is fed what another one gives, in whatever shape and order."""
+    ours, theirs = (
+        np.sort(np.concatenate([np.ravel(x).astype(np.float64) for x in arrays]))
+        for arrays in (given, fed)
+    )
+    return ours.shape == theirs.shape and norm(ours - theirs) <= SAME * norm(theirs)
 
 
 def _squeezed(array: np.ndarray) -> np.ndarray:

@@ -129,21 +129,14 @@ def climb(
             )
         report.noted = runs.alignment.noted() | ladder.layers.unfed
         report.pairs = list(paired(runs))
-        question_pairs(runs, report)
-        if "L1" in report.seconds and _all_taken_back(report):
+        taken_back = question_pairs(runs, report)
+        if "L1" in taken_back and not any(c.rung == "L1" for c in report.checks):
             report.checks += ladder.layers.whole()
         if is_recorded(port):
             report.unsought = UNSOUGHT
         else:
             explain(ladder, report)
     return report
-
-
-def _all_taken_back(report: Report) -> bool:
-    """Return whether no layer is left of those that L1 compared."""
-    return not any(c.rung == "L1" for c in report.checks) and any(
-        omission.rung == "L1" and "in question" in omission.reason for omission in report.left_out
-    )
 
 
 def _drawn(runs: Runs, report: Report) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from parity.capture.records import Call, Layout
 from parity.ladder.axes import permutation, sizes, with_units
+from parity.ladder.holders import layers_by_weights, outward
 from parity.ladder.weights import WeightMap
 from parity.spec.errors import InputError, in_list, listed
 
@@ -75,12 +76,6 @@ def is_over_places(kind: str) -> bool:
     Where there are as many places as channels, shapes do not tell how the port turns them.
     """
     return bool(re.fullmatch(r"(Lazy)?Conv(Transpose)?\dd|(Adaptive)?\w*Pool\dd", kind))
-
-
-def outward(name: str) -> list[str]:
-    """Return a layer's dotted name and those of all layers that hold it; none of an empty name."""
-    parts = name.split(".") if name else []
-    return [".".join(parts[:i]) for i in range(len(parts), 0, -1)]
 
 
 def containers(calls: Mapping[str, Call]) -> set[str]:
@@ -230,7 +225,7 @@ class Aligner:
         self._modules(
             {
                 port: layer
-                for port, (layer, alike) in _layers_by_weights(weights).items()
+                for port, (layer, alike) in layers_by_weights(weights).items()
                 if alike or layer not in blocks
             },
             "weights",
@@ -243,7 +238,7 @@ class Aligner:
         Where that cannot be tried, the layer that follows tells: if it is wrong, too, they do.
         """
         blocks = {self.reference[name].module for name in self.parts[0]}
-        for port, (layer, _) in _layers_by_weights(weights).items():
+        for port, (layer, _) in layers_by_weights(weights).items():
             for a, b in self._calls(layer, port) if layer in blocks else ():
                 alike = self._end_alike(a, b)
                 if alike or (alike is None and self._is_followed_by_wrong(a)):
@@ -381,26 +376,3 @@ class Aligner:
 
 def _shape(call: Call) -> tuple:
     return tuple(sizes(o) for o in call.outputs)
-
-
-def _layers_by_weights(weights: WeightMap) -> dict[str, tuple[str, bool]]:
-    """Return the port's layer -> the reference's, where all of its tensors come from that one.
-
-    Those of the layers in it come from there, too, or from layers in that one: a block that holds
-    an activation's slope beside a convolution is not that activation.
-
-    Returns:
-        With each: whether all tensors come from that one, and none from a layer in it.
-    """
-    layers: dict[str, set[str]] = {}
-    inside: dict[str, set[str]] = {}
-    for name, (key, _) in weights.items():
-        layer, reference = name.rpartition(".")[0], key.rpartition(".")[0]
-        layers.setdefault(layer, set()).add(reference)
-        for outer in outward(layer):
-            inside.setdefault(outer, set()).add(reference)
-    found = {}
-    for port, (first, *others) in layers.items():
-        if port and not others and all(first in outward(key) for key in inside[port]):
-            found[port] = (first, inside[port] == {first})
-    return found

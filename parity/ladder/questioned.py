@@ -26,7 +26,7 @@ OUTSIDE = (
 )
 
 
-def question_pairs(runs: Runs, report: Report) -> None:
+def question_pairs(runs: Runs, report: Report) -> set[str]:
     """Take back failures of layers that may be no pair, where all the rest is right.
 
     A layer that nobody named may be paired with another one that holds equal weights. Where the
@@ -36,11 +36,14 @@ def question_pairs(runs: Runs, report: Report) -> None:
 
     Nothing is taken back where an output of one side has no partner, for a layer may be used for
     that one alone, nor where some layers were left out.
+
+    Returns:
+        The rungs of which something was taken back.
     """
     failed = report.failures()
     needed = {"L1", "L2", "L3"} if runs.port.train else {"L1", "L2"}
     if runs.strict or not failed or not needed <= set(report.seconds) or runs.bounded.bounds:
-        return
+        return set()
     pairs = runs.by_port
     folded = {name for name, pair in pairs.items() if pair.how == "name" and runs.names.mixed(pair)}
     wrong: dict[str, set[str]] = {}
@@ -49,23 +52,24 @@ def question_pairs(runs: Runs, report: Report) -> None:
         pair = pairs.get(check.layer)
         guessed = pair is not None and (pair.how in GUESSED or check.layer in folded)
         if not (output or check.rung == "L1") or not guessed:
-            return
+            return set()
         wrong.setdefault(check.layer, set()).add(check.rung)
     # Arithmetic that is less exact says nothing of the pair.
     if not set(wrong) <= {c.layer for c in failed if c.kind == "structure"}:
-        return
+        return set()
     if any(_lacks_outputs(runs, train) for train in runs.modes):
-        return
+        return set()
     if not folded & set(wrong) <= _of_reference(runs, folded & set(wrong)):
-        return
+        return set()
     inside = {layer for layer, rungs in wrong.items() if "L1" in rungs}
     if inside and not inside <= _fed_otherwise(runs):
-        return
+        return set()
     why = dict.fromkeys(wrong, ALONE) | dict.fromkeys(folded, MADE) | dict.fromkeys(inside, INSIDE)
     for layer, rungs in sorted(wrong.items()):
         for rung in sorted(rungs):
             reason = QUESTIONED.format(how=pairs[layer].how, why=why[layer])
             _take_back(report, layer, rung, reason)
+    return {rung for rungs in wrong.values() for rung in rungs}
 
 
 def _fed_otherwise(runs: Runs) -> set[str]:

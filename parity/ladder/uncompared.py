@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from parity.capture.records import NETWORK
+from parity.ladder.holders import outward
 from parity.ladder.keys import Key, key_of
 from parity.ladder.lacking import lacking
-from parity.ladder.pairing import outward
 from parity.ladder.runs import Runs
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind, Mode, Quantity, Scope

@@ -155,8 +155,8 @@ def _specific(proofs: Proofs) -> Proofs:
 
 def _first_turned(proofs: Proofs) -> Proofs:
     """Leave out that a value is turned where one before it is: what is between does not see it."""
-    turned = [proof for proof in proofs if proof.order == RARE]
-    proofs[:] = [proof for proof in proofs if proof not in turned[1:]]
+    first = next((proof for proof in proofs if proof.order == RARE), None)
+    proofs[:] = [proof for proof in proofs if proof.order != RARE or proof is first]
     return proofs
 
 

@@ -249,3 +249,135 @@ def test_layers_that_end_elsewhere_are_not_blamed_for_a_fault_before_them() -> N
     report = check(Port(Outside(), Inside(), (5, 4), rules))
     assert not report.ok
     assert not any("ReLU" in cause.what for cause in report.causes), report.explanation()
+
+
+class Own(nnx.Module):
+    """A linear layer of the user's own class, that holds the activation or not."""
+
+    def __init__(self, ends: bool) -> None:
+        self.kernel, self.bias = nnx.Param(jnp.ones((4, 4))), nnx.Param(jnp.ones(4))
+        self.ends = ends
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x @ self.kernel[...] + self.bias[...]
+        return jax.nn.relu(y) if self.ends else y
+
+
+class Derived(nnx.Linear):
+    """Made of a layer of Flax's, and more than that."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(super().__call__(x))
+
+
+class ThreeLinears(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(torch.relu(self.b(torch.tanh(self.a(torch.sin(x))))))
+
+
+def three(second: nnx.Module, before: Callable[[jax.Array], jax.Array]) -> Report:
+    """Check a port of which the second layer holds the activation behind it."""
+
+    class Ported(nnx.Module):
+        def __init__(self) -> None:
+            self.a, self.b = Own(False), second
+            self.c = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.c(self.b(jnp.tanh(self.a(before(x)))))
+
+    rules = [(r"(.*)\.weight", r"\1.kernel", (1, 0)), (r"(.*)\.bias", r"\1.bias")]
+    return check(Port(ThreeLinears(), Ported(), (5, 4), rules))
+
+
+SECOND = {"own": lambda: Own(True), "derived": lambda: Derived(4, 4, rngs=nnx.Rngs(0))}
+
+
+@pytest.mark.parametrize("kind", SECOND)
+def test_a_layer_that_holds_an_activation_is_no_pair(kind: str) -> None:
+    """Catches a right port failed: a class made of one of Flax's was taken for that one."""
+    three(SECOND[kind](), jnp.sin).assert_faithful()
+
+
+@pytest.mark.parametrize("kind", SECOND)
+def test_layers_of_one_class_that_end_differently_are_not_blamed(kind: str) -> None:
+    """Catches an activation "after" a right layer proved, since one of its class ends alike."""
+    report = three(SECOND[kind](), jnp.cos)
+    assert not report.ok
+    assert not any("ReLU" in cause.what for cause in report.causes), report.explanation()
+    assert ("b", "b") not in {(p.reference, p.port) for p in report.pairs}
+
+
+IDEMPOTENT: dict[str, tuple[Callable, Callable]] = {
+    "absolute": (torch.abs, jnp.abs),
+    "clipped": (lambda x: x.clamp(-0.3, 0.3), lambda x: jnp.clip(x, -0.3, 0.3)),
+    "normalized": (
+        lambda x: nn.functional.normalize(x, dim=-1),
+        lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", IDEMPOTENT)
+def test_a_layer_that_holds_what_changes_nothing_twice_is_no_pair(kind: str) -> None:
+    """Catches a right layer blamed behind a fault: done twice it is the same."""
+    mine, other = IDEMPOTENT[kind]
+
+    class Reference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.c(mine(self.b(torch.sin(x))))
+
+    class Holds(Own):
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return other(super().__call__(x))
+
+    class Ported(nnx.Module):
+        def __init__(self) -> None:
+            self.b, self.c = Holds(False), nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.c(self.b(jnp.cos(x)))
+
+    rules = [(r"(.*)\.weight", r"\1.kernel", (1, 0)), (r"(.*)\.bias", r"\1.bias")]
+    report = check(Port(Reference(), Ported(), (5, 4), rules))
+    assert not report.ok
+    assert ("b", "b") not in {(p.reference, p.port) for p in report.pairs}
+
+
+@pytest.mark.parametrize("error", [AssertionError, AttributeError, RuntimeError])
+def test_a_reference_that_refuses_other_values_is_no_reason_to_fail(
+    error: type[Exception],
+) -> None:
+    """Catches a right port failed, or a traceback: the reference asserts what a layer gives."""
+
+    class Strict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            if not torch.allclose(y, x @ self.a.weight.T + self.a.bias, atol=0.05):
+                raise error("not this layer's values")
+            return self.b(torch.relu(y))
+
+    class Ported(nnx.Module):
+        def __init__(self) -> None:
+            self.a, self.b = Own(True), Own(False)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.b(self.a(x))
+
+    rules = [(r"(.*)\.weight", r"\1.kernel", (1, 0)), (r"(.*)\.bias", r"\1.bias")]
+    check(Port(Strict(), Ported(), (5, 4), rules)).assert_faithful()

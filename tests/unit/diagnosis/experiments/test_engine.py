@@ -11,6 +11,8 @@ from flax import nnx
 from torch import nn
 from torch.nn import functional
 
+from parity.diagnosis.experiments import engine
+from parity.diagnosis.experiments.change import RARE
 from tests.unit.diagnosis.experiments.proving import IMAGE, ROWS, proved
 from tests.unit.diagnosis.experiments.test_convolution import CONV, convolved, kernel
 
@@ -43,3 +45,9 @@ def test_nothing_is_proved_of_a_right_pair() -> None:
     """Catches changes that change nothing, called the cause of rounding."""
     assert not proved(nn.GELU(), lambda x: jax.nn.gelu(x, False), ROWS)
     assert not proved(CONV, lambda x: convolved(x, kernel(CONV), CONV), IMAGE)
+
+
+def test_of_two_places_that_are_written_alike_one_is_named() -> None:
+    """Catches no cause at all where two calls on one line, of one shape, are turned alike."""
+    alike = [engine.Proof("values-turned", "turned", "tanh(input=tanh)", RARE) for _ in range(2)]
+    assert len(engine._first_turned(engine.Proofs(alike))) == 1
