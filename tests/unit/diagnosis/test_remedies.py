@@ -134,6 +134,10 @@ def test_the_fix_of_output_padding_gives_pytorchs_map(dilation: int) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        # Without it, jax.image smooths what it makes smaller.
+        ("resize-scale", ("antialias=False",)),
+        # PyTorch's average counts no element that only ceil_mode adds.
+        ("pool-ceil-mode", ("average",)),
         # PyTorch computes convolutions in TF32 by default, whatever the setting of products is.
         ("tf32", ("torch.backends.cuda.matmul", "torch.backends.cudnn.allow_tf32")),
         # jax.nn.dot_product_attention refuses a mask that is not boolean.
