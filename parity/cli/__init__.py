@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -101,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and (interrupted or (status and started())):
         # Threads are at work, and the other processes wait, or do not answer.
         interrupts.leave(status)
-    if argv is None:  # all is done: libraries clean up, and would print where Ctrl-C met them
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if argv is None:
+        interrupts.end()
     return status
 
 
@@ -135,6 +134,8 @@ def _run(argv: Sequence[str] | None) -> int:
                     raise
                 return 130
     except InputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):  # a network printed, to nobody
+            raise error.__cause__ from None
         say(f"parity {args.command}: error: {printable(str(error))}", sys.stderr)
         return 2
     except KeyboardInterrupt:

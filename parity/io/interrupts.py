@@ -156,6 +156,16 @@ def unheard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def end() -> None:
+    """Handle Ctrl-C when all is done, but libraries clean up, or a thread of the network's runs.
+
+    The first is not worth the traceback of what it met; the second ends the process at once.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+
 def leave(status: int) -> None:
     """End this process now: no traceback of what it was doing, no wait for a library's threads."""
     flush = threading.Thread(target=_flush, daemon=True)

@@ -130,6 +130,10 @@ def _from_name(name: str) -> ModuleType:
         sys.path.pop(0)
 
 
+def _says_where(error: BaseException, line: SourceLine) -> bool:
+    return isinstance(error, SyntaxError) and error.filename == line.path
+
+
 def _guarded(name: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
@@ -137,6 +141,6 @@ def _guarded(name: str, call: Callable[[], Any]) -> Any:
         raise
     except (Exception, SystemExit) as error:
         line = raised_at(error)
-        at = f" [{line}]" if line and not isinstance(error, SyntaxError) else ""  # which says it
+        at = f" [{line}]" if line and not _says_where(error, line) else ""
         text = f"{name} raised {type(error).__name__}: {one_line(error)}{at}"
         raise InputError(text) from error

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # commands that print no table do without
     from rich.console import Console
@@ -19,8 +19,7 @@ def standard_output() -> Console:
     """Standard output; tables are as wide as the terminal, and wide enough in a file."""
     from parity.report.output import Output
 
-    found = Output()
-    return found if found.is_terminal else Output(width=WIDTH)
+    return Output() if sys.stdout.isatty() else Output(width=WIDTH)
 
 
 def print_first(console: Console, lines: Sequence[str], most: int, hint: str = "") -> None:
@@ -59,6 +58,14 @@ class Lines:
         self.show(f"{done} of {total}: {what}")
 
 
+def at_terminal(console: Console) -> dict[str, Any]:
+    """Return options of `rich.progress.Progress` on standard error, for as long as it is needed.
+
+    It prints above itself what others print, but not what they print to a file.
+    """
+    return {"console": console, "transient": True, "redirect_stdout": sys.stdout.isatty()}
+
+
 @contextlib.contextmanager
 def working() -> Iterator[Callable[[str], None]]:
     """Show what is being done, and since when, to a person who waits; to a file see `Lines`."""
@@ -70,7 +77,7 @@ def working() -> Iterator[Callable[[str], None]]:
 
     text = TextColumn("{task.description}", markup=False)  # a path may look like some
     columns = (SpinnerColumn(), text, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, **at_terminal(Console(stderr=True))) as bar:
         task = bar.add_task("starting")
         yield lambda stage: bar.update(task, description=stage)
 
@@ -90,7 +97,7 @@ def counting(first: str) -> Iterator[Callable[[int, int, str], None]]:
 
     text = TextColumn("{task.description}", markup=False)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), text)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, **at_terminal(Console(stderr=True))) as bar:
         task = bar.add_task(first, total=None)
         yield lambda done, total, what: bar.update(
             task, completed=done, total=total, description=what

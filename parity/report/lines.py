@@ -27,6 +27,9 @@ def broken(line: str, width: int) -> Iterator[tuple[int, int, int]]:
     lead = len(line) - len(line.lstrip())
     heading = re.match(r"\s*\S+( \S+)* {2,}", line)
     indent = min(heading.end() if heading else lead + 2, width // 2)
+    lengths = map(len, line[heading.end() if heading else 0 :].split())
+    longest = max((length for length in lengths if length <= width), default=0)
+    indent = min(indent, width - longest)  # a name that fits a line of its own is whole
     first = start = last = 0
     for word in re.finditer(r"\S+", line):
         if last > start and word.end() - first + (indent if start else 0) > width:

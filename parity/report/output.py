@@ -25,26 +25,30 @@ class Output(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(emoji=False, **options)  # `:car:` is a name
+        # FORCE_COLOR makes no terminal of a file.
+        self.breaks_lines = options.get("force_terminal") or self.file.isatty()
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as `rich` does, but for wide tables and lines; in a file all is as it is."""
         one = objects[0] if len(objects) == 1 else None
-        if isinstance(one, str) and options.get("soft_wrap") and self.is_terminal:
+        if isinstance(one, str) and options.get("soft_wrap") and self.breaks_lines:
             markup, highlight = options.get("markup"), options.get("highlight")
-            text = self.render_str(str(one), markup=markup, highlight=highlight)
-            for line in text.split("\n"):
-                for indent, first, last in broken(line.plain, self.width):
-                    super().print(Text(" " * indent) + line[first:last], soft_wrap=True)
+            self._print_broken(self.render_str(str(one), markup=markup, highlight=highlight))
         elif not isinstance(one, Table) or _fits(one, self):
             super().print(*objects, **options)
-        elif self.is_terminal:
+        elif self.breaks_lines:
             for line in _records(one):
-                super().print(line, soft_wrap=True)
+                self._print_broken(line)
         else:
             width, self.width = self.width, WIDEST
             self.width = Measurement.get(self, self.options, one).maximum
             super().print(*objects, **options)
             self.width = width
+
+    def _print_broken(self, text: Text) -> None:
+        for line in text.split("\n"):
+            for indent, first, last in broken(line.plain, self.width):
+                super().print(Text(" " * indent) + line[first:last], soft_wrap=True)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

@@ -52,8 +52,8 @@ def raised_at(error: BaseException | None) -> SourceLine:
     """
     if error is None:
         return NO_LINE
-    if isinstance(error, SyntaxError) and error.filename:
-        return SourceLine(error.filename, error.lineno or 1)
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
+        return SourceLine(str(error.filename), error.lineno or 1)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename).resolve()
         library = PACKAGES & set(file.parts) or any(file.is_relative_to(f) for f in FOLDERS)

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from parity.report.console import at_terminal
+
 
 class Display(Protocol):
     """An object that shows a run's progress."""
@@ -92,7 +94,7 @@ def display() -> Iterator[Display]:
         TextColumn("passed"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, **at_terminal(console)) as progress:
         yield Bar(progress)
 
 

@@ -313,3 +313,27 @@ class Keeps(Linear):
 def test_what_a_port_stores_for_its_author_is_no_state(tmp_path: Path) -> None:
     """Catches a right port that fails because it keeps an activation for its author to look at."""
     check(port(port=Keeps()), levels=("L0", "L1", "L2", "L3")).assert_faithful()
+
+
+def test_a_text_that_is_no_file_is_no_place(tmp_path: Path, capsys: Capture) -> None:
+    """Catches a syntax error of a text that the user's code reads, annotated at no file."""
+    file = tmp_path / "reads.py"
+    file.write_text("import ast\n\n\ndef make_port():\n    ast.parse('x = = 1')\n")
+    assert main(["check", f"{file}:make_port", "--format", "github"]) == 2
+    said = capsys.readouterr()
+    assert "line=5" in said.out
+    assert "reads.py" in said.out.split("title=")[0]
+    assert said.err.endswith("reads.py:5]\n")
+
+
+def prints_to_nobody() -> Port:
+    return port(lambda self, y: raise_(BrokenPipeError(32, "Broken pipe")))
+
+
+def test_a_network_that_prints_to_a_reader_that_has_gone_is_no_fault(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches `parity check ... | head` that says that the network raised an error."""
+    monkeypatch.setattr("parity.cli._unread", lambda: 141)
+    assert main(["check", f"{__name__}:prints_to_nobody"]) == 141
+    assert "BrokenPipe" not in capfd.readouterr().err

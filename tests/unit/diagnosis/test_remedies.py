@@ -6,7 +6,11 @@ import ast
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import torch
 
 import parity.diagnosis.experiments
 from parity.diagnosis.catalogue import PROVED_AS, Fault
@@ -85,3 +89,61 @@ def test_a_general_change_is_not_mended_as_one_fault(name: str) -> None:
     """Catches the fix of a class token shown for any joined arrays, or a gate's for any product."""
     (fault,) = (fault for fault in Fault if name in PROVED_AS.get(fault, ()))
     assert remedy(name) != remedies()[fault]
+
+
+@pytest.mark.parametrize(("size", "out"), [(6, 9), (7, 5), (5, 17)])
+def test_the_fix_of_nearest_upsampling_is_pytorchs_rule(size: int, out: int) -> None:
+    """Catches indices of floating point, which JAX refuses, or of another rule."""
+    x = torch.arange(size, dtype=torch.float64)
+    taken = torch.nn.functional.interpolate(x[None, None], out)[0, 0]
+    (code,) = re.findall(r"jnp.* out\)?", remedies()["nearest-upsampling"].fix)
+    indices = eval(code.replace(" in ", " size "), {"jnp": jnp, "size": size, "out": out})
+    assert (jnp.asarray(x)[indices] == taken.numpy()).all()
+
+
+def test_the_fix_of_a_padding_row_runs() -> None:
+    """Catches a mask of tokens that does not broadcast to their vectors."""
+    tokens, table = jnp.array([[0, 2, 1]]), jnp.ones((3, 4))
+
+    (code,) = re.findall(r"jnp\.where\(.*\)", remedies()["padding-idx"].fix)
+
+    def loss(table: jax.Array) -> jax.Array:
+        given = {"tokens": tokens, "padding_idx": 0, "x": table[tokens]}
+        return eval(code, {"jnp": jnp, "jax": jax, **given}).sum()
+
+    assert jax.grad(loss)(table)[:, 0].tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_the_fix_of_output_padding_gives_pytorchs_map(dilation: int) -> None:
+    """Catches a formula of the padding that holds without a dilation only."""
+    (text,) = re.findall(r"\((.*?), .*? \+ output_padding\)", remedies()["output-padding"].fix)
+    text = re.sub(r"(\w) \(", r"\1 * (", text)
+    k, s, p, extra = 3, 2, 1, 1
+    lead = eval(text, {"k": k, "p": p, "d": dilation})
+    theirs = torch.nn.ConvTranspose1d(2, 3, k, s, p, extra, bias=False, dilation=dilation)
+    x = np.arange(12, dtype=np.float32).reshape(1, 6, 2)
+    want = theirs(torch.tensor(x).mT).mT.detach().numpy()
+    kernel = theirs.weight.detach().numpy().transpose(2, 0, 1)[::-1]
+    ours = jax.lax.conv_transpose(
+        x, kernel, (s,), [(lead, lead + extra)], (dilation,), ("NWC", "WIO", "NWC")
+    )
+    np.testing.assert_allclose(ours, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        # Without it, jax.image smooths what it makes smaller.
+        ("resize-scale", ("antialias=False",)),
+        # PyTorch's average counts no element that only ceil_mode adds.
+        ("pool-ceil-mode", ("average",)),
+        # PyTorch computes convolutions in TF32 by default, whatever the setting of products is.
+        ("tf32", ("torch.backends.cuda.matmul", "torch.backends.cudnn.allow_tf32")),
+        # jax.nn.dot_product_attention refuses a mask that is not boolean.
+        ("attention-mask", ("boolean", "bias")),
+    ],
+)
+def test_a_fix_names_each_place(name: str, words: tuple[str, ...]) -> None:
+    """Catches a fix that leaves half of the fault in place."""
+    assert [word for word in words if word not in remedies()[name].fix] == []

@@ -205,6 +205,47 @@ def test_an_interrupt_behind_the_end_is_no_error() -> None:
     assert "enet-camvid" in done.stdout
 
 
+def test_a_thread_that_never_ends_is_stopped_by_the_second_interrupt() -> None:
+    """Catches a command that no Ctrl-C ends, since a network's own thread still runs."""
+    program = (
+        "import sys, threading, time; from parity import cli\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start(); sys.exit(cli.main())"
+    )
+    command = [sys.executable, "-uc", program, "recipes"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        while b"genet" not in run.stdout.readline():
+            pass
+        time.sleep(PROMPT / 4)
+        try:
+            for _ in range(2):
+                run.send_signal(signal.SIGINT)
+                time.sleep(PROMPT / 8)
+            assert run.wait(PROMPT) == -signal.SIGINT
+            assert run.stderr.read() == b""
+        finally:
+            run.kill()
+
+
+def test_the_command_line_runs_in_any_thread() -> None:
+    """Catches handlers of signals, which only the main thread may set, set in another one."""
+    program = (
+        "import threading; from parity import cli\n"
+        "found = []; t = threading.Thread(target=lambda: found.append(cli.main()))\n"
+        "t.start(); t.join(); assert found == [0]"
+    )
+    command = [sys.executable, "-c", program, "recipes"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_command_that_python_can_stop_needs_one_interrupt(tmp_path: Path) -> None:
     """Catches a first Ctrl-C that is only answered: temporary files are to be removed."""
     program = (

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.table import Table
 
+from parity.report.console import standard_output
 from parity.report.lines import broken, say
 from parity.report.output import Output
 
@@ -33,6 +39,50 @@ def test_no_name_is_broken(width: int) -> None:
     assert found.count(NAME) == 2
     assert "1,234,567" in found
     assert "[red]" not in found
+
+
+def test_a_list_has_no_line_that_the_terminal_breaks() -> None:
+    """Catches a cell of several words, wider than the terminal, that is cut within a word."""
+    table = Table("rung", "of the worst")
+    table.add_row("L1", f"{NAME}: output 0 in eval mode, of the second call")
+    text = io.StringIO()
+    Output(file=text, width=40, force_terminal=True, color_system=None).print(table)
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(text.getvalue().split()).endswith("in eval mode, of the second call")
+
+
+def test_colours_in_a_file_break_no_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Catches FORCE_COLOR, which CI sets, taken for a terminal of 80 columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout", (tmp_path / "out").open("w"))
+    standard_output().print(LINE, soft_wrap=True, markup=False, highlight=False)
+    sys.stdout.close()
+    assert (tmp_path / "out").read_text() == LINE + "\n"
+
+
+DISPLAYS = {
+    "working": "parity.report.console.working()",
+    "counting": "parity.report.console.counting('first')",
+    "training": "parity.training.progress_bar.display()",
+}
+
+
+@pytest.mark.parametrize("shown", DISPLAYS)
+def test_what_a_network_prints_stays_in_its_file(shown: str, tmp_path: Path) -> None:
+    """Catches standard output, given to a file, that progress at a terminal takes to itself."""
+    program = (
+        "import parity.report.console, parity.training.progress_bar\n"
+        f"with {DISPLAYS[shown]}:\n    print('of the network')"
+    )
+    ours, theirs = pty.openpty()
+    with (tmp_path / "out").open("wb") as out:
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, stdin=theirs, stdout=out, stderr=theirs, check=True)
+    os.close(theirs)
+    os.close(ours)
+    assert (tmp_path / "out").read_text() == "of the network\n"
 
 
 def test_a_table_that_fits_stays_one() -> None:
@@ -62,8 +112,8 @@ def test_a_long_line_is_broken_between_words(width: int) -> None:
     out.print(f"[red]FAILED[/red] {LINE}", soft_wrap=True)
     lines = text.getvalue().splitlines()
     assert " ".join(text.getvalue().split()) == f"FAILED {LINE}"
-    assert all(len(line) <= width or len(line.split()) == 1 for line in lines)
-    assert all(line.startswith("  ") for line in lines[1:])
+    assert all(len(line) <= width or len(line.strip()) > width for line in lines)
+    assert all(line.startswith(" ") for line in lines[1:])
 
 
 def test_what_follows_a_heading_stays_beside_it() -> None:
