@@ -256,8 +256,8 @@ class Findings:
             return []
         first = f"{drowned[0].rung} {drowned[0].layer}: {drowned[0].quantity}"
         return [
-            f"not counted: {len(drowned)} comparisons of numerics, such as {first}: 16 times what"
-            f" rounding in {self.precision} does to the reference is as much as the values"
+            f"not counted: {len(drowned)} comparisons of numerics, such as {first}: rounding in"
+            f" {self.precision} alone moves the reference so far that any port would pass"
         ]
 
     def fault(self) -> Check | None:
