@@ -148,6 +148,8 @@ def command_lines() -> list[bytes]:
     return found
 
 
+# In a background job of a shell, programs begin with SIGINT ignored.
+HEARD = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 # Ctrl-C while an extension module's start calls Python, and while the garbage collector does.
 UNSAFE = {
     "extension": """
@@ -172,7 +174,7 @@ del Collected().__dict__
 def test_an_interrupt_waits_for_its_moment(place: str) -> None:
     """Catches Ctrl-C that crashes JAX while it is loaded, or is forgotten, with a traceback."""
     program = (
-        "import importlib.machinery, os, signal, sys, time; from parity import cli\n"
+        f"{HEARD}import importlib.machinery, os, signal, sys, time; from parity import cli\n"
         "from parity.cli.commands import recipes\n"
         f"def run(args):{textwrap.indent(UNSAFE[place], '    ')}    time.sleep(PROMPT)\n"
         f"PROMPT = {PROMPT}; recipes.run = run; sys.exit(cli.main())"
@@ -182,7 +184,6 @@ def test_an_interrupt_waits_for_its_moment(place: str) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         timeout=2 * PROMPT,
         check=False,
     )
@@ -208,7 +209,7 @@ def test_an_interrupt_behind_the_end_is_no_error() -> None:
 def test_a_thread_that_never_ends_is_stopped_by_the_second_interrupt() -> None:
     """Catches a command that no Ctrl-C ends, since a network's own thread still runs."""
     program = (
-        "import sys, threading, time; from parity import cli\n"
+        f"{HEARD}import sys, threading, time; from parity import cli\n"
         "threading.Thread(target=time.sleep, args=(60,)).start(); sys.exit(cli.main())"
     )
     command = [sys.executable, "-uc", program, "recipes"]
@@ -217,7 +218,6 @@ def test_a_thread_that_never_ends_is_stopped_by_the_second_interrupt() -> None:
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
