@@ -44,9 +44,9 @@ def text_of(page: str) -> str:
     return (ROOT / page if page in TOP else DOCS / page).read_text()
 
 
-def site_hooks() -> Any:
-    """The module that makes pages of the site."""
-    spec = importlib.util.spec_from_file_location("site_hooks", DOCS / "site_hooks.py")
+def program(name: str) -> Any:
+    """Import a Python file of the documentation's folder, such as `site_hooks`."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

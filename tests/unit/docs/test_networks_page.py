@@ -12,7 +12,7 @@ import torch
 from parity.spec.models import LANGUAGE, MODELS, ONE_OF, check_input
 from parity.spec.preprocessing import published
 from parity.spec.recipes import RECIPES
-from tests.pages import site_hooks, text_of
+from tests.pages import program, text_of
 from torch_impl.models import NETWORKS
 
 COLUMNS = ("name", "sizes", "parameters", "outputs", "images", "weights", "published", "ours")
@@ -21,7 +21,7 @@ COLUMNS = ("name", "sizes", "parameters", "outputs", "images", "weights", "publi
 @pytest.fixture(scope="module")
 def hooks() -> Any:
     """The module that makes pages of the site."""
-    return site_hooks()
+    return program("site_hooks")
 
 
 @pytest.fixture(scope="module")

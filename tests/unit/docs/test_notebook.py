@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -11,17 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.pages import DOCS
+from tests.pages import DOCS, program
 
 
 def notebook() -> Any:
     """What the page of the tutorial is as a notebook."""
-    spec = importlib.util.spec_from_file_location("notebook", DOCS / "notebook.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.notebook((DOCS / "tutorial.md").read_text())
+    return program("notebook").notebook((DOCS / "tutorial.md").read_text())
 
 
 def test_the_notebook_is_the_page() -> None:

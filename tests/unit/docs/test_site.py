@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from parity.diagnosis.remedies import remedies
-from tests.pages import DOCS, ROOT, pages, sections, site_hooks, text_of
+from tests.pages import DOCS, ROOT, pages, program, sections, text_of
 
 
 def rendered(text: str) -> str:
@@ -52,7 +52,7 @@ def test_own_styles_are_there() -> None:
 
 def test_every_cause_has_its_page_and_a_link_to_it() -> None:
     """Catches a cause that can be proved and that *What a failure means* does not explain."""
-    made = dict(site_hooks().faults())
+    made = dict(program("site_hooks").faults())
     index = made.pop("failures/index.md")
     assert sorted(made) == sorted(f"failures/{name}.md" for name in remedies())
     assert sorted(re.findall(r"\]\((.*?)\.md\)", index)) == sorted(remedies())
