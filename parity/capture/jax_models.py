@@ -340,9 +340,14 @@ def like_named(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if isinstance(tree, nnx.State):
         flat = nnx.to_flat_state(tree)
         return nnx.from_flat_state(
-            [(path, leaf.replace(like(arrays[join(path)], leaf))) for path, leaf in flat]
+            [(path, _refilled(leaf, like(arrays[join(path)], leaf))) for path, leaf in flat]
         )
     return refill(tree, arrays)
+
+
+def _refilled(leaf: Any, array: Any) -> Any:
+    """Return what holds an array in a state: a variable, or a plain array as an attribute."""
+    return leaf.replace(array) if isinstance(leaf, nnx.Variable) else array
 
 
 def below(tree: Any, path: str) -> Any:

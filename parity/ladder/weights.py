@@ -25,7 +25,7 @@ from weights_convert.rules import Rules
 WeightMap = Mapping[str, tuple[str, Axes]]
 
 # The same as an author gives it; None: the port's own.
-GivenMap = Mapping[str, tuple[str, Axes] | None]
+GivenMap = Mapping[str, tuple[str, Axes] | str | None]
 
 # A table of rules (see `weights_convert.rules`), the same as a list, or the name of its file.
 Table = Rules | Sequence[Sequence[Any]] | str | Path
@@ -178,8 +178,12 @@ def _same_leaf(key: str, name: str) -> bool:
 
 def _entry(name: str, entry: Any) -> tuple[str, Axes]:
     """Parse one entry of a mapping."""
-    if isinstance(entry, str) or not isinstance(entry, Sequence) or len(entry) != 2:
-        raise InputError(f"weights: {name} is {entry!r}, expected (the reference's name, axes)")
+    if isinstance(entry, str):
+        return entry, None
+    if not isinstance(entry, Sequence) or len(entry) != 2:
+        raise InputError(
+            f"weights: {name} is {entry!r}, expected the reference's name, or (name, axes)"
+        )
     return entry[0], entry[1]
 
 

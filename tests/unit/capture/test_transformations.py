@@ -163,6 +163,26 @@ def test_linen_remat(narrow: bool) -> None:
     assert bool(inside) == narrow
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("factor", [1.0, 1.0 + 1e-7])
+def test_a_hard_sigmoid_in_float64(inplace: bool, factor: float) -> None:
+    """Catches PyTorch's derivative, a sixth of float32 in float64, taken for a fault of the port.
+
+    It fails, too, where a port that is off by as little passes.
+    """
+
+    class Gated(nnx.Module):
+        def __init__(self) -> None:
+            self.a, self.b = (nnx.Linear(6, 6, rngs=nnx.Rngs(i)) for i in range(2))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.b(jax.nn.hard_sigmoid(self.a(x)) * factor)
+
+    torch.manual_seed(0)
+    gated = nn.Sequential(nn.Linear(6, 6), nn.Hardsigmoid(inplace), nn.Linear(6, 6))
+    assert check(Port(gated, Gated(), inputs=(4, 6), weights=LINEAR)).ok == (factor == 1)
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -28,7 +28,12 @@ def rules() -> list:
     return found
 
 
-@pytest.mark.parametrize("weights", [MAP, by_function, rules()], ids=["map", "function", "rules"])
+# What is copied as it is may be given by its name alone.
+SHORT = {name: (key, axes) if axes else key for name, (key, axes) in MAP.items()}
+GIVEN = {"map": MAP, "short map": SHORT, "function": by_function, "rules": rules()}
+
+
+@pytest.mark.parametrize("weights", GIVEN.values(), ids=GIVEN)
 def test_weights_however_given(weights: object) -> None:
     """Catches a way of giving weights that loses, mixes or does not load them."""
     report = check(port(weights=weights))
