@@ -3,7 +3,7 @@
 A module in float64 may still cast to float32: a softmax of `dtype=torch.float32`, a norm that calls
 `.float()`, a constant made by `torch.tensor(0.1)`. For the structure these casts are left out.
 
-PyTorch's own derivative of the hard sigmoid is a sixth of float32, in float64, too: it is corrected.
+PyTorch's own derivative of the hard sigmoid is a sixth of float32 in float64, too: it is corrected.
 """
 
 from __future__ import annotations

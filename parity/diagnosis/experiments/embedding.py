@@ -11,7 +11,7 @@ import torch
 from parity.capture.torch_operations import Invocation, Operation
 from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, number, one
 
-OFFSETS = (1, 2, -1)
+OFFSETS = (1, 2, -1, -2)
 
 
 def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
