@@ -20,6 +20,7 @@ from parity.diagnosis.experiments import (
     of_loss,
     optimizers,
     precision,
+    tied,
     training,
     weights,
 )
@@ -168,6 +169,8 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
             proofs = _of_whole(runs, train, ported.outputs, tape, proofs, limit)
         # Where the reference does nothing, what comes before is shown.
         return Findings(proofs, tape.operations or tape.every[-1:])
+    if fault.quantity.kind is Kind.PARAMETER_GRADIENT and (found := tied.untied(runs, report)):
+        return Findings(found)
     whole = WholeNetwork(runs, ladder.layers)
     return Findings(whole.proofs(), ())
 
