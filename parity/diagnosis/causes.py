@@ -167,6 +167,8 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
             proofs = engine.prove(tape_of_all, [ported.outputs[0]], runs.port.layout, limit)
         elif proofs and fault.layer != NETWORK:
             proofs = _of_whole(runs, train, ported.outputs, tape, proofs, limit)
+        right = [name for name, _ in _pairs(runs)]
+        proofs = proofs or Proofs(precision.of_span(tape, target, fault.error, right))
         # Where the reference does nothing, what comes before is shown.
         return Findings(proofs, tape.operations or tape.every[-1:])
     if fault.quantity.kind is Kind.PARAMETER_GRADIENT and (found := tied.untied(runs, report)):

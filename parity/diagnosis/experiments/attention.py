@@ -59,6 +59,7 @@ def attention(
     rows: str = "",
     low: float = -math.inf,
     axis: int = -1,
+    taken: Callable[[torch.Tensor], torch.Tensor] = lambda weights: weights,
 ) -> torch.Tensor:
     """Attention written out.
 
@@ -69,6 +70,7 @@ def attention(
         rows: What rows without any key give: `zero`, or what comes out if empty.
         low: What masked scores become.
         axis: The axis of the softmax.
+        taken: Returns what the values are weighted with, of the softmax.
     """
     q, k, v = call["query"], call["key"], call["value"]
     if call.get("enable_gqa"):
@@ -79,7 +81,7 @@ def attention(
     if given_mask is None and call.get("is_causal"):
         given_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
     if given_mask is None:
-        return scores.softmax(axis) @ v
+        return taken(scores.softmax(axis)) @ v
     if given_mask.dtype == torch.bool:
         scores = scores.masked_fill(~given_mask, low)
     else:
@@ -88,7 +90,7 @@ def attention(
     if rows == "zero":
         empty = (scores == -math.inf).all(-1, keepdim=True)
         weights = weights.masked_fill(empty, 0.0)
-    return weights @ v
+    return taken(weights) @ v
 
 
 def scale_of(call: Invocation) -> float:

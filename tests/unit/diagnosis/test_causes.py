@@ -72,6 +72,45 @@ def test_other_noise_is_not_taken_for_rounding() -> None:
     assert not report.causes
 
 
+class Attention(nn.Module):
+    """Two layers around an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(6, 24), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.a(x).chunk(3, -1)
+        return self.b(torch.nn.functional.scaled_dot_product_attention(q, k, v))
+
+
+class RoundedAttention(nnx.Module):
+    def __init__(self, rounded: Callable[[jax.Array], jax.Array]) -> None:
+        rngs = nnx.Rngs(0)
+        self.a, self.b = nnx.Linear(6, 24, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+        self.rounded = rounded
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        q, k, v = jnp.split(self.a(x), 3, -1)
+        scores = self.rounded(q) @ self.rounded(k).mT * 8**-0.5
+        return self.b(self.rounded(jax.nn.softmax(scores)) @ self.rounded(v))
+
+
+@pytest.mark.parametrize(("name", "bits", "fault"), CASES, ids=[case[0] for case in CASES])
+def test_rounded_factors_between_two_layers(name: str, bits: int, fault: str) -> None:
+    """Catches rounding that is looked for in layers alone, or not of attention's weights."""
+    del name
+    rules = [(r"(.)\.weight", r"\1.kernel", (1, 0)), (r"(.)\.bias", r"\1.bias")]
+
+    def found(rounded: Callable[[jax.Array], jax.Array]) -> list[str]:
+        pair = Port(Attention(), RoundedAttention(rounded), (2, 5, 6), rules)
+        return [cause.fault for cause in check(pair, levels=("L0", "L1", "L2")).causes]
+
+    assert found(lambda a: jax.lax.reduce_precision(a, 8, bits)) == [fault]
+    assert found(lambda a: a * (1 + 2.0 ** -(bits + 1) * jnp.cos(1e4 * a))) == []
+
+
 class Summed(nn.Module):
     """A norm of a sum."""
 
