@@ -62,8 +62,8 @@ class BlockEnds:
     def alike(self, a: str, b: str, pairs: Mapping[str, Pair]) -> bool | None:
         """Return whether two blocks end at the same place; None where nothing tells.
 
-        Where the reference refuses other values, and both networks return the same, they are no
-        pair: one that is in question is no reason to fail a port.
+        Where the reference cannot be run with other values, and both networks return the same, they
+        are no pair: one that is in question is no reason to fail a port.
 
         Args:
             a: A call of the reference's block.
@@ -71,7 +71,7 @@ class BlockEnds:
             pairs: What is paired by now, by the reference's calls.
         """
         if isinstance(self.runs.reference64, RecordedSide) or self.runs.large:
-            return None
+            return False if self.right else None
         verdicts = self.verdicts.setdefault(self._kinds(a, b), [])
         if not self.right and not all(verdicts):
             return False

@@ -37,7 +37,7 @@ def untied(runs: Runs, report: Report) -> list[Proof]:
         whole = [_in_reference(runs, n, ours.get(key_of(n, GRADIENT))) for n in names]
         given = [a for a in shares if a is not None]
         wanted = [a for a in whole if a is not None]
-        if len(given) < 2 or len(wanted) != 1 or not close(sum(given), wanted[0]):
+        if len(given) < 2 or len(wanted) != 1 or not close(np.sum(given, axis=0), wanted[0]):
             return []
         failed -= set(names)
         held = " and ".join(names)

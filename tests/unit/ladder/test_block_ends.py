@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from torch import nn
 
 from parity import Port, check
 from parity.capture.records import NETWORK
+from parity.ladder import recording, runs
 from parity.report.report import Report
 from tests.unit.ladder.test_pairs import OwnScale, Scaled
 
@@ -160,15 +163,13 @@ class Activated(nnx.Module):
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu}
 
 
-@pytest.mark.parametrize("theirs", ["tanh", "relu"])  # of which one may be applied twice
-@pytest.mark.parametrize("act", ["right", "elu"])
-@pytest.mark.parametrize("last", [True, False])
-def test_a_layer_that_holds_the_activation_of_the_network(
-    theirs: str, act: str, last: bool
-) -> None:
-    """Catches a right port failed, whose layers do more than the reference's of their names.
+def holding(theirs: str, act: str, last: bool) -> Port:
+    """A port whose layers hold the activations, which the reference applies outside of its own.
 
-    One that holds another activation is wrong, and not for holding one.
+    Args:
+        theirs: The reference's activation.
+        act: That of the port's first layer; `right` for the same.
+        last: Whether there is one behind the last layer, too.
     """
 
     class Outside(nn.Module):
@@ -191,11 +192,45 @@ def test_a_layer_that_holds_the_activation_of_the_network(
             return self.b(self.a(x))
 
     rules = [(r"(.)\.weight", r"\1.kernel", (1, 0)), (r"(.)\.bias", r"\1.bias")]
-    report = check(Port(Outside(), Inside(), (5, 4), rules))
+    return Port(Outside(), Inside(), (5, 4), rules)
+
+
+@pytest.mark.parametrize("theirs", ["tanh", "relu"])  # of which one may be applied twice
+@pytest.mark.parametrize("act", ["right", "elu"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_layer_that_holds_the_activation_of_the_network(
+    theirs: str, act: str, last: bool
+) -> None:
+    """Catches a right port failed, whose layers do more than the reference's of their names.
+
+    One that holds another activation is wrong, and not for holding one.
+    """
+    report = check(holding(theirs, act, last))
     assert report.ok == (act == "right"), report.reason()
     if not report.ok:
         assert [c.fault for c in report.causes][:1] == ["activation"], report.explanation()
         assert "ELU" in report.explanation()[0]
+
+
+@pytest.mark.parametrize("act", ["right", "elu"])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("where", ["trace", "trace of whole runs", "large"])
+def test_layers_of_a_reference_that_cannot_be_run_with_other_values(
+    where: str, act: str, last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a right port failed where it cannot be tried at which place its layers end."""
+    port = holding("relu", act, last)
+    if where == "large":
+        monkeypatch.setattr(runs, "LARGE", 0)
+    else:
+        parts = recording.PARTS if where == "trace" else ("numerics",)
+        recording.record(port, tmp_path / "ref.trace", parts=parts)
+        port = dataclasses.replace(port, reference=tmp_path / "ref.trace", inputs=None)
+    report = check(port)
+    assert report.ok == (act == "right"), report.reason()
+    if act == "right":
+        assert [n for n in report.notes if n.startswith("not paired")], report.notes
+        assert not report.causes
 
 
 def test_a_port_of_which_every_layer_pads_by_itself() -> None:
