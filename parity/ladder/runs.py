@@ -46,7 +46,7 @@ from parity.ladder.pairing import (
 )
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
-from parity.ladder.reach import Reach, reaching
+from parity.ladder.reach import Reach, reaching, reaching_too
 from parity.ladder.recorded import (
     coarse,
     filled,
@@ -178,14 +178,18 @@ class Runs:
         return ours_used, theirs_used
 
     def _reach(self) -> Reach:
-        """Return inputs in eval mode that reach the reference's bounds."""
-        plain = Reach(self.inputs[False], 1.0, [])
+        """Return inputs in eval mode that reach the bounds of both networks."""
+        found = Reach(self.inputs[False], 1.0, [])
         if isinstance(self.reference64, RecordedSide):
-            return plain
+            return found
         try:
-            return reaching(self.port, lambda inputs: self.run(self.reference64, False, inputs))
-        except ForwardError:  # it is explained where the reference is run next
-            return plain
+            found = reaching(self.port, lambda inputs: self.run(self.reference64, False, inputs))
+            if not self.failed:
+                run = lambda side, inputs: self.run(side, False, inputs).outputs  # noqa: E731
+                found = reaching_too(found, self.port, self.port64, run)
+        except ForwardError:  # it is explained where that side is run next
+            pass
+        return found
 
     def _bound(self, whole: Alignment, bounds: Bounds) -> None:
         """Leave out what is not within the bounds, now that layers are paired."""
