@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -70,6 +71,28 @@ def test_other_noise_is_not_taken_for_rounding() -> None:
     )
     assert not report.ok
     assert not report.causes
+
+
+@pytest.mark.parametrize(
+    ("stopped", "words"),
+    [
+        ("w0 w2 w4 w6 b0 b2 b4 b6", "no gradient to any parameter"),
+        ("w6 b6", "no gradient to the parameters of `linear`"),
+    ],
+    ids=["all", "one layer"],
+)
+def test_parameters_that_are_never_trained(stopped: str, words: str) -> None:
+    """Catches stopped gradients of several parameters, of which each alone explains nothing."""
+    port = function(lambda a: a)
+
+    def forward(params: Params, x: jax.Array) -> jax.Array:
+        frozen = {name: jax.lax.stop_gradient(params[name]) for name in stopped.split()}
+        return port.port(params | frozen, x)
+
+    report = check(dataclasses.replace(port, port=forward))
+    assert not report.ok
+    assert {cause.fault for cause in report.causes} == {"stop-gradient"}, report.explanation()
+    assert words in report.explanation()[0]
 
 
 class Attention(nn.Module):
