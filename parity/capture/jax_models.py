@@ -75,6 +75,8 @@ def wrap(port: Any, params: Any) -> Model:
     """
     if isinstance(port, nnx.Module):
         return NnxModel(port)
+    if isinstance(port, type) and issubclass(port, nnx.Module | linen.Module):
+        raise InputError(f"the port is the class {port.__name__}, expected a module made of it")
     if isinstance(port, linen.Module) or callable(port):
         if params is None:
             kind = "Linen module" if isinstance(port, linen.Module) else "function"

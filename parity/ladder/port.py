@@ -296,7 +296,10 @@ def _marked(value: Any) -> Any:
 
 
 def _numbers(value: Any, name: str) -> np.ndarray:
-    value = value.detach() if hasattr(value, "detach") else value  # a PyTorch tensor
+    if hasattr(value, "detach"):  # a PyTorch tensor
+        if value.device.type != "cpu":
+            raise InputError(f"{name} is on {value.device}, expected the cpu")
+        value = value.detach()
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise InputError(f"{name} is an array of {array.dtype}, expected numbers")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 from parity import check
@@ -168,6 +169,8 @@ class Silent(Ported):
         ({"port": 3}, "the port is a int, expected an NNX module"),
         ({"port": plain}, "function and needs its parameters"),
         ({"reference": Reference().to("meta")}, "is on meta, expected the cpu"),
+        ({"inputs": (torch.zeros(SIZE, device="meta"),)}, "input 0 is on meta, expected the cpu"),
+        ({"port": Ported}, "the port is the class Ported, expected a module made of it"),
         ({"port": Raises(rngs=nnx.Rngs(0))}, "the port raised .* in first"),
         ({"inputs": (2, 8, 10, 4)}, "the reference raised RuntimeError in stem"),
     ],

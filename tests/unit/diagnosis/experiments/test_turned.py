@@ -48,7 +48,7 @@ CASES: tuple[Case, ...] = (
         lambda x: port(x / 255),
         ROWS,
         "scale-factor",
-        "input 0 times 1/255",
+        "times 1/255",
     ),
     (
         "square",
