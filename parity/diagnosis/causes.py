@@ -122,7 +122,7 @@ def _call_of(runs: Runs, fault: Check) -> Call | None:
 def _of_layer(ladder: Ladder, report: Report, fault: Check) -> Findings:
     runs = ladder.runs
     if fault.layer == NETWORK:
-        whole = WholeNetwork(runs, ladder.layers)
+        whole = WholeNetwork(runs, ladder.layers, fault)
         return Findings(whole.proofs() or precision.in_float64(whole), whole.shown())
     call = _call_of(runs, fault)
     pair = runs.pair(call) if call is not None else None
@@ -173,7 +173,7 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
         return Findings(proofs, tape.operations or tape.every[-1:])
     if fault.quantity.kind is Kind.PARAMETER_GRADIENT and (found := tied.untied(runs, report)):
         return Findings(found)
-    whole = WholeNetwork(runs, ladder.layers)
+    whole = WholeNetwork(runs, ladder.layers, fault)
     return Findings(whole.proofs(), ())
 
 
