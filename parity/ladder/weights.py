@@ -193,6 +193,17 @@ def _tied(source: Arrays, used: set[str]) -> set[str]:
     return {k for k, a in source.items() if k not in used and a.size and _memory(a) in memory}
 
 
+def _copies(source: Arrays, extra: Arrays) -> set[str]:
+    """Return names of arrays that a tensor of several names fills: a port may hold it once."""
+    names = Counter(_memory(array) for array in source.values() if array.size)
+    several = [array for array in source.values() if array.size and names[_memory(array)] > 1]
+    return {
+        name
+        for name, array in extra.items()
+        if any(equal_axes(one, array, np.array_equal) is not False for one in several)
+    }
+
+
 def _memory(array: np.ndarray) -> Any:
     return array.__array_interface__["data"][0], array.shape, array.strides
 
@@ -296,6 +307,8 @@ def _converted(
         raise InputError(f"weights: the function gave a {type(arrays).__name__}, expected a dict")
     own = frozenset(name for name, array in arrays.items() if array is None)
     arrays = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+    copies = _copies(source, {n: a for n, a in arrays.items() if n not in target})
+    arrays = {name: array for name, array in arrays.items() if name not in copies}
     spare = _tied(source, read.seen)
     unread = [k for k in source if k not in read.seen | spare and k.rpartition(".")[2] != COUNTER]
     if unread:
@@ -305,8 +318,8 @@ def _converted(
         raise InputError(
             f"weights: the function gives no {listed(missing)} of the port; {_way(missing[0])}"
         )
-    if extra := [name for name in (*arrays, *own) if name not in target]:
-        raise InputError(f"weights: the port has no {listed(extra)}")
+    if unknown := [name for name in (*arrays, *own) if name not in target]:
+        raise InputError(f"weights: the port has no {listed(unknown)}")
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
     parts = followed(convert, source, arrays)
     same = whole_tensors(parts, source)

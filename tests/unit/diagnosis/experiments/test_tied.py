@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from torch import nn
 
 from parity import Port, check
 from parity.diagnosis.catalogue import Fault
+from parity.spec.errors import InputError
 
 IDS = np.array([[1, 4, 0, 2], [3, 3, 6, 5]])
 
@@ -77,3 +81,28 @@ def test_a_tied_head() -> None:
     report = check(port(False, True))
     assert [c.fault for c in report.causes] == [Fault.TIED_HEAD], report.explanation()
     assert "e.weight in place of h.weight" in str(report.causes[0])
+
+
+def converted(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A function that carries all names, as published converters do."""
+    return {
+        "e.embedding": arrays["e.weight"],
+        "n.scale": arrays["n.weight"],
+        "n.bias": arrays["n.bias"],
+        "h.kernel": arrays["h.weight"].T,
+    }
+
+
+def test_a_function_may_carry_a_tied_weight_twice() -> None:
+    """Catches a port that ties its weights refused, since a converter also gives the head's."""
+    made = dataclasses.replace(port(True, True), weights=converted)
+    check(made).assert_faithful()
+    made = dataclasses.replace(port(True, False), weights=converted)
+    assert not check(made).ok
+
+
+def test_what_the_port_does_not_hold_is_refused() -> None:
+    """Catches a weight that is lost without a word, since the port has no place for it."""
+    made = dataclasses.replace(port(False, True), weights=converted)
+    with pytest.raises(InputError, match=r"the port has no h\.kernel"):
+        check(made)
