@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from parity.capture.interpreter import INLINED, Change
@@ -50,7 +51,9 @@ def caps(
 
     def constant(atom: Any) -> float | None:
         if isinstance(atom, Literal):
-            return float(atom.val) if jnp.ndim(atom.val) == 0 else None
+            value = np.asarray(atom.val)
+            is_real = any(jnp.issubdtype(value.dtype, k) for k in (jnp.floating, jnp.integer))
+            return float(value) if value.ndim == 0 and is_real else None
         return values.get(atom)
 
     for eqn in jaxpr.eqns:
@@ -69,9 +72,9 @@ def caps(
 
 
 def _of(eqn: JaxprEqn, given: list[float | None], line: SourceLine) -> Iterator[Cap]:
-    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
+    made: Any = eqn.outvars[0].aval
+    if not jnp.issubdtype(made.dtype, jnp.floating):
         return
-    shape = eqn.outvars[0].aval.shape
     places = (2,) if eqn.primitive.name == "clamp" else (0, 1)
     for place in places:
         bound = given[place]
@@ -82,6 +85,6 @@ def _of(eqn: JaxprEqn, given: list[float | None], line: SourceLine) -> Iterator[
             del eqn
             if len(values) == 3:
                 return [jnp.maximum(values[0], values[1])]
-            return [jnp.broadcast_to(values[1 - place], shape)]
+            return [jnp.broadcast_to(values[1 - place], made.shape)]
 
         yield Cap(eqn, bound, without, line)
