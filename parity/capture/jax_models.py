@@ -75,6 +75,8 @@ def wrap(port: Any, params: Any) -> Model:
     """
     if isinstance(port, nnx.Module):
         return NnxModel(port)
+    if isinstance(port, type) and issubclass(port, nnx.Module | linen.Module):
+        raise InputError(f"the port is the class {port.__name__}, expected a module made of it")
     if isinstance(port, linen.Module) or callable(port):
         if params is None:
             kind = "Linen module" if isinstance(port, linen.Module) else "function"
@@ -340,9 +342,14 @@ def like_named(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if isinstance(tree, nnx.State):
         flat = nnx.to_flat_state(tree)
         return nnx.from_flat_state(
-            [(path, leaf.replace(like(arrays[join(path)], leaf))) for path, leaf in flat]
+            [(path, _refilled(leaf, like(arrays[join(path)], leaf))) for path, leaf in flat]
         )
     return refill(tree, arrays)
+
+
+def _refilled(leaf: Any, array: Any) -> Any:
+    """Return what holds an array in a state: a variable, or a plain array as an attribute."""
+    return leaf.replace(array) if isinstance(leaf, nnx.Variable) else array
 
 
 def below(tree: Any, path: str) -> Any:

@@ -15,14 +15,21 @@ from parity.capture.torch_arrays import laid_out, tensors_of, turned_back
 from parity.capture.torch_recorder import blamed
 from parity.capture.torch_side import TorchSide
 
-Fed = Callable[[str, list[np.ndarray]], None]  # is told of a call and the arrays it is fed
+# Is told of a call and of the arrays that it is fed, or gives.
+Told = Callable[[str, list[np.ndarray]], None]
+
+
+def ignore(call: str, arrays: list[np.ndarray]) -> None:
+    """Take no notice."""
 
 
 class _Hooks:
-    """Puts values into a module's calls, and tells what each call is fed."""
+    """Puts values into a module's calls, and tells what each call is fed and gives by itself."""
 
-    def __init__(self, layout: Layout, values: Mapping[str, Sequence[np.ndarray]], fed: Fed):
-        self.layout, self.values, self.fed = layout, values, fed
+    def __init__(
+        self, layout: Layout, values: Mapping[str, Sequence[np.ndarray]], fed: Told, given: Told
+    ) -> None:
+        self.layout, self.values, self.fed, self.given = layout, values, fed, given
         self.seen: dict[str, None] = {}
 
     def attach(self, module: nn.Module) -> None:
@@ -32,16 +39,20 @@ class _Hooks:
 
     def _hook(self, name: str, layer: nn.Module) -> None:
         def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
-            arrays = [laid_out(t, self.layout).copy() for t in tensors_of((args, kwargs))]
-            self.fed(count_name(name, self.seen), arrays)
+            self.fed(count_name(name, self.seen), self._arrays((args, kwargs)))
 
         def after(_: nn.Module, args: tuple, kwargs: dict, outputs: Any) -> Any:
             call = count_name(name, self.seen)
             self.seen[call] = None
+            if self.given is not ignore:
+                self.given(call, self._arrays(outputs))
             return self._replaced(self.values[call], outputs) if call in self.values else None
 
         layer.register_forward_pre_hook(before, with_kwargs=True)
         layer.register_forward_hook(after, with_kwargs=True)
+
+    def _arrays(self, values: Any) -> list[np.ndarray]:
+        return [laid_out(t, self.layout).copy() for t in tensors_of(values)]
 
     def _replaced(self, arrays: Sequence[np.ndarray], outputs: Any) -> Any:
         """Return a layer's outputs with these values; as they are where the shapes are others."""
@@ -54,7 +65,11 @@ class _Hooks:
 
 
 def forced(
-    side: TorchSide, inputs: tuple[Any, ...], values: Mapping[str, Sequence[np.ndarray]], fed: Fed
+    side: TorchSide,
+    inputs: tuple[Any, ...],
+    values: Mapping[str, Sequence[np.ndarray]],
+    fed: Told,
+    given: Told = ignore,
 ) -> list[np.ndarray]:
     """Run the network in eval mode, with some calls of layers giving other values.
 
@@ -63,6 +78,7 @@ def forced(
         inputs: The network's inputs, in the port's layout.
         values: Calls of layers, by `Call.layer` -> what they give, in the port's layout.
         fed: Is told of every call and the arrays that it is fed, before it runs.
+        given: Is told of every call and the arrays that it gives, before others replace them.
 
     Returns:
         The network's outputs in the port's layout.
@@ -71,7 +87,7 @@ def forced(
         ForwardError: The network raised, as it may of values that are none of its own.
     """
     module = copy.deepcopy(side.module).eval()
-    _Hooks(side.layout, values, fed).attach(module)
+    _Hooks(side.layout, values, fed, given).attach(module)
     with torch.no_grad(), blamed([]), side.wide([]), side.quietly([]):
         outputs = side.whole(module, side.inputs(inputs), False)
     return [laid_out(t, side.layout) for t in tensors_of(outputs)]

@@ -2,6 +2,8 @@
 
 A module in float64 may still cast to float32: a softmax of `dtype=torch.float32`, a norm that calls
 `.float()`, a constant made by `torch.tensor(0.1)`. For the structure these casts are left out.
+
+PyTorch's own derivative of the hard sigmoid is a sixth of float32 in float64, too: it is corrected.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ FACTORIES = {
     torch.tensor,
     torch.zeros,
 }
+SIXTH = float(torch.tensor(1 / 6, dtype=torch.float32))  # what PyTorch takes for 1 / 6
 
 
 class Lifted(TorchFunctionMode):
@@ -64,6 +67,8 @@ class Lifted(TorchFunctionMode):
             found = func(*wide, **named)
             if _is_of_integers(found, (*wide, *named.values())):
                 found = func(*map(_wide, wide), **{k: _wide(v) for k, v in named.items()})
+            if func is torch.nn.functional.hardsigmoid:
+                _correct_sixth(found)
             return found
         try:
             found = func(*wide, **named)
@@ -76,6 +81,14 @@ class Lifted(TorchFunctionMode):
     def _note(self, func: Callable[..., Any]) -> None:
         name = getattr(func, "__name__", "a cast")
         self.layers.setdefault(self.running[-1] if self.running else "", name)
+
+
+def _correct_sixth(found: torch.Tensor) -> None:
+    """Let the gradient of a hard sigmoid in float64 be that of float64."""
+    if found.dtype == torch.float64 and found.grad_fn is not None:
+        found.grad_fn.register_hook(
+            lambda inputs, _: tuple(None if g is None else g * (1 / 6 / SIXTH) for g in inputs)
+        )
 
 
 def _is_of_integers(found: Any, values: Sequence[Any]) -> bool:

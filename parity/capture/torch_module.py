@@ -54,6 +54,11 @@ class TorchModule:
         """Return the class of a layer."""
         return type(self.module.get_submodule(layer)).__name__
 
+    def is_of_library(self, layer: str) -> bool:
+        """Return whether a layer is one of PyTorch's own, or of a class that computes as one."""
+        forward = type(self.module.get_submodule(layer)).forward
+        return getattr(forward, "__module__", "").startswith("torch.nn.")
+
     def settings(self, layer: str) -> dict[str, Any]:
         """Return a layer's plain attributes, such as `{"eps": 1e-05}`."""
         plain = (bool, int, float, str, tuple)

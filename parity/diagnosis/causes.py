@@ -20,6 +20,7 @@ from parity.diagnosis.experiments import (
     of_loss,
     optimizers,
     precision,
+    tied,
     training,
     weights,
 )
@@ -121,7 +122,7 @@ def _call_of(runs: Runs, fault: Check) -> Call | None:
 def _of_layer(ladder: Ladder, report: Report, fault: Check) -> Findings:
     runs = ladder.runs
     if fault.layer == NETWORK:
-        whole = WholeNetwork(runs, ladder.layers)
+        whole = WholeNetwork(runs, ladder.layers, fault)
         return Findings(whole.proofs() or precision.in_float64(whole), whole.shown())
     call = _call_of(runs, fault)
     pair = runs.pair(call) if call is not None else None
@@ -166,9 +167,13 @@ def _of_network(ladder: Ladder, report: Report, fault: Check) -> Findings:
             proofs = engine.prove(tape_of_all, [ported.outputs[0]], runs.port.layout, limit)
         elif proofs and fault.layer != NETWORK:
             proofs = _of_whole(runs, train, ported.outputs, tape, proofs, limit)
+        right = [name for name, _ in _pairs(runs)]
+        proofs = proofs or Proofs(precision.of_span(tape, target, fault.error, right))
         # Where the reference does nothing, what comes before is shown.
         return Findings(proofs, tape.operations or tape.every[-1:])
-    whole = WholeNetwork(runs, ladder.layers)
+    if fault.quantity.kind is Kind.PARAMETER_GRADIENT and (found := tied.untied(runs, report)):
+        return Findings(found)
+    whole = WholeNetwork(runs, ladder.layers, fault)
     return Findings(whole.proofs(), ())
 
 

@@ -13,16 +13,18 @@ import numpy as np
 
 from parity.capture import jax_operations
 from parity.capture.equations import equations
-from parity.capture.fingerprints import same_print
+from parity.capture.fingerprints import SAME, same_print
 from parity.capture.records import NETWORK
 from parity.capture.source_lines import line_of
 from parity.capture.torch_calls import Operation, Origin
 from parity.capture.torch_operations import CallValue, Tape
+from parity.diagnosis.experiments.engine import DISTINCT
 from parity.ladder.runs import Runs
 from parity.report.quantity import Kind, Mode
 from parity.report.report import Check, Parting
 from parity.report.source import NO_LINE, SourceLine
 
+NARROW = 1e-6  # relative difference of values made of constants known in float32 alone
 # They give what they take, in another shape or type; where a value is not theirs, it was before.
 MOVES = {
     "contiguous",
@@ -56,7 +58,14 @@ def parting(runs: Runs, fault: Check) -> Parting | None:
     place = CallValue(call, False, fault.quantity.index)
     tape = Tape(runs.reference64, runs.inputs[train], train, place, prints=True)
     ported = jax_operations.recorded(runs.port64, runs.inputs[train], train)
-    return _first(tape, ported)
+    return _first(tape, ported, _near(runs, fault))
+
+
+def _near(runs: Runs, fault: Check) -> float:
+    """Return the relative difference of equal values: more where constants are rounded."""
+    if not (runs.drift.constants or runs.port64.rounded):
+        return SAME
+    return max(SAME, min(NARROW, fault.error / DISTINCT))
 
 
 def port_line(runs: Runs, fault: Check) -> SourceLine:
@@ -84,9 +93,15 @@ def port_line(runs: Runs, fault: Check) -> SourceLine:
 
 
 class Prints:
-    """Fingerprints of one side's values, by the number of elements."""
+    """Fingerprints of one side's values, by the number of elements.
 
-    def __init__(self, prints: Sequence[np.ndarray]) -> None:
+    Args:
+        prints: The fingerprints.
+        near: The relative difference of those of equal values.
+    """
+
+    def __init__(self, prints: Sequence[np.ndarray], near: float = SAME) -> None:
+        self.near = near
         self.by_size: dict[float, list[tuple[int, np.ndarray]]] = {}
         for i, one in enumerate(prints):
             self.by_size.setdefault(float(one[0]), []).append((i, one))
@@ -94,12 +109,12 @@ class Prints:
     def places(self, wanted: np.ndarray) -> Iterator[int]:
         """Yield the places of values that are equal to one."""
         for i, one in self.by_size.get(float(wanted[0]), ()):
-            if same_print(one, wanted):
+            if same_print(one, wanted, self.near):
                 yield i
 
 
-def _first(tape: Tape, ported: jax_operations.Operations) -> Parting | None:
-    theirs = Prints([np.asarray(one) for one in ported.prints])
+def _first(tape: Tape, ported: jax_operations.Operations, near: float) -> Parting | None:
+    theirs = Prints([np.asarray(one) for one in ported.prints], near)
     has = {
         o.index: _has(theirs, made)
         for o in tape.operations
@@ -114,7 +129,7 @@ def _first(tape: Tape, ported: jax_operations.Operations) -> Parting | None:
             continue
         fed = tape.fed_prints.get(operation.index, [])
         taken = {place for one in fed for place in theirs.places(one)}
-        theirs_first = _port(ported, taken, tape)
+        theirs_first = _port(ported, taken, tape, near)
         if theirs_first is None:
             return Parting(str(operation), reference_line=operation.line)
         return Parting(str(operation), str(theirs_first), operation.line, theirs_first.line)
@@ -148,10 +163,10 @@ def _has(prints: Prints, made: Sequence[np.ndarray]) -> bool:
 
 
 def _port(
-    ported: jax_operations.Operations, taken: set[int], tape: Tape
+    ported: jax_operations.Operations, taken: set[int], tape: Tape, near: float
 ) -> jax_operations.Operation | None:
     """Return the port's first operation on these values whose result the reference never has."""
-    known = Prints([one for made in tape.prints.values() for one in made])
+    known = Prints([one for made in tape.prints.values() for one in made], near)
     taken = set(taken)
     for operation in ported.operations:
         if not taken & set(operation.operands):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NEAR = 1e-5  # a block that ends elsewhere is farther off than that
 LEFT = 1e-3  # of what the block's value moves, that may be left of the difference
 MOST_TRIED = 6  # blocks of one class
+ITSELF = "(itself)"  # no layer's name
 
 
 class BlockEnds:
@@ -62,8 +63,8 @@ class BlockEnds:
     def alike(self, a: str, b: str, pairs: Mapping[str, Pair]) -> bool | None:
         """Return whether two blocks end at the same place; None where nothing tells.
 
-        Where the reference refuses other values, and both networks return the same, they are no
-        pair: one that is in question is no reason to fail a port.
+        Where the reference cannot be run with other values, and both networks return the same, they
+        are no pair: one that is in question is no reason to fail a port.
 
         Args:
             a: A call of the reference's block.
@@ -71,7 +72,7 @@ class BlockEnds:
             pairs: What is paired by now, by the reference's calls.
         """
         if isinstance(self.runs.reference64, RecordedSide) or self.runs.large:
-            return None
+            return False if self.right else None
         verdicts = self.verdicts.setdefault(self._kinds(a, b), [])
         if not self.right and not all(verdicts):
             return False
@@ -92,9 +93,12 @@ class BlockEnds:
     def doubtful(self, a: str, b: str) -> bool:
         """Return whether two calls may end at different places: they give other values.
 
-        Layers of Flax hold nothing but what their name says.
+        Layers of Flax and PyTorch hold nothing but what their name says. A class of the
+        reference's that is made of one, such as an embedding that is scaled, may do more.
         """
-        if a not in self.parts and self.runs.port64.is_of_flax(b.partition("#")[0]):
+        names = a.partition("#")[0], b.partition("#")[0]
+        own = (self.runs.reference64.is_of_library(names[0]), self.runs.port64.is_of_flax(names[1]))
+        if a not in self.parts and all(own):
             return False
         return _apart(self.reference[a].outputs, self.port[b].outputs) > NEAR
 
@@ -156,6 +160,7 @@ class BlockEnds:
     ) -> bool | None:
         """Return whether the first layer behind a block that takes its value is fed the port's.
 
+        A block that gives the port's value by itself, once it is fed what the port's is, is right.
         A value that is another one, and yet leads to what the reference's does, is that of another
         place. So may one be that is cut off at 0 already, where what follows does more than pass
         it on: cut off once more it is the same. So is any value that is only passed on where the
@@ -166,7 +171,9 @@ class BlockEnds:
         rng = draw.generator(0, "block")
         other = [x * rng.uniform(0.5, 2.0, x.shape) + rng.normal(size=x.shape) for x in given]
         changes: tuple[dict[str, list[np.ndarray]], ...] = ({}, {a: given}, {a: other})
-        plain, met, moved = (self._run({**values, **changed}, after) for changed in changes)
+        plain, met, moved = (self._run({**values, **changed}, after, a) for changed in changes)
+        if _apart(plain[ITSELF], given) <= SAME:
+            return True
         for name in (*after, NETWORK):
             if _apart(plain[name], moved[name]) <= SAME:
                 continue
@@ -185,16 +192,24 @@ class BlockEnds:
         return None
 
     def _run(
-        self, values: Mapping[str, list[np.ndarray]], after: Sequence[str]
+        self, values: Mapping[str, list[np.ndarray]], after: Sequence[str], block: str
     ) -> dict[str, list[np.ndarray]]:
-        """Run the reference with these values; return what layers are fed, and its outputs."""
+        """Run the reference with these values.
+
+        Returns:
+            What layers `after` are fed, the network's outputs, and what a block gives by itself.
+        """
         found: dict[str, list[np.ndarray]] = {}
 
         def keep(name: str, arrays: list[np.ndarray]) -> None:
             if name in after:
                 found[name] = arrays
 
-        outputs = forced(self.runs.reference64, self.runs.inputs[False], values, keep)
+        def keep_own(name: str, arrays: list[np.ndarray]) -> None:
+            if name == block:
+                found[ITSELF] = arrays
+
+        outputs = forced(self.runs.reference64, self.runs.inputs[False], values, keep, keep_own)
         pairs = self.runs.whole.outputs(False).pairs
         return found | {NETWORK: [outputs[mine.place] for mine, _ in pairs]}
 

@@ -70,42 +70,12 @@ def climb(
     levels = _known(levels, precision)
     with ThreadPoolExecutor(2) as pool, one_thread():
         runs = Runs(port, precision, pool, bounds)
-        ladder, port = Ladder(runs), runs.port
-        ladder.notes += runs.reach.notes()
-        report = Report(
-            port.name,
-            precision,
-            notes=ladder.notes,
-            unseen=[
-                *unseen(levels, port.train),
-                *map(str, runs.bounded.bound()),
-                *runs.reach.unseen(),
-            ],
-            inference=not port.train,
-            bounds=runs.bounded.bound(),
-        )
+        ladder = Ladder(runs)
+        report = _begun(ladder, levels)
         if {"L2", "L3"} & set(levels):
             runs.start((True, False) if "L2" in levels else (True,))
         for level in levels:
-            if absence := ladder.rungs[level].absent():
-                ladder.notes.append(f"{level} left out: {absence.reason}")
-                report.left_out += absent_rung(runs, level, absence)
-                continue
-            if runs.failed and level in ("L2", "L3", "L4", "L5"):
-                raise _explained(runs.failed, report)
-            start = time.perf_counter()
-            progress(f"{level} {RUNGS[level]}")
-            checks = ladder.rungs[level].climb()
-            report.left_out += left_out(runs, level, checks)
-            checks, overflows = without_overflows(checks)
-            report.left_out += overflows
-            if isinstance(rung := ladder.rungs[level], Trajectory):
-                checks, noise = without_noise(checks, runs.port64.parameters())
-                report.left_out += [*noise, *rung.left_out]
-            report.checks += checks
-            report.seconds[level] = time.perf_counter() - start
-            if runs.large:
-                release()
+            _climb_rung(ladder, report, level, progress)
         if runs.failed and not report.failures():
             raise runs.failed
         take_back_outside(runs, report)
@@ -113,30 +83,82 @@ def climb(
             progress("L1 blocks")
             report.checks += ladder.layers.blocks(report)
         report.checks = _with_isolated(report.checks)
-        if "L2" in levels:
-            ladder.notes += runs.whole.outputs(port.train).notes()
-        if quiet := switched_off(runs.reference64):
-            ladder.notes.append(f"switched off on both sides: {listed(quiet)}")
-        if places := _drawn(runs, report):
-            ladder.notes.append(
-                "the port gives two answers in train mode, if anything depends on the random"
-                f" numbers drawn at {listed(places)}"
-            )
-        elif _is_for_inference(runs, report):
-            ladder.notes.append(
-                "in eval mode all agrees: if the port is for inference alone, say so with"
-                " Port(train=False) or --eval"
-            )
+        _add_notes(ladder, report, levels)
         report.noted = runs.alignment.noted() | ladder.layers.unfed
         report.pairs = list(paired(runs))
         taken_back = question_pairs(runs, report)
         if "L1" in taken_back and not any(c.rung == "L1" for c in report.checks):
             report.checks += ladder.layers.whole()
-        if is_recorded(port):
+        if is_recorded(runs.port):
             report.unsought = UNSOUGHT
         else:
             explain(ladder, report)
     return report
+
+
+def _begun(ladder: Ladder, levels: Sequence[str]) -> Report:
+    """Return the report of a ladder of which no rung has been climbed."""
+    runs, port = ladder.runs, ladder.runs.port
+    ladder.notes += runs.reach.notes()
+    return Report(
+        port.name,
+        runs.precision,
+        notes=ladder.notes,
+        unseen=[
+            *unseen(levels, port.train),
+            *map(str, runs.bounded.bound()),
+            *runs.reach.unseen(),
+        ],
+        inference=not port.train,
+        bounds=runs.bounded.bound(),
+    )
+
+
+def _climb_rung(ladder: Ladder, report: Report, level: str, progress: Progress) -> None:
+    """Climb a rung, and add what it compared to the report.
+
+    Raises:
+        ForwardError: A network raises, and the rung needs the whole network.
+    """
+    runs, rung = ladder.runs, ladder.rungs[level]
+    if absence := rung.absent():
+        ladder.notes.append(f"{level} left out: {absence.reason}")
+        report.left_out += absent_rung(runs, level, absence)
+        return
+    if runs.failed and level in ("L2", "L3", "L4", "L5"):
+        raise _explained(runs.failed, report)
+    start = time.perf_counter()
+    progress(f"{level} {RUNGS[level]}")
+    checks = rung.climb()
+    report.left_out += left_out(runs, level, checks)
+    checks, overflows = without_overflows(checks)
+    report.left_out += overflows
+    if isinstance(rung, Trajectory):
+        checks, noise = without_noise(checks, runs.port64.parameters())
+        report.left_out += [*noise, *rung.left_out]
+    report.checks += checks
+    report.seconds[level] = time.perf_counter() - start
+    if runs.large:
+        release()
+
+
+def _add_notes(ladder: Ladder, report: Report, levels: Sequence[str]) -> None:
+    """Add notes on outputs, on what was switched off, and on what the port may be meant for."""
+    runs = ladder.runs
+    if "L2" in levels:
+        ladder.notes += runs.whole.outputs(runs.port.train).notes()
+    if quiet := switched_off(runs.reference64):
+        ladder.notes.append(f"switched off on both sides: {listed(quiet)}")
+    if places := _drawn(runs, report):
+        ladder.notes.append(
+            "the port gives two answers in train mode, if anything depends on the random"
+            f" numbers drawn at {listed(places)}"
+        )
+    elif _is_for_inference(runs, report):
+        ladder.notes.append(
+            "in eval mode all agrees: if the port is for inference alone, say so with"
+            " Port(train=False) or --eval"
+        )
 
 
 def _drawn(runs: Runs, report: Report) -> list[str]:

@@ -21,6 +21,8 @@ from parity.report.quantity import Kind, Mode, Quantity, Scope
 from parity.report.report import Check, Report
 from parity.spec import draw
 
+MOST_DRIFT = 1e-3  # relative, of numbers that are told from others in spite of it
+
 
 class Layers(Rung):
     """Rung L1: each innermost layer alone, fed the reference's input and upstream gradient.
@@ -86,10 +88,24 @@ class Layers(Rung):
         measured = [m for call in paired for m in self._layer(call, True, None, rounded=False)]
         return self._judge("L1", measured)
 
-    def agree(self, oracle: Flat, port: Flat, reference: str) -> bool:
-        """Return whether a layer of the port in float64 gives all of an oracle's numbers."""
-        measured = self._measure(oracle, {PORT64: port}, reference)
-        return all(check.ok for check in self._judge("L1", measured))
+    def agree(
+        self, oracle: Flat, port: Flat, reference: str, drift: Mapping[Key, float] | None = None
+    ) -> bool:
+        """Return whether a layer of the port in float64 gives all of an oracle's numbers.
+
+        Args:
+            oracle: The reference's numbers.
+            port: The port's.
+            reference: The reference's name of the layer.
+            drift: How far the oracle's numbers drift; see `Measurement`. A number that drifts
+                farther than `MOST_DRIFT` of its size does not agree with anything.
+        """
+        measured = [
+            dataclasses.replace(m, drift=(drift or {}).get(Key(m.layer, m.quantity), 0.0))
+            for m in self._measure(oracle, {PORT64: port}, reference)
+        ]
+        judged = self._judge("L1", measured)
+        return all(check.ok and check.limit <= MOST_DRIFT for check in judged)
 
     def _has_modes(self, call: Call) -> bool:
         pair = self.runs.pair(call)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Protocol
 
@@ -209,7 +210,8 @@ class Aligner:
         """Pair layers that hold the same tensors.
 
         Where their outputs are of unlike sizes, the port's layer must hold all that the reference's
-        does: a fused projection in a layer of its own is only a part of an attention.
+        does: a fused projection in a layer of its own is only a part of an attention. It must run
+        as often, too: in a scan over images a layer of the port's gives a part of it at each step.
         """
         held: dict[str, set[str]] = {}
         taken: dict[str, set[str]] = {}
@@ -218,8 +220,11 @@ class Aligner:
                 held.setdefault(layer, set()).add(key)
             taken.setdefault(name.rpartition(".")[0], set()).add(key)
 
+        counts = [Counter(c.module for c in side.values()) for side in (self.reference, self.port)]
+
         def whole(a: str, b: str) -> bool:
-            return held[self.reference[a].module] <= taken[self.port[b].module]
+            mine, other = self.reference[a].module, self.port[b].module
+            return held[mine] <= taken[other] and counts[0][mine] == counts[1][other]
 
         blocks = {self.reference[name].module for name in self.parts[0]}
         self._modules(

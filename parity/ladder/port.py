@@ -53,7 +53,7 @@ class Port:
             axes to the port's, or None if both have the same, where `layout` does not hold.
         output_layouts: The same of outputs, by number or name.
         weights: How the port's tensors come from the reference's: a mapping of the port's name to
-            (the reference's name, axes or None); rules, of which the first that fits the
+            the reference's name or (name, axes or None); rules, of which the first that fits the
             reference's whole name counts, (pattern, name or names or None for nothing, axes): see
             docs/rules.md; the name of a TOML file of rules, beside the file that makes the port or
             in the working directory; or a function from the reference's arrays to the port's. They
@@ -296,7 +296,10 @@ def _marked(value: Any) -> Any:
 
 
 def _numbers(value: Any, name: str) -> np.ndarray:
-    value = value.detach() if hasattr(value, "detach") else value  # a PyTorch tensor
+    if hasattr(value, "detach"):  # a PyTorch tensor
+        if value.device.type != "cpu":
+            raise InputError(f"{name} is on {value.device}, expected the cpu")
+        value = value.detach()
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise InputError(f"{name} is an array of {array.dtype}, expected numbers")

@@ -46,7 +46,7 @@ from parity.ladder.pairing import (
 )
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
-from parity.ladder.reach import Reach, reaching
+from parity.ladder.reach import Reach, reaching, reaching_too
 from parity.ladder.recorded import (
     coarse,
     filled,
@@ -97,31 +97,8 @@ class Runs:
         self.precision = precision
         self.pool = pool
         self.whole = Whole(self)
-        ours, theirs = (
-            {train: port.signatures(train)[side] for train in self.modes} for side in (0, 1)
-        )
-        self.reference64, self.reference_working = sides(port, precision, ours)
-        self.port64, self.port_working = (
-            JaxSide(port.port, dtype, port.params, port.modes, signatures=theirs)
-            for dtype in (FLOAT64, precision)
-        )
-        for side in (self.reference64, self.reference_working):
-            side.input_axes = port.input_axes(port.train)
-        # The runs of a whole network other than the oracle.
-        working = (Run(Side.REFERENCE, precision), Run(Side.PORT, precision))
-        self.compared = (PORT64, *working, *DISTURBED)
-        self.assignment = assign(
-            port.weights,
-            self.reference64.state(),
-            self.port64.state(),
-            port.filled,
-            self.reference64.unsaved(),
-            self._uses() if port.weights is None else ((), ()),
-        )
-        if self.assignment.arrays is not None:
-            self.port64.fill(self.assignment.arrays)
-            # Constants are judged in the precision in which the port makes them.
-            self.port_working.fill(self.assignment.arrays | self.assignment.constants)
+        self._make_sides()
+        self._assign()
         self.tensors = Correspondence(self.assignment, self.reference64)
         self.names = Renaming(self.assignment, self.tensors, self.reference64, self.port64)
         self.layers = Layers(self)
@@ -135,12 +112,7 @@ class Runs:
         self.drift = Drift(self)
         self.coarse = coarse(self.reference64)
         self.rounded: dict[bool, port_rounding.Differences] = {}
-        self.failed: ForwardError | None = None
-        try:
-            for train in self.modes:
-                self.port64.trace(self.inputs[train], train)
-        except ForwardError as error:
-            self.failed = error
+        self.failed = self._try_port()
         bounds.refuse_unknown(names_of(self) if bounds.layers else ())
         self.large = not self.failed and self._bytes() > LARGE
         self.port64.optimize = self.port_working.optimize = self.large
@@ -149,6 +121,48 @@ class Runs:
         self.inputs[False] = self.reach.inputs
         self._try_reference()
         self._bound(self._align(), bounds)
+
+    def _make_sides(self) -> None:
+        """Make both networks in float64 and in the working precision, and name their runs."""
+        port, precision = self.port, self.precision
+        ours, theirs = (
+            {train: port.signatures(train)[side] for train in self.modes} for side in (0, 1)
+        )
+        self.reference64, self.reference_working = sides(port, precision, ours)
+        self.port64, self.port_working = (
+            JaxSide(port.port, dtype, port.params, port.modes, signatures=theirs)
+            for dtype in (FLOAT64, precision)
+        )
+        for side in (self.reference64, self.reference_working):
+            side.input_axes = port.input_axes(port.train)
+        # The runs of a whole network other than the oracle.
+        working = (Run(Side.REFERENCE, precision), Run(Side.PORT, precision))
+        self.compared = (PORT64, *working, *DISTURBED)
+
+    def _assign(self) -> None:
+        """Find where each tensor of the port comes from, and fill the port with it."""
+        port = self.port
+        self.assignment = assign(
+            port.weights,
+            self.reference64.state(),
+            self.port64.state(),
+            port.filled,
+            self.reference64.unsaved(),
+            self._uses() if port.weights is None else ((), ()),
+        )
+        if self.assignment.arrays is not None:
+            self.port64.fill(self.assignment.arrays)
+            # Constants are judged in the precision in which the port makes them.
+            self.port_working.fill(self.assignment.arrays | self.assignment.constants)
+
+    def _try_port(self) -> ForwardError | None:
+        """Trace the port in every mode; return what it raises."""
+        try:
+            for train in self.modes:
+                self.port64.trace(self.inputs[train], train)
+        except ForwardError as error:
+            return error
+        return None
 
     def _uses(self) -> tuple[list[str], list[str]]:
         """Return the layers of both sides in the order in which they return; none if one raises."""
@@ -164,14 +178,18 @@ class Runs:
         return ours_used, theirs_used
 
     def _reach(self) -> Reach:
-        """Return inputs in eval mode that reach the reference's bounds."""
-        plain = Reach(self.inputs[False], 1.0, [])
+        """Return inputs in eval mode that reach the bounds of both networks."""
+        found = Reach(self.inputs[False], 1.0, [])
         if isinstance(self.reference64, RecordedSide):
-            return plain
+            return found
         try:
-            return reaching(self.port, lambda inputs: self.run(self.reference64, False, inputs))
-        except ForwardError:  # it is explained where the reference is run next
-            return plain
+            found = reaching(self.port, lambda inputs: self.run(self.reference64, False, inputs))
+            if not self.failed:
+                run = lambda side, inputs: self.run(side, False, inputs).outputs  # noqa: E731
+                found = reaching_too(found, self.port, self.port64, run)
+        except ForwardError:  # it is explained where that side is run next
+            pass
+        return found
 
     def _bound(self, whole: Alignment, bounds: Bounds) -> None:
         """Leave out what is not within the bounds, now that layers are paired."""

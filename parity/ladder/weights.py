@@ -25,7 +25,7 @@ from weights_convert.rules import Rules
 WeightMap = Mapping[str, tuple[str, Axes]]
 
 # The same as an author gives it; None: the port's own.
-GivenMap = Mapping[str, tuple[str, Axes] | None]
+GivenMap = Mapping[str, tuple[str, Axes] | str | None]
 
 # A table of rules (see `weights_convert.rules`), the same as a list, or the name of its file.
 Table = Rules | Sequence[Sequence[Any]] | str | Path
@@ -178,8 +178,12 @@ def _same_leaf(key: str, name: str) -> bool:
 
 def _entry(name: str, entry: Any) -> tuple[str, Axes]:
     """Parse one entry of a mapping."""
-    if isinstance(entry, str) or not isinstance(entry, Sequence) or len(entry) != 2:
-        raise InputError(f"weights: {name} is {entry!r}, expected (the reference's name, axes)")
+    if isinstance(entry, str):
+        return entry, None
+    if not isinstance(entry, Sequence) or len(entry) != 2:
+        raise InputError(
+            f"weights: {name} is {entry!r}, expected the reference's name, or (name, axes)"
+        )
     return entry[0], entry[1]
 
 
@@ -187,6 +191,17 @@ def _tied(source: Arrays, used: set[str]) -> set[str]:
     """Return names of tensors that share their memory with one that is used."""
     memory = {_memory(source[key]) for key in used if key in source}
     return {k for k, a in source.items() if k not in used and a.size and _memory(a) in memory}
+
+
+def _copies(source: Arrays, extra: Arrays) -> set[str]:
+    """Return names of arrays that a tensor of several names fills: a port may hold it once."""
+    names = Counter(_memory(array) for array in source.values() if array.size)
+    several = [array for array in source.values() if array.size and names[_memory(array)] > 1]
+    return {
+        name
+        for name, array in extra.items()
+        if any(equal_axes(one, array, np.array_equal) is not False for one in several)
+    }
 
 
 def _memory(array: np.ndarray) -> Any:
@@ -292,6 +307,8 @@ def _converted(
         raise InputError(f"weights: the function gave a {type(arrays).__name__}, expected a dict")
     own = frozenset(name for name, array in arrays.items() if array is None)
     arrays = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+    copies = _copies(source, {n: a for n, a in arrays.items() if n not in target})
+    arrays = {name: array for name, array in arrays.items() if name not in copies}
     spare = _tied(source, read.seen)
     unread = [k for k in source if k not in read.seen | spare and k.rpartition(".")[2] != COUNTER]
     if unread:
@@ -301,8 +318,8 @@ def _converted(
         raise InputError(
             f"weights: the function gives no {listed(missing)} of the port; {_way(missing[0])}"
         )
-    if extra := [name for name in (*arrays, *own) if name not in target]:
-        raise InputError(f"weights: the port has no {listed(extra)}")
+    if unknown := [name for name in (*arrays, *own) if name not in target]:
+        raise InputError(f"weights: the port has no {listed(unknown)}")
     _refuse_shapes({n: a.shape for n, a in arrays.items()}, target)
     parts = followed(convert, source, arrays)
     same = whole_tensors(parts, source)

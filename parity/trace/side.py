@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 
 from parity.capture.records import (
     Arrays,
@@ -74,6 +75,10 @@ class RecordedSide(TorchSide):
     def kind(self, layer: str) -> str:
         """The class of a layer; empty where it was not recorded."""
         return str(self._layers.get(layer, {}).get("kind", ""))
+
+    def is_of_library(self, layer: str) -> bool:
+        """Return whether a layer may be one of PyTorch's own: a trace holds its class's name."""
+        return not self.kind(layer) or hasattr(torch.nn, self.kind(layer))
 
     def settings(self, layer: str) -> dict[str, Any]:
         return dict(self._layers.get(layer, {}).get("settings", {}))

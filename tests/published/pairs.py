@@ -70,11 +70,47 @@ def resnet() -> Port:
     return _port("ResNet", config, keywords={"pixel_values": (4, 32, 32, 3)}, output_layouts=same)
 
 
-def _port(name: str, config: Any, **given: Any) -> Port:
+def gpt2_head() -> Port:
+    """GPT-2 with its language model's head, which is tied to the embedding."""
+    config = LIBRARY.GPT2Config(
+        vocab_size=VOCABULARY, n_positions=16, n_embd=16, n_layer=1, n_head=4
+    )
+    return _port("GPT2", config, "LMHeadModel", keywords=_sentences() | _positions())
+
+
+def mistral() -> Port:
+    """Mistral with a sliding window that is shorter than the sentences."""
+    config = LIBRARY.MistralConfig(
+        vocab_size=VOCABULARY,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        num_key_value_heads=2,
+        sliding_window=4,
+        **SIZES | {"num_hidden_layers": 1},
+    )
+    return _port("Mistral", config, keywords=_sentences() | _positions())
+
+
+def xglm() -> Port:
+    """XGLM, whose PyTorch embedding scales what it gives."""
+    config = LIBRARY.XGLMConfig(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        ffn_dim=32,
+        num_layers=1,
+        attention_heads=4,
+        max_position_embeddings=16,
+        use_cache=False,
+    )
+    return _port("XGLM", config, keywords=_sentences() | _positions())
+
+
+def _port(name: str, config: Any, suffix: str = "Model", **given: Any) -> Port:
     """The pair of a model's classes, whose weights the authors' converter carries over."""
     torch.manual_seed(0)
-    reference = getattr(LIBRARY, f"{name}Model")(config)
-    network = getattr(LIBRARY, f"Flax{name}Model")(config, input_shape=_shape(given["keywords"]))
+    reference = getattr(LIBRARY, f"{name}{suffix}")(config)
+    shape = _shape(given["keywords"])
+    network = getattr(LIBRARY, f"Flax{name}{suffix}")(config, input_shape=shape)
 
     def weights(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         made = CONVERSION.convert_pytorch_state_dict_to_flax(dict(arrays), network)

@@ -51,6 +51,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         text = "rows and columns of its factors swapped"
         yield one(o, "shuffle-order", text, _columns_first)
     yield from _stopped(o)
+    yield from _frozen(o, among)
     yield from _left_out(o)
     yield from _moved(o, among)
     yield from _exchanged(o, among)
@@ -286,8 +287,31 @@ def _stopped(o: Operation) -> Changes:
             yield one(o, "stop-gradient", text, _detached(name), ODD)
 
 
-def _detached(name: str) -> Replacement:
-    return lambda call: call(**{name: call[name].detach()})
+def _frozen(o: Operation, among: Sequence[Operation]) -> Changes:
+    """No gradient to several parameters: of one operation, or of all."""
+    stored = {other.index: _stored(other) for other in among if _stored(other)}
+    if len(stored.get(o.index, ())) > 1:
+        text = f"no gradient to the parameters of `{o.name}` (stop_gradient)"
+        yield one(o, "stop-gradient", text, _detached(*stored[o.index]), ODD)
+    if len(stored) > 1 and o.index == min(stored):
+        text = "no gradient to any parameter (stop_gradient)"
+        every = {index: _detached(*names) for index, names in stored.items()}
+        yield linked(o, "stop-gradient", text, lambda kept: every, ODD)
+
+
+def _stored(o: Operation) -> list[str]:
+    """Return the names of arguments that are stored and trained."""
+    return [
+        name
+        for name in o.arguments
+        if (value := o.tensor(name)) is not None
+        and value.origin is Origin.STORED
+        and "float" in value.dtype
+    ]
+
+
+def _detached(*names: str) -> Replacement:
+    return lambda call: call(**{name: call[name].detach() for name in names})
 
 
 def _moved(o: Operation, among: Sequence[Operation]) -> Changes:

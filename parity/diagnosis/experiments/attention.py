@@ -11,6 +11,7 @@ import torch
 
 from parity.capture.torch_operations import Invocation, Operation
 from parity.diagnosis.catalogue import Fault
+from parity.diagnosis.experiments import windows
 from parity.diagnosis.experiments.change import (
     COMMON,
     ODD,
@@ -59,6 +60,7 @@ def attention(
     rows: str = "",
     low: float = -math.inf,
     axis: int = -1,
+    taken: Callable[[torch.Tensor], torch.Tensor] = lambda weights: weights,
 ) -> torch.Tensor:
     """Attention written out.
 
@@ -69,6 +71,7 @@ def attention(
         rows: What rows without any key give: `zero`, or what comes out if empty.
         low: What masked scores become.
         axis: The axis of the softmax.
+        taken: Returns what the values are weighted with, of the softmax.
     """
     q, k, v = call["query"], call["key"], call["value"]
     if call.get("enable_gqa"):
@@ -79,7 +82,7 @@ def attention(
     if given_mask is None and call.get("is_causal"):
         given_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
     if given_mask is None:
-        return scores.softmax(axis) @ v
+        return taken(scores.softmax(axis)) @ v
     if given_mask.dtype == torch.bool:
         scores = scores.masked_fill(~given_mask, low)
     else:
@@ -88,7 +91,7 @@ def attention(
     if rows == "zero":
         empty = (scores == -math.inf).all(-1, keepdim=True)
         weights = weights.masked_fill(empty, 0.0)
-    return weights @ v
+    return taken(weights) @ v
 
 
 def scale_of(call: Invocation) -> float:
@@ -207,6 +210,7 @@ def _low(low: float) -> Callable[[Invocation], torch.Tensor]:
 def _given_mask(o: Operation) -> Changes:
     mask = o.tensor("attn_mask")
     assert mask is not None
+    yield from windows.changes(o, "attn_mask")
     text = "rows without a key as zeros"
     yield one(o, "empty-rows", text, lambda call: attention(call, rows="zero"))
     if mask.dtype == "bool":
@@ -252,20 +256,27 @@ def _masked(o: Operation) -> Changes:
     if o.name == "where":
         text = "its condition inverted"
         yield one(o, "mask-sign", text, lambda call: call(condition=~call["condition"]))
+        yield from windows.changes(o, "condition", _is_low(o.arguments.get("input")))
         for key in ("input", "other"):
             value = o.arguments.get(key)
-            if isinstance(value, float) and value < -50:
+            if isinstance(value, float) and _is_low(value):
                 yield from _lower(o, key, value)
                 attend = _where(**{key: FINITE})
                 yield from _emptied(o, "condition", attend, key == "input", value)
         return
     yield one(o, "mask-sign", "its mask inverted", lambda call: call(mask=~call["mask"]))
+    yield from windows.changes(o, "mask", hides=True)
     value = o.arguments.get("value")
-    if isinstance(value, int | float) and value < -50:
+    if isinstance(value, int | float) and _is_low(value):
         yield from _lower(o, "value", float(value))
         yield from _emptied(
             o, "mask", lambda call, mask: call(mask=mask, value=FINITE), True, value
         )
+
+
+def _is_low(value: Any) -> bool:
+    """Return whether a number hides what stands at its place from a softmax."""
+    return isinstance(value, int | float) and value < windows.LOW
 
 
 def _where(**low: float) -> Callable[[Invocation, torch.Tensor], Any]:

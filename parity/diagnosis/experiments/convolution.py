@@ -280,6 +280,17 @@ def _settings(o: Operation) -> Changes:
             yield given(o, "stride", f"stride {s} instead of {stride[0]}", PLAIN, stride=s)
     if groups > 1 and o.name in CONV:
         yield one(o, "group-order", "groups of channels taken in turn", _groups_in_turn, PLAIN)
+        filters = weight.shape[0] // groups
+        if filters > 1:
+            orders = {filters: "of all groups in turn", groups: "group after group"}
+            for first, how in orders.items():
+                text = f"the kernel's filters stored {how}, taken for the other order"
+                yield one(o, "group-order", text, _weighted(_filters(first)), PLAIN)
+
+
+def _filters(first: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what reads a kernel's filters (a, b) as (b, a), of which there are `first` of a."""
+    return lambda w: w.unflatten(0, (first, -1)).transpose(0, 1).flatten(0, 1)
 
 
 def _groups_in_turn(call: Invocation) -> torch.Tensor:

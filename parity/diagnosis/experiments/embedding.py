@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from parity.capture.torch_operations import Invocation, Operation
-from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, number, one
+from parity.capture.torch_calls import Invocation, Operation, Origin
+from parity.capture.torch_operations import Replacement, Replacements
+from parity.diagnosis.catalogue import Fault
+from parity.diagnosis.experiments.change import ODD, PLAIN, Changes, given, linked, number, one
 
-OFFSETS = (1, 2, -1)
+OFFSETS = (1, 2, -1, -2)
 
 
 def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
-    del among
     name = operation.name
     if name == "embedding":
         yield from _embedding(operation)
@@ -28,6 +29,8 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
             yield one(operation, "position-offset", text, lambda call: call() - call()[:1], ODD)
     elif name == "getitem":
         yield from _picked(operation)
+    elif name == "linear":
+        yield from _tied_head(operation, among)
 
 
 def _first(o: Operation) -> Any:
@@ -69,6 +72,36 @@ def _index(offset: int) -> Callable[[Invocation], Any]:
         return call(input=(call["input"] + offset).clamp(0, rows - 1))
 
     return replacement
+
+
+def _tied_head(operation: Operation, among: Sequence[Operation]) -> Changes:
+    """Yield a linear layer with an embedding's weights for its own."""
+    own = operation.tensor("weight")
+    if own is None:
+        return
+    for other in among:
+        table = other.tensor("weight") if other.name == "embedding" else None
+        if table is None or table.origin is not Origin.STORED or other.index > operation.index:
+            continue
+        if table.shape == own.shape and table.source != own.source:
+            text = f"{table.source} in place of {own.source} (a tied head)"
+            yield linked(operation, Fault.TIED_HEAD, text, _of(other, operation), PLAIN)
+
+
+def _of(embedding: Operation, head: Operation) -> Callable[[dict[int, Invocation]], Replacements]:
+    return lambda kept: {embedding.index: _keep(kept, embedding.index), head.index: _tied(kept)}
+
+
+def _keep(kept: dict[int, Invocation], index: int) -> Replacement:
+    def replacement(call: Invocation) -> Any:
+        kept[index] = call
+        return call()
+
+    return replacement
+
+
+def _tied(kept: dict[int, Invocation]) -> Replacement:
+    return lambda call: call(weight=next(iter(kept.values()))["weight"])
 
 
 def _picked(o: Operation) -> Changes:

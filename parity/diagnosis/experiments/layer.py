@@ -5,7 +5,7 @@ from __future__ import annotations
 from parity.capture.records import NETWORK, Call, ForwardError
 from parity.capture.torch_calls import Origin
 from parity.capture.torch_operations import ChangedSide, Operation
-from parity.diagnosis.experiments.engine import Make, Proofs, tried
+from parity.diagnosis.experiments.engine import Make, Proofs, allowed, tried
 from parity.ladder.flattening import flattened
 from parity.ladder.keys import Flat
 from parity.ladder.l1_layers import Layers
@@ -14,6 +14,7 @@ from parity.ladder.pairing import Pair
 from parity.ladder.runs import Runs
 from parity.ladder.weights import COUNTER
 from parity.report.quantity import Kind
+from parity.report.report import Check
 
 
 class Alone:
@@ -96,10 +97,15 @@ def is_counter(operation: Operation) -> bool:
 
 
 class WholeNetwork:
-    """Both networks whole, as the only layer that there is."""
+    """Both networks whole, as the only layer that there is.
 
-    def __init__(self, runs: Runs, layers: Layers) -> None:
+    Where constants are known in float32 alone, both sides' numbers are as near as these constants
+    allow: so little of the fault that no change is taken for another one.
+    """
+
+    def __init__(self, runs: Runs, layers: Layers, fault: Check) -> None:
         self.runs, self.layers = runs, layers
+        self.near = fault.limit <= allowed(fault)
         self.port: dict[str, Flat] = {}
         self.operations: dict[str, tuple[Operation, ...]] = {}
         for train in runs.modes:
@@ -116,7 +122,8 @@ class WholeNetwork:
 
     def agrees(self, mode: str, make: Make) -> bool:
         """Return whether the changed reference gives all of the port's numbers."""
-        return self.layers.agree(self.reference(mode, make), self.port[mode], "")
+        drift = self.runs.drift(mode == "train") if self.near else None
+        return self.layers.agree(self.reference(mode, make), self.port[mode], "", drift)
 
     def proofs(self) -> Proofs:
         """Return the changes of the reference that are proved."""

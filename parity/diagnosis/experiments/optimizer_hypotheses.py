@@ -11,7 +11,8 @@ from torch import nn
 
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import COMMON, PLAIN, number
-from parity.diagnosis.experiments.optimizer_rules import MakeOptimizer, Rule
+from parity.diagnosis.experiments.optimizer_clipping import OTHERS
+from parity.diagnosis.experiments.optimizer_rules import MakeOptimizer, Rule, hooks_of
 
 BETAS = ((0.9, 0.999), (0.9, 0.99), (0.9, 0.95), (0.9, 0.98), (0.5, 0.999))
 # Settings of PyTorch's optimizers, and others that ports use.
@@ -75,6 +76,8 @@ def hypotheses(optimizer: torch.optim.Optimizer) -> Iterator[Hypothesis]:
         yield Fault.DECOUPLED_DECAY, text, Rule(coupled=False, unscaled_decay=True), PLAIN
     text = "absent gradients taken for zeros: unused parameters decay"
     yield Fault.UNUSED_PARAMETERS_DECAY, text, Rule(absent_is_zero=True), COMMON
+    for text, clipping in OTHERS.items() if hooks_of(optimizer) else ():
+        yield "gradient-clipping", text, Rule(clipping=clipping), COMMON
     if kind == "SGD":
         yield from _of_sgd(groups[0])
     elif kind == "RMSprop":

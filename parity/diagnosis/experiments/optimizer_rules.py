@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from parity.capture.torch_operations import Operations, Replacements
+from parity.diagnosis.experiments.optimizer_clipping import Clipper, Clipping
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -34,6 +34,7 @@ class Rule:
         corrected: Whether moments are corrected for their start at zero.
         absent_is_zero: Whether an absent gradient is one of zeros.
         amsgrad: Whether the largest second moment so far is taken.
+        clipping: Another way to clip gradients; None as the optimizer's hooks do.
     """
 
     eps: str = ""
@@ -48,6 +49,7 @@ class Rule:
     corrected: bool = True
     absent_is_zero: bool = False
     amsgrad: bool | None = None
+    clipping: Clipping | None = None
 
 
 def known(optimizer: torch.optim.Optimizer) -> bool:
@@ -56,15 +58,18 @@ def known(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer) in own
 
 
-def altered(
-    make: MakeOptimizer, rule: Rule, clipping: Callable[[], Replacements] = dict
-) -> MakeOptimizer:
+def hooks_of(optimizer: torch.optim.Optimizer) -> list[Callable[..., Any]]:
+    """Return what an optimizer runs before each step."""
+    return list(getattr(optimizer, "_optimizer_step_pre_hooks", {}).values())
+
+
+def altered(make: MakeOptimizer, rule: Rule) -> MakeOptimizer:
     """Return the optimizer that `make` gives, with its steps made by a rule."""
 
     def built(module: nn.Module) -> torch.optim.Optimizer:
         optimizer = make(module)
         names = {id(p): name for name, p in module.named_parameters()}
-        stepper = Stepper(optimizer, rule, names, clipping)
+        stepper = Stepper(optimizer, rule, names)
         # Bound to it, as a scheduler expects.
         step: Any = types.MethodType(lambda self, closure=None: stepper(), optimizer)
         optimizer.step = step  # type: ignore[method-assign] # the changed rule instead of its own
@@ -76,14 +81,9 @@ def altered(
 class Stepper:
     """Makes an optimizer's steps, in the precision of its parameters, by a rule."""
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        rule: Rule,
-        names: dict[int, str],
-        clipping: Callable[[], Replacements],
-    ) -> None:
-        self.optimizer, self.rule, self.names, self.clipping = optimizer, rule, names, clipping
+    def __init__(self, optimizer: torch.optim.Optimizer, rule: Rule, names: dict[int, str]) -> None:
+        self.optimizer, self.rule, self.names = optimizer, rule, names
+        self.clipper = Clipper()
         self.kind = type(optimizer).__name__
         self.memory: dict[int, dict[str, Any]] = {}
         self.first_eps: float | None = None
@@ -92,10 +92,7 @@ class Stepper:
     @torch.no_grad()
     def __call__(self) -> None:
         self.count += 1
-        hooks = getattr(self.optimizer, "_optimizer_step_pre_hooks", {})
-        with Operations(self.clipping()):
-            for hook in hooks.values():
-                hook(self.optimizer, (), {})
+        self._run_hooks()
         for group in self.optimizer.param_groups:
             if self.first_eps is None and "eps" in group:
                 self.first_eps = float(group["eps"])
@@ -107,6 +104,16 @@ class Stepper:
                     gradient = torch.zeros_like(p)
                 gradient = -gradient if group.get("maximize") else gradient
                 self._step(p, gradient, group)
+
+    def _run_hooks(self) -> None:
+        """Run what the optimizer runs before a step, such as a clipping of gradients."""
+        grouped = [p for group in self.optimizer.param_groups for p in group["params"]]
+        before = {p: p.grad.clone() for p in grouped if p.grad is not None}
+        for hook in hooks_of(self.optimizer):
+            hook(self.optimizer, (), {})
+        after = [p.grad for p in before if p.grad is not None]
+        if self.rule.clipping is not None and len(after) == len(before):
+            self.clipper(list(before.values()), after, self.rule.clipping)
 
     def _step(self, p: torch.Tensor, g: torch.Tensor, group: dict[str, Any]) -> None:
         rule, rate = self.rule, float(group["lr"])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
 import torch
 
 from parity.capture.records import is_float
-from parity.capture.torch_operations import Invocation, Operation, Replacement
+from parity.capture.torch_operations import Invocation, Operation, Replacement, Tape
 from parity.diagnosis.catalogue import Fault
+from parity.diagnosis.experiments.attention import attention
 from parity.diagnosis.experiments.change import one
-from parity.diagnosis.experiments.engine import Make, Proof, close
+from parity.diagnosis.experiments.engine import DISTINCT, Make, Proof, close, nearest
 from parity.diagnosis.experiments.layer import Alone, WholeNetwork
 from parity.diagnosis.experiments.rounding import Rounded
 from parity.ladder.keys import Flat, Key
@@ -30,6 +31,7 @@ PRODUCTS: tuple[str, ...] = (
     "linear",
 )
 PRODUCTS += ("matmul", "bmm", "einsum", "scaled_dot_product_attention", "addmm")
+SUMMANDS = ("bias", "attn_mask")  # arguments that are added to a product
 NARROW: dict[str, type] = {
     "bfloat16": ml_dtypes.bfloat16,
     "float16": np.float16,
@@ -120,8 +122,10 @@ ROUNDINGS = (
 BACKWARD = ((False, False), (True, False), (False, True), (True, True))
 
 
-def _rounding(bits: int, factors: bool, product: bool) -> Callable[[Invocation], object]:
-    """Return a product of numbers of so many bits, summed exactly."""
+def _rounding(
+    bits: int, factors: bool = False, product: bool = False
+) -> Callable[[Invocation], object]:
+    """Return a product of numbers of so many bits, summed exactly; an attention is two of them."""
 
     def narrowed(value: object) -> object:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
@@ -129,12 +133,36 @@ def _rounding(bits: int, factors: bool, product: bool) -> Callable[[Invocation],
         return value
 
     def replacement(call: Invocation) -> object:
-        bias = call.arguments.get("bias")
-        call.args = tuple(a if a is bias else narrowed(a) for a in call.args)
-        call.kwargs = {k: a if k == "bias" else narrowed(a) for k, a in call.kwargs.items()}
-        return Rounded.apply(call(), 0, bits * product)
+        summands = [call.get(name) for name in SUMMANDS]
+        args = [a if any(a is b for b in summands) else narrowed(a) for a in call.args]
+        kwargs = {k: a if k in SUMMANDS else narrowed(a) for k, a in call.kwargs.items()}
+        rounded = Invocation(call.function, tuple(args), kwargs)
+        if call.name == "scaled_dot_product_attention":
+            made = attention(rounded, taken=lambda w: Rounded.apply(w, bits, bits * factors))
+        else:
+            made = rounded()
+        return Rounded.apply(made, 0, bits * product)
 
     return replacement
+
+
+def of_span(tape: Tape, target: np.ndarray, error: float, right: Sequence[str]) -> list[Proof]:
+    """Find products between two layers whose factors are rounded.
+
+    Args:
+        tape: The reference's operations that lead to a value.
+        target: The port's value.
+        error: The relative difference of the two.
+        right: The reference's layers that are right alone.
+    """
+    made = [o for o in tape.operations if o.name in PRODUCTS]
+    between = [o for o in made if o.module not in right]
+    for products in (between, made):
+        for bits, name, fault in ROUNDINGS if products else ():
+            every = dict.fromkeys([o.index for o in products], _rounding(bits))
+            if nearest(tape.replay(every), np.asarray(target)) <= min(SUM, error / DISTINCT):
+                return [Proof(fault, f"its factors rounded to {name}", str(products[0]))]
+    return []
 
 
 def _all_products(

@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-from parity.capture.torch_calls import Invocation, Operation, Origin, Value
-from parity.diagnosis.experiments import rotary_pairs, rotary_sums
-from parity.diagnosis.experiments.change import ODD, Changes, given, linked, number, one
-
-BASES = (10_000.0, 500_000.0, 1_000_000.0, 100_000.0, 100.0, 1_000.0)
+from parity.capture.torch_calls import Invocation, Operation
+from parity.diagnosis.experiments import rotary_base, rotary_pairs, rotary_sums
+from parity.diagnosis.experiments.change import ODD, Changes, linked, number, one
 
 
 def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
@@ -20,17 +18,13 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     complex_ = [c for c in among if c.name in ("view_as_complex", "view_as_real")]
     if complex_ and o.index == complex_[0].index:
         yield _from_complex(o, complex_)
-    if o.name == "rpow" and isinstance(o.arguments.get("other"), int | float):
-        base = float(o.arguments["other"])
-        for other in BASES:
-            if other != base:
-                text = f"a base of {number(other)} instead of {number(base)}"
-                yield given(o, "rope-base", text, other=other)
+    yield from rotary_base.changes(o)
+    if complex_ and o.name == "mul" and not rotary_base.is_made_here(among):
+        yield from _of_complex(o)
     if o.name == "sin":
         yield one(o, "rope-pairs", "the rotation backwards", lambda call: -call(), ODD)
     yield from rotary_sums.changes(o, among)
     yield from rotary_pairs.changes(o, among)
-    yield from _frequencies(o)
 
 
 def _from_complex(o: Operation, every: Sequence[Operation]) -> Any:
@@ -50,20 +44,19 @@ def _from_complex(o: Operation, every: Sequence[Operation]) -> Any:
     return linked(o, "rope-pairs", text, lambda kept: replaced)
 
 
-def _frequencies(o: Operation) -> Changes:
-    """Yield a stored table of inverse frequencies, of another base."""
-    for name, value in o.arguments.items():
-        if not isinstance(value, Value) or value.origin is not Origin.STORED:
-            continue
-        if "inv_freq" in value.source and len(value.shape) == 1 and value.shape[0] > 1:
-            for base in BASES:
-                yield one(o, "rope-base", f"a base of {number(base)}", _rebased(name, base))
+def _of_complex(o: Operation) -> Changes:
+    """Yield other bases of a table that complex numbers are multiplied with."""
+    tables = [v for name in ("input", "other") if (v := o.tensor(name)) is not None]
+    if len(tables) != 2 or not all("complex" in table.dtype for table in tables):
+        return
+    name = "other" if math.prod(tables[0].shape) >= math.prod(tables[1].shape) else "input"
+    for base in rotary_base.BASES:
+        yield one(o, "rope-base", f"a base of {number(base)}", _complex_rebased(name, base))
 
 
-def _rebased(name: str, base: float) -> Callable[[Invocation], Any]:
+def _complex_rebased(name: str, base: float) -> Callable[[Invocation], Any]:
     def replacement(call: Invocation) -> Any:
-        table = call[name]
-        now = float(table[1]) ** (-len(table))
-        return call(**{name: table ** (math.log(base) / math.log(now))})
+        cos, sin = rotary_base.rebased(call[name].real, call[name].imag, base)
+        return call(**{name: torch.complex(cos, sin)})
 
     return replacement

@@ -11,7 +11,8 @@ import torch
 
 from parity.capture.torch_calls import Invocation, Operation, Value
 from parity.capture.torch_operations import Replacement
-from parity.diagnosis.experiments.change import ODD, Changes, linked, maker
+from parity.diagnosis.experiments import rotary_base
+from parity.diagnosis.experiments.change import ODD, Changes, linked, maker, number
 
 SIDES = (("input", "other"), ("other", "input"))  # what is turned, and by what
 
@@ -48,6 +49,10 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     found = [r for o in among if (r := rotation(o, among)) is not None]
     if found and operation.index == found[0].first.index:
         yield from _changes(operation, found)
+        if not rotary_base.is_made_here(among):
+            for base in rotary_base.BASES:
+                text = f"a base of {number(base)}"
+                yield linked(operation, "rope-base", text, _rotated(found, _of_base(base)))
 
 
 def rotation(o: Operation, among: Sequence[Operation]) -> Rotation | None:
@@ -124,6 +129,10 @@ def _changes(o: Operation, found: Sequence[Rotation]) -> Changes:
             yield linked(
                 o, "rope-pairs", text, _rotated([single], lambda a, b, cos, sin: (a, b)), ODD
             )
+
+
+def _of_base(base: float) -> Formula:
+    return lambda a, b, cos, sin: turn(a, b, *rotary_base.rebased(cos, sin, base))
 
 
 def turn(a: torch.Tensor, b: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Turned:

@@ -9,7 +9,8 @@ import torch
 
 from parity.capture.torch_calls import Invocation, Operation, Value
 from parity.capture.torch_operations import Replacement
-from parity.diagnosis.experiments.change import ODD, Changes, linked, maker
+from parity.diagnosis.experiments import rotary_base
+from parity.diagnosis.experiments.change import ODD, Changes, linked, maker, number
 
 SIDES = (("input", "other"), ("other", "input"))  # what is turned, and by what
 # How `rotate_half` may be written: its operations, and how many of them there are at most.
@@ -48,7 +49,7 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         return
     found = [s for o in among if (s := rotation(o, among)) is not None]
     if found and operation.index == found[0].total.index:
-        yield from _changes(operation, found)
+        yield from _changes(operation, found, among)
 
 
 def rotation(o: Operation, among: Sequence[Operation]) -> Sum | None:
@@ -118,30 +119,51 @@ def _other(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, of_halves: boo
     return x * cos[..., at] + _turned(x, not of_halves) * sin[..., at]
 
 
-def _changes(o: Operation, found: Sequence[Sum]) -> Changes:
-    formulas: tuple[tuple[str, Formula], ...] = (
-        ("rotary pairs of {other}, not of {own}", _other),
-        (
-            "rotary pairs of {other} with the angles of {own}",
-            lambda x, c, s, of_halves: x * c + _turned(x, not of_halves) * s,
+# Names of both sorts stand for `own` and `other`: the change is made of pairs of each sort.
+OF_SORTS: tuple[tuple[str, Formula], ...] = (
+    ("rotary pairs of {other}, not of {own}", _other),
+    (
+        "rotary pairs of {other} with the angles of {own}",
+        lambda x, c, s, of_halves: x * c + _turned(x, not of_halves) * s,
+    ),
+    (
+        "rotary pairs of {own} with the angles of {other}",
+        lambda x, c, s, of_halves: (
+            x * c[..., _at(x, of_halves)] + _turned(x, of_halves) * s[..., _at(x, of_halves)]
         ),
-        (
-            "rotary pairs of {own} with the angles of {other}",
-            lambda x, c, s, of_halves: (
-                x * c[..., _at(x, of_halves)] + _turned(x, of_halves) * s[..., _at(x, of_halves)]
-            ),
-        ),
-        ("the rotation backwards", lambda x, c, s, of_halves: x * c - _turned(x, of_halves) * s),
-        ("sine and cosine swapped", lambda x, c, s, of_halves: x * s + _turned(x, of_halves) * c),
-    )
-    for words, formula in formulas:
-        for of_halves in (True, False):
-            if "{" not in words and not of_halves:
-                continue
-            own, other = ("halves", "neighbours") if of_halves else ("neighbours", "halves")
+    ),
+)
+# Changes that are the same of pairs of either sort.
+OF_ANY: tuple[tuple[str, Formula], ...] = (
+    ("the rotation backwards", lambda x, c, s, of_halves: x * c - _turned(x, of_halves) * s),
+    ("sine and cosine swapped", lambda x, c, s, of_halves: x * s + _turned(x, of_halves) * c),
+)
+
+
+def _of_base(base: float) -> Formula:
+    def formula(
+        x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, of_halves: bool
+    ) -> torch.Tensor:
+        c, s = rotary_base.rebased(cos, sin, base)
+        return x * c + _turned(x, of_halves) * s
+
+    return formula
+
+
+def _changes(o: Operation, found: Sequence[Sum], among: Sequence[Operation]) -> Changes:
+    for words, formula in OF_SORTS:
+        for of_halves, own, other in (
+            (True, "halves", "neighbours"),
+            (False, "neighbours", "halves"),
+        ):
             text = words.format(own=own, other=other)
-            sort = of_halves if "{" in words else None
-            yield linked(o, "rope-pairs", text, _rotated(found, formula, sort))
+            yield linked(o, "rope-pairs", text, _rotated(found, formula, of_halves))
+    for text, formula in OF_ANY:
+        yield linked(o, "rope-pairs", text, _rotated(found, formula))
+    if not rotary_base.is_made_here(among):
+        for base in rotary_base.BASES:
+            text = f"a base of {number(base)}"
+            yield linked(o, "rope-base", text, _rotated(found, _of_base(base)))
     plain: Formula = lambda x, c, s, of_halves: x  # noqa: E731
     if len(found) > 1:
         for single, name in zip(found[:2], ("first", "second"), strict=True):

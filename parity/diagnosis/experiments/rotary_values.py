@@ -22,25 +22,63 @@ SHAPING = frozenset(PARTS) - {"neg", "mul"}  # what only shapes, or picks, a ten
 def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     """Yield other tensors turned as queries or keys are, at the first operation of a rotation."""
     for turned, ends in _rotations(among):
-        if ends[0].index != operation.index:
-            continue
-        source = _source(turned, among)
-        if source is None:
-            continue
-        chain = _chain(source, ends, among)
+        if ends[0].index == operation.index:
+            yield from _made_later(operation, turned, ends, among)
+            yield from _made_before(operation, turned, ends, among)
+
+
+def _made_later(
+    operation: Operation, turned: Value, ends: Sequence[Operation], among: Sequence[Operation]
+) -> Changes:
+    """Yield tensors that are made behind the rotation, which are turned where they are made."""
+    source = list(_sources(turned, among))[-1:]
+    for value in source:
+        chain = _chain(value, ends, among)
         others = [
             o
             for o in among
             if o.index > chain[-1].index
             and o.name not in SHAPING
             and len(o.outputs) == 1
-            and o.outputs[0].shape == source.shape
-            and o.outputs[0].dtype == source.dtype
+            and _alike(o.outputs[0], value)
         ]
         for other in others[:MOST]:
-            where = f" of {other.module}" if other.module else ""
-            text = f"the result of `{other.name}`{where} turned by the rotary embedding, too"
-            yield linked(operation, "rope-values", text, _turning(source, chain, other), ODD)
+            make = _turning(value, chain, {other.index: None})
+            yield linked(operation, "rope-values", _text(other), make, ODD)
+
+
+def _made_before(
+    operation: Operation, turned: Value, ends: Sequence[Operation], among: Sequence[Operation]
+) -> Changes:
+    """Yield tensors that are there before the rotation, which are turned where they are taken."""
+    for source in _sources(turned, among):
+        chain = _chain(source, ends, among)
+        made = {o.index for o in chain}
+        takers: dict[Value, dict[int, str | None]] = {}
+        for o in among:
+            for name, value in o.arguments.items():
+                if isinstance(value, Value) and value != source and value.operation not in made:
+                    before = value.operation is not None and value.operation < chain[-1].index
+                    if before and o.index > chain[-1].index and _alike(value, source):
+                        takers.setdefault(value, {})[o.index] = name
+        for value, places in list(takers.items())[:MOST]:
+            maker = _maker(list(_sources(value, among))[-1], among)
+            if maker is not None:
+                make = _turning(source, chain, places)
+                yield linked(operation, "rope-values", _text(maker), make, ODD)
+
+
+def _text(made_by: Operation) -> str:
+    where = f" of {made_by.module}" if made_by.module else ""
+    return f"the result of `{made_by.name}`{where} turned by the rotary embedding, too"
+
+
+def _alike(value: Value, other: Value) -> bool:
+    return value.shape == other.shape and value.dtype == other.dtype
+
+
+def _maker(value: Value, among: Sequence[Operation]) -> Operation | None:
+    return next((o for o in among if o.index == value.operation), None)
 
 
 def _rotations(among: Sequence[Operation]) -> Iterator[tuple[Value, tuple[Operation, ...]]]:
@@ -57,18 +95,16 @@ def _rotations(among: Sequence[Operation]) -> Iterator[tuple[Value, tuple[Operat
                 yield value, (total.total,)
 
 
-def _source(value: Value, among: Sequence[Operation]) -> Value | None:
-    """Return what a value is a part of, or a shape of."""
-    by_index = {o.index: o for o in among}
+def _sources(value: Value, among: Sequence[Operation]) -> Iterator[Value]:
+    """Yield a value, and what it is a part of, or a shape of, one after the other."""
+    yield value
     for _ in range(rotary_sums.STEPS):
-        before = by_index.get(value.operation) if value.operation is not None else None
-        if before is None or before.name not in SHAPING:
-            return value
-        taken = before.tensor("input")
+        before = _maker(value, among)
+        taken = before.tensor("input") if before is not None and before.name in SHAPING else None
         if taken is None:
-            return None
+            return
         value = taken
-    return None
+        yield value
 
 
 def _chain(source: Value, ends: Sequence[Operation], among: Sequence[Operation]) -> list[Operation]:
@@ -87,8 +123,17 @@ def _chain(source: Value, ends: Sequence[Operation], among: Sequence[Operation])
 
 
 def _turning(
-    source: Value, chain: Sequence[Operation], other: Operation
+    source: Value, chain: Sequence[Operation], places: Mapping[int, str | None]
 ) -> Callable[[dict[int, Invocation]], Mapping[int, Replacement]]:
+    """Return a chain of operations done to other tensors, too.
+
+    Args:
+        source: What the chain begins with.
+        chain: The operations.
+        places: Where it is done, behind the chain: an operation, and which of its arguments is
+            turned; None: its result.
+    """
+
     def make(kept: dict[int, Invocation]) -> Mapping[int, Replacement]:
         results: dict[int, Any] = {}
 
@@ -99,10 +144,10 @@ def _turning(
 
             return replacement
 
-        def turned(call: Invocation) -> torch.Tensor:
+        def turned(value: torch.Tensor) -> torch.Tensor:
             first = chain[0]
             name = next(k for k, v in first.arguments.items() if v == source)
-            known = {id(kept[first.index][name]): call()}
+            known = {id(kept[first.index][name]): value}
             found: Any = None
             for o in chain:
                 again = kept[o.index]
@@ -112,7 +157,12 @@ def _turning(
                 known |= {id(old): new for old, new in pairs}
             return found
 
-        return {o.index: keep(o.index) for o in chain} | {other.index: turned}
+        def at(name: str | None) -> Replacement:
+            if name is None:
+                return lambda call: turned(call())
+            return lambda call: call(**{name: turned(call[name])})
+
+        return {o.index: keep(o.index) for o in chain} | {i: at(n) for i, n in places.items()}
 
     return make
 

@@ -1,4 +1,4 @@
-"""Changes of a value on its way: axes reversed, rolled, interleaved or swapped; values rounded."""
+"""Changes of a value on its way: axes reversed, rolled, interleaved or swapped; rounded; scaled."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from parity.capture.torch_calls import Invocation, Operation, Origin, Value
 from parity.capture.torch_operations import Replacement
+from parity.diagnosis.experiments.arithmetic import SCALE
 from parity.diagnosis.experiments.change import RARE, Change, Changes, linked, one
 from parity.diagnosis.experiments.rounding import Rounded
 
@@ -16,6 +17,8 @@ TURNED, ROUNDED = "values-turned", "values-rounded"
 BITS = {10: "TF32's or float16's", 7: "bfloat16's"}
 MOST_AXES = 5
 GROUPS = (2, 3, 4, 8, 16)
+FACTORS = {"0.5": 0.5, "2": 2.0, "sqrt(1/2)": 0.5**0.5, "sqrt(2)": 2**0.5, "0.1": 0.1, "10": 10.0}
+FACTORS |= {"-1": -1.0, "255": 255.0, "1/255": 1 / 255}
 
 Turn = Callable[[torch.Tensor], torch.Tensor]
 
@@ -43,7 +46,13 @@ def turns(value: Value) -> list[tuple[str, str, Turn]]:
             how = "" if backward else ", and its gradient not"
             text = f"rounded to {whose} {bits} bits{how}"
             found.append((ROUNDED, text, _rounded(bits, backward)))
+    for name, factor in FACTORS.items() if "float" in value.dtype else ():
+        found.append((SCALE, f"times {name}", _scaled(factor)))
     return found
+
+
+def _scaled(factor: float) -> Turn:
+    return lambda x: x * factor
 
 
 def _rounded(bits: int, backward: int) -> Turn:

@@ -15,6 +15,7 @@ from flax import linen, nnx
 from torch import nn
 
 from parity import Port, check
+from parity.capture.records import NETWORK
 
 LINEAR = [("0.weight", "a.kernel", (1, 0)), ("0.bias", "a.bias")]
 LINEAR += [("2.weight", "b.kernel", (1, 0)), ("2.bias", "b.bias")]
@@ -161,6 +162,35 @@ def test_linen_remat(narrow: bool) -> None:
     assert "a.dense" in {c.layer for c in report.checks if c.rung == "L2"}
     inside = [n for n in report.notes if "computes in float32 inside" in n]
     assert bool(inside) == narrow
+
+
+def test_a_layer_that_is_mapped_over_images_is_not_blamed() -> None:
+    """Catches a layer that gives a part at each step, taken for one of another shape."""
+    wrong = check(Port(reference(), Ported(jax.lax.map, 0.5), inputs=(4, 6), weights=LINEAR))
+    fault = wrong.fault()
+    assert fault is not None
+    assert fault.layer == NETWORK, fault.sentence()
+    check(Port(reference(), Ported(jax.lax.map), inputs=(4, 6), weights=LINEAR)).assert_faithful()
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("factor", [1.0, 1.0 + 1e-7])
+def test_a_hard_sigmoid_in_float64(inplace: bool, factor: float) -> None:
+    """Catches PyTorch's derivative, a sixth of float32 in float64, taken for a fault of the port.
+
+    It fails, too, where a port that is off by as little passes.
+    """
+
+    class Gated(nnx.Module):
+        def __init__(self) -> None:
+            self.a, self.b = (nnx.Linear(6, 6, rngs=nnx.Rngs(i)) for i in range(2))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.b(jax.nn.hard_sigmoid(self.a(x)) * factor)
+
+    torch.manual_seed(0)
+    gated = nn.Sequential(nn.Linear(6, 6), nn.Hardsigmoid(inplace), nn.Linear(6, 6))
+    assert check(Port(gated, Gated(), inputs=(4, 6), weights=LINEAR)).ok == (factor == 1)
 
 
 class Recurrent(nn.Module):

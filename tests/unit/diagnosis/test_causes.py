@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -70,6 +71,67 @@ def test_other_noise_is_not_taken_for_rounding() -> None:
     )
     assert not report.ok
     assert not report.causes
+
+
+@pytest.mark.parametrize(
+    ("stopped", "words"),
+    [
+        ("w0 w2 w4 w6 b0 b2 b4 b6", "no gradient to any parameter"),
+        ("w6 b6", "no gradient to the parameters of `linear`"),
+    ],
+    ids=["all", "one layer"],
+)
+def test_parameters_that_are_never_trained(stopped: str, words: str) -> None:
+    """Catches stopped gradients of several parameters, of which each alone explains nothing."""
+    port = function(lambda a: a)
+
+    def forward(params: Params, x: jax.Array) -> jax.Array:
+        frozen = {name: jax.lax.stop_gradient(params[name]) for name in stopped.split()}
+        return port.port(params | frozen, x)
+
+    report = check(dataclasses.replace(port, port=forward))
+    assert not report.ok
+    assert {cause.fault for cause in report.causes} == {"stop-gradient"}, report.explanation()
+    assert words in report.explanation()[0]
+
+
+class Attention(nn.Module):
+    """Two layers around an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(6, 24), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.a(x).chunk(3, -1)
+        return self.b(torch.nn.functional.scaled_dot_product_attention(q, k, v))
+
+
+class RoundedAttention(nnx.Module):
+    def __init__(self, rounded: Callable[[jax.Array], jax.Array]) -> None:
+        rngs = nnx.Rngs(0)
+        self.a, self.b = nnx.Linear(6, 24, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+        self.rounded = rounded
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        q, k, v = jnp.split(self.a(x), 3, -1)
+        scores = self.rounded(q) @ self.rounded(k).mT * 8**-0.5
+        return self.b(self.rounded(jax.nn.softmax(scores)) @ self.rounded(v))
+
+
+@pytest.mark.parametrize(("name", "bits", "fault"), CASES, ids=[case[0] for case in CASES])
+def test_rounded_factors_between_two_layers(name: str, bits: int, fault: str) -> None:
+    """Catches rounding that is looked for in layers alone, or not of attention's weights."""
+    del name
+    rules = [(r"(.)\.weight", r"\1.kernel", (1, 0)), (r"(.)\.bias", r"\1.bias")]
+
+    def found(rounded: Callable[[jax.Array], jax.Array]) -> list[str]:
+        pair = Port(Attention(), RoundedAttention(rounded), (2, 5, 6), rules)
+        return [cause.fault for cause in check(pair, levels=("L0", "L1", "L2")).causes]
+
+    assert found(lambda a: jax.lax.reduce_precision(a, 8, bits)) == [fault]
+    assert found(lambda a: a * (1 + 2.0 ** -(bits + 1) * jnp.cos(1e4 * a))) == []
 
 
 class Summed(nn.Module):

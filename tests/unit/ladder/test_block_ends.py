@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from flax import nnx
@@ -13,6 +16,7 @@ from torch import nn
 
 from parity import Port, check
 from parity.capture.records import NETWORK
+from parity.ladder import recording, runs
 from parity.report.report import Report
 from tests.unit.ladder.test_pairs import OwnScale, Scaled
 
@@ -160,15 +164,13 @@ class Activated(nnx.Module):
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "elu": jax.nn.elu}
 
 
-@pytest.mark.parametrize("theirs", ["tanh", "relu"])  # of which one may be applied twice
-@pytest.mark.parametrize("act", ["right", "elu"])
-@pytest.mark.parametrize("last", [True, False])
-def test_a_layer_that_holds_the_activation_of_the_network(
-    theirs: str, act: str, last: bool
-) -> None:
-    """Catches a right port failed, whose layers do more than the reference's of their names.
+def holding(theirs: str, act: str, last: bool) -> Port:
+    """A port whose layers hold the activations, which the reference applies outside of its own.
 
-    One that holds another activation is wrong, and not for holding one.
+    Args:
+        theirs: The reference's activation.
+        act: That of the port's first layer; `right` for the same.
+        last: Whether there is one behind the last layer, too.
     """
 
     class Outside(nn.Module):
@@ -191,11 +193,45 @@ def test_a_layer_that_holds_the_activation_of_the_network(
             return self.b(self.a(x))
 
     rules = [(r"(.)\.weight", r"\1.kernel", (1, 0)), (r"(.)\.bias", r"\1.bias")]
-    report = check(Port(Outside(), Inside(), (5, 4), rules))
+    return Port(Outside(), Inside(), (5, 4), rules)
+
+
+@pytest.mark.parametrize("theirs", ["tanh", "relu"])  # of which one may be applied twice
+@pytest.mark.parametrize("act", ["right", "elu"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_layer_that_holds_the_activation_of_the_network(
+    theirs: str, act: str, last: bool
+) -> None:
+    """Catches a right port failed, whose layers do more than the reference's of their names.
+
+    One that holds another activation is wrong, and not for holding one.
+    """
+    report = check(holding(theirs, act, last))
     assert report.ok == (act == "right"), report.reason()
     if not report.ok:
         assert [c.fault for c in report.causes][:1] == ["activation"], report.explanation()
         assert "ELU" in report.explanation()[0]
+
+
+@pytest.mark.parametrize("act", ["right", "elu"])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("where", ["trace", "trace of whole runs", "large"])
+def test_layers_of_a_reference_that_cannot_be_run_with_other_values(
+    where: str, act: str, last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a right port failed where it cannot be tried at which place its layers end."""
+    port = holding("relu", act, last)
+    if where == "large":
+        monkeypatch.setattr(runs, "LARGE", 0)
+    else:
+        parts = recording.PARTS if where == "trace" else ("numerics",)
+        recording.record(port, tmp_path / "ref.trace", parts=parts)
+        port = dataclasses.replace(port, reference=tmp_path / "ref.trace", inputs=None)
+    report = check(port)
+    assert report.ok == (act == "right"), report.reason()
+    if act == "right":
+        assert [n for n in report.notes if n.startswith("not paired")], report.notes
+        assert not report.causes
 
 
 def test_a_port_of_which_every_layer_pads_by_itself() -> None:
@@ -381,3 +417,110 @@ def test_a_reference_that_refuses_other_values_is_no_reason_to_fail(
 
     rules = [(r"(.*)\.weight", r"\1.kernel", (1, 0)), (r"(.*)\.bias", r"\1.bias")]
     check(Port(Strict(), Ported(), (5, 4), rules)).assert_faithful()
+
+
+class ScaledEmbedding(nn.Embedding):
+    """A class of one's own that does more than the layer of PyTorch's that it is made of."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return 4 * super().forward(tokens)
+
+
+class ScaledTokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = ScaledEmbedding(10, 8), nn.Linear(8, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(tokens))
+
+
+class PlainTokens(nnx.Module):
+    def __init__(self, scale: float, epsilon: float = 0.0) -> None:
+        self.embed = nnx.Embed(10, 8, rngs=nnx.Rngs(0))
+        self.head = nnx.Linear(8, 3, rngs=nnx.Rngs(0))
+        self.scale, self.epsilon = scale, epsilon
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        return self.head(self.scale * self.embed(tokens) + self.epsilon)
+
+
+def of_tokens(port: PlainTokens) -> Report:
+    weights = {
+        "embed.embedding": ("embed.weight", None),
+        "head.kernel": ("head.weight", (1, 0)),
+        "head.bias": ("head.bias", None),
+    }
+    tokens = np.random.default_rng(0).integers(0, 10, (5, 4))
+    return check(Port(ScaledTokens(), port, inputs=(tokens,), weights=weights))
+
+
+def test_a_layer_of_the_reference_that_does_more_is_no_pair() -> None:
+    """Catches a right port failed: the reference's own class scales what its embedding gives."""
+    report = of_tokens(PlainTokens(4.0))
+    report.assert_faithful()
+    assert ("embed", "embed") not in {(p.reference, p.port) for p in report.pairs}
+
+
+@pytest.mark.parametrize("port", [PlainTokens(3.0), PlainTokens(4.0, 0.1)])
+def test_such_a_layer_is_not_blamed_for_what_stands_behind_it(port: PlainTokens) -> None:
+    """Catches a port that passes, or whose embedding is blamed for another scale outside of it."""
+    report = of_tokens(port)
+    assert not report.ok
+    fault = report.fault()
+    assert fault is not None
+    assert fault.layer == "head", fault
+
+
+class OwnNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(0.5, 1.5, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+class PortedNorm(nnx.Module):
+    def __init__(self) -> None:
+        self.weight = nnx.Param(jnp.ones(8))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        mean = jnp.square(x).mean(-1, keepdims=True)
+        return self.weight[...] * x * jax.lax.rsqrt(mean + 1e-6)
+
+
+class BeforeNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.norm, self.head = nn.Linear(4, 8), OwnNorm(), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(torch.nn.functional.gelu(self.fc(x))))
+
+
+class WrongBeforeNorm(nnx.Module):
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.fc, self.norm = nnx.Linear(4, 8, rngs=rngs), PortedNorm()
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.norm(jax.nn.gelu(self.fc(x))))  # the other GELU
+
+
+def test_a_layer_of_ones_own_behind_a_fault_is_a_pair() -> None:
+    """Catches a right layer that is not compared, since it is fed something else."""
+    weights = {
+        "fc.kernel": ("fc.weight", (1, 0)),
+        "fc.bias": ("fc.bias", None),
+        "norm.weight": ("norm.weight", None),
+        "head.kernel": ("head.weight", (1, 0)),
+        "head.bias": ("head.bias", None),
+    }
+    report = check(Port(BeforeNorm(), WrongBeforeNorm(), (5, 4), weights))
+    assert ("norm", "norm") in {(p.reference, p.port) for p in report.pairs if p.kind == "layer"}
+    assert {c.ok for c in report.checks if c.layer == "norm" and c.rung == "L1"} == {True}
+    assert [cause.fault for cause in report.causes] == ["gelu-approximation"], report.causes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,36 @@ class Stored(Computed):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.l(x) + self.positions
+
+
+class Plain(nnx.Module):
+    """Holds its table as an array that is no variable of Flax's."""
+
+    def __init__(self, table: np.ndarray, kind: Callable[..., Any]) -> None:
+        self.l = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.table = kind(table)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.l(x) + self.table
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.asarray])
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_an_array_as_an_attribute(kind: Callable[..., Any], stored: bool, factor: float) -> None:
+    """Catches AttributeError at an array that no `nnx.Variable` holds, and one not compared."""
+    rules = RULES if stored else [*RULES, (None, "table")]
+    port = Port(
+        Stored() if stored else Computed(),
+        Plain(TABLE, kind) if factor == 1 else Plain(TABLE * factor, kind),
+        inputs=(3, 4),
+        weights=rules,
+    )
+    if stored and factor != 1:
+        with pytest.raises(InputError, match="nothing fills table"):
+            check(port)
+    else:
+        assert check(port).ok == (factor == 1)
 
 
 class Tabled(nnx.Module):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 from parity import check
@@ -28,7 +29,12 @@ def rules() -> list:
     return found
 
 
-@pytest.mark.parametrize("weights", [MAP, by_function, rules()], ids=["map", "function", "rules"])
+# What is copied as it is may be given by its name alone.
+SHORT = {name: (key, axes) if axes else key for name, (key, axes) in MAP.items()}
+GIVEN = {"map": MAP, "short map": SHORT, "function": by_function, "rules": rules()}
+
+
+@pytest.mark.parametrize("weights", GIVEN.values(), ids=GIVEN)
 def test_weights_however_given(weights: object) -> None:
     """Catches a way of giving weights that loses, mixes or does not load them."""
     report = check(port(weights=weights))
@@ -163,6 +169,8 @@ class Silent(Ported):
         ({"port": 3}, "the port is a int, expected an NNX module"),
         ({"port": plain}, "function and needs its parameters"),
         ({"reference": Reference().to("meta")}, "is on meta, expected the cpu"),
+        ({"inputs": (torch.zeros(SIZE, device="meta"),)}, "input 0 is on meta, expected the cpu"),
+        ({"port": Ported}, "the port is the class Ported, expected a module made of it"),
         ({"port": Raises(rngs=nnx.Rngs(0))}, "the port raised .* in first"),
         ({"inputs": (2, 8, 10, 4)}, "the reference raised RuntimeError in stem"),
     ],

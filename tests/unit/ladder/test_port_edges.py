@@ -230,7 +230,10 @@ class WithoutGradient(Two):
         ({"layout": None}, "layout is None, expected a mapping"),
         ({"inputs": (-1, 6)}, "shape .*, expected sides of 1 or more"),
         ({"inputs": np.array(["a"])}, "array of <U1, expected numbers"),
-        ({"weights": {"a.kernel": "a.weight"}}, "a.kernel is 'a.weight', expected"),
+        (
+            {"weights": {"a.kernel": ("a.weight",)}},
+            "a.kernel is .*, expected the reference's name, or",
+        ),
         ({"weights": 3}, "weights are 3, expected"),
         ({"weights": [("(", "x")]}, r"'\(' is no pattern"),
         ({"weights": [(r"(.*)", r"\2")]}, r"is no template"),

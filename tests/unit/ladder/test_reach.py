@@ -72,6 +72,30 @@ def test_a_bound_that_drawn_inputs_do_not_reach_is_reached(name: str) -> None:
     assert not check(port(theirs, WRONG[name]), ("L2",)).ok
 
 
+OWN: dict[str, tuple[Function, Function, Function]] = {  # of the reference; right; wrong
+    "relu6": (torch.relu, jax.nn.relu, jax.nn.relu6),
+    "clip": (lambda x: x, lambda x: x, lambda x: jnp.clip(x, max=9.0)),
+    "clamp": (lambda x: x, lambda x: x, lambda x: jax.lax.clamp(-1e9, x, 7.0)),
+    "another": (functional.relu6, jax.nn.relu6, lambda x: jnp.minimum(jax.nn.relu6(x), 5.9)),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_bound_of_the_ports_own_is_reached(name: str) -> None:
+    """Catches a ReLU6 for a ReLU that passes, since no value of a usual input reaches 6."""
+    theirs, right, wrong = OWN[name]
+    assert check(port(theirs, right), ("L2",)).ok
+    assert not check(port(theirs, wrong), ("L2",)).ok
+
+
+def test_a_bound_of_the_ports_own_that_nothing_reaches_is_named() -> None:
+    """Catches a bound that the port has alone, and that was not seen, without a word."""
+    given = np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5)
+    report = check(port(torch.relu, jax.nn.relu6, (given,)), ("L2",))
+    (line,) = [line for line in report.unseen if "both sides" in line]
+    assert line.startswith("no values lie on both sides of 6, where the port's min changes [")
+
+
 def test_inputs_that_are_given_stay_as_they_are() -> None:
     """Catches a user's input that is changed, and a bound that it misses without a word."""
     given = np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5)

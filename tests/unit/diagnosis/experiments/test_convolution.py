@@ -35,6 +35,17 @@ CONV, STRIDED = conv(padding=1), conv(stride=2, padding=1)
 
 SQUARE = nn.Linear(8, 8)
 
+# Three filters for each channel.
+DEPTHWISE = nn.Conv2d(4, 12, 3, padding=1, groups=4)
+
+
+def depthwise(x: jax.Array) -> jax.Array:
+    """Reads filters as TensorFlow keeps them, (channel, filter), in the order (filter, channel)."""
+    k = kernel(DEPTHWISE)
+    k = k.reshape(3, 3, 1, 4, 3).swapaxes(3, 4).reshape(k.shape)
+    return convolved(x, k, DEPTHWISE, feature_group_count=4)
+
+
 TRANSPOSED = nn.ConvTranspose2d(4, 4, 3, 2, 1, output_padding=1, bias=False)
 
 
@@ -54,6 +65,14 @@ CASES: tuple[Case, ...] = (
         IMAGE,
         Fault.KERNEL_AXES,
         "in and out",
+    ),
+    (
+        "filters of groups",
+        DEPTHWISE,
+        depthwise,
+        IMAGE,
+        "group-order",
+        "the kernel's filters stored group after group, taken for the other order",
     ),
     (
         "kernel flipped",

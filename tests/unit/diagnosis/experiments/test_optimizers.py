@@ -29,6 +29,21 @@ def rmsprop(**settings: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
     return lambda module: torch.optim.RMSprop(module.parameters(), 0.01, **settings)
 
 
+def clipped(norm: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    """SGD that clips its gradients before each step."""
+
+    def make(module: nn.Module) -> torch.optim.Optimizer:
+        optimizer = torch.optim.SGD(module.parameters(), 0.1)
+
+        def clip(*_: Any) -> None:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), norm)
+
+        optimizer.register_step_pre_hook(clip)
+        return optimizer
+
+    return make
+
+
 OPTIMIZERS: tuple[tuple[Any, Any, str, str], ...] = (
     (
         adam(eps=1e-3),
@@ -69,6 +84,30 @@ OPTIMIZERS: tuple[tuple[Any, Any, str, str], ...] = (
         optax.rmsprop(0.01, 0.9, 1e-8, centered=True, momentum=0.9, eps_in_sqrt=False),
         "optimizer-setting",
         "alpha 0.9 instead of 0.99",
+    ),
+    (
+        clipped(1e-2),
+        optax.chain(optax.clip_by_global_norm(1e-2), optax.sgd(0.1)),
+        "gradient-clipping",
+        "an eps of 0 instead of 1e-06 in the clipping",
+    ),
+    (clipped(1e-2), optax.sgd(0.1), "gradient-clipping", "that are not clipped"),
+    (
+        clipped(1e-2),
+        optax.chain(optax.clip(1e-2), optax.sgd(0.1)),
+        "gradient-clipping",
+        "value by value",
+    ),
+    (
+        clipped(1e-2),
+        optax.chain(
+            optax.stateless_with_tree_map(
+                lambda g, _: g * jnp.minimum(1.0, 1e-2 / jnp.linalg.norm(g))
+            ),
+            optax.sgd(0.1),
+        ),
+        "gradient-clipping",
+        "by the norm of each tensor",
     ),
     (
         sgd(momentum=0.9, weight_decay=0.1),

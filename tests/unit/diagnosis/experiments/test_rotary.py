@@ -132,18 +132,50 @@ def attending_by_sums(x: torch.Tensor) -> torch.Tensor:
     return queries @ keys.mT @ torch.tanh(x)
 
 
-def turn(a: jax.Array, b: jax.Array, backwards: bool = False) -> tuple[jax.Array, jax.Array]:
-    angles = jnp.outer(jnp.arange(6.0), jnp.asarray(FREQUENCIES, float))
+def values_first(x: torch.Tensor) -> torch.Tensor:
+    """As `attending`; values are made before anything is turned, and shaped as keys are."""
+    values = torch.tanh(x).unflatten(-1, (1, 8)).transpose(1, 2)
+    queries, keys = (t.unflatten(-1, (1, 8)).transpose(1, 2) for t in (x, x * 2))
+    scores = rotate_half(queries) @ rotate_half(keys).mT
+    return (scores @ values).transpose(1, 2).flatten(-2)
+
+
+def values_first_in_halves(x: torch.Tensor) -> torch.Tensor:
+    """As `values_first`, with halves that are computed by themselves."""
+    values = torch.tanh(x)
+    return sliced(x) @ sliced(x * 2).mT @ values
+
+
+def complex_numbers(x: torch.Tensor) -> torch.Tensor:
+    """As in Meta's Llama: neighbours are complex numbers."""
+    turning = torch.complex(*tables()).to(torch.complex128)
+    pairs = torch.view_as_complex(x.unflatten(-1, (4, 2)).contiguous())
+    return torch.view_as_real(pairs * turning).flatten(-2)
+
+
+def turn(
+    a: jax.Array, b: jax.Array, backwards: bool = False, base: float = 1e4
+) -> tuple[jax.Array, jax.Array]:
+    rates = jnp.asarray(FREQUENCIES, float) if base == 1e4 else base ** (-jnp.arange(4) / 4)
+    angles = jnp.outer(jnp.arange(6.0), rates)
     cos, sin = jnp.cos(angles), jnp.sin(-angles if backwards else angles)
     return a * cos - b * sin, b * cos + a * sin
 
 
-def halves(x: jax.Array, backwards: bool = False) -> jax.Array:
-    return jnp.concatenate(turn(x[..., :4], x[..., 4:], backwards), -1)
+def halves(x: jax.Array, backwards: bool = False, base: float = 1e4) -> jax.Array:
+    return jnp.concatenate(turn(x[..., :4], x[..., 4:], backwards, base), -1)
 
 
-def neighbours(x: jax.Array) -> jax.Array:
-    return jnp.stack(turn(x[..., ::2], x[..., 1::2]), -1).reshape(x.shape)
+def neighbours(x: jax.Array, base: float = 1e4) -> jax.Array:
+    return jnp.stack(turn(x[..., ::2], x[..., 1::2], base=base), -1).reshape(x.shape)
+
+
+def based_halves(x: jax.Array) -> jax.Array:
+    return halves(x, base=5e5)
+
+
+def based_neighbours(x: jax.Array) -> jax.Array:
+    return neighbours(x, base=1e3)
 
 
 def twice(rotate: Ported) -> Ported:
@@ -192,6 +224,13 @@ CASES: tuple[Case, ...] = (
     ("every two", every_two, halves, ROWS, "rope-pairs", NOT_NEIGHBOURS),
     ("values", attending, values_too, ROWS, "rope-values", "`tanh` turned by the rotary"),
     ("values of a sum", attending_by_sums, values_too, ROWS, "rope-values", "`tanh` turned by"),
+    ("values first", values_first, values_too, ROWS, "rope-values", "`tanh` turned by the rotary"),
+    ("before halves", values_first_in_halves, values_too, ROWS, "rope-values", "`tanh` turned by"),
+    ("base of a sum", rotate_half, based_halves, ROWS, "rope-base", "a base of 500000"),
+    ("base of neighbours", every_two, based_neighbours, ROWS, "rope-base", "a base of 1000"),
+    ("base of slices", sliced, based_halves, ROWS, "rope-base", "a base of 500000"),
+    ("base of both", both, twice(based_halves), ROWS, "rope-base", "a base of 500000"),
+    ("base, complex", complex_numbers, based_neighbours, ROWS, "rope-base", "a base of 1000"),
     ("neither", both, lambda x: x @ (x * 2).mT, ROWS, "rope-pairs", "no rotation"),
 )
 

@@ -23,10 +23,13 @@ def port(x: jax.Array, turn: str = "") -> jax.Array:
     weight = WEIGHT.numpy()
     y = jnp.tanh(jax.nn.softmax(x @ weight, -1))
     turns = {
+        "": y,
         "reverse": y[..., ::-1],
         "roll": jnp.roll(y, 1, 1),
         "back": jnp.roll(y, -1, -1),
         "groups": y.reshape(*y.shape[:2], 2, 4).swapaxes(-1, -2).reshape(y.shape),
+        "half": y / 2,
+        "negative": -y,
         "transpose": y.swapaxes(1, 2) if y.shape[1] == y.shape[2] else y,
     }
     return turns[turn] @ weight.T
@@ -37,6 +40,16 @@ CASES: tuple[Case, ...] = (
     ("roll", between, lambda x: port(x, "roll"), ROWS, "values-turned", "axis 1 rolled by 1"),
     ("back", between, lambda x: port(x, "back"), ROWS, "values-turned", "axis 2 rolled by -1"),
     ("groups", between, lambda x: port(x, "groups"), ROWS, "values-turned", "2 as 2 groups"),
+    ("half", between, lambda x: port(x, "half"), ROWS, "scale-factor", "its result times 0.5"),
+    ("negative", between, lambda x: port(x, "negative"), ROWS, "scale-factor", "times -1"),
+    (
+        "pixels",
+        between,
+        lambda x: port(x / 255),
+        ROWS,
+        "scale-factor",
+        "times 1/255",
+    ),
     (
         "square",
         between,
