@@ -331,6 +331,7 @@ def _converted(
         for name, (key, axes) in by_value(free, rest).items()
         if np.array_equal(transposed(source[key], axes), arrays[name])
     }
+    used = {key for key, _ in same.values()} | {k for part in parts.values() for k in part.keys}
     kept = {n: transposed(source[key], axes) for n, (key, axes) in same.items()}
     kept = {n: a for n, a in kept.items() if _equal(a, arrays[n])}  # held once
     return Assignment(
@@ -338,7 +339,7 @@ def _converted(
         {name: target[name] for name in own} | (made.arrays or {}) | kept,
         frozenset(arrays) - frozenset(same),
         frozenset(source) - {key for key, _ in same.values()},
-        frozenset(spare),
+        frozenset(spare | _tied(source, used)),
         parts,
         repeated(same, parts, source),
         own,

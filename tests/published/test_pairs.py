@@ -46,9 +46,7 @@ def test_right_pairs_pass(pairs: ModuleType, name: str) -> None:
     assert {c.rung for c in report.checks} == {"L0", "L1", "L2", "L3"}
     layers = {c.layer for c in report.checks if c.rung == "L2"}
     assert len(layers) > (10 if name == "gpt2_head" else 20)
-    lost = {o.layer for o in report.left_out if o.rung in ("L0", "L3")}
-    tied = {"lm_head.weight"} if name == "gpt2_head" else set()
-    assert lost == tied, "a weight or a gradient"
+    assert not [o for o in report.left_out if o.rung in ("L0", "L3")], "a weight or a gradient"
 
 
 def test_bert_trains_its_padding_row(pairs: ModuleType) -> None:

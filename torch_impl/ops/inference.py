@@ -3,12 +3,14 @@
 What a network computes in eval mode is recorded once for a shape of its images, by PyTorch's own
 tracer. Then what no output needs is dropped (ICNet runs its whole backbone on the half image, where
 two of four stages are used; batch norms want that in training), batch norms are folded into the
-weights of the convolutions before them (Jacob et al. 2018, section 3.2), and a ReLU overwrites the
-convolution's result. ReLUs are not left to oneDNN, which turns NaN into 0.
+weights of the convolutions before them (Jacob et al. 2018, section 3.2), a ReLU overwrites the
+convolution's result, and large kernels are laid out once as oneDNN wants them, not in each call.
+ReLUs are not left to oneDNN, which turns NaN into 0.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +26,10 @@ BATCH_NORMS = {
     torch.ops.aten.cudnn_batch_norm.default,
 }
 RELU = torch.ops.aten.relu.default
+# What `torch.compile` calls, too; a release of PyTorch without them lays kernels out in each call.
+LAY_OUT: Any = getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None)
+LAID_OUT: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+LARGE_KERNEL = 2**18  # elements, from which laying out takes more than oneDNN's other choice costs
 LARGE = 2**17  # pixels of all images, from which a program saves more than a few milliseconds
 MOST_PROGRAMS = 2  # of one predictor: each holds most of the weights once more
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -61,6 +67,8 @@ def program(model: torch.nn.Module, x: torch.Tensor, output: int = 0) -> Network
             fold(recorded, norm, convolution)
     drop_unused(recorded)
     overwrite(recorded)
+    if x.device.type == "cpu" and torch.backends.mkldnn.is_available() and LAY_OUT and LAID_OUT:
+        lay_out(recorded)
     recorded.recompile()
     return recorded
 
@@ -115,6 +123,7 @@ def fold(recorded: fx.GraphModule, norm: Node, convolution: Node) -> None:
     with graph.inserting_before(convolution):
         new = [_stored(recorded, array) for array in (folded, moved)]
         merged = graph.call_function(CONVOLUTION, (x, *new, *geometry))
+        merged.meta = dict(convolution.meta)
     for user in list(norm.users):
         user.replace_all_uses_with(merged)
 
@@ -127,12 +136,37 @@ def overwrite(recorded: fx.GraphModule) -> None:
             node.target = torch.ops.aten.relu_.default
 
 
+def lay_out(recorded: fx.GraphModule) -> None:
+    """Lay large kernels out as oneDNN computes with them."""
+    graph, held = recorded.graph, _tensor_of(recorded)
+    for node in nodes(recorded):
+        if node.target is not CONVOLUTION or getattr(node.args[1], "op", "") != "get_attr":
+            continue
+        x, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
+        kernel = held(weight)
+        if transposed or kernel.dtype != torch.float32 or kernel.numel() < LARGE_KERNEL:
+            continue
+        shape = list(x.meta["val"].shape)
+        kernel = LAY_OUT(kernel, padding, stride, dilation, groups, shape)
+        with graph.inserting_before(node):
+            new = _stored(recorded, kernel, "laid_out")
+            settings: list[Any] = [padding, stride, dilation, groups, "none", [], ""]
+            made = graph.call_function(LAID_OUT, (x, new, bias, *settings))
+        made.meta = dict(node.meta)
+        node.replace_all_uses_with(made)
+        graph.erase_node(node)
+        if not weight.users:
+            graph.erase_node(weight)
+            delattr(recorded, weight.target)
+
+
 def _tensor_of(recorded: fx.GraphModule) -> Callable[[Node], torch.Tensor]:
     return lambda node: getattr(recorded, node.target).detach()
 
 
-def _stored(recorded: fx.GraphModule, array: torch.Tensor) -> Node:
+def _stored(recorded: fx.GraphModule, array: torch.Tensor, kind: str = "folded") -> Node:
     """Keep a tensor with the program; gives the node that stands for it."""
-    name = f"folded_{sum(1 for n, _ in recorded.named_buffers() if n.startswith('folded_'))}"
+    names = (f"{kind}_{i}" for i in itertools.count())
+    name = next(name for name in names if not hasattr(recorded, name))
     recorded.register_buffer(name, array)
     return recorded.graph.get_attr(name)

@@ -113,3 +113,23 @@ def test_predictor_records_large_images_only(monkeypatch: pytest.MonkeyPatch) ->
     for program in fast.programs.values():
         assert torch.ops.aten.relu_.default in {node.target for node in program.graph.nodes}
     assert not wide.programs
+
+
+@pytest.mark.skipif(inference.LAY_OUT is None, reason="PyTorch has no such operator")
+@pytest.mark.parametrize("model", ["enet", "erfnet", "icnet", "genet-extent2", "enet-mindspore"])
+def test_kernels_laid_out_give_the_same(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a kernel laid out for another padding, stride, dilation or group, or held twice."""
+    reference, x = network(model, "float32")
+    plain = inference.program(reference, x)
+    monkeypatch.setattr(inference, "LARGE_KERNEL", 1)
+    laid_out = inference.program(reference, x)
+    assert any(node.target is inference.LAID_OUT for node in laid_out.graph.nodes)
+    used = {node.target for node in laid_out.graph.nodes if node.op == "get_attr"}
+    made = {n for n, _ in laid_out.named_buffers() if n.startswith(("folded", "laid_out"))}
+    assert made <= used
+    with torch.inference_mode():
+        expected = plain(x)
+        limit = 1e-5 * expected.abs().max()  # float32's 2^-24 may grow 170 times
+        assert (laid_out(x) - expected).abs().max() <= limit
+        x[0, 0, 0, 0] = torch.nan
+        assert torch.equal(laid_out(x).isnan(), plain(x).isnan())
