@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 
@@ -35,7 +36,7 @@ class Kind:
 
     group: str
     name: str
-    make: Callable[[Place], None]
+    make: Callable[[Place], object]
     harmless: str = ""
 
     @property
@@ -44,23 +45,22 @@ class Kind:
         return "onnx" if self.group == "onnx" else "inspect"
 
 
-def of_bytes(group: str, name: str, data: bytes, harmless: str = "") -> Kind:
-    """A kind that is the same bytes everywhere."""
-    return Kind(group, name, lambda place: _write(place, data), harmless)
+Content = bytes | Callable[[], bytes]
 
 
-def of_function(group: str, name: str, data: Callable[[], bytes], harmless: str = "") -> Kind:
-    """A kind whose bytes are large, and made when they are needed."""
-    return Kind(group, name, lambda place: _write(place, data()), harmless)
-
-
-def of_each(
-    group: str, cases: dict[str, bytes], harmless: dict[str, str] | None = None
+def files(
+    group: str, contents: Mapping[str, Content], fine: Mapping[str, str] | None = None
 ) -> Iterator[Kind]:
-    """Kinds from name -> bytes."""
-    for name, data in cases.items():
-        yield of_bytes(group, name, data, (harmless or {}).get(name, ""))
+    """Kinds that are one file each.
+
+    Args:
+        group: Of all of them.
+        contents: Name -> what the file holds, or what makes it where that is large.
+        fine: Name -> why it may be read after all; the others must be refused.
+    """
+    for name, content in contents.items():
+        yield Kind(group, name, functools.partial(_write, content), (fine or {}).get(name, ""))
 
 
-def _write(place: Place, data: bytes) -> None:
-    place.file.write_bytes(data)
+def _write(content: Content, place: Place) -> None:
+    place.file.write_bytes(content if isinstance(content, bytes) else content())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import onnx
 from onnx import TensorProto
 
-from tests.fuzz.hostile.kinds import Kind, Place, of_bytes, of_each, of_function
+from tests.fuzz.hostile.kinds import Kind, Place, files
 from tests.fuzz.hostile.mindspore_files import END, START, field, varint
 from tests.fuzz.hostile.onnx_networks import (
     FLOAT,
@@ -24,15 +25,14 @@ from tests.fuzz.hostile.onnx_networks import (
     constant,
     deep,
     escaping,
-    expanded,
     filled,
     looping,
     model,
     outside,
-    padded,
     ranged,
     shaped,
     sparse,
+    using,
     written,
 )
 
@@ -40,45 +40,33 @@ GROUP = "onnx"
 METADATA, FUNCTION = 14, 25  # fields of a model
 INITIALIZER = 5  # of a graph
 IMAGE = "float[1,3,8,8]"
-RUN = "nothing is computed before there is an image"
 
 
-# --- Values in another file, wherever its name may be hidden
+# What lies there -> how it is made.
+NO_FILES: dict[str, Callable[[Place], object]] = {
+    "a whole one": lambda place: place.file.write_bytes(model().SerializeToString()),
+    "a link to nothing": lambda place: place.file.symlink_to(place.outside / "no"),
+    "a link to a device": lambda place: place.file.symlink_to("/dev/zero"),
+    "a folder": lambda place: place.file.mkdir(),
+    "a pipe": lambda place: os.mkfifo(place.file),
+}
 
 
-LOCATIONS = ("../outside/secret", "/etc/hostname", "beside.bin", "")
-
-
-def elsewhere() -> Iterator[Kind]:
-    for place, make in PLACES.items():
-        for location in LOCATIONS:
-            data = make(outside(location)).SerializeToString()
-            yield of_bytes(GROUP, f"{place} in the file {location!r}", data)
-    data = model(initializer=[outside("../outside/secret", said=False)]).SerializeToString()
-    yield of_bytes(GROUP, "an initializer that only names a file", data)
-
-
-# --- Files that are none
-
-
-def _write(place: Place) -> None:
-    place.file.write_bytes(model().SerializeToString())
-
-
-def no_files() -> Iterator[Kind]:
-    yield Kind(GROUP, "a whole one", _write, "it is what it says")
-    yield Kind(
-        GROUP, "a link to nothing", lambda place: place.file.symlink_to(place.outside / "no")
-    )
-    yield Kind(GROUP, "a link to a device", lambda place: place.file.symlink_to("/dev/zero"))
-    yield Kind(GROUP, "a folder", lambda place: place.file.mkdir())
-    yield Kind(GROUP, "a pipe", lambda place: os.mkfifo(place.file))
-
-
-# --- Protobuf that lies
+def elsewhere() -> dict[str, Made]:
+    """Values in another file, wherever its name may be hidden."""
+    found = {
+        f"{place} in the file {location!r}": make(outside(location))
+        for place, make in PLACES.items()
+        for location in ("../outside/secret", "/etc/hostname", "beside.bin", "")
+    }
+    named = outside("../outside/secret", said=False)
+    return found | {"an initializer that only names a file": model(initializer=[named])}
 
 
 def messages() -> dict[str, bytes]:
+    """Protobuf that lies."""
+    empty = Made(ir_version=10, opset_import=[OPSET])
+    unnamed = Made(ir_version=10, opset_import=[OPSET], graph=onnx.GraphProto(name="g"))
     good = model().SerializeToString()
     return {
         "nothing behind its version": good[:2],
@@ -101,53 +89,41 @@ def messages() -> dict[str, bytes]:
         "a version of 0": b"\x08\0" + good[2:],
         "no version": good[2:],
         "a name that is not UTF-8": good + field(2, b"\xff\xfe"),
-        "no graph": Made(ir_version=10, opset_import=[OPSET]).SerializeToString(),
-        "an empty graph": Made(
-            ir_version=10, opset_import=[OPSET], graph=onnx.GraphProto(name="g")
-        ).SerializeToString(),
+        "no graph": empty.SerializeToString(),
+        "an empty graph": unnamed.SerializeToString(),
     }
-
-
-# --- Tensors that lie
-
-
-def tensor(dims: Sequence[int], raw: bytes = bytes(24), kind: int = FLOAT) -> TensorProto:
-    return TensorProto(name="w", data_type=kind, dims=dims, raw_data=raw)
 
 
 def tensors() -> dict[str, TensorProto]:
-    both = tensor((6,))
-    both.float_data.extend([1.0] * 6)
-    letters = tensor((6,), b"")
-    letters.string_data.append(b"x" * 24)
-    cut = tensor((6,))
-    cut.segment.begin, cut.segment.end = 0, 2**62
-    unnamed = tensor((6,))
-    unnamed.name = ""
+    """Tensors that lie."""
+
+    def tensor(*dims: int, raw: bytes = bytes(24), kind: int = FLOAT, **more: Any) -> TensorProto:
+        fields = {"name": "w", "data_type": kind, "raw_data": raw} | more
+        return TensorProto(dims=dims, **fields)
+
+    cut = TensorProto.Segment(begin=0, end=2**62)
     return {
-        "a dim of 2**62": tensor((2**62,)),
-        "a dim of 2**40 without values": tensor((2**40,), b""),
-        "dims whose product is 6 again": tensor((2**32 + 1, 2**32 - 1, 6)),
-        "a negative dim": tensor((-6,)),
-        "two negative dims": tensor((-2, -3)),
-        "a dim of 0 beside 2**63 - 1": tensor((0, 2**63 - 1), b""),
-        "10,000 dims": tensor((1,) * 9_999 + (6,)),
-        "too few bytes": tensor((7,)),
-        "too many bytes": tensor((5,)),
-        "values twice": both,
-        "values that are a text": letters,
-        "values that are cut off": cut,
-        "an unknown dtype": tensor((6,), kind=99),
-        "a dtype of 0": tensor((6,), kind=0),
-        "a text": tensor((6,), kind=TensorProto.STRING),
-        "no name": unnamed,
+        "a dim of 2**62": tensor(2**62),
+        "a dim of 2**40 without values": tensor(2**40, raw=b""),
+        "dims whose product is 6 again": tensor(2**32 + 1, 2**32 - 1, 6),
+        "a negative dim": tensor(-6),
+        "two negative dims": tensor(-2, -3),
+        "a dim of 0 beside 2**63 - 1": tensor(0, 2**63 - 1, raw=b""),
+        "10,000 dims": tensor(*[1] * 9_999, 6),
+        "too few bytes": tensor(7),
+        "too many bytes": tensor(5),
+        "values twice": tensor(6, float_data=[1.0] * 6),
+        "values that are a text": tensor(6, raw=b"", string_data=[b"x" * 24]),
+        "values that are cut off": tensor(6, segment=cut),
+        "an unknown dtype": tensor(6, kind=99),
+        "a dtype of 0": tensor(6, kind=0),
+        "a text": tensor(6, kind=TensorProto.STRING),
+        "no name": tensor(6, name=""),
     }
 
 
-# --- Graphs that are no network of images, or grow
-
-
 def graphs() -> dict[str, Made]:
+    """Graphs that are no network of images, or grow."""
     return {
         "an input of text": shaped(*IMAGES, kind=TensorProto.STRING),
         "an input of float64": shaped(*IMAGES, kind=TensorProto.DOUBLE),
@@ -192,32 +168,30 @@ def growing() -> dict[str, Made]:
         "a constant of 2**40": filled(2**40),
         "a constant of 2**20 a side": filled(2**20, 2**20),
         "a constant of 1 GiB": filled(2**28),
-        "1 repeated 2**40 times": expanded("Tile", 2**40),
-        "1 repeated 2**28 times": expanded("Tile", 2**28),
-        "1 expanded to 2**28": expanded("Expand", 2**28),
+        "1 repeated 2**40 times": using("large = Tile(one, n)", 2**40),
+        "1 repeated 2**28 times": using("large = Tile(one, n)", 2**28),
+        "1 expanded to 2**28": using("large = Expand(one, n)", 2**28),
         "a range to 2**28": ranged(2**28),
         "a range to 2**40": ranged(2**40),
         "a loop of 2**62 rounds": looping(2**62),
-        "padding of 2**40": padded(2**40),
-        "padding of 2**28": padded(2**28),
+        "padding of 2**40": using("large = Pad(one, n)", 0, 2**40),
+        "padding of 2**28": using("large = Pad(one, n)", 0, 2**28),
     }
 
 
-def entries(**said: str) -> bytes:
-    made = model()
-    for key, text in said.items():
-        made.metadata_props.add(key=key, value=text)
-    return made.SerializeToString()
-
-
-def manifests() -> dict[str, bytes]:
-    return {
-        "a manifest that is no JSON": entries(parity="{nothing}"),
-        "a manifest of a list": entries(parity="[1]"),
-        "a manifest without a seal": entries(parity='{"tool": "parity-suite", "version": 2}'),
-        "a manifest 100,000 deep": entries(parity="[" * 10**5 + "]" * 10**5),
-        "a manifest of a number of a million digits": entries(parity="9" * 10**6),
+def manifests() -> dict[str, Made]:
+    """Networks whose manifest lies."""
+    texts = {
+        "that is no JSON": "{nothing}",
+        "of a list": "[1]",
+        "without a seal": '{"tool": "parity-suite", "version": 2}',
+        "100,000 deep": "[" * 10**5 + "]" * 10**5,
+        "of a number of a million digits": "9" * 10**6,
     }
+    found = {f"a manifest {name}": model() for name in texts}
+    for made, text in zip(found.values(), texts.values(), strict=True):
+        made.metadata_props.add(key="parity", value=text)
+    return found
 
 
 def large() -> dict[str, Callable[[], bytes]]:
@@ -240,24 +214,20 @@ def large() -> dict[str, Callable[[], bytes]]:
 
 def kinds() -> Iterator[Kind]:
     """All."""
-    yield from elsewhere()
-    yield from no_files()
     fine = {
+        "a whole one": "it is what it says",
         "a graph that is a number": "protobuf passes over a field of another kind",
         "a name that is not UTF-8": "nobody looks at it",
         "a constant: no name": "it needs none",
         "conditions 10 deep": "it is not too deep",
-        **dict.fromkeys(growing(), RUN),
+        **dict.fromkeys(growing(), "nothing is computed before there is an image"),
     }
-    yield from of_each(GROUP, messages() | manifests(), fine)
+    for name, make in NO_FILES.items():
+        yield Kind(GROUP, name, make, fine.get(name, ""))
+    networks = elsewhere() | manifests() | graphs() | growing()
     for name, lie in tensors().items():
-        yield of_bytes(GROUP, f"a tensor: {name}", model(initializer=[lie]).SerializeToString())
-        name, data = f"a constant: {name}", model([constant(lie)]).SerializeToString()
-        yield of_bytes(GROUP, name, data, fine.get(name, ""))
-    for name, made in (graphs() | growing()).items():
-        yield of_bytes(GROUP, name, made.SerializeToString(), fine.get(name, ""))
-    for depth in (10, 60, 2000):
-        name = f"conditions {depth:,} deep"
-        yield of_function(GROUP, name, functools.partial(deep, depth), fine.get(name, ""))
-    for name, make in large().items():
-        yield of_function(GROUP, name, make)
+        networks[f"a tensor: {name}"] = model(initializer=[lie])
+        networks[f"a constant: {name}"] = model([constant(lie)])
+    written = {name: made.SerializeToString() for name, made in networks.items()}
+    conditions = {f"conditions {n:,} deep": functools.partial(deep, n) for n in (10, 60, 2000)}
+    yield from files(GROUP, messages() | written | conditions | large(), fine)

@@ -37,6 +37,17 @@ class Raw:
     data: bytes
 
 
+def called(path: str, *args: Any) -> Call:
+    """A call of a function by its dotted name."""
+    module, _, name = path.rpartition(".")
+    return Call(Global(module, name), args)
+
+
+def joined(*parts: Any) -> Raw:
+    """Values on the stack, and opcodes, which are bytes, between them."""
+    return Raw(b"".join(part if isinstance(part, bytes) else ops(part) for part in parts))
+
+
 def pickled(value: Any, protocol: int = 2) -> bytes:
     """A whole pickle of one value."""
     return b"\x80" + bytes([protocol]) + ops(value) + b"."

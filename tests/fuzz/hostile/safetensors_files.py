@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.fuzz.hostile.kinds import Kind, of_each, of_function
+from tests.fuzz.hostile.kinds import Kind, files
 
 BODY = bytes(range(24))
 
@@ -106,43 +106,39 @@ def headers() -> dict[str, bytes]:
     }
 
 
+def many(entry: str, count: int) -> str:
+    """A header's text of so many entries, numbered from 0."""
+    return ",".join(entry % i for i in range(count))
+
+
 def large() -> dict[str, Callable[[], bytes]]:
     """Headers that want memory for next to nothing."""
-
-    def many(count: int) -> bytes:
-        one = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
-        return headed(("{" + ",".join(one % i for i in range(count)) + "}").encode(), b"")
-
-    def notes() -> bytes:
-        text = ",".join(f'"{i}":""' for i in range(10**6))
-        return headed(b'{"__metadata__":{' + text.encode() + b'},"a":' + _one() + b"}")
-
+    empty = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    notes = '{"__metadata__":{%s},"a":%s}'
     return {
-        "1,000,000 empty tensors": lambda: many(10**6),
-        "60,000 empty tensors": lambda: many(60_000),
-        "40,000 empty tensors": lambda: many(40_000),
-        "1,000,000 notes": notes,
+        "1,000,000 empty tensors": lambda: headed(f"{{{many(empty, 10**6)}}}".encode(), b""),
+        "60,000 empty tensors": lambda: headed(f"{{{many(empty, 60_000)}}}".encode(), b""),
+        "40,000 empty tensors": lambda: headed(f"{{{many(empty, 40_000)}}}".encode(), b""),
+        "1,000,000 notes": lambda: headed(
+            (notes % (many('"%d":""', 10**6), json.dumps(entry()))).encode()
+        ),
     }
 
 
-def _one() -> bytes:
-    return json.dumps(entry()).encode()
+FINE = {
+    "offsets: not in order": "any order of names is allowed, and the bytes are all there once",
+    "header: no name": "a tensor may be called nothing",
+    "header: metadata that is null": "null is no metadata",
+    "header: a field too many": "what the format does not know is not looked at",
+    "header: 40,000 empty tensors": "they are not too many, and each is an array",
+    "shape: a dtype of 4 bits": "it is described, and not read",
+    "shape: a dtype of 8 bits": "it is described, and not read",
+}
 
 
 def kinds() -> Iterator[Kind]:
     """All."""
-    order = {"not in order": "any order of names is allowed, and the bytes are all there once"}
-    names = {
-        "no name": "a tensor may be called nothing",
-        "metadata that is null": "null is no metadata",
-        "a field too many": "what the format does not know is not looked at",
-        "a dtype of 4 bits": "it is described, and not read",
-        "a dtype of 8 bits": "it is described, and not read",
-    }
-    for title, cases in (("offsets", offsets()), ("shape", shapes()), ("header", headers())):
-        named = {f"{title}: {name}": data for name, data in cases.items()}
-        fine = {f"{title}: {name}": why for name, why in (order | names).items()}
-        yield from of_each("safetensors", named, fine)
-    empty = {"40,000 empty tensors": "they are not too many, and each is an array"}
-    for name, make in large().items():
-        yield of_function("safetensors", f"header: {name}", make, empty.get(name, ""))
+    groups = {"offsets": offsets(), "shape": shapes(), "header": headers() | large()}
+    for title, cases in groups.items():
+        named = {f"{title}: {name}": content for name, content in cases.items()}
+        yield from files("safetensors", named, FINE)

@@ -8,7 +8,6 @@ import zlib
 from typing import Any
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
-FLAG_ENCRYPTED, FLAG_UTF8 = 1, 0x800
 MEBIBYTE = 2**20
 
 
