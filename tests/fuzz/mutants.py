@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,82 +15,44 @@ from tests.fuzz.sandbox import Sandbox
 LARGEST = 2**18  # bytes of a file that is mutated: in a larger one, hardly any byte matters
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFE, ord("{"), ord("("), ord("["), ord("."), ord("/"))
 
-Change = Callable[[bytearray, bytes, np.random.Generator], None]
+Edit = tuple[int, int, bytes]  # from where, to where, and what stands there afterwards
 
 
-def flip(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """One bit the other way."""
-    del other
-    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+def drawn(data: bytes, other: bytes, rng: np.random.Generator) -> dict[str, Edit]:
+    """One change of each sort, at the same place.
 
-
-def poke(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """One byte that means something in many formats."""
-    del other
-    data[rng.integers(len(data))] = INTERESTING[rng.integers(len(INTERESTING))]
-
-
-def number(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """Four or eight bytes become a number at a border."""
-    del other
-    wide = (4, 8)[rng.integers(2)]
-    value = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63)[rng.integers(7)]
-    at = int(rng.integers(len(data)))
-    order = ("little", "big")[rng.integers(2)]
-    data[at : at + wide] = (value % 2 ** (8 * wide)).to_bytes(wide, order)
-
-
-def insert(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """A few bytes between."""
-    del other
-    at = int(rng.integers(len(data) + 1))
-    data[at:at] = rng.bytes(int(rng.integers(1, 9)))
-
-
-def remove(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """A few bytes away."""
-    del other
-    at = int(rng.integers(len(data)))
-    del data[at : at + int(rng.integers(1, 9))]
-
-
-def repeat(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """A piece of it twice, or many times."""
-    del other
-    at = int(rng.integers(len(data)))
-    piece = bytes(data[at : at + int(rng.integers(1, 65))])
-    data[at:at] = piece * int(rng.integers(1, 9))
-
-
-def cut(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """Without its end."""
-    del other
-    del data[rng.integers(len(data)) :]
-
-
-def splice(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """From somewhere on, another file."""
-    del data[rng.integers(len(data)) :]
-    data += other[rng.integers(len(other) + 1) :]
-
-
-def graft(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """A piece of another file over its own."""
+    Args:
+        data: What is changed, at least one byte.
+        other: Another file, from which pieces come.
+        rng: Draws where and how.
+    """
     at, start = int(rng.integers(len(data))), int(rng.integers(len(other) + 1))
-    piece = other[start : start + int(rng.integers(1, 257))]
-    data[at : at + len(piece)] = piece
-
-
-CHANGES: tuple[Change, ...] = (flip, poke, number, insert, remove, repeat, cut, splice, graft)
+    few, wide = int(rng.integers(1, 9)), (4, 8)[rng.integers(2)]
+    border = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63)[rng.integers(7)]
+    number = (border % 2 ** (8 * wide)).to_bytes(wide, ("little", "big")[rng.integers(2)])
+    known = INTERESTING[rng.integers(len(INTERESTING))]
+    graft = other[start : start + int(rng.integers(1, 257))]
+    return {
+        "one bit the other way": (at, at + 1, bytes([data[at] ^ 1 << int(rng.integers(8))])),
+        "one byte that means something in many formats": (at, at + 1, bytes([known])),
+        "a number at a border": (at, at + wide, number),
+        "a few bytes between": (at, at, rng.bytes(few)),
+        "a few bytes away": (at, at + few, b""),
+        "a piece many times": (at, at, data[at : at + int(rng.integers(1, 65))] * few),
+        "without its end": (at, len(data), b""),
+        "from somewhere on, another file": (at, len(data), other[start:]),
+        "a piece of another file over its own": (at, at + len(graft), graft),
+    }
 
 
 def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     """Some changes, one after the other: mostly one or two."""
-    found = bytearray(data)
     for _ in range(int(rng.geometric(0.5))):
-        if found:
-            CHANGES[rng.integers(len(CHANGES))](found, other, rng)
-    return bytes(found)
+        if data:
+            edits = list(drawn(data, other, rng).values())
+            at, end, piece = edits[rng.integers(len(edits))]
+            data = data[:at] + piece + data[end:]
+    return data
 
 
 class Breeder:

@@ -57,16 +57,19 @@ def test_damage_that_is_accepted_is_counted(
 ) -> None:
     """Catches a suite that cannot fail: of a manifest that says nothing, and a version in a zip."""
 
-    def version(files: list[Path], rng: np.random.Generator) -> damage.Change:
+    def version(data: bytes, rng: np.random.Generator) -> tuple[int, bytes]:
         del rng
-        data = files[0].read_bytes()
-        return damage.Change(files[0], 4, data[:4] + b"\x2d" + data[5:])
+        return 4, data[:4] + b"\x2d" + data[5:]
 
-    def nothing(files: list[Path], rng: np.random.Generator) -> damage.Change:
-        del rng
-        return damage.Change(files[1], 0, b"{}")
+    def nothing(data: bytes, rng: np.random.Generator) -> tuple[int, bytes]:
+        del data, rng
+        return 0, b"{}"
 
-    for change, how in ((nothing, "without its manifest"), (version, "as if nothing were")):
+    for file, change, how in (
+        (1, nothing, "without its manifest"),
+        (0, version, "as if nothing were"),
+    ):
+        monkeypatch.setattr(damage, "drawn_file", lambda files, rng, file=file: files[file])
         monkeypatch.setitem(damage.KINDS, "flips", change)
         found = damage.endure(tmp_path, "flips", "npz", 2, 0, sandbox=sandbox)
         assert (found.accepted, found.ok) == (2, False)
