@@ -1,0 +1,44 @@
+"""A process that has imported the frameworks and forks: its children begin at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
+
+from parity.io import compilation_cache
+
+ROOT = Path(__file__).resolve().parents[1]
+FORKS = multiprocessing.get_context("forkserver")
+# What takes seconds to import; nothing of the project, into which a child may inject a fault.
+PRELOAD = (
+    "numpy",
+    "torch",
+    "jax",
+    "flax.nnx",
+    "optax",
+    "orbax.checkpoint",
+    "PIL.Image",
+    "grain",
+    "onnx",
+    "sklearn.metrics",
+    "tensorboardX",
+    "pytest",
+)
+
+
+def start() -> None:
+    """Start the process that forks, if it does not run yet; what is not installed it leaves out."""
+    compilation_cache.keep_compiled(compilation_cache.of_user())  # before it imports JAX
+    said = {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "OMP_NUM_THREADS": "1",  # there is a child for each core
+        # JAX warns that its threads would be lost: its backend has not started any yet.
+        "PYTHONWARNINGS": "ignore:os.fork() was called",
+    }
+    forkserver.set_forkserver_preload(list(PRELOAD))
+    with mock.patch.dict(os.environ, said):
+        forkserver.ensure_running()
