@@ -16,6 +16,7 @@ FORKS = multiprocessing.get_context("forkserver")
 PRELOAD = (
     "numpy",
     "torch",
+    "torch._dynamo",  # which the first optimizer would import, for longer than a short run takes
     "jax",
     "flax.nnx",
     "optax",

@@ -12,5 +12,6 @@ canaries    files outside, which nothing may open
 kills       writing that is killed
 refusals    writing that the file system refuses
 pairs       from every format to every other
+kill_training  training that is killed, and goes on
 result      tables and JSON
 """

@@ -4,8 +4,9 @@ flips, truncations, appended: checkpoints with a manifest, changed; none may be 
 mutants: files made to do harm, read in a watched child process; each must be refused in one line
 and do nothing else. kills, steps: writing that is killed, at random and before every change to the
 file system; the old or the new file must be there, whole. refusals: a full disk, a read-only
-folder, no permission. pairs: from every format to every other, bit by bit. Exit status 1 where one
-of them fails. Linux only.
+folder, no permission. pairs: from every format to every other, bit by bit. training: runs of
+`parity train` that are killed and go on; they must end as if nobody had killed them. Exit status 1
+where one of them fails. Linux only.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=int,
         metavar="N",
-        help="how many of each kind and format (default: 1000 changes, 10000 mutants, 100 kills)",
+        help="how many of each kind and format (default: 1000 changes, 10000 mutants, 100 kills of"
+        " conversions, 50 of training)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument(

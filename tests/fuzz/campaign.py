@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from parity.spec.models import MODELS
-from tests.fuzz import cases, damage, kills, mutants, pairs, refusals
+from tests.fuzz import cases, damage, kill_training, kills, mutants, pairs, refusals
 from tests.fuzz.hostile import Kind, all_kinds
 from tests.fuzz.result import FuzzResult, FuzzRow
 from weights_convert import formats
@@ -27,6 +27,7 @@ SUITES: dict[str, int | None] = {
     "steps": None,
     "refusals": None,
     "pairs": None,
+    "training": 50,
 }
 
 BOMBS = ("bomb", "million", "0,000")  # what kinds are called that are too large to be mutated
@@ -84,10 +85,14 @@ def _rows(
         for way in refusals.WAYS:
             progress(f"refusals, {way}")
             yield refusals.endure(way)
-    else:
+    elif name == "pairs":
         for case in pairs.cases(whole):
             config = MODELS[case[0]] if whole else pairs.smallest(case[0])
             yield pairs.endure(folder, case, config, progress)
+    else:
+        for i, runs in enumerate(kill_training.CASES):
+            (own := folder / str(i)).mkdir()
+            yield kill_training.endure(own, runs, count, seed, progress)
 
 
 def hostile(progress: Progress) -> Iterator[cases.Read]:

@@ -8,34 +8,27 @@ would hardly hit.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 from parity.spec.errors import InputError
+from tests import forking
+from tests.forking import FORKS
 from tests.fuzz.result import FuzzRow
 from tests.fuzz.samples import SUFFIXES, source
-from tests.fuzz.watch import ROOT
+from tests.steps import Steps
 from weights_convert import convert, formats, load
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 
 LEFT = (".parity-", ".tmp")  # what left-over names contain
-# Python's names for changes to the file system.
-STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "ctypes.dlsym")
-# A process that has imported everything forks one to be killed for each run.
-FORKS = multiprocessing.get_context("forkserver")
-PRELOAD = ("weights_convert.formats.orbax_directory", "weights_convert.formats.torch_file")
 
 
 def endure(
@@ -59,7 +52,7 @@ def endure(
     case = Case(folder, format)
     row = FuzzRow(way, format)
     rng = random.Random(f"{seed} {format}")
-    start_server()
+    forking.start()
     whole, begun, steps = case.measure()
     writing = 0
     for step in range(1, steps + 1) if way == "steps" else ():
@@ -106,14 +99,6 @@ class Run(NamedTuple):
     steps: int
 
 
-def start_server() -> None:
-    """Start the process that forks, if it does not run yet."""
-    FORKS.set_forkserver_preload([*PRELOAD, __name__])
-    said = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
-    with mock.patch.dict(os.environ, said):
-        forkserver.ensure_running()
-
-
 def converted(case: Case, delay: float | None = None, late: bool = False, step: int = 0) -> Run:
     """Convert in a child, which is killed.
 
@@ -147,28 +132,17 @@ def converted(case: Case, delay: float | None = None, late: bool = False, step: 
 
 def _convert(source: Path, target: Path, step: int, say: Connection) -> None:
     """In the child: convert, and die before a step if so asked."""
-    counted = -1  # steps since the writing began
-
-    def hook(event: str, args: tuple) -> None:
-        nonlocal counted
-        reads = event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if counted < 0 or event not in STEPS or reads:
-            return
-        counted += 1
-        if counted == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+    write = formats.write
 
     def begin(*args: Any) -> str:
-        nonlocal counted
         say.send(time.perf_counter())
-        counted = 0
+        steps.append(Steps(step))
         return write(*args)
 
-    write = formats.write
+    steps: list[Steps] = []
     formats.write = begin  # type: ignore[assignment]  # any arguments will do: it passes them on
-    sys.addaudithook(hook)
     convert(source, target, to="torch")
-    say.send(counted)
+    say.send(steps[0].counted)
     os._exit(0)  # at once, and not after what the libraries do at the end
 
 

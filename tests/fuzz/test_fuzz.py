@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from parity.io.replacing import PREFIX, replacing
-from tests.fuzz import campaign, damage, kills, pairs, refusals, samples
+from tests.fuzz import campaign, damage, kill_training, kills, pairs, refusals, samples
 from tests.fuzz.__main__ import main
+from tests.fuzz.kill_training import CASES, Case
 from tests.fuzz.result import FuzzResult, FuzzRow
 from tests.fuzz.sandbox import Sandbox
 from weights_convert import formats
@@ -95,6 +96,26 @@ def test_kills(tmp_path: Path, way: str, format: str) -> None:
     assert found.ok, found
     assert found.refused + found.loaded == found.tried > 3
     assert way == "kills" or (found.refused and found.loaded)
+
+
+@pytest.mark.parametrize(
+    ("case", "count"),
+    [
+        (("torch", "fp32", 1), 1),
+        pytest.param(("jax", "fp32", 1), 1, marks=pytest.mark.long),
+        pytest.param(("torch", "fp16", 1), 5, marks=pytest.mark.long),
+        *(pytest.param(case, 100 // (2 * case[2]), marks=pytest.mark.long) for case in CASES),
+    ],
+)
+def test_a_killed_run_goes_on_bitwise(tmp_path: Path, case: Case, count: int) -> None:
+    """Catches whatever a checkpoint forgets: of optimizer, statistics, masks, order, log.
+
+    JAX's: `long`; that its runs go on bit for bit `test_training.py` shows without a kill. Many:
+    what only one instant in many shows; on several devices: processes that stay.
+    """
+    found = kill_training.endure(tmp_path, case, count, 1)
+    assert found.ok, found
+    assert (found.tried, found.loaded) == (count, count)
 
 
 def test_what_the_dead_left_is_removed_and_the_living_keep(tmp_path: Path) -> None:
