@@ -10,6 +10,7 @@ import pytest
 
 from parity.cli import main
 from parity.spec.errors import InputError
+from tests import naive_reader
 from tests.fuzz import campaign, cases, mutants
 from tests.fuzz.hostile import Kind, Place, all_kinds
 from tests.fuzz.hostile.opcodes import Call, Global, pickled
@@ -107,7 +108,7 @@ DEEDS = {
 @pytest.fixture(scope="module")
 def naive() -> Iterator[Sandbox]:
     """A child that does what files say."""
-    with Sandbox(module="tests.naive_reader", seconds=3.0) as sandbox:
+    with Sandbox(serve=naive_reader.serve, seconds=3.0) as sandbox:
         yield sandbox
 
 

@@ -1,9 +1,6 @@
 """The child process of `sandbox.Sandbox`: reads files and reports everything they did to it.
 
-    python -m tests.fuzz.watch FD FOLDER
-
-Reads requests from standard input, one JSON object a line, and answers on the file descriptor FD.
-Whatever the libraries print goes to `said` in FOLDER, where it is counted as part of the answer.
+Whatever the libraries print goes to a file, where it is counted as part of the answer.
 
 An audit hook sees what Python does on a file's behalf; threads of C++ it does not see: for their
 sake `canaries` lie around.
@@ -18,12 +15,14 @@ import importlib
 import io
 import json
 import os
+import re
 import resource
 import site
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -37,46 +36,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # they would where there is no more memory, and are counted.
 SPARE = 3 * 2**30
 
-# Events of Python's that a file has no business to cause, by how their names start.
-FORBIDDEN = (
-    "code.__new__",
-    "compile",
-    "cpython.run_",
-    "ctypes.",
-    "exec",
-    "function.__new__",
-    "marshal.",
-    "os.chdir",
-    "os.chmod",
-    "os.chown",
-    "os.exec",
-    "os.fork",
-    "os.kill",
-    "os.link",
-    "os.mkdir",
-    "os.posix_spawn",
-    "os.putenv",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.spawn",
-    "os.symlink",
-    "os.system",
-    "os.truncate",
-    "os.unlink",
-    "os.utime",
-    "pickle.find_class",
-    "pty.",
-    "shutil.",
-    "signal.",
-    "socket.bind",  # not the pair of sockets by which an event loop wakes itself
-    "socket.connect",
-    "socket.get",
-    "socket.send",
-    "subprocess.",
-    "tempfile.",
-    "urllib.",
-    "webbrowser.",
+# Events of Python's that a file has no business to cause, by how their names start. The sockets
+# that an event loop makes for itself are a pair, which is none of them.
+FORBIDDEN = re.compile(
+    r"""code\.__new__ | compile | cpython\.run_ | exec | function\.__new__ | pickle\.find_class
+    | (ctypes | marshal | pty | shutil | signal | subprocess | tempfile | urllib | webbrowser)\.
+    | os\.(chdir | chmod | chown | exec | fork | kill | link | mkdir | posix_spawn | putenv | remove
+        | rename | rmdir | spawn | symlink | system | truncate | unlink | utime)
+    | socket\.(bind | connect | get | send)""",
+    re.VERBOSE,
 )
 
 # Where reading is no harm: the interpreter's and the libraries' own files, whose lines a traceback
@@ -118,7 +86,7 @@ class Watch:
         elif event == "import":
             if args[0] not in sys.modules:
                 self._found(f"import {args[0]}")
-        elif event.startswith(FORBIDDEN) and not self._of_library(event, args):
+        elif FORBIDDEN.match(event) and not self._of_library(event, args):
             self._found(f"{event} {args!r}")
 
     def _opened(self, path: Any, mode: str | None, flags: int) -> None:
@@ -281,21 +249,23 @@ def _status(name: str) -> int:
     raise LookupError(name)
 
 
-def main(descriptor: int, folder: str) -> None:
-    """Serve until standard input ends."""
-    answers = os.fdopen(descriptor, "w")
-    said = open(os.path.join(folder, "said"), "w+", errors="replace")  # noqa: SIM115 - as long as the process
-    for standard in (1, 2):
-        os.dup2(said.fileno(), standard)
+def serve(pipe: Connection, folder: str) -> None:
+    """In the child: answer requests, as bytes of JSON, until nobody asks any more.
+
+    Args:
+        pipe: Where they come from: `path`, `task` and `size`.
+        folder: Where the libraries print, to `said`.
+    """
     for name in FORMATS.values():
         importlib.import_module(f"weights_convert.formats.{name}")
     importlib.import_module("encodings.cp437")  # of names in zip archives that are not UTF-8
     importlib.import_module("unicodedata")  # of names in headers that are no ASCII
+    os.chdir(folder)
     watch = Watch()
     sys.addaudithook(watch.hook)
-    for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line), watch, said)), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    with open("said", "w+", errors="replace") as said, contextlib.suppress(EOFError):
+        for standard in (1, 2):
+            os.dup2(said.fileno(), standard)
+        while True:
+            request = json.loads(pipe.recv_bytes())
+            pipe.send_bytes(json.dumps(answer(request, watch, said)).encode())
