@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import time
+from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from parity.io import compilation_cache
@@ -43,3 +47,37 @@ def start() -> None:
     forkserver.set_forkserver_preload(list(PRELOAD))
     with mock.patch.dict(os.environ, said):
         forkserver.ensure_running()
+
+
+def ended(
+    target: Callable[..., None],
+    *arguments: Any,
+    delay: float | None = None,
+    since: Callable[[], object] = lambda: True,
+) -> bool:
+    """Run a function in a child, which may be killed.
+
+    Args:
+        target: The function.
+        arguments: Its arguments.
+        delay: Seconds until it is killed; not at all if not given.
+        since: They count once this is true.
+
+    Returns:
+        Whether it ended before it was killed.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    start()
+    child = FORKS.Process(target=target, args=arguments)
+    child.start()
+    if delay is not None:
+        while not since() and child.is_alive():
+            time.sleep(0.001)
+        child.join(delay)
+        child.kill()
+    child.join()
+    if child.exitcode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{target.__name__}{arguments}: exit status {child.exitcode}")
+    return child.exitcode == 0

@@ -6,13 +6,13 @@ import contextlib
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tests.fuzz.result import FuzzRow
+from tests.fuzz.result import FuzzRow, Job
 from tests.fuzz.samples import files_of, sample
 from tests.fuzz.sandbox import Sandbox, Verdict
 from weights_convert.formats import sidecar
@@ -82,45 +82,34 @@ def changed(path: Path, kind: str, count: int, seed: int) -> Iterator[Change]:
             file.write_bytes(whole)
 
 
-def endure(
-    folder: Path,
-    kind: str,
-    format: str,
-    count: int,
-    seed: int,
-    progress: Callable[[str], None] = lambda _: None,
-    sandbox: Sandbox | None = None,
-) -> FuzzRow:
-    """Change a checkpoint so many times, and count what becomes of it.
+def endure(job: Job, kind: str, format: str, sandbox: Sandbox | None = None) -> FuzzRow:
+    """Change a checkpoint many times, and count what becomes of it.
 
     Args:
-        folder: Where it is made.
+        job: How often.
         kind: A key of `KINDS`.
         format: A key of `formats.FORMATS`.
-        count: How many changes.
-        seed: Of the changes.
-        progress: Called with what is done next.
         sandbox: Who reads; one of its own, which has read the checkpoint before, if not given.
     """
-    path = sample(folder, format, seed)
-    row, ways, places = FuzzRow(kind, format), Counter[str](), Counter[str]()
+    path = sample(job.folder, format, job.seed)
+    row, places = FuzzRow(kind, format), Counter[str]()
     with contextlib.nullcontext(sandbox) if sandbox else Sandbox(warm=[path]) as sandbox:
         whole = sandbox.read(path)
         if whole.outcome != "loaded" or not whole.answer["manifest"]:
             raise RuntimeError(f"{path} cannot be read before it is changed: {whole.line}")
-        for i, change in enumerate(changed(path, kind, count, seed)):
+        for i, change in enumerate(changed(path, kind, job.count, job.seed)):
             if i % 50 == 0:
-                progress(f"{kind}, {format}: {i}/{count}")
+                job.progress(f"{kind}, {format}: {i}/{job.count}")
             found, place = sandbox.read(path), region(path, change)
+            faults = [*found.faults]
             row.tried += 1
             row.refused += found.refused
-            row.faults += [f"{place}, byte {change.at}: {fault}" for fault in found.faults]
             if found.outcome == "loaded":
+                row.loaded += 1
                 places[place] += 1
-                ways[_way(whole, found)] += 1
+                faults.append(_way(whole, found))
+            row.faults += [f"{place}, byte {change.at}: {fault}" for fault in faults]
     shutil.rmtree(path.parent)
-    row.faults += [f"{number} {way}" for way, number in sorted(ways.items())]
-    row.loaded = row.accepted = ways.total()
     hit = ", ".join(f"{n} in {place}" for place, n in places.most_common())
     row.note = f"accepted: {hit}" if hit else ""
     return row

@@ -17,7 +17,6 @@ import functools
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ from parity.training.dist_env import DistEnv
 from parity.training.folder import Folder
 from parity.training.run import Options
 from tests import forking
-from tests.fuzz.result import FuzzRow
+from tests.fuzz.result import FuzzRow, Job
 from tests.small_recipe import PROGRAM, recipe, scenes
 
 CURVES = "tensorboard"  # whose files are named by the time
@@ -44,29 +43,21 @@ Case = tuple[str, str, int]  # framework, precision (half ones are at level O2),
 CASES: tuple[Case, ...] = tuple((f, "fp32", n) for n in (1, 2) for f in ("torch", "jax"))
 
 
-def endure(
-    folder: Path,
-    case: Case,
-    count: int,
-    seed: int,
-    progress: Callable[[str], None] = lambda _: None,
-) -> FuzzRow:
-    """Kill so many runs; those that end as if nobody had killed them count as read.
+def endure(job: Job, case: Case) -> FuzzRow:
+    """Kill runs; those that end as if nobody had killed them count as read.
 
     Args:
-        folder: Where files are made.
+        job: How many.
         case: What trains, and how.
-        count: How many.
-        seed: Of the instants.
-        progress: Called with what is done next.
 
     Raises:
         RuntimeError: A run fails that nobody killed, or does not fail well.
     """
+    folder = job.folder
     framework, precision, devices = case
     row = FuzzRow("training", f"{framework}, {precision}, devices: {devices}")
     data, whole = scenes(folder / "data"), folder / "whole"
-    rng = random.Random(f"{seed} {framework}")
+    rng = random.Random(f"{job.seed} {framework}")
     several = framework == "torch" and devices > 1
     run: Callable[..., bool] = functools.partial(forked, case, data)
     if several:
@@ -78,8 +69,8 @@ def endure(
     training = Folder(whole).environment.stat().st_mtime if several else begun
     saved = [path.stat().st_mtime for path in Folder(whole).last.parent.iterdir()]
     early = 0
-    while row.tried < count:
-        progress(f"{row.suite}, {row.what}: {row.tried}/{count}")
+    while row.tried < job.count:
+        job.progress(f"{row.suite}, {row.what}: {row.tried}/{job.count}")
         out = folder / f"killed{row.tried}"
         if row.tried % ANYWHERE == 0:
             longest = begun + seconds - training
@@ -168,19 +159,12 @@ def forked(
     Raises:
         RuntimeError: It failed.
     """
-    forking.start()
     log = out.with_name(f"{out.name}.txt")
-    child = forking.FORKS.Process(target=_train, args=(case, data, out, log))
-    child.start()
-    if delay is not None:
-        while since and not since.exists() and child.is_alive():
-            time.sleep(0.001)
-        child.join(delay)
-        child.kill()
-    child.join()
-    if child.exitcode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"{case}, {out}: {log.read_text(errors='replace')[-2000:]}")
-    return child.exitcode == 0
+    since_then = since.exists if since else lambda: True
+    try:
+        return forking.ended(_train, case, data, out, log, delay=delay, since=since_then)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}: {log.read_text(errors='replace')[-2000:]}") from error
 
 
 def _train(case: Case, data: Path, out: Path, log: Path) -> None:

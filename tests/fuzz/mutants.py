@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from tests.fuzz.canaries import Canaries
-from tests.fuzz.cases import Read, place
-from tests.fuzz.hostile import Kind
-from tests.fuzz.sandbox import Sandbox
+from tests.fuzz.cases import Arena, Read
+from tests.fuzz.hostile import Kind, Place
+from tests.fuzz.hostile.orbax_directories import lay
 
 LARGEST = 2**18  # bytes of a file that is mutated: in a larger one, hardly any byte matters
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFE, ord("{"), ord("("), ord("["), ord("."), ord("/"))
@@ -56,38 +56,25 @@ def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 
 class Breeder:
-    """Makes mutants of hostile kinds.
+    """Makes mutants of hostile kinds, and has them read.
 
     Args:
+        arena: Where they are made and read.
         kinds: Of what; those that are too large are left out.
-        folder: Where files are made.
-        canaries: What lies outside.
     """
 
-    def __init__(self, kinds: tuple[Kind, ...], folder: Path, canaries: Canaries) -> None:
-        self.folder, self.canaries = folder, canaries
+    def __init__(self, arena: Arena, kinds: Iterable[Kind]) -> None:
+        self.arena = arena
         self.stock: dict[Kind, dict[str, bytes]] = {}
         for kind in kinds:
-            where = place(folder, canaries)
-            kind.make(where)
-            files = self._files(where.file)
+            kind.make(arena.place())
+            files = files_in(arena.folder)
             if files and max(map(len, files.values())) <= LARGEST:
                 self.stock[kind] = files
         self.kinds = list(self.stock)
-        canaries.touched()
 
-    def _files(self, file: Path) -> dict[str, bytes]:
-        """What lies there, by its path; links and pipes are left out."""
-        found = (p for p in self.folder.rglob("*") if p.is_file() and not p.is_symlink())
-        kept = {p.relative_to(self.folder).as_posix(): p for p in found}
-        return {name: p.read_bytes() for name, p in kept.items() if p.stat().st_size <= LARGEST + 1}
-
-    def make(self, seed: int, number: int) -> tuple[Kind, Path]:
-        """One mutant: one file of a kind, changed, and what belongs to it.
-
-        Returns:
-            What it was made of, and where it lies.
-        """
+    def read(self, seed: int, number: int) -> Read:
+        """Change one file of a kind, and have it read; it may be read as plain arrays."""
         rng = np.random.default_rng([seed, number])
         kind = self.kinds[rng.integers(len(self.kinds))]
         mates = [k for k in self.kinds if k.group == kind.group] if rng.integers(4) else self.kinds
@@ -96,18 +83,17 @@ class Breeder:
         name = list(files)[rng.integers(len(files))]
         other = list(mate.values())[rng.integers(len(mate))]
         files[name] = mutate(files[name], other, rng)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for path, data in files.items():
-            file = self.folder / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-        return kind, self.folder / "file"
+        title = f"mutant {number} of {kind.name}"
+        make = functools.partial(_lay, files)
+        return self.arena.read(Kind(kind.group, title, make, "arrays, and nothing else"))
 
 
-def read(breeder: Breeder, sandbox: Sandbox, seed: int, number: int) -> Read:
-    """Make a mutant and have it read; it may be read as plain arrays."""
-    kind, path = breeder.make(seed, number)
-    kind = Kind(
-        kind.group, f"mutant {number} of {kind.name}", kind.make, "arrays, and nothing else"
-    )
-    return Read(kind, sandbox.read(path, kind.task))
+def files_in(folder: Path) -> dict[str, bytes]:
+    """What lies in a folder, by its path, but for links, pipes and more than can be changed."""
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    kept = {p.relative_to(folder).as_posix(): p for p in found}
+    return {name: p.read_bytes() for name, p in kept.items() if p.stat().st_size <= LARGEST + 1}
+
+
+def _lay(files: dict[str, bytes], place: Place) -> None:
+    lay(place.file.parent, files)

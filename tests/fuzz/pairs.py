@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
-from tests.fuzz.result import FuzzRow
+from tests.fuzz.result import FuzzRow, Job
 from tests.fuzz.samples import SUFFIXES
 from weights_convert import convert, formats, load, naming
 from weights_convert.paths import MINDSPORE
@@ -48,22 +47,16 @@ def cases(whole: bool) -> Iterator[tuple[str, str, str]]:
             yield name, "torch", dtype
 
 
-def endure(
-    folder: Path,
-    case: tuple[str, str, str],
-    config: Config,
-    progress: Callable[[str], None] = lambda _: None,
-) -> FuzzRow:
+def endure(job: Job, case: tuple[str, str, str], config: Config) -> FuzzRow:
     """Carry one network from each format to each.
 
     Args:
-        folder: Where files are made.
+        job: Where files are made.
         case: Network, naming scheme and dtype.
         config: Of the network: as it is, or a narrower one.
-        progress: Called with what is done next.
     """
     name, naming_scheme, dtype = case
-    own = folder / "pairs"
+    own = job.folder / "pairs"
     own.mkdir()
     what = f"{name}, {naming_scheme} names, {dtype}"
     row = FuzzRow("pairs", what)
@@ -79,7 +72,7 @@ def endure(
         source = own / f"from{SUFFIXES[start]}"
         formats.write(source, start, naming.to_naming_scheme(config, arrays, naming_scheme), {})
         for end in formats.FORMATS:
-            progress(f"pairs, {what}: {start} to {end}")
+            job.progress(f"pairs, {what}: {start} to {end}")
             target = own / f"to{SUFFIXES[end]}"
             row.tried += 1
             try:

@@ -14,7 +14,7 @@ from parity.io.replacing import PREFIX, replacing
 from tests.fuzz import campaign, damage, kill_training, kills, pairs, refusals, samples
 from tests.fuzz.__main__ import main
 from tests.fuzz.kill_training import CASES, Case
-from tests.fuzz.result import FuzzResult, FuzzRow
+from tests.fuzz.result import FuzzResult, FuzzRow, Job
 from tests.fuzz.sandbox import Sandbox
 from weights_convert import formats
 
@@ -33,7 +33,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 @pytest.mark.parametrize("kind", damage.KINDS)
 def test_damage_is_refused(tmp_path: Path, kind: str, sandbox: Sandbox) -> None:
     """Catches a changed safetensors file that is read; every format and 1,000 times: `long`."""
-    found = damage.endure(tmp_path, kind, "safetensors", 30, 0, sandbox=sandbox)
+    found = damage.endure(Job(tmp_path, 30), kind, "safetensors", sandbox)
     assert found.ok, found
 
 
@@ -72,9 +72,9 @@ def test_damage_that_is_accepted_is_counted(
     ):
         monkeypatch.setattr(damage, "drawn_file", lambda files, rng, file=file: files[file])
         monkeypatch.setitem(damage.KINDS, "flips", change)
-        found = damage.endure(tmp_path, "flips", "npz", 2, 0, sandbox=sandbox)
-        assert (found.accepted, found.ok) == (2, False)
-        assert found.faults == [f"2 loaded {how}"]
+        found = damage.endure(Job(tmp_path, 2), "flips", "npz", sandbox)
+        assert (found.loaded, found.ok) == (2, False)
+        assert [fault.endswith(f": loaded {how}") for fault in found.faults] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_kills(tmp_path: Path, way: str, format: str) -> None:
     Orbax's has twice as many steps: `long`; what is left of one that could not be written:
     `test_convert_refused.py`.
     """
-    found = kills.endure(tmp_path, format, way, 4, 0)
+    found = kills.endure(Job(tmp_path, 4), format, way)
     assert found.ok, found
     assert found.refused + found.loaded == found.tried > 3
     assert way == "kills" or (found.refused and found.loaded)
@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_bitwise(tmp_path: Path, case: Case, count: int) ->
     JAX's: `long`; that its runs go on bit for bit `test_training.py` shows without a kill. Many:
     what only one instant in many shows; on several devices: processes that stay.
     """
-    found = kill_training.endure(tmp_path, case, count, 1)
+    found = kill_training.endure(Job(tmp_path, count, 1), case)
     assert found.ok, found
     assert (found.tried, found.loaded) == (count, count)
 
@@ -144,7 +144,9 @@ def test_refusals(way: str) -> None:
 @pytest.mark.parametrize("naming_scheme", ["torch", "jax"])
 def test_pairs(tmp_path: Path, naming_scheme: str) -> None:
     """Catches a bit lost between two formats; every network: `long`."""
-    found = pairs.endure(tmp_path, ("genet", naming_scheme, "float32"), pairs.smallest("genet"))
+    found = pairs.endure(
+        Job(tmp_path), ("genet", naming_scheme, "float32"), pairs.smallest("genet")
+    )
     assert found.ok, found
     assert (found.loaded, found.tried) == (36, 36)
     assert "have no name" not in found.note
@@ -152,7 +154,7 @@ def test_pairs(tmp_path: Path, naming_scheme: str) -> None:
 
 def test_pairs_of_bfloat16(tmp_path: Path) -> None:
     """Catches bfloat16 written into .npz as something else."""
-    found = pairs.endure(tmp_path, ("genet", "torch", "bfloat16"), pairs.smallest("genet"))
+    found = pairs.endure(Job(tmp_path), ("genet", "torch", "bfloat16"), pairs.smallest("genet"))
     assert found.ok, found
     assert (found.loaded, found.refused) == (25, 11)
 

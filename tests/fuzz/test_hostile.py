@@ -16,21 +16,19 @@ from tests.fuzz.hostile import Kind, Place, all_kinds
 from tests.fuzz.hostile.opcodes import Call, Global, pickled
 from tests.fuzz.sandbox import Sandbox
 
-Arena = tuple[Sandbox, Path]
-
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
 
 
 @pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
+def arena() -> Iterator[cases.Arena]:
     with cases.arena() as found:
         yield found
 
 
 @pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: f"{kind.group}: {kind.name}")
-def test_hostile(arena: Arena, kind: Kind) -> None:
+def test_hostile(arena: cases.Arena, kind: Kind) -> None:
     """Catches a file that runs code, leaves its folder, takes memory or time, or is believed."""
-    found = cases.read(kind, *arena)
+    found = arena.read(kind)
     assert not found.faults
     assert found.verdict.outcome == ("loaded" if kind.harmless else "refused")
 
@@ -43,15 +41,13 @@ def test_there_are_many() -> None:
     assert {group for group, _ in names} == groups | {"mindspore", "orbax", "manifest", "onnx"}
 
 
-def test_mutants(arena: Arena) -> None:
+def test_mutants(arena: cases.Arena) -> None:
     """Catches a change to a hostile file that makes it work; a thousand times as many: `long`."""
-    sandbox, folder = arena
-    assert sandbox.canaries is not None
-    stock = tuple(k for k in all_kinds()[::9] if not any(b in k.name for b in campaign.BOMBS))
-    breeder = mutants.Breeder(stock, folder, sandbox.canaries)
+    stock = [k for k in all_kinds()[::9] if not any(b in k.name for b in campaign.BOMBS)]
+    breeder = mutants.Breeder(arena, stock)
     assert len(breeder.kinds) > 40
     for number in range(100):
-        found = mutants.read(breeder, sandbox, 1, number)
+        found = breeder.read(1, number)
         assert not found.faults, found.kind.name
 
 
@@ -74,15 +70,15 @@ def _makes(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("act", "verb"), [(_reads, "opened"), (_makes, "made")])
-def test_the_canaries_are_watched(arena: Arena, act: Callable[[Place], None], verb: str) -> None:
+def test_the_canaries_are_watched(
+    arena: cases.Arena, act: Callable[[Place], None], verb: str
+) -> None:
     """Catches canaries that can be touched unseen."""
-    sandbox, folder = arena
-    assert sandbox.canaries is not None
-    place = cases.place(folder, sandbox.canaries)
-    sandbox.canaries.touched()
+    place = arena.place()
+    arena.canaries.touched()
     act(place)
-    assert any(line.startswith(verb) for line in sandbox.canaries.touched())
-    assert sandbox.canaries.touched() == []
+    assert any(line.startswith(verb) for line in arena.canaries.touched())
+    assert arena.canaries.touched() == []
     assert not place.canary.exists()
 
 
