@@ -15,7 +15,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from parity.io.files import check_writable
 from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
 from tests import program
@@ -47,8 +46,6 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"rounds {args.rounds}, expected 1 or more")
     if args.seed < 0:
         raise InputError(f"seed {args.seed}, expected 0 or more")
-    if args.json is not None:
-        check_writable(args.json)
 
     names = list(campaign.SUITES) if args.suite is None else args.suite.split(",")
     if unknown := [name for name in names if name not in campaign.SUITES]:
@@ -58,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
     with working() as progress:
         result = campaign.run(names, args.rounds, args.seed, args.whole, progress)
     result.print(out)
-    if args.json is not None:
-        result.to_json(args.json)
+    program.save(args.json, result.to_dict())
     return 0 if result.ok else 1
 
 

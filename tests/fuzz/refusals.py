@@ -17,9 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.forking import ROOT
 from tests.fuzz.result import FuzzRow
 from tests.fuzz.samples import SUFFIXES, files_of, source
-from tests.fuzz.watch import ROOT
 from weights_convert import formats
 
 NOBODY = 65534

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parity.io.files import write_atomically
 from parity.report.console import print_first, standard_output
 
 
@@ -114,7 +112,6 @@ class FuzzResult:
         else:
             console.print(f"[red]FAILED[/red] {len(faults):,} faults in {tried:,} ({seconds})")
 
-    def to_json(self, path: str | Path) -> None:
-        """Write everything."""
-        found = dataclasses.asdict(self) | {"ok": self.ok}
-        write_atomically(path, json.dumps(found, indent=1).encode())
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return dataclasses.asdict(self) | {"ok": self.ok}

@@ -28,9 +28,8 @@ from types import FrameType
 from typing import Any, TextIO
 
 from parity.spec.errors import InputError
+from tests.forking import ROOT
 from weights_convert.formats import FORMATS
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Address space that a file may ask for, beyond what its size allows: larger requests fail here as
 # they would where there is no more memory, and are counted.

@@ -5,7 +5,6 @@ Imports nothing of the project: what is loaded already could not be injected any
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
@@ -13,9 +12,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 # jaxtyping's plugin imports the frameworks, two seconds in each fork, for an option of no use here.
@@ -23,22 +21,8 @@ PLUGINS = ("-p", "no:cacheprovider", "-p", "no:jaxtyping")
 PYTEST = ("-x", "-q", "-n", "0", *PLUGINS, "--no-header", "--tb=short")
 
 
-class Injected(importlib.machinery.SourceFileLoader):
-    """Loads a file with a text replaced, and no bytecode."""
-
-    right: str
-    wrong: str
-
-    def get_code(self, fullname: str) -> Any:
-        path = self.get_filename(fullname)
-        text = self.get_data(path).decode()
-        if text.count(self.right) != 1:
-            raise ImportError(f"{path}: the text to replace stands {text.count(self.right)} times")
-        return compile(text.replace(self.right, self.wrong), path, "exec", dont_inherit=True)
-
-
-class Finder(importlib.abc.MetaPathFinder):
-    """Finds one module, whose file is injected.
+class Injector(importlib.machinery.SourceFileLoader):
+    """Finds and loads one module, with a text of its file replaced and without bytecode.
 
     Args:
         module: Its name.
@@ -48,17 +32,22 @@ class Finder(importlib.abc.MetaPathFinder):
     """
 
     def __init__(self, module: str, path: str, right: str, wrong: str) -> None:
-        self.module, self.path, self.loaded = module, path, False
-        self.loader = Injected(module, path)
-        self.loader.right, self.loader.wrong = right, wrong
+        super().__init__(module, path)
+        self.right, self.wrong, self.loaded = right, wrong, False
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self.module:
+    def find_spec(self, fullname: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+        """For `sys.meta_path`."""
+        if fullname != self.name:
             return None
         self.loaded = True
-        return importlib.util.spec_from_file_location(fullname, self.path, loader=self.loader)
+        return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
+
+    def get_code(self, fullname: str) -> Any:
+        text = self.get_data(self.path).decode()
+        if text.count(self.right) != 1:
+            raise ImportError(f"{self.path}: the text stands {text.count(self.right)} times in it")
+        replaced = text.replace(self.right, self.wrong)
+        return compile(replaced, self.path, "exec", dont_inherit=True)
 
 
 class First:
@@ -98,15 +87,15 @@ def child(job: Mapping[str, Any], root: str, folder: Path) -> None:
 
         os.chdir(root)
         sys.path.insert(0, root)
-        finder = None
+        injector = None
         if "module" in job:
             path = str(Path(root, job["file"]))
-            finder = Finder(job["module"], path, job["right"], job["wrong"])
-            sys.meta_path.insert(0, finder)
+            injector = Injector(job["module"], path, job["right"], job["wrong"])
+            sys.meta_path.insert(0, injector)
         first = First()
         options = [*PYTEST, f"--basetemp={folder / 'tmp'}", f"--rootdir={root}"]
         code = int(pytest.main([*options, *job["tests"]], plugins=[first]))
-        found = {**vars(first), "code": code, "loaded": finder is None or finder.loaded}
+        found = {**vars(first), "code": code, "loaded": injector is None or injector.loaded}
         found["seconds"] = round(time.process_time(), 2)
         (folder / "found.json").write_text(json.dumps(found))
     except BaseException:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from parity.io.files import write_atomically
 from tests.mutation.catalogue import KINDS, Fault
 from tests.mutation.judges import JUDGES
 
@@ -94,13 +91,12 @@ class MutationResult:
         say(f"found: {found} of {counted}{share}")
         console.print("[green]PASSED[/green]" if self.ok else "[red]FAILED[/red]")
 
-    def to_json(self, path: str | Path) -> None:
-        """Write everything."""
-        made = {
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
             "ok": self.ok,
             "found": len(self.of("found")),
             "of": len(self.rows),
             "skipped": dict(self.skipped),
             "faults": [row.to_dict() for row in self.rows],
         }
-        write_atomically(path, json.dumps(made, indent=1).encode())
