@@ -14,23 +14,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from parity.spec.training.written import to_toml
 from parity.training import logger
-from parity.training.dist_env import DistEnv
 from parity.training.folder import Folder
 from parity.training.run import Options
-from tests import forking
 from tests.fuzz.result import FuzzRow, Job
 from tests.small_recipe import PROGRAM, recipe, scenes
 
@@ -59,9 +55,7 @@ def endure(job: Job, case: Case) -> FuzzRow:
     data, whole = scenes(folder / "data"), folder / "whole"
     rng = random.Random(f"{job.seed} {framework}")
     several = framework == "torch" and devices > 1
-    run: Callable[..., bool] = functools.partial(forked, case, data)
-    if several:
-        run = functools.partial(launched, case, data, rng)
+    run = functools.partial(trained, case, data, rng)
     run(folder / "first")  # what is compiled once is kept
     begun = time.time()
     run(whole)
@@ -89,7 +83,7 @@ def endure(job: Job, case: Case) -> FuzzRow:
     return row
 
 
-def launched(
+def trained(
     case: Case,
     data: Path,
     rng: random.Random,
@@ -97,7 +91,7 @@ def launched(
     delay: float | None = None,
     since: Path | None = None,
 ) -> bool:
-    """`parity train` in several processes; see `forked`.
+    """`parity train` in its own processes, which goes on where there is something to go on from.
 
     Args:
         case: What trains, and how.
@@ -106,6 +100,9 @@ def launched(
         out: Where it writes.
         delay: Seconds until then; none is if not given.
         since: A file from which on they count, once it is there.
+
+    Returns:
+        Whether it ended before one was killed.
 
     Raises:
         RuntimeError: It failed, or a process was killed and it did not fail well.
@@ -123,7 +120,7 @@ def launched(
     victim = starter
     if delay is not None:
         while since and starter.poll() is None and not since.exists():
-            time.sleep(0.02)
+            time.sleep(0.002)
         time.sleep(delay)
         with contextlib.suppress(psutil.NoSuchProcess):
             workers = starter.children()
@@ -139,46 +136,6 @@ def launched(
     if victim != starter and error.count("\n") != 1:
         raise RuntimeError(f"{log}: expected one line, it said {error!r}")
     return False
-
-
-def forked(
-    case: Case, data: Path, out: Path, delay: float | None = None, since: Path | None = None
-) -> bool:
-    """One run in a child, which goes on where there is something to go on from.
-
-    Args:
-        case: What trains, and how; on all devices in one process.
-        data: What it trains on.
-        out: Where it writes.
-        delay: Seconds until it is killed; not at all if not given.
-        since: A file from which on they count, once it is there.
-
-    Returns:
-        Whether it ended before it was killed.
-
-    Raises:
-        RuntimeError: It failed.
-    """
-    log = out.with_name(f"{out.name}.txt")
-    since_then = since.exists if since else lambda: True
-    try:
-        return forking.ended(_train, case, data, out, log, delay=delay, since=since_then)
-    except RuntimeError as error:
-        raise RuntimeError(f"{error}: {log.read_text(errors='replace')[-2000:]}") from error
-
-
-def _train(case: Case, data: Path, out: Path, log: Path) -> None:
-    """In the child."""
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    from parity.training.start import train
-
-    framework, precision, devices = case
-    of, place = recipe(precision, devices), DistEnv(devices)
-    train(of, framework, data, out, resume=True, workers=0, options=OPTIONS, env=place)
-    sys.stdout.flush()
-    os._exit(0)  # at once, and not after what the libraries do at the end
 
 
 def different(one: Path, other: Path) -> list[str]:

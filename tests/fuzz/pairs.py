@@ -12,6 +12,7 @@ import numpy as np
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
+from tests.checkpoints import equal
 from tests.fuzz.result import FuzzRow, Job
 from tests.fuzz.samples import SUFFIXES
 from weights_convert import convert, formats, load, naming
@@ -77,7 +78,8 @@ def endure(job: Job, case: tuple[str, str, str], config: Config) -> FuzzRow:
             row.tried += 1
             try:
                 convert(source, target, model, naming_scheme)
-                same = _same(load(target, model).arrays, expected)
+                found = load(target, model).arrays
+                same = list(found) == list(expected) and equal(found, expected)
             except InputError as error:
                 allowed = dtype in CANNOT.get(end, ()) and "cannot hold" in str(error)
                 row.refused += allowed
@@ -96,12 +98,3 @@ def endure(job: Job, case: tuple[str, str, str], config: Config) -> FuzzRow:
 
 def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.astype(formats.base.numpy_dtype(dtype)) if array.dtype.kind == "f" else array
-
-
-def _same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
-    return list(found) == list(expected) and all(
-        found[k].dtype == a.dtype
-        and found[k].shape == a.shape
-        and found[k].tobytes() == a.tobytes()
-        for k, a in expected.items()
-    )

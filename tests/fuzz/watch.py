@@ -21,7 +21,7 @@ import site
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -133,10 +133,7 @@ def load(path: str) -> dict[str, Any]:
     from weights_convert import load
     from weights_convert.hashes import tensor_sha256s, whole_sha256
 
-    try:
-        found = load(path)
-    except InputError as error:
-        return {"outcome": "refused", "line": str(error), "starved": _starved(error)}
+    found = load(path)
     facts = f"{found.network} {found.config.describe()} {found.naming_scheme} {found.skipped}"
     return {
         "outcome": "loaded",
@@ -154,35 +151,42 @@ def command(path: str) -> dict[str, Any]:
     args = cli.parser().parse_args(["inspect", path])
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status, starved = inspect.run(args), False
-        except InputError as error:  # as `cli.main` does
-            print(f"parity inspect: error: {error}", file=sys.stderr)
-            status, starved = 2, _starved(error)
-    outcome = {0: "loaded", 2: "refused"}.get(status, f"status {status}")
-    return {"outcome": outcome, "line": err.getvalue(), "starved": starved}
+        status = inspect.run(args)
+    return {"outcome": f"status {status}" if status else "loaded", "line": err.getvalue()}
+
+
+def opened(path: str) -> dict[str, Any]:
+    """Whether an ONNX file can be opened to be run."""
+    from parity.export.reading import open_network
+
+    open_network(path)
+    return {"outcome": "loaded"}
 
 
 def inspect(path: str) -> dict[str, Any]:
     """What `parity inspect` makes of a checkpoint, and then `load`."""
-    found, loaded = command(path), load(path)
-    starved = found["starved"] or loaded.get("starved", False)
+    found, loaded = tried(command, path), tried(load, path)
     outcome = "loaded" if loaded["outcome"] == "loaded" else found["outcome"]
-    line = found["line"] or loaded.get("line", "")
-    return {"outcome": outcome, "line": line, "starved": starved}
+    return either(found, loaded) | {"outcome": outcome}
 
 
 def onnx(path: str) -> dict[str, Any]:
     """What `parity inspect` makes of an ONNX file, and then whether it can be opened to be run."""
-    from parity.export.reading import open_network
+    found, run = tried(command, path), tried(opened, path)
+    return either(found, run) | {"outcome": run["outcome"]}
 
-    found = command(path)
+
+def tried(task: Callable[[str], dict[str, Any]], path: str) -> dict[str, Any]:
+    """What a task says, or how the file is refused."""
     try:
-        open_network(path)
+        return {"line": "", "starved": False} | task(path)
     except InputError as error:
-        line, starved = found["line"] or str(error), found["starved"] or _starved(error)
-        return {"outcome": "refused", "line": line, "starved": starved}
-    return found | {"outcome": "loaded"}
+        return {"outcome": "refused", "line": str(error), "starved": _starved(error)}
+
+
+def either(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What one of two tasks says, or else the other."""
+    return {key: one[key] or other[key] for key in ("line", "starved")}
 
 
 def settle(path: str) -> dict[str, Any]:
@@ -206,7 +210,7 @@ def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any
     start = time.perf_counter()
     with watch.of(os.path.dirname(path)), address_space(spare):
         try:
-            found = task(path)
+            found = tried(task, path)
         except BaseException as error:
             found = {"outcome": "error", "line": f"{type(error).__name__}: {error}"[:500]}
             found["starved"] = isinstance(error, MemoryError)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.hostile.kinds import Kind, files
+from tests.fuzz.hostile import Kind, files
 from tests.fuzz.hostile.torch_files import entries
 from tests.fuzz.hostile.zips import BZIP2, LZMA, MEBIBYTE, Entry, archive, zeros
 

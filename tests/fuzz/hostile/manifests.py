@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.hostile.kinds import Kind, Place
+from tests.fuzz.hostile import Kind, Place
 from tests.fuzz.samples import sample
 from weights_convert.formats import sidecar
 

@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 
-from tests.fuzz.hostile.kinds import Kind, files
+from tests.fuzz.hostile import Kind, files
 
 NUMBERS = bytes(24)
 VARINT, FIXED64, BYTES, START, END, FIXED32 = range(6)

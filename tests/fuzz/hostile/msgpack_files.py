@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from tests.fuzz.hostile.kinds import Kind, files
+from tests.fuzz.hostile import Kind, files
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3  # Flax's types
 NUMBERS = bytes(24)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from tests.fuzz.hostile.kinds import Kind, files
+from tests.fuzz.hostile import Kind, files
 from tests.fuzz.hostile.zips import Entry, archive
 
 

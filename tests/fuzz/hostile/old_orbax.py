@@ -7,16 +7,8 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from tests.fuzz.hostile.kinds import Kind
-from tests.fuzz.hostile.orbax_directories import (
-    Edit,
-    content,
-    edits,
-    kind,
-    linked,
-    piped,
-    without,
-)
+from tests.fuzz.hostile import Kind
+from tests.fuzz.hostile.orbax_directories import Edit, content, edits, kind, linked, piped, without
 
 TREE = "checkpoint"  # the file with the tree
 INDEX = "model.safetensors.index.json"

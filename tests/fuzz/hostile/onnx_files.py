@@ -10,31 +10,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from tests.fuzz.hostile.kinds import Kind, Place, files
+from tests.fuzz.hostile import Kind, Place, files
+from tests.fuzz.hostile import onnx_networks as nets
 from tests.fuzz.hostile.mindspore_files import END, START, field, varint
-from tests.fuzz.hostile.onnx_networks import (
-    FLOAT,
-    GRAPH,
-    IMAGES,
-    NODE,
-    OPSET,
-    PLACES,
-    Made,
-    calling,
-    chain,
-    constant,
-    deep,
-    escaping,
-    filled,
-    looping,
-    model,
-    outside,
-    ranged,
-    shaped,
-    sparse,
-    using,
-    written,
-)
 
 GROUP = "onnx"
 METADATA, FUNCTION = 14, 25  # fields of a model
@@ -44,7 +22,7 @@ IMAGE = "float[1,3,8,8]"
 
 # What lies there -> how it is made.
 NO_FILES: dict[str, Callable[[Place], object]] = {
-    "a whole one": lambda place: place.file.write_bytes(model().SerializeToString()),
+    "a whole one": lambda place: place.file.write_bytes(nets.model().SerializeToString()),
     "a link to nothing": lambda place: place.file.symlink_to(place.outside / "no"),
     "a link to a device": lambda place: place.file.symlink_to("/dev/zero"),
     "a folder": lambda place: place.file.mkdir(),
@@ -52,22 +30,22 @@ NO_FILES: dict[str, Callable[[Place], object]] = {
 }
 
 
-def elsewhere() -> dict[str, Made]:
+def elsewhere() -> dict[str, nets.Made]:
     """Values in another file, wherever its name may be hidden."""
     found = {
-        f"{place} in the file {location!r}": make(outside(location))
-        for place, make in PLACES.items()
+        f"{place} in the file {location!r}": make(nets.outside(location))
+        for place, make in nets.PLACES.items()
         for location in ("../outside/secret", "/etc/hostname", "beside.bin", "")
     }
-    named = outside("../outside/secret", said=False)
-    return found | {"an initializer that only names a file": model(initializer=[named])}
+    named = nets.outside("../outside/secret", said=False)
+    return found | {"an initializer that only names a file": nets.model(initializer=[named])}
 
 
 def messages() -> dict[str, bytes]:
     """Protobuf that lies."""
-    empty = Made(ir_version=10, opset_import=[OPSET])
-    unnamed = Made(ir_version=10, opset_import=[OPSET], graph=onnx.GraphProto(name="g"))
-    good = model().SerializeToString()
+    empty = nets.Made(ir_version=10, opset_import=[nets.OPSET])
+    unnamed = nets.Made(ir_version=10, opset_import=[nets.OPSET], graph=onnx.GraphProto(name="g"))
+    good = nets.model().SerializeToString()
     return {
         "nothing behind its version": good[:2],
         "cut short": good[:-5],
@@ -76,15 +54,15 @@ def messages() -> dict[str, bytes]:
         "a length of 2**64 - 1": good + field(METADATA, b"x", 2**64 - 1),
         "a length of 2**31": good + field(METADATA, b"x", 2**31),
         "a length one too long": good + field(METADATA, b"x", 2),
-        "a graph longer than the file": good[:2] + field(GRAPH, b"x", 2**20),
+        "a graph longer than the file": good[:2] + field(nets.GRAPH, b"x", 2**20),
         "an endless number": good + b"\xff" * 100,
         "wire type 7": good + varint(METADATA << 3 | 7) + b"\0",
         "field 0": good + field(0, b"x"),
         "a group that does not end": good + varint(99 << 3 | START) * 1000,
         "an end of no group": good + varint(99 << 3 | END),
         "groups 100,000 deep": good + varint(99 << 3 | START) * 10**5,
-        "a graph that is a number": good + field(GRAPH, 7),
-        "two graphs": good + field(GRAPH, model().graph.SerializeToString()),
+        "a graph that is a number": good + field(nets.GRAPH, 7),
+        "two graphs": good + field(nets.GRAPH, nets.model().graph.SerializeToString()),
         "a version of 2**63": b"\x08" + varint(2**63) + good[2:],
         "a version of 0": b"\x08\0" + good[2:],
         "no version": good[2:],
@@ -97,7 +75,9 @@ def messages() -> dict[str, bytes]:
 def tensors() -> dict[str, TensorProto]:
     """Tensors that lie."""
 
-    def tensor(*dims: int, raw: bytes = bytes(24), kind: int = FLOAT, **more: Any) -> TensorProto:
+    def tensor(
+        *dims: int, raw: bytes = bytes(24), kind: int = nets.FLOAT, **more: Any
+    ) -> TensorProto:
         fields = {"name": "w", "data_type": kind, "raw_data": raw} | more
         return TensorProto(dims=dims, **fields)
 
@@ -122,64 +102,64 @@ def tensors() -> dict[str, TensorProto]:
     }
 
 
-def graphs() -> dict[str, Made]:
+def graphs() -> dict[str, nets.Made]:
     """Graphs that are no network of images, or grow."""
     return {
-        "an input of text": shaped(*IMAGES, kind=TensorProto.STRING),
-        "an input of float64": shaped(*IMAGES, kind=TensorProto.DOUBLE),
-        "an input of an unknown dtype": shaped(*IMAGES, kind=99),
-        "an input of three axes": shaped(3, 8, 8),
-        "an input of four channels": shaped(1, 4, 8, 8),
-        "an input of open sides": shaped(1, 3, "h", "w"),
-        "an input without a shape": shaped(*IMAGES[:1]),
-        "an input of no pixels": shaped(1, 3, 0, 0),
-        "an input of negative sides": shaped(1, 3, -8, -8),
-        "an input of 2**31 a side": shaped(1, 3, 2**31, 2**31),
-        "an input of 2**62 images": shaped(2**62, 3, 8, 8),
-        "two inputs": written(inputs=f"{IMAGE} input, {IMAGE} more"),
-        "no input": written(
+        "an input of text": nets.shaped(*nets.IMAGES, kind=TensorProto.STRING),
+        "an input of float64": nets.shaped(*nets.IMAGES, kind=TensorProto.DOUBLE),
+        "an input of an unknown dtype": nets.shaped(*nets.IMAGES, kind=99),
+        "an input of three axes": nets.shaped(3, 8, 8),
+        "an input of four channels": nets.shaped(1, 4, 8, 8),
+        "an input of open sides": nets.shaped(1, 3, "h", "w"),
+        "an input without a shape": nets.shaped(*nets.IMAGES[:1]),
+        "an input of no pixels": nets.shaped(1, 3, 0, 0),
+        "an input of negative sides": nets.shaped(1, 3, -8, -8),
+        "an input of 2**31 a side": nets.shaped(1, 3, 2**31, 2**31),
+        "an input of 2**62 images": nets.shaped(2**62, 3, 8, 8),
+        "two inputs": nets.written(inputs=f"{IMAGE} input, {IMAGE} more"),
+        "no input": nets.written(
             "r = RandomNormal <shape = [1, 3, 8, 8]> ()", "logits = Identity(r)", inputs=""
         ),
-        "no output": written(outputs=""),
-        "a name with escapes": escaping("\x1b[2J\n"),
-        "an operator that is none": written("a = NoSuch(input)"),
-        "an operator of a stranger": written("a = os.system.Run(input)"),
-        "an operator in Python": written('a = pyopmulti_1.PyOp <module = "os"> (input)'),
-        "a value that nothing makes": written("a = Relu(nothing)"),
-        "a value that two nodes make": written("a = Relu(input) a = Relu(input)"),
-        "a circle": written("a = Add(input, b)", "logits = Identity(input) b = Identity(a)"),
-        "no operator set": written(opsets=""),
-        "an operator set of 10**6": written(opsets='"": 1000000'),
-        "a negative operator set": written(opsets='"": -1'),
-        "a function that calls itself": calling(1, 1, circle=True),
-        "functions that call each other": calling(3, 1, circle=True),
-        "functions that double 40 times": calling(40, 2),
-        "a sparse tensor of 2**40": sparse(2**40, 5),
-        "a sparse tensor of 2**30": sparse(2**30, 5),
-        "a sparse value beyond its tensor": sparse(9, 2**40),
-        "a sparse value before its tensor": sparse(9, -1),
-        "a constant of negative sides": filled(-1, -1),
+        "no output": nets.written(outputs=""),
+        "a name with escapes": nets.escaping("\x1b[2J\n"),
+        "an operator that is none": nets.written("a = NoSuch(input)"),
+        "an operator of a stranger": nets.written("a = os.system.Run(input)"),
+        "an operator in Python": nets.written('a = pyopmulti_1.PyOp <module = "os"> (input)'),
+        "a value that nothing makes": nets.written("a = Relu(nothing)"),
+        "a value that two nodes make": nets.written("a = Relu(input) a = Relu(input)"),
+        "a circle": nets.written("a = Add(input, b)", "logits = Identity(input) b = Identity(a)"),
+        "no operator set": nets.written(opsets=""),
+        "an operator set of 10**6": nets.written(opsets='"": 1000000'),
+        "a negative operator set": nets.written(opsets='"": -1'),
+        "a function that calls itself": nets.calling(1, 1, circle=True),
+        "functions that call each other": nets.calling(3, 1, circle=True),
+        "functions that double 40 times": nets.calling(40, 2),
+        "a sparse tensor of 2**40": nets.sparse(2**40, 5),
+        "a sparse tensor of 2**30": nets.sparse(2**30, 5),
+        "a sparse value beyond its tensor": nets.sparse(9, 2**40),
+        "a sparse value before its tensor": nets.sparse(9, -1),
+        "a constant of negative sides": nets.filled(-1, -1),
     }
 
 
-def growing() -> dict[str, Made]:
+def growing() -> dict[str, nets.Made]:
     """Graphs of a few nodes that would make much of nothing, or never end."""
     return {
-        "a constant of 2**40": filled(2**40),
-        "a constant of 2**20 a side": filled(2**20, 2**20),
-        "a constant of 1 GiB": filled(2**28),
-        "1 repeated 2**40 times": using("large = Tile(one, n)", 2**40),
-        "1 repeated 2**28 times": using("large = Tile(one, n)", 2**28),
-        "1 expanded to 2**28": using("large = Expand(one, n)", 2**28),
-        "a range to 2**28": ranged(2**28),
-        "a range to 2**40": ranged(2**40),
-        "a loop of 2**62 rounds": looping(2**62),
-        "padding of 2**40": using("large = Pad(one, n)", 0, 2**40),
-        "padding of 2**28": using("large = Pad(one, n)", 0, 2**28),
+        "a constant of 2**40": nets.filled(2**40),
+        "a constant of 2**20 a side": nets.filled(2**20, 2**20),
+        "a constant of 1 GiB": nets.filled(2**28),
+        "1 repeated 2**40 times": nets.using("large = Tile(one, n)", 2**40),
+        "1 repeated 2**28 times": nets.using("large = Tile(one, n)", 2**28),
+        "1 expanded to 2**28": nets.using("large = Expand(one, n)", 2**28),
+        "a range to 2**28": nets.ranged(2**28),
+        "a range to 2**40": nets.ranged(2**40),
+        "a loop of 2**62 rounds": nets.looping(2**62),
+        "padding of 2**40": nets.using("large = Pad(one, n)", 0, 2**40),
+        "padding of 2**28": nets.using("large = Pad(one, n)", 0, 2**28),
     }
 
 
-def manifests() -> dict[str, Made]:
+def manifests() -> dict[str, nets.Made]:
     """Networks whose manifest lies."""
     texts = {
         "that is no JSON": "{nothing}",
@@ -188,7 +168,7 @@ def manifests() -> dict[str, Made]:
         "100,000 deep": "[" * 10**5 + "]" * 10**5,
         "of a number of a million digits": "9" * 10**6,
     }
-    found = {f"a manifest {name}": model() for name in texts}
+    found = {f"a manifest {name}": nets.model() for name in texts}
     for made, text in zip(found.values(), texts.values(), strict=True):
         made.metadata_props.add(key="parity", value=text)
     return found
@@ -196,19 +176,19 @@ def manifests() -> dict[str, Made]:
 
 def large() -> dict[str, Callable[[], bytes]]:
     """Files whose messages take far more memory than bytes, and work than both."""
-    good = model().SerializeToString
+    good = nets.model().SerializeToString
 
     def many(inner: bytes, count: int) -> Callable[[], bytes]:
         return lambda: good() + inner * count
 
-    in_graph = functools.partial(field, GRAPH)
+    in_graph = functools.partial(field, nets.GRAPH)
     return {
         "3,000,000 empty tensors": many(in_graph(field(INITIALIZER, b"")), 3 * 10**6),
-        "3,000,000 empty nodes": many(in_graph(field(NODE, b"")), 3 * 10**6),
+        "3,000,000 empty nodes": many(in_graph(field(nets.NODE, b"")), 3 * 10**6),
         "3,000,000 empty entries of metadata": many(field(METADATA, b""), 3 * 10**6),
         "3,000,000 empty functions": many(field(FUNCTION, b""), 3 * 10**6),
         "3,000,000 fields that nobody knows": many(field(99, b""), 3 * 10**6),
-        "200,000 nodes": lambda: chain(200_000).SerializeToString(),
+        "200,000 nodes": lambda: nets.chain(200_000).SerializeToString(),
     }
 
 
@@ -226,8 +206,8 @@ def kinds() -> Iterator[Kind]:
         yield Kind(GROUP, name, make, fine.get(name, ""))
     networks = elsewhere() | manifests() | graphs() | growing()
     for name, lie in tensors().items():
-        networks[f"a tensor: {name}"] = model(initializer=[lie])
-        networks[f"a constant: {name}"] = model([constant(lie)])
-    written = {name: made.SerializeToString() for name, made in networks.items()}
-    conditions = {f"conditions {n:,} deep": functools.partial(deep, n) for n in (10, 60, 2000)}
-    yield from files(GROUP, messages() | written | conditions | large(), fine)
+        networks[f"a tensor: {name}"] = nets.model(initializer=[lie])
+        networks[f"a constant: {name}"] = nets.model([nets.constant(lie)])
+    data = {name: made.SerializeToString() for name, made in networks.items()}
+    conditions = {f"conditions {n:,} deep": functools.partial(nets.deep, n) for n in (10, 60, 2000)}
+    yield from files(GROUP, messages() | data | conditions | large(), fine)

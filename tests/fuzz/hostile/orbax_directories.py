@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.hostile.kinds import Kind, Place
+from tests.fuzz.hostile import Kind, Place
 from weights_convert import formats
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.arange(4.0)}

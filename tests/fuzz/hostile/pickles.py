@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.hostile.kinds import Kind, Place
+from tests.fuzz.hostile import Kind, Place
 from tests.fuzz.hostile.opcodes import Call, Global, Persistent, called, joined, ops, pickled
 from tests.fuzz.hostile.zips import Entry, archive
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.fuzz.hostile.kinds import Kind, files
+from tests.fuzz.hostile import Kind, files
 
 BODY = bytes(range(24))
 

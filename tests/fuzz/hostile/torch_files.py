@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.hostile.kinds import Kind, files
+from tests.fuzz.hostile import Kind, files
 from tests.fuzz.hostile.opcodes import Call, Global, Persistent, called, joined, pickled
 from tests.fuzz.hostile.pickles import torch_legacy, torch_zip
 from tests.fuzz.hostile.zips import MEBIBYTE, Entry, archive, deflated, zeros
