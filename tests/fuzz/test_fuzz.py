@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.io.replacing import PREFIX, replacing
 from tests.fuzz import campaign, damage, kill_training, kills, pairs, refusals, samples
 from tests.fuzz.__main__ import main
 from tests.fuzz.kill_training import CASES, Case
@@ -116,21 +115,6 @@ def test_a_killed_run_goes_on_bitwise(tmp_path: Path, case: Case, count: int) ->
     found = kill_training.endure(Job(tmp_path, count, 1), case)
     assert found.ok, found
     assert (found.tried, found.loaded) == (count, count)
-
-
-def test_what_the_dead_left_is_removed_and_the_living_keep(tmp_path: Path) -> None:
-    """Catches folders that pile up, and one removed in which somebody writes."""
-    dead, strange = tmp_path / f"{PREFIX}abcdefgh", tmp_path / f"{PREFIX}not-ours"
-    for folder in (dead, strange):
-        folder.mkdir()
-        (folder / "x").touch()
-    with replacing(tmp_path / "a") as first:
-        first.write_text("1")
-        assert not dead.exists()
-        with replacing(tmp_path / "b") as second:
-            second.write_text("2")
-        assert first.exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [strange.name, "a", "b"]
 
 
 @pytest.mark.parametrize("way", ["disk full", "no permission"])

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from parity.cli import main
-from parity.spec.errors import InputError
 from tests import naive_reader
 from tests.fuzz import campaign, cases, mutants
 from tests.fuzz.hostile import Kind, Place, all_kinds
@@ -116,11 +115,6 @@ def test_the_child_is_watched(naive: Sandbox, tmp_path: Path, deed: str) -> None
 
 
 # --- What hostile files taught
-
-
-def test_an_error_cannot_speak_to_the_terminal() -> None:
-    """Catches a name out of a file that clears the screen or adds a line."""
-    assert str(InputError("a \x1b[2J b\nc \ud800 ü")) == "a \\x1b[2J b\\nc \\ud800 ü"
 
 
 def test_the_command_refuses_in_one_line(

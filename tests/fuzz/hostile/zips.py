@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import struct
 import zlib
-from typing import Any
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 MEBIBYTE = 2**20
@@ -86,17 +85,16 @@ def archive(
     return prefix + body + directory + b"PK\x05\x06" + end + comment
 
 
-def zeros(name: str, mebibytes: int, head: bytes = b"", **claims: int) -> Entry:
-    """An entry that unpacks to so many zeros, behind its head."""
+def zeros(name: str, mebibytes: int, **claims: int) -> Entry:
+    """An entry that unpacks to so many zeros."""
     packer = zlib.compressobj(9, wbits=-15)
-    first = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+    packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(MEBIBYTE)) + packer.flush(zlib.Z_FULL_FLUSH)
-    packed = first + block * mebibytes + packer.flush()  # a flushed block needs nothing before it
-    crc = zlib.crc32(head)
+    packed = block * mebibytes + packer.flush()  # a flushed block needs nothing before it
+    crc = 0
     for _ in range(mebibytes):
         crc = zlib.crc32(bytes(MEBIBYTE), crc)
-    facts: dict[str, Any] = {"size": len(head) + mebibytes * MEBIBYTE, "crc": crc} | claims
-    return Entry(name, packed, DEFLATED, **facts)
+    return Entry(name, packed, DEFLATED, **({"size": mebibytes * MEBIBYTE, "crc": crc} | claims))
 
 
 def deflated(name: str, data: bytes) -> Entry:
