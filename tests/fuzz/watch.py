@@ -208,12 +208,16 @@ def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     spare = _status("VmSize") + 2 * request["size"] + SPARE
     start = time.perf_counter()
-    with watch.of(os.path.dirname(path)), address_space(spare):
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    with watch.of(os.path.dirname(path)):
+        resource.setrlimit(resource.RLIMIT_AS, (spare, limits[1]))
         try:
             found = tried(task, path)
         except BaseException as error:
             found = {"outcome": "error", "line": f"{type(error).__name__}: {error}"[:500]}
             found["starved"] = isinstance(error, MemoryError)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
     found["seconds"] = time.perf_counter() - start
     found["memory"] = max(_status("VmHWM") - before, 0)
     found["events"] = watch.events
@@ -221,17 +225,6 @@ def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any
     found["said"] = said.read(2000)
     said.truncate(0)
     return found
-
-
-@contextlib.contextmanager
-def address_space(size: int) -> Iterator[None]:
-    """Limit it for a while."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _starved(error: BaseException | None) -> bool:

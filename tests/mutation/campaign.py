@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import multiprocessing
@@ -41,12 +42,8 @@ def each(
     def one(number: int) -> dict[str, Any]:
         folder = Path(scratch, str(number))
         folder.mkdir()
-        arguments = (jobs[number], str(root), folder)
-        child = forking.FORKS.Process(target=forks.child, args=arguments)
-        child.start()
-        child.join(LIMIT)
-        child.kill()
-        child.join()
+        with contextlib.suppress(RuntimeError):  # what it printed says why it died
+            forking.ended(forks.child, jobs[number], str(root), folder, delay=LIMIT)
         progress(f"{next(done)}/{len(jobs)} done, last {names[number]}")
         return forks.outcome(folder)
 
@@ -85,16 +82,7 @@ def run(
         raise InputError(f"{len(lines)} of {len(faults)} faults cannot be injected: {lines[0]}")
     ask = functools.partial(each, root, progress)
     skipped = {} if quick else _judges(ask, faults)
-    jobs = [
-        {
-            "tests": f.selection,
-            "module": f.module,
-            "file": f.file,
-            "right": f.right,
-            "wrong": f.wrong,
-        }
-        for f in faults
-    ]
+    jobs = [vars(fault) | {"tests": fault.selection, "module": fault.module} for fault in faults]
     found = ask(jobs, [f"{fault.kind}: {fault.title}" for fault in faults])
     rows = [_row(*pair) for pair in zip(faults, found, strict=True)]
     if quick and (tests := sorted({row.by for row in rows if row.by})):

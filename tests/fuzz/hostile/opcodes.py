@@ -30,11 +30,8 @@ class Persistent:
     id: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Raw:
+class Raw(bytes):
     """Opcodes as they are."""
-
-    data: bytes
 
 
 def called(path: str, *args: Any) -> Call:
@@ -56,8 +53,8 @@ def pickled(value: Any, protocol: int = 2) -> bytes:
 def ops(value: Any) -> bytes:
     """The opcodes that leave a value on the stack: of what is here, plain values and containers."""
     match value:
-        case Raw(data):
-            return data
+        case Raw():
+            return value
         case Global(module, name):
             return f"c{module}\n{name}\n".encode()
         case Call(function, args):

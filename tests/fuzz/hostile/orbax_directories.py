@@ -36,24 +36,19 @@ def template(ocdbt: bool = True) -> dict[str, bytes]:
     Args:
         ocdbt: All arrays in one store, as ours; else a folder of chunks per array.
     """
+    import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no types
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns that there is nothing to merge
     with tempfile.TemporaryDirectory(prefix="parity-orbax-") as folder:
         path = Path(folder, "x")
         if ocdbt:
             formats.write(path, "orbax", ARRAYS, {})
         else:
-            _write_folders(path)
+            tree = {"a": {name.removeprefix("a."): array for name, array in ARRAYS.items()}}
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+                checkpointer.save(path, tree)
         found = sorted(p for p in path.rglob("*") if p.is_file())
         return {p.relative_to(path).as_posix(): p.read_bytes() for p in found}
-
-
-def _write_folders(path: Path) -> None:
-    import orbax.checkpoint as ocp  # type: ignore[import-untyped]  # it ships no types
-
-    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns that there is nothing to merge
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False)
-    with ocp.Checkpointer(handler) as checkpointer:
-        tree = {"a": {name.removeprefix("a."): array for name, array in ARRAYS.items()}}
-        checkpointer.save(path, tree)
 
 
 def lay(path: Path, files: dict[str, bytes]) -> None:
@@ -146,12 +141,10 @@ def put(name: str, *keys: str | int, value: Any) -> Edit:
 
     def change(data: bytes) -> bytes:
         entries = json.loads(data)
-        *above, last = keys
-        inner = functools.reduce(operator.getitem, above, entries)
+        inner = functools.reduce(operator.getitem, keys[:-1], entries)
+        inner[keys[-1]] = value
         if value is GONE:
-            del inner[last]
-        else:
-            inner[last] = value
+            del inner[keys[-1]]
         return json.dumps(entries).encode()
 
     return content(name, change)
@@ -285,9 +278,8 @@ def prefixed(prefix: str) -> Edit:
     def edit(path: Path, place: Place) -> None:
         import tensorstore as ts
 
-        shutil.rmtree(path / "d")
-        shutil.rmtree(path / "ocdbt.process_0")
-        (path / "manifest.ocdbt").unlink()
+        for name in ("d", "ocdbt.process_0", "manifest.ocdbt"):
+            remove(path / name)
         # In memory: on a disk, TensorStore itself would not write such names.
         context = ts.Context()
         spec = {"driver": "ocdbt", "base": "memory://", "config": {"max_inline_value_bytes": 0}}
@@ -324,16 +316,15 @@ def kinds() -> Iterator[Kind]:
     """All."""
     pipes = ("_CHECKPOINT_METADATA", "manifest.ocdbt", "a file of the store", "the manifest")
     needed = ("manifest.ocdbt", "the store's folder", "the store of the process")
-    for name, pattern in PARTS.items():
-        yield kind(f"{name} is a link that leaves it", linked(pattern))
-    for name in pipes:
-        yield kind(f"{name} is a pipe", piped(PARTS[name]))
-    for name in needed:
-        yield kind(f"without {name}", without(PARTS[name]))
-    for name, edit in trees().items():
-        yield kind(f"_METADATA: {name}", edit)
-    for name, edit in stores().items():
+    whole = {
+        **{f"{name} is a link that leaves it": linked(part) for name, part in PARTS.items()},
+        **{f"{name} is a pipe": piped(PARTS[name]) for name in pipes},
+        **{f"without {name}": without(PARTS[name]) for name in needed},
+        **{f"_METADATA: {name}": edit for name, edit in trees().items()},
+        **stores(),
+        "a store under ../": prefixed("../../outside/"),
+    }
+    for name, edit in whole.items():
         yield kind(name, edit)
     for name, edit in folders().items():
         yield kind(f"zarr: {name}", edit, ocdbt=False)
-    yield kind("a store under ../", prefixed("../../outside/"))
