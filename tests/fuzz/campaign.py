@@ -70,10 +70,8 @@ def _rows(name: str, job: Job, whole: bool) -> Iterator[FuzzRow]:
     if name in damage.KINDS:
         for format in formats.FORMATS:
             yield damage.endure(job, name, format)
-    elif name == "hostile":
-        yield from by_group(name, hostile(job))
-    elif name == "mutants":
-        yield from by_group(name, mutated(job))
+    elif name in ("hostile", "mutants"):
+        yield from by_group(name, hostile(job) if name == "hostile" else mutated(job))
     elif name in ("kills", "steps"):
         for i, format in enumerate(formats.FORMATS):
             share = len(range(i, job.count, len(formats.FORMATS)))  # in turn

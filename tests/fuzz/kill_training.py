@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import filecmp
 import functools
 import random
 import shutil
@@ -49,8 +50,7 @@ def endure(job: Job, case: Case) -> FuzzRow:
     Raises:
         RuntimeError: A run fails that nobody killed, or does not fail well.
     """
-    folder = job.folder
-    framework, precision, devices = case
+    folder, (framework, precision, devices) = job.folder, case
     row = FuzzRow("training", f"{framework}, {precision}, devices: {devices}")
     data, whole = scenes(folder / "data"), folder / "whole"
     rng = random.Random(f"{job.seed} {framework}")
@@ -144,9 +144,8 @@ def different(one: Path, other: Path) -> list[str]:
         {p.relative_to(root) for p in root.rglob("*") if p.is_file() and p.parent.name != CURVES}
         for root in (one, other)
     )
-    apart = {Path("log.jsonl"), Path("environment.json")}
+    both = (ours & theirs) - {Path("log.jsonl"), Path("environment.json")}
     wrong = [str(p) for p in sorted(ours ^ theirs)]
-    both = sorted((ours & theirs) - apart)
-    wrong += [str(p) for p in both if (one / p).read_bytes() != (other / p).read_bytes()]
+    wrong += filecmp.cmpfiles(one, other, sorted(map(str, both)), shallow=False)[1]
     logs = [logger.read(folder / "log.jsonl", clock=False) for folder in (one, other)]
     return wrong + ["log.jsonl"] * (logs[0] != logs[1])

@@ -23,8 +23,6 @@ from tests.steps import Steps
 from weights_convert import convert, formats, load
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 
-LEFT = (".parity-", ".tmp")  # what left-over names contain
-
 
 def endure(job: Job, format: str, way: str) -> FuzzRow:
     """Kill conversions of one format.
@@ -39,8 +37,8 @@ def endure(job: Job, format: str, way: str) -> FuzzRow:
     forking.start()
     whole, begun, steps = case.measure()
     writing = tries = 0
-    count = steps if way == "steps" else job.count
-    while row.tried < count and tries < 10 * count:
+    count, most = (steps, steps) if way == "steps" else (job.count, 10 * job.count)
+    while row.tried < count and tries < most:
         job.progress(f"{way}, {format}: {row.tried}/{count}")
         tries += 1
         case.restore()
@@ -55,7 +53,7 @@ def endure(job: Job, format: str, way: str) -> FuzzRow:
             case.judge(row)
     case.restore()
     converted(case)
-    if case.left():
+    if any(mark in path.name for path in case.there.iterdir() for mark in (".parity-", ".tmp")):
         row.faults.append("left folders that the next run did not remove")
     row.note = f"{writing} while it wrote"
     shutil.rmtree(case.folder)
@@ -145,9 +143,6 @@ class Case:
         for path in self.there.glob(f"{self.name}*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.copytree(self.old, self.there, dirs_exist_ok=True)
-
-    def left(self) -> list[str]:
-        return [p.name for p in self.there.iterdir() if any(mark in p.name for mark in LEFT)]
 
     def judge(self, row: FuzzRow) -> None:
         """Count what lies there now."""

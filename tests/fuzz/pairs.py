@@ -61,7 +61,9 @@ def endure(job: Job, case: tuple[str, str, str], config: Config) -> FuzzRow:
     own.mkdir()
     what = f"{name}, {naming_scheme} names, {dtype}"
     row = FuzzRow("pairs", what)
-    arrays = {k: _cast(np.asarray(a), dtype) for k, a in weights(config, 1).items()}
+    arrays = {k: np.asarray(a) for k, a in weights(config, 1).items()}
+    cast = formats.base.numpy_dtype(dtype)
+    arrays = {k: a.astype(cast) if a.dtype.kind == "f" else a for k, a in arrays.items()}
     expected = naming.carried(config, arrays, naming_scheme)
     without = sum(bool(a.any() and not expected[k].any()) for k, a in arrays.items())
     model = name if config == MODELS[name] else MODELS[name].family
@@ -94,7 +96,3 @@ def endure(job: Job, case: tuple[str, str, str], config: Config) -> FuzzRow:
     row.note += f"; {without} tensors have no name there" if without else ""
     row.note += "; .npz holds no bfloat16" if row.refused else ""
     return row
-
-
-def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
-    return array.astype(formats.base.numpy_dtype(dtype)) if array.dtype.kind == "f" else array

@@ -38,20 +38,16 @@ def endure(way: str) -> FuzzRow:
     count = len(formats.FORMATS)
     inside = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if WAYS[way] and (not shutil.which("unshare") or subprocess.run([*inside, "true"]).returncode):
-        return FuzzRow("refusals", way, count, note="no mount namespace is allowed here")
+        return FuzzRow("refusals", way, note="no mount namespace is allowed here")
     with tempfile.TemporaryDirectory(prefix="parity-refusals-") as folder:
         os.chmod(folder, 0o755)
+        own = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": f"{folder}/cache"}
         done = subprocess.run(
             [*(inside if WAYS[way] else []), sys.executable, "-m", __name__, way, folder],
             capture_output=True,
             text=True,
             cwd="/",
-            env=os.environ
-            | {
-                "PYTHONPATH": str(ROOT),
-                "JAX_PLATFORMS": "cpu",
-                "XDG_CACHE_HOME": f"{folder}/cache",
-            },
+            env=os.environ | own,
         )
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or len(said) != count:

@@ -21,7 +21,7 @@ import site
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -50,15 +50,8 @@ FORBIDDEN = re.compile(
 # quotes and which they import late; and what the kernel says of the machine, which XLA asks.
 LIBRARIES = tuple(
     os.path.realpath(path) + os.sep
-    for path in {
-        str(ROOT),
-        sys.prefix,
-        sys.base_prefix,
-        *sysconfig.get_paths().values(),
-        *site.getsitepackages(),
-        "/proc",
-        "/sys",
-    }
+    for path in {str(ROOT), sys.prefix, sys.base_prefix, "/proc", "/sys"}
+    | {*sysconfig.get_paths().values(), *site.getsitepackages()}
 )
 
 
@@ -118,14 +111,9 @@ class Watch:
         if len(self.events) < 20:
             self.events.append(what[:300])
 
-    @contextlib.contextmanager
-    def of(self, folder: str) -> Iterator[None]:
-        """Remember what is done in the block."""
+    def arm(self, folder: str) -> None:
+        """Remember what is done from now on, until `armed` is false again."""
         self.events, self.folder, self.armed = [], os.path.realpath(folder), True
-        try:
-            yield
-        finally:
-            self.armed = False
 
 
 def load(path: str) -> dict[str, Any]:
@@ -209,15 +197,16 @@ def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any
     spare = _status("VmSize") + 2 * request["size"] + SPARE
     start = time.perf_counter()
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    with watch.of(os.path.dirname(path)):
-        resource.setrlimit(resource.RLIMIT_AS, (spare, limits[1]))
-        try:
-            found = tried(task, path)
-        except BaseException as error:
-            found = {"outcome": "error", "line": f"{type(error).__name__}: {error}"[:500]}
-            found["starved"] = isinstance(error, MemoryError)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, limits)
+    resource.setrlimit(resource.RLIMIT_AS, (spare, limits[1]))
+    watch.arm(os.path.dirname(path))
+    try:
+        found = tried(task, path)
+    except BaseException as error:
+        found = {"outcome": "error", "line": f"{type(error).__name__}: {error}"[:500]}
+        found["starved"] = isinstance(error, MemoryError)
+    finally:
+        watch.armed = False
+        resource.setrlimit(resource.RLIMIT_AS, limits)
     found["seconds"] = time.perf_counter() - start
     found["memory"] = max(_status("VmHWM") - before, 0)
     found["events"] = watch.events

@@ -93,11 +93,10 @@ def run(
 def _judges(ask: Callable[..., list[dict[str, Any]]], faults: Sequence[Fault]) -> dict[str, int]:
     """Run all judges' tests without a fault; gives how many of whose were skipped."""
     asked = list(dict.fromkeys(judge for fault in faults for judge in fault.judges))
-    clean = ask([{"tests": JUDGES[judge].tests} for judge in asked], asked)
-    for judge, found in zip(asked, clean, strict=True):
+    clean = dict(zip(asked, ask([{"tests": JUDGES[j].tests} for j in asked], asked), strict=True))
+    for judge, found in clean.items():
         _clean(found, f"of {JUDGES[judge].name}")
-    pairs = zip(asked, clean, strict=True)
-    return {judge: found["skipped"] for judge, found in pairs if found["skipped"]}
+    return {judge: found["skipped"] for judge, found in clean.items() if found["skipped"]}
 
 
 def _clean(found: Mapping[str, Any], which: str) -> None:

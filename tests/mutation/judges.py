@@ -35,12 +35,9 @@ MINDSPORE = "MindSpore 2.10, run"
 AUTOCAST = "torch.amp: autocast and GradScaler"
 SPEC = "tests/unit/spec"
 NETWORKS = f"{SPEC}/test_published_networks.py"
-INITIAL = f"{SPEC}/test_initial.py"
 TRAINING = "tests/unit/training"
 IMPLEMENTATIONS = "tests/unit/implementations"
 MIXED = f"{IMPLEMENTATIONS}/test_third_party_mixed.py"
-TRACED = f"{IMPLEMENTATIONS}/test_third_party_mixed_jax.py"
-NAMES = "tests/unit/weights_convert/test_mindspore.py"
 
 JUDGES: dict[str, Judge] = {
     "programs": Judge(PROGRAMS, (f"{SPEC}/test_published_training.py",)),
@@ -78,14 +75,14 @@ JUDGES: dict[str, Judge] = {
     "mindspore-names": Judge(
         MINDSPORE,
         (
-            *of(NAMES, "names_and_order_are_mindspores"),
+            *of("tests/unit/weights_convert/test_mindspore.py", "names_and_order_are_mindspores"),
             *of("parity/tests/test_mindspore.py", "golden[torch]"),
         ),
     ),
     "torch-init": Judge(
         "torch.nn's initial weights",
         of(
-            INITIAL,
+            f"{SPEC}/test_initial.py",
             "as_pytorch_initialises[drawn-enet] as_pytorch_initialises[drawn-erfnet] "
             "as_pytorch_initialises[drawn-decoder] xavier he_fan_out",
         ),
@@ -111,7 +108,7 @@ JUDGES: dict[str, Judge] = {
     "trace": Judge(
         "JAX's own trace of a step",
         of(
-            TRACED,
+            f"{IMPLEMENTATIONS}/test_third_party_mixed_jax.py",
             "operations[genet-O1-fp16] operations[genet-O2-fp16] "
             "gradients_are_divided_in_float32[genet-O2-fp16] "
             "norms_and_masters_stay_in_float32[genet-O2-fp16] the_scale_and_the_masters",

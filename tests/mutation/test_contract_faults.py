@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from parity.spec.errors import InputError
+from tests.forking import ROOT
 from tests.mutation import campaign, judges
 from tests.mutation.catalogue import FAULTS, KINDS, Fault, fast, listed, stale
 from tests.mutation.judges import JUDGES, Judge
 from tests.mutation.result import FaultRow, MutationResult
 
-ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 RULE = Fault("data", "one more", "house/rule.py", "x + 1", "x + 2", ("referee",))
 QUICK = ("data", "scores")  # kinds whose judges take seconds

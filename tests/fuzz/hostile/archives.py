@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tests.fuzz.hostile import Kind, files
-from tests.fuzz.hostile.torch_files import entries
+from tests.fuzz.hostile.pickles import entries
+from tests.fuzz.hostile.torch_files import GOOD
 from tests.fuzz.hostile.zips import BZIP2, LZMA, MEBIBYTE, Entry, archive, zeros
 
 NAME = "a name is only a name here: nothing is unpacked to the disk"
@@ -135,7 +136,7 @@ def kinds() -> Iterator[Kind]:
     """Every lie in both sorts of archive."""
     names = ("a name with ../", "an absolute name", "a name with backslashes")
     fine = dict.fromkeys((*names, "a name of 60,000 letters", "an entry that is a link"), NAME)
-    for group, found, suffix in (("torch zip", entries(), ""), ("npz", arrays(), ".npy")):
+    for group, found, suffix in (("torch zip", entries(GOOD), ""), ("npz", arrays(), ".npy")):
         contents = lies(found, suffix) | bombs(found, suffix)
         for kind in files(group, contents, fine if group == "npz" else {}):
             yield dataclasses.replace(kind, name=f"zip: {kind.name}")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from tests.fuzz.hostile import Kind
+from tests.fuzz.hostile.msgpack_files import array, packed
 from tests.fuzz.hostile.orbax_directories import Edit, content, edits, kind, linked, piped, without
 
 TREE = "checkpoint"  # the file with the tree
@@ -24,14 +22,9 @@ def indexed(part: Edit) -> Edit:
     return edits(without("_METADATA"), content(INDEX, b'{"weight_map": {"a": "b"}}'), part)
 
 
-def packed(tree: Any) -> bytes:
-    return msgpack.packb(tree, use_bin_type=True)
-
-
 def trees() -> dict[str, bytes]:
     """Contents of the tree's file."""
     weight = {"weight": "PLACEHOLDER://a.weight"}
-    objects = msgpack.ExtType(1, packed(((1,), "O", bytes(8))))
     million = (10**6).to_bytes(4, "big") + b"\x80" * 10**6
     return {
         "a name of ../": packed({"../outside": "PLACEHOLDER://../outside"}),
@@ -39,7 +32,7 @@ def trees() -> dict[str, bytes]:
         "a name with a newline": packed({"a\nb": "PLACEHOLDER://a"}),
         "a name that is bytes": packed({b"a": "PLACEHOLDER://a"}),
         "an array that is not there": packed({"b": "PLACEHOLDER://b"}),
-        "objects": packed({"a": objects}),
+        "objects": packed({"a": array((1,), "O", bytes(8))}),
         "a name twice": b"\x82\xa1a\xc0\xa1a\xc0",
         "5,000 deep": b"\x81\xa1a" * 5000 + b"\xc0",
         "a million empty maps": b"\x81\xa1a\xdd" + million,

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from tests.fuzz.hostile import Kind, Place
+from tests.fuzz.hostile.npz_files import described, headed
 from tests.fuzz.hostile.opcodes import Call, Global, Persistent, called, joined, ops, pickled
 from tests.fuzz.hostile.zips import Entry, archive
 
+NUMBERS = np.arange(6, dtype="<f4").tobytes()
+PREFIX = "archive/"
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 SYSTEM = {"protocol_version": PROTOCOL, "little_endian": True, "type_sizes": {}}
@@ -113,16 +116,16 @@ def limits() -> dict[str, Callable[[], bytes]]:
     }
 
 
+def entries(pickle: bytes, **records: bytes) -> list[Entry]:
+    """The entries of a file of PyTorch's; records by name, with `_` for `/`."""
+    found = {"byteorder": b"little", "data_0": NUMBERS, "version": b"3\n"} | records
+    named = [Entry(f"{PREFIX}{name.replace('_', '/')}", data) for name, data in found.items()]
+    return [Entry(f"{PREFIX}data.pkl", pickle), *named]
+
+
 def torch_zip(pickle: bytes) -> bytes:
     """As PyTorch has written files since 1.6."""
-    return archive(
-        [
-            Entry("archive/data.pkl", pickle),
-            Entry("archive/byteorder", b"little"),
-            Entry("archive/data/0", np.arange(6, dtype="<f4").tobytes()),
-            Entry("archive/version", b"3\n"),
-        ]
-    )
+    return archive(entries(pickle))
 
 
 def torch_legacy(pickle: bytes) -> bytes:
@@ -145,10 +148,7 @@ def torch_tar(pickle: bytes) -> bytes:
 
 def npz(pickle: bytes) -> bytes:
     """An array of objects, which NumPy pickles."""
-    file = io.BytesIO()
-    header = {"descr": "|O", "fortran_order": False, "shape": (1,)}
-    np.lib.format.write_array_header_1_0(file, header)
-    return archive([Entry("a.npy", file.getvalue() + pickle)])
+    return archive([Entry("a.npy", headed(described("'|O'", "(1,)"), pickle))])
 
 
 CONTAINERS: dict[str, Callable[[bytes], bytes]] = {

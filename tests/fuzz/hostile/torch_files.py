@@ -6,16 +6,12 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from tests.fuzz.hostile import Kind, files
 from tests.fuzz.hostile.opcodes import Call, Global, Persistent, called, joined, pickled
-from tests.fuzz.hostile.pickles import torch_legacy, torch_zip
+from tests.fuzz.hostile.pickles import NUMBERS, PREFIX, entries, torch_legacy, torch_zip
 from tests.fuzz.hostile.zips import MEBIBYTE, Entry, archive, deflated, zeros
 
 FLOATS = Global("torch", "FloatStorage")
-NUMBERS = np.arange(6, dtype="<f4").tobytes()
-PREFIX = "archive/"
 UTILS = "torch._utils._rebuild"
 
 
@@ -27,6 +23,9 @@ def tensor(offset: Any = 0, size: Any = (2, 3), stride: Any = (3, 1), of: Any = 
     """A tensor as `torch.save` writes it: a view of a storage."""
     hooks = called("collections.OrderedDict")
     return called(f"{UTILS}_tensor_v2", of or storage(), offset, size, stride, False, hooks)
+
+
+GOOD = pickled({"a": tensor()})
 
 
 def views() -> dict[str, Any]:
@@ -73,37 +72,29 @@ def views() -> dict[str, Any]:
     }
 
 
-def entries(pickle: bytes | None = None, **records: bytes) -> list[Entry]:
-    """An archive's entries; records by name, with `_` for `/`."""
-    pickle = pickled({"a": tensor()}) if pickle is None else pickle
-    found = {"byteorder": b"little", "data_0": NUMBERS, "version": b"3\n"} | records
-    named = [Entry(f"{PREFIX}{name.replace('_', '/')}", data) for name, data in found.items()]
-    return [Entry(f"{PREFIX}data.pkl", pickle), *named]
-
-
 def records() -> dict[str, bytes]:
     """Records that are not what the format has there."""
 
     def aligned(text: bytes) -> bytes:
-        rest = [e for e in entries() if "byteorder" not in e.name]
+        rest = [e for e in entries(GOOD) if "byteorder" not in e.name]
         return archive([*rest, Entry(f"{PREFIX}.storage_alignment", text)])
 
     script = Entry(f"{PREFIX}constants.pkl", pickled(()))
     code = Entry(f"{PREFIX}code/__torch__.py", b"op_version_set = 1\nimport os\n")
     names = {f"{i:03}{'x' * 200}\x1b[2J": tensor() for i in range(3)}
     return {
-        "byteorder: another": archive(entries(byteorder=b"middle")),
-        "byteorder: empty": archive(entries(byteorder=b"")),
-        "byteorder: binary": archive(entries(byteorder=b"\xff" * 100)),
-        "a tensor's record cut short": archive(entries(data_0=NUMBERS[:-1])),
-        "a tensor's record of nothing": archive(entries(data_0=b"")),
-        "a version of the future": archive(entries(version=b"99999999999999999999\n")),
-        "a version of text": archive(entries(version=b"latest\n")),
+        "byteorder: another": archive(entries(GOOD, byteorder=b"middle")),
+        "byteorder: empty": archive(entries(GOOD, byteorder=b"")),
+        "byteorder: binary": archive(entries(GOOD, byteorder=b"\xff" * 100)),
+        "a tensor's record cut short": archive(entries(GOOD, data_0=NUMBERS[:-1])),
+        "a tensor's record of nothing": archive(entries(GOOD, data_0=b"")),
+        "a version of the future": archive(entries(GOOD, version=b"99999999999999999999\n")),
+        "a version of text": archive(entries(GOOD, version=b"latest\n")),
         "a storage alignment of -1": aligned(b"-1"),
         "a storage alignment of 2**70": aligned(b"%d" % 2**70),
-        "TorchScript": archive([*entries(), script, code]),
-        "TorchScript without constants": archive([*entries(), code]),
-        "two networks in one archive": archive([*entries(), Entry("other/data.pkl", b"N.")]),
+        "TorchScript": archive([*entries(GOOD), script, code]),
+        "TorchScript without constants": archive([*entries(GOOD), code]),
+        "two networks in one archive": archive([*entries(GOOD), Entry("other/data.pkl", b"N.")]),
         "no folder": archive([Entry("data.pkl", pickled({"a": 1}))]),
         "names with escapes": torch_zip(pickled(names)),
         "a name of 1 MB": torch_zip(pickled({"a" * 10**6: 1})),
@@ -134,31 +125,32 @@ def legacy() -> dict[str, bytes]:
 
 def growing() -> dict[str, Callable[[], bytes]]:
     """Archives that unpack to far more than they are."""
-    pickle, name = entries()[0], f"{PREFIX}data/0"
+    pickle, name = entries(GOOD)[0], f"{PREFIX}data/0"
     dicts = b"\x80\x02](" + b"}" * (8 * MEBIBYTE) + b"e."
     bombs = (zeros(f"{PREFIX}{i}", 64) for i in range(20))
     view = tensor(size=(MEBIBYTE,), stride=(0,))
     return {
         "a bomb as a tensor": lambda: archive([pickle, zeros(name, 1024)]),
-        "a bomb beside the tensors": lambda: archive([*entries(), zeros(f"{PREFIX}extra", 1024)]),
+        "a bomb beside the tensors": lambda: archive(
+            [*entries(GOOD), zeros(f"{PREFIX}extra", 1024)]
+        ),
         "a bomb that claims to be small": lambda: archive([pickle, zeros(name, 1024, size=24)]),
         "a bomb without a checksum": lambda: archive([pickle, zeros(name, 1024, crc=0)]),
         "a pickle as a bomb": lambda: archive(
-            [deflated(f"{PREFIX}data.pkl", dicts), *entries()[1:]]
+            [deflated(f"{PREFIX}data.pkl", dicts), *entries(GOOD)[1:]]
         ),
-        "many small bombs": lambda: archive([*entries(), *bombs]),
+        "many small bombs": lambda: archive([*entries(GOOD), *bombs]),
         "1,000 views of one number": lambda: torch_zip(
             pickled({f"a{i}": view for i in range(1000)})
         ),
     }
 
 
-PLACES = "everything is read to the CPU, wherever it was"
 FINE = {
     "a storage by number": "a record's name is a text, also of a number",
-    "a storage on another device": PLACES,
-    "a storage on no device": PLACES,
-    "a storage on meta": PLACES,
+    "a storage on another device": "everything is read to the CPU",
+    "a storage on no device": "everything is read to the CPU",
+    "a storage on meta": "everything is read to the CPU",
     "a storage alignment of -1": "only writing goes by it",
     "a storage alignment of 2**70": "only writing goes by it",
     "TorchScript without constants": "nobody looks at its code",

@@ -99,6 +99,5 @@ def zeros(name: str, mebibytes: int, **claims: int) -> Entry:
 
 def deflated(name: str, data: bytes) -> Entry:
     """An ordinary packed entry."""
-    packer = zlib.compressobj(9, wbits=-15)
-    packed = packer.compress(data) + packer.flush()
+    packed = zlib.compress(data, 9, wbits=-15)
     return Entry(name, packed, DEFLATED, size=len(data), crc=zlib.crc32(data))
