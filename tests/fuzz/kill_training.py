@@ -66,7 +66,7 @@ def endure(job: Job, case: Case) -> FuzzRow:
     while row.tried < job.count:
         job.progress(f"{row.suite}, {row.what}: {row.tried}/{job.count}")
         out = folder / f"killed{row.tried}"
-        if row.tried % ANYWHERE == 0:
+        if row.tried % ANYWHERE == ANYWHERE - 1:
             longest = begun + seconds - training
             since = Folder(out).environment if several else None
         else:
