@@ -3,7 +3,7 @@
 flips, truncations, appended: checkpoints with a manifest, changed; none may be accepted. hostile,
 mutants: files made to do harm, read in a watched child process; each must be refused in one line
 and do nothing else. kills, steps: writing that is killed, at random and before every change to the
-file system; the old or the new file must be there, whole. refusals: a full disk, a read-only
+file system; the old or the new file must be there, whole. disk-errors: a full disk, a read-only
 folder, no permission. pairs: from every format to every other, bit by bit. training: runs of
 `parity train` that are killed and go on; they must end as if nobody had killed them. Exit status 1
 where one of them fails. Linux only.
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"seed {args.seed}, expected 0 or more")
 
     names = list(campaign.SUITES) if args.suite is None else args.suite.split(",")
+    names = ["disk-errors" if name == "refusals" else name for name in names]  # its former name
     if unknown := [name for name in names if name not in campaign.SUITES]:
         known = ", ".join(campaign.SUITES)
         raise InputError(f"suite {unknown[0]!r}, expected one of {known}")

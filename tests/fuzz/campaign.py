@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from parity.spec.models import MODELS
-from tests.fuzz import cases, damage, kill_training, kills, mutants, pairs, refusals
+from tests.fuzz import cases, damage, disk_errors, kill_training, kills, mutants, pairs
 from tests.fuzz.hostile import all_kinds
 from tests.fuzz.result import FuzzResult, FuzzRow, Job
 from weights_convert import formats
@@ -26,7 +26,7 @@ SUITES: dict[str, int | None] = {
     "mutants": 10_000,
     "kills": 100,
     "steps": None,
-    "refusals": None,
+    "disk-errors": None,
     "pairs": None,
     "training": 50,
 }
@@ -55,8 +55,8 @@ def run(
     for i, name in enumerate(suites, 1):
         start = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="parity-fuzz-") as folder:
-            told = functools.partial(_of_several, progress, f"suite {i} of {len(suites)}")
-            job = Job(Path(folder), rounds or SUITES[name] or 0, seed, told)
+            named = functools.partial(_of_several, progress, f"suite {i} of {len(suites)}")
+            job = Job(Path(folder), rounds or SUITES[name] or 0, seed, named)
             result.rows += _rows(name, job, whole)
         result.seconds[name] = time.perf_counter() - start
     return result
@@ -77,10 +77,10 @@ def _rows(name: str, job: Job, whole: bool) -> Iterator[FuzzRow]:
             share = len(range(i, job.count, len(formats.FORMATS)))  # in turn
             if share or name == "steps":
                 yield kills.endure(dataclasses.replace(job, count=share), format, name)
-    elif name == "refusals":
-        for way in refusals.WAYS:
-            job.progress(f"refusals, {way}")
-            yield refusals.endure(way)
+    elif name == "disk-errors":
+        for way in disk_errors.WAYS:
+            job.progress(f"disk-errors, {way}")
+            yield disk_errors.endure(way)
     elif name == "pairs":
         for case in pairs.cases(whole):
             config = MODELS[case[0]] if whole else pairs.smallest(case[0])

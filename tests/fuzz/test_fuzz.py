@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fuzz import campaign, damage, kill_training, kills, pairs, refusals, samples
+from tests.fuzz import campaign, damage, disk_errors, kill_training, kills, pairs, samples
 from tests.fuzz.__main__ import main
 from tests.fuzz.kill_training import CASES, Case
 from tests.fuzz.result import FuzzResult, FuzzRow, Job
@@ -118,9 +118,9 @@ def test_a_killed_run_goes_on_bitwise(tmp_path: Path, case: Case, count: int) ->
 
 
 @pytest.mark.parametrize("way", ["disk full", "no permission"])
-def test_refusals(way: str) -> None:
+def test_disk_errors(way: str) -> None:
     """Catches an old checkpoint lost where nothing can be written, and more than one line."""
-    found = refusals.endure(way)
+    found = disk_errors.endure(way)
     if not found.tried:
         pytest.skip(found.note)
     assert found.ok, found
@@ -149,7 +149,7 @@ def test_every_network_has_its_pairs() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["mutants", "kills", "refusals", "pairs"])
+@pytest.mark.parametrize("name", ["mutants", "kills", "disk-errors", "pairs"])
 def test_whole_suites(name: str) -> None:
     """Catches what few rounds do not."""
     result = campaign.run([name])

@@ -38,8 +38,8 @@ def endure(way: str) -> FuzzRow:
     count = len(formats.FORMATS)
     inside = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if WAYS[way] and (not shutil.which("unshare") or subprocess.run([*inside, "true"]).returncode):
-        return FuzzRow("refusals", way, note="no mount namespace is allowed here")
-    with tempfile.TemporaryDirectory(prefix="parity-refusals-") as folder:
+        return FuzzRow("disk-errors", way, note="no mount namespace is allowed here")
+    with tempfile.TemporaryDirectory(prefix="parity-disk-errors-") as folder:
         os.chmod(folder, 0o755)
         own = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": f"{folder}/cache"}
         done = subprocess.run(
@@ -54,7 +54,7 @@ def endure(way: str) -> FuzzRow:
         raise RuntimeError(f"{way}: {done.stderr[-500:]}")
     faults = [f"{one['format']}: {one['fault']}" for one in said if one["fault"]]
     note = said[0]["line"].rpartition(": ")[2]
-    return FuzzRow("refusals", way, count, count - len(faults), 0, faults, note)
+    return FuzzRow("disk-errors", way, count, count - len(faults), 0, faults, note)
 
 
 def main(way: str, folder: Path) -> None:
