@@ -127,7 +127,7 @@ class Sandbox:
         size = size_of(path)
         if self.canaries:
             self.canaries.touched()  # whatever came before
-        found = dict.fromkeys(("said", "line"), "") | {"events": [], "memory": 0, "starved": False}
+        found: dict[str, Any] = {"said": "", "line": "", "events": [], "memory": 0}
         answer = self._ask(path, task, size, self.seconds)
         if answer is None:
             late = self.child.is_alive()
@@ -145,7 +145,7 @@ class Sandbox:
             faults += [f"outside: {name}" for name in self.canaries.touched()]
         if found["memory"] > 2 * size + BESIDE:
             faults.append(f"memory: {found['memory']:,} bytes for a file of {size:,}")
-        if found["starved"]:
+        if found.get("starved"):
             faults.append(f"memory: asked for more than there is: {found['line'].strip()[:200]}")
         if found["outcome"] in ("late", "died", "error"):
             faults.append(f"{found['outcome']}: {found['line'][-300:]}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from tests.fuzz.hostile import Kind, files
+from tests.fuzz.hostile import Content, Kind, files
 
 NUMBERS = bytes(24)
 VARINT, FIXED64, BYTES, START, END, FIXED32 = range(6)
@@ -47,7 +47,7 @@ def wrapped(inner: bytes) -> bytes:
     return field(1, field(1, b"a.weight") + field(2, inner))
 
 
-def tensors() -> dict[str, bytes]:
+def tensors() -> dict[str, Content]:
     """Tensors that lie."""
     packed = field(1, b"".join(map(varint, (2, 3))))
     rest = field(2, b"Float32") + field(3, NUMBERS)
@@ -80,7 +80,7 @@ def tensors() -> dict[str, bytes]:
     }
 
 
-def values() -> dict[str, bytes]:
+def values() -> dict[str, Content]:
     """Messages of other fields than the format's."""
     good, other = value(), value(tag=b"b.weight")
     scalar = value((), content=bytes(4), tag=b"c.weight")
@@ -139,7 +139,7 @@ def empty(count: int) -> bytes:
     return b"".join(value((0,), b"Bool", b"", b"%d" % i) for i in range(count))
 
 
-def large() -> dict[str, Callable[[], bytes]]:
+def large() -> dict[str, Content]:
     """Files whose messages take far more memory than bytes."""
     return {
         "200,000 empty tensors": lambda: empty(200_000),

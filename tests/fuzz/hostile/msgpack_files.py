@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from tests.fuzz.hostile import Kind, files
+from tests.fuzz.hostile import Content, Kind, files
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3  # Flax's types
 NUMBERS = bytes(24)
@@ -38,7 +38,7 @@ def raw(data: bytes) -> bytes:
     return b"\x81\xa1a" + data
 
 
-def arrays() -> dict[str, bytes]:
+def arrays() -> dict[str, Content]:
     """Arrays that lie."""
 
     def chunked(**parts: Any) -> bytes:
@@ -92,7 +92,7 @@ def arrays() -> dict[str, bytes]:
     }
 
 
-def structure() -> dict[str, bytes]:
+def structure() -> dict[str, Content]:
     """Bytes that are no such tree."""
     good = holding(array())
     nested = functools.reduce(lambda inner, _: {"a": inner}, range(300), array())
@@ -135,7 +135,7 @@ def structure() -> dict[str, bytes]:
     }
 
 
-def large() -> dict[str, Callable[[], bytes]]:
+def large() -> dict[str, Content]:
     """Trees that take far more memory than bytes: name -> a list of one thing, many times."""
 
     def listed(count: int, one: bytes) -> Callable[[], bytes]:

@@ -78,7 +78,7 @@ def tensors() -> dict[str, TensorProto]:
     def tensor(
         *dims: int, raw: bytes = bytes(24), kind: int = nets.FLOAT, **more: Any
     ) -> TensorProto:
-        fields = {"name": "w", "data_type": kind, "raw_data": raw} | more
+        fields: dict[str, Any] = {"name": "w", "data_type": kind, "raw_data": raw} | more
         return TensorProto(dims=dims, **fields)
 
     cut = TensorProto.Segment(begin=0, end=2**62)

@@ -166,6 +166,8 @@ def named(key: str, *keys: str, value_type: str = "np.ndarray") -> Edit:
 def trees() -> dict[str, Edit]:
     """Lies of `_METADATA`."""
     many = {f"('a', '{i}')": leaf("a", str(i)) for i in range(100_000)}
+    innermost: Any = 1
+    nested = functools.reduce(lambda inner, _: {"a": inner}, range(900), innermost)
     indexed = [{"key": "a", "key_type": 2}, {"key": str(2**40), "key_type": 1}]
     types = ("string", "jax.Array", "scalar", "None", "Dict", "List", "os.system", "PyGrain")
     texts = {
@@ -184,9 +186,7 @@ def trees() -> dict[str, Edit]:
         "no store": {"use_ocdbt": False},
         "another store": {"use_zarr3": True},
         "a store of text": {"use_ocdbt": "maybe"},
-        "custom metadata 900 deep": {
-            "custom_metadata": functools.reduce(lambda inner, _: {"a": inner}, range(900), 1)
-        },
+        "custom metadata 900 deep": {"custom_metadata": nested},
     }
     names: dict[str, tuple[str, ...]] = {
         "a name of ../": ("('..', 'outside', 'secret')", "..", "outside", "secret"),

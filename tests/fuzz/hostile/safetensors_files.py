@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from tests.fuzz.hostile import Kind, files
+from tests.fuzz.hostile import Content, Kind, files
 
 BODY = bytes(range(24))
 
@@ -22,7 +22,7 @@ def headed(header: Any, body: bytes = BODY, length: int | None = None) -> bytes:
     return struct.pack("<Q", len(text) if length is None else length % 2**64) + text + body
 
 
-def offsets() -> dict[str, bytes]:
+def offsets() -> dict[str, Content]:
     """Tensors that lie elsewhere than between their neighbours."""
     half = entry((3,), (0, 12))
     return {
@@ -45,7 +45,7 @@ def offsets() -> dict[str, bytes]:
     }
 
 
-def shapes() -> dict[str, bytes]:
+def shapes() -> dict[str, Content]:
     """Tensors of another shape or dtype than their bytes."""
     return {
         "a dim of 2**62": headed({"a": entry((2**62,))}),
@@ -68,7 +68,7 @@ def shapes() -> dict[str, bytes]:
     }
 
 
-def headers() -> dict[str, bytes]:
+def headers() -> dict[str, Content]:
     """Headers that are none."""
     good = json.dumps({"a": entry()}).encode()
     twice = good[:-1] + b", " + good[1:]
@@ -111,7 +111,7 @@ def empty(count: int) -> bytes:
     return headed({str(i): entry((0,), (0, 0)) for i in range(count)}, b"")
 
 
-def large() -> dict[str, Callable[[], bytes]]:
+def large() -> dict[str, Content]:
     """Headers that want memory for next to nothing."""
     return {
         "1,000,000 empty tensors": lambda: empty(10**6),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from tests.fuzz.hostile import Kind, files
+from tests.fuzz.hostile import Content, Kind, files
 from tests.fuzz.hostile.opcodes import Call, Global, Persistent, called, joined, pickled
 from tests.fuzz.hostile.pickles import NUMBERS, PREFIX, entries, torch_legacy, torch_zip
 from tests.fuzz.hostile.zips import MEBIBYTE, Entry, archive, deflated, zeros
@@ -72,7 +72,7 @@ def views() -> dict[str, Any]:
     }
 
 
-def records() -> dict[str, bytes]:
+def records() -> dict[str, Content]:
     """Records that are not what the format has there."""
 
     def aligned(text: bytes) -> bytes:
@@ -102,7 +102,7 @@ def records() -> dict[str, bytes]:
     }
 
 
-def legacy() -> dict[str, bytes]:
+def legacy() -> dict[str, Content]:
     """Files of before 1.6 whose storages are not those of the pickle."""
 
     def holding(numel: int, view: Any = None) -> bytes:
@@ -123,7 +123,7 @@ def legacy() -> dict[str, bytes]:
     }
 
 
-def growing() -> dict[str, Callable[[], bytes]]:
+def growing() -> dict[str, Content]:
     """Archives that unpack to far more than they are."""
     pickle, name = entries(GOOD)[0], f"{PREFIX}data/0"
     dicts = b"\x80\x02](" + b"}" * (8 * MEBIBYTE) + b"e."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import struct
 import zlib
 
@@ -85,16 +86,15 @@ def archive(
     return prefix + body + directory + b"PK\x05\x06" + end + comment
 
 
-def zeros(name: str, mebibytes: int, **claims: int) -> Entry:
-    """An entry that unpacks to so many zeros."""
+def zeros(name: str, mebibytes: int, size: int | None = None, crc: int | None = None) -> Entry:
+    """An entry that unpacks to so many zeros, whatever it claims."""
     packer = zlib.compressobj(9, wbits=-15)
     packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(MEBIBYTE)) + packer.flush(zlib.Z_FULL_FLUSH)
     packed = block * mebibytes + packer.flush()  # a flushed block needs nothing before it
-    crc = 0
-    for _ in range(mebibytes):
-        crc = zlib.crc32(bytes(MEBIBYTE), crc)
-    return Entry(name, packed, DEFLATED, **({"size": mebibytes * MEBIBYTE, "crc": crc} | claims))
+    true = functools.reduce(lambda crc, _: zlib.crc32(bytes(MEBIBYTE), crc), range(mebibytes), 0)
+    size = mebibytes * MEBIBYTE if size is None else size
+    return Entry(name, packed, DEFLATED, size=size, crc=true if crc is None else crc)
 
 
 def deflated(name: str, data: bytes) -> Entry:
