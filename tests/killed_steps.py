@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,9 +14,9 @@ from parity.spec.models import MODELS
 from parity.spec.training.recipe import Recipe
 from parity.training.run import Options
 from tests.fake_training import TINY, assert_same, recipe, run
+from tests.steps import Steps
 
 OPTIONS = Options(log_every=1, keep_every=1)
-STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate")
 
 
 def killed_before(step: int, out: Path) -> bool:
@@ -33,16 +31,7 @@ def killed_before(step: int, out: Path) -> bool:
     """
     child = os.fork()
     if not child:
-        counted = [0]
-
-        def hook(event: str, args: tuple) -> None:
-            reads = event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if event in STEPS and not reads:
-                counted[0] += 1
-                if counted[0] == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
+        Steps(step)
         run(out, short(), options=OPTIONS).go()
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])

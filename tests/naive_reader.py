@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from multiprocessing.connection import Connection
 from typing import Any
 
 from tests.fuzz import watch
@@ -17,7 +17,8 @@ def naive(path: str) -> dict[str, Any]:
     return {"outcome": "loaded"}
 
 
-if __name__ == "__main__":
+def serve(pipe: Connection, folder: str) -> None:
+    """In the child: see `watch.serve`."""
     watch.TASKS["naive"] = naive
     watch.FORMATS = {}  # their frameworks take seconds to import, and files here need none
-    watch.main(int(sys.argv[1]), sys.argv[2])
+    watch.serve(pipe, folder)

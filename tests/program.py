@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from parity.cli import Parser
 from parity.io import compilation_cache, garbage, interrupts, openmp, xla_convolutions
+from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError, printable
 
 Arguments = Callable[[argparse.ArgumentParser], None]
@@ -39,9 +42,17 @@ def start(module: str, add_arguments: Arguments, run: Run, argv: Sequence[str] |
         garbage.collect_rarely()
     try:
         with interrupts.watched(f"{module}: interrupted"):
+            if getattr(args, "json", None) is not None:
+                check_writable(args.json)
             return run(args)
     except InputError as error:
         print(f"{module}: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def save(path: str | None, entries: Any) -> None:
+    """Write JSON, where it was asked for by `--json`."""
+    if path is not None:
+        write_atomically(path, json.dumps(entries, indent=1).encode())

@@ -1,4 +1,4 @@
-"""Whole training runs of the small network that `tests.fuzz.kill_training` trains."""
+"""Whole training runs of the small network of `tests.small_recipe`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
 from parity.training import checkpoints
 from parity.training.folder import Folder
-from tests.fuzz import kill_training
+from tests import small_recipe
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return kill_training.scenes(tmp_path_factory.mktemp("scenes"))
+    return small_recipe.scenes(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
     """The network, registered; one thread for it, as several would only wait for each other."""
-    kill_training.recipe()
+    small_recipe.recipe()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    del MODELS[kill_training.MODEL]
+    del MODELS[small_recipe.MODEL]
 
 
 def arguments(tmp_path: Path, data: Path, recipe: Recipe, *more: str) -> list[str]:
@@ -51,7 +51,7 @@ def train(
     recipe: Recipe | None = None,
 ) -> int:
     """`parity train`, in this process: its exit status."""
-    found = arguments(tmp_path, data, recipe or kill_training.recipe(), *more)
+    found = arguments(tmp_path, data, recipe or small_recipe.recipe(), *more)
     return main([*found, "--framework", framework, "--out", str(out)])
 
 

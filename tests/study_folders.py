@@ -1,4 +1,4 @@
-"""Folders of studies that nobody trained: logs, records and environments, for tests of reports."""
+"""Studies whose runs nobody trained, or this process: logs, records and environments, for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 from parity.spec.training.written import plain
 from parity.study.plan import Plan, StudyRun, state_of
+from parity.study.running import NOT_FINITE, Ended
 from parity.training import overrides
+from parity.training.dist_env import asked
+from parity.training.progress_bar import Silent
+from parity.training.run import Options
+from parity.training.start import train
 
 CLASSES = ("road", "car")
 FIRST = (0.50, 0.52, 0.51, 0.53)
@@ -91,3 +96,22 @@ def whole(out: Path, second: tuple[float, ...] = SECOND) -> Plan:
         write_run(made, StudyRun((), seed, 1, "torch"), out, [a, a - 0.01])
         write_run(made, StudyRun((), seed, 1, "jax"), out, [b, b - 0.02], images_per_second=10.0)
     return made
+
+
+def in_process(plan: Plan, run: StudyRun, out: Path) -> Ended:
+    """Train a run in this process: nothing has to be imported again."""
+    try:
+        done = train(
+            plan.recipe_for(run),
+            run.framework,
+            plan.data,
+            out / run.name,
+            resume=True,
+            workers=0,
+            options=Options(pictures=0, epochs=plan.epochs),
+            display=Silent(),
+            env=asked(run.framework, plan.devices),
+        )
+    except FloatingPointError as error:
+        return Ended(NOT_FINITE, str(error))
+    return Ended(done.status)

@@ -139,7 +139,7 @@ def renamed(manifest: Manifest, rename: Callable[[str], str]) -> Manifest:
     return dataclasses.replace(manifest, tensors=tensors, tensors_sha256=whole, optimizer=state)
 
 
-def _apart(said: Any, found: Any) -> tuple[str, str]:
+def _differing(said: Any, found: Any) -> tuple[str, str]:
     """Format two values for a message: of two dicts only entries that differ, no long texts."""
     if isinstance(said, dict) and isinstance(found, dict):
         same = {k for k in said if k in found and repr(said[k]) == repr(found[k])}
@@ -176,7 +176,7 @@ def verify(
 
     for name, value in found.items():
         if counted(getattr(manifest, name)) != counted(value):
-            said, there = _apart(getattr(manifest, name), value)
+            said, there = _differing(getattr(manifest, name), value)
             raise InputError(
                 f"the manifest of {where} says {name.replace('_', ' ')} {said}, found {there}"
             )

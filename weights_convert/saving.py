@@ -59,4 +59,4 @@ def save(
     source = Checkpoint(whole, config.family, config, format, naming_scheme, None, "", ())
     manifest = manifest_of(source, naming_scheme, whole, optimizer, labels, preprocessing)
     draft = draft_of(config, format, whole, optimizer, manifest)
-    write_verified(target, format, config, draft, told=False, metadata=extra)
+    write_verified(target, format, config, draft, identifiable=False, metadata=extra)

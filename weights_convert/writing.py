@@ -115,7 +115,7 @@ def write_verified(
     draft: Draft,
     network: str | None = None,
     *,
-    told: bool = True,
+    identifiable: bool = True,
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> int:
@@ -127,7 +127,7 @@ def write_verified(
         config: The network.
         draft: What to write.
         network: As for `load`.
-        told: As for `verify_written`.
+        identifiable: As for `verify_written`.
         metadata: Other texts to store with the manifest.
         progress: Called with a description of the next action.
 
@@ -144,7 +144,7 @@ def write_verified(
             texts = {KEY: draft.manifest.to_json()} | dict(metadata or {})
             written = formats.write(path, format, draft.named, texts, draft.nested)
             progress("reading it back")
-            verify_written(path, written, network, config, draft, told)
+            verify_written(path, written, network, config, draft, identifiable)
         except InputError as error:  # names the place where it is made
             raise InputError(str(error).replace(str(path), str(target))) from error
         files = path.rglob("*") if path.is_dir() else [path]
@@ -157,7 +157,7 @@ def verify_written(
     network: str | None,
     config: Config,
     draft: Draft,
-    told: bool = True,
+    identifiable: bool = True,
 ) -> None:
     """Compare a file's contents with the draft, bit by bit.
 
@@ -167,7 +167,7 @@ def verify_written(
         network: As for `load`.
         config: The configuration of the variant it should hold.
         draft: The contents that were written.
-        told: Whether the variant must be identifiable from the file alone.
+        identifiable: Whether the variant must be identifiable from the file alone.
 
     Raises:
         InputError: Its contents differ.
@@ -183,7 +183,7 @@ def verify_written(
     if wrong:
         raise InputError(f"cannot write {path}: read back, {listed(wrong)} differ")
     naming_scheme = draft.manifest.naming_scheme
-    known = identify(contents, path, network, naming_scheme, None if told else config)
+    known = identify(contents, path, network, naming_scheme, None if identifiable else config)
     said = known.manifest.to_json() if known.manifest else None  # in which NaN is NaN
     if known.config != config or said != draft.manifest.to_json():
         raise InputError(f"cannot write {path}: read back, its manifest differs")

@@ -10,7 +10,6 @@ from parity.spec.errors import InputError
 
 IMAGES = (".png", ".jpg", ".jpeg")
 
-CLASSES = datasets.CAMVID
 DATA = datasets.BUILT_IN["camvid"]
 
 

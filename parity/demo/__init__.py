@@ -37,7 +37,7 @@ MARK = "parity-demo.txt"  # says whose folder it is
 MARK_TEXT = "`parity demo` wrote this folder, and writes over it when it runs again.\n"
 
 Pair = tuple[int, int]
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def demo(
@@ -129,13 +129,13 @@ class Tour:
 
         source, back = self.out / "enet.pth", self.out / "enet-back.pth"
         route = [source, self.out / "enet.safetensors", self.out / "enet.orbax", back]
-        with self._begin("Carry a checkpoint from PyTorch to JAX and back") as tell:
-            tell("loading the frameworks")
+        with self._begin("Carry a checkpoint from PyTorch to JAX and back") as progress:
+            progress("loading the frameworks")
             save_torch(source)
             labels: str | None = weights_convert.load(WEIGHTS).labels
             self.say(f"{source}: torch, torch names, {source.stat().st_size:,} bytes")
             for here, there in itertools.pairwise(route):
-                tell(f"{here.name} to {there.name}")
+                progress(f"{here.name} to {there.name}")
                 self.say(describe(weights_convert.convert(here, there, labels=labels)))
             before, after = (weights_convert.load(path).arrays for path in (source, back))
         differing = differences(before, after)
@@ -147,15 +147,15 @@ class Tour:
 
     def climb(self, levels: Sequence[str]) -> bool:
         """Run the ladder with this checkpoint's weights."""
-        with self._begin("Climb the ladder: is the port the same network?") as tell:
+        with self._begin("Climb the ladder: is the port the same network?") as progress:
             import weights_convert
             from parity.diagnosis.check import check
             from parity.model_checks.networks import port
 
             checkpoint = weights_convert.load(self.out / "enet.pth")
-            tell("building both networks")
+            progress("building both networks")
             pair = port("enet", checkpoint.config, LADDER_SIZE, arrays=checkpoint.arrays)
-            report = check(pair, levels, progress=tell)
+            report = check(pair, levels, progress=progress)
         report.print(self.console)
         return report.ok
 
@@ -168,7 +168,7 @@ class Tour:
         from parity.capture.torch_threads import one_thread
         from parity.evaluation.miou import miou
 
-        with self._begin("Evaluate both sides on the scenes") as tell, one_thread():
+        with self._begin("Evaluate both sides on the scenes") as progress, one_thread():
             try:
                 result = miou(
                     self.out / "enet.safetensors",
@@ -176,7 +176,7 @@ class Tour:
                     size,
                     limit=scenes,
                     pictures=scenes,
-                    progress=lambda done, total, what: tell(f"{done} of {total}: {what}"),
+                    progress=lambda done, total, what: progress(f"{done} of {total}: {what}"),
                 )
             except FloatingPointError as error:
                 return self.verdict(False, str(error))
@@ -196,7 +196,7 @@ class Tour:
         return passed
 
     @contextlib.contextmanager
-    def _begin(self, title: str) -> Iterator[Tell]:
+    def _begin(self, title: str) -> Iterator[Progress]:
         """Announce a step; yield a function that shows progress, as a spinner or as lines."""
         from rich.text import Text
 

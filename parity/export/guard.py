@@ -105,7 +105,8 @@ def check(model: onnx.ModelProto) -> None:
     """Refuse a model that is not all in its own file, or not what it looks like.
 
     Raises:
-        ValueError: It names other files, has functions or sparse tensors, or a tensor lies.
+        ValueError: It names other files, has functions or sparse tensors, a tensor lies, or a text
+            that is used is not UTF-8.
     """
     found = list(messages(model))
     tensors = [message for message in found if isinstance(message, TensorProto)]
@@ -125,6 +126,12 @@ def check(model: onnx.ModelProto) -> None:
     for tensor in tensors:
         _check_tensor(tensor)
     values = [*model.graph.input, *model.graph.output, *model.graph.initializer]
+    dims = [m.dim_param for m in found if isinstance(m, onnx.TensorShapeProto.Dimension)]
+    metadata = [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    used = [value.name for value in values] + [entry.domain for entry in model.opset_import]
+    for text in (*used, *dims, *metadata):
+        if isinstance(text, bytes):  # what protobuf returns for a text that cannot be decoded
+            raise ValueError(f"it holds a text that is not UTF-8, {text!r}")
     if wrong := [value.name for value in values if not (value.name and value.name.isprintable())]:
         raise ValueError(f"it names a value {wrong[0]!r}")
 

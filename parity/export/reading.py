@@ -83,7 +83,11 @@ def open_network(path: str | Path, threads: int = 0) -> Network:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNWANTED
+            data,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=UNWANTED,
+            enable_fallback=False,  # to the same provider, after five lines on standard output
         )
     except Exception as error:
         raise InputError(f"{path}: ONNX Runtime: {one_line(error)}") from error

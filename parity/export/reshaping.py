@@ -52,7 +52,7 @@ def reshape(low: Lowering, eqn: Any, inputs: list[Any]) -> Tensor:
         found = [(range(len(x.shape)), range(len(target)))]
     else:
         raise unsupported(eqn, f"shapes {eqn.invars[0].aval.shape} and {aval.shape}")
-    if not all(_together(x, old) for old, _ in found):
+    if not all(_adjacent(x, old) for old, _ in found):
         first = [found[i] for i in (CHANNELS_FIRST if len(found) == 4 else range(len(found)))]
         axes = tuple(i for old, _ in first for i in old)
         x = type(x)(low.stored(x, axes), axes, x.shape, x.dtype)
@@ -101,7 +101,7 @@ def groups(old: Shape, new: Shape) -> Iterator[Group]:
         yield range(a, i), range(b, j)
 
 
-def _together(x: Tensor, axes: range) -> bool:
+def _adjacent(x: Tensor, axes: range) -> bool:
     places = [x.axes.index(i) for i in axes]
     return all(q == p + 1 for p, q in itertools.pairwise(places))
 

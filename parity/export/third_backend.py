@@ -16,7 +16,7 @@ import numpy as np
 
 from parity.export.build import FRAMEWORKS, network, outputs_of
 from parity.export.reading import Network, open_network
-from parity.ladder import tolerances
+from parity.ladder import tolerances, verdicts
 from parity.ladder.noise import without_overflows
 from parity.ladder.tolerances import STRUCTURE_FORWARD, Difference, Measurement, difference
 from parity.report.quantity import Kind, Mode, Quantity
@@ -177,7 +177,7 @@ def compared(
         )
         for name in names
     ]
-    judged = [c for c in tolerances.judge(ONNX, measured, PRECISION) if c.kind == "numerics"]
+    judged = [c for c in verdicts.judge(ONNX, measured, PRECISION) if c.kind == "numerics"]
     spare = [name for name in found if name not in paired.values()]
     return judged + [_unknown(path, name) for name in spare]
 

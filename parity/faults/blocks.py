@@ -1,4 +1,4 @@
-"""Blocks with faults between their layers; for faulty layers see `faulty_layers`."""
+"""Blocks with faults between their layers; for faulty layers see `layer_faults`."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Evaluation:
         image: Resizes (H, W, 3) uint8.
         label: Resizes ids (H, W).
         truth: Maps ids to the network's outputs.
-        feed: Maps (N, H, W, 3) uint8 to the network's input.
+        preprocess: Maps (N, H, W, 3) uint8 to the network's input.
         batches: Returns the samples of each batch.
         mean: Maps a confusion matrix per batch to the mean IoU.
     """
@@ -50,13 +50,13 @@ class Evaluation:
     image: Callable[[np.ndarray, Pair], np.ndarray]
     label: Callable[[np.ndarray, Pair], np.ndarray]
     truth: Callable[[np.ndarray], np.ndarray]
-    feed: Callable[[np.ndarray], np.ndarray]
+    preprocess: Callable[[np.ndarray], np.ndarray]
     batches: Callable[[int], list[list[int]]]
     mean: Callable[[Sequence[np.ndarray]], float]
 
     def run(self, scenes: Sequence[Any], size: Pair, predict: Predict) -> Steps:
         """Evaluate scenes: what every step gave, in their order."""
-        images = self.feed(np.stack([self.image(image, size) for image, _ in scenes]))
+        images = self.preprocess(np.stack([self.image(image, size) for image, _ in scenes]))
         predictions = predict(images)
         at = predictions.shape[1:3]
         truth = self.truth(np.stack([self.label(ids, at) for _, ids in scenes]))
@@ -94,7 +94,7 @@ SOUND = Evaluation(
     image=lambda pixels, size: resized(pixels, size, Image.Resampling.BILINEAR),
     label=lambda ids, size: resized(ids, size, Image.Resampling.NEAREST),
     truth=train_ids,
-    feed=lambda images: scale(images, "float32"),
+    preprocess=lambda images: scale(images, "float32"),
     batches=in_batches,
     mean=of_all,
 )
@@ -145,19 +145,24 @@ def void_not_missed(matrices: Sequence[np.ndarray]) -> float:
 # Number, what is done, the step that shows it, and the changed part of the evaluation.
 FAULTS: tuple[tuple[Fault, str, str, dict[str, Any]], ...] = (
     (Fault.NEAREST_LABELS, "labels by floor", "labels", {"label": floored}),
-    (Fault.CHANNEL_ORDER, "BGR", "images", {"feed": lambda images: SOUND.feed(images[..., ::-1])}),
+    (
+        Fault.CHANNEL_ORDER,
+        "BGR",
+        "images",
+        {"preprocess": lambda images: SOUND.preprocess(images[..., ::-1])},
+    ),
     (Fault.IMAGE_RESIZE, "two taps", "images", {"image": two_taps}),
     (
         Fault.IMAGE_SCALE,
         "not divided by 255",
         "images",
-        {"feed": lambda images: images.astype(np.float32)},
+        {"preprocess": lambda images: images.astype(np.float32)},
     ),
     (
         Fault.IMAGE_SCALE,
         "divided twice",
         "images",
-        {"feed": lambda i: SOUND.feed(i) / np.float32(255)},
+        {"preprocess": lambda i: SOUND.preprocess(i) / np.float32(255)},
     ),
     (Fault.LABEL_IDS, "void first", "labels", {"truth": void_first}),
     (Fault.LABEL_IDS, "labelIds", "labels", {"truth": not_mapped}),

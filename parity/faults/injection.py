@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from parity.diagnosis.catalogue import Fault
-from parity.faults.faulty_layers import make_faulty
+from parity.faults.layer_faults import inject_class
 
 Arrays = list[np.ndarray]  # what a layer is fed, NHWC, in float64
 
@@ -64,7 +64,7 @@ def assign(**settings: Any) -> Callable[[Any, Arrays], None]:
 
 
 def substitute(fault: type) -> Callable[[Any, Arrays], None]:
-    return lambda layer, fed: make_faulty(layer, fault)
+    return lambda layer, fed: inject_class(layer, fault)
 
 
 def reweigh(tensor: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable:

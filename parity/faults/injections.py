@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.diagnosis.catalogue import Fault
-from parity.faults import faulty_layers as faulty
+from parity.faults import layer_faults as faults
 from parity.faults.blocks import BLOCKS
 from parity.faults.injection import Arrays, Injection, assign, reweigh, substitute
 
@@ -20,12 +20,12 @@ def pads_unevenly(layer: Any, fed: Arrays) -> bool:
     """Return whether padding is meant as SAME: stride 2, and half the kernel at either end."""
     if getattr(layer, "return_indices", False) or getattr(layer, "dilation", (1, 1)) != (1, 1):
         return False
-    k, s, p = (faulty.pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
+    k, s, p = (faults.pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
     return max(s) > 1 and k != (1, 1) and all(2 * b + 1 == a for a, b in zip(k, p, strict=True))
 
 
 def even_ends(layer: Any, fed: Arrays) -> str:
-    strides = faulty.pair(layer.stride)
+    strides = faults.pair(layer.stride)
     odd = all(n % s == 1 for n, s in zip(fed[0].shape[1:3], strides, strict=True))
     return "at odd sizes SAME pads both ends alike" if odd else ""
 
@@ -58,7 +58,7 @@ def no_ties(layer: Any, fed: Arrays) -> str:
 
 
 def no_padding(layer: Any, fed: Arrays) -> str:
-    return "" if max(faulty.pair(getattr(layer, "padding", 0))) else "it pads nothing"
+    return "" if max(faults.pair(getattr(layer, "padding", 0))) else "it pads nothing"
 
 
 def square(layer: Any, fed: Arrays) -> bool:
@@ -130,12 +130,12 @@ def integer_ratio(layer: Any, fed: Arrays) -> str:
 
 
 def adapts(layer: Any, fed: Arrays) -> bool:
-    bins = faulty.pair(layer.output_size)
+    bins = faults.pair(layer.output_size)
     return all(b > 1 and n >= b for n, b in zip(fed[0].shape[1:3], bins, strict=True))
 
 
 def divisible(layer: Any, fed: Arrays) -> str:
-    bins = faulty.pair(layer.output_size)
+    bins = faults.pair(layer.output_size)
     exact = all(n % b == 0 for n, b in zip(fed[0].shape[1:3], bins, strict=True))
     return "windows divide the size, so fixed ones are the same" if exact else ""
 
@@ -163,25 +163,25 @@ INJECTIONS = (
         Fault.BIASED_RUNNING_VARIANCE,
         "biased variance stored",
         NORM,
-        substitute(faulty.BiasedVariance),
+        substitute(faults.BiasedVariance),
     ),
     Injection(
         Fault.FAST_VARIANCE,
         "E[x^2] - E[x]^2",
         NORM,
-        substitute(faulty.FastVariance),
+        substitute(faults.FastVariance),
         offset,
         condition="offset",
     ),
-    Injection(Fault.BATCH_NORM_MODE, "trains in eval mode", NORM, substitute(faulty.AlwaysTrains)),
+    Injection(Fault.BATCH_NORM_MODE, "trains in eval mode", NORM, substitute(faults.AlwaysTrains)),
     Injection(
-        Fault.SAME_PADDING, "SAME", CONV, substitute(faulty.SameConv), pads_unevenly, even_ends
+        Fault.SAME_PADDING, "SAME", CONV, substitute(faults.SameConv), pads_unevenly, even_ends
     ),
     Injection(
-        Fault.SAME_PADDING, "SAME", POOL, substitute(faulty.SamePool), pads_unevenly, even_ends
+        Fault.SAME_PADDING, "SAME", POOL, substitute(faults.SamePool), pads_unevenly, even_ends
     ),
     Injection(
-        Fault.KERNEL_NOT_FLIPPED, "not flipped", TRANSPOSED, substitute(faulty.Flipped), asymmetric
+        Fault.KERNEL_NOT_FLIPPED, "not flipped", TRANSPOSED, substitute(faults.Flipped), asymmetric
     ),
     Injection(
         Fault.KERNEL_NOT_FLIPPED,
@@ -194,12 +194,12 @@ INJECTIONS = (
         Fault.OUTPUT_PADDING_SIDE,
         "before the map",
         TRANSPOSED,
-        substitute(faulty.WrongSide),
+        substitute(faults.WrongSide),
         paddable,
         no_choice,
     ),
     Injection(
-        Fault.KERNEL_AXES, "read swapped", CONV + TRANSPOSED, substitute(faulty.Swapped), square
+        Fault.KERNEL_AXES, "read swapped", CONV + TRANSPOSED, substitute(faults.Swapped), square
     ),
     Injection(
         Fault.KERNEL_AXES,
@@ -208,7 +208,7 @@ INJECTIONS = (
         reweigh("kernel", lambda k: k.swapaxes(2, 3)),
         square,
     ),
-    Injection(Fault.KERNEL_AXES, "depthwise axes", CONV, substitute(faulty.Depthwise), depthwise),
+    Injection(Fault.KERNEL_AXES, "depthwise axes", CONV, substitute(faults.Depthwise), depthwise),
     Injection(
         Fault.ALIGN_CORNERS_UP,
         "align_corners",
@@ -227,7 +227,7 @@ INJECTIONS = (
         Fault.ANTIALIASED_RESIZE,
         "antialiased",
         ("Resize",),
-        substitute(faulty.Antialiased),
+        substitute(faults.Antialiased),
         resizes(up=False),
     ),
     Injection(
@@ -241,27 +241,27 @@ INJECTIONS = (
         Fault.POOL_CEIL_MODE,
         "rounds up",
         POOL,
-        substitute(faulty.CeilPool),
+        substitute(faults.CeilPool),
         equivalent=no_remainder,
     ),
     Injection(
         Fault.UNPOOL_INDICES,
         "indices of NHWC",
         POOL,
-        substitute(faulty.IndicesNHWC),
+        substitute(faults.IndicesNHWC),
         lambda layer, fed: layer.return_indices,
     ),
     Injection(
         Fault.UNPOOL_INDICES,
         "indices read as NHWC",
         ("MaxUnpool2d",),
-        substitute(faulty.UnpoolNHWC),
+        substitute(faults.UnpoolNHWC),
     ),
     Injection(
         Fault.MAX_POOL_TIES,
         "ties shared",
         POOL,
-        substitute(faulty.TiesShared),
+        substitute(faults.TiesShared),
         equivalent=no_ties,
         condition="ties",
     ),
@@ -276,7 +276,7 @@ INJECTIONS = (
         Fault.DROPOUT_CHANNELS,
         "elements",
         ("Dropout2d",),
-        substitute(faulty.Elementwise),
+        substitute(faults.Elementwise),
         drops,
         keeps_all,
     ),
@@ -284,7 +284,7 @@ INJECTIONS = (
         Fault.DROPOUT_CHANNELS,
         "channels",
         ("Dropout",),
-        substitute(faulty.Channelwise),
+        substitute(faults.Channelwise),
         lambda layer, fed: drops(layer, fed) and fed[1].ndim == 4,
         keeps_all,
     ),
@@ -300,15 +300,15 @@ INJECTIONS = (
         Fault.DROPOUT_KEEP_PROBABILITY,
         "drops what it keeps",
         DROPOUT,
-        substitute(faulty.DropsTheKept),
+        substitute(faults.DropsTheKept),
         drops,
     ),
-    Injection(Fault.DROPOUT_SCALE, "not rescaled", DROPOUT, substitute(faulty.NotRescaled), drops),
+    Injection(Fault.DROPOUT_SCALE, "not rescaled", DROPOUT, substitute(faults.NotRescaled), drops),
     Injection(
         Fault.NEAREST_UPSAMPLING,
         "centres",
         ("Resize", "Nearest", "NearestResize", "NearestUpsample", "Upsample"),
-        substitute(faulty.OtherNearest),
+        substitute(faults.OtherNearest),
         nearest,
         integer_ratio,
     ),
@@ -316,7 +316,7 @@ INJECTIONS = (
         Fault.ADAPTIVE_POOL_WINDOWS,
         "fixed windows",
         ("AdaptiveAvgPool2d",),
-        substitute(faulty.FixedWindows),
+        substitute(faults.FixedWindows),
         adapts,
         divisible,
     ),
@@ -326,19 +326,19 @@ INJECTIONS = (
         )
         for block, fault in BLOCKS.items()
     ),
-    Injection(Fault.TF32, "TF32", PRODUCTS, substitute(faulty.TF32)),
+    Injection(Fault.TF32, "TF32", PRODUCTS, substitute(faults.TF32)),
     Injection(
         Fault.X64_OFF,
         "returns float32",
         PRODUCTS,
-        substitute(faulty.Single),
+        substitute(faults.Single),
         equivalent=lifted,
     ),
     Injection(
         Fault.X64_OFF,
         "float32 within",
         PRODUCTS,
-        substitute(faulty.SingleWithin),
+        substitute(faults.SingleWithin),
         equivalent=lifted,
     ),
 )

@@ -13,9 +13,9 @@ from parity.capture.jax_recording import join
 from parity.diagnosis.catalogue import CATALOGUE, Fault
 from parity.faults import updates
 from parity.faults.blocks import CutShort
-from parity.faults.faulty_layers import AlwaysTrains, make_faulty
 from parity.faults.injection import Injection
 from parity.faults.injections import INJECTIONS, NORM
+from parity.faults.layer_faults import AlwaysTrains, inject_class
 from parity.faults.losses import injected
 from parity.faults.transformers import TRANSFORMERS
 from parity.ladder.port import Port
@@ -116,12 +116,12 @@ def _of_network(at: Subject) -> Iterator[Mutant]:
         port = copied(at.port)
         for layer in layers(port.port).values():
             if type(layer).__name__ in NORM:
-                make_faulty(layer, AlwaysTrains)
+                inject_class(layer, AlwaysTrains)
         return port
 
     def cut_short() -> Port:
         port = copied(at.port)
-        make_faulty(port.port, CutShort)
+        inject_class(port.port, CutShort)
         return port
 
     def tied() -> Port:

@@ -95,10 +95,10 @@ def own_normalizer(package: str) -> Any:
     module: Any = importlib.import_module(f"{package}.train")
     sound = module.training_loss
 
-    def faulty(loss: Any, outputs: Any, targets: Any, weights: Any, normalizer: Any) -> Any:
+    def wrong_loss(loss: Any, outputs: Any, targets: Any, weights: Any, normalizer: Any) -> Any:
         return sound(loss, outputs, targets, weights, None)
 
-    return mock.patch.object(module, "training_loss", faulty)
+    return mock.patch.object(module, "training_loss", wrong_loss)
 
 
 def common_normalizer_jax() -> Any:
@@ -107,10 +107,10 @@ def common_normalizer_jax() -> Any:
 
     sound, mean = jax_impl.train.training_loss, jax_impl.train.mean
 
-    def faulty(loss: Any, outputs: Any, targets: Any, weights: Any, normalizer: Any) -> Any:
+    def wrong_loss(loss: Any, outputs: Any, targets: Any, weights: Any, normalizer: Any) -> Any:
         return sound(loss, outputs, targets, weights, mean)
 
-    return mock.patch.object(jax_impl.train, "training_loss", faulty)
+    return mock.patch.object(jax_impl.train, "training_loss", wrong_loss)
 
 
 def local_norms(package: str) -> Any:
@@ -128,12 +128,12 @@ def synchronized_norms(package: str) -> Any:
     train: Any = importlib.import_module(f"{package}.train")
     sound = train.build
 
-    def faulty(*args: Any) -> Any:
+    def patched(*args: Any) -> Any:
         model = sound(*args)
         train.layers.synchronize(model)
         return model
 
-    return mock.patch.object(train, "build", faulty)
+    return mock.patch.object(train, "build", patched)
 
 
 def local_backward() -> Any:
@@ -142,31 +142,31 @@ def local_backward() -> Any:
 
     sound = normalization._SyncBatchNorm.backward
 
-    def faulty(ctx: Any, *dy: Any) -> Any:
+    def patched(ctx: Any, *dy: Any) -> Any:
         with mock.patch.object(normalization.distributed, "all_reduce"):
             return sound(ctx, *dy)
 
-    return mock.patch.object(normalization._SyncBatchNorm, "backward", staticmethod(faulty))
+    return mock.patch.object(normalization._SyncBatchNorm, "backward", staticmethod(patched))
 
 
 def share(of: Callable[[makers.Share, np.ndarray], np.ndarray]) -> Patch:
     """Let processes take other samples of a padded batch."""
 
-    def faulty(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
+    def patched(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
         over = -len(chosen) % self.parts
         return of(self, np.concatenate([chosen, np.resize(whole, over)]))
 
-    return lambda: mock.patch.object(makers.Share, "of", faulty)
+    return lambda: mock.patch.object(makers.Share, "of", patched)
 
 
 def unpadded() -> Any:
     """Drop samples that do not fill equal parts where padding is required."""
     sound = makers.Share.of
 
-    def faulty(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
+    def patched(self: makers.Share, chosen: np.ndarray, whole: np.ndarray, last: str) -> np.ndarray:
         return sound(self, chosen, whole, "drop")
 
-    return mock.patch.object(makers.Share, "of", faulty)
+    return mock.patch.object(makers.Share, "of", patched)
 
 
 def first_part_jax() -> Any:
@@ -175,23 +175,23 @@ def first_part_jax() -> Any:
 
     from jax_impl.parallel import Group
 
-    def faulty(self: Group, tree: Any) -> Any:
+    def patched(self: Group, tree: Any) -> Any:
         first = jax.tree.map(lambda x: x[: x.shape[0] // self.local], tree)
         return self.put(jax.tree.map(lambda x: np.stack([x] * self.local), first))
 
-    return mock.patch.object(Group, "parts", faulty)
+    return mock.patch.object(Group, "parts", patched)
 
 
 def masks_by_place() -> Any:
     """Draw masks by the position in a device's part, not by the sample."""
     sound: Any = draw.dropout_masks
 
-    def faulty(*args: Any) -> Any:
+    def patched(*args: Any) -> Any:
         *rest, samples = args
         each = len(samples) // DEVICES
         return _concatenated(sound(*rest, list(samples)[:each]) for _ in range(DEVICES))
 
-    return mock.patch.object(makers.draw, "dropout_masks", faulty)
+    return mock.patch.object(makers.draw, "dropout_masks", patched)
 
 
 def masks_by_rank() -> Any:
@@ -200,10 +200,10 @@ def masks_by_rank() -> Any:
 
     sound = draw.dropout_masks
 
-    def faulty(config: Any, size: Any, seed: int, *rest: Any) -> Any:
+    def patched(config: Any, size: Any, seed: int, *rest: Any) -> Any:
         return sound(config, size, seed + distributed.get_rank(), *rest)
 
-    return mock.patch.object(makers.draw, "dropout_masks", faulty)
+    return mock.patch.object(makers.draw, "dropout_masks", patched)
 
 
 def _concatenated(each: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -42,6 +42,7 @@ from parity.spec import draw
 from parity.spec.errors import InputError
 
 SCALE = 1.001
+STOPPED = "gradient stopped"  # a mutant's kind
 SAME = 1e-13  # relative difference of the faulty port from the right one that is none
 OTHERS: dict[str, Callable[..., Any]] = {
     "add": jnp.subtract,
@@ -117,7 +118,7 @@ def _kinds(eqn: JaxprEqn) -> Iterator[tuple[str, Change]]:
     if not _is_float(eqn.outvars[0]) or name in MOVES:
         return
     yield "result times 1.001", _after(lambda x: x * SCALE)
-    yield "gradient stopped", _after(jax.lax.stop_gradient)
+    yield STOPPED, _after(jax.lax.stop_gradient)
     same = [i for i, v in enumerate(eqn.invars) if _alike(v, eqn.outvars[0])]
     if same:
         yield "left out", lambda eqn, values: [values[same[0]]]
@@ -235,7 +236,7 @@ def _at(jaxpr: Jaxpr, mutant: Mutant) -> Iterator[JaxprEqn]:
 
 def _reaches(runs: Runs, mutant: Mutant, first: Check) -> bool:
     """Return whether the first failure is at the fault's layer, in it, or where it ends up."""
-    if not mutant.layer or mutant.kind == "gradient stopped":  # it shows in all layers before it
+    if not mutant.layer or mutant.kind == STOPPED:  # it shows in all layers before it
         return True
     layer = first.layer.partition("#")[0]
     known = mutant.layer in {name.partition("#")[0] for name in runs.by_port}

@@ -46,8 +46,8 @@ def rows_of(model: str, recipe: Recipe, fast: bool) -> Iterator[MutantRow]:
     injections = _injections(recipe, fast)
     pairs = {(p.case, p.way): None for p in injections if p.way == DDP or p.case == "one"}
     sound = [Job(DEVICES, case, way) for case, way in pairs]
-    faulty = [Job(DEVICES, p.case, p.way, p.name, INJECTOR) for p in injections]
-    plan = Plan(recipe, (*sound, *faulty), STEPS)
+    with_faults = [Job(DEVICES, p.case, p.way, p.name, INJECTOR) for p in injections]
+    plan = Plan(recipe, (*sound, *with_faults), STEPS)
     runs = run(plan)
     with one_thread():
         expected = {case: predict(plan, case, DEVICES) for case in {p.case for p in injections}}
@@ -55,7 +55,7 @@ def rows_of(model: str, recipe: Recipe, fast: bool) -> Iterator[MutantRow]:
             report = _report(plan, runs, job, expected[job.case])
             assert report.ok, f"{model}: {report.failures()[0].sentence()}"
         spent = (time.perf_counter() - begun) / len(injections)
-        for injection, job in zip(injections, faulty, strict=True):
+        for injection, job in zip(injections, with_faults, strict=True):
             yield _row(model, plan, runs, injection, job, expected[job.case], spent)
 
 

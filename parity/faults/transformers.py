@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from parity.diagnosis.catalogue import Fault
-from parity.faults import faulty_attention as faulty
+from parity.faults import attention_faults as faults
 from parity.faults.injection import Arrays, Injection, assign, reweigh, substitute
 
 NORMS, ATTENTION, ROTARY = ("LayerNorm", "RMSNorm"), ("Attention",), ("Rotary",)
@@ -67,45 +67,45 @@ def other_base(layer: Any) -> float:
 
 
 TRANSFORMERS = (
-    Injection(Fault.GELU_TANH, "by a tanh", ("GELU",), substitute(faulty.TanhGELU)),
-    Injection(Fault.ACTIVATION, "SiLU for GELU", ("GELU",), substitute(faulty.IsSiLU)),
-    Injection(Fault.ACTIVATION, "GELU for SiLU", ("SiLU",), substitute(faulty.IsGELU)),
+    Injection(Fault.GELU_TANH, "by a tanh", ("GELU",), substitute(faults.TanhGELU)),
+    Injection(Fault.ACTIVATION, "SiLU for GELU", ("GELU",), substitute(faults.IsSiLU)),
+    Injection(Fault.ACTIVATION, "GELU for SiLU", ("SiLU",), substitute(faults.IsGELU)),
     Injection(Fault.NORM_EPS, "1e-6 against 1e-5", NORMS, assign(eps=other_eps)),
-    Injection(Fault.NORM_EPS_PLACE, "outside the root", NORMS, substitute(faulty.EpsOutside)),
+    Injection(Fault.NORM_EPS_PLACE, "outside the root", NORMS, substitute(faults.EpsOutside)),
     Injection(Fault.NORM_EPS_PLACE, "left out", NORMS, assign(eps=0.0)),
-    Injection(Fault.NORM_KIND, "mean subtracted", ("RMSNorm",), substitute(faulty.Centred)),
+    Injection(Fault.NORM_KIND, "mean subtracted", ("RMSNorm",), substitute(faults.Centred)),
     Injection(
-        Fault.NORM_KIND, "mean not subtracted", ("LayerNorm",), substitute(faulty.NotCentred)
+        Fault.NORM_KIND, "mean not subtracted", ("LayerNorm",), substitute(faults.NotCentred)
     ),
-    Injection(Fault.NORM_UNBIASED, "n - 1 for n", ("LayerNorm",), substitute(faulty.Unbiased)),
-    Injection(Fault.NORM_WEIGHT_OFFSET, "1 + w", NORMS, substitute(faulty.OneMore)),
-    Injection(Fault.NORM_LEFT_OUT, "left out", NORMS, substitute(faulty.LeftOut)),
-    Injection(Fault.ATTENTION_SCALE, "1 / d", ATTENTION, substitute(faulty.ByD)),
-    Injection(Fault.ATTENTION_SCALE, "none", ATTENTION, substitute(faulty.Unscaled)),
+    Injection(Fault.NORM_UNBIASED, "n - 1 for n", ("LayerNorm",), substitute(faults.Unbiased)),
+    Injection(Fault.NORM_WEIGHT_OFFSET, "1 + w", NORMS, substitute(faults.OneMore)),
+    Injection(Fault.NORM_LEFT_OUT, "left out", NORMS, substitute(faults.LeftOut)),
+    Injection(Fault.ATTENTION_SCALE, "1 / d", ATTENTION, substitute(faults.ByD)),
+    Injection(Fault.ATTENTION_SCALE, "none", ATTENTION, substitute(faults.Unscaled)),
     Injection(
         Fault.ATTENTION_SCALE,
         "of all heads' channels",
         ATTENTION,
-        substitute(faulty.ByWidth),
+        substitute(faults.ByWidth),
         equivalent=one_head,
     ),
     Injection(
-        Fault.ATTENTION_SOFTMAX, "over the queries", ATTENTION, substitute(faulty.OverQueries)
+        Fault.ATTENTION_SOFTMAX, "over the queries", ATTENTION, substitute(faults.OverQueries)
     ),
-    Injection(Fault.CAUSAL_MASK, "none", ATTENTION, substitute(faulty.NoMask), causal),
-    Injection(Fault.CAUSAL_MASK, "sees the next", ATTENTION, substitute(faulty.SeesNext), causal),
-    Injection(Fault.CAUSAL_MASK, "not itself", ATTENTION, substitute(faulty.NotItself), causal),
-    Injection(Fault.MASK_SIGN, "hides the past", ATTENTION, substitute(faulty.SeesLater), causal),
+    Injection(Fault.CAUSAL_MASK, "none", ATTENTION, substitute(faults.NoMask), causal),
+    Injection(Fault.CAUSAL_MASK, "sees the next", ATTENTION, substitute(faults.SeesNext), causal),
+    Injection(Fault.CAUSAL_MASK, "not itself", ATTENTION, substitute(faults.NotItself), causal),
+    Injection(Fault.MASK_SIGN, "hides the past", ATTENTION, substitute(faults.SeesLater), causal),
     Injection(
-        Fault.CACHED_MASK, "from the first key", ATTENTION, substitute(faulty.FromFirst), causal
+        Fault.CACHED_MASK, "from the first key", ATTENTION, substitute(faults.FromFirst), causal
     ),
     Injection(
-        Fault.HEADS_MERGED, "not transposed", ATTENTION, substitute(faulty.NotTransposed), several
+        Fault.HEADS_MERGED, "not transposed", ATTENTION, substitute(faults.NotTransposed), several
     ),
-    Injection(Fault.HEADS_SPLIT, "interleaved", ATTENTION, substitute(faulty.Interleaved), several),
-    Injection(Fault.GROUPED_HEADS, "tiled", ATTENTION, substitute(faulty.Tiled), grouped),
+    Injection(Fault.HEADS_SPLIT, "interleaved", ATTENTION, substitute(faults.Interleaved), several),
+    Injection(Fault.GROUPED_HEADS, "tiled", ATTENTION, substitute(faults.Tiled), grouped),
     Injection(
-        Fault.QKV_ORDER, "q, v, k", ("SelfAttention",), substitute(faulty.QVK), fused, level="block"
+        Fault.QKV_ORDER, "q, v, k", ("SelfAttention",), substitute(faults.QVK), fused, level="block"
     ),
     Injection(
         Fault.QKV_ORDER, "stored as q, v, k", ("Linear",), reweigh("kernel", permuted), triple
@@ -114,20 +114,20 @@ TRANSFORMERS = (
         Fault.QKV_PER_HEAD,
         "each head's in turn",
         ("SelfAttention",),
-        substitute(faulty.PerHead),
+        substitute(faults.PerHead),
         fused,
         level="block",
     ),
-    Injection(Fault.ROTARY_PAIRS, "neighbours", ROTARY, substitute(faulty.Neighbours)),
+    Injection(Fault.ROTARY_PAIRS, "neighbours", ROTARY, substitute(faults.Neighbours)),
     Injection(Fault.ROTARY_BASE, "another base", ROTARY, assign(base=other_base)),
-    Injection(Fault.ROTARY_OFFSET, "from 1", ROTARY, substitute(faulty.FromOne)),
-    Injection(Fault.ROTARY_DIRECTION, "backwards", ROTARY, substitute(faulty.Backwards)),
-    Injection(Fault.CACHED_POSITIONS, "from 0 again", ROTARY, substitute(faulty.FromZeroAgain)),
+    Injection(Fault.ROTARY_OFFSET, "from 1", ROTARY, substitute(faults.FromOne)),
+    Injection(Fault.ROTARY_DIRECTION, "backwards", ROTARY, substitute(faults.Backwards)),
+    Injection(Fault.CACHED_POSITIONS, "from 0 again", ROTARY, substitute(faults.FromZeroAgain)),
     Injection(
         Fault.ROTARY_TARGET,
         "keys not turned",
         ("SelfAttention",),
-        substitute(faulty.KeysNotTurned),
+        substitute(faults.KeysNotTurned),
         separate,
         level="block",
     ),
@@ -135,7 +135,7 @@ TRANSFORMERS = (
         Fault.ROTARY_TARGET,
         "values turned",
         ("SelfAttention",),
-        substitute(faulty.ValuesTurned),
+        substitute(faults.ValuesTurned),
         separate,
         level="block",
     ),
@@ -143,58 +143,58 @@ TRANSFORMERS = (
         Fault.GATE,
         "gate and up swapped",
         ("Mlp",),
-        substitute(faulty.GateSwapped),
+        substitute(faults.GateSwapped),
         gated,
         level="block",
     ),
-    Injection(Fault.GATE, "added", ("Mlp",), substitute(faulty.NotGated), gated, level="block"),
+    Injection(Fault.GATE, "added", ("Mlp",), substitute(faults.NotGated), gated, level="block"),
     Injection(
-        Fault.POST_NORM, "after the sum", ("Block",), substitute(faulty.PostNorm), level="block"
+        Fault.POST_NORM, "after the sum", ("Block",), substitute(faults.PostNorm), level="block"
     ),
     Injection(
         Fault.POST_NORM,
         "after the sum",
         ("DecoderLayer",),
-        substitute(faulty.DecoderPostNorm),
+        substitute(faults.DecoderPostNorm),
         level="block",
     ),
     Injection(
         Fault.RESIDUAL,
         "of normalised tokens",
         ("Block",),
-        substitute(faulty.NormalisedShortcut),
+        substitute(faults.NormalisedShortcut),
         level="block",
     ),
     Injection(
         Fault.RESIDUAL,
         "of normalised tokens",
         ("DecoderLayer",),
-        substitute(faulty.DecoderNormalisedShortcut),
+        substitute(faults.DecoderNormalisedShortcut),
         level="block",
     ),
     Injection(
         Fault.RESIDUAL,
         "branches in parallel",
         ("Block",),
-        substitute(faulty.Parallel),
+        substitute(faults.Parallel),
         level="block",
     ),
-    Injection(Fault.CLASS_TOKEN_PLACE, "last", ("Embed",), substitute(faulty.TokenLast)),
+    Injection(Fault.CLASS_TOKEN_PLACE, "last", ("Embed",), substitute(faults.TokenLast)),
     Injection(
-        Fault.CLASS_TOKEN_POSITION, "without", ("Embed",), substitute(faulty.TokenWithoutPlace)
+        Fault.CLASS_TOKEN_POSITION, "without", ("Embed",), substitute(faults.TokenWithoutPlace)
     ),
     Injection(
         Fault.PATCH_ORDER,
         "columns first",
         ("PatchEmbed",),
-        substitute(faulty.ColumnsFirst),
+        substitute(faults.ColumnsFirst),
         level="block",
     ),
     Injection(
-        Fault.EMBEDDING_SCALE, "times its root", ("Embedding",), substitute(faulty.TimesRoot)
+        Fault.EMBEDDING_SCALE, "times its root", ("Embedding",), substitute(faults.TimesRoot)
     ),
     Injection(
-        Fault.LINEAR_TRANSPOSED, "read", ("Linear",), substitute(faulty.ReadTransposed), square
+        Fault.LINEAR_TRANSPOSED, "read", ("Linear",), substitute(faults.ReadTransposed), square
     ),
     Injection(
         Fault.LINEAR_TRANSPOSED, "stored", ("Linear",), reweigh("kernel", np.transpose), square

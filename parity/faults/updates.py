@@ -27,7 +27,7 @@ RATES = [0.1] * 5 + [0.02] * 5
 
 
 def injected(at: Subject) -> Iterator[Injected]:
-    """Yield every fault of the optimizer and schedule: fault, description, faulty port.
+    """Yield every fault of the optimizer and schedule: fault, description, port with the fault.
 
     Args:
         at: The network.
@@ -43,7 +43,7 @@ def _of(
 ) -> Iterator[Injected]:
     clean = trained(at.port, at.config, optimizer, rates)
 
-    def faulty(transformation: Any, late: Sequence[float] | None = None) -> Callable[[], Port]:
+    def port_with(transformation: Any, late: Sequence[float] | None = None) -> Callable[[], Port]:
         assert clean.optimizers is not None
         assert clean.schedules is not None
         made = dataclasses.replace(clean, optimizers=(clean.optimizers[0], transformation))
@@ -53,13 +53,13 @@ def _of(
         return lambda: made
 
     def otherwise(**changes: Any) -> Callable[[], Port]:
-        return faulty(scheduled(at.config, dataclasses.replace(optimizer, **changes), rates))
+        return port_with(scheduled(at.config, dataclasses.replace(optimizer, **changes), rates))
 
     if optimizer.kind == "sgd":
         yield (
             Fault.RATE_IN_MOMENTUM,
             "rate in the momentum",
-            faulty(scheduled(at.config, optimizer, rates, folded)),
+            port_with(scheduled(at.config, optimizer, rates, folded)),
         )
         yield Fault.NESTEROV, "Nesterov", otherwise(nesterov=not optimizer.nesterov)
     if momentum_only:
@@ -68,7 +68,7 @@ def _of(
         yield (
             Fault.ADAM_EPS_INSIDE_ROOT,
             "eps inside the root",
-            faulty(scheduled(at.config, optimizer, rates, inside)),
+            port_with(scheduled(at.config, optimizer, rates, inside)),
         )
         yield Fault.ADAM_EPS_HAT, "eps of the other kind", otherwise(eps_hat=not optimizer.eps_hat)
     if optimizer.decoupled:
@@ -77,20 +77,24 @@ def _of(
         yield (
             Fault.DECOUPLED_DECAY,
             "decoupled",
-            faulty(scheduled(at.config, optimizer, rates, decoupled)),
+            port_with(scheduled(at.config, optimizer, rates, decoupled)),
         )
     other = "not-norms" if optimizer.decay == "all" else "all"
     yield Fault.DECAY_MASK, f"decay of {other}", otherwise(decay=other)
     if idle(at.config, parameters(at.config)):
         everything = scheduled(at.config, optimizer, rates, spare=False)
-        yield Fault.UNUSED_PARAMETERS_DECAY, "decay of what is not used", faulty(everything)
+        yield Fault.UNUSED_PARAMETERS_DECAY, "decay of what is not used", port_with(everything)
     late = [rates[0], *rates[:-1]]
-    yield Fault.SCHEDULE_OFFSET, "a step late", faulty(scheduled(at.config, optimizer, late), late)
+    yield (
+        Fault.SCHEDULE_OFFSET,
+        "a step late",
+        port_with(scheduled(at.config, optimizer, late), late),
+    )
     early = [*rates[1:], rates[-1]]
     yield (
         Fault.SCHEDULE_OFFSET,
         "a step early",
-        faulty(scheduled(at.config, optimizer, early), early),
+        port_with(scheduled(at.config, optimizer, early), early),
     )
 
 

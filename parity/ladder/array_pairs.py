@@ -24,9 +24,9 @@ from parity.ladder.tolerances import (
     Measurement,
     floor,
     input_disturbance,
-    judge,
     norm,
 )
+from parity.ladder.verdicts import judge
 from parity.report.quantity import Kind, Quantity
 from parity.spec.errors import listed
 from parity.trace.reading import TraceFile

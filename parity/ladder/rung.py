@@ -10,7 +10,7 @@ import numpy as np
 
 from parity.capture.records import NETWORK
 from parity.capture.run import Run, Side
-from parity.ladder import tolerances
+from parity.ladder import tolerances, verdicts
 from parity.ladder.keys import Key
 from parity.ladder.recorded import is_recorded, lacking_steps, loss_response
 from parity.ladder.runs import DISTURBED, PORT64, Runs
@@ -92,7 +92,7 @@ class Rung:
         return "" if self.runs.port.optimizers else "no optimizers were given"
 
     def _judge(self, rung: str, found: list[Measurement]) -> list[Check]:
-        return tolerances.judge(rung, found, self.runs.precision)
+        return verdicts.judge(rung, found, self.runs.precision)
 
     def _measure_network(
         self, train: bool, wanted: Callable[[Quantity], bool]

@@ -199,8 +199,8 @@ def _environment(path: Path, run: StudyRun, recipe: Recipe) -> dict[str, Any]:
             if start["framework"] != run.framework:
                 raise InputError(f"{path}: trained by {start['framework']}, not by {run.framework}")
         own = recipe_of(starts[-1]["recipe"], f"the recipe in {path}")
-        if apart := differences(plain(own), plain(recipe)):
-            key, (there, here) = next(iter(apart.items()))
+        if changed := differences(plain(own), plain(recipe)):
+            key, (there, here) = next(iter(changed.items()))
             raise InputError(f"{path}: trained with {key} {there}, the study has {here}")
         packages = dict.fromkeys(name for start in starts for name in start["versions"])
         versions = {p: _then(s["versions"].get(p, "?") for s in starts) for p in packages}

@@ -174,13 +174,13 @@ class Child:
                 env=environment,
             )
 
-            def tell(number: int, frame: object) -> None:
+            def forward(number: int, frame: object) -> None:
                 del frame
                 asked.append(number)
                 if process.poll() is None:
                     process.send_signal(number)
 
-            before = {number: signal.signal(number, tell) for number in SIGNALS}
+            before = {number: signal.signal(number, forward) for number in SIGNALS}
             try:
                 assert process.stdout
                 for raw in process.stdout:
@@ -210,36 +210,3 @@ class Child:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         end = f"ended unexpectedly ({how})" + f"; its last line: {last}" * bool(last)
         return Ended(BROKEN, f"{end}; {log} holds all that it printed")
-
-
-def in_process(options: Any = None, workers: int | None = 0) -> Trains:
-    """Train in this process, as the tests do: nothing has to be imported again.
-
-    Args:
-        options: `parity.training.run.Options`; its epochs are the plan's.
-        workers: Number of processes that load data.
-    """
-    from parity.training.dist_env import asked
-    from parity.training.progress_bar import Silent
-    from parity.training.run import Options
-    from parity.training.start import train
-
-    def trains(plan: Plan, run: StudyRun, out: Path) -> Ended:
-        chosen = dataclasses.replace(options or Options(pictures=0), epochs=plan.epochs)
-        try:
-            done = train(
-                plan.recipe_for(run),
-                run.framework,
-                plan.data,
-                out / run.name,
-                resume=True,
-                workers=workers,
-                options=chosen,
-                display=Silent(),
-                env=asked(run.framework, plan.devices),
-            )
-        except FloatingPointError as error:
-            return Ended(NOT_FINITE, str(error))
-        return Ended(done.status)
-
-    return trains

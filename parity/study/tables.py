@@ -86,9 +86,9 @@ def accuracy(study: Study, row: SweepRow) -> Table:
     ]
     if published is not None:
         head += ["published", "inside"]
-        apart = _unlike_published(plan)
-        if apart:
-            below.append(f"the published run is another one: {'; '.join(apart)}")
+        deviations = _unlike_published(plan)
+        if deviations:
+            below.append(f"the published run is another one: {'; '.join(deviations)}")
     rows = []
     for side in row.sides:
         kept = side.best if keep == "best" else side.last

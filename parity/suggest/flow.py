@@ -99,7 +99,7 @@ class _Follow(TorchDispatchMode):
         for name, tensor in module.state_dict(keep_vars=True).items():
             self.values.setdefault(tensor, flow.tensor(name))
 
-    def feed(self, arguments: Any) -> None:
+    def start(self, arguments: Any) -> None:
         """Call tensors the network's inputs."""
         for tensor in tree_leaves(arguments):
             if isinstance(tensor, torch.Tensor):
@@ -137,7 +137,7 @@ def of_reference(side: TorchSide, inputs: Any, layers: Mapping[str, str]) -> Flo
     module = copied(side.module).eval()  # some modules write to their tensors while they run
     arguments = side.inputs(inputs)
     follow = _Follow(flow, module)
-    follow.feed(arguments)
+    follow.start(arguments)
     # With gradients, for without them fused operations take the tensors of many layers at once.
     with torch.enable_grad(), follow:
         side.whole(module, arguments, False)

@@ -70,14 +70,14 @@ def options(source: Sequence[int], target: Sequence[int], role: str) -> list[str
     return [_short(f) for f in found]
 
 
-def joins(whole: Sequence[int], parts: Sequence[Sequence[int]], apart: bool) -> list[str]:
-    """Return the formulas by which one tensor becomes several (`apart`), or they become one."""
+def joins(whole: Sequence[int], parts: Sequence[Sequence[int]], splits: bool) -> list[str]:
+    """Return the formulas by which one tensor becomes several (`splits`), or they become one."""
     count = len(parts)
     if len({tuple(p) for p in parts}) > 1:
         names = "abc"[:count]
         joint = " + ".join(names)
         if len(whole) == 1:
-            return [_way(f"({joint})", ", ".join(names), apart)]
+            return [_way(f"({joint})", ", ".join(names), splits)]
         found = []
         # A kernel is likelier turned than not between the two frameworks.
         for along, inside in ((0, 1), (1, 0), (0, 0), (1, 1)):
@@ -86,7 +86,7 @@ def joins(whole: Sequence[int], parts: Sequence[Sequence[int]], apart: bool) -> 
             others = {part[1 - inside] for part in parts}
             if others == {whole[1 - along]} and sum(p[inside] for p in parts) == whole[along]:
                 many = ", ".join(f"i {n}" if inside else f"{n} i" for n in names)
-                found.append(_way(f"i ({joint})" if along else f"({joint}) i", many, apart))
+                found.append(_way(f"i ({joint})" if along else f"({joint}) i", many, splits))
         return found
     part = parts[0]
     tried = (
@@ -102,11 +102,11 @@ def joins(whole: Sequence[int], parts: Sequence[Sequence[int]], apart: bool) -> 
         ("n o", "n o"),
         ("n h d", "n (h d)"),
     )
-    return [_way(a, b, apart) for a, b in tried if fits(f"{a} -> {b}", whole, (count, *part))]
+    return [_way(a, b, splits) for a, b in tried if fits(f"{a} -> {b}", whole, (count, *part))]
 
 
-def _way(whole: str, parts: str, apart: bool) -> str:
-    return f"{whole} -> {parts}" if apart else f"{parts} -> {whole}"
+def _way(whole: str, parts: str, splits: bool) -> str:
+    return f"{whole} -> {parts}" if splits else f"{parts} -> {whole}"
 
 
 def _short(formula: str) -> str:

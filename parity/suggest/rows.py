@@ -134,9 +134,9 @@ def _row(
     elif len(names) == len(made) == 1:
         found = layouts.options(shapes[0][0], shapes[1][0], role)
     else:
-        apart = len(made) > 1
-        whole, parts = shapes if apart else shapes[::-1]
-        found = layouts.joins(whole[0], parts, apart)
+        splits = len(made) > 1
+        whole, parts = shapes if splits else shapes[::-1]
+        found = layouts.joins(whole[0], parts, splits)
     found = [_scanned(f, len(made)) if scan else f for f in found]
     doubts = (match.doubt,) if match.doubt else ()
     if not found:

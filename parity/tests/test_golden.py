@@ -15,7 +15,7 @@ import torch_impl.state
 from parity.capture.jax_side import JaxSide
 from parity.capture.records import RunRecord, count_name
 from parity.capture.torch_side import TorchSide
-from parity.ladder.tolerances import per_tap
+from parity.ladder.verdicts import per_tap
 from parity.model_checks.networks import CROSS_ENTROPY, ICNET_LOSS, Task, weight_map
 from parity.spec.models import Config
 from parity.spec.networks.enet import ENetConfig

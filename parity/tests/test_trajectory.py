@@ -1,4 +1,4 @@
-"""L5: every recipe scaled_down_training in small by both trainers, 50 steps in float64."""
+"""L5: every recipe, scaled down, trained by both sides, 50 steps in float64."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _named(say: Callable[[str], None]) -> Iterator[None]:
         warnings.filterwarnings("always", message=f".*{WITHOUT.pattern}")
         show = warnings.showwarning
 
-        def tell(message: Warning | str, *rest: object) -> None:
+        def name_once(message: Warning | str, *rest: object) -> None:
             match = WITHOUT.search(str(message))
             if match is None:
                 show(message, *rest)  # type: ignore[arg-type]  # what it was called with
@@ -82,5 +82,5 @@ def _named(say: Callable[[str], None]) -> Iterator[None]:
                 said.add(match[1])
                 say(f"deterministic: PyTorch has no deterministic form of {match[1]}")
 
-        warnings.showwarning = tell  # type: ignore[assignment]  # takes whatever comes
+        warnings.showwarning = name_once  # type: ignore[assignment]  # takes whatever comes
         yield

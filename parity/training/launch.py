@@ -136,7 +136,7 @@ def run(command: Sequence[str], framework: str, env: DistEnv, words: Words) -> i
         workers: list[Worker] = []
         asked: list[int] = []
 
-        def tell(number: int, frame: FrameType | None) -> None:
+        def forward(number: int, frame: FrameType | None) -> None:
             del frame
             asked.append(number)
             for worker in workers:
@@ -148,7 +148,7 @@ def run(command: Sequence[str], framework: str, env: DistEnv, words: Words) -> i
                 if worker.code is None:
                     worker.process.kill()
 
-        before = {n: signal.signal(n, tell) for n in SIGNALS}
+        before = {n: signal.signal(n, forward) for n in SIGNALS}
         try:
             with watched(words.answer, kill):
                 for i, more in enumerate(several):

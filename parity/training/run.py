@@ -226,7 +226,7 @@ class TrainingRun:
             progress.step += 1
             progress.batches += 1
             progress.loss += done.loss
-            self._tell(stage, steps, done, rate, clock)
+            self._log_step(stage, steps, done, rate, clock)
             self._obey(stage, trainer)
             if progress.step % self.options.save_every == 0 and progress.step < steps:
                 self._save(stage, trainer, [])
@@ -241,7 +241,7 @@ class TrainingRun:
         epoch = stage.first_epoch + self.progress.epoch
         return stage.optimizer.lr * stage.schedule.factor(epoch, self.progress.step, steps)
 
-    def _tell(self, stage: Stage, steps: int, done: Step, rate: float, clock: Clock) -> None:
+    def _log_step(self, stage: Stage, steps: int, done: Step, rate: float, clock: Clock) -> None:
         """Show and log the result of a step."""
         progress, speed = self.progress, clock.facts()
         left = duration(self.pace * self._left(steps)) if self.pace else "-"

@@ -89,8 +89,8 @@ def table(found: Sequence[Curve]) -> Table:
             cells.append(f"{curve.losses[batches]:.4f}" if there else "")
         if two:
             both = [curve.scores[batches] for curve in found if batches in curve.scores]
-            apart = 100 * (both[-1] - both[0]) if both else 0.0
-            cells.append(in_points(apart, signed=True) if len(both) == 2 else "")
+            difference = 100 * (both[-1] - both[0]) if both else 0.0
+            cells.append(in_points(difference, signed=True) if len(both) == 2 else "")
         made.add_row(f"{batches:,}", *cells)
     if not all(curve.scores for curve in found):
         none = [cell for c in found for cell in ("" if c.scores else "none yet", "")]

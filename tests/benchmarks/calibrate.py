@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from parity.diagnosis.check import check
-from parity.io.files import check_writable, write_atomically
 from parity.ladder.tolerances import K, floor
 from parity.model_checks.networks import port
 from parity.report.console import standard_output, working
@@ -170,15 +168,12 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{name} {unknown[0]!r}, expected some of {','.join(known)}")
     if args.seeds < 1:
         raise InputError(f"seeds {args.seeds}, expected 1 or more")
-    if args.json is not None:
-        check_writable(args.json)
 
     with working() as progress:
         rows = calibrate(models, precisions, range(args.seeds), progress)
     standard_output().print(table(rows))
-    if args.json is not None:
-        entries = [dataclasses.asdict(row) for row in rows]
-        write_atomically(args.json, json.dumps(entries, indent=1).encode())
+    entries = [dataclasses.asdict(row) for row in rows]
+    program.save(args.json, entries)
     return 1 if any(row.failed for row in rows) else 0
 
 

@@ -274,13 +274,12 @@ def run(args: argparse.Namespace) -> int:
         found = measured(chosen, progress)
     made = page(found, environment.versions(), environment.hardware())
     write_atomically(args.page, placed(args.page.read_text(), made, BEGIN).encode())
-    if args.json is not None:
-        plain = {
-            name: [one and dataclasses.asdict(one) for one in pair]
-            for each in found.values()
-            for name, pair in each.items()
-        }
-        write_atomically(args.json, json.dumps(plain, indent=1).encode())
+    plain = {
+        name: [one and dataclasses.asdict(one) for one in pair]
+        for each in found.values()
+        for name, pair in each.items()
+    }
+    program.save(args.json, plain)
     return 0
 
 

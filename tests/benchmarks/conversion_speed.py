@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shutil
 import statistics
 import subprocess
@@ -25,7 +24,6 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from parity.io.files import check_writable, write_atomically
 from parity.report.console import standard_output, working
 from parity.spec import draw
 from parity.spec.errors import InputError
@@ -178,14 +176,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.runs < 1:
         raise InputError(f"runs {args.runs}, expected 1 or more")
-    if args.json is not None:
-        check_writable(args.json)
     with working() as progress:
         found = measure(args.runs, progress)
     for table in found.tables():
         standard_output().print(table)
-    if args.json is not None:
-        write_atomically(args.json, json.dumps(found.to_dict(), indent=1).encode())
+    program.save(args.json, found.to_dict())
     return 0
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import statistics
 import sys
@@ -25,7 +24,6 @@ from parity.bench.devices import Job, in_processes
 from parity.bench.training import SIDES, steps, trainer
 from parity.bench.turns import in_turn
 from parity.cli.arguments import parse_size
-from parity.io.files import check_writable, write_atomically
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS
 from parity.spec.training.parallel import DDP, WAYS
@@ -133,13 +131,10 @@ def run(args: argparse.Namespace) -> int:
     numbers = [int(text) for text in args.devices.split(",")]
     if bad := [n for n in numbers if n < 1 or args.batch % n]:
         raise InputError(f"--batch {args.batch} does not divide among {bad[0]} devices")
-    if args.json is not None:
-        check_writable(args.json)
     job = Job("", args.model, parse_size(args.size), args.batch, args.runs, 0)
     found = measure(job, numbers, lambda s: print(s, flush=True))
     print("\n".join(table(found, args.batch)))
-    if args.json is not None:
-        write_atomically(args.json, json.dumps(found, indent=1).encode())
+    program.save(args.json, found)
     return 0
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import statistics
 import sys
 import time
@@ -34,7 +33,6 @@ from parity.data.makers import predicted_size
 from parity.data.segmentation import Sample
 from parity.evaluation.miou import SideRun, predictor
 from parity.evaluation.result import Sizes
-from parity.io.files import check_writable, write_atomically
 from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
 from parity.spec.models import name_of
@@ -241,8 +239,6 @@ def run(args: argparse.Namespace) -> int:
     for name, known in wanted.items():
         if unknown := [one for one in lists[name] if one not in known]:
             raise InputError(f"{name} {unknown[0]!r}, expected some of {','.join(known)}")
-    if args.json is not None:
-        check_writable(args.json)
     size = parse_size(args.size)
     recipe = overrides.with_options(overrides.find(args.recipe), None, size)
     checkpoint = weights_convert.load(args.weights)
@@ -259,9 +255,8 @@ def run(args: argparse.Namespace) -> int:
             timed |= {(framework, what): call for what, call in calls.items()}
         found = measured(timed, args.rounds, progress)
     standard_output().print(table(found))
-    if args.json is not None:
-        rows = [{"framework": f, "what": w, **s._asdict()} for (f, w), s in found.items()]
-        write_atomically(args.json, json.dumps(rows, indent=1).encode())
+    rows = [{"framework": f, "what": w, **s._asdict()} for (f, w), s in found.items()]
+    program.save(args.json, rows)
     return 0
 
 

@@ -27,7 +27,6 @@ import numpy as np
 from rich.table import Table
 
 from parity.cli.by_rules import parse_bytes
-from parity.io.files import check_writable, write_atomically
 from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
 from tests import program
@@ -212,8 +211,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     size = parse_bytes(args.size)
-    if args.json is not None:
-        check_writable(args.json)
     held = tensors(size, args.vocabulary)
     total = sum(t.nbytes for t in held.values())
     with tempfile.TemporaryDirectory(prefix="parity-large-", dir=args.folder) as name:
@@ -224,9 +221,8 @@ def run(args: argparse.Namespace) -> int:
             found = measure(Path(name), held, shard, args.workers, progress)
     for table in tables(total, max(t.nbytes for t in held.values()), found):
         standard_output().print(table)
-    if args.json is not None:
-        entries: dict[str, Any] = {"bytes": total, "runs": [dataclasses.asdict(m) for m in found]}
-        write_atomically(args.json, json.dumps(entries, indent=1).encode())
+    entries: dict[str, Any] = {"bytes": total, "runs": [dataclasses.asdict(m) for m in found]}
+    program.save(args.json, entries)
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,6 @@ from parity.cli.arguments import parse_size
 from parity.data import pipeline, statistics
 from parity.data.loading import Watched
 from parity.data.sources import Source, open_source
-from parity.io.files import check_writable, write_atomically
 from parity.report.console import standard_output, working
 from parity.spec.errors import InputError
 from parity.spec.initial import initial
@@ -221,8 +219,6 @@ def run(args: argparse.Namespace) -> int:
     consumers = args.consumers.split(",")
     if unknown := [name for name in consumers if name not in CONSUMERS]:
         raise InputError(f"consumer {unknown[0]!r}, expected some of {','.join(CONSUMERS)}")
-    if args.json is not None:
-        check_writable(args.json)
     size = None if args.size is None else parse_size(args.size)
     recipe = overrides.with_options(overrides.find(args.recipe), args.batch, size)
     source = open_source(recipe, args.data, recipe.train_split)
@@ -231,9 +227,8 @@ def run(args: argparse.Namespace) -> int:
     standard_output().print(table(recipe, rows))
     if line := on_paper(rows, args.paper):
         print(line)
-    if args.json is not None:
-        entries = [dataclasses.asdict(row) | {"images_per_second": row.speed} for row in rows]
-        write_atomically(args.json, json.dumps(entries, indent=1).encode())
+    entries = [dataclasses.asdict(row) | {"images_per_second": row.speed} for row in rows]
+    program.save(args.json, entries)
     return 0
 
 

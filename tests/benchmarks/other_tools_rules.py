@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,7 +24,6 @@ from parity.faults import mutants as catalogue
 from parity.faults.campaign import clean_run, forget, shares, size_said
 from parity.faults.mutants import Mutant
 from parity.faults.runner import outputs_of, run
-from parity.io.files import check_writable, write_atomically
 from parity.ladder.port import Port
 from parity.model_checks.networks import port
 from parity.model_checks.small_networks import Subject, models, small
@@ -234,17 +232,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def compare(args: argparse.Namespace) -> int:
     if args.clean is not None and args.clean < 1:
         raise InputError(f"clean {args.clean}, expected 1 or more")
-    if args.json is not None:
-        check_writable(args.json)
     with working() as progress:
         if args.clean is not None:
             found = list(of_clean(args.clean, args.model, progress))
         else:
             found = list(of_mutants(args.model, args.fast, progress))
     standard_output().print(table(found))
-    if args.json is not None:
-        rows = [dataclasses.asdict(judged) for judged in found]
-        write_atomically(args.json, json.dumps({"rules": counts(found), "networks": rows}).encode())
+    rows = [dataclasses.asdict(judged) for judged in found]
+    program.save(args.json, {"rules": counts(found), "networks": rows})
     return 0
 
 

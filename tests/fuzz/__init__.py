@@ -10,7 +10,8 @@ sandbox     reads files in a child process, within limits of time and memory
 watch       the child: what it sees a file do
 canaries    files outside, which nothing may open
 kills       writing that is killed
-refusals    writing that the file system refuses
+disk_errors writing that the file system refuses
 pairs       from every format to every other
+kill_training  training that is killed, and goes on
 result      tables and JSON
 """

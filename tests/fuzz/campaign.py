@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 import time
@@ -9,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from parity.spec.models import MODELS
-from tests.fuzz import cases, damage, kills, mutants, pairs, refusals
-from tests.fuzz.hostile import Kind, all_kinds
-from tests.fuzz.result import FuzzResult, FuzzRow
+from tests.fuzz import cases, damage, disk_errors, kill_training, kills, mutants, pairs
+from tests.fuzz.hostile import all_kinds
+from tests.fuzz.result import FuzzResult, FuzzRow, Job
 from weights_convert import formats
 
 Progress = Callable[[str], None]
@@ -25,8 +26,9 @@ SUITES: dict[str, int | None] = {
     "mutants": 10_000,
     "kills": 100,
     "steps": None,
-    "refusals": None,
+    "disk-errors": None,
     "pairs": None,
+    "training": 50,
 }
 
 BOMBS = ("bomb", "million", "0,000")  # what kinds are called that are too large to be mutated
@@ -51,12 +53,11 @@ def run(
     result = FuzzResult({"suites": list(names), "rounds": rounds, "seed": seed, "whole": whole})
     suites = result.settings["suites"]
     for i, name in enumerate(suites, 1):
-        count = rounds or SUITES[name] or 0
         start = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="parity-fuzz-") as folder:
-            told = functools.partial(_of_several, progress, f"suite {i} of {len(suites)}")
-            rows = _rows(name, Path(folder), count, seed, whole, told)
-            result.rows += rows
+            named = functools.partial(_of_several, progress, f"suite {i} of {len(suites)}")
+            job = Job(Path(folder), rounds or SUITES[name] or 0, seed, named)
+            result.rows += _rows(name, job, whole)
         result.seconds[name] = time.perf_counter() - start
     return result
 
@@ -65,49 +66,48 @@ def _of_several(progress: Progress, which: str, what: str) -> None:
     progress(f"{which}: {what}")
 
 
-def _rows(
-    name: str, folder: Path, count: int, seed: int, whole: bool, progress: Progress
-) -> Iterator[FuzzRow]:
+def _rows(name: str, job: Job, whole: bool) -> Iterator[FuzzRow]:
     if name in damage.KINDS:
         for format in formats.FORMATS:
-            yield damage.endure(folder, name, format, count, seed, progress)
-    elif name == "hostile":
-        yield from by_group(name, hostile(progress))
-    elif name == "mutants":
-        yield from by_group(name, mutated(count, seed, progress))
+            yield damage.endure(job, name, format)
+    elif name in ("hostile", "mutants"):
+        yield from by_group(name, hostile(job) if name == "hostile" else mutated(job))
     elif name in ("kills", "steps"):
         for i, format in enumerate(formats.FORMATS):
-            share = len(range(i, count, len(formats.FORMATS)))  # in turn
+            share = len(range(i, job.count, len(formats.FORMATS)))  # in turn
             if share or name == "steps":
-                yield kills.endure(folder, format, name, share, seed, progress)
-    elif name == "refusals":
-        for way in refusals.WAYS:
-            progress(f"refusals, {way}")
-            yield refusals.endure(way)
-    else:
+                yield kills.endure(dataclasses.replace(job, count=share), format, name)
+    elif name == "disk-errors":
+        for way in disk_errors.WAYS:
+            job.progress(f"disk-errors, {way}")
+            yield disk_errors.endure(way)
+    elif name == "pairs":
         for case in pairs.cases(whole):
             config = MODELS[case[0]] if whole else pairs.smallest(case[0])
-            yield pairs.endure(folder, case, config, progress)
+            yield pairs.endure(job, case, config)
+    else:
+        for i, runs in enumerate(kill_training.CASES):
+            (own := job.folder / str(i)).mkdir()
+            yield kill_training.endure(dataclasses.replace(job, folder=own), runs)
 
 
-def hostile(progress: Progress) -> Iterator[cases.Read]:
+def hostile(job: Job) -> Iterator[cases.Read]:
     """Every kind once."""
-    with cases.arena() as (sandbox, folder):
+    with cases.arena() as arena:
         for i, kind in enumerate(all_kinds()):
-            progress(f"hostile: {i}/{len(all_kinds())} {kind.group}: {kind.name}")
-            yield cases.read(kind, sandbox, folder)
+            job.progress(f"hostile: {i}/{len(all_kinds())} {kind.group}: {kind.name}")
+            yield arena.read(kind)
 
 
-def mutated(count: int, seed: int, progress: Progress) -> Iterator[cases.Read]:
-    """So many mutants."""
-    stock: tuple[Kind, ...] = tuple(k for k in all_kinds() if not any(b in k.name for b in BOMBS))
-    with cases.arena() as (sandbox, folder):
-        assert sandbox.canaries is not None
-        breeder = mutants.Breeder(stock, folder, sandbox.canaries)
-        for number in range(count):
+def mutated(job: Job) -> Iterator[cases.Read]:
+    """Mutants of all kinds but those that are large."""
+    stock = [kind for kind in all_kinds() if not any(bomb in kind.name for bomb in BOMBS)]
+    with cases.arena() as arena:
+        breeder = mutants.Breeder(arena, stock)
+        for number in range(job.count):
             if number % 50 == 0:
-                progress(f"mutants: {number}/{count}")
-            yield mutants.read(breeder, sandbox, seed, number)
+                job.progress(f"mutants: {number}/{job.count}")
+            yield breeder.read(job.seed, number)
 
 
 def by_group(name: str, reads: Iterable[cases.Read]) -> Iterator[FuzzRow]:

@@ -49,20 +49,16 @@ class Canaries:
                 name = data[at + HEADER.size : at + HEADER.size + length].rstrip(b"\0")
                 at += HEADER.size + length
                 where = self._names.get(number, self.folder) / os.fsdecode(name)
-                verb = (
-                    "made" if mask & CREATE else "opened" if mask & (OPEN | ACCESS) else "changed"
-                )
+                verbs = {"made": CREATE, "opened": OPEN | ACCESS, "changed": EVENTS}
+                verb = next(verb for verb, events in verbs.items() if mask & events)
                 found[f"{verb} {where}"] = None
         self.canary.unlink(missing_ok=True)
-        self._drain()
+        while self._read():  # that it was removed
+            pass
         return list(found)
 
     def close(self) -> None:
         os.close(self._handle)
-
-    def _drain(self) -> None:
-        while self._read():
-            pass
 
     def _read(self) -> bytes:
         try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.fuzz.canaries import Canaries
 from tests.fuzz.hostile import Kind, Place
@@ -16,14 +16,8 @@ from tests.fuzz.sandbox import Sandbox, Verdict
 from weights_convert import formats
 
 
-@dataclasses.dataclass(frozen=True)
-class Read:
-    """How one hostile file was taken.
-
-    Attributes:
-        kind: What it was.
-        verdict: What the child says.
-    """
+class Read(NamedTuple):
+    """How one hostile file was taken: what it was, and what the child says."""
 
     kind: Kind
     verdict: Verdict
@@ -31,17 +25,33 @@ class Read:
     @property
     def faults(self) -> tuple[str, ...]:
         """What must not be."""
-        if self.verdict.outcome == "loaded" and not self.kind.harmless:
-            return (*self.verdict.faults, "loaded: it must be refused")
-        return self.verdict.faults
+        believed = self.verdict.outcome == "loaded" and not self.kind.harmless
+        return (*self.verdict.faults, *["loaded: it must be refused"] * believed)
+
+
+class Arena(NamedTuple):
+    """A child that has read everything once, and a folder in which hostile files are made."""
+
+    sandbox: Sandbox
+    canaries: Canaries
+    folder: Path
+
+    def place(self) -> Place:
+        """Empty the folder for one file."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        return Place(self.folder / "file", self.canaries.folder, self.canaries.canary)
+
+    def read(self, kind: Kind) -> Read:
+        """Make a hostile file and have it read."""
+        where = self.place()
+        kind.make(where)
+        return Read(kind, self.sandbox.read(where.file, kind.task))
 
 
 @contextmanager
-def arena() -> Iterator[tuple[Sandbox, Path]]:
-    """A child that has read everything once, and a folder in which hostile files are made.
-
-    Beside that folder lies one called `outside`, with a secret in it, which is watched.
-    """
+def arena() -> Iterator[Arena]:
+    """Make an arena; beside its folder lies `outside`, with a secret in it, which is watched."""
     with tempfile.TemporaryDirectory(prefix="parity-arena-") as name:
         folder = Path(name)
         warm = [sample(folder, format) for format in formats.FORMATS] + [network(folder)]
@@ -50,21 +60,6 @@ def arena() -> Iterator[tuple[Sandbox, Path]]:
         canaries.watch()
         try:
             with Sandbox(canaries, warm, tasks=("load", "inspect", "onnx")) as sandbox:
-                yield sandbox, folder / "inside"
+                yield Arena(sandbox, canaries, folder / "inside")
         finally:
             canaries.close()
-
-
-def place(folder: Path, canaries: Canaries) -> Place:
-    """An empty folder for one file."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return Place(folder / "file", canaries.folder, canaries.canary)
-
-
-def read(kind: Kind, sandbox: Sandbox, folder: Path) -> Read:
-    """Make a hostile file and have it read."""
-    assert sandbox.canaries is not None
-    where = place(folder, sandbox.canaries)
-    kind.make(where)
-    return Read(kind, sandbox.read(where.file, kind.task))

@@ -3,75 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from tests.fuzz.result import FuzzRow
+from tests.fuzz.result import FuzzRow, Job
 from tests.fuzz.samples import files_of, sample
 from tests.fuzz.sandbox import Sandbox, Verdict
-from weights_convert.formats import sidecar
 
 EDGE = 4096  # bytes at the start and at the end of a file, where its structure is
 LONGEST = 4096  # bytes appended
-# How a changed checkpoint may be loaded, none of which may be.
-OTHER_NUMBERS = "loaded with other numbers"
-OTHER_MANIFEST = "loaded with another manifest"
-UNVERIFIED = "loaded without its manifest"
-SAME = "loaded as if nothing were"
 
 
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """One change of one file.
-
-    Attributes:
-        file: Which.
-        at: Where, in bytes.
-        data: What the file holds afterwards.
-    """
+class Change(NamedTuple):
+    """One change of one file: which, where in bytes, and what the file holds afterwards."""
 
     file: Path
     at: int
     data: bytes
 
 
-def flips(files: list[Path], rng: np.random.Generator) -> Change:
+def flips(data: bytes, rng: np.random.Generator) -> tuple[int, bytes]:
     """One bit the other way."""
-    file = drawn_file(files, rng)
-    data = bytearray(file.read_bytes())
     at = drawn_place(len(data), rng)
-    data[at] ^= 1 << int(rng.integers(8))
-    return Change(file, at, bytes(data))
+    return at, data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :]
 
 
-def truncations(files: list[Path], rng: np.random.Generator) -> Change:
+def truncations(data: bytes, rng: np.random.Generator) -> tuple[int, bytes]:
     """Without its end."""
-    file = drawn_file(files, rng)
-    data = file.read_bytes()
     at = drawn_place(len(data), rng)
-    return Change(file, at, data[:at])
+    return at, data[:at]
 
 
-def appended(files: list[Path], rng: np.random.Generator) -> Change:
+def appended(data: bytes, rng: np.random.Generator) -> tuple[int, bytes]:
     """With bytes behind its end: at random, zeros, newlines, or its own first ones."""
-    file = drawn_file(files, rng)
-    data = file.read_bytes()
     count = int(np.exp(rng.uniform(0, np.log(LONGEST))))
     choices = (rng.bytes(count), bytes(count), b"\n" * count, data[:count])
-    return Change(file, len(data), data + choices[rng.integers(len(choices))])
+    return len(data), data + choices[rng.integers(len(choices))]
 
 
-KINDS: dict[str, Callable[[list[Path], np.random.Generator], Change]] = {
-    "flips": flips,
-    "truncations": truncations,
-    "appended": appended,
-}
+# Name -> where a file's bytes are changed, and what they are afterwards.
+KINDS = {"flips": flips, "truncations": truncations, "appended": appended}
 
 
 def drawn_file(files: list[Path], rng: np.random.Generator) -> Path:
@@ -92,95 +67,60 @@ def drawn_place(size: int, rng: np.random.Generator) -> int:
 def changed(path: Path, kind: str, count: int, seed: int) -> Iterator[Change]:
     """Make changes, one at a time: while one is out, the checkpoint has it."""
     files = files_of(path)
-    draw = KINDS[kind]
     for i in range(count):
-        change = draw(files, np.random.default_rng([seed, i]))
-        whole = change.file.read_bytes()
-        change.file.write_bytes(change.data)
+        rng = np.random.default_rng([seed, i])
+        file = drawn_file(files, rng)
+        whole = file.read_bytes()
+        change = Change(file, *KINDS[kind](whole, rng))
+        file.write_bytes(change.data)
         try:
             yield change
         finally:
-            change.file.write_bytes(whole)
+            file.write_bytes(whole)
 
 
-def endure(
-    folder: Path,
-    kind: str,
-    format: str,
-    count: int,
-    seed: int,
-    progress: Callable[[str], None] = lambda _: None,
-    sandbox: Sandbox | None = None,
-) -> FuzzRow:
-    """Change a checkpoint so many times, and count what becomes of it.
+def endure(job: Job, kind: str, format: str, sandbox: Sandbox | None = None) -> FuzzRow:
+    """Change a checkpoint many times, and count what becomes of it.
 
     Args:
-        folder: Where it is made.
+        job: How often.
         kind: A key of `KINDS`.
         format: A key of `formats.FORMATS`.
-        count: How many changes.
-        seed: Of the changes.
-        progress: Called with what is done next.
         sandbox: Who reads; one of its own, which has read the checkpoint before, if not given.
     """
-    path = sample(folder, format, seed)
-    row, ways, places = FuzzRow(kind, format), Counter[str](), Counter[str]()
+    path = sample(job.folder, format, job.seed)
+    row = FuzzRow(kind, format)
     with contextlib.nullcontext(sandbox) if sandbox else Sandbox(warm=[path]) as sandbox:
         whole = sandbox.read(path)
         if whole.outcome != "loaded" or not whole.answer["manifest"]:
             raise RuntimeError(f"{path} cannot be read before it is changed: {whole.line}")
-        for i, change in enumerate(changed(path, kind, count, seed)):
+        for i, change in enumerate(changed(path, kind, job.count, job.seed)):
             if i % 50 == 0:
-                progress(f"{kind}, {format}: {i}/{count}")
+                job.progress(f"{kind}, {format}: {i}/{job.count}")
             found, place = sandbox.read(path), region(path, change)
+            accepted = [_way(whole, found)] if found.outcome == "loaded" else []
             row.tried += 1
             row.refused += found.refused
-            row.faults += [f"{place}, byte {change.at}: {fault}" for fault in found.faults]
-            if found.outcome == "loaded":
-                places[place] += 1
-                ways[_way(whole, found)] += 1
+            row.loaded += len(accepted)
+            for fault in (*found.faults, *accepted):
+                row.faults.append(f"{place}, byte {change.at}: {fault}")
     shutil.rmtree(path.parent)
-    row.faults += [f"{number} {way}" for way, number in sorted(ways.items())]
-    row.loaded = row.accepted = ways.total()
-    hit = ", ".join(f"{n} in {place}" for place, n in places.most_common())
-    row.note = f"accepted: {hit}" if hit else ""
     return row
 
 
 def _way(whole: Verdict, found: Verdict) -> str:
-    """How a changed checkpoint was loaded, beside the whole one."""
+    """How a changed checkpoint was loaded, beside the whole one; none of them may be."""
     if any(found.answer[k] != whole.answer[k] for k in ("arrays", "facts")):
-        return OTHER_NUMBERS
+        return "loaded with other numbers"
     if found.answer["manifest"] == whole.answer["manifest"]:
-        return SAME
-    return UNVERIFIED if found.answer["manifest"] is None else OTHER_MANIFEST
+        return "loaded as if nothing were"
+    which = "without its" if found.answer["manifest"] is None else "with another"
+    return f"loaded {which} manifest"
 
 
 def region(path: Path, change: Change) -> str:
-    """What of a checkpoint a change hit, in words."""
-    if change.file != path:
-        if path.is_dir():
-            parts = change.file.relative_to(path).parts
-            return "/".join((*parts[:-1], "*")) if parts[-2:-1] == ("d",) else "/".join(parts)
-        return "manifest" if change.file == sidecar.place(path) else change.file.name
-    data = path.read_bytes() if change.at else change.data
-    if data[:2] == b"PK":
-        return _zip_region(path, change)
-    return "file"
-
-
-def _zip_region(path: Path, change: Change) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries, start = archive.infolist(), archive.start_dir
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return "zip: directory"
-    if change.at >= start:
-        return "zip: directory"
-    entry = max((e for e in entries if e.header_offset <= change.at), key=lambda e: e.header_offset)
-    fixed = change.at - entry.header_offset
-    name = entry.filename.rpartition("/")[2]
-    kind = name if not name[:1].isdigit() else "a tensor"
-    if fixed < 30:
-        return f"zip: header of {kind if '.npy' not in kind else 'a tensor'}"
-    return "zip: names, padding or data"
+    """Which of a checkpoint's files a change hit."""
+    if not path.is_dir():
+        return "file" if change.file == path else "manifest"
+    parts = change.file.relative_to(path).parts  # the store's own files have random names
+    return "/".join((*parts[:-1], "*" if parts[-2:-1] == ("d",) else parts[-1]))

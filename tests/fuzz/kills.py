@@ -7,89 +7,57 @@ would hardly hit.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import random
 import shutil
-import signal
 import statistics
-import sys
 import time
-from collections.abc import Callable
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 from parity.spec.errors import InputError
-from tests.fuzz.result import FuzzRow
+from tests import forking
+from tests.fuzz.result import FuzzRow, Job
 from tests.fuzz.samples import SUFFIXES, source
-from tests.fuzz.watch import ROOT
+from tests.steps import Steps
 from weights_convert import convert, formats, load
 from weights_convert.hashes import tensor_sha256s, whole_sha256
 
-LEFT = (".parity-", ".tmp")  # what left-over names contain
-# Python's names for changes to the file system.
-STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "ctypes.dlsym")
-# A process that has imported everything forks one to be killed for each run.
-FORKS = multiprocessing.get_context("forkserver")
-PRELOAD = ("weights_convert.formats.orbax_directory", "weights_convert.formats.torch_file")
 
-
-def endure(
-    folder: Path,
-    format: str,
-    way: str,
-    count: int,
-    seed: int,
-    progress: Callable[[str], None] = lambda _: None,
-) -> FuzzRow:
-    """Kill so many conversions of one format.
+def endure(job: Job, format: str, way: str) -> FuzzRow:
+    """Kill conversions of one format.
 
     Args:
-        folder: Where files are made.
+        job: How many, where they are at random.
         format: A key of `formats.FORMATS`.
         way: `kills` at random, or `steps`: one before each step, however many there are.
-        count: How many random kills.
-        seed: Of the instants.
-        progress: Called with what is done next.
     """
-    case = Case(folder, format)
-    row = FuzzRow(way, format)
-    rng = random.Random(f"{seed} {format}")
-    start_server()
+    case, row = Case(job.folder, format), FuzzRow(way, format)
+    rng = random.Random(f"{job.seed} {format}")
+    forking.start()
     whole, begun, steps = case.measure()
-    writing = 0
-    for step in range(1, steps + 1) if way == "steps" else ():
-        progress(f"{way}, {format}: {step}/{steps}")
-        case.restore()
-        writing += _count(row, case, converted(case, step=step))
-    tries = 0
-    while way == "kills" and row.tried < count and tries < 10 * count:
-        progress(f"{way}, {format}: {row.tried}/{count}")
+    writing = tries = 0
+    count, most = (steps, steps) if way == "steps" else (job.count, 10 * job.count)
+    while row.tried < count and tries < most:
+        job.progress(f"{way}, {format}: {row.tried}/{count}")
         tries += 1
         case.restore()
-        late = bool(tries % 2)  # some end before they are killed: they do not count
-        delay = rng.uniform(0, 1.1 * (whole - begun if late else whole))
-        writing += _count(row, case, converted(case, delay, late))
+        if way == "steps":
+            run = converted(case, step=tries)
+        else:
+            late = bool(tries % 2)
+            run = converted(case, rng.uniform(0, 1.1 * (whole - begun if late else whole)), late)
+        if not run.done:  # some end before they are killed: they do not count
+            row.tried += 1
+            writing += run.begun > 0
+            case.judge(row)
     case.restore()
     converted(case)
-    if case.left():
+    if any(mark in path.name for path in case.there.iterdir() for mark in (".parity-", ".tmp")):
         row.faults.append("left folders that the next run did not remove")
     row.note = f"{writing} while it wrote"
     shutil.rmtree(case.folder)
     return row
-
-
-def _count(row: FuzzRow, case: Case, run: Run) -> bool:
-    """Count a run that was killed; returns whether that was while it wrote."""
-    if run.done:
-        return False
-    row.tried += 1
-    case.judge(row)
-    return run.begun is not None
 
 
 class Run(NamedTuple):
@@ -97,21 +65,13 @@ class Run(NamedTuple):
 
     Attributes:
         done: Whether it ended before it was killed.
-        begun: When it began to write, by `time.perf_counter`; None if it did not.
+        begun: When it began to write, by `time.perf_counter`; 0 if it did not.
         steps: How many steps its writing took; 0 if it was killed.
     """
 
     done: bool
-    begun: float | None
+    begun: float
     steps: int
-
-
-def start_server() -> None:
-    """Start the process that forks, if it does not run yet."""
-    FORKS.set_forkserver_preload([*PRELOAD, __name__])
-    said = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
-    with mock.patch.dict(os.environ, said):
-        forkserver.ensure_running()
 
 
 def converted(case: Case, delay: float | None = None, late: bool = False, step: int = 0) -> Run:
@@ -122,53 +82,29 @@ def converted(case: Case, delay: float | None = None, late: bool = False, step: 
         delay: Seconds until it is killed; not at all if not given.
         late: Count them from when it begins to write.
         step: Or it is killed before this step of the writing, counted from 1.
-
-    Raises:
-        RuntimeError: It failed.
     """
-    receive, send = FORKS.Pipe(duplex=False)
-    child = FORKS.Process(target=_convert, args=(case.source, case.target, step, send))
-    child.start()
-    send.close()
-    if late:
-        receive.poll(None)  # until it writes, or has ended
-    child.join(delay)
-    child.kill()
-    child.join()
-    said: list[Any] = []
-    with receive, contextlib.suppress(EOFError):
-        while True:
-            said.append(receive.recv())
-    if child.exitcode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"{case.target}: exit status {child.exitcode}")
-    begun, steps = (*said, None, None)[:2]
-    return Run(child.exitcode == 0, begun, steps or 0)
+    begun, steps = forking.FORKS.Value("d"), forking.FORKS.Value("i")
+    done = forking.ended(
+        *(_convert, case.source, case.target, step, begun, steps),
+        delay=delay,
+        since=lambda: begun.value or not late,
+    )
+    return Run(done, begun.value, steps.value)
 
 
-def _convert(source: Path, target: Path, step: int, say: Connection) -> None:
+def _convert(source: Path, target: Path, step: int, begun: Any, steps: Any) -> None:
     """In the child: convert, and die before a step if so asked."""
-    counted = -1  # steps since the writing began
-
-    def hook(event: str, args: tuple) -> None:
-        nonlocal counted
-        reads = event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if counted < 0 or event not in STEPS or reads:
-            return
-        counted += 1
-        if counted == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+    write = formats.write
 
     def begin(*args: Any) -> str:
-        nonlocal counted
-        say.send(time.perf_counter())
-        counted = 0
+        begun.value = time.perf_counter()
+        counted.append(Steps(step))
         return write(*args)
 
-    write = formats.write
+    counted: list[Steps] = []
     formats.write = begin  # type: ignore[assignment]  # any arguments will do: it passes them on
-    sys.addaudithook(hook)
     convert(source, target, to="torch")
-    say.send(counted)
+    steps.value = counted[0].counted
     os._exit(0)  # at once, and not after what the libraries do at the end
 
 
@@ -208,9 +144,6 @@ class Case:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.copytree(self.old, self.there, dirs_exist_ok=True)
 
-    def left(self) -> list[str]:
-        return [p.name for p in self.there.iterdir() if any(mark in p.name for mark in LEFT)]
-
     def judge(self, row: FuzzRow) -> None:
         """Count what lies there now."""
         try:
@@ -231,7 +164,7 @@ class Case:
             self.restore()
             start = time.perf_counter()
             run = converted(self)
-            assert run.begun is not None
+            assert run.begun
             times.append((time.perf_counter() - start, run.begun - start, run.steps))
         whole, begun, steps = zip(*times, strict=True)
         return statistics.median(whole), statistics.median(begun), max(steps)

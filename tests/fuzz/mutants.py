@@ -2,131 +2,79 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from tests.fuzz.canaries import Canaries
-from tests.fuzz.cases import Read, place
-from tests.fuzz.hostile import Kind
-from tests.fuzz.sandbox import Sandbox
+from tests.fuzz.cases import Arena, Read
+from tests.fuzz.hostile import Kind, Place
+from tests.fuzz.hostile.orbax_directories import lay
 
 LARGEST = 2**18  # bytes of a file that is mutated: in a larger one, hardly any byte matters
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFE, ord("{"), ord("("), ord("["), ord("."), ord("/"))
 
-Change = Callable[[bytearray, bytes, np.random.Generator], None]
+Edit = tuple[int, int, bytes]  # from where, to where, and what stands there afterwards
 
 
-def flip(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """One bit the other way."""
-    del other
-    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+def drawn(data: bytes, other: bytes, rng: np.random.Generator) -> dict[str, Edit]:
+    """One change of each sort, at the same place.
 
-
-def poke(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """One byte that means something in many formats."""
-    del other
-    data[rng.integers(len(data))] = INTERESTING[rng.integers(len(INTERESTING))]
-
-
-def number(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """Four or eight bytes become a number at a border."""
-    del other
-    wide = (4, 8)[rng.integers(2)]
-    value = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63)[rng.integers(7)]
-    at = int(rng.integers(len(data)))
-    order = ("little", "big")[rng.integers(2)]
-    data[at : at + wide] = (value % 2 ** (8 * wide)).to_bytes(wide, order)
-
-
-def insert(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """A few bytes between."""
-    del other
-    at = int(rng.integers(len(data) + 1))
-    data[at:at] = rng.bytes(int(rng.integers(1, 9)))
-
-
-def remove(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """A few bytes away."""
-    del other
-    at = int(rng.integers(len(data)))
-    del data[at : at + int(rng.integers(1, 9))]
-
-
-def repeat(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """A piece of it twice, or many times."""
-    del other
-    at = int(rng.integers(len(data)))
-    piece = bytes(data[at : at + int(rng.integers(1, 65))])
-    data[at:at] = piece * int(rng.integers(1, 9))
-
-
-def cut(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """Without its end."""
-    del other
-    del data[rng.integers(len(data)) :]
-
-
-def splice(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """From somewhere on, another file."""
-    del data[rng.integers(len(data)) :]
-    data += other[rng.integers(len(other) + 1) :]
-
-
-def graft(data: bytearray, other: bytes, rng: np.random.Generator) -> None:
-    """A piece of another file over its own."""
+    Args:
+        data: What is changed, at least one byte.
+        other: Another file, from which pieces come.
+        rng: Draws where and how.
+    """
     at, start = int(rng.integers(len(data))), int(rng.integers(len(other) + 1))
-    piece = other[start : start + int(rng.integers(1, 257))]
-    data[at : at + len(piece)] = piece
-
-
-CHANGES: tuple[Change, ...] = (flip, poke, number, insert, remove, repeat, cut, splice, graft)
+    few, wide = int(rng.integers(1, 9)), (4, 8)[rng.integers(2)]
+    border = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63)[rng.integers(7)]
+    number = (border % 2 ** (8 * wide)).to_bytes(wide, ("little", "big")[rng.integers(2)])
+    known = INTERESTING[rng.integers(len(INTERESTING))]
+    graft = other[start : start + int(rng.integers(1, 257))]
+    return {
+        "one bit the other way": (at, at + 1, bytes([data[at] ^ 1 << int(rng.integers(8))])),
+        "one byte that means something in many formats": (at, at + 1, bytes([known])),
+        "a number at a border": (at, at + wide, number),
+        "a few bytes between": (at, at, rng.bytes(few)),
+        "a few bytes away": (at, at + few, b""),
+        "a piece many times": (at, at, data[at : at + int(rng.integers(1, 65))] * few),
+        "without its end": (at, len(data), b""),
+        "from somewhere on, another file": (at, len(data), other[start:]),
+        "a piece of another file over its own": (at, at + len(graft), graft),
+    }
 
 
 def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     """Some changes, one after the other: mostly one or two."""
-    found = bytearray(data)
     for _ in range(int(rng.geometric(0.5))):
-        if found:
-            CHANGES[rng.integers(len(CHANGES))](found, other, rng)
-    return bytes(found)
+        if data:
+            edits = list(drawn(data, other, rng).values())
+            at, end, piece = edits[rng.integers(len(edits))]
+            data = data[:at] + piece + data[end:]
+    return data
 
 
 class Breeder:
-    """Makes mutants of hostile kinds.
+    """Makes mutants of hostile kinds, and has them read.
 
     Args:
+        arena: Where they are made and read.
         kinds: Of what; those that are too large are left out.
-        folder: Where files are made.
-        canaries: What lies outside.
     """
 
-    def __init__(self, kinds: tuple[Kind, ...], folder: Path, canaries: Canaries) -> None:
-        self.folder, self.canaries = folder, canaries
+    def __init__(self, arena: Arena, kinds: Iterable[Kind]) -> None:
+        self.arena = arena
         self.stock: dict[Kind, dict[str, bytes]] = {}
         for kind in kinds:
-            where = place(folder, canaries)
-            kind.make(where)
-            files = self._files(where.file)
+            kind.make(arena.place())
+            files = files_in(arena.folder)
             if files and max(map(len, files.values())) <= LARGEST:
                 self.stock[kind] = files
         self.kinds = list(self.stock)
-        canaries.touched()
 
-    def _files(self, file: Path) -> dict[str, bytes]:
-        """What lies there, by its path; links and pipes are left out."""
-        found = (p for p in self.folder.rglob("*") if p.is_file() and not p.is_symlink())
-        kept = {p.relative_to(self.folder).as_posix(): p for p in found}
-        return {name: p.read_bytes() for name, p in kept.items() if p.stat().st_size <= LARGEST + 1}
-
-    def make(self, seed: int, number: int) -> tuple[Kind, Path]:
-        """One mutant: one file of a kind, changed, and what belongs to it.
-
-        Returns:
-            What it was made of, and where it lies.
-        """
+    def read(self, seed: int, number: int) -> Read:
+        """Change one file of a kind, and have it read; it may be read as plain arrays."""
         rng = np.random.default_rng([seed, number])
         kind = self.kinds[rng.integers(len(self.kinds))]
         mates = [k for k in self.kinds if k.group == kind.group] if rng.integers(4) else self.kinds
@@ -135,18 +83,17 @@ class Breeder:
         name = list(files)[rng.integers(len(files))]
         other = list(mate.values())[rng.integers(len(mate))]
         files[name] = mutate(files[name], other, rng)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for path, data in files.items():
-            file = self.folder / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-        return kind, self.folder / "file"
+        title = f"mutant {number} of {kind.name}"
+        make = functools.partial(_lay, files)
+        return self.arena.read(Kind(kind.group, title, make, "arrays, and nothing else"))
 
 
-def read(breeder: Breeder, sandbox: Sandbox, seed: int, number: int) -> Read:
-    """Make a mutant and have it read; it may be read as plain arrays."""
-    kind, path = breeder.make(seed, number)
-    kind = Kind(
-        kind.group, f"mutant {number} of {kind.name}", kind.make, "arrays, and nothing else"
-    )
-    return Read(kind, sandbox.read(path, kind.task))
+def files_in(folder: Path) -> dict[str, bytes]:
+    """What lies in a folder, by its path, but for links, pipes and more than can be changed."""
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    kept = {p.relative_to(folder).as_posix(): p for p in found}
+    return {name: p.read_bytes() for name, p in kept.items() if p.stat().st_size <= LARGEST + 1}
+
+
+def _lay(files: dict[str, bytes], place: Place) -> None:
+    lay(place.file.parent, files)

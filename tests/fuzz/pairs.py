@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy as np
 from parity.spec.draw import weights
 from parity.spec.errors import InputError
 from parity.spec.models import MODELS, Config
-from tests.fuzz.result import FuzzRow
+from tests.checkpoints import equal
+from tests.fuzz.result import FuzzRow, Job
 from tests.fuzz.samples import SUFFIXES
 from weights_convert import convert, formats, load, naming
 from weights_convert.paths import MINDSPORE
@@ -48,26 +48,22 @@ def cases(whole: bool) -> Iterator[tuple[str, str, str]]:
             yield name, "torch", dtype
 
 
-def endure(
-    folder: Path,
-    case: tuple[str, str, str],
-    config: Config,
-    progress: Callable[[str], None] = lambda _: None,
-) -> FuzzRow:
+def endure(job: Job, case: tuple[str, str, str], config: Config) -> FuzzRow:
     """Carry one network from each format to each.
 
     Args:
-        folder: Where files are made.
+        job: Where files are made.
         case: Network, naming scheme and dtype.
         config: Of the network: as it is, or a narrower one.
-        progress: Called with what is done next.
     """
     name, naming_scheme, dtype = case
-    own = folder / "pairs"
+    own = job.folder / "pairs"
     own.mkdir()
     what = f"{name}, {naming_scheme} names, {dtype}"
     row = FuzzRow("pairs", what)
-    arrays = {k: _cast(np.asarray(a), dtype) for k, a in weights(config, 1).items()}
+    arrays = {k: np.asarray(a) for k, a in weights(config, 1).items()}
+    cast = formats.base.numpy_dtype(dtype)
+    arrays = {k: a.astype(cast) if a.dtype.kind == "f" else a for k, a in arrays.items()}
     expected = naming.carried(config, arrays, naming_scheme)
     without = sum(bool(a.any() and not expected[k].any()) for k, a in arrays.items())
     model = name if config == MODELS[name] else MODELS[name].family
@@ -79,12 +75,13 @@ def endure(
         source = own / f"from{SUFFIXES[start]}"
         formats.write(source, start, naming.to_naming_scheme(config, arrays, naming_scheme), {})
         for end in formats.FORMATS:
-            progress(f"pairs, {what}: {start} to {end}")
+            job.progress(f"pairs, {what}: {start} to {end}")
             target = own / f"to{SUFFIXES[end]}"
             row.tried += 1
             try:
                 convert(source, target, model, naming_scheme)
-                same = _same(load(target, model).arrays, expected)
+                found = load(target, model).arrays
+                same = list(found) == list(expected) and equal(found, expected)
             except InputError as error:
                 allowed = dtype in CANNOT.get(end, ()) and "cannot hold" in str(error)
                 row.refused += allowed
@@ -99,16 +96,3 @@ def endure(
     row.note += f"; {without} tensors have no name there" if without else ""
     row.note += "; .npz holds no bfloat16" if row.refused else ""
     return row
-
-
-def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
-    return array.astype(formats.base.numpy_dtype(dtype)) if array.dtype.kind == "f" else array
-
-
-def _same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
-    return list(found) == list(expected) and all(
-        found[k].dtype == a.dtype
-        and found[k].shape == a.shape
-        and found[k].tobytes() == a.tobytes()
-        for k, a in expected.items()
-    )

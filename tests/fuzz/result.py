@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parity.io.files import write_atomically
 from parity.report.console import print_first, standard_output
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a suite is to do.
+
+    Attributes:
+        folder: Where files are made.
+        count: How many of each, where there may be any number.
+        seed: Of everything random.
+        progress: Called with what is done next.
+    """
+
+    folder: Path
+    count: int = 0
+    seed: int = 0
+    progress: Callable[[str], None] = lambda _: None
 
 
 @dataclasses.dataclass
@@ -28,7 +44,6 @@ class FuzzRow:
         loaded: How many were read; of kills: how many left the new one.
         faults: What must not be, a line each.
         note: More of it.
-        accepted: How many were read that must not be, where `faults` only sums them up.
     """
 
     suite: str
@@ -38,17 +53,11 @@ class FuzzRow:
     loaded: int = 0
     faults: list[str] = dataclasses.field(default_factory=list)
     note: str = ""
-    accepted: int = 0
 
     @property
     def ok(self) -> bool:
         """True where something was tried, and nothing was wrong."""
         return self.tried > 0 and not self.faults
-
-    @property
-    def failed(self) -> int:
-        """How many faults there are."""
-        return max(len(self.faults), self.accepted)
 
 
 @dataclasses.dataclass
@@ -79,7 +88,8 @@ class FuzzResult:
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("", overflow="fold")
         for row in self.rows:
-            mark = f"[red]{row.failed:,}[/red]" if row.failed else "[green]0[/green]"
+            colour = "red" if row.faults else "green"
+            mark = f"[{colour}]{len(row.faults):,}[/{colour}]"
             numbers = (f"{row.tried:,}", f"{row.refused:,}", f"{row.loaded:,}", mark)
             table.add_row(row.suite, row.what, *numbers, escape(row.note))
         return table
@@ -97,13 +107,11 @@ class FuzzResult:
         print_first(console, faults, most)
         seconds = f"{sum(self.seconds.values()):.0f} s"
         tried = sum(row.tried for row in self.rows)
-        failed = sum(row.failed for row in self.rows)
         if self.ok:
             console.print(f"[green]PASSED[/green] {tried:,} cases ({seconds})")
         else:
-            console.print(f"[red]FAILED[/red] {failed:,} faults in {tried:,} ({seconds})")
+            console.print(f"[red]FAILED[/red] {len(faults):,} faults in {tried:,} ({seconds})")
 
-    def to_json(self, path: str | Path) -> None:
-        """Write everything."""
-        found = dataclasses.asdict(self) | {"ok": self.ok}
-        write_atomically(path, json.dumps(found, indent=1).encode())
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return dataclasses.asdict(self) | {"ok": self.ok}

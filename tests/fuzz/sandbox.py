@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
-import select
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
+from unittest import mock
 
+from tests.fuzz import watch
 from tests.fuzz.canaries import Canaries
-from tests.fuzz.watch import ROOT
+
+SPAWN = multiprocessing.get_context("spawn")  # it inherits nothing that was imported
 
 SECONDS = 10.0  # for one file, less what the child waits for a core: the machine may be busy
 LONGEST = 12  # times that much may pass on the clock, whatever it waits for
@@ -86,7 +88,7 @@ class Sandbox:
     Args:
         canaries: Where files lie that nothing may open; none are watched if not given.
         warm: Files that are read first, so that everything is imported.
-        module: What the child runs.
+        serve: What the child runs.
         seconds: How long it may take for one file; see `SECONDS`.
         tasks: What is done with the files that are read first, keys of `watch.TASKS`.
     """
@@ -94,27 +96,21 @@ class Sandbox:
     def __init__(
         self,
         canaries: Canaries | None = None,
-        warm: list[Path] | None = None,
-        module: str = "tests.fuzz.watch",
+        warm: Sequence[Path] = (),
+        serve: Callable[[Connection, str], None] = watch.serve,
         seconds: float = SECONDS,
         tasks: tuple[str, ...] = ("load", "inspect"),
     ) -> None:
-        self.canaries, self.module, self.seconds, self.tasks = canaries, module, seconds, tasks
-        self.warm = warm or []
+        self.canaries, self.serve, self.seconds, self.tasks = canaries, serve, seconds, tasks
+        self.warm = warm
         self.folder = tempfile.mkdtemp(prefix="parity-sandbox-")
-        self.child: subprocess.Popen[str] | None = None
-        self.answers = -1
+        self.child: Any = None
         self.served = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -131,29 +127,17 @@ class Sandbox:
         size = size_of(path)
         if self.canaries:
             self.canaries.touched()  # whatever came before
-        found = self._ask(path, task, size, self.seconds)
-        if found is None:
-            late = self.child is not None and self.child.poll() is None
-            outcome = "late" if late else "died"
-            line = self._last_words()
+        found: dict[str, Any] = {"said": "", "line": "", "events": [], "memory": 0}
+        answer = self._ask(path, task, size, self.seconds)
+        if answer is None:
+            late = self.child.is_alive()
+            outcome, seconds = ("late", self.seconds) if late else ("died", 0.0)
+            answer = {"outcome": outcome, "line": self._last_words(), "seconds": seconds}
             self.stop()
-            found = {"outcome": outcome, "line": line, "seconds": self.seconds if late else 0.0}
-        empty: dict[str, Any] = {
-            "events": [],
-            "memory": 0,
-            "said": "",
-            "line": "",
-            "starved": False,
-        }
-        found = empty | found
-        return Verdict(
-            found["outcome"],
-            found["line"],
-            tuple(self._faults(found, size)),
-            found["seconds"],
-            found["memory"],
-            found,
-        )
+        found |= answer
+        faults = tuple(self._faults(found, size))
+        names = ("outcome", "line", "seconds", "memory")
+        return Verdict(faults=faults, answer=found, **{name: found[name] for name in names})
 
     def _faults(self, found: dict[str, Any], size: int) -> list[str]:
         faults = [f"did: {event}" for event in found["events"]]
@@ -161,7 +145,7 @@ class Sandbox:
             faults += [f"outside: {name}" for name in self.canaries.touched()]
         if found["memory"] > 2 * size + BESIDE:
             faults.append(f"memory: {found['memory']:,} bytes for a file of {size:,}")
-        if found["starved"]:
+        if found.get("starved"):
             faults.append(f"memory: asked for more than there is: {found['line'].strip()[:200]}")
         if found["outcome"] in ("late", "died", "error"):
             faults.append(f"{found['outcome']}: {found['line'][-300:]}")
@@ -174,57 +158,39 @@ class Sandbox:
 
     def _ask(self, path: Path, task: str, size: int, seconds: float) -> dict[str, Any] | None:
         """The child's answer; none where it dies or is late."""
-        assert self.child is not None
-        assert self.child.stdin is not None
-        try:
-            request = {"path": str(path), "task": task, "size": size}
-            print(json.dumps(request), file=self.child.stdin, flush=True)
-        except OSError:
-            return None
-        text = b""
+        request = {"path": str(path), "task": task, "size": size}
         clock = Clock(self.child.pid)
-        while not text.endswith(b"\n"):
-            if not select.select([self.answers], [], [], 0.2)[0]:
+        try:
+            self.pipe.send_bytes(json.dumps(request).encode())
+            while not self.pipe.poll(0.2):
                 if clock.spent() > seconds or clock.passed() > LONGEST * seconds:
                     return None
-                continue
-            more = os.read(self.answers, 1 << 16)
-            if not more:
-                self.child.wait()
-                return None
-            text += more
-        return json.loads(text)
+            return json.loads(self.pipe.recv_bytes())
+        except (OSError, EOFError):
+            self.child.join()
+            return None
 
     def start(self) -> None:
         """Start a child, in place of the one there is."""
         self.stop()
-        self.answers, theirs = os.pipe()
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", self.module, str(theirs), self.folder],
-            stdin=subprocess.PIPE,
-            pass_fds=[theirs],
-            cwd=self.folder,
-            env=environment,
-            text=True,
-        )
-        os.close(theirs)
+        self.pipe, theirs = SPAWN.Pipe()
+        self.child = SPAWN.Process(target=self.serve, args=(theirs, self.folder))
+        with mock.patch.dict(os.environ, JAX_PLATFORMS="cpu"):
+            self.child.start()
+        theirs.close()
         self.served = 0
-        asked = [(path, task) for path in self.warm * 2 for task in self.tasks]
+        asked = [(path, task) for path in (*self.warm, *self.warm) for task in self.tasks]
         for path, task in (*asked, (Path(self.folder), "settle")):
             if self._ask(path, task, size_of(path), START) is None:
                 raise RuntimeError(f"the child cannot read {path}: {self._last_words()}")
 
     def stop(self) -> None:
         """End the child."""
-        if self.child is None:
-            return
-        self.child.kill()
-        self.child.wait()
-        if self.child.stdin:
-            self.child.stdin.close()
-        os.close(self.answers)
-        self.child = None
+        if self.child is not None:
+            self.child.kill()
+            self.child.join()
+            self.pipe.close()
+            self.child = None
 
     def _last_words(self) -> str:
         try:

@@ -8,28 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from parity.cli import main
-from parity.spec.errors import InputError
+from tests import naive_reader
 from tests.fuzz import campaign, cases, mutants
 from tests.fuzz.hostile import Kind, Place, all_kinds
-from tests.fuzz.hostile.opcodes import Call, Global, pickled
 from tests.fuzz.sandbox import Sandbox
-
-Arena = tuple[Sandbox, Path]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
 
 
 @pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
+def arena() -> Iterator[cases.Arena]:
     with cases.arena() as found:
         yield found
 
 
 @pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: f"{kind.group}: {kind.name}")
-def test_hostile(arena: Arena, kind: Kind) -> None:
+def test_hostile(arena: cases.Arena, kind: Kind) -> None:
     """Catches a file that runs code, leaves its folder, takes memory or time, or is believed."""
-    found = cases.read(kind, *arena)
+    found = arena.read(kind)
     assert not found.faults
     assert found.verdict.outcome == ("loaded" if kind.harmless else "refused")
 
@@ -42,46 +38,35 @@ def test_there_are_many() -> None:
     assert {group for group, _ in names} == groups | {"mindspore", "orbax", "manifest", "onnx"}
 
 
-def test_mutants(arena: Arena) -> None:
-    """Catches a change to a hostile file that makes it work; a thousand times as many: `long`."""
-    sandbox, folder = arena
-    assert sandbox.canaries is not None
-    stock = tuple(k for k in all_kinds()[::9] if not any(b in k.name for b in campaign.BOMBS))
-    breeder = mutants.Breeder(stock, folder, sandbox.canaries)
+def test_mutants(arena: cases.Arena) -> None:
+    """Catches a change to a hostile file that makes it work; a hundred times as many: `long`."""
+    stock = [k for k in all_kinds()[::9] if not any(b in k.name for b in campaign.BOMBS)]
+    breeder = mutants.Breeder(arena, stock)
     assert len(breeder.kinds) > 40
     for number in range(100):
-        found = mutants.read(breeder, sandbox, 1, number)
+        found = breeder.read(1, number)
         assert not found.faults, found.kind.name
-
-
-@pytest.mark.long
-def test_ten_thousand_mutants() -> None:
-    """Catches what a hundred mutants do not."""
-    result = campaign.run(["mutants"])
-    assert result.ok, [row.faults for row in result.rows if row.faults]
 
 
 # --- The watch itself: each thing that it is to see, done once
 
 
-def _reads(place: Place) -> None:
-    (place.outside / "secret").read_bytes()
-
-
-def _makes(place: Place) -> None:
-    place.canary.touch()
-
-
-@pytest.mark.parametrize(("act", "verb"), [(_reads, "opened"), (_makes, "made")])
-def test_the_canaries_are_watched(arena: Arena, act: Callable[[Place], None], verb: str) -> None:
+@pytest.mark.parametrize(
+    ("act", "verb"),
+    [
+        (lambda place: (place.outside / "secret").read_bytes(), "opened"),
+        (lambda place: place.canary.touch(), "made"),
+    ],
+)
+def test_the_canaries_are_watched(
+    arena: cases.Arena, act: Callable[[Place], object], verb: str
+) -> None:
     """Catches canaries that can be touched unseen."""
-    sandbox, folder = arena
-    assert sandbox.canaries is not None
-    place = cases.place(folder, sandbox.canaries)
-    sandbox.canaries.touched()
+    place = arena.place()
+    arena.canaries.touched()
     act(place)
-    assert any(line.startswith(verb) for line in sandbox.canaries.touched())
-    assert sandbox.canaries.touched() == []
+    assert any(line.startswith(verb) for line in arena.canaries.touched())
+    assert arena.canaries.touched() == []
     assert not place.canary.exists()
 
 
@@ -107,7 +92,7 @@ DEEDS = {
 @pytest.fixture(scope="module")
 def naive() -> Iterator[Sandbox]:
     """A child that does what files say."""
-    with Sandbox(module="tests.naive_reader", seconds=3.0) as sandbox:
+    with Sandbox(serve=naive_reader.serve, seconds=3.0) as sandbox:
         yield sandbox
 
 
@@ -118,27 +103,3 @@ def test_the_child_is_watched(naive: Sandbox, tmp_path: Path, deed: str) -> None
     found = naive.read(tmp_path / "file", "naive")
     assert any(DEEDS[deed] in fault for fault in found.faults), found
     assert not found.refused
-
-
-# --- What hostile files taught
-
-
-def test_an_error_cannot_speak_to_the_terminal() -> None:
-    """Catches a name out of a file that clears the screen or adds a line."""
-    assert str(InputError("a \x1b[2J b\nc \ud800 ü")) == "a \\x1b[2J b\\nc \\ud800 ü"
-
-
-def test_the_command_refuses_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Catches a traceback, a second line or another exit status on the command line itself."""
-    trace = tmp_path / "trace"
-    path = tmp_path / "x.pth"
-    from tests.fuzz.hostile.pickles import torch_zip
-
-    path.write_bytes(torch_zip(pickled(Call(Global("os", "system"), (f"touch {trace}",)))))
-    assert main(["inspect", str(path)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "it holds a posix.system" in said or "os.system" in said
-    assert not trace.exists()

@@ -1,9 +1,6 @@
 """The child process of `sandbox.Sandbox`: reads files and reports everything they did to it.
 
-    python -m tests.fuzz.watch FD FOLDER
-
-Reads requests from standard input, one JSON object a line, and answers on the file descriptor FD.
-Whatever the libraries print goes to `said` in FOLDER, where it is counted as part of the answer.
+Whatever the libraries print goes to a file, where it is counted as part of the answer.
 
 An audit hook sees what Python does on a file's behalf; threads of C++ it does not see: for their
 sake `canaries` lie around.
@@ -18,80 +15,43 @@ import importlib
 import io
 import json
 import os
+import re
 import resource
 import site
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 from parity.spec.errors import InputError
+from tests.forking import ROOT
 from weights_convert.formats import FORMATS
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Address space that a file may ask for, beyond what its size allows: larger requests fail here as
 # they would where there is no more memory, and are counted.
 SPARE = 3 * 2**30
 
-# Events of Python's that a file has no business to cause, by how their names start.
-FORBIDDEN = (
-    "code.__new__",
-    "compile",
-    "cpython.run_",
-    "ctypes.",
-    "exec",
-    "function.__new__",
-    "marshal.",
-    "os.chdir",
-    "os.chmod",
-    "os.chown",
-    "os.exec",
-    "os.fork",
-    "os.kill",
-    "os.link",
-    "os.mkdir",
-    "os.posix_spawn",
-    "os.putenv",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.spawn",
-    "os.symlink",
-    "os.system",
-    "os.truncate",
-    "os.unlink",
-    "os.utime",
-    "pickle.find_class",
-    "pty.",
-    "shutil.",
-    "signal.",
-    "socket.bind",  # not the pair of sockets by which an event loop wakes itself
-    "socket.connect",
-    "socket.get",
-    "socket.send",
-    "subprocess.",
-    "tempfile.",
-    "urllib.",
-    "webbrowser.",
+# Events of Python's that a file has no business to cause, by how their names start. The sockets
+# that an event loop makes for itself are a pair, which is none of them.
+FORBIDDEN = re.compile(
+    r"""code\.__new__ | compile | cpython\.run_ | exec | function\.__new__ | pickle\.find_class
+    | (ctypes | marshal | pty | shutil | signal | subprocess | tempfile | urllib | webbrowser)\.
+    | os\.(chdir | chmod | chown | exec | fork | kill | link | mkdir | posix_spawn | putenv | remove
+        | rename | rmdir | spawn | symlink | system | truncate | unlink | utime)
+    | socket\.(bind | connect | get | send)""",
+    re.VERBOSE,
 )
 
 # Where reading is no harm: the interpreter's and the libraries' own files, whose lines a traceback
 # quotes and which they import late; and what the kernel says of the machine, which XLA asks.
 LIBRARIES = tuple(
     os.path.realpath(path) + os.sep
-    for path in {
-        str(ROOT),
-        sys.prefix,
-        sys.base_prefix,
-        *sysconfig.get_paths().values(),
-        *site.getsitepackages(),
-        "/proc",
-        "/sys",
-    }
+    for path in {str(ROOT), sys.prefix, sys.base_prefix, "/proc", "/sys"}
+    | {*sysconfig.get_paths().values(), *site.getsitepackages()}
 )
 
 
@@ -118,7 +78,7 @@ class Watch:
         elif event == "import":
             if args[0] not in sys.modules:
                 self._found(f"import {args[0]}")
-        elif event.startswith(FORBIDDEN) and not self._of_library(event, args):
+        elif FORBIDDEN.match(event) and not self._of_library(event, args):
             self._found(f"{event} {args!r}")
 
     def _opened(self, path: Any, mode: str | None, flags: int) -> None:
@@ -151,14 +111,9 @@ class Watch:
         if len(self.events) < 20:
             self.events.append(what[:300])
 
-    @contextlib.contextmanager
-    def of(self, folder: str) -> Iterator[None]:
-        """Remember what is done in the block."""
+    def arm(self, folder: str) -> None:
+        """Remember what is done from now on, until `armed` is false again."""
         self.events, self.folder, self.armed = [], os.path.realpath(folder), True
-        try:
-            yield
-        finally:
-            self.armed = False
 
 
 def load(path: str) -> dict[str, Any]:
@@ -166,10 +121,7 @@ def load(path: str) -> dict[str, Any]:
     from weights_convert import load
     from weights_convert.hashes import tensor_sha256s, whole_sha256
 
-    try:
-        found = load(path)
-    except InputError as error:
-        return {"outcome": "refused", "line": str(error), "starved": _starved(error)}
+    found = load(path)
     facts = f"{found.network} {found.config.describe()} {found.naming_scheme} {found.skipped}"
     return {
         "outcome": "loaded",
@@ -187,35 +139,42 @@ def command(path: str) -> dict[str, Any]:
     args = cli.parser().parse_args(["inspect", path])
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status, starved = inspect.run(args), False
-        except InputError as error:  # as `cli.main` does
-            print(f"parity inspect: error: {error}", file=sys.stderr)
-            status, starved = 2, _starved(error)
-    outcome = {0: "loaded", 2: "refused"}.get(status, f"status {status}")
-    return {"outcome": outcome, "line": err.getvalue(), "starved": starved}
+        status = inspect.run(args)
+    return {"outcome": f"status {status}" if status else "loaded", "line": err.getvalue()}
+
+
+def opened(path: str) -> dict[str, Any]:
+    """Whether an ONNX file can be opened to be run."""
+    from parity.export.reading import open_network
+
+    open_network(path)
+    return {"outcome": "loaded"}
 
 
 def inspect(path: str) -> dict[str, Any]:
     """What `parity inspect` makes of a checkpoint, and then `load`."""
-    found, loaded = command(path), load(path)
-    starved = found["starved"] or loaded.get("starved", False)
+    found, loaded = tried(command, path), tried(load, path)
     outcome = "loaded" if loaded["outcome"] == "loaded" else found["outcome"]
-    line = found["line"] or loaded.get("line", "")
-    return {"outcome": outcome, "line": line, "starved": starved}
+    return either(found, loaded) | {"outcome": outcome}
 
 
 def onnx(path: str) -> dict[str, Any]:
     """What `parity inspect` makes of an ONNX file, and then whether it can be opened to be run."""
-    from parity.export.reading import open_network
+    found, run = tried(command, path), tried(opened, path)
+    return either(found, run) | {"outcome": run["outcome"]}
 
-    found = command(path)
+
+def tried(task: Callable[[str], dict[str, Any]], path: str) -> dict[str, Any]:
+    """What a task says, or how the file is refused."""
     try:
-        open_network(path)
+        return {"line": "", "starved": False} | task(path)
     except InputError as error:
-        line, starved = found["line"] or str(error), found["starved"] or _starved(error)
-        return {"outcome": "refused", "line": line, "starved": starved}
-    return found | {"outcome": "loaded"}
+        return {"outcome": "refused", "line": str(error), "starved": _starved(error)}
+
+
+def either(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What one of two tasks says, or else the other."""
+    return {key: one[key] or other[key] for key in ("line", "starved")}
 
 
 def settle(path: str) -> dict[str, Any]:
@@ -237,12 +196,17 @@ def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     spare = _status("VmSize") + 2 * request["size"] + SPARE
     start = time.perf_counter()
-    with watch.of(os.path.dirname(path)), address_space(spare):
-        try:
-            found = task(path)
-        except BaseException as error:
-            found = {"outcome": "error", "line": f"{type(error).__name__}: {error}"[:500]}
-            found["starved"] = isinstance(error, MemoryError)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (spare, limits[1]))
+    watch.arm(os.path.dirname(path))
+    try:
+        found = tried(task, path)
+    except BaseException as error:
+        found = {"outcome": "error", "line": f"{type(error).__name__}: {error}"[:500]}
+        found["starved"] = isinstance(error, MemoryError)
+    finally:
+        watch.armed = False
+        resource.setrlimit(resource.RLIMIT_AS, limits)
     found["seconds"] = time.perf_counter() - start
     found["memory"] = max(_status("VmHWM") - before, 0)
     found["events"] = watch.events
@@ -250,17 +214,6 @@ def answer(request: dict[str, Any], watch: Watch, said: TextIO) -> dict[str, Any
     found["said"] = said.read(2000)
     said.truncate(0)
     return found
-
-
-@contextlib.contextmanager
-def address_space(size: int) -> Iterator[None]:
-    """Limit it for a while."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _starved(error: BaseException | None) -> bool:
@@ -281,21 +234,23 @@ def _status(name: str) -> int:
     raise LookupError(name)
 
 
-def main(descriptor: int, folder: str) -> None:
-    """Serve until standard input ends."""
-    answers = os.fdopen(descriptor, "w")
-    said = open(os.path.join(folder, "said"), "w+", errors="replace")  # noqa: SIM115 - as long as the process
-    for standard in (1, 2):
-        os.dup2(said.fileno(), standard)
+def serve(pipe: Connection, folder: str) -> None:
+    """In the child: answer requests, as bytes of JSON, until nobody asks any more.
+
+    Args:
+        pipe: Where they come from: `path`, `task` and `size`.
+        folder: Where the libraries print, to `said`.
+    """
     for name in FORMATS.values():
         importlib.import_module(f"weights_convert.formats.{name}")
     importlib.import_module("encodings.cp437")  # of names in zip archives that are not UTF-8
     importlib.import_module("unicodedata")  # of names in headers that are no ASCII
+    os.chdir(folder)
     watch = Watch()
     sys.addaudithook(watch.hook)
-    for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line), watch, said)), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    with open("said", "w+", errors="replace") as said, contextlib.suppress(EOFError):
+        for standard in (1, 2):
+            os.dup2(said.fileno(), standard)
+        while True:
+            request = json.loads(pipe.recv_bytes())
+            pipe.send_bytes(json.dumps(answer(request, watch, said)).encode())

@@ -11,14 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from parity.io.files import check_writable
 from parity.report.console import standard_output, working
-from tests import program
+from tests import forking, program
 from tests.mutation import campaign, catalogue
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.json is not None:
-        check_writable(args.json)
     with working() as progress:
         faults = catalogue.fast() if args.fast else catalogue.FAULTS
-        found = campaign.run(faults, ROOT, progress=progress, quick=args.fast)
+        found = campaign.run(faults, forking.ROOT, progress=progress, quick=args.fast)
     found.print(standard_output())
-    if args.json is not None:
-        found.to_json(args.json)
+    program.save(args.json, found.to_dict())
     return 0 if found.ok else 1
 
 

@@ -1,27 +1,19 @@
-"""Run pytest once for each injected fault, in a fork of one process that has loaded the frameworks.
+"""One fault, injected in a process of its own, in which pytest then asks its judges.
 
-A program of its own that imports nothing of the project: whatever it had loaded could not be
-injected any more. Reads lines of JSON from standard input, see `main`, and writes one for each job
-to standard output as soon as it is done.
+Imports nothing of the project: what is loaded already could not be injected any more.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
 import os
-import signal
 import sys
 import time
 import traceback
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 # jaxtyping's plugin imports the frameworks, two seconds in each fork, for an option of no use here.
@@ -29,22 +21,8 @@ PLUGINS = ("-p", "no:cacheprovider", "-p", "no:jaxtyping")
 PYTEST = ("-x", "-q", "-n", "0", *PLUGINS, "--no-header", "--tb=short")
 
 
-class Injected(importlib.machinery.SourceFileLoader):
-    """Loads a file with a text replaced, and no bytecode."""
-
-    right: str
-    wrong: str
-
-    def get_code(self, fullname: str) -> Any:
-        path = self.get_filename(fullname)
-        text = self.get_data(path).decode()
-        if text.count(self.right) != 1:
-            raise ImportError(f"{path}: the text to replace stands {text.count(self.right)} times")
-        return compile(text.replace(self.right, self.wrong), path, "exec", dont_inherit=True)
-
-
-class Finder(importlib.abc.MetaPathFinder):
-    """Finds one module, whose file is injected.
+class Injector(importlib.machinery.SourceFileLoader):
+    """Finds and loads one module, with a text of its file replaced and without bytecode.
 
     Args:
         module: Its name.
@@ -54,17 +32,22 @@ class Finder(importlib.abc.MetaPathFinder):
     """
 
     def __init__(self, module: str, path: str, right: str, wrong: str) -> None:
-        self.module, self.path, self.loaded = module, path, False
-        self.loader = Injected(module, path)
-        self.loader.right, self.loader.wrong = right, wrong
+        super().__init__(module, path)
+        self.right, self.wrong, self.loaded = right, wrong, False
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self.module:
+    def find_spec(self, fullname: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+        """For `sys.meta_path`."""
+        if fullname != self.name:
             return None
         self.loaded = True
-        return importlib.util.spec_from_file_location(fullname, self.path, loader=self.loader)
+        return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
+
+    def get_code(self, fullname: str) -> Any:
+        text = self.get_data(self.path).decode()
+        if text.count(self.right) != 1:
+            raise ImportError(f"{self.path}: the text stands {text.count(self.right)} times in it")
+        replaced = text.replace(self.right, self.wrong)
+        return compile(replaced, self.path, "exec", dont_inherit=True)
 
 
 class First:
@@ -88,91 +71,48 @@ class First:
             self.failed, self.message = report.nodeid, text.strip().partition("\n")[0][:300]
 
 
-def child(job: dict[str, Any], root: str, folder: Path) -> None:
-    """Inject, run pytest, and write what became of it; does not return."""
-    status = 70
+def child(job: Mapping[str, Any], root: str, folder: Path) -> None:
+    """Inject, run pytest, and write what became of it.
+
+    Args:
+        job: `tests`, and perhaps `module`, `file`, `right` and `wrong`.
+        root: The checkout.
+        folder: An empty folder to write to.
+    """
+    with open(folder / "out", "wb") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
     try:
-        with open(folder / "out", "wb") as out:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
         import pytest
 
-        finder = None
-        if job.get("module"):
-            finder = Finder(
-                job["module"], str(Path(root) / job["file"]), job["right"], job["wrong"]
-            )
-            sys.meta_path.insert(0, finder)
+        os.chdir(root)
+        sys.path.insert(0, root)
+        injector = None
+        if "module" in job:
+            path = str(Path(root, job["file"]))
+            injector = Injector(job["module"], path, job["right"], job["wrong"])
+            sys.meta_path.insert(0, injector)
         first = First()
         options = [*PYTEST, f"--basetemp={folder / 'tmp'}", f"--rootdir={root}"]
         code = int(pytest.main([*options, *job["tests"]], plugins=[first]))
-        found = {**vars(first), "code": code, "loaded": finder is None or finder.loaded}
+        found = {**vars(first), "code": code, "loaded": injector is None or injector.loaded}
+        found["seconds"] = round(time.process_time(), 2)
         (folder / "found.json").write_text(json.dumps(found))
-        status = 0
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # at once, and not after what the libraries do at the end
 
 
 def outcome(folder: Path) -> dict[str, Any]:
     """What a child has written; where it died, the end of what it printed."""
     path = folder / "found.json"
+    found = {"code": -1, "loaded": True, "failed": "", "passed": 0, "skipped": 0, "seconds": 0.0}
     if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text())
-    else:
-        found = {"code": -1, "loaded": True, "failed": "", "passed": 0, "skipped": 0}
+        found |= json.loads(path.read_text())
     if found["code"] not in (0, 1):
         printed = (folder / "out").read_text(errors="replace").strip().splitlines()
         found["message"] = found.get("message") or " / ".join(printed[-3:])[:300]
     return found
-
-
-def main() -> None:
-    """Read a line {root, scratch, preload, processes, limit}, then one for each list of jobs.
-
-    Jobs are {tests}, or {tests, module, file, right, wrong}; `preload` the modules that are
-    imported before; `scratch` a folder; `limit` the seconds after which a job is ended.
-    """
-    asked = json.loads(sys.stdin.readline())
-    os.chdir(asked["root"])
-    sys.path.insert(0, asked["root"])
-    for name in asked["preload"]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    # JAX warns of forks, for its threads would be lost: its backend has not started any yet.
-    warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
-    for i, line in enumerate(iter(sys.stdin.readline, "")):
-        run(json.loads(line), asked, Path(asked["scratch"]) / str(i))
-
-
-def run(jobs: list[dict[str, Any]], asked: dict[str, Any], scratch: Path) -> None:
-    """Run jobs, several at a time."""
-    waiting = list(enumerate(jobs))
-    running: dict[int, tuple[int, Path, float]] = {}
-    while waiting or running:
-        while waiting and len(running) < asked["processes"]:
-            number, job = waiting.pop(0)
-            folder = scratch / str(number)
-            folder.mkdir(parents=True)
-            pid = os.fork()
-            if pid == 0:
-                child(job, asked["root"], folder)
-            running[pid] = (number, folder, time.monotonic())
-        for pid, (number, folder, begun) in list(running.items()):
-            if time.monotonic() - begun > asked["limit"]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            ended, _, usage = os.wait4(pid, os.WNOHANG)
-            if ended:
-                del running[pid]
-                seconds = round(usage.ru_utime + usage.ru_stime, 2)
-                print(json.dumps(outcome(folder) | {"job": number, "seconds": seconds}), flush=True)
-        time.sleep(0.05)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from parity.io.files import write_atomically
 from tests.mutation.catalogue import KINDS, Fault
 from tests.mutation.judges import JUDGES
 
@@ -37,25 +35,14 @@ class FaultRow:
 
     @property
     def state(self) -> str:
-        """`found`, `survived`, `equivalent`, or `error`."""
-        if self.error or (self.by and self.fault.equivalent):
-            return "error"
-        if self.fault.equivalent:
-            return "equivalent"
-        return "found" if self.by else "survived"
+        """`found`, `survived`, or `error`."""
+        return "error" if self.error else "found" if self.by else "survived"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         fields = dataclasses.asdict(self.fault) | {"state": self.state, "found by": self.by}
         fields["judges"] = [JUDGES[judge].name for judge in self.fault.judges]
-        return fields | {"message": self.message, "error": self.why, "seconds": self.seconds}
-
-    @property
-    def why(self) -> str:
-        """What is wrong with it, where its state is `error`."""
-        if self.by and self.fault.equivalent:
-            return f"called equivalent, yet {self.by} finds it"
-        return self.error
+        return fields | {"message": self.message, "error": self.error, "seconds": self.seconds}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,55 +65,38 @@ class MutationResult:
     def ok(self) -> bool:
         return bool(self.of("found")) and not self.of("survived", "error")
 
-    @property
-    def score(self) -> tuple[int, int]:
-        """How many were found, of how many that are not equivalent."""
-        return len(self.of("found")), len(self.of("found", "survived", "error"))
-
     def print(self, console: Console) -> None:
         """Print everything."""
+        say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in ("kind", "faults", "found", "equivalent", "survived"):
+        for column in ("kind", "faults", "found", "survived"):
             table.add_column(column, justify="left" if column in ("kind", "survived") else "right")
         for kind in KINDS:
             rows = [row for row in self.rows if row.fault.kind == kind]
-            if not rows:
-                continue
-            count = {s: sum(r.state == s for r in rows) for s in ("found", "equivalent")}
-            alive = [r.fault.title for r in rows if r.state in ("survived", "error")]
-            cells = (str(len(rows)), str(count["found"]), str(count["equivalent"] or ""))
-            table.add_row(kind, *cells, "\n".join(alive))
+            alive = [row.fault.title for row in rows if row.state != "found"]
+            if rows:
+                cells = (kind, str(len(rows)), str(len(rows) - len(alive)))
+                table.add_row(*cells, "\n".join(alive))
         console.print(table)
-        for row in self.of("equivalent"):
-            self._say(console, "equivalent", row, row.fault.equivalent)
         for row in self.of("survived"):
             names = ", ".join(JUDGES[judge].name for judge in row.fault.judges)
-            self._say(console, "survived", row, f"in {row.fault.file}; asked: {names}")
+            say(f"survived: {row.fault.title}: in {row.fault.file}; asked: {names}")
         for row in self.of("error"):
-            self._say(console, "error", row, row.why)
+            say(f"error: {row.fault.title}: {row.error}")
         for judge, skipped in self.skipped.items():
             tests = ", ".join(JUDGES[judge].tests)
-            text = f"skipped: {skipped} of {tests}: is PARITY_SHARED set?"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-        found, counted = self.score
+            say(f"skipped: {skipped} of {tests}: is PARITY_SHARED set?")
+        found, counted = len(self.of("found")), len(self.rows)
         share = f" ({found / counted:.0%})" if counted else ""
-        console.print(f"found: {found} of {counted}{share}", highlight=False)
+        say(f"found: {found} of {counted}{share}")
         console.print("[green]PASSED[/green]" if self.ok else "[red]FAILED[/red]")
 
-    @staticmethod
-    def _say(console: Console, state: str, row: FaultRow, text: str) -> None:
-        line = f"{state}: {row.fault.title}: {text}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def to_json(self, path: str | Path) -> None:
-        """Write everything."""
-        found, counted = self.score
-        made = {
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
             "ok": self.ok,
-            "found": found,
-            "of": counted,
-            "equivalent": len(self.of("equivalent")),
+            "found": len(self.of("found")),
+            "of": len(self.rows),
             "skipped": dict(self.skipped),
             "faults": [row.to_dict() for row in self.rows],
         }
-        write_atomically(path, json.dumps(made, indent=1).encode())

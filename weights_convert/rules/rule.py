@@ -13,7 +13,6 @@ from weights_convert.rules.axes import Expression, Formula, MisfitError, Sizes
 from weights_convert.rules.names import WHOLE, Pattern, Template, invert, pattern, template
 
 Order = tuple[int, ...]
-KINDS = "(pattern, name, axes)"
 
 
 @dataclasses.dataclass(frozen=True)

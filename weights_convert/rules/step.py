@@ -67,7 +67,7 @@ class Step:
         Raises:
             InputError: Two arrays that become one are not equal.
         """
-        blocks = self._taken_apart(arrays, check)
+        blocks = self._split_blocks(arrays, check)
         for name, order in self.rule.orders.items():
             for key, (array, names) in blocks.items():
                 if name in key:
@@ -85,7 +85,7 @@ class Step:
             start += count
         return found
 
-    def _taken_apart(self, arrays: Mapping[str, Any], check: bool) -> Blocks:
+    def _split_blocks(self, arrays: Mapping[str, Any], check: bool) -> Blocks:
         blocks: Blocks = {}
         holders: dict[frozenset[str], str] = {}
         start = 0

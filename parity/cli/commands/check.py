@@ -232,9 +232,11 @@ def theirs(levels: list[str], bounds: Bounds, args: argparse.Namespace) -> Repor
     if given := [name for name in OURS if getattr(args, name) is not None]:
         raise InputError(f"--{given[0]} is for our own networks; {args.model} makes its own")
     # What a network prints is not to be among what a program reads.
-    apart = contextlib.redirect_stdout(sys.stderr) if args.format in MACHINES else nullcontext()
+    redirected = (
+        contextlib.redirect_stdout(sys.stderr) if args.format in MACHINES else nullcontext()
+    )
     try:
-        with working() as progress, apart:
+        with working() as progress, redirected:
             from parity.diagnosis.check import check
 
             port = make_port(args.model)

@@ -59,7 +59,8 @@ def show(drift) -> None:  # type: ignore[no-untyped-def]  # typed, it would load
     from parity.ladder.tolerances import K
     from parity.report.console import standard_output
 
-    table = Table(title=f"{drift.recipe} in small, float32: relative distances", box=SIMPLE_HEAD)
+    title = f"{drift.recipe}, scaled down, float32: relative distances"
+    table = Table(title=title, box=SIMPLE_HEAD)
     for column in ("step", "torch and jax", "torch from itself", "jax from itself", "ratio"):
         table.add_column(column, justify="right")
     for step, *numbers, ratio in drift.rows():

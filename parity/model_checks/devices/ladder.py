@@ -18,7 +18,7 @@ import numpy as np
 from parity.capture.records import NETWORK
 from parity.capture.torch_threads import one_thread
 from parity.diagnosis import causes
-from parity.ladder import tolerances
+from parity.ladder import tolerances, verdicts
 from parity.ladder.evidence import Evidence
 from parity.ladder.tolerances import Measurement
 from parity.model_checks.devices.hypotheses import device_evidence
@@ -124,7 +124,7 @@ def judged(
     measured = {"L3": gradients, "L4": updates, "L5": trajectories}
     made: list[Check] = []
     for rung in rungs:
-        checks = tolerances.judge(rung, list(measured[rung](stage, found, expected)))
+        checks = verdicts.judge(rung, list(measured[rung](stage, found, expected)))
         made.append(min(checks, key=lambda c: (c.ok, c.margin)))
         if rung == "L5":
             made += handed(found, expected)

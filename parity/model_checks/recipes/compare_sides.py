@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.capture.records import NETWORK
 from parity.capture.torch_threads import one_thread
-from parity.ladder import tolerances
+from parity.ladder import tolerances, verdicts
 from parity.ladder.evidence import Divergence
 from parity.ladder.keys import full_name
 from parity.ladder.l5_trajectory import furthest_first
@@ -54,7 +54,7 @@ class TrainingComparison:
             self.last = [*self.last[-1:], (theirs, ours)]
             for check in _handed(theirs, ours):
                 handed[check.quantity] = check
-            found = tolerances.judge("L5", list(_measured(theirs, ours)))
+            found = verdicts.judge("L5", list(_measured(theirs, ours)))
             if any(not c.ok for c in (*handed.values(), *found)):
                 return sorted([*handed.values(), *found], key=furthest_first)
         return [*handed.values(), *found]

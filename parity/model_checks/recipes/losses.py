@@ -12,7 +12,7 @@ import torch
 import jax_impl.losses
 import torch_impl.losses
 from parity.capture.records import NETWORK
-from parity.ladder import tolerances
+from parity.ladder import tolerances, verdicts
 from parity.ladder.tolerances import STRUCTURE_FORWARD, STRUCTURE_GRADIENT, Measurement, difference
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
@@ -42,7 +42,7 @@ def checks() -> list[Check]:
         if weights is not None and void:
             weights[-1] = 0
         found += _compared(name, loss, outputs, targets, weights)
-    return tolerances.judge("L4", found)
+    return verdicts.judge("L4", found)
 
 
 def drawn(loss: Loss) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:

@@ -50,7 +50,7 @@ def add(report: Report, model: str, levels: Sequence[str], progress: Progress) -
         progress("L4 schedules, losses, initial weights")
         _add(report, "L4", parts(model, recipes))
     if "L5" in levels:
-        progress(f"L5 {recipes[0].name}, {STEPS} steps in small")
+        progress(f"L5 {recipes[0].name}, {STEPS} steps, scaled down")
         _add(report, "L5", scaled_down_training(recipes[0]))
 
 
@@ -73,7 +73,7 @@ def initial_weights(model: str, rule: str) -> Iterator[Known]:
 
 
 def scaled_down_training(recipe: Recipe, steps: int = STEPS) -> Iterator[Known]:
-    """L5: both sides' trainers on the recipe in small."""
+    """L5: both sides' trainers on the scaled-down recipe."""
     small_one = scaled_down(recipe, steps)
     comparison = TrainingComparison(
         TrainedSide("torch", small_one), TrainedSide("jax", small_one), steps

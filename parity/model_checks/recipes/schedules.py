@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import torch
 
-from parity.ladder import tolerances
+from parity.ladder import tolerances, verdicts
 from parity.ladder.tolerances import STRUCTURE_UPDATE, Measurement
 from parity.report.quantity import Kind, Quantity
 from parity.report.report import Check
@@ -41,7 +41,7 @@ def checks(recipe: Recipe) -> list[Check]:
                     ours.ravel(), np.broadcast_to(theirs, ours.shape).ravel()
                 ),
             )
-            found += tolerances.judge("L4", [measured])
+            found += verdicts.judge("L4", [measured])
     return found
 
 

@@ -11,17 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.hostile.kinds import Kind, of_each, of_function
-from tests.fuzz.hostile.torch_files import entries
-from tests.fuzz.hostile.zips import (
-    BZIP2,
-    FLAG_ENCRYPTED,
-    LZMA,
-    MEBIBYTE,
-    Entry,
-    archive,
-    zeros,
-)
+from tests.fuzz.hostile import Kind, files
+from tests.fuzz.hostile.pickles import entries
+from tests.fuzz.hostile.torch_files import GOOD
+from tests.fuzz.hostile.zips import BZIP2, LZMA, MEBIBYTE, Entry, archive, zeros
 
 NAME = "a name is only a name here: nothing is unpacked to the disk"
 
@@ -66,7 +59,7 @@ def lies(found: list[Entry], suffix: str) -> dict[str, bytes]:
     # What the first entry says of itself.
     changed: dict[str, dict[str, Any]] = {
         "another name in the entry": {"local": "b" * len(first.name)},
-        "an entry that is encrypted": {"flags": FLAG_ENCRYPTED},
+        "an entry that is encrypted": {"flags": 1},
         "an entry with a patch": {"flags": 0x20},
         "an unknown method": {"method": 99},
         "a method that is not its own": {"method": 8},
@@ -90,19 +83,17 @@ def lies(found: list[Entry], suffix: str) -> dict[str, bytes]:
         "an end in the comment": {"comment": b"PK\x05\x06" + bytes(18)},
     }
     replace = dataclasses.replace
+    other = replace(rest[0], packed=rest[0].packed[::-1])
+    above = replace(rest[0], name=f"c{suffix}", offset=0, absent=True)
     return {
         **{name: archive([*found, replace(extra, **more)]) for name, more in added.items()},
         **{name: archive([replace(first, **more), *rest]) for name, more in changed.items()},
         **{name: archive(found, **more) for name, more in around.items()},
         "an entry that is a folder": archive([*found, Entry("folder/")]),
         "an entry twice": archive([*found, rest[0]]),
-        "an entry twice, the second another": archive(
-            [*found, replace(rest[0], packed=rest[0].packed[::-1])]
-        ),
+        "an entry twice, the second another": archive([*found, other]),
         "the first entry twice": archive([*found, first]),
-        "two entries at one place": archive(
-            [*found, replace(rest[0], name=f"c{suffix}", offset=0, absent=True)]
-        ),
+        "two entries at one place": archive([*found, above]),
         "no entries": archive([]),
         "60,000 entries": archive([*found, *(Entry(f"{i}{suffix}") for i in range(60_000))]),
         "no end": whole[:-22],
@@ -114,18 +105,16 @@ def lies(found: list[Entry], suffix: str) -> dict[str, bytes]:
 def bombs(found: list[Entry], suffix: str) -> dict[str, Callable[[], bytes]]:
     """Archives that unpack to far more than they are, by each method that Python unpacks."""
     size = 512 * MEBIBYTE
-    name = f"bomb{suffix}"
+
+    def bomb(pack: Callable[[int], bytes], packed: int, method: int, claimed: int = size) -> bytes:
+        entry = Entry(f"bomb{suffix}", pack(packed), method, size=claimed, crc=0)
+        return archive([*found, entry])
+
     return {
-        "a bomb, deflated": lambda: archive([*found, zeros(name, 512)]),
-        "a bomb, bzip2": lambda: archive(
-            [*found, Entry(name, _bz2(size), BZIP2, size=size, crc=0)]
-        ),
-        "a bomb, bzip2, claims little": lambda: archive(
-            [*found, Entry(name, _bz2(size), BZIP2, size=100, crc=0)]
-        ),
-        "a bomb, LZMA": lambda: archive(
-            [*found, Entry(name, _lzma(size // 16), LZMA, size=size, crc=0)]
-        ),
+        "a bomb, deflated": lambda: archive([*found, zeros(f"bomb{suffix}", 512)]),
+        "a bomb, bzip2": lambda: bomb(_bz2, size, BZIP2),
+        "a bomb, bzip2, claims little": lambda: bomb(_bz2, size, BZIP2, 100),
+        "a bomb, LZMA": lambda: bomb(_lzma, size // 16, LZMA),
     }
 
 
@@ -147,8 +136,7 @@ def kinds() -> Iterator[Kind]:
     """Every lie in both sorts of archive."""
     names = ("a name with ../", "an absolute name", "a name with backslashes")
     fine = dict.fromkeys((*names, "a name of 60,000 letters", "an entry that is a link"), NAME)
-    for group, found, suffix in (("torch zip", entries(), ""), ("npz", arrays(), ".npy")):
-        for kind in of_each(group, lies(found, suffix), fine if group == "npz" else {}):
+    for group, found, suffix in (("torch zip", entries(GOOD), ""), ("npz", arrays(), ".npy")):
+        contents = lies(found, suffix) | bombs(found, suffix)
+        for kind in files(group, contents, fine if group == "npz" else {}):
             yield dataclasses.replace(kind, name=f"zip: {kind.name}")
-        for name, make in bombs(found, suffix).items():
-            yield of_function(group, f"zip: {name}", make)

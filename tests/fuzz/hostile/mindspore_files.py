@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from tests.fuzz.hostile.kinds import Kind, of_each, of_function
+from tests.fuzz.hostile import Content, Kind, files
 
 NUMBERS = bytes(24)
 VARINT, FIXED64, BYTES, START, END, FIXED32 = range(6)
@@ -46,7 +47,7 @@ def wrapped(inner: bytes) -> bytes:
     return field(1, field(1, b"a.weight") + field(2, inner))
 
 
-def tensors() -> dict[str, bytes]:
+def tensors() -> dict[str, Content]:
     """Tensors that lie."""
     packed = field(1, b"".join(map(varint, (2, 3))))
     rest = field(2, b"Float32") + field(3, NUMBERS)
@@ -79,10 +80,11 @@ def tensors() -> dict[str, bytes]:
     }
 
 
-def values() -> dict[str, bytes]:
+def values() -> dict[str, Content]:
     """Messages of other fields than the format's."""
     good, other = value(), value(tag=b"b.weight")
     scalar = value((), content=bytes(4), tag=b"c.weight")
+    deep = functools.reduce(lambda inner, _: field(1, b"a") + field(2, inner), range(1000), b"")
     return {
         "no name": field(1, field(2, b"")),
         "an empty name": value(tag=b""),
@@ -103,9 +105,7 @@ def values() -> dict[str, bytes]:
         "a slice elsewhere": value((4, 3)) + other + value((4, 3)),
         "another field among the values": good + field(2, b"x"),
         "a number among the values": good + field(1, 7),
-        "only a text": value(
-            (1,), kind=b"str", content="2.3.1".encode("utf-32-le"), tag=b"version"
-        ),
+        "only a text": value((1,), b"str", "2.3.1".encode("utf-32-le"), b"version"),
         "a group": good + varint(1 << 3 | START) + good + varint(1 << 3 | END),
         "a group that does not end": good + varint(1 << 3 | START) * 1000,
         "groups 100,000 deep": good + varint(1 << 3 | START) * 10**5,
@@ -121,7 +121,7 @@ def values() -> dict[str, bytes]:
         "a length one too long": good[:-1],
         "a value longer inside than outside": field(1, field(1, b"a.weight", 2**20)),
         "a tensor longer than its value": field(1, field(1, b"a.weight") + field(2, b"x", 2**20)),
-        "values 1,000 deep": _deep(1000),
+        "values 1,000 deep": field(1, deep),
         "zeros behind": good + bytes(100),
         "a checksum of other bytes": good + b"crc_num" + (1).to_bytes(10, "big"),
         "a checksum cut short": good + b"crc_num" + zlib.crc32(good).to_bytes(9, "big"),
@@ -134,38 +134,32 @@ def values() -> dict[str, bytes]:
     }
 
 
-def large() -> dict[str, Callable[[], bytes]]:
+def empty(count: int) -> bytes:
+    """So many tensors without a number."""
+    return b"".join(value((0,), b"Bool", b"", b"%d" % i) for i in range(count))
+
+
+def large() -> dict[str, Content]:
     """Files whose messages take far more memory than bytes."""
-
-    def many(count: int) -> bytes:
-        return b"".join(value((0,), b"Bool", b"", b"%d" % i) for i in range(count))
-
     return {
-        "200,000 empty tensors": lambda: many(200_000),
-        "40,000 empty tensors": lambda: many(40_000),
+        "200,000 empty tensors": lambda: empty(200_000),
+        "40,000 empty tensors": lambda: empty(40_000),
         "3,000,000 slices of nothing": lambda: value((0,), b"Bool", b"") * (3 * 10**6),
     }
-
-
-def _deep(depth: int) -> bytes:
-    found = b""
-    for _ in range(depth):
-        found = field(1, b"a") + field(2, found)
-    return field(1, found)
 
 
 def _summed(data: bytes) -> bytes:
     return data + b"crc_num" + zlib.crc32(data).to_bytes(10, "big")
 
 
+FINE = {
+    "a name with ../": "a name is only a name here",
+    "a name of 1 MB": "a name is only a name here",
+    "a dtype of 8 bits": "it is described, and not read",
+    "40,000 empty tensors": "they are not too many, and each is an array",
+}
+
+
 def kinds() -> Iterator[Kind]:
     """All."""
-    fine = {
-        "a name with ../": "a name is only a name here",
-        "a name of 1 MB": "a name is only a name here",
-        "a dtype of 8 bits": "it is described, and not read",
-    }
-    yield from of_each("mindspore", tensors() | values(), fine)
-    for name, make in large().items():
-        empty = "they are not too many, and each is an array" if name.startswith("40") else ""
-        yield of_function("mindspore", name, make, empty)
+    yield from files("mindspore", tensors() | values() | large(), FINE)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from tests.fuzz.hostile.kinds import Kind, of_each, of_function
+from tests.fuzz.hostile import Content, Kind, files
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3  # Flax's types
 NUMBERS = bytes(24)
@@ -18,11 +19,14 @@ def packed(value: Any) -> bytes:
     return msgpack.packb(value, strict_types=False)
 
 
-def array(
-    shape: Any = (2, 3), dtype: Any = "float32", body: Any = NUMBERS, code: int = ARRAY
-) -> Any:
+def typed(data: bytes, code: int = ARRAY) -> Any:
+    """A value of one of Flax's types."""
+    return msgpack.ExtType(code, data)
+
+
+def array(shape: Any = (2, 3), dtype: Any = "float32", body: Any = NUMBERS) -> Any:
     """An array as Flax packs it."""
-    return msgpack.ExtType(code, packed((shape, dtype, body)))
+    return typed(packed((shape, dtype, body)))
 
 
 def holding(value: Any) -> bytes:
@@ -34,9 +38,13 @@ def raw(data: bytes) -> bytes:
     return b"\x81\xa1a" + data
 
 
-def arrays() -> dict[str, bytes]:
+def arrays() -> dict[str, Content]:
     """Arrays that lie."""
-    chunked = "__msgpack_chunked_array__"
+
+    def chunked(**parts: Any) -> bytes:
+        """An array in pieces, as Flax packs a large one."""
+        return holding({"__msgpack_chunked_array__": True} | parts)
+
     return {
         "a dim of 2**62": holding(array((2**62,))),
         "dims whose product overflows": holding(array((2**32, 2**32))),
@@ -61,50 +69,41 @@ def arrays() -> dict[str, bytes]:
         "a dtype of a list": holding(array((3,), [["a", "O"]])),
         "bytes that are text": holding(array(body="a" * 24)),
         "bytes that are a list": holding(array(body=[0] * 24)),
-        "no array at all": holding(msgpack.ExtType(ARRAY, b"")),
-        "an array of garbage": holding(msgpack.ExtType(ARRAY, b"\xc1" * 10)),
-        "an array of two": holding(msgpack.ExtType(ARRAY, packed(((2, 3), "float32")))),
-        "an array with more behind": holding(
-            msgpack.ExtType(ARRAY, packed(((2, 3), "float32", NUMBERS)) + b"\x00")
-        ),
+        "no array at all": holding(typed(b"")),
+        "an array of garbage": holding(typed(b"\xc1" * 10)),
+        "an array of two": holding(typed(packed(((2, 3), "float32")))),
+        "an array with more behind": holding(typed(packed(((2, 3), "float32", NUMBERS)) + b"\x00")),
         "an array that holds a million empty lists": holding(
-            msgpack.ExtType(ARRAY, b"\xdd" + struct.pack(">I", 10**6) + b"\x90" * 10**6)
+            typed(b"\xdd" + struct.pack(">I", 10**6) + b"\x90" * 10**6)
         ),
         "an array in an array": holding(array(body=array())),
-        "a complex of three": holding(msgpack.ExtType(COMPLEX, packed((1, 2, 3)))),
-        "a complex of text": holding(msgpack.ExtType(COMPLEX, packed(("a", "b")))),
-        "a scalar of many": holding(array(code=SCALAR)),
-        "a scalar of objects": holding(array((), "O", bytes(8), SCALAR)),
-        "chunks of a lying shape": holding(
-            {chunked: True, "shape": {"0": 2**62}, "chunks": {"0": array()}}
-        ),
-        "chunks without a shape": holding({chunked: True, "chunks": {"0": array()}}),
-        "chunks that are none": holding({chunked: True, "shape": {"0": 6}, "chunks": {"0": 5}}),
-        "chunks numbered wrongly": holding(
-            {chunked: True, "shape": {"1": 6}, "chunks": {"7": array((6,))}}
-        ),
-        "chunks of a shape with -1": holding(
-            {chunked: True, "shape": {"0": -1}, "chunks": {"0": array((6,))}}
-        ),
-        "an unknown type": holding(msgpack.ExtType(77, b"abc")),
+        "a complex of three": holding(typed(packed((1, 2, 3)), COMPLEX)),
+        "a complex of text": holding(typed(packed(("a", "b")), COMPLEX)),
+        "a scalar of many": holding(typed(packed(((2, 3), "float32", NUMBERS)), SCALAR)),
+        "a scalar of objects": holding(typed(packed(((), "O", bytes(8))), SCALAR)),
+        "chunks of a lying shape": chunked(shape={"0": 2**62}, chunks={"0": array()}),
+        "chunks without a shape": chunked(chunks={"0": array()}),
+        "chunks that are none": chunked(shape={"0": 6}, chunks={"0": 5}),
+        "chunks numbered wrongly": chunked(shape={"1": 6}, chunks={"7": array((6,))}),
+        "chunks of a shape with -1": chunked(shape={"0": -1}, chunks={"0": array((6,))}),
+        "an unknown type": holding(typed(b"abc", 77)),
         "a time": raw(b"\xc7\x0c\xff" + bytes(12)),
         "a time of 5 bytes": raw(b"\xc7\x05\xff" + bytes(5)),
     }
 
 
-def structure() -> dict[str, bytes]:
+def structure() -> dict[str, Content]:
     """Bytes that are no such tree."""
     good = holding(array())
-    nested: Any = array()
-    for _ in range(300):
-        nested = {"a": nested}
+    nested = functools.reduce(lambda inner, _: {"a": inner}, range(300), array())
+    within = functools.reduce(lambda inner, _: packed(typed(inner)), range(1000), b"\xc0")
     long = struct.pack(">I", 2**32 - 1)
     return {
         "maps 100,000 deep": b"\x81\xa1a" * 10**5 + b"\xc0",
         "lists 100,000 deep": raw(b"\x91" * 10**5 + b"\xc0"),
         "maps 900 deep": b"\x81\xa1a" * 900 + b"\xc0",
         "maps 300 deep, and an array": packed(nested),
-        "types 1,000 deep": raw(_within(1000)),
+        "types 1,000 deep": raw(within),
         "a map of 2**32 - 1": b"\xdf" + long + b"\xa1a\xc0",
         "a list of 2**32 - 1": raw(b"\xdd" + long + b"\xc0"),
         "text of 4 GiB": raw(b"\xdb" + long + b"abc"),
@@ -136,37 +135,28 @@ def structure() -> dict[str, bytes]:
     }
 
 
-def large() -> dict[str, Callable[[], bytes]]:
-    """Trees that take far more memory than bytes."""
-    count = 16 * 2**20
-    head = b"\xdd" + struct.pack(">I", count)
+def large() -> dict[str, Content]:
+    """Trees that take far more memory than bytes: name -> a list of one thing, many times."""
+
+    def listed(count: int, one: bytes) -> Callable[[], bytes]:
+        return lambda: raw(b"\xdd" + struct.pack(">I", count) + one * count)
+
     return {
-        "16 million empty lists": lambda: raw(head + b"\x90" * count),
-        "16 million empty maps": lambda: raw(head + b"\x80" * count),
-        "4 million empty types": lambda: raw(
-            b"\xdd" + struct.pack(">I", 2**22) + b"\xc7\x00\x07" * 2**22
-        ),
-        "16 million nils": lambda: raw(head + b"\xc0" * count),
-        "4 million dates": lambda: raw(
-            b"\xdd" + struct.pack(">I", 2**22) + (b"\xd6\xff" + bytes(4)) * 2**22
-        ),
+        "16 million empty lists": listed(2**24, b"\x90"),
+        "16 million empty maps": listed(2**24, b"\x80"),
+        "4 million empty types": listed(2**22, b"\xc7\x00\x07"),
+        "16 million nils": listed(2**24, b"\xc0"),
+        "4 million dates": listed(2**22, b"\xd6\xff" + bytes(4)),
     }
 
 
-def _within(depth: int) -> bytes:
-    found = b"\xc0"
-    for _ in range(depth):
-        found = packed(msgpack.ExtType(ARRAY, found))
-    return found
+FINE = {
+    "bytes that are text": "msgpack's older form had no other",
+    "a number as a key": "as `nnx` numbers the layers of a list",
+    "maps 300 deep, and an array": "a long name",
+}
 
 
 def kinds() -> Iterator[Kind]:
     """All."""
-    fine = {
-        "bytes that are text": "msgpack's older form had no other",
-        "a number as a key": "as `nnx` numbers the layers of a list",
-        "maps 300 deep, and an array": "a long name",
-    }
-    yield from of_each("msgpack", arrays() | structure(), fine)
-    for name, make in large().items():
-        yield of_function("msgpack", name, make)
+    yield from files("msgpack", arrays() | structure() | large(), FINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from tests.fuzz.hostile.kinds import Kind, of_bytes
+from tests.fuzz.hostile import Kind, files
 from tests.fuzz.hostile.zips import Entry, archive
 
 
@@ -33,19 +33,17 @@ def headers() -> dict[str, bytes]:
         "dims of text": headed(described(shape="('2',)")),
         "100 dims": headed(described(shape=f"({'1,' * 100})"), bytes(4)),
         "a dim of 5,000 digits": headed(described(shape=f"({'9' * 5000},)")),
-        "objects": headed(described(descr="'|O'")),
-        "objects within a record": headed(described(descr="[('a', '<f4'), ('b', '|O')]")),
-        "records": headed(described(descr="[('a', '<f4'), ('b', '<i4')]", shape="(1,)")),
-        "records of records, 50 deep": headed(
-            described(descr="[('a', " * 50 + "'<f4'" + ")]" * 50)
-        ),
-        "text of 2**31 letters": headed(described(descr=f"'<U{2**31 - 1}'", shape="(0,)"), b""),
-        "raw bytes": headed(described(descr="'|V4'")),
-        "a dtype of no size": headed(described(descr="'|V0'", shape=f"({2**62},)"), b""),
-        "dates": headed(described(descr="'<M8[ns]'", shape="(1,)")),
-        "the other byte order": headed(described(descr="'>f4'")),
-        "a dtype of another world": headed(described(descr="'float9000'")),
-        "a dtype that is code": headed(described(descr="__import__('os').system('true')")),
+        "objects": headed(described("'|O'")),
+        "objects within a record": headed(described("[('a', '<f4'), ('b', '|O')]")),
+        "records": headed(described("[('a', '<f4'), ('b', '<i4')]", shape="(1,)")),
+        "records of records, 50 deep": headed(described("[('a', " * 50 + "'<f4'" + ")]" * 50)),
+        "text of 2**31 letters": headed(described(f"'<U{2**31 - 1}'", shape="(0,)"), b""),
+        "raw bytes": headed(described("'|V4'")),
+        "a dtype of no size": headed(described("'|V0'", shape=f"({2**62},)"), b""),
+        "dates": headed(described("'<M8[ns]'", shape="(1,)")),
+        "the other byte order": headed(described("'>f4'")),
+        "a dtype of another world": headed(described("'float9000'")),
+        "a dtype that is code": headed(described("__import__('os').system('true')")),
         "a header that is code": headed("__import__('os').system('true')"),
         "a header 5,000 brackets deep": headed("(" * 5000 + ")" * 5000),
         "a header of 60,000 minuses": headed("-" * 60_000 + "1"),
@@ -67,6 +65,5 @@ def headers() -> dict[str, bytes]:
 def kinds() -> Iterator[Kind]:
     """All."""
     plain = ("records", "records of records, 50 deep", "raw bytes", "dates", "the other byte order")
-    described_only = dict.fromkeys(plain, "it is described, and not read")
-    for name, data in headers().items():
-        yield of_bytes("npz", name, archive([Entry("a.npy", data)]), described_only.get(name, ""))
+    archives = {name: archive([Entry("a.npy", data)]) for name, data in headers().items()}
+    yield from files("npz", archives, dict.fromkeys(plain, "it is described, and not read"))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
-
-from tests.fuzz.hostile.kinds import Kind, Place
-from tests.fuzz.hostile.orbax_directories import Edit, kind, linked, piped
+from tests.fuzz.hostile import Kind
+from tests.fuzz.hostile.msgpack_files import array, packed
+from tests.fuzz.hostile.orbax_directories import Edit, content, edits, kind, linked, piped, without
 
 TREE = "checkpoint"  # the file with the tree
 INDEX = "model.safetensors.index.json"
@@ -17,50 +14,17 @@ INDEX = "model.safetensors.index.json"
 
 def old(tree: bytes) -> Edit:
     """With a tree of the old kind alone."""
-
-    def edit(path: Path, place: Place) -> None:
-        del place
-        (path / "_METADATA").unlink()
-        (path / TREE).write_bytes(tree)
-
-    return edit
-
-
-def both(tree: bytes) -> Edit:
-    """With a tree of each age, of which Orbax reads both."""
-
-    def edit(path: Path, place: Place) -> None:
-        del place
-        (path / TREE).write_bytes(tree)
-
-    return edit
-
-
-def moved(path: Path, place: Place) -> None:
-    """A tree that is kept outside."""
-    old(packed({"a": {"weight": "PLACEHOLDER://a.weight"}}))(path, place)
-    linked(lambda path: path / TREE)(path, place)
+    return edits(without("_METADATA"), content(TREE, tree))
 
 
 def indexed(part: Edit) -> Edit:
     """No Orbax directory, but one with an index of shards that is something else."""
-
-    def edit(path: Path, place: Place) -> None:
-        (path / "_METADATA").unlink()
-        (path / INDEX).write_text('{"weight_map": {"a": "b"}}')
-        part(path, place)
-
-    return edit
-
-
-def packed(tree: Any) -> bytes:
-    return msgpack.packb(tree, use_bin_type=True)
+    return edits(without("_METADATA"), content(INDEX, b'{"weight_map": {"a": "b"}}'), part)
 
 
 def trees() -> dict[str, bytes]:
     """Contents of the tree's file."""
     weight = {"weight": "PLACEHOLDER://a.weight"}
-    objects = msgpack.ExtType(1, packed(((1,), "O", bytes(8))))
     million = (10**6).to_bytes(4, "big") + b"\x80" * 10**6
     return {
         "a name of ../": packed({"../outside": "PLACEHOLDER://../outside"}),
@@ -68,7 +32,7 @@ def trees() -> dict[str, bytes]:
         "a name with a newline": packed({"a\nb": "PLACEHOLDER://a"}),
         "a name that is bytes": packed({b"a": "PLACEHOLDER://a"}),
         "an array that is not there": packed({"b": "PLACEHOLDER://b"}),
-        "objects": packed({"a": objects}),
+        "objects": packed({"a": array((1,), "O", bytes(8))}),
         "a name twice": b"\x82\xa1a\xc0\xa1a\xc0",
         "5,000 deep": b"\x81\xa1a" * 5000 + b"\xc0",
         "a million empty maps": b"\x81\xa1a\xdd" + million,
@@ -78,13 +42,13 @@ def trees() -> dict[str, bytes]:
 
 
 def kinds() -> Iterator[Kind]:
-    """All."""
+    """All; `both` has a tree of each age, of which Orbax reads both."""
     made = trees()
+    moved = edits(old(packed({"a": {"weight": "PLACEHOLDER://a.weight"}})), linked(TREE))
     for name, tree in made.items():
         yield kind(f"old: {name}", old(tree), ocdbt=False)
     for name in ("a name of ..", "objects", "a million empty maps"):
-        yield kind(f"both: {name}", both(made[name]), ocdbt=False)
+        yield kind(f"both: {name}", content(TREE, made[name]), ocdbt=False)
     yield kind("old: the tree is a link", moved, ocdbt=False)
-    index = "an index of shards that is a"
-    yield kind(f"{index} link", indexed(linked(lambda path: path / INDEX)))
-    yield kind(f"{index} pipe", indexed(piped(lambda path: path / INDEX)))
+    yield kind("an index of shards that is a link", indexed(linked(INDEX)))
+    yield kind("an index of shards that is a pipe", indexed(piped(INDEX)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
-from onnx import TensorProto, helper, numpy_helper
+from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from tests.fuzz.hostile.mindspore_files import field
 
@@ -90,14 +90,6 @@ def in_function(tensor: TensorProto) -> Made:
     return made
 
 
-def in_sparse(tensor: TensorProto) -> Made:
-    made = model()
-    sparse = made.graph.sparse_initializer.add()
-    sparse.values.CopyFrom(tensor)
-    sparse.dims.append(9)
-    return made
-
-
 def in_training(tensor: TensorProto) -> Made:
     made = model()
     made.training_info.add().initialization.initializer.append(tensor)
@@ -109,7 +101,9 @@ PLACES: dict[str, Callable[[TensorProto], Made]] = {
     "an attribute": lambda tensor: model([constant(tensor)]),
     "a branch": lambda tensor: branching(constant(tensor)),
     "a function": in_function,
-    "a sparse initializer": in_sparse,
+    "a sparse initializer": lambda tensor: model(
+        sparse_initializer=[SparseTensorProto(values=tensor, dims=[9])]
+    ),
     "training": in_training,
 }
 
@@ -127,22 +121,22 @@ def shaped(*dims: int | str | None, kind: int = FLOAT) -> Made:
 
 def sparse(size: int, index: int) -> Made:
     """A network with a sparse tensor of one value."""
-    made = model()
-    found = made.graph.sparse_initializer.add()
-    found.values.CopyFrom(TensorProto(name="w", data_type=FLOAT, dims=[1], float_data=[1.0]))
-    found.indices.CopyFrom(numpy_helper.from_array(np.array([index], np.int64), "i"))
-    found.dims.append(size)
-    return made
+    one = numpy_helper.from_array(ONE, "w")
+    indices = numpy_helper.from_array(np.array([index], np.int64), "i")
+    return model(sparse_initializer=[helper.make_sparse_tensor(one, indices, [size])])
 
 
-def using(nodes: str, **values: str) -> Made:
+def using(nodes: str, *numbers: int, **values: str) -> Made:
     """A network whose output depends on the value `large`, by a number of it.
 
     Args:
         nodes: Those that make it.
-        values: Constants that they take, such as `int64[1] {7}`.
+        numbers: What they take as `n`.
+        values: Other constants that they take, such as `bool {1}`; there are `zero` and `one`.
     """
-    given = values | {"zero": "float {0.0}"}
+    given = values | {"zero": "float {0.0}", "one": "float[1] {1.0}"}
+    if numbers:
+        given["n"] = f"int64[{len(numbers)}] {{{', '.join(map(str, numbers))}}}"
     constants = " ".join(f"{name} = Constant <value = {v}> ()" for name, v in given.items())
     ends = "most = ReduceMax <keepdims = 0> (large) by = Mul(most, zero)"
     return written(f"{constants} {nodes} {ends}", "logits = Add(input, by)")
@@ -150,24 +144,13 @@ def using(nodes: str, **values: str) -> Made:
 
 def filled(*sides: int) -> Made:
     """A constant that is made from its shape."""
-    shape = f"int64[{len(sides)}] {{{', '.join(map(str, sides))}}}"
-    return using("large = ConstantOfShape(shape)", shape=shape)
-
-
-def expanded(op: str, size: int) -> Made:
-    """A constant that an operator makes large."""
-    return using(f"large = {op}(one, count)", one="float[1] {1.0}", count=f"int64[1] {{{size}}}")
+    return using("large = ConstantOfShape(n)", *sides)
 
 
 def ranged(size: int) -> Made:
     """A constant that counts."""
-    ends = {"start": "float {0.0}", "end": f"float {{{size}.0}}", "step": "float {1.0}"}
-    return using("large = Range(start, end, step)", **ends)
-
-
-def padded(size: int) -> Made:
-    """A constant with so many zeros behind it."""
-    return using("large = Pad(one, pads)", one="float[1] {1.0}", pads=f"int64[2] {{0, {size}}}")
+    end, step = f"float {{{size}.0}}", "float {1.0}"
+    return using("large = Range(zero, end, step)", end=end, step=step)
 
 
 def looping(count: int) -> Made:
@@ -176,12 +159,8 @@ def looping(count: int) -> Made:
         "body (int64 i, bool go_on, float[] x) => (bool goes_on, float[] y)"
         " { goes_on = Identity(go_on) y = Identity(x) }"
     )
-    return using(
-        f"large = Loop <body = {body}> (count, yes, one)",
-        count=f"int64 {{{count}}}",
-        yes="bool {1}",
-        one="float[1] {1.0}",
-    )
+    loop = f"large = Loop <body = {body}> (count, yes, one)"
+    return using(loop, count=f"int64 {{{count}}}", yes="bool {1}")
 
 
 def deep(depth: int) -> bytes:

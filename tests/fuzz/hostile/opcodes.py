@@ -30,11 +30,19 @@ class Persistent:
     id: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Raw:
+class Raw(bytes):
     """Opcodes as they are."""
 
-    data: bytes
+
+def called(path: str, *args: Any) -> Call:
+    """A call of a function by its dotted name."""
+    module, _, name = path.rpartition(".")
+    return Call(Global(module, name), args)
+
+
+def joined(*parts: Any) -> Raw:
+    """Values on the stack, and opcodes, which are bytes, between them."""
+    return Raw(b"".join(part if isinstance(part, bytes) else ops(part) for part in parts))
 
 
 def pickled(value: Any, protocol: int = 2) -> bytes:
@@ -45,8 +53,8 @@ def pickled(value: Any, protocol: int = 2) -> bytes:
 def ops(value: Any) -> bytes:
     """The opcodes that leave a value on the stack: of what is here, plain values and containers."""
     match value:
-        case Raw(data):
-            return data
+        case Raw():
+            return value
         case Global(module, name):
             return f"c{module}\n{name}\n".encode()
         case Call(function, args):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from tests.fuzz.hostile.kinds import Kind, Place
-from tests.fuzz.hostile.opcodes import Call, Global, Persistent, Raw, ops, pickled
+from tests.fuzz.hostile import Kind, Place
+from tests.fuzz.hostile.npz_files import described, headed
+from tests.fuzz.hostile.opcodes import Call, Global, Persistent, called, joined, ops, pickled
 from tests.fuzz.hostile.zips import Entry, archive
 
+NUMBERS = np.arange(6, dtype="<f4").tobytes()
+PREFIX = "archive/"
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 SYSTEM = {"protocol_version": PROTOCOL, "little_endian": True, "type_sizes": {}}
@@ -25,48 +30,41 @@ def commands(canary: str) -> dict[str, bytes]:
         canary: The file that they try to make.
     """
     run, command = Global("os", "system"), f"touch {canary}"
-    text = command.encode()
-    memmap = (canary, "u1", "w+", 0, 4)  # numpy.memmap makes its file when it is made
-    partial = Call(Global("functools", "partial"), (run, command))
-    inner = pickled(Call(run, (command,)))
-    ordered = Call(Global("collections", "OrderedDict"), ())
-    short = ops(command)
-    return {
-        "REDUCE": pickled(Call(run, (command,))),
+    text, write = command.encode(), f"open({canary!r}, 'w')"
+    memmap = Global("numpy", "memmap")  # which makes its file when it is made
+    system, partial = Call(run, (command,)), called("functools.partial", run, command)
+    ordered, short = called("collections.OrderedDict"), ops(command)
+    values: dict[str, Any] = {
+        "REDUCE": system,
+        "REDUCE in a state dict": {"a": system},
+        "REDUCE as a key": {system: 1},
+        "REDUCE of a partial": Call(partial, ()),
+        "REDUCE of eval": called("builtins.eval", write),
+        "REDUCE of exec": called("builtins.exec", write),
+        "REDUCE of getattr": Call(called("builtins.getattr", Global("os", "path"), "join"), ("a",)),
+        "REDUCE of torch's own loader": called("torch.storage._load_from_bytes", pickled(system)),
+        "REDUCE of torch.load": called("torch.load", canary),
+        "REDUCE of numpy.load": called("numpy.load", canary),
+        "REDUCE of numpy's reconstruct": called(
+            "numpy.core.multiarray._reconstruct", Global("numpy", "ndarray"), (0,)
+        ),
+        "NEWOBJ": joined(memmap, (canary, "u1", "w+", 0, 4), b"\x81"),
+        "BUILD of a partial": joined(partial, (run, (command,), {}, None), b"b", (), b"R"),
+        "BUILD of a class": joined(ordered, {"__class__": run}, b"b"),
+        "BUILD of slots": joined(ordered, (None, {"__class__": run}), b"b"),
+        "BINPERSID": Persistent(("storage", run, "0", "cpu", 1)),
+        "BINPERSID of a call": Persistent(system),
+        "BINPERSID of a module": Persistent(("module", run, canary, "x")),
+        "a NumPy scalar with a state": joined(called("numpy.dtype", "O8"), (run, command), b"b"),
+    }
+    dotted = b"\x80\x04\x8c\x05torch\x8c\x17serialization.os.system\x93"
+    return {name: pickled(value) for name, value in values.items()} | {
         "REDUCE, protocol 0": b"cos\nsystem\n(S'" + text + b"'\ntR.",
-        "REDUCE in a state dict": pickled({"a": Call(run, (command,))}),
-        "REDUCE as a key": pickled({Call(run, (command,)): 1}),
         "REDUCE after STACK_GLOBAL": b"\x80\x04\x8c\x02os\x8c\x06system\x93" + short + b"\x85R.",
-        "REDUCE of a dotted name": b"\x80\x04\x8c\x05torch\x8c\x17serialization.os.system\x93"
-        + short
-        + b"\x85R.",
-        "REDUCE of a partial": pickled(Call(partial, ())),
-        "REDUCE of eval": pickled(Call(Global("builtins", "eval"), (f"open({canary!r}, 'w')",))),
-        "REDUCE of exec": pickled(Call(Global("builtins", "exec"), (f"open({canary!r}, 'w')",))),
-        "REDUCE of getattr": pickled(
-            Call(Call(Global("builtins", "getattr"), (Global("os", "path"), "join")), ("a",))
-        ),
-        "REDUCE of torch's own loader": pickled(
-            Call(Global("torch.storage", "_load_from_bytes"), (inner,))
-        ),
-        "REDUCE of torch.load": pickled(Call(Global("torch", "load"), (canary,))),
-        "REDUCE of numpy.load": pickled(Call(Global("numpy", "load"), (canary,))),
-        "REDUCE of numpy's reconstruct": pickled(
-            Call(
-                Global("numpy.core.multiarray", "_reconstruct"), (Global("numpy", "ndarray"), (0,))
-            )
-        ),
+        "REDUCE of a dotted name": dotted + short + b"\x85R.",
         "INST": b"(S'" + text + b"'\nios\nsystem\n.",
         "OBJ": b"(cos\nsystem\nS'" + text + b"'\no.",
-        "NEWOBJ": pickled(Raw(ops(Global("numpy", "memmap")) + ops(memmap) + b"\x81")),
-        "NEWOBJ_EX": pickled(
-            Raw(ops(Global("numpy", "memmap")) + ops(memmap[:1]) + ops({"mode": "w+"}) + b"\x92"), 4
-        ),
-        "BUILD of a partial": pickled(
-            Raw(ops(partial) + ops((run, (command,), {}, None)) + b"b" + ops(()) + b"R")
-        ),
-        "BUILD of a class": pickled(Raw(ops(ordered) + ops({"__class__": run}) + b"b")),
-        "BUILD of slots": pickled(Raw(ops(ordered) + ops((None, {"__class__": run})) + b"b")),
+        "NEWOBJ_EX": pickled(joined(memmap, (canary,), {"mode": "w+"}, b"\x92"), 4),
         "GLOBAL alone": b"cthis\ns\n.",
         "GLOBAL of a module in a package": b"cidlelib.run\nmain\n.",
         "STACK_GLOBAL of numbers": b"\x80\x04K\x01K\x02\x93.",
@@ -74,12 +72,6 @@ def commands(canary: str) -> dict[str, bytes]:
         "EXT2": b"\x80\x02\x83\x01\x01.",
         "EXT4": b"\x80\x02\x84\x01\x01\x01\x01.",
         "PERSID": b"Pos.system\n.",
-        "BINPERSID": pickled(Persistent(("storage", run, "0", "cpu", 1))),
-        "BINPERSID of a call": pickled(Persistent(Call(run, (command,)))),
-        "BINPERSID of a module": pickled(Persistent(("module", run, canary, "x"))),
-        "a NumPy scalar with a state": pickled(
-            Raw(ops(Call(Global("numpy", "dtype"), ("O8",))) + ops((run, command)) + b"b")
-        ),
     }
 
 
@@ -124,16 +116,16 @@ def limits() -> dict[str, Callable[[], bytes]]:
     }
 
 
+def entries(pickle: bytes, **records: bytes) -> list[Entry]:
+    """The entries of a file of PyTorch's; records by name, with `_` for `/`."""
+    found = {"byteorder": b"little", "data_0": NUMBERS, "version": b"3\n"} | records
+    named = [Entry(f"{PREFIX}{name.replace('_', '/')}", data) for name, data in found.items()]
+    return [Entry(f"{PREFIX}data.pkl", pickle), *named]
+
+
 def torch_zip(pickle: bytes) -> bytes:
     """As PyTorch has written files since 1.6."""
-    return archive(
-        [
-            Entry("archive/data.pkl", pickle),
-            Entry("archive/byteorder", b"little"),
-            Entry("archive/data/0", np.arange(6, dtype="<f4").tobytes()),
-            Entry("archive/version", b"3\n"),
-        ]
-    )
+    return archive(entries(pickle))
 
 
 def torch_legacy(pickle: bytes) -> bytes:
@@ -156,10 +148,7 @@ def torch_tar(pickle: bytes) -> bytes:
 
 def npz(pickle: bytes) -> bytes:
     """An array of objects, which NumPy pickles."""
-    file = io.BytesIO()
-    header = {"descr": "|O", "fortran_order": False, "shape": (1,)}
-    np.lib.format.write_array_header_1_0(file, header)
-    return archive([Entry("a.npy", file.getvalue() + pickle)])
+    return archive([Entry("a.npy", headed(described("'|O'", "(1,)"), pickle))])
 
 
 CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
@@ -171,23 +160,16 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def _make(group: str, name: str, place: Place) -> None:
+    """Make one of them; which, is known before where."""
+    found = commands(str(place.canary)).get(name)
+    data = limits()[name]() if found is None else found
+    place.file.write_bytes(CONTAINERS[group](data))
+
+
 def kinds() -> Iterator[Kind]:
     """Every command in every container, and every limit in those that torch unpickles."""
     for group in CONTAINERS:
-        for name in commands(""):
-            yield Kind(group, f"pickle: {name}", _Making(group, name))
-    for group in ("torch zip", "torch legacy"):
-        for name in limits():
-            yield Kind(group, f"pickle: {name}", _Making(group, name))
-
-
-class _Making:
-    """Makes one of them; which, is known before where."""
-
-    def __init__(self, group: str, name: str) -> None:
-        self.group, self.name = group, name
-
-    def __call__(self, place: Place) -> None:
-        found = commands(str(place.canary)).get(self.name)
-        data = limits()[self.name]() if found is None else found
-        place.file.write_bytes(CONTAINERS[self.group](data))
+        limited = limits() if group in ("torch zip", "torch legacy") else ()
+        for name in (*commands(""), *limited):
+            yield Kind(group, f"pickle: {name}", functools.partial(_make, group, name))

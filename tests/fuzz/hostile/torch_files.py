@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from tests.fuzz.hostile.kinds import Kind, of_each, of_function
-from tests.fuzz.hostile.opcodes import Call, Global, Persistent, Raw, ops, pickled
-from tests.fuzz.hostile.pickles import torch_legacy, torch_zip
+from tests.fuzz.hostile import Content, Kind, files
+from tests.fuzz.hostile.opcodes import Call, Global, Persistent, called, joined, pickled
+from tests.fuzz.hostile.pickles import NUMBERS, PREFIX, entries, torch_legacy, torch_zip
 from tests.fuzz.hostile.zips import MEBIBYTE, Entry, archive, deflated, zeros
 
 FLOATS = Global("torch", "FloatStorage")
-NUMBERS = np.arange(6, dtype="<f4").tobytes()
-PREFIX = "archive/"
+UTILS = "torch._utils._rebuild"
 
 
 def storage(key: Any = "0", numel: Any = 6, type_: Any = FLOATS, place: Any = "cpu") -> Persistent:
@@ -23,15 +21,18 @@ def storage(key: Any = "0", numel: Any = 6, type_: Any = FLOATS, place: Any = "c
 
 def tensor(offset: Any = 0, size: Any = (2, 3), stride: Any = (3, 1), of: Any = None) -> Call:
     """A tensor as `torch.save` writes it: a view of a storage."""
-    hooks = Call(Global("collections", "OrderedDict"), ())
-    args = (of or storage(), offset, size, stride, False, hooks)
-    return Call(Global("torch._utils", "_rebuild_tensor_v2"), args)
+    hooks = called("collections.OrderedDict")
+    return called(f"{UTILS}_tensor_v2", of or storage(), offset, size, stride, False, hooks)
+
+
+GOOD = pickled({"a": tensor()})
 
 
 def views() -> dict[str, Any]:
     """Tensors that leave their storage, or grow out of it."""
-    rebuild = {k: Global("torch._utils", f"_rebuild_{k}") for k in ("sparse_tensor", "qtensor")}
-    wrapper = Global("torch._utils", "_rebuild_wrapper_subclass")
+    affine = (Global("torch", "per_tensor_affine"), 1, 0)
+    sparse = (Global("torch", "sparse_coo"), (tensor(), tensor(), (2, 3), True))
+    system = (Global("os", "system"), Global("torch", "float32"))
     return {
         "an offset outside": tensor(offset=2**40),
         "a negative offset": tensor(offset=-1),
@@ -57,56 +58,43 @@ def views() -> dict[str, Any]:
         "a storage on meta": tensor(of=storage(place="meta")),
         "a storage of another type": tensor(of=storage(type_=Global("torch", "Tensor"))),
         "a storage of text": tensor(of=storage(type_="FloatStorage")),
-        "a sparse tensor out of range": Call(
-            rebuild["sparse_tensor"],
-            (Global("torch", "sparse_coo"), (tensor(), tensor(), (2, 3), True)),
+        "a sparse tensor out of range": called(f"{UTILS}_sparse_tensor", *sparse),
+        "a quantised tensor": called(
+            f"{UTILS}_qtensor", storage(), 0, (2, 3), (3, 1), affine, False, ()
         ),
-        "a quantised tensor": Call(
-            rebuild["qtensor"],
-            (storage(), 0, (2, 3), (3, 1), (Global("torch", "per_tensor_affine"), 1, 0), False, ()),
+        "a tensor of a subclass": called(
+            f"{UTILS}_wrapper_subclass", *system, (2**40,), (1,), 0, None, None, 0
         ),
-        "a tensor of a subclass": Call(
-            wrapper,
-            (Global("os", "system"), Global("torch", "float32"), (2**40,), (1,), 0, None, None, 0),
-        ),
-        "a tensor with a state": Raw(ops(tensor()) + ops({"grad_fn": 1, "data": 5}) + b"b"),
-        "a tensor with a slot": Raw(ops(tensor()) + ops((None, {"__class__": 5})) + b"b"),
-        "no arguments": Call(Global("torch._utils", "_rebuild_tensor_v2"), ()),
-        "a parameter of nothing": Call(Global("torch._utils", "_rebuild_parameter"), (1, 2, 3)),
+        "a tensor with a state": joined(tensor(), {"grad_fn": 1, "data": 5}, b"b"),
+        "a tensor with a slot": joined(tensor(), (None, {"__class__": 5}), b"b"),
+        "no arguments": called(f"{UTILS}_tensor_v2"),
+        "a parameter of nothing": called(f"{UTILS}_parameter", 1, 2, 3),
     }
 
 
-def entries(pickle: bytes | None = None, **records: bytes) -> list[Entry]:
-    """An archive's entries; records by name, with `_` for `/`."""
-    pickle = pickled({"a": tensor()}) if pickle is None else pickle
-    found = {"byteorder": b"little", "data_0": NUMBERS, "version": b"3\n"} | records
-    named = [Entry(f"{PREFIX}{name.replace('_', '/')}", data) for name, data in found.items()]
-    return [Entry(f"{PREFIX}data.pkl", pickle), *named]
-
-
-def records() -> dict[str, bytes]:
+def records() -> dict[str, Content]:
     """Records that are not what the format has there."""
-    no_order = [e for e in entries() if "byteorder" not in e.name]
+
+    def aligned(text: bytes) -> bytes:
+        rest = [e for e in entries(GOOD) if "byteorder" not in e.name]
+        return archive([*rest, Entry(f"{PREFIX}.storage_alignment", text)])
+
     script = Entry(f"{PREFIX}constants.pkl", pickled(()))
     code = Entry(f"{PREFIX}code/__torch__.py", b"op_version_set = 1\nimport os\n")
     names = {f"{i:03}{'x' * 200}\x1b[2J": tensor() for i in range(3)}
     return {
-        "byteorder: another": archive(entries(byteorder=b"middle")),
-        "byteorder: empty": archive(entries(byteorder=b"")),
-        "byteorder: binary": archive(entries(byteorder=b"\xff" * 100)),
-        "a tensor's record cut short": archive(entries(data_0=NUMBERS[:-1])),
-        "a tensor's record of nothing": archive(entries(data_0=b"")),
-        "a version of the future": archive(entries(version=b"99999999999999999999\n")),
-        "a version of text": archive(entries(version=b"latest\n")),
-        "a storage alignment of -1": archive(
-            [*no_order, Entry(f"{PREFIX}.storage_alignment", b"-1")]
-        ),
-        "a storage alignment of 2**70": archive(
-            [*no_order, Entry(f"{PREFIX}.storage_alignment", str(2**70).encode())]
-        ),
-        "TorchScript": archive([*entries(), script, code]),
-        "TorchScript without constants": archive([*entries(), code]),
-        "two networks in one archive": archive([*entries(), Entry("other/data.pkl", b"N.")]),
+        "byteorder: another": archive(entries(GOOD, byteorder=b"middle")),
+        "byteorder: empty": archive(entries(GOOD, byteorder=b"")),
+        "byteorder: binary": archive(entries(GOOD, byteorder=b"\xff" * 100)),
+        "a tensor's record cut short": archive(entries(GOOD, data_0=NUMBERS[:-1])),
+        "a tensor's record of nothing": archive(entries(GOOD, data_0=b"")),
+        "a version of the future": archive(entries(GOOD, version=b"99999999999999999999\n")),
+        "a version of text": archive(entries(GOOD, version=b"latest\n")),
+        "a storage alignment of -1": aligned(b"-1"),
+        "a storage alignment of 2**70": aligned(b"%d" % 2**70),
+        "TorchScript": archive([*entries(GOOD), script, code]),
+        "TorchScript without constants": archive([*entries(GOOD), code]),
+        "two networks in one archive": archive([*entries(GOOD), Entry("other/data.pkl", b"N.")]),
         "no folder": archive([Entry("data.pkl", pickled({"a": 1}))]),
         "names with escapes": torch_zip(pickled(names)),
         "a name of 1 MB": torch_zip(pickled({"a" * 10**6: 1})),
@@ -114,63 +102,63 @@ def records() -> dict[str, bytes]:
     }
 
 
-def legacy() -> dict[str, bytes]:
+def legacy() -> dict[str, Content]:
     """Files of before 1.6 whose storages are not those of the pickle."""
-    views = ("storage", FLOATS, "0", "cpu", 6, None)
-    good = pickled({"a": tensor(of=Persistent(views))})
-    whole = torch_legacy(good)
-    window = Persistent((*views[:5], ("0:1", 2**40, 4)))
+
+    def holding(numel: int, view: Any = None) -> bytes:
+        storage = Persistent(("storage", FLOATS, "0", "cpu", numel, view))
+        return torch_legacy(pickled({"a": tensor(of=storage)}))
+
+    whole = holding(6)
     return {
-        "a storage of 2**40 numbers": torch_legacy(
-            pickled({"a": tensor(of=Persistent((*views[:4], 2**40, None)))})
-        ),
-        "a view of a storage, outside": torch_legacy(pickled({"a": tensor(of=window)})),
-        "a storage that claims another size": whole[:-32]
-        + (2**40).to_bytes(8, "little")
-        + bytes(24),
-        "a storage of a negative size": whole[:-32] + b"\xff" * 8 + bytes(24),
+        "a storage of 2**40 numbers": holding(2**40),
+        "a view of a storage, outside": holding(6, ("0:1", 2**40, 4)),
+        "a storage that claims another size": whole[:-32] + struct.pack("<q24x", 2**40),
+        "a storage of a negative size": whole[:-32] + struct.pack("<q24x", -1),
         "a storage cut short": whole[:-1],
         "no storages": whole[: -32 - len(pickled(["0"]))],
         "another protocol": whole.replace(pickled(1001), pickled(1002), 1),
-        "storages of other names": torch_legacy(good).replace(pickled(["0"]), pickled(["1"])),
-        "storages that are no list": torch_legacy(good).replace(pickled(["0"]), pickled(5)),
+        "storages of other names": whole.replace(pickled(["0"]), pickled(["1"])),
+        "storages that are no list": whole.replace(pickled(["0"]), pickled(5)),
     }
 
 
-def growing() -> dict[str, Callable[[], bytes]]:
+def growing() -> dict[str, Content]:
     """Archives that unpack to far more than they are."""
-    pickle, name = entries()[0], f"{PREFIX}data/0"
+    pickle, name = entries(GOOD)[0], f"{PREFIX}data/0"
     dicts = b"\x80\x02](" + b"}" * (8 * MEBIBYTE) + b"e."
     bombs = (zeros(f"{PREFIX}{i}", 64) for i in range(20))
+    view = tensor(size=(MEBIBYTE,), stride=(0,))
     return {
         "a bomb as a tensor": lambda: archive([pickle, zeros(name, 1024)]),
-        "a bomb beside the tensors": lambda: archive([*entries(), zeros(f"{PREFIX}extra", 1024)]),
+        "a bomb beside the tensors": lambda: archive(
+            [*entries(GOOD), zeros(f"{PREFIX}extra", 1024)]
+        ),
         "a bomb that claims to be small": lambda: archive([pickle, zeros(name, 1024, size=24)]),
         "a bomb without a checksum": lambda: archive([pickle, zeros(name, 1024, crc=0)]),
         "a pickle as a bomb": lambda: archive(
-            [deflated(f"{PREFIX}data.pkl", dicts), *entries()[1:]]
+            [deflated(f"{PREFIX}data.pkl", dicts), *entries(GOOD)[1:]]
         ),
-        "many small bombs": lambda: archive([*entries(), *bombs]),
+        "many small bombs": lambda: archive([*entries(GOOD), *bombs]),
         "1,000 views of one number": lambda: torch_zip(
-            pickled({f"a{i}": tensor(size=(MEBIBYTE,), stride=(0,)) for i in range(1000)})
+            pickled({f"a{i}": view for i in range(1000)})
         ),
     }
+
+
+FINE = {
+    "a storage by number": "a record's name is a text, also of a number",
+    "a storage on another device": "everything is read to the CPU",
+    "a storage on no device": "everything is read to the CPU",
+    "a storage on meta": "everything is read to the CPU",
+    "a storage alignment of -1": "only writing goes by it",
+    "a storage alignment of 2**70": "only writing goes by it",
+    "TorchScript without constants": "nobody looks at its code",
+}
 
 
 def kinds() -> Iterator[Kind]:
     """All of PyTorch's, but for what lies in its pickles and in zip archives of every sort."""
-    places = "everything is read to the CPU, wherever it was"
-    fine = {
-        "a storage by number": "a record's name is a text, also of a number",
-        "a storage on another device": places,
-        "a storage on no device": places,
-        "a storage on meta": places,
-        "a storage alignment of -1": "only writing goes by it",
-        "a storage alignment of 2**70": "only writing goes by it",
-        "TorchScript without constants": "nobody looks at its code",
-    }
     tensors = {name: torch_zip(pickled({"a": value})) for name, value in views().items()}
-    yield from of_each("torch zip", tensors | records(), fine)
-    yield from of_each("torch legacy", legacy())
-    for name, make in growing().items():
-        yield of_function("torch zip", name, make)
+    yield from files("torch zip", tensors | records() | growing(), FINE)
+    yield from files("torch legacy", legacy())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import struct
 import zlib
-from typing import Any
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
-FLAG_ENCRYPTED, FLAG_UTF8 = 1, 0x800
 MEBIBYTE = 2**20
 
 
@@ -87,21 +86,18 @@ def archive(
     return prefix + body + directory + b"PK\x05\x06" + end + comment
 
 
-def zeros(name: str, mebibytes: int, head: bytes = b"", **claims: int) -> Entry:
-    """An entry that unpacks to so many zeros, behind its head."""
+def zeros(name: str, mebibytes: int, size: int | None = None, crc: int | None = None) -> Entry:
+    """An entry that unpacks to so many zeros, whatever it claims."""
     packer = zlib.compressobj(9, wbits=-15)
-    first = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+    packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(MEBIBYTE)) + packer.flush(zlib.Z_FULL_FLUSH)
-    packed = first + block * mebibytes + packer.flush()  # a flushed block needs nothing before it
-    crc = zlib.crc32(head)
-    for _ in range(mebibytes):
-        crc = zlib.crc32(bytes(MEBIBYTE), crc)
-    facts: dict[str, Any] = {"size": len(head) + mebibytes * MEBIBYTE, "crc": crc} | claims
-    return Entry(name, packed, DEFLATED, **facts)
+    packed = block * mebibytes + packer.flush()  # a flushed block needs nothing before it
+    true = functools.reduce(lambda crc, _: zlib.crc32(bytes(MEBIBYTE), crc), range(mebibytes), 0)
+    size = mebibytes * MEBIBYTE if size is None else size
+    return Entry(name, packed, DEFLATED, size=size, crc=true if crc is None else crc)
 
 
 def deflated(name: str, data: bytes) -> Entry:
     """An ordinary packed entry."""
-    packer = zlib.compressobj(9, wbits=-15)
-    packed = packer.compress(data) + packer.flush()
+    packed = zlib.compress(data, 9, wbits=-15)
     return Entry(name, packed, DEFLATED, size=len(data), crc=zlib.crc32(data))

@@ -173,8 +173,8 @@ def test_progress_on_a_terminal() -> None:
     """Catches a spinner without a word, and a name that is taken for markup."""
     printed = io.StringIO()
     tour = parity.demo.Tour(Path(), Console(file=printed, force_terminal=True, width=100))
-    with tour._begin("Title") as tell:
-        tell("1 of 2: [x]/name")
+    with tour._begin("Title") as progress:
+        progress("1 of 2: [x]/name")
     assert "1 of 2: [x]/name" in printed.getvalue()
 
 

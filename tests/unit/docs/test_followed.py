@@ -29,9 +29,9 @@ from parity.study.running import Child, Ended
 from parity.trace.recorder import Trace
 from parity.training import overrides
 from tests import by_rules, tiny_data
-from tests.fuzz.kill_training import BLOCKS
 from tests.pages import blocks, blocks_in, commands, follow, printed, text_of, write
 from tests.scenes import save
+from tests.small_recipe import BLOCKS
 from tests.study_folders import write_run
 from tests.unit.cli.test_port_command import MyNet, MyPort
 from weights_convert.rules import Rules

@@ -126,7 +126,7 @@ HANDLED = (
     parsed(
         "training.md",
         "python -m tests.fuzz",
-        "tests/fuzz/test_kill_training.py kills a run",
+        "tests/fuzz/test_fuzz.py kills a run",
         "indented",
     ),
     parsed("rules.md", "python -m tests.benchmarks", LONG),

@@ -16,7 +16,7 @@ import jax_impl.evaluate
 import torch_impl.evaluate
 from jax_impl import layers
 from parity.evaluation.rounding import Disturbed, Oracle
-from parity.faults import faulty_layers
+from parity.faults import layer_faults
 from parity.spec.preprocessing import PLAIN, Preprocessing
 
 CLASSES, WIDTH = 6, 8
@@ -109,7 +109,7 @@ def change(port: Port, permuted: bool = False) -> None:
 
 FAULTS: dict[str, Fault] = {
     "eps 1e-3 for 1e-5": lambda port: setattr(port.norm, "eps", 1e-3),
-    "padding at the end": lambda port: faulty_layers.make_faulty(port.conv, faulty_layers.SameConv),
+    "padding at the end": lambda port: layer_faults.inject_class(port.conv, layer_faults.SameConv),
     "corners aligned": lambda port: setattr(port.resize, "align_corners", True),
     "weights off by 1e-3": change,
     "two classes exchanged": lambda port: change(port, permuted=True),

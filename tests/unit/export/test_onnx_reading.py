@@ -18,7 +18,7 @@ from parity.export import guard
 from parity.export.inspection import inspect, is_onnx
 from parity.export.reading import open_network, read
 from parity.spec.errors import InputError
-from tests.fuzz.hostile.onnx_networks import PLACES, constant, filled, model, outside
+from tests.fuzz.hostile.onnx_networks import PLACES, constant, filled, model, outside, shaped
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
@@ -67,6 +67,13 @@ def test_a_mention_alone_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
+def described(key: str, text: str) -> bytes:
+    """A network with an entry of metadata."""
+    made = model()
+    made.metadata_props.add(key=key, value=text)
+    return made.SerializeToString()
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -75,15 +82,23 @@ def test_a_mention_alone_is_refused(tmp_path: Path) -> None:
         (b"\x80\x04\x95", "not an ONNX file"),
         (model().SerializeToString()[:-5], "damaged"),
         (model([helper.make_node("NoSuch", ["input"], ["n"])]).SerializeToString(), "ONNX Runtime"),
+        (model().SerializeToString().replace(b"Identity", b"\xe4dentity"), "ONNX Runtime"),
+        (model().SerializeToString().replace(b"logits", b"\xe4ogits"), "not UTF-8"),
+        (shaped(1, 3, "height", 8).SerializeToString().replace(b"h", b"\xe4"), "not UTF-8"),
+        (described("a key", "a text").replace(b"key", b"k\xe4y"), "not UTF-8"),
+        (described("a key", "a text").replace(b"text", b"t\xe4xt"), "not UTF-8"),
     ],
 )
-def test_no_networks(content: bytes, named: str, tmp_path: Path) -> None:
-    """Catches a traceback for what is no ONNX file, or none that can be run."""
+def test_no_networks(
+    content: bytes, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a traceback for no ONNX file, or none that can be run, and more than one line."""
     path = tmp_path / "x.onnx"
     path.write_bytes(content)
     with pytest.raises(InputError, match=named) as error:
         open_network(path)
     assert "\n" not in str(error.value)
+    assert capsys.readouterr().out == ""
 
 
 def test_no_file(tmp_path: Path) -> None:

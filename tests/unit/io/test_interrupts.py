@@ -14,7 +14,7 @@ import pytest
 from parity.data import loading
 from parity.training.stopping import ANSWER
 from tests import small_runs
-from tests.fuzz.kill_processes import PROGRAM
+from tests.small_recipe import PROGRAM
 from tests.unit.training import test_devices
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,8 +51,8 @@ import os, sys
 sys.path.insert(0, os.getcwd())
 from parity.cli import main
 from parity.data import loading
-from tests.fuzz import kill_training
-kill_training.recipe()
+from tests import small_recipe
+small_recipe.recipe()
 loading.SMALL = 1
 if __name__ == "__main__":
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity.io.replacing import PREFIX
 from parity.spec.errors import InputError
 from tests.checkpoints import SMALL
 from weights_convert import formats
@@ -72,3 +73,18 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
         formats.write(path, "safetensors", SMALL, {})
     assert (tmp_path / "x.safetensors").is_symlink()
     assert os.listdir(tmp_path / "real") == ["y.safetensors"]
+
+
+def test_what_the_dead_left_is_removed_and_the_living_keep(tmp_path: Path) -> None:
+    """Catches folders that pile up, and one removed in which somebody writes."""
+    dead, strange = tmp_path / f"{PREFIX}abcdefgh", tmp_path / f"{PREFIX}not-ours"
+    for folder in (dead, strange):
+        folder.mkdir()
+        (folder / "x").touch()
+    with replacing(tmp_path / "a") as first:
+        first.write_text("1")
+        assert not dead.exists()
+        with replacing(tmp_path / "b") as second:
+            second.write_text("2")
+        assert first.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [strange.name, "a", "b"]

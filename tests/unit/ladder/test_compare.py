@@ -15,9 +15,9 @@ from parity.ladder.tolerances import (
     Measurement,
     difference,
     floor,
-    judge,
     spread_difference,
 )
+from parity.ladder.verdicts import judge
 from parity.report.quantity import Kind, Quantity
 from parity.spec import draw
 from parity.spec.models import MODELS

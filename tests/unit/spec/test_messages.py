@@ -105,3 +105,8 @@ def test_messages_do_not_join_what_files_bring() -> None:
                     named = isinstance(what, ast.Name)
                     fine = not named or what.id in KNOWN or what.id.isupper()
                     assert fine, f"{path}:{call.lineno}: use listed()"
+
+
+def test_an_error_cannot_speak_to_the_terminal() -> None:
+    """Catches a name out of a file that clears the screen or adds a line."""
+    assert str(InputError("a \x1b[2J b\nc \ud800 ü")) == "a \\x1b[2J b\\nc \\ud800 ü"

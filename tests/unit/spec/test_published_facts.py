@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.data import DATASETS, camvid, pipeline
-from parity.spec import recipes
+from parity.data import DATASETS, pipeline
+from parity.spec import datasets, recipes
 from parity.spec.training.recipe import Recipe
 from parity.training.progress import TrainProgress
 from parity.training.run import TrainingRun
@@ -169,6 +169,6 @@ def test_classes() -> None:
         "cityscapes": 19,
         "camvid": 11,
     }
-    names = [name for name, _ in camvid.CLASSES]
+    names = [name for name, _ in datasets.CAMVID]
     assert names[3] == "road"
     assert names[-1] == "bicyclist"

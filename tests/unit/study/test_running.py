@@ -33,11 +33,11 @@ from parity.study.plan import (
     read_state,
     runs_of,
 )
-from parity.study.running import Ended, Interrupted, claim_of, in_process, train_all
+from parity.study.running import Ended, Interrupted, claim_of, train_all
 from parity.training import logger, overrides
 from tests.batches import cifar
 from tests.scenes import save
-from tests.study_folders import plan, write_run
+from tests.study_folders import in_process, plan, write_run
 
 SMALL = ["stages.all.width=1", "stages.all.depth=10", "stages.all.batch=8"]
 
@@ -285,7 +285,7 @@ def test_both_sides_begin_alike(tmp_path: Path) -> None:
     """Catches sides that a seed does not pair: other weights, batches or order."""
     made, out = small(tmp_path), tmp_path / "out"
     runs = runs_of(["torch", "jax"], [1, 2])
-    train_all(made, runs, out, in_process(), nothing)
+    train_all(made, runs, out, in_process, nothing)
     losses = {}
     for run in runs:
         log = logger.read(out / run.name / "log.jsonl")
@@ -315,7 +315,7 @@ def test_a_study_of_ones_own_data(tmp_path: Path) -> None:
     recipe = study.recipe_of(args := parser.parse_args([*named, *small]))
     made = Plan.of(recipe, 1, 1, str(data), images=study.images_of(recipe, args.data))
     made.write(out)
-    train_all(made, runs_of(["torch"], [1]), out, in_process(), nothing)
+    train_all(made, runs_of(["torch"], [1]), out, in_process, nothing)
     found = analysis.study(Plan.read(out), out)
     assert found.score == "accuracy"
     assert found.rows[0].sides[0].seeds == (1,)
@@ -381,7 +381,7 @@ def test_a_loss_that_is_not_finite_is_a_failed_seed(tmp_path: Path) -> None:
     """Catches the reason lost, or a study that stops there."""
     made, out = small(tmp_path, "stages.all.optimizer.lr=1e30"), tmp_path / "out"
     runs = runs_of(["torch"], [1])
-    train_all(made, runs, out, in_process(), nothing)
+    train_all(made, runs, out, in_process, nothing)
     found = analysis.study(made, out)
     assert found.notes[0] == "no finished run yet"
     assert found.notes[1].startswith("torch seed 1: failed, and is in no number below: stage whole")
@@ -411,6 +411,6 @@ def test_a_killed_study_goes_on_and_leaves_no_orphan(tmp_path: Path) -> None:
     assert starts[1]["resumed"] is not None
     assert not list(out.rglob("*.claim"))
     assert [path.name for path in out.rglob("*.asked")] == ["seed-1.asked"]
-    train_all(made, runs_of(["torch"], [1]), whole, in_process(), nothing)
+    train_all(made, runs_of(["torch"], [1]), whole, in_process, nothing)
     logs = [logger.read(o / "torch/seed-1/log.jsonl", clock=False) for o in (out, whole)]
     assert logs[0] == logs[1]

@@ -21,9 +21,8 @@ from parity.spec.training.recipe import Recipe
 from parity.spec.training.written import to_toml
 from parity.training import checkpoints, dist_env, logger
 from parity.training.folder import Folder
-from tests import small_runs
-from tests.fuzz import kill_training
-from tests.fuzz.kill_processes import PROGRAM
+from tests import small_recipe, small_runs
+from tests.small_recipe import PROGRAM
 from tests.small_runs import farthest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +32,7 @@ data, small = small_runs.data, small_runs.small  # the same fixtures
 
 def recipe(epochs: int = 2, batch: int = 2) -> Recipe:
     """One stage, of which several devices compute what one does."""
-    whole = kill_training.recipe("fp64")
+    whole = small_recipe.recipe("fp64")
     stage = dataclasses.replace(whole.stages[0], epochs=epochs, batch=batch)
     same = Parallel(normalizer="global", batch_norm="sync")
     return dataclasses.replace(whole, stages=(stage,), parallel=same)
@@ -117,7 +116,7 @@ def test_devices_change_nothing_that_is_validated(runs: dict[str, Path], name: s
     one, several = found(runs["one"]), found(runs[name])
     assert several
     for epoch, line in several.items():
-        assert line["images"] == one[epoch]["images"] == kill_training.VAL
+        assert line["images"] == one[epoch]["images"] == small_recipe.VAL
         assert line["accuracy"] == one[epoch]["accuracy"]
         assert line["mean_loss"] == pytest.approx(one[epoch]["mean_loss"], rel=LIMIT)
 
@@ -141,7 +140,7 @@ def test_devices_change_nothing_that_is_measured(
     for a, b in zip(one, several, strict=True):
         assert a.pop("mean_loss") == pytest.approx(b.pop("mean_loss"), rel=1e-12)
         assert a == b
-        assert a["images"] == kill_training.VAL
+        assert a["images"] == small_recipe.VAL
 
 
 def test_evaluation_on_devices_needs_a_framework(
@@ -253,15 +252,3 @@ def test_a_machine_that_dies_ends_the_others(
         " --resume goes on\n"
     )
     assert np.isfinite(checkpoints.read(Folder(outs[0]).last).origin.progress.loss)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_runs_of_several_devices_that_are_killed_go_on_bitwise(framework: str) -> None:
-    """Catches what a checkpoint forgets of several devices, and processes that stay."""
-    command = [sys.executable, "-m", "tests.fuzz.kill_training", "--framework", framework]
-    done = subprocess.run(
-        [*command, "--devices", "2", "--kills", "20"], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"| {framework} | fp32 | 2 | 20 |" in done.stdout

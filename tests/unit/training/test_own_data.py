@@ -19,8 +19,8 @@ from parity.cli import main
 from parity.data import dataset
 from parity.spec.models import MODELS
 from parity.spec.networks.genet import GENetConfig
-from tests.fuzz.kill_training import BLOCKS
 from tests.scenes import save
+from tests.small_recipe import BLOCKS
 from weights_convert import load
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "data.md"

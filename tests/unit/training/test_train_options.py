@@ -20,8 +20,7 @@ from parity.spec.training.scaling import advice
 from parity.training import checkpoints, environment, side
 from parity.training.folder import Folder
 from parity.training.stage_start import StageStart
-from tests import small_runs
-from tests.fuzz import kill_training
+from tests import small_recipe, small_runs
 from tests.small_runs import arguments, numbers, train
 from torch_impl.ops import compilation
 from torch_impl.train import Trainer
@@ -34,7 +33,7 @@ data, small = small_runs.data, small_runs.small  # the same fixtures
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run, evaluated at its end."""
     root = tmp_path_factory.mktemp("whole")
-    recipe = kill_training.recipe("fp64")
+    recipe = small_recipe.recipe("fp64")
     assert train(root, data, root / "out", "torch", "--eval-all", recipe=recipe) == 0
     return root / "out"
 
@@ -85,7 +84,7 @@ def test_a_run_that_is_compiled_otherwise_says_so(
     start |= {} if before is None else {"compiled": before}
     out.environment.write_text(json.dumps({"starts": [start]}))
     more = ["--resume", *["--compile"] * now]
-    assert train(tmp_path, data, out.path, "torch", *more, recipe=kill_training.recipe("fp64")) == 0
+    assert train(tmp_path, data, out.path, "torch", *more, recipe=small_recipe.recipe("fp64")) == 0
     said = [text for text in capsys.readouterr().out.splitlines() if "until now" in text]
     assert said == ([] if line is None else [f"this run was {line}"])
     assert [entry.get("compiled") for entry in out.starts()] == [before, now]
@@ -143,7 +142,7 @@ def test_a_later_stage_begins_with_what_another_run_left(
     """Catches a stage that is trained all the same, or begins with other weights or batches."""
     first = whole / "checkpoints" / "first-last.safetensors"
     more = ("--from-stage", "second", "--start", str(first))
-    out, recipe = tmp_path / "out", kill_training.recipe("fp64")
+    out, recipe = tmp_path / "out", small_recipe.recipe("fp64")
     assert train(tmp_path, data, out, "torch", *more, recipe=recipe) == 0
     found, wanted = numbers(out), numbers(whole)
     assert [key for key in wanted if found[key].tobytes() != wanted[key].tobytes()] == []
@@ -185,7 +184,7 @@ def test_a_run_that_goes_on_brings_its_recipe(
     """Catches overrides that are wanted again, and ones that contradict the run and are obeyed."""
     out = tmp_path / "out"
     begun = arguments(
-        tmp_path, data, kill_training.recipe(), "--framework", "torch", "--out", str(out)
+        tmp_path, data, small_recipe.recipe(), "--framework", "torch", "--out", str(out)
     )
     changes = ["--seed", "5", "--batch-size", "3", "--set", "stages.second.optimizer.lr=5e-4"]
     assert main([*begun, *changes, "--epochs", "1"]) == 0

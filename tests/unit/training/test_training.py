@@ -20,9 +20,8 @@ from parity.spec.models import MODELS
 from parity.training import checkpoints, logger
 from parity.training.folder import Folder
 from parity.training.stopping import ANSWER
-from tests import small_runs
-from tests.fuzz import kill_training
-from tests.fuzz.kill_processes import PROGRAM
+from tests import small_recipe, small_runs
+from tests.small_recipe import PROGRAM
 from tests.small_runs import arguments, farthest, numbers, train
 from weights_convert import load
 
@@ -37,7 +36,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """Framework -> a whole run in float64."""
     root = tmp_path_factory.mktemp("runs")
     for framework in ("torch", "jax"):
-        recipe = kill_training.recipe("fp64")
+        recipe = small_recipe.recipe("fp64")
         assert train(root, data, root / framework, framework, recipe=recipe) == 0
     return {framework: root / framework for framework in ("torch", "jax")}
 
@@ -60,7 +59,7 @@ def test_a_run_goes_on_in_the_other_framework(
     first: str, then: str, epochs: int, data: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     """Catches a moment or a statistic that is lost between the frameworks, in either stage."""
-    recipe, part, joined = kill_training.recipe("fp64"), tmp_path / "part", tmp_path / "joined"
+    recipe, part, joined = small_recipe.recipe("fp64"), tmp_path / "part", tmp_path / "joined"
     assert train(tmp_path, data, part, first, "--epochs", str(epochs), recipe=recipe) == 0
     last = str(Folder(part).last)
     assert train(tmp_path, data, joined, then, "--resume", last, recipe=recipe) == 0
@@ -88,9 +87,9 @@ def test_a_run_leaves_what_it_promises(runs: dict[str, Path]) -> None:
     assert start["hardware"]["cores"] > 0
     assert start["commit"] is None or len(start["commit"].split("-")[0]) == 40
     pictures = sorted((out / "pictures").iterdir())
-    assert len(pictures) == kill_training.VAL
+    assert len(pictures) == small_recipe.VAL
     with Image.open(pictures[0]) as picture:
-        assert picture.size == (3 * kill_training.SIZE[1] + 2 * 4, kill_training.SIZE[0])
+        assert picture.size == (3 * small_recipe.SIZE[1] + 2 * 4, small_recipe.SIZE[0])
     assert list((out / "tensorboard").glob("*.tfevents.*"))
 
 
@@ -160,10 +159,10 @@ def test_a_rate_that_is_too_large_stops_the_run(
 ) -> None:
     """Catches a run that trains on NaN: it stops within a step, and what was good stays."""
     out = tmp_path / "out"
-    stages = kill_training.recipe().stages
+    stages = small_recipe.recipe().stages
     hot = dataclasses.replace(stages[1].optimizer, lr=1e30)
     recipe = dataclasses.replace(
-        kill_training.recipe(), stages=(stages[0], dataclasses.replace(stages[1], optimizer=hot))
+        small_recipe.recipe(), stages=(stages[0], dataclasses.replace(stages[1], optimizer=hot))
     )
     assert train(tmp_path, data, out, "torch", recipe=recipe) == 1
     said = capsys.readouterr().err
@@ -178,7 +177,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_says_so(data: Path, tmp_path
     """Catches Ctrl-C that costs the epoch, prints a traceback, or exits with 0."""
     out = tmp_path / "out"
     found = arguments(
-        tmp_path, data, kill_training.recipe(), "--framework", "torch", "--out", str(out)
+        tmp_path, data, small_recipe.recipe(), "--framework", "torch", "--out", str(out)
     )
     command = [sys.executable, "-c", PROGRAM, *found]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -266,9 +265,9 @@ def test_a_checkpoint_of_another_recipe_or_network_is_refused(
     assert train(tmp_path, data, out, "torch", "--resume", last) == 2
     assert 'is of another recipe: precision "fp64", here "fp32"' in lines(capsys)
     stages = [
-        dataclasses.replace(s, model="enet", dropout=None) for s in kill_training.recipe().stages
+        dataclasses.replace(s, model="enet", dropout=None) for s in small_recipe.recipe().stages
     ]
-    other = dataclasses.replace(kill_training.recipe("fp64"), stages=tuple(stages))
+    other = dataclasses.replace(small_recipe.recipe("fp64"), stages=tuple(stages))
     assert train(tmp_path, data, out, "torch", "--resume", last, recipe=other) == 2
     assert "network enet-least, enet-least, here enet, enet" in lines(capsys)
     assert not list(out.rglob("*.safetensors"))
@@ -307,10 +306,10 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
 FULL = """
 import os, subprocess, sys
 from pathlib import Path
-from tests.fuzz import kill_training
+from tests import small_recipe
 from parity.training.folder import Folder
 from parity.cli import main
-kill_training.recipe()
+small_recipe.recipe()
 disk, sizes, *arguments = sys.argv[1:]
 if main([*arguments, "--epochs", "1"]):
     sys.exit("the first epoch failed")
@@ -341,7 +340,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_checkpoints_stay(
     """
     disk = tmp_path / "disk"
     disk.mkdir()
-    found = arguments(tmp_path, data, kill_training.recipe(), "--framework", "torch")
+    found = arguments(tmp_path, data, small_recipe.recipe(), "--framework", "torch")
     script = 'mount -t tmpfs -o size=64m tmpfs "$1" && exec "$0" -c "$2" "$1" "${@:3}"'
     shell = ["unshare", "--mount", "bash", "-c", script, sys.executable, str(disk), FULL]
     done = subprocess.run(

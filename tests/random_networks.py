@@ -1,7 +1,7 @@
 """Random small networks of every supported layer, on both sides: right ones, and with faults.
 
-    python -m tests.fuzz.random_networks --count 100
-    python -m tests.fuzz.random_networks --count 20 --faults 20
+    python -m tests.random_networks --count 100
+    python -m tests.random_networks --count 20 --faults 20
 
 A right pair must pass, with no cause proved; faults injected in one must be found.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -180,48 +180,34 @@ def network(seed: int) -> Port:
     return Port(reference, port, inputs=shape, weights=weights(reference, port), seed=seed)
 
 
+# PyTorch's name of a tensor -> what the port's layers may call it.
+LEAVES = {
+    "weight": ("kernel", "scale", "weight"),
+    "bias": ("bias",),
+    "running_mean": ("mean", "running_mean"),
+    "running_var": ("var", "running_var"),
+    "num_batches_tracked": ("num_batches_tracked",),
+}
+
+
 def weights(reference: nn.Module, port: nnx.Module) -> WeightMap:
-    """Pair the tensors: both sides hold the same layers in the same order."""
-    held = {".".join(map(str, path)): m for path, m in nnx.iter_modules(port) if _holds(m)}
+    """Pair the tensors: both sides hold the same layers, but for `layers` in a layer's name."""
+    held = {_place(map(str, path)): (path, layer) for path, layer in nnx.iter_modules(port)}
     found: dict[str, Any] = {}
     for name, module in reference.named_modules():
-        if not any(True for _ in module.parameters(recurse=False)):
-            continue
-        path = _path(name, reference)
-        layer = held[path]
         for key, value in module.state_dict().items():
-            leaf = _leaf(layer, key)
+            if "." in key:  # a layer's within it
+                continue
+            path, layer = held[_place(name.split("."))]
+            leaf = next((n for n in LEAVES[key] if getattr(layer, n, None) is not None), None)
             if leaf:
                 axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim)
-                found[f"{path}.{leaf}"] = (f"{name}.{key}", axes)
+                found[".".join(map(str, (*path, leaf)))] = (f"{name}.{key}", axes)
     return found
 
 
-def _holds(module: nnx.Module) -> bool:
-    return any(isinstance(v, nnx.Variable) for v in vars(module).values())
-
-
-def _path(name: str, reference: nn.Module) -> str:
-    """The port's name of a layer: a chain's layers are below `layers`, a residual's as well."""
-    parts: list[str] = []
-    module = reference
-    for part in name.split("."):
-        if isinstance(module, nn.Sequential) and (not parts or parts[-1] != "layers"):
-            parts.append("layers")
-        parts.append(part)
-        module = module.get_submodule(part)
-    return ".".join(parts)
-
-
-def _leaf(layer: nnx.Module, key: str) -> str:
-    names = {
-        "weight": ("kernel", "scale", "weight"),
-        "bias": ("bias",),
-        "running_mean": ("mean", "running_mean"),
-        "running_var": ("var", "running_var"),
-        "num_batches_tracked": ("num_batches_tracked",),
-    }
-    return next((n for n in names.get(key, ()) if getattr(layer, n, None) is not None), "")
+def _place(parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(part for part in parts if part != "layers")
 
 
 def main(argv: list[str] | None = None) -> int:

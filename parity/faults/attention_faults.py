@@ -1,6 +1,6 @@
 """Faulty layers and blocks of Transformers, as classes that override a correct one's class.
 
-See `faulty_layers`, whose `make_faulty` puts them in place.
+See `layer_faults`, whose `inject_class` puts them in place.
 """
 
 from __future__ import annotations

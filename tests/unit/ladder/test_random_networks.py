@@ -1,10 +1,10 @@
-"""Random networks, right and with faults. `python -m tests.fuzz.random_networks` checks more."""
+"""Random networks, right and with faults. `python -m tests.random_networks` checks more."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import random_networks
+from tests import random_networks
 
 
 def test_right_ones_pass(capsys: pytest.CaptureFixture[str]) -> None:

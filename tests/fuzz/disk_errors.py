@@ -17,9 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.forking import ROOT
 from tests.fuzz.result import FuzzRow
 from tests.fuzz.samples import SUFFIXES, files_of, source
-from tests.fuzz.watch import ROOT
 from weights_convert import formats
 
 NOBODY = 65534
@@ -38,27 +38,23 @@ def endure(way: str) -> FuzzRow:
     count = len(formats.FORMATS)
     inside = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if WAYS[way] and (not shutil.which("unshare") or subprocess.run([*inside, "true"]).returncode):
-        return FuzzRow("refusals", way, count, note="no mount namespace is allowed here")
-    with tempfile.TemporaryDirectory(prefix="parity-refusals-") as folder:
+        return FuzzRow("disk-errors", way, note="no mount namespace is allowed here")
+    with tempfile.TemporaryDirectory(prefix="parity-disk-errors-") as folder:
         os.chmod(folder, 0o755)
+        own = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": f"{folder}/cache"}
         done = subprocess.run(
             [*(inside if WAYS[way] else []), sys.executable, "-m", __name__, way, folder],
             capture_output=True,
             text=True,
             cwd="/",
-            env=os.environ
-            | {
-                "PYTHONPATH": str(ROOT),
-                "JAX_PLATFORMS": "cpu",
-                "XDG_CACHE_HOME": f"{folder}/cache",
-            },
+            env=os.environ | own,
         )
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or len(said) != count:
         raise RuntimeError(f"{way}: {done.stderr[-500:]}")
     faults = [f"{one['format']}: {one['fault']}" for one in said if one["fault"]]
     note = said[0]["line"].rpartition(": ")[2]
-    return FuzzRow("refusals", way, count, count - len(faults), 0, faults, note)
+    return FuzzRow("disk-errors", way, count, count - len(faults), 0, faults, note)
 
 
 def main(way: str, folder: Path) -> None:

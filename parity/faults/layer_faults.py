@@ -1,6 +1,6 @@
 """Faulty layers, as classes that override a correct layer's class.
 
-`make_faulty(layer, fault)` changes a layer of the port in place: its parameters and settings stay.
+`inject_class(layer, fault)` changes a layer of the port in place: its parameters and settings stay.
 They are modules themselves, since Python lets an object change its class only where layouts agree.
 """
 
@@ -21,7 +21,7 @@ from jax_impl.ops.normalization import normalize
 from jax_impl.ops.pooling import max_pool
 
 
-def make_faulty(layer: nnx.Module, fault: type) -> None:
+def inject_class(layer: nnx.Module, fault: type) -> None:
     """Put a fault before a layer's class."""
     layer.__class__ = with_fault(type(layer), fault)
 
