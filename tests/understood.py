@@ -223,6 +223,9 @@ def of_pytest(words: Sequence[str]) -> None:
             assert set(re.findall(r"\w+", expression)) - {"or", "and", "not"} <= markers, expression
         elif word in ("-n", "-k"):
             next(rest)
+        elif word == "-p":
+            plugin = next(rest).replace(".", "/")
+            assert (ROOT / f"{plugin}.py").exists(), f"{plugin} is not there"
         elif word == "--cov":
             tested = PROJECT["project"]["optional-dependencies"]["test"]
             assert any(package.startswith("pytest-cov") for package in tested)

@@ -1,6 +1,6 @@
 """This project's export of JAX networks beside that of jax2onnx.
 
-    pip install jax2onnx     # in an environment of its own: it wants an older orbax-checkpoint
+    pip install jax2onnx==0.17.1     # in an environment of its own: it wants an older orbax
     python -m tests.benchmarks.jax2onnx_export
     pytest -n 0 -p tests.benchmarks.jax2onnx_export tests/unit/export/test_onnx.py
 

@@ -140,6 +140,7 @@ HANDLED = (
             "devices",
             "devices-choices",
             "drift",
+            "jax2onnx",
             "published_pairs",
             "speed",
             "study-enet-camvid",
