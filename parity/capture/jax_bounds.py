@@ -1,8 +1,8 @@
-"""Upper bounds in a JAX network, such as ReLU6's 6, and the network without them."""
+"""Bounds in a JAX network, such as ReLU6's 6, and the network without them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,37 +10,43 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from parity.capture.interpreter import INLINED, Change
-from parity.capture.jaxprs import subjaxprs
+from parity.capture.jaxprs import bind, subjaxprs
 from parity.capture.source_lines import line_of
 from parity.report.source import NO_LINE, SourceLine
 
-LEAST, MOST = (
-    1e-2,
-    1e30,
-)  # of a bound that values may reach: not an eps, nor what stands for infinity
+# Of a bound's size that values may reach: it is no eps, and does not stand for infinity.
+LEAST, MOST = 1e-2, 1e30
+# Equations that cut values off: which operands are bounds, and whether upper ones.
+PLACES: dict[str, tuple[tuple[int, bool], ...]] = {
+    "min": ((0, True), (1, True)),
+    "max": ((0, False), (1, False)),
+    "clamp": ((0, False), (2, True)),
+}
 SAME_VALUE = {"broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape", "squeeze"}
 
 
 class Cap(NamedTuple):
-    """An equation that cuts values off above.
+    """An equation that cuts values off.
 
     Attributes:
         eqn: The equation.
-        bound: Where.
-        change: What is evaluated instead to cut nothing off.
+        bound: Where: above a positive number, below a negative one.
+        place: Which of its operands the bound is.
         line: The line of the user's code; false where there is none.
     """
 
     eqn: JaxprEqn
     bound: float
-    change: Change
+    place: int
     line: SourceLine
 
 
 def caps(
     jaxpr: Jaxpr, known: Mapping[Any, float] | None = None, at: SourceLine = NO_LINE
 ) -> Iterator[Cap]:
-    """Yield the upper bounds of a program that are constants.
+    """Yield the bounds of a program that are constants: positive upper, and negative lower ones.
+
+    A function that is called twice is one program: its bounds are yielded for each call.
 
     Args:
         jaxpr: The program.
@@ -61,7 +67,7 @@ def caps(
         name = eqn.primitive.name
         if name in SAME_VALUE and given[0] is not None:
             values[eqn.outvars[0]] = given[0]
-        elif name in ("min", "clamp"):
+        elif name in PLACES:
             yield from _of(eqn, given, line_of(eqn) or at)
         inner = list(subjaxprs(eqn))
         passed = eqn.primitive in INLINED and len(inner) == 1
@@ -72,19 +78,46 @@ def caps(
 
 
 def _of(eqn: JaxprEqn, given: list[float | None], line: SourceLine) -> Iterator[Cap]:
-    made: Any = eqn.outvars[0].aval
-    if not jnp.issubdtype(made.dtype, jnp.floating):
+    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):  # type: ignore[attr-defined]
         return
-    places = (2,) if eqn.primitive.name == "clamp" else (0, 1)
-    for place in places:
+    for place, is_upper in PLACES[eqn.primitive.name]:
         bound = given[place]
-        if bound is None or not LEAST <= bound <= MOST:
-            continue
+        if bound is not None and LEAST <= (bound if is_upper else -bound) <= MOST:
+            yield Cap(eqn, bound, place, line)
 
-        def without(eqn: JaxprEqn, values: list[Any], place: int = place) -> list[Any]:
-            del eqn
-            if len(values) == 3:
-                return [jnp.maximum(values[0], values[1])]
-            return [jnp.broadcast_to(values[1 - place], made.shape)]
 
-        yield Cap(eqn, bound, without, line)
+def removed(found: Iterable[Cap]) -> dict[int, Change]:
+    """Return changes with which these bounds, one or both of an equation, cut nothing off."""
+    places: dict[int, set[int]] = {}
+    for cap in found:
+        places.setdefault(id(cap.eqn), set()).add(cap.place)
+
+    def without(eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        gone = places[id(eqn)]
+        if len(values) == 2:
+            return [jnp.broadcast_to(values[1 - min(gone)], eqn.outvars[0].aval.shape)]  # type: ignore[attr-defined]
+        low, x, high = values
+        x = x if 0 in gone else jnp.maximum(low, x)
+        return [x if 2 in gone else jnp.minimum(x, high)]
+
+    return dict.fromkeys(places, without)
+
+
+def watched(found: Iterable[Cap], reached: list[bool]) -> dict[int, Change]:
+    """Return changes that change nothing: each notes, per call, whether values are cut off.
+
+    Args:
+        found: The bounds.
+        reached: Is filled while the program is evaluated, with values that are known by then.
+    """
+    caps_of: dict[int, dict[int, Cap]] = {}
+    for cap in found:
+        caps_of.setdefault(id(cap.eqn), {})[cap.place] = cap
+
+    def noting(eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        for cap in caps_of[id(eqn)].values():
+            x = np.asarray(values[1 if len(values) == 3 else 1 - cap.place])
+            reached.append(bool((x > cap.bound if cap.bound > 0 else x < cap.bound).any()))
+        return bind(eqn, values)
+
+    return dict.fromkeys(caps_of, noting)

@@ -6,6 +6,7 @@ A bound that no value reaches cannot tell a ReLU6 from a ReLU.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,21 +35,25 @@ BOUNDED: dict[str, Bounds] = {
 LARGEST = 1e30  # of a bound; masks' lowest scores are no bounds
 
 Bound = tuple[str, float, SourceLine]  # a function, its bound, and the line where it is called
+Place = tuple[Bound, int]  # and how many calls of it came before: modules are called by one line
 
 
 class Reached(TorchFunctionMode):
     """Context that notes which bounds are there, and which have values on both sides.
 
+    Every call counts: of two ReLU6 one may be reached, and the other not.
+
     Attributes:
         below: Bounds with values below them.
         above: Bounds with values above them.
+        found: How often each bound was met.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.below: set[Bound] = set()
-        self.above: set[Bound] = set()
-        self.found: dict[Bound, None] = {}
+        self.below: set[Place] = set()
+        self.above: set[Place] = set()
+        self.found: Counter[Bound] = Counter()
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple = (), kwargs: Any = None
@@ -58,17 +63,19 @@ class Reached(TorchFunctionMode):
         name = getattr(function, "__name__", "").rstrip("_")
         if name in BOUNDED:
             for bound, x in _bounds(name, args, kwargs, line_of_call()):
-                self.found[bound] = None
+                place = bound, self.found[bound]
+                self.found[bound] += 1
                 if bool((x < bound[1]).any()):
-                    self.below.add(bound)
+                    self.below.add(place)
                 if bool((x > bound[1]).any()):
-                    self.above.add(bound)
+                    self.above.add(place)
         return function(*args, **kwargs)
 
     @property
     def missed(self) -> list[Bound]:
-        """Bounds that have values on one side only, or on none."""
-        return [bound for bound in self.found if bound not in self.below & self.above]
+        """Bounds that have values on one side only, or on none, at a call: one entry for each."""
+        reached = self.below & self.above
+        return [b for b, calls in self.found.items() for i in range(calls) if (b, i) not in reached]
 
 
 def _bounds(

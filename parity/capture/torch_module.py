@@ -29,7 +29,7 @@ class TorchModule:
         noise: What layers that are run alone are disturbed by.
 
     Raises:
-        InputError: It is not a module, or on another device than the CPU.
+        InputError: It is not a module, is compiled, or is on another device than the CPU.
     """
 
     noise: Noise | None = None
@@ -38,6 +38,7 @@ class TorchModule:
         if not isinstance(module, nn.Module):
             kind = type(module).__name__
             raise InputError(f"the reference is a {kind}, expected a torch.nn.Module")
+        _refuse_compiled(module)
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             if isinstance(tensor, nn.parameter.UninitializedParameter):
                 raise InputError(f"the reference's {name} has no shape yet: run it once before")
@@ -55,9 +56,14 @@ class TorchModule:
         return type(self.module.get_submodule(layer)).__name__
 
     def is_of_library(self, layer: str) -> bool:
-        """Return whether a layer is one of PyTorch's own, or of a class that computes as one."""
-        forward = type(self.module.get_submodule(layer)).forward
-        return getattr(forward, "__module__", "").startswith("torch.nn.")
+        """Return whether a layer is one of PyTorch's own, or of a class that computes as one.
+
+        One with hooks, or a `forward` of its own, may compute something else.
+        """
+        module = self.module.get_submodule(layer)
+        if module._forward_hooks or module._forward_pre_hooks:
+            return False
+        return getattr(module.forward, "__module__", "").startswith("torch.nn.")
 
     def settings(self, layer: str) -> dict[str, Any]:
         """Return a layer's plain attributes, such as `{"eps": 1e-05}`."""
@@ -138,3 +144,17 @@ class TorchModule:
         tensors = dict(side.module.named_parameters()) | dict(side.module.named_buffers())
         multiply([tensors[name] for name in names], scale, rng)
         return side
+
+
+def _refuse_compiled(module: nn.Module) -> None:
+    """Raise InputError of a module whose layers cannot be watched, or run in another precision."""
+    for name, layer in module.named_modules():
+        what = f"the reference's {name}" if name else "the reference"
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise InputError(
+                f"{what} is of TorchScript, expected the torch.nn.Module that it was made of"
+            )
+        if hasattr(layer, "_orig_mod"):
+            raise InputError(
+                f"{what} is compiled by torch.compile, expected the module itself (_orig_mod)"
+            )

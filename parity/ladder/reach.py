@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import numpy as np
 
-from parity.capture.jax_bounds import caps
+from parity.capture.jax_bounds import Cap, caps, removed, watched
 from parity.capture.jax_side import JaxSide
+from parity.capture.records import ForwardError
 from parity.capture.torch_bounds import Bound, Reached
 from parity.ladder.port import Port
+from parity.trace.side import RecordedSide
+
+if TYPE_CHECKING:
+    from parity.ladder.runs import Runs
 
 SCALES = (1.0, 8.0, 64.0, 512.0)  # by which drawn inputs are multiplied, until all is reached
 # JAX's own are made of a ReLU6, whose bound is reached with theirs.
@@ -27,13 +34,13 @@ class Reach(NamedTuple):
         inputs: In eval mode.
         scale: By which drawn inputs were multiplied.
         missed: Bounds that values do not reach, or not from both sides.
-        bounds: Those of the reference, as a port writes them.
+        bounds: Those of the reference, as a port writes them, one for each call.
     """
 
     inputs: Arrays
     scale: float
     missed: list[Bound]
-    bounds: frozenset[float] = frozenset()
+    bounds: tuple[float, ...] = ()
 
     def notes(self) -> list[str]:
         """Return a line that says how inputs were drawn, if it was otherwise than usual."""
@@ -46,7 +53,7 @@ class Reach(NamedTuple):
         return [
             f"no values lie on both sides of {bound:g}, where {name} changes"
             + (f" [{line}]" if line else "")
-            for name, bound, line in self.missed
+            for name, bound, line in dict.fromkeys(self.missed)
         ]
 
 
@@ -65,11 +72,18 @@ def reaching(port: Port, run: Callable[[Arrays], object]) -> Reach:
         with Reached() as reached:
             run(inputs)
         if scale == 1 or len(reached.missed) < len(best.missed):
-            bounds = frozenset(MADE_OF.get(name, bound) for name, bound, _ in reached.found)
-            best = Reach(inputs, scale, reached.missed, bounds)
+            best = Reach(inputs, scale, reached.missed, tuple(_as_ported(reached.found)))
         if not best.missed:
             break
     return best
+
+
+def _as_ported(found: Counter[Bound]) -> Iterator[float]:
+    for name, bound, _ in found.elements():
+        if name not in MADE_OF:
+            yield bound
+        elif bound > 0:
+            yield MADE_OF[name]
 
 
 def _wider(port: Port, least: float = 1.0) -> Iterator[tuple[float, Arrays]]:
@@ -89,9 +103,10 @@ def _wider(port: Port, least: float = 1.0) -> Iterator[tuple[float, Arrays]]:
 def reaching_too(
     found: Reach, port: Port, side: JaxSide, run: Callable[[JaxSide, Arrays], Sequence[np.ndarray]]
 ) -> Reach:
-    """Find inputs that reach the upper bounds which the port alone has, too.
+    """Find inputs that reach the bounds which the port alone has, too.
 
-    A bound is reached where the port without it returns something else. Only where the port has
+    A bound is reached where the port without it returns something else. One that the reference
+    holds at fewer places is reached where it cuts off values at each. Only where the port has
     bounds at other places than the reference is it run for that.
 
     Args:
@@ -100,18 +115,63 @@ def reaching_too(
         side: The port in float64.
         run: Runs a side of the port in eval mode, and returns its outputs.
     """
-    program = side.jaxpr(found.inputs, False).jaxpr
-    own = [cap for cap in caps(program) if not _is_known(cap.bound, found.bounds)]
-    if not own:
+    every = list(caps(side.jaxpr(found.inputs, False).jaxpr))
+    own = [cap for cap in every if not _times(cap.bound, found.bounds)]
+    more = [cap for cap in every if cap not in own and _is_more(cap, every, found.bounds)]
+    if not own and not more:
         return found
-    free = side.changed({False: {id(cap.eqn): cap.change for cap in own}})
     for scale, inputs in _wider(port, found.scale):
-        outputs = zip(run(side, inputs), run(free, inputs), strict=True)
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in outputs):
+        if _changes_outputs(own, side, inputs, run) and _cuts_off(more, side, inputs, run):
             return found._replace(inputs=inputs, scale=scale)
-    missed = [("the port's min", cap.bound, cap.line) for cap in own]
+    missed = [(f"the port's {cap.eqn.primitive.name}", cap.bound, cap.line) for cap in own + more]
     return found._replace(missed=[*found.missed, *missed])
 
 
-def _is_known(bound: float, bounds: Collection[float]) -> bool:
-    return any(abs(bound - other) <= NEAR * abs(other) for other in bounds)
+def _changes_outputs(
+    own: Sequence[Cap],
+    side: JaxSide,
+    inputs: Arrays,
+    run: Callable[[JaxSide, Arrays], Sequence[np.ndarray]],
+) -> bool:
+    """Return whether the port without these bounds returns something else; true of no bounds."""
+    free = side.changed({False: removed(own)})
+    outputs = zip(run(side, inputs), run(free, inputs), strict=True) if own else ()
+    return not own or not all(np.array_equal(a, b, equal_nan=True) for a, b in outputs)
+
+
+def _cuts_off(
+    more: Sequence[Cap],
+    side: JaxSide,
+    inputs: Arrays,
+    run: Callable[[JaxSide, Arrays], Sequence[np.ndarray]],
+) -> bool:
+    """Return whether each of these bounds cuts off values, whenever it is evaluated."""
+    reached: list[bool] = []
+    with jax.disable_jit(bool(more)):  # so that values are known
+        if more:
+            run(side.changed({False: watched(more, reached)}), inputs)
+    return all(reached)
+
+
+def _is_more(cap: Cap, every: Iterable[Cap], bounds: Iterable[float]) -> bool:
+    """Return whether a port holds a bound at more places than the reference."""
+    return _times(cap.bound, [other.bound for other in every]) > _times(cap.bound, bounds)
+
+
+def _times(bound: float, others: Iterable[float]) -> int:
+    return sum(abs(bound - other) <= NEAR * abs(other) for other in others)
+
+
+def of_both(runs: Runs) -> Reach:
+    """Return inputs in eval mode that reach the bounds of both networks."""
+    found = Reach(runs.inputs[False], 1.0, [])
+    if isinstance(runs.reference64, RecordedSide):
+        return found
+    try:
+        found = reaching(runs.port, lambda inputs: runs.run(runs.reference64, False, inputs))
+        if not runs.failed:
+            run = lambda side, inputs: runs.run(side, False, inputs).outputs  # noqa: E731
+            found = reaching_too(found, runs.port, runs.port64, run)
+    except ForwardError:  # it is explained where that side is run next
+        pass
+    return found

@@ -26,7 +26,7 @@ from parity.capture.records import (
 from parity.capture.run import FLOAT64, Run, Side
 from parity.capture.spill import SpillFile, nowhere, release
 from parity.capture.torch_side import TorchSide
-from parity.ladder import port_rounding, tolerances
+from parity.ladder import port_rounding, reach, tolerances
 from parity.ladder.block_ends import BlockEnds
 from parity.ladder.bounded import Bounded, names_of
 from parity.ladder.bounds import EVERYTHING, Bounds
@@ -46,7 +46,6 @@ from parity.ladder.pairing import (
 )
 from parity.ladder.port import NAMES, Port
 from parity.ladder.projection import Projection, projections
-from parity.ladder.reach import Reach, reaching, reaching_too
 from parity.ladder.recorded import (
     coarse,
     filled,
@@ -117,7 +116,7 @@ class Runs:
         self.large = not self.failed and self._bytes() > LARGE
         self.port64.optimize = self.port_working.optimize = self.large
         self.bounded = Bounded(self, Alignment({}), EVERYTHING)
-        self.reach = self._reach()
+        self.reach = reach.of_both(self)
         self.inputs[False] = self.reach.inputs
         self._try_reference()
         self._bound(self._align(), bounds)
@@ -176,20 +175,6 @@ class Runs:
         calls = ([c.module for c in side.values()] for side in (ours, theirs))
         ours_used, theirs_used = (list(dict.fromkeys(each)) for each in calls)
         return ours_used, theirs_used
-
-    def _reach(self) -> Reach:
-        """Return inputs in eval mode that reach the bounds of both networks."""
-        found = Reach(self.inputs[False], 1.0, [])
-        if isinstance(self.reference64, RecordedSide):
-            return found
-        try:
-            found = reaching(self.port, lambda inputs: self.run(self.reference64, False, inputs))
-            if not self.failed:
-                run = lambda side, inputs: self.run(side, False, inputs).outputs  # noqa: E731
-                found = reaching_too(found, self.port, self.port64, run)
-        except ForwardError:  # it is explained where that side is run next
-            pass
-        return found
 
     def _bound(self, whole: Alignment, bounds: Bounds) -> None:
         """Leave out what is not within the bounds, now that layers are paired."""

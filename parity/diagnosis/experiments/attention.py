@@ -39,6 +39,8 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
         yield from _unscaled(operation, among)
     elif name in ("masked_fill", "where"):
         yield from _masked(operation)
+    elif name == "add":
+        yield from _added(operation, among)
     elif name in ("tril", "triu"):
         now = int(operation.arguments.get("diagonal", 0))
         for shift in (-1, 1):  # in words that fit any number of keys, with a cache or without
@@ -272,6 +274,16 @@ def _masked(o: Operation) -> Changes:
         yield from _emptied(
             o, "mask", lambda call, mask: call(mask=mask, value=FINITE), True, value
         )
+
+
+def _added(o: Operation, among: Sequence[Operation]) -> Changes:
+    """Yield other windows of a mask of numbers that is added to what a softmax is fed."""
+    if not any(s.name == "softmax" and s.tensor("input") in o.outputs for s in among):
+        return
+    for name in ("input", "other"):
+        value = o.tensor(name)
+        if value is not None and value.shape[-2:] == o.outputs[0].shape[-2:]:
+            yield from windows.changes(o, name)
 
 
 def _is_low(value: Any) -> bool:

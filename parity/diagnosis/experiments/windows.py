@@ -44,6 +44,8 @@ def _with(
             seen = other(~mask if hides else mask)
             return call(**{name: ~seen if hides else seen})
         seen = mask > LOW
+        if seen.all():
+            raise ValueError("no mask: it hides nothing")
         kept = torch.where(seen, mask, 0.0)
         return call(**{name: torch.where(other(seen), kept, mask.min())})
 

@@ -436,6 +436,15 @@ class ScaledTokens(nn.Module):
         return self.head(self.embed(tokens))
 
 
+class HookedTokens(ScaledTokens):
+    """Its embedding is PyTorch's, and a hook scales it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(10, 8)
+        self.embed.register_forward_hook(lambda layer, args, made: 4 * made)
+
+
 class PlainTokens(nnx.Module):
     def __init__(self, scale: float, epsilon: float = 0.0) -> None:
         self.embed = nnx.Embed(10, 8, rngs=nnx.Rngs(0))
@@ -446,19 +455,20 @@ class PlainTokens(nnx.Module):
         return self.head(self.scale * self.embed(tokens) + self.epsilon)
 
 
-def of_tokens(port: PlainTokens) -> Report:
+def of_tokens(port: PlainTokens, reference: type[nn.Module] = ScaledTokens) -> Report:
     weights = {
         "embed.embedding": ("embed.weight", None),
         "head.kernel": ("head.weight", (1, 0)),
         "head.bias": ("head.bias", None),
     }
     tokens = np.random.default_rng(0).integers(0, 10, (5, 4))
-    return check(Port(ScaledTokens(), port, inputs=(tokens,), weights=weights))
+    return check(Port(reference(), port, inputs=(tokens,), weights=weights))
 
 
-def test_a_layer_of_the_reference_that_does_more_is_no_pair() -> None:
-    """Catches a right port failed: the reference's own class scales what its embedding gives."""
-    report = of_tokens(PlainTokens(4.0))
+@pytest.mark.parametrize("reference", [ScaledTokens, HookedTokens])
+def test_a_layer_of_the_reference_that_does_more_is_no_pair(reference: type[nn.Module]) -> None:
+    """Catches a right port failed: the reference's own class, or a hook, scales its embedding."""
+    report = of_tokens(PlainTokens(4.0), reference)
     report.assert_faithful()
     assert ("embed", "embed") not in {(p.reference, p.port) for p in report.pairs}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from torch import nn
 
 from parity import check
 from parity.spec.errors import InputError
@@ -180,6 +182,21 @@ def test_what_cannot_be_compared_is_refused(changes: dict, message: str) -> None
     with pytest.raises(InputError, match=message) as caught:
         check(port(**changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("compiler", "message"),
+    [(torch.jit.script, "is of TorchScript"), (torch.compile, "is compiled by torch.compile")],
+)
+def test_a_compiled_reference_is_refused(compiler: Any, message: str, whole: bool) -> None:
+    """Catches a traceback at a module that takes no hooks, or at one that is compiled again."""
+    compiled = compiler(nn.Linear(4, 4))
+    reference = compiled if whole else nn.Sequential(compiled)
+    name = "the reference" if whole else "the reference's 0"
+    with pytest.raises(InputError, match=f"^{name} {message}, expected"):
+        check(port(reference=reference))
 
 
 def test_no_outputs_is_no_agreement() -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torch import nn
 from torch.nn import functional
 
@@ -77,15 +78,73 @@ OWN: dict[str, tuple[Function, Function, Function]] = {  # of the reference; rig
     "clip": (lambda x: x, lambda x: x, lambda x: jnp.clip(x, max=9.0)),
     "clamp": (lambda x: x, lambda x: x, lambda x: jax.lax.clamp(-1e9, x, 7.0)),
     "another": (functional.relu6, jax.nn.relu6, lambda x: jnp.minimum(jax.nn.relu6(x), 5.9)),
+    "lower": (lambda x: x, lambda x: x, lambda x: jnp.clip(x, min=-9.0)),
+    "lower clamp": (lambda x: x, lambda x: x, lambda x: jax.lax.clamp(-7.0, x, 1e9)),
 }
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_bound_of_the_ports_own_is_reached(name: str) -> None:
-    """Catches a ReLU6 for a ReLU that passes, since no value of a usual input reaches 6."""
+    """Catches a ReLU6 for a ReLU that passes, since no value of a usual input reaches 6.
+
+    So it does of a lower bound, as of a logarithm of a variance.
+    """
     theirs, right, wrong = OWN[name]
     assert check(port(theirs, right), ("L2",)).ok
     assert not check(port(theirs, wrong), ("L2",)).ok
+
+
+class Twice(nn.Module):
+    """Two activations, the second of values that are farther apart."""
+
+    def __init__(self, first: Function, second: Function) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.b.weight.data *= 2
+        self.functions = first, second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer, function in zip((self.a, self.b), self.functions, strict=True):
+            x = function(layer(x))  # both are called at this line
+        y: torch.Tensor = self.c(x)
+        return y
+
+
+class PortedTwice(nnx.Module):
+    def __init__(self, first: Function, second: Function) -> None:
+        rngs = nnx.Rngs(0)
+        self.a, self.b = nnx.Linear(5, 6, rngs=rngs), nnx.Linear(6, 6, rngs=rngs)
+        self.c, self.functions = nnx.Linear(6, 3, rngs=rngs), (first, second)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.c(self.functions[1](self.b(self.functions[0](self.a(x)))))
+
+
+RELU, RELU6 = (torch.relu, jax.nn.relu), (functional.relu6, jax.nn.relu6)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wrong"),
+    [
+        (RELU6, RELU, (jax.nn.relu6, jax.nn.relu6)),
+        (RELU6, RELU6, (jax.nn.relu6, jax.nn.relu)),
+        (RELU6, RELU, (jax.nn.relu, jax.nn.relu6)),
+    ],
+    ids=["one more", "one less", "moved"],
+)
+def test_a_bound_at_one_of_two_places(
+    first: tuple[Function, Function],
+    second: tuple[Function, Function],
+    wrong: tuple[Function, Function],
+) -> None:
+    """Catches a ReLU6 for a ReLU, or the other way round, where another ReLU6 is reached."""
+    rules = [(r"(.*)\.weight", r"\1.kernel", (1, 0)), (r"(.*\.bias)", r"\1")]
+    theirs = Twice(first[0], second[0])
+    right = check(Port(theirs, PortedTwice(first[1], second[1]), (4, 5), rules), ("L2",))
+    assert right.ok
+    assert not any("both sides" in line for line in right.unseen)
+    assert not check(Port(theirs, PortedTwice(*wrong), (4, 5), rules), ("L2",)).ok
 
 
 def test_a_bound_of_the_ports_own_that_nothing_reaches_is_named() -> None:

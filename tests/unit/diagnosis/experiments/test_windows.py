@@ -39,9 +39,18 @@ def chosen(seen: torch.Tensor) -> Reference:
     return attention
 
 
+def added(mask: torch.Tensor) -> Reference:
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        q = torch_heads(x)
+        return (q @ q.mT * 0.5 + mask).softmax(-1) @ q
+
+    return attention
+
+
 REFERENCES: dict[str, Reference] = {
     "truth values": sdpa(attn_mask=window(WINDOW)),
     "numbers": sdpa(attn_mask=torch.where(window(WINDOW), 0.0, -1e30).double()),
+    "added": added(torch.where(window(WINDOW), 0.0, -1e30).double()),
     "filled": filled(~window(WINDOW)),
     "chosen": chosen(window(WINDOW)),
 }
