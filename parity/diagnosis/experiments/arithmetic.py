@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from parity.capture.torch_calls import Origin
-from parity.capture.torch_operations import Invocation, Operation, Replacement, Value
+from parity.capture.torch_operations import Invocation, Operation, Replacement
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import (
     ODD,
@@ -55,12 +55,6 @@ def changes(operation: Operation, among: Sequence[Operation]) -> Changes:
     yield from _left_out(o)
     yield from _moved(o, among)
     yield from _exchanged(o, among)
-
-
-def _main(o: Operation) -> Value | None:
-    """Return the tensor that an operation is about: its first."""
-    found = o.tensor("input")
-    return found if found is not None else next(iter(o.values()), None)
 
 
 def keeps_shape(o: Operation) -> bool:

@@ -12,8 +12,8 @@ import torch
 from parity.capture.records import Arrays, is_float
 from parity.diagnosis.catalogue import Fault
 from parity.diagnosis.experiments.change import COMMON, ODD, PLAIN
-from parity.diagnosis.experiments.convolution import arrangements
 from parity.diagnosis.experiments.engine import Proof
+from parity.diagnosis.experiments.kernels import arrangements
 
 Axes = tuple[int, ...] | None
 ROUNDED = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
