@@ -13,7 +13,7 @@ from parity.cli.commands import inspect
 from parity.spec.errors import InputError
 from tests import naive_reader
 from tests.fuzz import campaign, cases, mutants, watch
-from tests.fuzz.hostile import Kind, Place, all_kinds, manifests
+from tests.fuzz.hostile import Kind, Place, all_kinds, manifests, orbax_directories
 from tests.fuzz.sandbox import Sandbox
 from weights_convert import load
 from weights_convert.formats import sidecar
@@ -55,6 +55,16 @@ def test_a_manifest_has_one_lie(tmp_path: Path) -> None:
         if "expected exactly" in str(caught.value):
             incomplete.append(name)
     assert incomplete == ["no network"]
+
+
+def test_a_pipe_lies_where_a_file_was(tmp_path: Path) -> None:
+    """Catches a pipe beside the files, in place of none, which nobody would open."""
+    path = tmp_path / "x"
+    orbax_directories.lay(path, orbax_directories.template())
+    before = {file for file in path.rglob("*") if file.is_file()}
+    place = Place(path, tmp_path, tmp_path / "canary")
+    orbax_directories.piped(orbax_directories.PARTS["a file of the store"])(path, place)
+    assert [file.is_fifo() for file in before if not file.is_file()] == [True]
 
 
 def test_mutants(arena: cases.Arena) -> None:
