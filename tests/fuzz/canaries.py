@@ -49,8 +49,8 @@ class Canaries:
                 name = data[at + HEADER.size : at + HEADER.size + length].rstrip(b"\0")
                 at += HEADER.size + length
                 where = self._names.get(number, self.folder) / os.fsdecode(name)
-                verbs = {"made": CREATE, "opened": OPEN | ACCESS, "changed": EVENTS}
-                verb = next(verb for verb, events in verbs.items() if mask & events)
+                verbs = {"made": CREATE, "opened": OPEN | ACCESS}
+                verb = next((verb for verb, bits in verbs.items() if mask & bits), "changed")
                 found[f"{verb} {where}"] = None
         self.canary.unlink(missing_ok=True)
         while self._read():  # that it was removed

@@ -25,8 +25,9 @@ class Read(NamedTuple):
     @property
     def faults(self) -> tuple[str, ...]:
         """What must not be."""
-        believed = self.verdict.outcome == "loaded" and not self.kind.harmless
-        return (*self.verdict.faults, *["loaded: it must be refused"] * believed)
+        if self.verdict.outcome == "loaded" and not self.kind.harmless:
+            return (*self.verdict.faults, "loaded: it must be refused")
+        return self.verdict.faults
 
 
 class Arena(NamedTuple):

@@ -77,7 +77,8 @@ def endure(job: Job, case: Case) -> FuzzRow:
             run(out)
             wrong = different(whole, out)
             row.loaded += not wrong
-            row.faults += [f"kill {row.tried}: {', '.join(wrong)}"] * bool(wrong)
+            if wrong:
+                row.faults.append(f"kill {row.tried}: {', '.join(wrong)}")
         shutil.rmtree(out)
     row.note = f"{early} before the first checkpoint; a run takes {seconds:.1f} s"
     return row
@@ -126,15 +127,25 @@ def trained(
             workers = starter.children()
             victim = rng.choice([starter, *workers])
             victim.kill()
+    killed = time.monotonic()
     error = starter.communicate(timeout=None if delay is None else PROMPT)[1]
     if starter.returncode == 0:
         return True
     if delay is None:
         raise RuntimeError(f"{log}: exit status {starter.returncode}: {error}")
-    if alive := psutil.wait_procs(workers, PROMPT)[1]:
-        raise RuntimeError(f"{log}: still there after {PROMPT} s: {alive}")
+    while alive := list(filter(lives, workers)):
+        if time.monotonic() - killed > PROMPT:
+            raise RuntimeError(f"{log}: still there after {PROMPT} s: {alive}")
+        time.sleep(0.02)
     if victim != starter and error.count("\n") != 1:
         raise RuntimeError(f"{log}: expected one line, it said {error!r}")
+    return False
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that has may stay until somebody asks for its status."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from parity.cli.commands import inspect
+from parity.spec.errors import InputError
 from tests import naive_reader
-from tests.fuzz import campaign, cases, mutants
-from tests.fuzz.hostile import Kind, Place, all_kinds
+from tests.fuzz import campaign, cases, mutants, watch
+from tests.fuzz.hostile import Kind, Place, all_kinds, manifests, orbax_directories
 from tests.fuzz.sandbox import Sandbox
+from weights_convert import load
+from weights_convert.formats import sidecar
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watched with Linux's means")
 
@@ -36,6 +41,30 @@ def test_there_are_many() -> None:
     assert len(set(names)) == len(names) >= 850
     groups = {"torch zip", "torch legacy", "torch tar", "pickle", "npz", "safetensors", "msgpack"}
     assert {group for group, _ in names} == groups | {"mindspore", "orbax", "manifest", "onnx"}
+
+
+def test_a_manifest_has_one_lie(tmp_path: Path) -> None:
+    """Catches manifests that all lack one field besides, so that no other check is ever asked."""
+    path = tmp_path / "x.npz"
+    path.write_bytes(manifests.whole()[0])
+    incomplete = []
+    for name, text in manifests.texts().items():
+        sidecar.place(path).write_bytes(text)
+        with pytest.raises(InputError) as caught:
+            load(path)
+        if "expected exactly" in str(caught.value):
+            incomplete.append(name)
+    assert incomplete == ["no network"]
+
+
+def test_a_pipe_lies_where_a_file_was(tmp_path: Path) -> None:
+    """Catches a pipe beside the files, in place of none, which nobody would open."""
+    path = tmp_path / "x"
+    orbax_directories.lay(path, orbax_directories.template())
+    before = {file for file in path.rglob("*") if file.is_file()}
+    place = Place(path, tmp_path, tmp_path / "canary")
+    orbax_directories.piped(orbax_directories.PARTS["a file of the store"])(path, place)
+    assert [file.is_fifo() for file in before if not file.is_file()] == [True]
 
 
 def test_mutants(arena: cases.Arena) -> None:
@@ -68,6 +97,17 @@ def test_the_canaries_are_watched(
     assert any(line.startswith(verb) for line in arena.canaries.touched())
     assert arena.canaries.touched() == []
     assert not place.canary.exists()
+
+
+def test_all_that_the_command_says_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a refusal in one line that comes after others."""
+
+    def run(args: object) -> int:
+        print("by the way", file=sys.stderr)
+        raise InputError("no")
+
+    monkeypatch.setattr(inspect, "run", run)
+    assert watch.command("x") == {"outcome": "refused", "line": "by the way\nno", "starved": False}
 
 
 # What a file could do if a reader let it -> what the child must say of it.

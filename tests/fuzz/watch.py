@@ -132,15 +132,18 @@ def load(path: str) -> dict[str, Any]:
 
 
 def command(path: str) -> dict[str, Any]:
-    """What `parity inspect` prints and returns."""
+    """What `parity inspect` prints and returns; a refusal comes after what it printed before."""
     from parity import cli
     from parity.cli.commands import inspect
 
-    args = cli.parser().parse_args(["inspect", path])
+    def run(path: str) -> dict[str, Any]:
+        status = inspect.run(cli.parser().parse_args(["inspect", path]))
+        return {"outcome": f"status {status}" if status else "loaded"}
+
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = inspect.run(args)
-    return {"outcome": f"status {status}" if status else "loaded", "line": err.getvalue()}
+        found = tried(run, path)
+    return found | {"line": err.getvalue() + found["line"]}
 
 
 def opened(path: str) -> dict[str, Any]:
