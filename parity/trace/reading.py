@@ -11,6 +11,7 @@ import math
 import os
 import struct
 import threading
+import weakref
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,6 +66,8 @@ class TraceFile:
             self.file = open(path, "rb")  # noqa: SIM115 - it is read from until the end
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
+        # Not by `__del__`: in a cycle the file may be finalized before the trace, and warn.
+        weakref.finalize(self, self.file.close)
         self.size = os.fstat(self.file.fileno()).st_size
         try:
             self.zip = zipfile.ZipFile(self.file)
@@ -93,13 +96,8 @@ class TraceFile:
     def widened(self) -> TraceFile:
         """Return the same file, whose floating-point arrays are given as float64."""
         made = copy.copy(self)
-        made._wide_of = self  # which closes the file
+        made._wide_of = self  # which closes the file when nothing needs it any more
         return made
-
-    def __del__(self) -> None:
-        """Close the file; arrays that are still wanted hold this object."""
-        if hasattr(self, "file") and self._wide_of is None:
-            self.file.close()
 
     def _is_whole(self) -> bool:
         """Return whether the file begins and ends with the zip file, which `zipfile` looks for."""

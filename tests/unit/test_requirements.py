@@ -13,7 +13,8 @@ from tests.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"parity", "torch_impl", "jax_impl", "weights_convert", "tests"}
-ELSEWHERE = {"mindspore"}  # in an environment of its own, which `pytest -m mindspore` makes
+# In environments of their own: `pytest -m mindspore` makes one, a page tells how to make the other.
+ELSEWHERE = {"jax2onnx", "mindspore"}
 FILES = ("conftest.py", "tests/**/*.py", "parity/tests/**/*.py", "docs/*.py")
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([^\]]*)\])?")
 

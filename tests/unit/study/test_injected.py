@@ -21,9 +21,10 @@ from parity.spec.tensors import tensors
 from parity.spec.training.optimizers import Optimizer
 from parity.study import analysis
 from parity.study.plan import Plan, StudyRun, runs_of
-from parity.study.running import Ended, Trains, in_process, train_all
+from parity.study.running import Ended, Trains, train_all
 from parity.training import overrides
 from tests.batches import batch_bytes
+from tests.study_folders import in_process
 
 pytestmark = pytest.mark.long
 SEEDS = [1, 2, 3, 4, 5, 6]
@@ -119,7 +120,7 @@ def one_thread() -> Iterator[None]:
 def equal(tmp_path_factory: pytest.TempPathFactory) -> Sides:
     root = tmp_path_factory.mktemp("equal")
     made = plan(root)
-    train_all(made, runs_of(["torch", "jax"], SEEDS), root / "out", in_process(), print)
+    train_all(made, runs_of(["torch", "jax"], SEEDS), root / "out", in_process, print)
     return made, root / "out"
 
 
@@ -146,7 +147,7 @@ def test_a_fault_that_costs_accuracy_is_seen(
     made, right = equal
     shutil.copytree(right, tmp_path / "out", ignore=shutil.ignore_patterns("torch"))
     runs = runs_of(["torch"], SEEDS)
-    train_all(made, runs, tmp_path / "out", with_fault(in_process(), inject), print)
+    train_all(made, runs, tmp_path / "out", with_fault(in_process, inject), print)
     wrong = judged(made, tmp_path / "out")
     assert wrong.kept.different
     assert wrong.kept.difference.mean > 1

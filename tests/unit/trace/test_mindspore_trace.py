@@ -7,8 +7,10 @@ MindSpore's convolutions have no float64. `test_real_mindspore_trace.py` makes i
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -191,3 +193,12 @@ def test_rounding_moves_every_number_to_a_neighbour() -> None:
     assert (apart[array != 0] > 0).all()
     assert (apart <= np.spacing(abs(array))).all()
     torch.testing.assert_close(torch.tensor(moved), torch.tensor(array))
+
+
+def test_a_trace_that_holds_itself_closes_its_file() -> None:
+    """Catches a file that stays open, or warns in another test, since its trace is in a cycle."""
+    trace: Any = TraceFile(twins.TRACE)
+    trace.itself, file = trace, trace.file
+    del trace
+    gc.collect()
+    assert file.closed
