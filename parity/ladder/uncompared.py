@@ -79,14 +79,18 @@ def _layers(runs: Runs, rung: str, compared: set[Key]) -> Iterator[Omission]:
     if rung != "L1":
         return
     seen = {layer for layer, _ in compared}
-    moved = _with_gradients(runs)
+    # Another call that has gradients explains them: the output of this one may lead nowhere.
+    calls = runs.oracle(True).calls.values()
+    moved = _with_gradients(runs) - {
+        call.module for call in calls if any(c is not None for c in call.cotangents or ())
+    }
     for name, pair in runs.alignment.pairs.items():
         called = runs.oracle(True).calls.get(name)
         if called is None or not runs.leaf(called):
             continue
         if not {pair.port, name} & seen:
             yield Omission(rung, pair.port, name, OUTPUT, _not_alone(runs, name))
-        elif called.module in moved and all(c is None for c in called.cotangents or ()):
+        elif called.module in moved:
             recorded = isinstance(runs.reference64, RecordedSide)
             yield Omission(rung, pair.port, name, ALONE, UNRECORDED if recorded else UNREACHED)
 
