@@ -78,7 +78,7 @@ def caps(
 
 
 def _of(eqn: JaxprEqn, given: list[float | None], line: SourceLine) -> Iterator[Cap]:
-    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):  # type: ignore[attr-defined]
+    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):  # type: ignore[attr-defined] # of arrays
         return
     for place, is_upper in PLACES[eqn.primitive.name]:
         bound = given[place]
@@ -95,7 +95,8 @@ def removed(found: Iterable[Cap]) -> dict[int, Change]:
     def without(eqn: JaxprEqn, values: list[Any]) -> list[Any]:
         gone = places[id(eqn)]
         if len(values) == 2:
-            return [jnp.broadcast_to(values[1 - min(gone)], eqn.outvars[0].aval.shape)]  # type: ignore[attr-defined]
+            shape = eqn.outvars[0].aval.shape  # type: ignore[attr-defined] # of arrays
+            return [jnp.broadcast_to(values[1 - min(gone)], shape)]
         low, x, high = values
         x = x if 0 in gone else jnp.maximum(low, x)
         return [x if 2 in gone else jnp.minimum(x, high)]

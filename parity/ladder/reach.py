@@ -170,8 +170,12 @@ def of_both(runs: Runs) -> Reach:
     try:
         found = reaching(runs.port, lambda inputs: runs.run(runs.reference64, False, inputs))
         if not runs.failed:
-            run = lambda side, inputs: runs.run(side, False, inputs).outputs  # noqa: E731
-            found = reaching_too(found, runs.port, runs.port64, run)
+            found = reaching_too(
+                found,
+                runs.port,
+                runs.port64,
+                lambda side, inputs: runs.run(side, False, inputs).outputs,
+            )
     except ForwardError:  # it is explained where that side is run next
         pass
     return found
